@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * disk.h - virtual disks: raw files, ISO images and VHDX, read and written asynchronously.
+ *
+ * A `struct disk` is an open image. A `struct disk_queue` is one thread's way to it (and to others):
+ * an io_uring of its own. Any number of queues may work on one disk at once; the disk keeps its own
+ * metadata safe. Data moves straight between the file and the caller's buffers (guest memory).
+ *
+ * Promise: what was written and then flushed survives a power cut at any moment; what was not
+ * flushed is old or new sector by sector; the image opens again in every case. Source: [MS-VHDX].
+ *
+ * Errors: negative errno, and `err` gets the sentence for a person. EBUSY: another process has the
+ * image open (the text names it); ENOTSUP: a feature of the format that is not served (the text
+ * names it); EBADMSG: the file's structures are damaged (the text says what and where).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/base.h"
+
+struct disk;
+struct disk_queue;
+
+enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_VHDX };
+
+struct disk_open_options {
+	enum disk_format format; /* AUTO: VHDX by its signature, else raw */
+	bool read_only;          /* a VHDX whose log is not empty is replayed into memory, not into the file */
+	bool direct;             /* O_DIRECT where alignment allows it */
+};
+
+struct disk_info {
+	enum disk_format format;
+	bool read_only;
+	bool dynamic;                  /* grows as it is written */
+	uint64_t size;                 /* bytes the guest sees */
+	uint64_t file_size;            /* bytes allocated on the host's file system */
+	uint32_t logical_sector_size;  /* 512 or 4096 */
+	uint32_t physical_sector_size; /* 512 or 4096 */
+	uint32_t block_size;           /* VHDX payload block; 0 for raw */
+	struct guid identifier;        /* page 83 identity; derived from the file for raw */
+	bool can_discard;              /* DISK_OP_DISCARD frees space */
+};
+
+/* Opens and locks the image: exclusively for writing, shared for reading. The caller owns *out. */
+int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err);
+
+/* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
+int disk_close(struct disk *disk, struct error *err);
+
+/* [any thread] */
+void disk_get_info(const struct disk *disk, struct disk_info *info);
+
+struct disk_create_options {
+	enum disk_format format; /* RAW or VHDX */
+	bool fixed;              /* VHDX: all blocks allocated at once */
+	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB */
+	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux guests' ext4 spreads out) */
+	uint32_t logical_sector_size;  /* 0: 512 */
+	uint32_t physical_sector_size; /* 0: 4096 */
+	bool replace;            /* an existing file is replaced, by rename when the new one is whole; else EEXIST */
+};
+
+/* Leaves nothing behind when it fails. */
+int disk_create(const char *path, const struct disk_create_options *options, struct error *err);
+
+enum disk_op {
+	DISK_OP_READ,
+	DISK_OP_WRITE,
+	DISK_OP_FLUSH,      /* all writes completed before this was submitted become durable */
+	DISK_OP_DISCARD,    /* contents become zero; space is freed where possible */
+	DISK_OP_WRITE_ZEROES
+};
+
+/* One request. The caller owns it and its iovec until `complete` is called, on the thread that calls
+ * disk_queue_process(), exactly once. `offset` and `length` are bytes, multiples of the logical
+ * sector size, inside the disk (else -EINVAL). A read or write moves `length` bytes = sum of iov. */
+struct disk_request {
+	enum disk_op op;
+	bool force_unit_access; /* write-through: durable when it completes */
+	uint64_t offset;
+	uint64_t length;
+	const struct iovec *iov;
+	int iov_count;
+	void (*complete)(struct disk_request *request, int result); /* 0 or negative errno */
+	void *context; /* the caller's */
+	void *queue_private[8]; /* the queue's, while in flight */
+};
+
+int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err);
+
+/* No request may be in flight. */
+void disk_queue_destroy(struct disk_queue *queue);
+
+/* Hand over a request; it starts at the latest at the next disk_queue_kick(). Never blocks for
+ * long, never fails: errors arrive by `complete`, which is not called from inside submit. */
+void disk_queue_submit(struct disk_queue *queue, struct disk *disk, struct disk_request *request);
+
+/* Start everything submitted: one system call for the whole batch. */
+void disk_queue_kick(struct disk_queue *queue);
+
+/* A descriptor that polls readable when disk_queue_process() has work. */
+int disk_queue_fd(const struct disk_queue *queue);
+
+/* Run the completions that are there; returns how many. */
+unsigned disk_queue_process(struct disk_queue *queue);
+
+unsigned disk_queue_in_flight(const struct disk_queue *queue);
+
+/* Plain synchronous access for tools and loaders: whole or an error. Any alignment and thread. */
+int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, struct error *err);
+int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err);
+int disk_flush(struct disk *disk, struct error *err);
