@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * state.h - what the software processor knows while it runs. Private to hypervisor/soft/.
+ *
+ * One thread owns a `struct soft_vp` while it runs; only the fields in `shared` are touched by others.
+ *
+ * Faults leave an instruction by longjmp (raise_*), from any depth. Therefore an instruction makes
+ * all accesses that can fault before it changes a register, and holds no lock or allocation then.
+ */
+#pragma once
+
+#include <setjmp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hypervisor/soft/soft.h"
+
+#define likely(x)   __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define PAGE_MASK (~0xfffull)
+
+enum {
+	GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI,
+	GPR_R8, GPR_R9, GPR_R10, GPR_R11, GPR_R12, GPR_R13, GPR_R14, GPR_R15,
+	GPR_ZERO,      /* always 0: an absent base or index */
+	GPR_CODE_BASE, /* RIP of byte 0 of the page the current block lies in: base of RIP-relative operands */
+	GPR_COUNT
+};
+
+enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_NONE /* base 0, no checks */, SEG_COUNT };
+
+enum vector {
+	VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_NMI = 2, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_BR = 5, VECTOR_UD = 6,
+	VECTOR_NM = 7, VECTOR_DF = 8, VECTOR_TS = 10, VECTOR_NP = 11, VECTOR_SS = 12, VECTOR_GP = 13,
+	VECTOR_PF = 14, VECTOR_MF = 16, VECTOR_AC = 17, VECTOR_MC = 18, VECTOR_XM = 19
+};
+
+/* RFLAGS bits that are not arithmetic, kept in `flags_system`. */
+#define FLAG_TF   (1u << 8)
+#define FLAG_IF   (1u << 9)
+#define FLAG_DF   (1u << 10)
+#define FLAG_IOPL (3u << 12)
+#define FLAG_NT   (1u << 14)
+#define FLAG_RF   (1u << 16)
+#define FLAG_VM   (1u << 17)
+#define FLAG_AC   (1u << 18)
+#define FLAG_VIF  (1u << 19)
+#define FLAG_VIP  (1u << 20)
+#define FLAG_ID   (1u << 21)
+
+/* The arithmetic flags are kept as LAHF and SETO leave them in AX: AH (high byte) holds SF ZF 0 AF 0
+ * PF 1 CF just as the low byte of RFLAGS, AL (low byte) is 1 when OF is set. */
+#define ARITH_OF 0x0001u
+#define ARITH_CF 0x0100u
+#define ARITH_PF 0x0400u
+#define ARITH_AF 0x1000u
+#define ARITH_ZF 0x4000u
+#define ARITH_SF 0x8000u
+
+#define CR0_PE (1u << 0)
+#define CR0_MP (1u << 1)
+#define CR0_EM (1u << 2)
+#define CR0_TS (1u << 3)
+#define CR0_ET (1u << 4)
+#define CR0_NE (1u << 5)
+#define CR0_WP (1u << 16)
+#define CR0_AM (1u << 18)
+#define CR0_NW (1u << 29)
+#define CR0_CD (1u << 30)
+#define CR0_PG (1u << 31)
+
+#define CR4_VME        (1u << 0)
+#define CR4_PVI        (1u << 1)
+#define CR4_TSD        (1u << 2)
+#define CR4_DE         (1u << 3)
+#define CR4_PSE        (1u << 4)
+#define CR4_PAE        (1u << 5)
+#define CR4_MCE        (1u << 6)
+#define CR4_PGE        (1u << 7)
+#define CR4_PCE        (1u << 8)
+#define CR4_OSFXSR     (1u << 9)
+#define CR4_OSXMMEXCPT (1u << 10)
+#define CR4_UMIP       (1u << 11)
+#define CR4_FSGSBASE   (1u << 16)
+#define CR4_PCIDE      (1u << 17)
+#define CR4_OSXSAVE    (1u << 18)
+#define CR4_SMEP       (1u << 20)
+#define CR4_SMAP       (1u << 21)
+
+#define EFER_SCE (1u << 0)
+#define EFER_LME (1u << 8)
+#define EFER_LMA (1u << 10)
+#define EFER_NXE (1u << 11)
+
+/* A segment register with its hidden part. Attributes as in struct vp_segment. */
+struct segment {
+	uint64_t base;
+	uint32_t limit;
+	uint16_t selector;
+	uint16_t attributes;
+};
+
+/*
+ * The TLB: direct-mapped by linear page. A tag is (linear page | asid), so that a new asid empties
+ * it at once; TLB_NO_TAG never matches. The host address of a byte is linear + addend. A tag is
+ * present only when the access needs nothing more than the copy: RAM, permitted, A (and for writes
+ * D) set. All else takes the slow path.
+ */
+#define TLB_ENTRIES 1024u
+#define TLB_NO_TAG  (~0ull)
+
+struct tlb_entry {
+	uint64_t read, write, exec;
+	uint64_t addend;
+};
+
+/* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
+enum { TLB_SUPERVISOR, TLB_SUPERVISOR_AC /* SMAP lifted by AC */, TLB_USER, TLB_KINDS };
+
+/* Modes that change how bytes decode; a part of every block's key. */
+enum code_mode { MODE_16, MODE_32, MODE_64 };
+
+/* Why x87/MMX, SSE or AVX instructions would fault now; 0: they run. Kept by vp_mode_changed(). */
+#define FP_BLOCK_X87_NM (1u << 0) /* CR0.EM or CR0.TS: x87 instructions get #NM */
+#define FP_BLOCK_MMX_UD (1u << 1) /* CR0.EM: MMX gets #UD */
+#define FP_BLOCK_SSE_UD (1u << 2) /* CR0.EM or not CR4.OSFXSR */
+#define FP_BLOCK_SSE_NM (1u << 3) /* CR0.TS: MMX, SSE and AVX get #NM */
+#define FP_BLOCK_AVX_UD (1u << 4) /* not CR4.OSXSAVE, or XCR0 lacks SSE or AVX */
+
+struct op;
+struct block_cache; /* decoded instructions of this VP: block.c */
+
+struct soft_vp {
+	/* --- what every instruction touches --- */
+	uint64_t gpr[GPR_COUNT];
+	uint16_t arith;         /* ARITH_* */
+	uint8_t cpl;
+	uint8_t mode;           /* enum code_mode */
+	uint32_t flags_system;  /* FLAG_* other than the arithmetic ones, and bit 1 */
+	struct tlb_entry *tlb;  /* tlbs[…] for the current CPL and AC */
+	uint64_t asid;          /* bits 0-11 of the tags in force */
+	uint8_t *ram;           /* host address of byte 0 of guest RAM */
+	/* One byte for each RAM page: CODE_PAGE when some VP has decoded it. Read after each store. */
+	_Atomic uint8_t *page_flags;
+	uint64_t seg_base[SEG_COUNT]; /* what is added: 0 in long mode but for FS and GS */
+	uint64_t stack_mask;          /* 0xffff, 0xffffffff or ~0: width of RSP for pushes and pops */
+	uint64_t ip_mask;             /* the same for RIP */
+	_Atomic uint32_t attention;   /* not 0: leave the blocks and look around; set by any thread */
+	uint32_t fp_block;            /* FP_BLOCK_* */
+	uint64_t instructions;        /* counted by block */
+
+	uint64_t rip;           /* valid between blocks and after op_sync(), else op_rip() */
+	const struct op *op;    /* the op that raised, for reports */
+	sigjmp_buf leave;       /* raise_* jump here; set with savemask 0 */
+
+	/* --- vector and floating point state (vector_*.c) --- */
+	_Alignas(64) uint8_t ymm[16][32];
+	_Alignas(64) uint8_t fx[512]; /* FXSAVE image: x87/MMX registers and control; its XMM area and MXCSR are unused */
+	uint32_t mxcsr;
+	uint64_t xcr0;
+	uint64_t xstate_in_use; /* XINUSE (SDM volume 1, 13.6) */
+
+	/* --- system state --- */
+	struct segment seg[6]; /* by SEG_* */
+	struct segment ldtr, tr;
+	uint64_t gdt_base, idt_base;
+	uint16_t gdt_limit, idt_limit;
+	uint64_t cr0, cr2, cr3, cr4, efer;
+	uint64_t dr[8];
+	uint64_t msr_star, msr_lstar, msr_cstar, msr_sfmask, msr_kernel_gs_base;
+	uint64_t msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
+	uint64_t msr_pat, msr_tsc_aux, msr_tsc_adjust, msr_misc_enable;
+	bool interrupt_shadow; /* STI, MOV SS, POP SS: no interrupt before the next instruction */
+	bool nmi_blocked;      /* until IRET */
+
+	struct soft *soft;
+	unsigned index;
+	struct block_cache *blocks;
+	struct tlb_entry (*tlbs)[TLB_ENTRIES]; /* TLB_KINDS of them */
+	char error[256];
+
+	/* Fields of the rooms mmu.c, run.c, system.c … follow here as they need them, each with a line
+	 * that says whose it is and why. */
+};
+
+/* --- faults (interrupt.c). None returns; RIP becomes that of `op`, state is as before it. ------- */
+_Noreturn void raise_fault(struct soft_vp *vp, const struct op *op, enum vector vector);
+_Noreturn void raise_fault_code(struct soft_vp *vp, const struct op *op, enum vector vector, uint32_t code);
+_Noreturn void raise_page_fault(struct soft_vp *vp, const struct op *op, uint64_t linear, uint32_t code);
+/* #GP(0), or #SS(0) when `seg` is SS. */
+_Noreturn void raise_segment_fault(struct soft_vp *vp, const struct op *op, unsigned seg);
+/* The interpreter met what it cannot serve: the run ends with SOFT_STOP_ERROR and this text. */
+_Noreturn void raise_error(struct soft_vp *vp, const struct op *op, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- mode (mode.c): call after any change to CR0, CR4, EFER, XCR0, CPL, RFLAGS.AC/VM/TF or a
+ * segment; brings all derived fields (tlb, mode, masks, seg_base, fp_block) up to date. */
+void vp_mode_changed(struct soft_vp *vp);
+
+/* RFLAGS as a whole. write changes only the bits of `mask` and sees to what follows from them. */
+uint64_t rflags_read(const struct soft_vp *vp);
+void rflags_write(struct soft_vp *vp, uint64_t value, uint64_t mask);
