@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * storage.h - the synthetic SCSI controller: virtual disks as logical units behind a VMBus channel.
+ *
+ * A controller is one offer on the bus; a VM may have several. Each holds logical units addressed by
+ * target and LUN; each unit is an open `struct disk`, shown as a hard disk or as a DVD-ROM drive.
+ * Units come and go while the guest runs: it is told to scan the bus anew.
+ *
+ * Ownership: disks stay the caller's and must stay open while they are attached. Threads: the
+ * controller runs one I/O thread for each open channel (the guest may ask for one a virtual
+ * processor); the functions here belong to the VM's control thread, except where marked [any].
+ *
+ * Errors: negative errno; `err` gets the sentence for a person. Nothing that a guest does ends in
+ * more than a failed request or a channel that is closed.
+ *
+ * Source: Linux drivers/scsi/storvsc_drv.c; SPC-4, SBC-4, MMC-6 for the units (scsi.h).
+ */
+#pragma once
+
+#include "disk/disk.h"
+#include "vmbus/vmbus.h"
+
+struct storage;
+
+/* What Linux looks at: targets 0 and 1. Windows uses target 0. */
+#define STORAGE_TARGETS         2u
+#define STORAGE_LUNS_PER_TARGET 64u
+#define STORAGE_MAX_UNITS       64u /* of one controller */
+
+struct storage_config {
+	struct guid instance; /* of this controller, for its whole life */
+	const char *name;     /* "scsi0": for logs and inspection, copied */
+	/* Channels beyond the first that the guest may ask for; the number of virtual processors less
+	 * one is useful, and is the bound. */
+	unsigned max_sub_channels;
+};
+
+/* Offer a controller with no units on the bus, before or while the guest runs. */
+int storage_create(struct storage **out, struct vmbus *bus, const struct storage_config *config,
+    struct error *err);
+
+/* Remove the controller. Waits for requests in flight; units still attached are let go. NULL is fine. */
+void storage_destroy(struct storage *storage);
+
+enum storage_unit_kind { STORAGE_UNIT_DISK, STORAGE_UNIT_DVD };
+
+/* [any] Show `disk` at target and LUN. A running guest is told to look. `disk` may be NULL for a DVD
+ * drive with an empty tray. -EINVAL: no such address; -EEXIST: the address is taken; -ENOSPC: the
+ * controller is full. */
+int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum storage_unit_kind kind,
+    struct disk *disk, struct error *err);
+
+/* [any] Take the unit away. Waits for its requests in flight; then the disk is the caller's to close.
+ * A running guest is told to look. -ENOENT: there is none. */
+int storage_detach(struct storage *storage, unsigned target, unsigned lun, struct error *err);
+
+/* [any] Live state: units, negotiated version, and for each channel what it did and is doing. */
+void storage_inspect(struct storage *storage, const struct vmbus_inspector *inspector, void *context);
