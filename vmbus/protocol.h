@@ -240,7 +240,7 @@ struct vmbus_ring_header {
 	uint32_t reserved[12];
 	uint32_t feature_bits;
 	uint8_t padding[4028];
-} __attribute__((packed));
+};
 _Static_assert(sizeof(struct vmbus_ring_header) == 4096, "wire layout");
 
 enum vmbus_packet_type {
@@ -314,7 +314,7 @@ struct vmbus_monitor_page {
 	struct {
 		uint32_t pending;
 		uint32_t armed;
-	} __attribute__((packed)) group[VMBUS_MONITOR_GROUPS];
+	} group[VMBUS_MONITOR_GROUPS];
 	uint64_t reserved2[3];
 	int32_t next_check_time[VMBUS_MONITOR_GROUPS][VMBUS_MONITOR_TRIGGERS];
 	uint16_t latency[VMBUS_MONITOR_GROUPS][VMBUS_MONITOR_TRIGGERS]; /* 100 ns units */
@@ -323,7 +323,7 @@ struct vmbus_monitor_page {
 		uint32_t connection_id;
 		uint16_t flag;
 		uint16_t reserved;
-	} __attribute__((packed)) parameter[VMBUS_MONITOR_GROUPS][VMBUS_MONITOR_TRIGGERS];
+	} parameter[VMBUS_MONITOR_GROUPS][VMBUS_MONITOR_TRIGGERS];
 	uint8_t reserved4[1984];
-} __attribute__((packed));
+};
 _Static_assert(sizeof(struct vmbus_monitor_page) == 4096, "wire layout");

@@ -45,6 +45,10 @@ int vmbus_create(struct vmbus **out, struct partition *partition, struct error *
 /* After partition_stop(), and after every provider removed its channels and watches. NULL is fine. */
 void vmbus_destroy(struct vmbus *bus);
 
+/* [any] The guest was reset: forget its connection, closing every channel, as if it had unloaded. Waits
+ * for the control thread. */
+void vmbus_reset(struct vmbus *bus);
+
 struct partition *vmbus_partition(const struct vmbus *bus);
 
 /* [any] The version agreed with the guest, VMBUS_VERSION(major, minor); 0 while not connected. */
@@ -132,7 +136,7 @@ struct channel_packet {
  *               transaction_id are set
  *  -EFAULT      a page of it is not guest RAM; it is consumed, all but iov is set
  *  -EPROTO      the guest broke the ring; `close` follows
- *  -ESHUTDOWN   it was broken before
+ *  -ESHUTDOWN   it was broken before, or is not open
  * Between the first packet and the 0 the guest is asked not to signal. */
 int channel_receive(struct channel *channel, struct channel_packet *packet);
 
