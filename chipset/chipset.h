@@ -159,8 +159,8 @@ void acpi_pm_power_button(struct acpi_pm *pm);
 /* --- reset and leftovers ------------------------------------------------------------------------ */
 
 /* Every way in which a guest resets a PC: reset control register 0xcf9, pulse of the keyboard
- * controller (0xfe to 0x64), fast reset in port 0x92. Also the ports around them that must be quiet: PCI
- * configuration (no bus: all ones), POST code 0x80. */
+ * controller (0xfe to 0x64), fast reset in port 0x92. Also the PCI configuration ports around 0xcf9 (no bus:
+ * all ones). */
 struct reset_control;
 
 #define RESET_PORT  0xcf9u
