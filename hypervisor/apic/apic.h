@@ -103,12 +103,19 @@ struct apic_config {
 	uint64_t timer_frequency; /* Hz before the divide configuration; 200000000 is what Hyper-V shows */
 	uint64_t tsc_frequency;   /* Hz */
 	unsigned physical_address_bits; /* bounds IA32_APIC_BASE */
-	bool x2apic;              /* whether CPUID offers x2APIC; if not, enabling it faults */
-	bool tsc_deadline;        /* whether CPUID offers the TSC-deadline timer */
+	bool x2apic;                    /* whether CPUID offers x2APIC; if not, enabling it faults */
+	bool tsc_deadline;              /* whether CPUID offers the TSC-deadline timer */
 };
 
 /* Index into a local vector table. */
-enum apic_lvt { APIC_LVT_TIMER, APIC_LVT_THERMAL, APIC_LVT_PERF, APIC_LVT_LINT0, APIC_LVT_LINT1, APIC_LVT_ERROR };
+enum apic_lvt {
+	APIC_LVT_TIMER,
+	APIC_LVT_THERMAL,
+	APIC_LVT_PERF,
+	APIC_LVT_LINT0,
+	APIC_LVT_LINT1,
+	APIC_LVT_ERROR
+};
 #define APIC_LVT_COUNT 6
 
 /* All state of one local APIC in fixed-width fields, for saving. */
@@ -162,7 +169,7 @@ struct apic_bus {
 /* Initialise `bus` and config->vp_count entries of `apics` to the state after power-up; the APIC id
  * of a VP is its index. `apics` and `ops` stay the caller's and must outlive the bus. */
 void apic_init(struct apic_bus *bus, struct apic *apics, const struct apic_config *config,
-    const struct apic_ops *ops, void *context);
+	       const struct apic_ops *ops, void *context);
 
 /* [vp] Power-up reset, or INIT reset, which keeps IA32_APIC_BASE ("Local APIC State After It
  * Receives an INIT"). Disarms the timer. */

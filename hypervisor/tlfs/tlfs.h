@@ -18,8 +18,9 @@
  *   [any] from any thread at any time.
  *   [vp]  only from the thread that runs that VP, or while the VP does not run.
  * Per-VP SynIC and timer state is guarded by ops->lock(vp), a leaf lock: under it only page(),
- * reference_time(), arm_timer() are called, and they must not come back into this library. All
- * other callbacks are made with no lock held.
+ * reference_time(), sample_clock() and arm_timer() are called, and they must not come back into this
+ * library. All other callbacks are made with no lock held. The lock of VP 0 also guards the
+ * reference TSC page.
  *
  * A queue of messages above tlfs_post_message() needs a lock of its own, held over "post, and queue
  * when busy" and taken in message_slot_free(); then no message is left behind.
@@ -31,12 +32,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TLFS_MAX_VPS     64u
-#define TLFS_SINT_COUNT  16u
-#define TLFS_TIMER_COUNT 4u
-#define TLFS_EVENT_FLAGS 2048u
+#define TLFS_MAX_VPS         64u
+#define TLFS_SINT_COUNT      16u
+#define TLFS_TIMER_COUNT     4u
+#define TLFS_EVENT_FLAGS     2048u
 #define TLFS_MESSAGE_PAYLOAD 240u
-#define TLFS_NEVER       UINT64_MAX
+#define TLFS_NEVER           UINT64_MAX
 
 /* HV_STATUS (TLFS appendix B): what callbacks return and guests see. */
 enum tlfs_status {
@@ -76,7 +77,7 @@ struct tlfs_flush {
 /* A crash report (TLFS 2.9: HV_X64_MSR_CRASH_*). */
 struct tlfs_crash {
 	uint64_t parameters[5];
-	bool has_message;        /* then parameters[3] is its GPA, parameters[4] its length: unchecked */
+	bool has_message; /* then parameters[3] is its GPA, parameters[4] its length: unchecked */
 	uint64_t message_gpa;
 	uint64_t message_length; /* at most a page: longer is cut, 0 when there is no message */
 };
@@ -140,11 +141,12 @@ struct tlfs_ops {
 
 	/* [vp] HvCallPostMessage and HvCallSignalEvent. `payload` is a private copy. */
 	enum tlfs_status (*post_message)(void *context, unsigned vp, uint32_t connection_id, uint32_t type,
-	    const void *payload, size_t size);
+					 const void *payload, size_t size);
 	enum tlfs_status (*signal_event)(void *context, unsigned vp, uint32_t connection_id, uint16_t flag);
 
 	/* [vp] The slot of `sint` can take a message now: the guest wrote EOM or enabled what was
-	 * missing. Post what is queued. May be called when there was nothing to wait for. */
+	 * missing, after a post found it busy. Post what is queued until it is busy again (which asks
+	 * the guest for the next EOM) or the queue is empty. */
 	void (*message_slot_free)(void *context, unsigned vp, unsigned sint);
 
 	/* [vp] Optional, offered when set: the VP has spun long for a lock; let another run. */
@@ -160,7 +162,7 @@ struct tlfs_ops {
 
 	/* [vp] Optional, offered when set: HvCallStartVirtualProcessor. `start` is a private copy. */
 	enum tlfs_status (*start_vp)(void *context, unsigned vp, unsigned target,
-	    const struct hv_initial_vp_context *start);
+				     const struct hv_initial_vp_context *start);
 };
 
 struct tlfs_config {
@@ -203,6 +205,8 @@ struct tlfs_state {
 
 struct tlfs_vp {
 	struct tlfs_vp_state state; /* under ops->lock(vp) */
+	uint32_t waiting;           /* SINTs whose slot somebody waits for; under ops->lock(vp) */
+	uint64_t input[512];        /* the hypercall's input, copied from the guest once; [vp] */
 };
 
 struct tlfs {
@@ -220,7 +224,7 @@ struct tlfs {
 /* Initialise `t` and config->vp_count entries of `vps` to the state after reset. `vps` and `ops`
  * stay the caller's and must outlive `t`. */
 void tlfs_init(struct tlfs *t, struct tlfs_vp *vps, const struct tlfs_config *config,
-    const struct tlfs_ops *ops, void *context);
+	       const struct tlfs_ops *ops, void *context);
 
 /* [no vp runs] System reset: everything back, timers cancelled. */
 void tlfs_reset(struct tlfs *t);
@@ -293,13 +297,13 @@ enum tlfs_post {
 /* [any] Put a message into the slot of `sint` and interrupt the VP (TLFS 11.9). When the slot is
  * occupied, marks the message in it so that the guest writes EOM. */
 enum tlfs_post tlfs_post_message(struct tlfs *t, unsigned vp, unsigned sint, uint32_t type,
-    const void *payload, size_t size);
+				 const void *payload, size_t size);
 
 enum tlfs_signal {
-	TLFS_SIGNALLED,       /* the flag was clear: set, VP interrupted */
-	TLFS_ALREADY_SET,     /* nothing to do */
-	TLFS_SIGNAL_DROPPED,  /* SynIC, page or SINT not enabled */
-	TLFS_SIGNAL_INVALID   /* no such VP, SINT or flag */
+	TLFS_SIGNALLED,      /* the flag was clear: set, VP interrupted */
+	TLFS_ALREADY_SET,    /* nothing to do */
+	TLFS_SIGNAL_DROPPED, /* SynIC, page or SINT not enabled */
+	TLFS_SIGNAL_INVALID  /* no such VP, SINT or flag */
 };
 
 /* [any] Set an event flag (TLFS 11.10). */
