@@ -88,5 +88,8 @@ void scsi_inquiry_absent(struct scsi_command *command);
 /* REPORT LUNS (SPC-4 6.33) for a target with these units, in ascending order. */
 void scsi_report_luns(struct scsi_command *command, const uint8_t *luns, unsigned count);
 
+/* Cut the command's buffer to `length` bytes, or to what it has if that is less. */
+void scsi_trim(struct scsi_command *command, uint32_t length);
+
 /* Bytes copied from the start of the command's buffer, at most `size`: for parameter lists. */
 size_t scsi_copy_out(const struct scsi_command *command, void *to, size_t size);

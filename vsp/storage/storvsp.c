@@ -1,0 +1,582 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * storvsp.c - a channel's I/O thread: packets from the ring to the units, completions back.
+ *
+ * The thread sleeps on three descriptors: the guest's signal, the disk queue, and its own wake-up.
+ * Each round it answers what the disks finished, takes what the ring holds, and starts all of that
+ * with one system call. Data moves between the disk and the guest's pages; only the 64-byte packet is
+ * copied. When the ring to the guest is full, answers wait in order and nothing more is taken.
+ *
+ * Source: Linux drivers/scsi/storvsc_drv.c for the order of messages and the meaning of each status.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "vsp/storage/scsi_codes.h"
+#include "vsp/storage/storvsp.h"
+
+#define IO_REQUESTS  256u /* of one channel at a time; more wait in the ring */
+#define IO_BATCH     256u /* packets taken before the disks are looked after */
+#define IO_IOVECS    (SCSI_MAX_TRANSFER / GUEST_PAGE_SIZE + 1)
+
+struct request {
+	struct io *io;
+	struct request *next;
+	uint64_t transaction_id;
+	bool wants_completion;
+	uint32_t reply_size;
+	struct vstor_packet packet; /* as received, then the answer */
+	struct unit_slot *slot;     /* held while the unit works */
+	uint32_t iov_count;
+	struct scsi_command command;
+	struct iovec *iov; /* IO_IOVECS of them */
+};
+
+struct io {
+	struct storage *storage;
+	struct endpoint *endpoint;
+	struct channel *channel;
+	struct disk_queue *queue;
+	pthread_t thread;
+	int wake;
+	atomic_bool stop, announce;
+
+	/* The thread's own. */
+	struct request *pool, *free;
+	struct iovec *iovecs;                   /* of all requests; only used pages of it exist */
+	struct request *waiting, **waiting_end; /* answers for which the ring has no room */
+	struct request *reset;                  /* a bus reset waits until nothing else is in flight */
+	unsigned in_flight;
+	bool broken; /* the ring is; close follows */
+
+	struct {
+		atomic_ulong requests, read_bytes, written_bytes, errors, batches, ring_full;
+	} count;
+};
+
+static void count_add(atomic_ulong *counter, unsigned long n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* --- requests and their answers --------------------------------------------------------------- */
+
+static struct request *request_take(struct io *io)
+{
+	struct request *request = io->free;
+
+	io->free = request->next;
+	io->in_flight++;
+	request->slot = NULL;
+	return request;
+}
+
+static void request_free(struct request *request)
+{
+	struct io *io = request->io;
+
+	io->in_flight--;
+	request->next = io->free;
+	io->free = request;
+}
+
+/* False: no room in the ring, try again. */
+static bool request_send(struct request *request)
+{
+	struct io *io = request->io;
+	int r = channel_send_completion(io->channel, request->transaction_id, &request->packet, request->reply_size);
+
+	if (r == -EAGAIN)
+		return false;
+	if (r < 0)
+		io->broken = true;
+	request_free(request);
+	return true;
+}
+
+static void request_answer(struct request *request)
+{
+	struct io *io = request->io;
+
+	if (!request->wants_completion || atomic_load_explicit(&io->stop, memory_order_relaxed)) {
+		request_free(request);
+		return;
+	}
+	request->packet.operation = VSTOR_COMPLETE_IO;
+	request->packet.flags = 0;
+	if (!io->waiting && request_send(request))
+		return;
+	count_add(&io->count.ring_full, 1);
+	request->next = NULL;
+	*io->waiting_end = request;
+	io->waiting_end = &request->next;
+}
+
+static void send_waiting(struct io *io)
+{
+	while (io->waiting) {
+		struct request *request = io->waiting, *next = request->next;
+
+		if (!request_send(request))
+			return;
+		io->waiting = next;
+		if (!next)
+			io->waiting_end = &io->waiting;
+	}
+}
+
+static void request_answer_status(struct request *request, uint32_t status)
+{
+	request->packet.status = status;
+	request_answer(request);
+}
+
+/* The SRB failed before it reached a unit. */
+static void request_answer_srb(struct request *request, uint8_t srb_status)
+{
+	count_add(&request->io->count.errors, 1);
+	request->packet.srb.srb_status = srb_status;
+	request->packet.srb.scsi_status = 0;
+	request->packet.srb.data_transfer_length = 0;
+	request->packet.srb.sense_info_length = 0;
+	request_answer_status(request, VSTOR_STATUS_UNSUCCESSFUL);
+}
+
+static void put_sense(struct vmscsi_request *srb, const struct scsi_command *command, uint32_t srb_flags)
+{
+	uint8_t size = command->sense_length;
+
+	if (size > srb->sense_info_length)
+		size = srb->sense_info_length;
+	srb->srb_status = SRB_STATUS_ERROR;
+	srb->sense_info_length = 0;
+	if (size == 0 || (srb_flags & SRB_FLAG_DISABLE_AUTOSENSE))
+		return;
+	srb->srb_status |= SRB_STATUS_AUTOSENSE_VALID;
+	srb->sense_info_length = size;
+	memset(srb->sense_data, 0, sizeof(srb->sense_data));
+	memcpy(srb->sense_data, command->sense, size);
+}
+
+/* Guest memory that was written may hold code that a processor has seen before. */
+static void tell_processors(struct request *request)
+{
+	const struct scsi_command *command = &request->command;
+
+	for (int i = 0; i < command->iov_count; i++)
+		if (command->iov[i].iov_len > 0)
+			partition_host_written(request->io->storage->partition, command->iov[i].iov_base,
+			    command->iov[i].iov_len);
+}
+
+static void command_done(struct scsi_command *command)
+{
+	struct request *request = command->context;
+	struct vmscsi_request *srb = &request->packet.srb;
+	struct io *io = request->io;
+	bool good = command->status == SCSI_STATUS_GOOD;
+
+	if (request->slot)
+		unit_release(request->slot);
+	request->slot = NULL;
+	if (command->stored)
+		tell_processors(request);
+	count_add(command->stored ? &io->count.read_bytes : &io->count.written_bytes, command->transferred);
+	srb->scsi_status = command->status;
+	srb->data_transfer_length = command->transferred;
+	if (good) {
+		srb->srb_status = SRB_STATUS_SUCCESS;
+		srb->sense_info_length = 0;
+	} else {
+		count_add(&io->count.errors, 1);
+		put_sense(srb, command, srb->srb_flags);
+	}
+	request_answer_status(request, good ? VSTOR_STATUS_SUCCESS : VSTOR_STATUS_UNSUCCESSFUL);
+}
+
+/* --- SRBs ------------------------------------------------------------------------------------- */
+
+/* No unit at the address: two commands are answered all the same, by which guests find the others. */
+static void execute_absent(struct request *request, unsigned target)
+{
+	struct scsi_command *command = &request->command;
+	uint8_t luns[STORAGE_LUNS_PER_TARGET];
+
+	if (command->cdb[0] == SCSI_REPORT_LUNS)
+		scsi_report_luns(command, luns, unit_list(request->io->storage, target, luns));
+	else if (command->cdb[0] == SCSI_INQUIRY && !(command->cdb[1] & 1))
+		scsi_inquiry_absent(command);
+	else
+		request_answer_srb(request, SRB_STATUS_INVALID_LUN);
+}
+
+static void execute_srb(struct request *request, uint64_t iov_bytes)
+{
+	const struct vmscsi_request *srb = &request->packet.srb;
+	struct scsi_command *command = &request->command;
+	struct io *io = request->io;
+	struct scsi_device *device;
+	/* Only path 0 exists. */
+	unsigned target = srb->path_id == 0 ? srb->target_id : STORAGE_TARGETS;
+
+	count_add(&io->count.requests, 1);
+	if (!atomic_load(&io->storage->ready)) {
+		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
+		return;
+	}
+	if (srb->cdb_length > sizeof(srb->cdb) || srb->cdb_length == 0 || srb->data_transfer_length > iov_bytes ||
+	    srb->data_transfer_length > SCSI_MAX_TRANSFER) {
+		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
+		return;
+	}
+	memset(command->cdb, 0, sizeof(command->cdb));
+	memcpy(command->cdb, srb->cdb, srb->cdb_length);
+	command->iov = request->iov;
+	command->iov_count = (int)request->iov_count;
+	command->queue = io->queue;
+	command->complete = command_done;
+	command->context = request;
+	scsi_trim(command, srb->data_transfer_length);
+	device = command->cdb[0] == SCSI_REPORT_LUNS ? NULL : unit_acquire(io->storage, target, srb->lun, &request->slot);
+	if (device) {
+		scsi_execute(device, command);
+	} else {
+		request->slot = NULL;
+		execute_absent(request, target);
+	}
+}
+
+/* --- negotiation ------------------------------------------------------------------------------ */
+
+static bool version_known(uint16_t version)
+{
+	return version == VSTOR_VERSION_WIN6 || version == VSTOR_VERSION_WIN7 || version == VSTOR_VERSION_WIN8 ||
+	       version == VSTOR_VERSION_WIN8_1 || version == VSTOR_VERSION_WIN10;
+}
+
+static uint32_t query_version(struct storage *storage, const struct vstor_packet *packet)
+{
+	if (!version_known(packet->version.major_minor))
+		return VSTOR_STATUS_REVISION_MISMATCH;
+	atomic_store(&storage->version, packet->version.major_minor);
+	return VSTOR_STATUS_SUCCESS;
+}
+
+static uint32_t query_properties(struct storage *storage, struct vstor_packet *packet)
+{
+	if (atomic_load(&storage->version) == 0)
+		return VSTOR_STATUS_INVALID_DEVICE_STATE;
+	memset(&packet->properties, 0, sizeof(packet->properties));
+	packet->properties.max_transfer_bytes = SCSI_MAX_TRANSFER;
+	if (atomic_load(&storage->version) >= VSTOR_VERSION_WIN8 && storage->max_sub_channels > 0) {
+		packet->properties.flags = VSTOR_PROPERTY_MULTI_CHANNEL;
+		packet->properties.max_channel_count = (uint16_t)storage->max_sub_channels;
+	}
+	return VSTOR_STATUS_SUCCESS;
+}
+
+static uint32_t create_sub_channels(struct storage *storage, const struct vstor_packet *packet)
+{
+	unsigned count = packet->sub_channel_count;
+
+	if (atomic_load(&storage->version) < VSTOR_VERSION_WIN8)
+		return VSTOR_STATUS_INVALID_DEVICE_STATE;
+	if (count > storage->max_sub_channels)
+		return VSTOR_STATUS_INVALID_PARAMETER;
+	return storage_offer_sub_channels(storage, count) < 0 ? VSTOR_STATUS_UNSUCCESSFUL : VSTOR_STATUS_SUCCESS;
+}
+
+/* Messages of the primary channel about the controller itself. */
+static uint32_t control(struct io *io, struct vstor_packet *packet)
+{
+	struct storage *storage = io->storage;
+
+	if (io->endpoint->index != 0)
+		return VSTOR_STATUS_INVALID_DEVICE_STATE;
+	switch (packet->operation) {
+	case VSTOR_BEGIN_INITIALIZATION:
+		atomic_store(&storage->ready, false);
+		atomic_store(&storage->version, 0);
+		return VSTOR_STATUS_SUCCESS;
+	case VSTOR_QUERY_PROTOCOL_VERSION:
+		return query_version(storage, packet);
+	case VSTOR_QUERY_PROPERTIES:
+		return query_properties(storage, packet);
+	case VSTOR_CREATE_SUB_CHANNELS:
+		return create_sub_channels(storage, packet);
+	case VSTOR_END_INITIALIZATION:
+		if (atomic_load(&storage->version) == 0)
+			return VSTOR_STATUS_INVALID_DEVICE_STATE;
+		/* What was attached up to now the guest finds by itself. */
+		atomic_store(&io->announce, false);
+		atomic_store(&storage->ready, true);
+		return VSTOR_STATUS_SUCCESS;
+	default: /* FC HBA data among them: this is no fibre channel adapter */
+		return VSTOR_STATUS_INVALID_REQUEST;
+	}
+}
+
+static void handle_packet(struct request *request, const struct channel_packet *packet)
+{
+	struct io *io = request->io;
+
+	switch (request->packet.operation) {
+	case VSTOR_EXECUTE_SRB:
+		request->iov_count = packet->iov_count;
+		execute_srb(request, packet->iov_bytes);
+		break;
+	case VSTOR_RESET_LUN:
+	case VSTOR_RESET_ADAPTER:
+	case VSTOR_RESET_BUS:
+		io->reset = request; /* answered when all before it was: see finish_reset() */
+		break;
+	default:
+		request_answer_status(request, control(io, &request->packet));
+		break;
+	}
+}
+
+static void finish_reset(struct io *io)
+{
+	struct request *request = io->reset;
+
+	if (!request || io->in_flight > 1)
+		return;
+	io->reset = NULL;
+	request_answer_status(request, VSTOR_STATUS_SUCCESS);
+}
+
+/* --- the ring --------------------------------------------------------------------------------- */
+
+/* A packet that is no request. Nothing that we send asks for a completion. */
+static void refuse_packet(struct io *io, enum vmbus_packet_type type)
+{
+	char reason[64];
+
+	snprintf(reason, sizeof(reason), "a storage packet of type %u", (unsigned)type);
+	io->broken = true;
+	channel_break(io->channel, reason);
+}
+
+static void take_packet(struct io *io, struct request *request, const struct channel_packet *packet, int result)
+{
+	request->transaction_id = packet->transaction_id;
+	request->wants_completion = packet->completion_requested;
+	request->iov_count = 0;
+	if (packet->type != VMBUS_PACKET_IN_BAND && packet->type != VMBUS_PACKET_GPA_DIRECT) {
+		request_free(request);
+		refuse_packet(io, packet->type);
+		return;
+	}
+	if (result == -EMSGSIZE || packet->payload_size < VSTOR_PACKET_SIZE_LEGACY) {
+		memset(&request->packet, 0, sizeof(request->packet));
+		request->reply_size = sizeof(request->packet);
+		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
+		return;
+	}
+	/* The answer has the size of the request: guests check it against what they negotiated. */
+	request->reply_size = (uint32_t)packet->payload_size;
+	memset((uint8_t *)&request->packet + packet->payload_size, 0, sizeof(request->packet) - packet->payload_size);
+	if (result == -EFAULT)
+		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
+	else
+		handle_packet(request, packet);
+}
+
+/* Take packets until the ring is empty or there is a reason to wait. True: call again at once. */
+static bool take_packets(struct io *io)
+{
+	for (unsigned n = 0; n < IO_BATCH; n++) {
+		struct channel_packet packet;
+		struct request *request;
+		int r;
+
+		if (io->broken || io->waiting || io->reset || !io->free)
+			return false;
+		request = request_take(io);
+		packet = (struct channel_packet){
+			.payload = (uint8_t *)&request->packet,
+			.payload_capacity = sizeof(request->packet),
+			.iov = request->iov,
+			.iov_capacity = IO_IOVECS,
+		};
+		r = channel_receive(io->channel, &packet);
+		if (r == 1 || r == -EMSGSIZE || r == -EFAULT) {
+			take_packet(io, request, &packet, r);
+			continue;
+		}
+		io->broken = r < 0;
+		request_free(request);
+		return false;
+	}
+	return true;
+}
+
+static void announce_change(struct io *io)
+{
+	struct vstor_packet packet = { .operation = VSTOR_ENUMERATE_BUS };
+	unsigned version = atomic_load(&io->storage->version);
+	size_t size = version >= VSTOR_VERSION_WIN8 ? sizeof(packet) : VSTOR_PACKET_SIZE_LEGACY;
+
+	if (io->broken || io->waiting || !atomic_load(&io->storage->ready) || !atomic_exchange(&io->announce, false))
+		return;
+	if (channel_send(io->channel, 0, &packet, size, false) == -EAGAIN)
+		atomic_store(&io->announce, true);
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void drain_event(int fd)
+{
+	uint64_t n;
+
+	while (read(fd, &n, sizeof(n)) < 0 && errno == EINTR)
+		;
+}
+
+static void wait_for_work(struct io *io, bool more)
+{
+	struct pollfd fds[3] = {
+		{ .fd = disk_queue_fd(io->queue), .events = POLLIN },
+		{ .fd = io->wake, .events = POLLIN },
+		{ .fd = io->broken ? -1 : channel_event_fd(io->channel), .events = POLLIN },
+	};
+
+	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : -1) <= 0)
+		return;
+	if (fds[1].revents)
+		drain_event(io->wake);
+	if (fds[2].revents)
+		drain_event(fds[2].fd);
+}
+
+static void *io_main(void *arg)
+{
+	struct io *io = arg;
+	bool more = true; /* there may be packets from before we listened */
+
+	while (!atomic_load(&io->stop)) {
+		wait_for_work(io, more);
+		disk_queue_process(io->queue);
+		send_waiting(io);
+		finish_reset(io);
+		announce_change(io);
+		more = take_packets(io);
+		finish_reset(io);
+		disk_queue_kick(io->queue);
+		count_add(&io->count.batches, 1);
+	}
+	while (disk_queue_in_flight(io->queue) > 0) {
+		struct pollfd fd = { .fd = disk_queue_fd(io->queue), .events = POLLIN };
+
+		disk_queue_kick(io->queue);
+		poll(&fd, 1, -1);
+		disk_queue_process(io->queue);
+	}
+	return NULL;
+}
+
+static void io_wake(struct io *io)
+{
+	uint64_t one = 1;
+
+	if (write(io->wake, &one, sizeof(one)) < 0)
+		log_write(LOG_LEVEL_ERROR, "%s: cannot wake the I/O thread: %m", io->storage->name);
+}
+
+void io_announce(struct io *io)
+{
+	atomic_store(&io->announce, true);
+	io_wake(io);
+}
+
+static void io_free(struct io *io)
+{
+	if (io->queue)
+		disk_queue_destroy(io->queue);
+	if (io->wake >= 0)
+		close(io->wake);
+	free(io->iovecs);
+	free(io->pool);
+	free(io);
+}
+
+static int io_allocate(struct io *io, struct error *err)
+{
+	io->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (io->wake < 0)
+		return error_set(err, errno, "cannot make an eventfd for a storage channel: %m");
+	io->pool = calloc(IO_REQUESTS, sizeof(*io->pool));
+	io->iovecs = calloc((size_t)IO_REQUESTS * IO_IOVECS, sizeof(*io->iovecs));
+	if (!io->pool || !io->iovecs)
+		return error_set(err, ENOMEM, "no memory for a storage channel");
+	for (unsigned i = 0; i < IO_REQUESTS; i++) {
+		io->pool[i].io = io;
+		io->pool[i].iov = io->iovecs + (size_t)i * IO_IOVECS;
+		io->pool[i].next = io->free;
+		io->free = &io->pool[i];
+	}
+	return disk_queue_create(&io->queue, IO_REQUESTS, err);
+}
+
+int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel, struct error *err)
+{
+	struct io *io = calloc(1, sizeof(*io));
+	char name[16];
+	int r;
+
+	if (!io)
+		return error_set(err, ENOMEM, "no memory for a storage channel");
+	io->storage = endpoint->storage;
+	io->endpoint = endpoint;
+	io->channel = channel;
+	io->waiting_end = &io->waiting;
+	io->wake = -1;
+	r = io_allocate(io, err);
+	if (r == 0) {
+		r = -pthread_create(&io->thread, NULL, io_main, io);
+		if (r < 0)
+			error_set(err, -r, "cannot start the thread of a storage channel: %s", strerror(-r));
+	}
+	if (r < 0) {
+		io_free(io);
+		return r;
+	}
+	snprintf(name, sizeof(name), "%.9s/%u", io->storage->name, endpoint->index % 1000);
+	pthread_setname_np(io->thread, name);
+	*out = io;
+	return 0;
+}
+
+void io_stop(struct io *io)
+{
+	atomic_store(&io->stop, true);
+	io_wake(io);
+	pthread_join(io->thread, NULL);
+	io_free(io);
+}
+
+void io_inspect(struct io *io, const struct vmbus_inspector *inspector, void *context)
+{
+	const struct {
+		const char *name;
+		atomic_ulong *counter;
+	} counters[] = {
+		{ "requests", &io->count.requests },
+		{ "read_bytes", &io->count.read_bytes },
+		{ "written_bytes", &io->count.written_bytes },
+		{ "errors", &io->count.errors },
+		{ "batches", &io->count.batches },
+		{ "ring_full", &io->count.ring_full },
+	};
+	char name[32];
+
+	snprintf(name, sizeof(name), "channel %u", io->endpoint->index);
+	inspector->begin(context, name);
+	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
+		inspector->number(context, counters[i].name,
+		    atomic_load_explicit(counters[i].counter, memory_order_relaxed));
+	inspector->end(context);
+}
