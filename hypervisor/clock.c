@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * clock.c - partition time, and one thread that tells local APICs and synthetic timers that their
+ * deadlines have come. Time stands still before start and while the partition is paused.
+ */
+#include "hypervisor/partition.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+int clock_init(struct partition *p)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->timer_cond, &attributes);
+	pthread_condattr_destroy(&attributes);
+	pthread_mutex_init(&p->timer_lock, NULL);
+	for (unsigned i = 0; i < PARTITION_MAX_VPS; i++)
+		p->apic_deadline[i] = p->tlfs_deadline[i] = UINT64_MAX;
+	atomic_store(&p->frozen_at, 0);
+	return 0;
+}
+
+void clock_destroy(struct partition *p)
+{
+	pthread_cond_destroy(&p->timer_cond);
+	pthread_mutex_destroy(&p->timer_lock);
+}
+
+uint64_t clock_now(struct partition *p)
+{
+	int64_t frozen = atomic_load_explicit(&p->frozen_at, memory_order_acquire);
+
+	if (frozen >= 0)
+		return (uint64_t)frozen;
+	return (uint64_t)(monotonic_ns() - atomic_load_explicit(&p->clock_origin, memory_order_relaxed));
+}
+
+uint64_t partition_reference_time(struct partition *p)
+{
+	return clock_now(p) / 100;
+}
+
+void clock_freeze(struct partition *p)
+{
+	if (atomic_load(&p->frozen_at) < 0)
+		atomic_store(&p->frozen_at, (int64_t)clock_now(p));
+}
+
+void clock_thaw(struct partition *p)
+{
+	int64_t frozen = atomic_load(&p->frozen_at);
+
+	if (frozen < 0)
+		return;
+	atomic_store(&p->clock_origin, monotonic_ns() - frozen);
+	atomic_store(&p->frozen_at, -1);
+	pthread_mutex_lock(&p->timer_lock);
+	pthread_cond_signal(&p->timer_cond);
+	pthread_mutex_unlock(&p->timer_lock);
+}
+
+static void arm(struct partition *p, uint64_t *slot, uint64_t deadline)
+{
+	pthread_mutex_lock(&p->timer_lock);
+	*slot = deadline;
+	pthread_cond_signal(&p->timer_cond);
+	pthread_mutex_unlock(&p->timer_lock);
+}
+
+void clock_arm_apic(struct partition *p, unsigned vp, uint64_t deadline_ns)
+{
+	arm(p, &p->apic_deadline[vp], deadline_ns);
+}
+
+void clock_arm_tlfs(struct partition *p, unsigned vp, uint64_t deadline_100ns)
+{
+	arm(p, &p->tlfs_deadline[vp], deadline_100ns > UINT64_MAX / 100 ? UINT64_MAX : deadline_100ns * 100);
+}
+
+/* Runs the first deadline that is due, with timer_lock dropped; false when none is. */
+static bool run_due(struct partition *p, uint64_t now, uint64_t *next)
+{
+	*next = UINT64_MAX;
+	for (unsigned vp = 0; vp < p->config.vp_count; vp++) {
+		if (p->apic_deadline[vp] <= now) {
+			p->apic_deadline[vp] = UINT64_MAX;
+			pthread_mutex_unlock(&p->timer_lock);
+			apic_timer_expired(&p->apics[vp], now);
+			pthread_mutex_lock(&p->timer_lock);
+			return true;
+		}
+		if (p->tlfs_deadline[vp] <= now) {
+			p->tlfs_deadline[vp] = UINT64_MAX;
+			pthread_mutex_unlock(&p->timer_lock);
+			tlfs_timer_expired(&p->tlfs, vp);
+			pthread_mutex_lock(&p->timer_lock);
+			return true;
+		}
+		*next = min_u64(*next, min_u64(p->apic_deadline[vp], p->tlfs_deadline[vp]));
+	}
+	return false;
+}
+
+static void *timer_main(void *argument)
+{
+	struct partition *p = argument;
+
+	pthread_mutex_lock(&p->timer_lock);
+	while (!p->timer_stop) {
+		bool frozen = atomic_load(&p->frozen_at) >= 0;
+		uint64_t next = UINT64_MAX;
+
+		if (!frozen && run_due(p, clock_now(p), &next))
+			continue;
+		if (frozen || next == UINT64_MAX) {
+			pthread_cond_wait(&p->timer_cond, &p->timer_lock);
+		} else {
+			/* Deadlines further off than an hour are looked at again then: no overflow. */
+			int64_t ahead = (int64_t)min_u64(next - min_u64(next, clock_now(p)), 3600000000000ull);
+			int64_t at = monotonic_ns() + ahead;
+			struct timespec t = {at / 1000000000, at % 1000000000};
+
+			pthread_cond_timedwait(&p->timer_cond, &p->timer_lock, &t);
+		}
+	}
+	pthread_mutex_unlock(&p->timer_lock);
+	return NULL;
+}
+
+int clock_start(struct partition *p, struct error *err)
+{
+	int r = pthread_create(&p->timer_thread, NULL, timer_main, p);
+
+	if (r)
+		return error_set(err, r, "the timer thread cannot be started: %s", strerror(r));
+	p->timer_thread_started = true;
+	return 0;
+}
+
+void clock_stop(struct partition *p)
+{
+	if (!p->timer_thread_started)
+		return;
+	pthread_mutex_lock(&p->timer_lock);
+	p->timer_stop = true;
+	pthread_cond_signal(&p->timer_cond);
+	pthread_mutex_unlock(&p->timer_lock);
+	pthread_join(p->timer_thread, NULL);
+	p->timer_thread_started = false;
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * partition.h - the insides of a partition, shared by the files of hypervisor/ and the processors.
+ *
+ * partition.c creates and ends, memory.c holds RAM, intercept.c finds the device behind an address,
+ * clock.c keeps time and timers, synic.c carries messages and events, vp.c runs the VP threads.
+ * Whatever runs guest code is a `struct processor_ops`.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "hypervisor/apic/apic.h"
+#include "hypervisor/hypervisor.h"
+#include "hypervisor/tlfs/tlfs.h"
+
+/* 200 MHz, as Hyper-V shows; and a TSC that counts nanoseconds of partition time. */
+#define APIC_TIMER_HZ 200000000ull
+#define SOFT_TSC_HZ   1000000000ull
+
+#define PARTITION_PHYSICAL_BITS 46
+#define PARTITION_MAX_REGIONS   16
+#define PARTITION_MAX_RANGES    64
+#define SYNIC_QUEUE_MAX         64
+
+struct vp {
+	struct partition *partition;
+	unsigned index;
+	pthread_t thread;
+	bool thread_started;
+
+	/* Requests of others to the VP's thread; each also bumps `wake`. */
+	_Atomic uint32_t wake;        /* futex: changes whenever there may be something to do */
+	_Atomic bool sleeping;
+	_Atomic bool stop_requested, init_requested, nmi_pending;
+	_Atomic int sipi_vector;      /* -1: none */
+
+	/* Owned by the VP's thread. */
+	_Atomic bool wait_for_sipi;   /* read by the sender of a SIPI, which is dropped unless set */
+	bool dead;                    /* reset, triple fault or processor error: waits for the end */
+	int64_t run_since;            /* monotonic ns, 0 while it does not run */
+	_Atomic uint64_t runtime;     /* ns, finished runs */
+	_Atomic uint64_t io_exits, mmio_exits, msr_exits, cpuid_exits, hypercalls, halts, interrupts;
+
+	pthread_mutex_t apic_lock, tlfs_lock; /* what apic.h and tlfs.h call the VP's lock */
+
+	/* synic.c: messages that wait for a free slot, in order; under queue_lock. */
+	pthread_mutex_t queue_lock;
+	struct queued_message *queue_head[SYNIC_SINT_COUNT];
+	struct queued_message **queue_tail[SYNIC_SINT_COUNT];
+	unsigned queue_length[SYNIC_SINT_COUNT];
+};
+
+struct memory_region {
+	gpa_t gpa;
+	uint64_t size;
+	uint64_t offset; /* into the memfd and the mapping */
+};
+
+struct io_range {
+	uint64_t first, count;
+	const struct io_ops *ops;
+	void *device;
+	const char *name;
+};
+
+enum vp_run_result { VP_RUN_HALT, VP_RUN_KICK, VP_RUN_TRIPLE_FAULT, VP_RUN_ERROR };
+
+/* One way to run guest code. `run` and what follows it belong to the VP's thread or need the VP not
+ * to run; notify, kick, nmi, flush and memory_written are for any thread. */
+struct processor_ops {
+	const char *name;
+	int (*create)(struct partition *p, const char *options, struct error *err);
+	void (*destroy)(struct partition *p);
+	int (*start)(struct partition *p, struct error *err); /* memory is complete */
+	enum vp_run_result (*run)(struct vp *vp);
+	void (*init)(struct vp *vp);
+	void (*sipi)(struct vp *vp, uint8_t vector);
+	bool (*interruptible)(struct vp *vp);
+	int (*get_registers)(struct vp *vp, struct vp_registers *registers);
+	int (*set_registers)(struct vp *vp, const struct vp_registers *registers);
+	uint64_t (*instructions)(struct vp *vp);
+	void (*report)(struct vp *vp, char *text, size_t size); /* why VP_RUN_ERROR */
+	void (*notify)(struct vp *vp);
+	void (*kick)(struct vp *vp);
+	void (*nmi)(struct vp *vp);
+	void (*flush_tlb)(struct vp *self, const struct tlfs_flush *flush);
+	void (*memory_written)(struct partition *p, gpa_t gpa, uint64_t size);
+	void (*write_hypercall_page)(struct partition *p, uint8_t *page);
+	void (*features)(struct partition *p, bool *x2apic, bool *tsc_deadline);
+};
+
+extern const struct processor_ops processor_soft; /* processor_soft.c */
+extern const struct processor_ops processor_none; /* processor_none.c */
+
+struct partition {
+	struct partition_config config;
+	const struct processor_ops *processor;
+	void *processor_state; /* the processor's */
+	char reason[96];
+
+	/* memory.c */
+	int memfd;
+	uint8_t *base;         /* a reservation; RAM fills it from the start */
+	uint64_t reserved, memory_size;
+	struct memory_region regions[PARTITION_MAX_REGIONS];
+	unsigned region_count;
+
+	/* intercept.c */
+	struct io_range ports[PARTITION_MAX_RANGES];
+	unsigned port_count;
+	uint8_t port_owner[65536]; /* index into ports plus 1 */
+	struct io_range mmio[PARTITION_MAX_RANGES];
+	unsigned mmio_count;
+	void (*eoi_handler)(void *context, uint8_t vector);
+	void *eoi_context;
+
+	/* clock.c */
+	_Atomic int64_t clock_origin; /* monotonic ns at partition time 0 */
+	_Atomic int64_t frozen_at;    /* partition ns while time stands still, else -1 */
+	pthread_mutex_t timer_lock;
+	pthread_cond_t timer_cond;
+	pthread_t timer_thread;
+	bool timer_thread_started, timer_stop;
+	uint64_t apic_deadline[PARTITION_MAX_VPS]; /* partition ns, under timer_lock */
+	uint64_t tlfs_deadline[PARTITION_MAX_VPS];
+
+	/* vp.c */
+	pthread_mutex_t run_lock;
+	pthread_cond_t run_cond;
+	bool started, stopped;
+	_Atomic bool paused;
+	unsigned resting; /* VP threads that stand still for the pause; under run_lock */
+	_Atomic bool end_reported;
+
+	/* synic.c */
+	pthread_rwlock_t port_lock;
+	struct synic_port *synic_ports;
+
+	struct apic_bus apic_bus;
+	struct apic apics[PARTITION_MAX_VPS];
+	struct tlfs tlfs;
+	struct tlfs_vp tlfs_vps[PARTITION_MAX_VPS];
+	struct vp vps[PARTITION_MAX_VPS];
+};
+
+/* memory.c */
+int memory_init(struct partition *p, struct error *err);
+void memory_destroy(struct partition *p);
+
+/* intercept.c: dispatch for the processors, on the VP's thread. */
+uint64_t intercept_io_read(struct vp *vp, uint16_t port, unsigned size);
+void intercept_io_write(struct vp *vp, uint16_t port, unsigned size, uint64_t value);
+uint64_t intercept_mmio_read(struct vp *vp, gpa_t gpa, unsigned size);
+void intercept_mmio_write(struct vp *vp, gpa_t gpa, unsigned size, uint64_t value);
+bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value);
+bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value);
+void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+
+/* clock.c */
+int clock_init(struct partition *p);
+int clock_start(struct partition *p, struct error *err);
+void clock_stop(struct partition *p);
+void clock_destroy(struct partition *p);
+void clock_freeze(struct partition *p);
+void clock_thaw(struct partition *p);
+uint64_t clock_now(struct partition *p); /* ns of partition time */
+void clock_arm_apic(struct partition *p, unsigned vp, uint64_t deadline_ns);
+void clock_arm_tlfs(struct partition *p, unsigned vp, uint64_t deadline_100ns);
+
+/* synic.c */
+void synic_init(struct partition *p);
+void synic_destroy(struct partition *p);
+void synic_slot_free(struct partition *p, unsigned vp, unsigned sint);
+enum tlfs_status synic_guest_post(struct partition *p, unsigned vp, uint32_t connection_id, uint32_t type,
+    const void *payload, size_t size);
+enum tlfs_status synic_guest_signal(struct partition *p, uint32_t connection_id, uint16_t flag);
+
+/* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
+extern const struct apic_ops partition_apic_ops;
+extern const struct tlfs_ops partition_tlfs_ops;
+
+/* vp.c */
+void vp_init_all(struct partition *p);
+void vp_destroy_all(struct partition *p);
+void vp_wake(struct vp *vp);                /* [any] look at interrupts and requests */
+void vp_report_event(struct vp *vp, struct partition_event *event);
+uint64_t vp_runtime_100ns(struct vp *vp);
