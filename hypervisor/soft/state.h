@@ -181,6 +181,8 @@ struct soft_vp {
 	struct tlb_entry (*tlbs)[TLB_ENTRIES]; /* TLB_KINDS of them */
 	char error[256];
 
+	struct vector_pool *vectors; /* vector.h: created with the `struct soft`, one for all its VPs */
+
 	/* Fields of the rooms mmu.c, run.c, system.c … follow here as they need them, each with a line
 	 * that says whose it is and why. */
 };

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vector.h - what the vector and floating point part (vector_*.c) offers to the rest of the software
+ * processor, beside vector_select() in op.h. Private to hypervisor/soft/.
+ *
+ * x87, MMX, SSE and AVX instructions are executed by the host CPU. Each is brought into a normal
+ * form (fixed registers, fixed memory operand) when it is decoded; the pool keeps one few-byte native
+ * function for each normal form that was met. So what the host cannot do, the guest is not offered.
+ */
+#pragma once
+
+#include "hypervisor/soft/state.h"
+
+/* The native functions of one `struct soft`, shared by its VPs; it locks for itself. Never writable
+ * and executable in one mapping. Lives longer than all blocks. -errno when the host gives no
+ * executable memory. */
+struct vector_pool;
+
+int vector_pool_create(struct vector_pool **out, struct error *err);
+void vector_pool_destroy(struct vector_pool *pool);
+
+/* The CPUID bits (SDM volume 2, CPUID) that this part serves on this host: to be or-ed into what the
+ * other parts serve. Leaf 1 includes FPU, MMX, FXSR, SSE…, XSAVE, AVX, F16C, FMA, AES, PCLMULQDQ but
+ * not OSXSAVE, which mirrors CR4. */
+struct vector_features {
+	uint32_t leaf1_ecx, leaf1_edx;
+	uint32_t leaf7_ebx, leaf7_ecx;
+	uint64_t xcr0; /* the bits that XSETBV may set */
+};
+
+void vector_features(struct vector_features *features);
+
+/* CPUID leaf 0xd, whole: it depends on XCR0 of the VP. */
+void vector_cpuid_xsave(const struct soft_vp *vp, uint32_t subleaf, uint32_t registers[4]);
+
+/* The state after power-up (SDM volume 3, table 10-1), but FCW as after FNINIT. INIT keeps all of it,
+ * so once at creation is enough; XCR0 becomes 1. */
+void vector_reset(struct soft_vp *vp);
+
+/* The state components that are not in their initial configuration (bits as in XCR0): XINUSE. */
+uint64_t vector_in_use(const struct soft_vp *vp);
