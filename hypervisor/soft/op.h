@@ -140,10 +140,4 @@ bool system_select(struct decoding *d, struct op *op);  /* system_select.c: segm
 /* Offset into vp->gpr of a general register of any width. */
 uint8_t register_offset(ZydisRegister reg);
 
-/* --- branches (block.c) ------------------------------------------------------------------------- */
-
-/* Go to `rip` from a near branch (already masked to the operand size): checks the CS limit or
- * canonical form (#GP raised on `op`), then finds the next block; NULL when attention is due. `slot`
- * is 0 or 1 for a target that is always the same (it is remembered in op->link), -1 for one that
- * is computed. State must be complete but for RIP: nothing may fault after. */
-const struct op *branch_near(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip);
+/* --- branches: branch_near() and branch_dispatch(), block.h --- */

@@ -130,6 +130,8 @@ enum code_mode { MODE_16, MODE_32, MODE_64 };
 #define FP_BLOCK_AVX_UD (1u << 4) /* not CR4.OSXSAVE, or XCR0 lacks SSE or AVX */
 
 struct op;
+struct block;
+struct jump_entry;
 struct block_cache; /* decoded instructions of this VP: block.c */
 
 struct soft_vp {
@@ -149,7 +151,9 @@ struct soft_vp {
 	uint64_t ip_mask;             /* the same for RIP */
 	_Atomic uint32_t attention;   /* not 0: leave the blocks and look around; set by any thread */
 	uint32_t fp_block;            /* FP_BLOCK_* */
-	uint64_t instructions;        /* counted by block */
+	uint64_t instructions;        /* counted by block, when it is entered */
+	struct block *block;          /* that runs, or ran last */
+	struct jump_entry *jumps;     /* block.h */
 
 	uint64_t rip;           /* valid between blocks and after op_sync(), else op_rip() */
 	const struct op *op;    /* the op that raised, for reports */
