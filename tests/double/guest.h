@@ -9,7 +9,7 @@
  *
  * One thread uses a guest. Functions that wait for the host do so for at most ten seconds, and return
  * -ETIMEDOUT then. Errors are negative errno. All memory comes from a heap in the partition's RAM and
- * is given back only by guest_destroy() (or guest_free_all).
+ * is given back only by guest_destroy().
  *
  *	struct guest *guest = guest_create(16);                    // 16 MiB, one VP
  *	... create a vmbus and providers on guest_partition(guest) ...
