@@ -109,8 +109,8 @@ int partition_write(struct partition *p, gpa_t gpa, const void *buffer, size_t s
  * disk). partition_write() does it by itself. */
 void partition_memory_written(struct partition *p, gpa_t gpa, uint64_t size);
 
-/* [any] The same by host address: [host, host + size) lies in what partition_memory() returned for one
- * region. For providers, which hold guest buffers as iovecs and do not know their GPAs. */
+/* [any] The same by host address, inside what partition_memory() returned. For providers, which hold
+ * guest buffers as iovecs and do not know their GPAs. */
 void partition_host_written(struct partition *p, const void *host, uint64_t size);
 
 /* Bytes of RAM in all. */

@@ -128,6 +128,23 @@ void partition_memory_written(struct partition *p, gpa_t gpa, uint64_t size)
 	p->processor->memory_written(p, gpa, size);
 }
 
+/* Regions lie behind one another in the mapping, so a host range may cross from one to the next. */
+void partition_host_written(struct partition *p, const void *host, uint64_t size)
+{
+	uint64_t at = (uint64_t)((const uint8_t *)host - p->base), end = at + size;
+
+	for (unsigned i = 0; i < p->region_count && at < end; i++) {
+		const struct memory_region *r = &p->regions[i];
+		uint64_t n;
+
+		if (at < r->offset || at - r->offset >= r->size)
+			continue;
+		n = min_u64(end - at, r->size - (at - r->offset));
+		partition_memory_written(p, r->gpa + (at - r->offset), n);
+		at += n;
+	}
+}
+
 uint64_t partition_memory_size(const struct partition *p)
 {
 	return p->memory_size;
