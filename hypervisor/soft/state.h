@@ -186,6 +186,10 @@ struct soft_vp {
 	char error[256];
 
 	struct vector_pool *vectors; /* vector.h: created with the `struct soft`, one for all its VPs */
+	/* vector_*.c, within one instruction: here and not on the stack, because a handler whose local
+	 * variables escape cannot jump to the next one. */
+	_Alignas(64) uint8_t vector_scratch[64];
+	uint32_t vector_mxcsr;
 
 	/* Fields of the rooms mmu.c, run.c, system.c … follow here as they need them, each with a line
 	 * that says whose it is and why. */
