@@ -22,7 +22,7 @@ void tlfs_arm_timers(struct tlfs *t, unsigned vp)
 
 static uint64_t add_clamped(uint64_t a, uint64_t b)
 {
-	return a > TLFS_NEVER - 1 - b ? TLFS_NEVER - 1 : a + b;
+	return b >= TLFS_NEVER - a ? TLFS_NEVER - 1 : a + b;
 }
 
 /* Start over from the registers as they are. */

@@ -55,7 +55,8 @@ enum tlfs_post tlfs_deliver_message(struct tlfs *t, unsigned vp, unsigned sint, 
 	slot->flags = 0;
 	slot->reserved = 0;
 	slot->origin = 0;
-	__builtin_memcpy(slot->payload, payload, size);
+	if (size)
+		__builtin_memcpy(slot->payload, payload, size);
 	__atomic_store_n(&slot->type, type, __ATOMIC_SEQ_CST);
 	*vector = sint_vector(&t->vps[vp].state, sint);
 	return TLFS_POSTED;

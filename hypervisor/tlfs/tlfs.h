@@ -69,7 +69,7 @@ struct tlfs_flush {
 	bool all_address_spaces;
 	bool non_global_only;   /* global translations may stay */
 	uint64_t address_space; /* CR3 value, valid unless all_address_spaces */
-	unsigned range_count;   /* 0: every address */
+	unsigned range_count;   /* 0: every address, and `ranges` is NULL */
 	/* Each range: page address in bits 12-63, number of further pages in bits 0-11. */
 	const uint64_t *ranges;
 };

@@ -92,15 +92,15 @@ static void on_unlock(void *context, unsigned vp)
 }
 
 static const struct apic_ops ops = {
-	.kick = on_kick,
-	.event = on_event,
-	.broadcast_eoi = on_eoi,
-	.base_changed = on_base,
-	.arm_timer = on_arm,
-	.now = on_now,
-	.tsc = on_tsc,
-	.lock = on_lock,
-	.unlock = on_unlock,
+    .kick = on_kick,
+    .event = on_event,
+    .broadcast_eoi = on_eoi,
+    .base_changed = on_base,
+    .arm_timer = on_arm,
+    .now = on_now,
+    .tsc = on_tsc,
+    .lock = on_lock,
+    .unlock = on_unlock,
 };
 
 static uint32_t mmio_read(unsigned vp, uint32_t reg)
@@ -161,12 +161,12 @@ static unsigned who_has(int vector)
 static int setup_with(bool x2apic, bool tsc_deadline)
 {
 	struct apic_config config = {
-		.vp_count = VPS,
-		.timer_frequency = 200 * MHZ,
-		.tsc_frequency = 1000 * MHZ,
-		.physical_address_bits = 40,
-		.x2apic = x2apic,
-		.tsc_deadline = tsc_deadline,
+	    .vp_count = VPS,
+	    .timer_frequency = 200 * MHZ,
+	    .tsc_frequency = 1000 * MHZ,
+	    .physical_address_bits = 40,
+	    .x2apic = x2apic,
+	    .tsc_deadline = tsc_deadline,
 	};
 
 	memset(&fake, 0, sizeof(fake));
@@ -369,7 +369,7 @@ static void test_logical_flat_and_cluster(void **state)
 static void test_lowest_priority(void **state)
 {
 	struct apic_message message = {
-		.vector = 0x81, .delivery = APIC_LOWEST_PRIORITY, .logical = true, .destination = 0xff};
+	    .vector = 0x81, .delivery = APIC_LOWEST_PRIORITY, .logical = true, .destination = 0xff};
 	unsigned seen = 0;
 
 	for (unsigned vp = 0; vp < VPS; vp++)
@@ -432,7 +432,8 @@ static void test_base_transitions(void **state)
 	assert_false(apic_read_msr(&fake.apics[1], 0x840, &value));
 	assert_false(apic_read_msr(&fake.apics[1], 0x8ff, &value));
 	assert_false(msr_write(1, 0x8ff, 0));
-	assert_true(apic_owns_msr(0x8ff) && apic_owns_msr(0x1b) && apic_owns_msr(0x6e0) && !apic_owns_msr(0x900));
+	assert_true(apic_owns_msr(0x8ff) && apic_owns_msr(0x1b) && apic_owns_msr(0x6e0) &&
+		    !apic_owns_msr(0x900));
 
 	setup_with(false, false);
 	assert_false(msr_write(0, APIC_MSR_BASE, base | APIC_BASE_X2APIC));
@@ -742,24 +743,24 @@ static void test_save_and_load(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(test_reset_values, setup),
-		cmocka_unit_test_setup(test_priorities, setup),
-		cmocka_unit_test_setup(test_tpr, setup),
-		cmocka_unit_test_setup(test_level_and_auto_eoi, setup),
-		cmocka_unit_test_setup(test_ipi_xapic, setup),
-		cmocka_unit_test_setup(test_logical_flat_and_cluster, setup),
-		cmocka_unit_test_setup(test_lowest_priority, setup),
-		cmocka_unit_test_setup(test_base_transitions, setup),
-		cmocka_unit_test_setup(test_x2apic_registers, setup),
-		cmocka_unit_test_setup(test_x2apic_ipi, setup),
-		cmocka_unit_test_setup(test_errors, setup),
-		cmocka_unit_test_setup(test_odd_mmio, setup),
-		cmocka_unit_test_setup(test_lint, setup),
-		cmocka_unit_test_setup(test_timer_one_shot, setup),
-		cmocka_unit_test_setup(test_timer_periodic, setup),
-		cmocka_unit_test_setup(test_tsc_deadline, setup),
-		cmocka_unit_test_setup(test_software_disable_masks, setup),
-		cmocka_unit_test_setup(test_save_and_load, setup),
+	    cmocka_unit_test_setup(test_reset_values, setup),
+	    cmocka_unit_test_setup(test_priorities, setup),
+	    cmocka_unit_test_setup(test_tpr, setup),
+	    cmocka_unit_test_setup(test_level_and_auto_eoi, setup),
+	    cmocka_unit_test_setup(test_ipi_xapic, setup),
+	    cmocka_unit_test_setup(test_logical_flat_and_cluster, setup),
+	    cmocka_unit_test_setup(test_lowest_priority, setup),
+	    cmocka_unit_test_setup(test_base_transitions, setup),
+	    cmocka_unit_test_setup(test_x2apic_registers, setup),
+	    cmocka_unit_test_setup(test_x2apic_ipi, setup),
+	    cmocka_unit_test_setup(test_errors, setup),
+	    cmocka_unit_test_setup(test_odd_mmio, setup),
+	    cmocka_unit_test_setup(test_lint, setup),
+	    cmocka_unit_test_setup(test_timer_one_shot, setup),
+	    cmocka_unit_test_setup(test_timer_periodic, setup),
+	    cmocka_unit_test_setup(test_tsc_deadline, setup),
+	    cmocka_unit_test_setup(test_software_disable_masks, setup),
+	    cmocka_unit_test_setup(test_save_and_load, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,14 +64,14 @@ static void on_unlock(void *context, unsigned vp)
 }
 
 static const struct apic_ops ops = {
-	.kick = on_kick,
-	.event = on_event,
-	.broadcast_eoi = on_eoi,
-	.arm_timer = on_arm,
-	.now = on_now,
-	.tsc = on_tsc,
-	.lock = on_lock,
-	.unlock = on_unlock,
+    .kick = on_kick,
+    .event = on_event,
+    .broadcast_eoi = on_eoi,
+    .arm_timer = on_arm,
+    .now = on_now,
+    .tsc = on_tsc,
+    .lock = on_lock,
+    .unlock = on_unlock,
 };
 
 static void *send(void *argument)
