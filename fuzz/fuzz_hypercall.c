@@ -400,6 +400,8 @@ static void act(struct stream *s)
 	}
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct apic_config apic_config = {
