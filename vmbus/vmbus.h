@@ -74,7 +74,8 @@ struct channel_ops {
 	 * GPADLs. Sub-channels that were offered for this primary are removed here: Linux asks for
 	 * them anew when it opens the primary again. */
 	void (*close)(void *provider, struct channel *channel);
-	/* NULL, or: the guest signalled (packets to read, or room to send). */
+	/* NULL, or: the guest signalled (packets to read, or room to send). Comes once after every open,
+	 * when the guest has been told; so does the event descriptor of other channels. */
 	void (*event)(void *provider, struct channel *channel);
 };
 

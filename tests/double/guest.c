@@ -190,6 +190,8 @@ void guest_destroy(struct guest *guest)
 {
 	if (!guest)
 		return;
+	while (guest->channels)
+		guest_channel_free(guest->channels);
 	forget_offers(guest);
 	if (guest->partition) {
 		partition_stop(guest->partition);

@@ -136,7 +136,7 @@ uint32_t guest_open_status(const struct guest *guest);
 /* CLOSECHANNEL and teardown of the rings; frees `channel`. */
 int guest_close(struct guest_channel *channel);
 
-/* CLOSECHANNEL alone, and freeing the double's side alone. */
+/* CLOSECHANNEL alone, and freeing the double's side alone (guest_destroy() frees what is left). */
 int guest_post_close(struct guest_channel *channel);
 void guest_channel_free(struct guest_channel *channel);
 

@@ -149,6 +149,8 @@ int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, uns
 	if (!channel)
 		abort();
 	channel->guest = guest;
+	channel->next = guest->channels;
+	guest->channels = channel;
 	channel->offer = *offer;
 	channel->target_vp = options ? options->target_vp : 0;
 	channel->pages = calloc(in_pages + out_pages, sizeof(channel->pages[0]));
@@ -188,6 +190,12 @@ int guest_post_close(struct guest_channel *channel)
 
 void guest_channel_free(struct guest_channel *channel)
 {
+	struct guest_channel **at;
+
+	for (at = &channel->guest->channels; *at && *at != channel; at = &(*at)->next)
+		;
+	if (*at)
+		*at = channel->next;
 	free(channel->pages);
 	free(channel);
 }

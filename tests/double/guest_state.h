@@ -34,6 +34,7 @@ struct guest {
 	unsigned kept_count;
 	struct guest_offer *offers[GUEST_MAX_OFFERS];
 	unsigned offer_count;
+	struct guest_channel *channels;
 };
 
 struct guest_ring {
@@ -43,6 +44,7 @@ struct guest_ring {
 };
 
 struct guest_channel {
+	struct guest_channel *next;
 	struct guest *guest;
 	struct vmbus_message_offer offer;
 	uint32_t gpadl;

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "vsp/integration/integration.h"
+
+#include <errno.h>
+
+#include "vsp/integration/ic.h"
+
+#define HEARTBEAT_MS 2000u
+#define TIMESYNC_MS  5000u
+
+int integration_create(struct integration **out, struct vmbus *bus, const struct integration_options *options,
+    struct error *err)
+{
+	struct integration *integration = calloc(1, sizeof(*integration));
+	int r = 0;
+
+	*out = NULL;
+	if (!integration)
+		return error_set(err, ENOMEM, "no memory for the integration services");
+	integration->bus = bus;
+	integration->partition = vmbus_partition(bus);
+	integration->options = *options;
+	if (!integration->options.heartbeat_ms)
+		integration->options.heartbeat_ms = HEARTBEAT_MS;
+	if (!integration->options.timesync_ms)
+		integration->options.timesync_ms = TIMESYNC_MS;
+	pthread_mutex_init(&integration->lock, NULL);
+	integration->heartbeat.ic.timer_fd = -1;
+	integration->shutdown.ic.timer_fd = -1;
+	integration->timesync.ic.timer_fd = -1;
+	if (!options->no_heartbeat)
+		r = ic_create(&integration->heartbeat.ic, integration, &heartbeat_service, err);
+	if (r == 0 && !options->no_shutdown)
+		r = ic_create(&integration->shutdown.ic, integration, &shutdown_service, err);
+	if (r == 0 && !options->no_timesync)
+		r = ic_create(&integration->timesync.ic, integration, &timesync_service, err);
+	if (r < 0) {
+		integration_destroy(integration);
+		return r;
+	}
+	*out = integration;
+	return 0;
+}
+
+void integration_destroy(struct integration *integration)
+{
+	if (!integration)
+		return;
+	ic_destroy(&integration->timesync.ic);
+	ic_destroy(&integration->shutdown.ic);
+	ic_destroy(&integration->heartbeat.ic);
+	pthread_mutex_destroy(&integration->lock);
+	free(integration);
+}
+
+void integration_notify(struct integration *integration)
+{
+	const struct integration_options *options = &integration->options;
+	struct heartbeat heartbeat;
+	struct shutdown shutdown;
+
+	pthread_mutex_lock(&integration->lock);
+	heartbeat = integration->heartbeat;
+	shutdown = integration->shutdown;
+	integration->heartbeat.changed = false;
+	integration->shutdown.answered = false;
+	pthread_mutex_unlock(&integration->lock);
+	if (heartbeat.changed && options->on_heartbeat)
+		options->on_heartbeat(options->context, heartbeat.state, heartbeat.applications);
+	if (shutdown.answered && options->on_shutdown)
+		options->on_shutdown(options->context, shutdown.result);
+}
+
+void integration_paused(struct integration *integration)
+{
+	pthread_mutex_lock(&integration->lock);
+	integration->paused = true;
+	pthread_mutex_unlock(&integration->lock);
+}
+
+void integration_resumed(struct integration *integration)
+{
+	pthread_mutex_lock(&integration->lock);
+	integration->paused = false;
+	integration->heartbeat.missed = 0;
+	pthread_mutex_unlock(&integration->lock);
+	integration_sync_time(integration);
+}

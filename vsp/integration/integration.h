@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * integration.h - the integration services: heartbeat, guest shutdown, time synchronisation.
+ *
+ * Three small providers on one bus. Each offers its channel, agrees on versions with the guest's
+ * driver (Linux hv_utils, Windows integration services), and then asks; the guest answers. One
+ * request a service is under way at a time.
+ *
+ * Threads: everything runs on the bus's control thread, the callbacks too, with no lock held. The
+ * functions marked [any] may be called from any thread that is not a virtual processor's. Nothing
+ * here blocks, except create and destroy, which wait for the control thread.
+ *
+ * Source: Linux drivers/hv/hv_util.c, include/linux/hyperv.h (icmsg_hdr and what follows it).
+ */
+#pragma once
+
+#include "vmbus/vmbus.h"
+
+struct integration;
+
+enum heartbeat_state {
+	HEARTBEAT_NO_CONTACT, /* no driver in the guest, or not yet */
+	HEARTBEAT_OK,
+	HEARTBEAT_LOST,       /* three beats (6 s) without an answer */
+	HEARTBEAT_PAUSED      /* between integration_paused() and integration_resumed() */
+};
+
+/* What the guest says of its applications; Linux leaves it unknown. */
+enum heartbeat_applications {
+	HEARTBEAT_APPLICATIONS_UNKNOWN = 0,
+	HEARTBEAT_APPLICATIONS_HEALTHY = 1,
+	HEARTBEAT_APPLICATIONS_CRITICAL = 2,
+	HEARTBEAT_APPLICATIONS_STOPPED = 3
+};
+
+enum shutdown_action { SHUTDOWN_POWER_OFF, SHUTDOWN_RESTART, SHUTDOWN_HIBERNATE };
+
+struct integration_options {
+	bool no_heartbeat, no_shutdown, no_timesync; /* leave a service out */
+	unsigned heartbeat_ms; /* 0: 2000 */
+	unsigned timesync_ms;  /* between samples, 0: 5000 */
+
+	/* [control thread] Any of them may be NULL. */
+	void (*on_heartbeat)(void *context, enum heartbeat_state state, enum heartbeat_applications applications);
+	/* The guest's answer to integration_request_shutdown(): 0, it has begun; -EIO, it will not;
+	 * -ESHUTDOWN, the service went away before it answered. */
+	void (*on_shutdown)(void *context, int result);
+	void *context;
+};
+
+/* Offer the services. `options` is copied. The bus outlives them. */
+int integration_create(struct integration **out, struct vmbus *bus, const struct integration_options *options,
+    struct error *err);
+
+/* Remove them; no callback runs after this. Not from a callback. NULL is fine. */
+void integration_destroy(struct integration *integration);
+
+/* [any] */
+enum heartbeat_state integration_heartbeat(struct integration *integration,
+    enum heartbeat_applications *applications);
+const char *heartbeat_state_name(enum heartbeat_state state);
+
+/* [any] Ask the guest to shut down. `reason` (UTF-8, at most 1023 UTF-16 units, NULL for none) is for its
+ * log; `force` lets it end programs that refuse. 0: asked, on_shutdown follows. -ENOTCONN: the guest
+ * has no shutdown service running; -EOPNOTSUPP: its driver is too old for the action; -EBUSY: it has
+ * not answered the last request; -EAGAIN: its ring is full. `err` names it for a person. */
+int integration_request_shutdown(struct integration *integration, enum shutdown_action action, bool force,
+    const char *reason, struct error *err);
+
+/* [any] Whether a request could be sent now. */
+bool integration_shutdown_ready(struct integration *integration);
+
+/* [any] Around partition_pause() and partition_resume(): a paused guest has not lost its heartbeat, and a
+ * resumed one sets its clock by the host's at once. */
+void integration_paused(struct integration *integration);
+void integration_resumed(struct integration *integration);
+
+/* [any] Tell the guest the host's time now, to be set outright (the host's clock was changed). */
+void integration_sync_time(struct integration *integration);
