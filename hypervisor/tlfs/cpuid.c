@@ -67,11 +67,8 @@ bool tlfs_cpuid(const struct tlfs *t, uint32_t leaf, uint32_t out[4])
 		out[0] = text("Hv#1");
 		break;
 	case 0x40000002:
-		/* Known only once the guest has said what it is. */
-		if (atomic_load(&t->guest_os_id)) {
-			out[0] = BUILD;
-			out[1] = 10u << 16;
-		}
+		out[0] = BUILD;
+		out[1] = 10u << 16;
 		break;
 	case 0x40000003:
 		features(t, out);

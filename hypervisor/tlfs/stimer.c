@@ -60,10 +60,12 @@ static void try_message(struct tlfs *t, unsigned vp, unsigned index, uint64_t no
 	};
 	uint8_t vector;
 
-	if (tlfs_deliver_message(t, vp, HV_STIMER_SINT(timer->config), HV_MESSAGE_TIMER_EXPIRED, &message,
-				 sizeof(message), &vector) != TLFS_POSTED)
-		return;
 	timer->message_waits = 0;
+	if (tlfs_deliver_message(t, vp, HV_STIMER_SINT(timer->config), HV_MESSAGE_TIMER_EXPIRED, &message,
+				 sizeof(message), &vector) != TLFS_POSTED) {
+		timer->message_waits = 1;
+		return;
+	}
 	if (!(timer->config & HV_STIMER_PERIODIC))
 		timer->config &= ~HV_STIMER_ENABLE;
 	raise(vectors, vector);

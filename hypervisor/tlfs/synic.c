@@ -37,6 +37,15 @@ static bool slot_is_free(struct hv_message *slot)
 	return __atomic_load_n(&slot->type, __ATOMIC_SEQ_CST) == HV_MESSAGE_NONE;
 }
 
+/* Whether another message is kept back for this slot, of a timer or of who was told "busy". */
+static bool others_wait(const struct tlfs_vp *vp, unsigned sint)
+{
+	for (unsigned i = 0; i < TLFS_TIMER_COUNT; i++)
+		if (vp->state.timers[i].message_waits && HV_STIMER_SINT(vp->state.timers[i].config) == sint)
+			return true;
+	return vp->waiting >> sint & 1;
+}
+
 enum tlfs_post tlfs_deliver_message(struct tlfs *t, unsigned vp, unsigned sint, uint32_t type,
 				    const void *payload, size_t size, uint8_t *vector)
 {
@@ -52,7 +61,10 @@ enum tlfs_post tlfs_deliver_message(struct tlfs *t, unsigned vp, unsigned sint, 
 			return TLFS_BUSY;
 	}
 	slot->payload_size = (uint8_t)size;
-	slot->flags = 0;
+	/* Between freeing the slot and reading its flags the guest may find this message there instead:
+	 * so the flag must still say that others wait. */
+	__atomic_store_n(&slot->flags, others_wait(&t->vps[vp], sint) ? HV_MESSAGE_PENDING : 0,
+			 __ATOMIC_RELAXED);
 	slot->reserved = 0;
 	slot->origin = 0;
 	if (size)

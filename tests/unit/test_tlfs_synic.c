@@ -295,6 +295,29 @@ static void test_timer_message_waits(void **state)
 	timer_message(5);
 }
 
+/* A message that slips in after the guest freed the slot keeps asking for the EOM that others need. */
+static void test_pending_survives_the_next_message(void **state)
+{
+	assert_int_equal(post(5, "first"), TLFS_POSTED);
+	assert_int_equal(post(5, "second"), TLFS_BUSY);
+	wrmsr(1, TIMER_CONFIG(0), 5 << 16 | 9);
+	slot(5)->type = 0;
+	wrmsr(1, TIMER_COUNT(0), caller.now);
+	timer_message(5);
+	assert_int_equal(slot(5)->flags, 1);
+	assert_true(consume(5));
+	assert_int_equal(caller.slots_free[5], 1);
+	assert_int_equal(post(5, "second"), TLFS_POSTED);
+	/* And the other way round: a timer waits, a message slips in. */
+	wrmsr(1, TIMER_COUNT(0), caller.now);
+	slot(5)->type = 0;
+	assert_int_equal(post(5, "third"), TLFS_POSTED);
+	assert_int_equal(slot(5)->flags, 1);
+	assert_true(consume(5));
+	timer_message(5);
+	assert_false(consume(5));
+}
+
 static void test_timer_invalid_vp(void **state)
 {
 	tlfs_timer_expired(&caller.t, VPS);
@@ -313,6 +336,7 @@ int main(void)
 	    cmocka_unit_test_setup(test_timer_periodic, synic_setup),
 	    cmocka_unit_test_setup(test_timer_direct, synic_setup),
 	    cmocka_unit_test_setup(test_timer_message_waits, synic_setup),
+	    cmocka_unit_test_setup(test_pending_survives_the_next_message, synic_setup),
 	    cmocka_unit_test_setup(test_timer_invalid_vp, synic_setup),
 	};
 
