@@ -188,7 +188,7 @@ struct soft_vp {
 	struct vector_pool *vectors; /* vector.h: created with the `struct soft`, one for all its VPs */
 	/* vector_*.c, within one instruction: here and not on the stack, because a handler whose local
 	 * variables escape cannot jump to the next one. */
-	_Alignas(64) uint8_t vector_scratch[64];
+	_Alignas(64) uint8_t vector_scratch[128];
 	uint32_t vector_mxcsr;
 
 	/* Fields of the rooms mmu.c, run.c, system.c … follow here as they need them, each with a line
