@@ -16,7 +16,8 @@
  * Errors: accesses that raise #GP in a guest return false. Addresses of the MMIO page never fault.
  *
  * Source: Intel SDM volume 3, chapter "Advanced Programmable Interrupt Controller (APIC)"; section
- * titles are named at the functions. Not offered: CMCI, EOI-broadcast suppression, writable xAPIC id.
+ * titles are named at the functions. Not offered: CMCI, EOI-broadcast suppression, writable xAPIC id;
+ * LINT pins with a fixed vector are edge-triggered whatever their LVT says (no remote IRR).
  */
 #pragma once
 

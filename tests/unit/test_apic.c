@@ -257,6 +257,18 @@ static void test_tpr(void **state)
 	apic_set_tpr(apic, 0x5f);
 	assert_int_equal(apic_acknowledge(apic), 0x6f);
 	assert_false(apic_request(apic, 0x0f));
+	apic_eoi(apic);
+	apic_set_tpr(apic, 0);
+	/* The lowest vector there is; it outranks a priority of zero. */
+	assert_true(apic_request(apic, 0x10));
+	assert_int_equal(take(0), 0x10);
+	/* Equal classes: the TPR's low bits show. */
+	apic_request(apic, 0x31);
+	assert_int_equal(apic_acknowledge(apic), 0x31);
+	apic_set_tpr(apic, 0x35);
+	assert_int_equal(mmio_read(0, 0xa0), 0x35);
+	apic_set_tpr(apic, 0x25);
+	assert_int_equal(mmio_read(0, 0xa0), 0x30);
 }
 
 static void test_level_and_auto_eoi(void **state)
@@ -299,6 +311,13 @@ static void test_ipi_xapic(void **state)
 	mmio_write(0, 0x310, 9u << 24);
 	mmio_write(0, 0x300, 0x4061);
 	assert_int_equal(who_has(0x61), 0);
+	/* One past the last VP; read-only and reserved bits do not stick. */
+	mmio_write(0, 0x310, (uint32_t)VPS << 24);
+	mmio_write(0, 0x300, 0xfff33061);
+	assert_int_equal(who_has(0x61), 0);
+	assert_int_equal(mmio_read(0, 0x300), 0x61);
+	mmio_write(1, 0x300, 1 << 18 | 0x10);
+	assert_int_equal(who_has(0x10), 1u << 1);
 	mmio_write(1, 0x300, 1 << 18 | 0x62);
 	assert_int_equal(who_has(0x62), 1u << 1);
 	mmio_write(1, 0x300, 2 << 18 | 0x62);
@@ -621,6 +640,22 @@ static void test_timer_one_shot(void **state)
 	assert_int_equal(take(0), -1);
 }
 
+/* Called early, with the alarm spent: it is set again. */
+static void test_timer_early(void **state)
+{
+	uint64_t due;
+
+	mmio_write(0, 0x320, 0xec);
+	mmio_write(0, 0x380, 1000);
+	due = fake.deadline[0];
+	fake.deadline[0] = APIC_NEVER;
+	apic_timer_expired(&fake.apics[0], due - 1);
+	assert_int_equal(fake.deadline[0], due);
+	assert_int_equal(take(0), -1);
+	apic_timer_expired(&fake.apics[0], due);
+	assert_int_equal(take(0), 0xec);
+}
+
 static void test_timer_periodic(void **state)
 {
 	static const struct {
@@ -702,6 +737,10 @@ static void test_software_disable_masks(void **state)
 	assert_int_equal(mmio_read(0, 0xf0), 0x1ff);
 	mmio_write(0, 0x320, 0xffffffff);
 	assert_int_equal(mmio_read(0, 0x320), 0x700ff);
+	mmio_write(0, 0x340, 0xffffffff);
+	assert_int_equal(mmio_read(0, 0x340), 0x107ff);
+	mmio_write(0, 0x360, 0xffffffff);
+	assert_int_equal(mmio_read(0, 0x360), 0x1a7ff);
 	mmio_write(0, 0x370, 0xffffffff);
 	assert_int_equal(mmio_read(0, 0x370), 0x100ff);
 }
@@ -715,7 +754,8 @@ static void test_save_and_load(void **state)
 	apic_request(&fake.apics[0], 0x91);
 	assert_int_equal(apic_acknowledge(&fake.apics[0]), 0x91);
 	assert_true(msr_write(0, X2(0x320), 0x200ec));
-	assert_true(msr_write(0, X2(0x380), 4000));
+	assert_true(msr_write(0, X2(0x3e0), 0xb));
+	assert_true(msr_write(0, X2(0x380), 8000));
 	apic_set_tpr(&fake.apics[0], 0x30);
 	apic_save(&fake.apics[0], &saved);
 	apic_reset(&fake.apics[0], false);
@@ -731,6 +771,9 @@ static void test_save_and_load(void **state)
 	assert_false(apic_load(&fake.apics[0], &again));
 	again = saved;
 	again.irr[0] = 1;
+	assert_false(apic_load(&fake.apics[0], &again));
+	again = saved;
+	again.divide = 4;
 	assert_false(apic_load(&fake.apics[0], &again));
 	again = saved;
 	again.id = 7;
@@ -757,6 +800,7 @@ int main(void)
 	    cmocka_unit_test_setup(test_odd_mmio, setup),
 	    cmocka_unit_test_setup(test_lint, setup),
 	    cmocka_unit_test_setup(test_timer_one_shot, setup),
+	    cmocka_unit_test_setup(test_timer_early, setup),
 	    cmocka_unit_test_setup(test_timer_periodic, setup),
 	    cmocka_unit_test_setup(test_tsc_deadline, setup),
 	    cmocka_unit_test_setup(test_software_disable_masks, setup),

@@ -125,9 +125,10 @@ static void test_reference_tsc(void **state)
 	assert_int_equal(rdmsr(1, HV_X64_MSR_REFERENCE_TSC), 0x2001);
 	assert_int_equal(page->sequence, 1);
 	assert_int_equal(page_time(page, caller.tsc), caller.now);
-	/* An hour later the two agree to the unit. */
-	assert_in_range(page_time(page, caller.tsc + 3600ull * 2000000000), caller.now + 36000000000 - 1,
-			caller.now + 36000000000);
+	/* Exact, an hour and a year later. */
+	assert_int_equal(page_time(page, caller.tsc + 3600ull * 2000000000), caller.now + 36000000000);
+	assert_int_equal(page_time(page, caller.tsc + 31536000ull * 2000000000),
+			 caller.now + 315360000000000);
 	caller.now += 77;
 	tlfs_clock_changed(&caller.t);
 	assert_int_equal(page->sequence, 2);

@@ -121,6 +121,26 @@ static void test_flush(void **state)
 	assert_int_equal(caller.flush.address_space, 0x5000);
 }
 
+/* The set of all, at the edges of a bank. */
+static void test_many_vps(void **state)
+{
+	struct hv_flush_input input = {.flags = 1};
+	static struct tlfs_vp vps[TLFS_MAX_VPS];
+	static const unsigned counts[] = {1, 63, 64};
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct tlfs_hypercall call = {.input = HV_CALL_FLUSH_SPACE, .in = INPUT};
+		struct tlfs_config config = caller.t.config;
+
+		config.vp_count = counts[i];
+		tlfs_init(&caller.t, vps, &config, &caller_ops, &caller);
+		memcpy(caller.ram + INPUT, &input, sizeof(input));
+		tlfs_hypercall(&caller.t, 0, &call);
+		assert_int_equal(call.result, 0);
+		assert_int_equal(caller.flush.vps.bits[0], UINT64_MAX >> (64 - counts[i]));
+	}
+}
+
 static void test_flush_list(void **state)
 {
 	struct {
@@ -310,6 +330,10 @@ static void test_vp_index(void **state)
 	input.ids[2] = VPS;
 	memcpy(caller.ram + INPUT, &input, sizeof(input));
 	assert_int_equal(call_at(code, INPUT, 0x9000), HV_STATUS_INVALID_PARAMETER);
+	input.header.target_vtl = 2;
+	input.ids[2] = 1;
+	memcpy(caller.ram + INPUT, &input, sizeof(input));
+	assert_int_equal(call_at(code, INPUT, 0x9000), HV_STATUS_INVALID_PARAMETER);
 	input.header.partition_id = 0;
 	memcpy(caller.ram + INPUT, &input, sizeof(input));
 	assert_int_equal(call_at(code, INPUT, 0x9000), HV_STATUS_INVALID_PARTITION_ID);
@@ -345,6 +369,7 @@ int main(void)
 	    cmocka_unit_test_setup(test_control_word, caller_setup),
 	    cmocka_unit_test_setup(test_placement, caller_setup),
 	    cmocka_unit_test_setup(test_flush, caller_setup),
+	    cmocka_unit_test_setup(test_many_vps, caller_setup),
 	    cmocka_unit_test_setup(test_flush_list, caller_setup),
 	    cmocka_unit_test_setup(test_flush_ex, caller_setup),
 	    cmocka_unit_test_setup(test_ipi, caller_setup),

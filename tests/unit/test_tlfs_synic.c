@@ -178,6 +178,7 @@ static void test_timer_one_shot(void **state)
 	assert_int_equal(rdmsr(1, TIMER_CONFIG(2)), 3 << 16 | 9);
 	assert_int_equal(caller.deadline[1], due);
 	caller.now = due - 1;
+	caller.deadline[1] = TLFS_NEVER;
 	tlfs_timer_expired(&caller.t, 1);
 	assert_int_equal(caller.interrupt_count, 0);
 	assert_int_equal(caller.deadline[1], due);
