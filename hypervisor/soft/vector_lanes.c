@@ -164,7 +164,7 @@ static uint64_t gather_address(struct soft_vp *vp, const struct op *op, const st
 
 /* An element that faults leaves those before it done, and their masks clear: the instruction goes on
  * from there when it is run again. */
-static void gather_execute(struct soft_vp *vp, const struct op *op)
+own_frame void gather_execute(struct soft_vp *vp, const struct op *op)
 {
 	struct lanes l = lanes_of(op);
 	uint8_t *mask = vp->ymm[l.mask], *dst = vp->ymm[op->dst];

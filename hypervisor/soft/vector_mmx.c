@@ -132,7 +132,7 @@ static const struct op *emms(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
-static void maskmovq_execute(struct soft_vp *vp, const struct op *op)
+own_frame void maskmovq_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t value = mm_get(vp, op->dst), mask = mm_get(vp, op->src), linear = ea(vp, op, 8, true);
 

@@ -21,6 +21,8 @@
 #include "hypervisor/soft/access.h"
 #include "hypervisor/soft/vector.h"
 
+/* For what keeps arrays on the stack: inlined, they would keep the handler from its jump to the next. */
+#define own_frame static __attribute__((noinline))
 #define always_inline static inline __attribute__((always_inline))
 
 /* --- vector_pool.c ------------------------------------------------------------------------------ */

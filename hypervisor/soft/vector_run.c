@@ -11,8 +11,6 @@
  */
 #include "hypervisor/soft/vector_private.h"
 
-#include <immintrin.h>
-
 #define NO_EXCEPT  false
 #define MAY_EXCEPT true
 
@@ -74,19 +72,33 @@ always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, 
 
 /* --- 256 bits ----------------------------------------------------------------------------------- */
 
-#define TARGET_AVX __attribute__((target("avx")))
+/* The compilers disagree on how a function built without AVX passes 256-bit vectors, so this is the
+ * call: loads register 0 to 3, runs the function, stores register 0 to `result`. */
+uint64_t vector_call_256(uint64_t argument, const void *native, const void *r0, const void *r1, const void *r2,
+    const void *r3, void *result);
 
-typedef __m256i (*native_vector_256)(__m256i, __m256i, __m256i, __m256i, uint64_t);
-typedef uint64_t (*native_integer_256)(__m256i, __m256i, __m256i, __m256i, uint64_t);
+__asm__(".text\n"
+	".type vector_call_256, @function\n"
+	".globl vector_call_256\n"
+	".hidden vector_call_256\n"
+	"vector_call_256:\n"
+	"	vmovaps (%rdx), %ymm0\n"
+	"	vmovaps (%rcx), %ymm1\n"
+	"	vmovaps (%r8), %ymm2\n"
+	"	vmovaps (%r9), %ymm3\n"
+	"	call *%rsi\n"
+	"	mov 8(%rsp), %rdx\n"
+	"	vmovaps %ymm0, (%rdx)\n"
+	"	vzeroupper\n"
+	"	ret\n"
+	".size vector_call_256, . - vector_call_256\n");
 
-#define YMM(n) _mm256_load_si256((const __m256i *)vp->ymm[o.registers[n]])
-
-TARGET_AVX always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, enum form_source source,
+always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, enum form_source source,
     enum form_result result, bool may_except)
 {
 	struct vector_operands o = vector_operands(op);
-	uint64_t argument = 0, linear = 0, integer = 0;
-	__m256i vector = _mm256_setzero_si256();
+	uint8_t *to = vp->vector_scratch + (result == FORM_VECTOR ? 0 : 64);
+	uint64_t argument = 0, linear = 0, integer;
 
 	avx_check(vp, op);
 	if (source == FORM_LOAD || source == FORM_STORE)
@@ -95,30 +107,27 @@ TARGET_AVX always_inline const struct op *run_256(struct soft_vp *vp, const stru
 		argument = (uintptr_t)vector_source_at(vp, op, linear, op->size);
 	else if (source == FORM_STORE)
 		argument = (uintptr_t)vp->vector_scratch;
+	if (result == FORM_VECTOR && !may_except)
+		to = vp->ymm[op->dst];
 	if (may_except)
 		mxcsr_enter(vp);
-	if (result == FORM_VECTOR)
-		vector = ((native_vector_256)(uintptr_t)op->data)(YMM(0), YMM(1), YMM(2), YMM(3), argument);
-	else
-		integer = ((native_integer_256)(uintptr_t)op->data)(YMM(0), YMM(1), YMM(2), YMM(3), argument);
+	integer = vector_call_256(argument, op->data, vp->ymm[o.registers[0]], vp->ymm[o.registers[1]],
+	    vp->ymm[o.registers[2]], vp->ymm[o.registers[3]], to);
 	if (may_except) {
 		uint32_t flags = mxcsr_leave(vp);
 
-		if (unlikely(!mxcsr_all_masked(vp))) {
-			if (result == FORM_VECTOR)
-				_mm256_store_si256((__m256i *)vp->vector_scratch, vector);
+		if (unlikely(!mxcsr_all_masked(vp)))
 			mxcsr_raised(vp, op, flags);
-		} else {
+		else
 			vp->mxcsr |= flags;
-		}
 	}
-	if (result == FORM_VECTOR)
-		_mm256_store_si256((__m256i *)vp->ymm[op->dst], vector);
+	if (result == FORM_VECTOR && may_except)
+		memcpy(vp->ymm[op->dst], vp->vector_scratch, 32);
 	else if (result == FORM_GENERAL)
 		reg64_set(vp, op->dst, integer);
 	else if (result == FORM_FLAGS)
 		vp->arith = (uint16_t)integer;
-	else
+	else if (result == FORM_MEMORY)
 		store_bytes(vp, op, linear, vp->vector_scratch, op->size);
 	return dispatch(vp, op + 1);
 }
@@ -134,7 +143,7 @@ TARGET_AVX always_inline const struct op *run_256(struct soft_vp *vp, const stru
 	{                                                                                          \
 		return run_128(vp, op, true, source, result, except);                              \
 	}                                                                                          \
-	TARGET_AVX static const struct op *vex_256_##name(struct soft_vp *vp, const struct op *op) \
+	static const struct op *vex_256_##name(struct soft_vp *vp, const struct op *op)            \
 	{                                                                                          \
 		return run_256(vp, op, source, result, except);                                    \
 	}

@@ -115,7 +115,7 @@ static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_
 	return false;
 }
 
-static void x87_execute(struct soft_vp *vp, const struct op *op)
+own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(64) uint8_t image[512];
 	struct x87_operands x;

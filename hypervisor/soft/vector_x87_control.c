@@ -165,7 +165,7 @@ static void initialise(uint8_t *fx)
 	le16_put(fx + FX_CONTROL, X87_CONTROL_INITIAL);
 }
 
-static void save(struct soft_vp *vp, const struct op *op)
+own_frame void save(struct soft_vp *vp, const struct op *op)
 {
 	unsigned size = environment_size(op);
 	uint8_t bytes[SAVE_MAX];
@@ -184,7 +184,7 @@ static const struct op *fnsave(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
-static void restore(struct soft_vp *vp, const struct op *op)
+own_frame void restore(struct soft_vp *vp, const struct op *op)
 {
 	unsigned size = environment_size(op);
 	uint8_t bytes[SAVE_MAX];

@@ -112,7 +112,7 @@ static void check_fxsave(struct soft_vp *vp, const struct op *op)
 		vector_blocked(vp, op, UNIT_X87);
 }
 
-static void fxsave_execute(struct soft_vp *vp, const struct op *op)
+own_frame void fxsave_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(16) uint8_t image[512];
 	uint64_t linear = vector_ea(vp, op, 512, 15, true);
@@ -132,7 +132,7 @@ static const struct op *fxsave(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
-static void fxrstor_execute(struct soft_vp *vp, const struct op *op)
+own_frame void fxrstor_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(16) uint8_t image[512];
 
@@ -224,7 +224,7 @@ static void legacy_store(struct soft_vp *vp, const struct op *op, uint64_t linea
 		store_bytes(vp, op, linear + FX_XMM, image + FX_XMM, 16 * xmm_count(vp));
 }
 
-static void xsave_execute(struct soft_vp *vp, const struct op *op)
+own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t mask = requested(vp), in_use = vector_in_use(vp), save, header[2];
 	unsigned size = HEADER_OFFSET + HEADER_SIZE + (mask & COMPONENT_AVX ? AVX_SIZE : 0);
@@ -276,7 +276,7 @@ static void avx_take(struct soft_vp *vp, const uint8_t *area)
 		memcpy(vp->ymm[i] + 16, area + 16 * (size_t)i, 16);
 }
 
-static void xrstor_execute(struct soft_vp *vp, const struct op *op)
+own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 {
 	static const uint8_t zero[512];
 	_Alignas(16) uint8_t image[512], area[AVX_SIZE];
