@@ -6,15 +6,11 @@
 
 #include "hypervisor/hypervisor.h"
 
-/* Fields of the header are the guest's to change at any time: always one atomic access. */
-#define shared_load(field)         __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
-#define shared_store(field, value) __atomic_store_n(&(field), (value), __ATOMIC_RELEASE)
-
-/* Orders our store of an index or mask before our next load of what the guest stores. */
-static void full_barrier(void)
-{
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
+/* Fields of the header are the guest's to change at any time: always one atomic access. Sequentially
+ * consistent, because every decision whether to signal or to sleep stores one field and then loads
+ * another, while the guest does the same the other way round. */
+#define shared_load(field)         __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
+#define shared_store(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
 
 static bool index_valid(const struct ring *ring, uint32_t index)
 {
@@ -90,7 +86,6 @@ static int64_t readable(struct ring *ring)
 	if (write_index == ring->index && ring->masked) {
 		ring->masked = false;
 		shared_store(ring->header->interrupt_mask, 0);
-		full_barrier();
 		write_index = shared_load(ring->header->write_index);
 		if (!index_valid(ring, write_index))
 			return -EPROTO;
@@ -134,7 +129,6 @@ bool ring_consume(struct ring *ring, uint32_t length)
 	shared_store(ring->header->read_index, ring->index);
 	if (!(shared_load(ring->header->feature_bits) & VMBUS_RING_FEATURE_PENDING_SEND_SIZE))
 		return false;
-	full_barrier();
 	pending = shared_load(ring->header->pending_send_size);
 	if (pending == 0)
 		return false;
@@ -162,7 +156,6 @@ static int reserve(struct ring *ring, uint32_t need)
 			return -EAGAIN;
 		shared_store(ring->header->pending_send_size, need);
 		ring->waiting = true;
-		full_barrier();
 	}
 	if (ring->waiting) {
 		shared_store(ring->header->pending_send_size, 0);
@@ -196,7 +189,6 @@ int ring_write(struct ring *ring, const struct iovec *parts, unsigned count, boo
 	copy_pages(ring, at, NULL, &trailer, sizeof(trailer));
 	ring->index = advance(ring, at, sizeof(trailer));
 	shared_store(ring->header->write_index, ring->index);
-	full_barrier();
 	/* The guest sleeps only after it emptied the ring and cleared the mask. */
 	*signal = !shared_load(ring->header->interrupt_mask) && shared_load(ring->header->read_index) == start;
 	return 0;

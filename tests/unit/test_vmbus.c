@@ -79,6 +79,17 @@ static void ping(struct guest_channel *channel, uint64_t id, size_t size)
 	assert_memory_equal(in, out, size);
 }
 
+/* Fields of a ring header that the host uses at the same time. */
+static void poke(volatile uint32_t *field, uint32_t value)
+{
+	__atomic_store_n(field, value, __ATOMIC_SEQ_CST);
+}
+
+static uint32_t peek(const volatile uint32_t *field)
+{
+	return __atomic_load_n(field, __ATOMIC_SEQ_CST);
+}
+
 static bool no_zero(void *context)
 {
 	return echo_count(context) > 0;
@@ -715,7 +726,7 @@ static void the_interrupt_page_is_looked_at(void **state)
 	echo_offer(&echo, m->bus, 1, 0, false, false);
 	channel = open_echo(m, connect_and_find(m, VMBUS_VERSION(3, 0)), 2, 2);
 	ping(channel, 1, 8);
-	guest_in_ring(channel)->interrupt_mask = 1; /* so that guest_send does not signal by itself */
+	poke(&guest_in_ring(channel)->interrupt_mask, 1); /* so that guest_send does not signal by itself */
 	assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, 0, 2, "12345678", 8), 0);
 	assert_int_equal(guest_signal_interrupt_page(channel), 0);
 	assert_int_equal(guest_receive(channel, &header, reply, sizeof(reply)), 8);
@@ -742,7 +753,7 @@ static void monitor_triggers_are_found(void **state)
 	channel = open_echo(m, offer, 2, 2);
 	ping(channel, 0, 8);
 	for (unsigned n = 1; n < 20; n++) {
-		guest_in_ring(channel)->interrupt_mask = 1;
+		poke(&guest_in_ring(channel)->interrupt_mask, 1);
 		assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, 0, n, "12345678", 8), 0);
 		guest_signal_monitor(channel);
 		assert_int_equal(guest_receive(channel, &header, reply, sizeof(reply)), 8);
@@ -761,10 +772,10 @@ static void a_masked_guest_is_not_signalled(void **state)
 
 	echo_offer(&echo, m->bus, 1, 0, false, false);
 	channel = open_echo(m, connect_and_find(m, VMBUS_VERSION(5, 3)), 2, 2);
-	guest_out_ring(channel)->interrupt_mask = 1;
+	poke(&guest_out_ring(channel)->interrupt_mask, 1);
 	ping(channel, 1, 8);
 	assert_false(guest_take_event(channel));
-	guest_out_ring(channel)->interrupt_mask = 0;
+	poke(&guest_out_ring(channel)->interrupt_mask, 0);
 	ping(channel, 2, 8);
 	assert_true(guest_take_event(channel));
 	/* Only the first packet into an empty ring signals. */
@@ -822,9 +833,9 @@ static void the_host_waits_for_room(void **state)
 		assert_int_equal(
 		    guest_open(m->guest, connect_and_find(m, VMBUS_VERSION(5, 3)), 2, 2, &options, &flood.channel), 0);
 		fill_both(&flood, &echo);
-		assert_int_not_equal(guest_out_ring(flood.channel)->pending_send_size, 0);
+		assert_int_not_equal(peek(&guest_out_ring(flood.channel)->pending_send_size), 0);
 		drain_all(&flood);
-		assert_int_equal(guest_out_ring(flood.channel)->pending_send_size, 0);
+		assert_int_equal(peek(&guest_out_ring(flood.channel)->pending_send_size), 0);
 		assert_int_equal(guest_close(flood.channel), 0);
 		assert_int_equal(guest_unload(m->guest), 0);
 		echo_remove(&echo);
@@ -852,13 +863,13 @@ static void the_guest_is_told_of_room(void **state)
 		flood.sent++;
 	/* The guest's ring is full and it says what it waits for; the host's ring is full too, masked so
 	 * that only news of room can signal. */
-	guest_in_ring(flood.channel)->pending_send_size = 1024;
-	guest_out_ring(flood.channel)->interrupt_mask = 1;
+	poke(&guest_in_ring(flood.channel)->pending_send_size, 1024);
+	poke(&guest_out_ring(flood.channel)->interrupt_mask, 1);
 	guest_take_event(flood.channel);
 	for (; flood.received < flood.sent / 2; flood.received++)
 		assert_int_equal(guest_receive(flood.channel, &header, reply, sizeof(reply)), 200);
 	assert_true(guest_wait(take_event, flood.channel));
-	guest_in_ring(flood.channel)->pending_send_size = 0;
+	poke(&guest_in_ring(flood.channel)->pending_send_size, 0);
 	drain_all(&flood);
 	assert_int_equal(guest_close(flood.channel), 0);
 	echo_remove(&echo);
