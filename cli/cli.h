@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * cli.h - the `bulkhead` command line: a noun or verb, then its options. Private to cli/.
+ *
+ * Each command gets its own argc and argv (argv[0] is its name) and returns the exit status of the
+ * program: 0 done, 1 failed, 2 the command line was wrong; `run` has more (worker.h).
+ */
+#pragma once
+
+#include "base/base.h"
+
+#define EXIT_USAGE 2
+
+int command_run(int argc, char **argv);
+int command_control(int argc, char **argv);
+int command_disk(int argc, char **argv);
+int command_image(int argc, char **argv);
+
+/* "512M", "4G", "1T", or bytes. */
+int parse_size(const char *text, uint64_t *bytes, struct error *err);
+
+/* Print "bulkhead: text" and return `status`. */
+int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <string.h>
+
+#include "image/image.h"
+#include "worker/worker.h"
+
+static const char usage[] =
+    "Usage: bulkhead run (--image DIR | --kernel FILE) [OPTION …]\n"
+    "\n"
+    "Starts one virtual machine in the foreground; its first serial port is this terminal.\n"
+    "\n"
+    "  --image DIR            a guest image made by bulkhead image build: kernel, initrd, disk\n"
+    "  --kernel FILE          a Linux bzImage, or a multiboot kernel\n"
+    "  --initrd FILE          its initial RAM disk\n"
+    "  --append TEXT          its command line; with --image, added to the image's own\n"
+    "  --module FILE          a multiboot module (repeatable)\n"
+    "  --disk FILE[,ro][,controller=N]\n"
+    "                         a VHDX or raw disk on SCSI controller N, 0 to 3 (repeatable)\n"
+    "  --dvd FILE             an ISO file in a DVD drive (repeatable)\n"
+    "  --memory SIZE          such as 512M or 4G (default 1G)\n"
+    "  --cpus N               virtual processors, 1 to 64 (default 1)\n"
+    "  --processor KIND       auto or soft (default auto)\n"
+    "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
+    "                         (default stdio)\n"
+    "  --control PATH         a Unix socket for bulkhead control\n"
+    "  --name NAME            what to call the machine (default guest)\n"
+    "  --no-reboot            end when the guest resets, instead of starting it again\n"
+    "  --debug-exit           let a bare test kernel end the machine by writing to port 0xf4\n"
+    "\n"
+    "On a terminal, Ctrl-] and then: s shuts the guest down, x cuts the power, p pauses and resumes,\n"
+    "b presses the power button, ? tells this. SIGTERM asks the guest to shut down; a second one cuts\n"
+    "the power.\n"
+    "\n"
+    "Exit status: 0 the guest turned itself off; 1 the machine could not be started; 2 wrong options;\n"
+    "3 the guest crashed; 4 the power was cut. With --debug-exit, what the guest wrote.\n";
+
+enum {
+	OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_MODULE, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS,
+	OPT_PROCESSOR, OPT_SERIAL, OPT_CONTROL, OPT_NAME, OPT_NO_REBOOT, OPT_DEBUG_EXIT, OPT_HELP
+};
+
+static const struct option options[] = {
+    {"image", required_argument, NULL, OPT_IMAGE},
+    {"kernel", required_argument, NULL, OPT_KERNEL},
+    {"initrd", required_argument, NULL, OPT_INITRD},
+    {"append", required_argument, NULL, OPT_APPEND},
+    {"module", required_argument, NULL, OPT_MODULE},
+    {"disk", required_argument, NULL, OPT_DISK},
+    {"dvd", required_argument, NULL, OPT_DVD},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"cpus", required_argument, NULL, OPT_CPUS},
+    {"processor", required_argument, NULL, OPT_PROCESSOR},
+    {"serial", required_argument, NULL, OPT_SERIAL},
+    {"control", required_argument, NULL, OPT_CONTROL},
+    {"name", required_argument, NULL, OPT_NAME},
+    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+    {"debug-exit", no_argument, NULL, OPT_DEBUG_EXIT},
+    {"help", no_argument, NULL, OPT_HELP},
+    {NULL, 0, NULL, 0}};
+
+struct run_options {
+	struct worker_config config;
+	const char *image;
+	unsigned serial_count;
+	struct image loaded;
+	char *append;
+};
+
+static int parse_disk(struct run_options *o, char *text, bool dvd, struct error *err)
+{
+	struct worker_disk *d;
+	char *part;
+
+	if (o->config.disk_count + 1 >= WORKER_MAX_DISKS) /* one place is kept for the image's disk */
+		return error_set(err, EINVAL, "%s: a machine takes at most %u disks", text, WORKER_MAX_DISKS);
+	d = &o->config.disks[o->config.disk_count++];
+	*d = (struct worker_disk){.path = text, .dvd = dvd};
+	while ((part = strrchr(text, ','))) {
+		unsigned controller;
+		char rest;
+
+		if (!strcmp(part, ",ro"))
+			d->read_only = true;
+		else if (sscanf(part, ",controller=%u%c", &controller, &rest) == 1)
+			d->controller = controller;
+		else
+			break;
+		*part = '\0';
+	}
+	if (d->controller >= WORKER_MAX_CONTROLLERS)
+		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", text, d->controller,
+		    WORKER_MAX_CONTROLLERS - 1);
+	return 0;
+}
+
+static int parse_serial(struct run_options *o, const char *text, struct error *err)
+{
+	struct worker_serial *s;
+
+	if (o->serial_count == WORKER_SERIAL_PORTS)
+		return error_set(err, EINVAL, "--serial %s: there are only two serial ports", text);
+	s = &o->config.serial[o->serial_count++];
+	if (!strcmp(text, "stdio")) {
+		if (o->serial_count == 2 && o->config.serial[0].kind == WORKER_SERIAL_STDIO)
+			return error_set(err, EINVAL, "--serial stdio: the first serial port is there already");
+		*s = (struct worker_serial){WORKER_SERIAL_STDIO, NULL};
+	} else if (!strncmp(text, "unix:", 5) && text[5]) {
+		*s = (struct worker_serial){WORKER_SERIAL_UNIX, text + 5};
+	} else if (!strncmp(text, "file:", 5) && text[5]) {
+		*s = (struct worker_serial){WORKER_SERIAL_FILE, text + 5};
+	} else if (!strcmp(text, "none")) {
+		*s = (struct worker_serial){WORKER_SERIAL_NONE, NULL};
+	} else {
+		return error_set(err, EINVAL, "--serial %s: write stdio, unix:PATH, file:PATH or none", text);
+	}
+	return 0;
+}
+
+static int parse_processor(struct run_options *o, const char *text, struct error *err)
+{
+	size_t length = strcspn(text, ",");
+
+	o->config.processor_options = text[length] ? text + length + 1 : NULL;
+	if (length == 4 && !strncmp(text, "auto", 4))
+		o->config.processor = PROCESSOR_AUTO;
+	else if (length == 4 && !strncmp(text, "soft", 4))
+		o->config.processor = PROCESSOR_SOFT;
+	else if (length == 3 && !strncmp(text, "kvm", 3))
+		o->config.processor = PROCESSOR_KVM;
+	else
+		return error_set(err, EINVAL, "--processor %s: write auto or soft", text);
+	return 0;
+}
+
+static int parse_cpus(struct run_options *o, const char *text, struct error *err)
+{
+	unsigned count;
+	char rest;
+
+	if (sscanf(text, "%u%c", &count, &rest) != 1 || count < 1 || count > PARTITION_MAX_VPS)
+		return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %u virtual processors", text, PARTITION_MAX_VPS);
+	o->config.vp_count = count;
+	return 0;
+}
+
+static int parse_module(struct run_options *o, const char *text, struct error *err)
+{
+	if (o->config.module_count == WORKER_MAX_MODULES)
+		return error_set(err, EINVAL, "--module %s: a machine takes at most %u", text, WORKER_MAX_MODULES);
+	o->config.modules[o->config.module_count++] = text;
+	return 0;
+}
+
+static int parse_option(struct run_options *o, int option, char *value, struct error *err)
+{
+	switch (option) {
+	case OPT_IMAGE:
+		o->image = value;
+		return 0;
+	case OPT_KERNEL:
+		o->config.kernel = value;
+		return 0;
+	case OPT_INITRD:
+		o->config.initrd = value;
+		return 0;
+	case OPT_APPEND:
+		o->config.append = value;
+		return 0;
+	case OPT_MODULE:
+		return parse_module(o, value, err);
+	case OPT_DISK:
+		return parse_disk(o, value, false, err);
+	case OPT_DVD:
+		return parse_disk(o, value, true, err);
+	case OPT_MEMORY:
+		return parse_size(value, &o->config.memory, err);
+	case OPT_CPUS:
+		return parse_cpus(o, value, err);
+	case OPT_PROCESSOR:
+		return parse_processor(o, value, err);
+	case OPT_SERIAL:
+		return parse_serial(o, value, err);
+	case OPT_CONTROL:
+		o->config.control_path = value;
+		return 0;
+	case OPT_NAME:
+		o->config.name = value;
+		return 0;
+	case OPT_NO_REBOOT:
+		o->config.no_reboot = true;
+		return 0;
+	case OPT_DEBUG_EXIT:
+		o->config.exit_port = true;
+		return 0;
+	default:
+		return error_set(err, EINVAL, "see bulkhead run --help");
+	}
+}
+
+/* The image gives kernel, initrd, first disk and command line; what was said explicitly wins. */
+static int apply_image(struct run_options *o, struct error *err)
+{
+	struct worker_config *c = &o->config;
+	int r;
+
+	if (!o->image)
+		return c->kernel ? 0
+				 : error_set(err, EINVAL, "what should run? Give --image DIR or --kernel FILE (see bulkhead run --help)");
+	r = image_open(&o->loaded, o->image, err);
+	if (r)
+		return r;
+	if (!c->kernel)
+		c->kernel = o->loaded.kernel;
+	if (!c->initrd)
+		c->initrd = o->loaded.initrd;
+	memmove(c->disks + 1, c->disks, sizeof(c->disks[0]) * c->disk_count);
+	c->disks[0] = (struct worker_disk){.path = o->loaded.disk};
+	c->disk_count++;
+	if (asprintf(&o->append, "%s%s%s", o->loaded.append, c->append ? " " : "", c->append ? c->append : "") < 0)
+		return error_set(err, ENOMEM, "no memory");
+	c->append = o->append;
+	return 0;
+}
+
+static int start(struct run_options *o)
+{
+	struct error err = {0};
+	enum worker_result result;
+	uint32_t code = 0;
+
+	result = worker_run(&o->config, &code, &err);
+	if (result == WORKER_NOT_STARTED)
+		return fail(result, "%s", err.text);
+	return o->config.exit_port && code ? (int)(code & 0xff) : (int)result;
+}
+
+int command_run(int argc, char **argv)
+{
+	struct run_options o = {.config = {.name = "guest", .memory = 1ull << 30, .vp_count = 1}};
+	struct error err = {0};
+	int option, status;
+
+	while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
+		if (option == OPT_HELP || option == 'h') {
+			fputs(usage, stdout);
+			return 0;
+		}
+		if (option == '?' || parse_option(&o, option, optarg, &err))
+			return option == '?' ? EXIT_USAGE : fail(EXIT_USAGE, "%s", err.text);
+	}
+	if (optind < argc)
+		return fail(EXIT_USAGE, "\"%s\" is not an option of run: see bulkhead run --help", argv[optind]);
+	if (!o.serial_count)
+		o.config.serial[0].kind = WORKER_SERIAL_STDIO;
+	if (apply_image(&o, &err)) {
+		image_close(&o.loaded);
+		return fail(o.image ? 1 : EXIT_USAGE, "%s", err.text);
+	}
+	status = start(&o);
+	image_close(&o.loaded);
+	free(o.append);
+	return status;
+}
+
+/* --- bulkhead control ------------------------------------------------------------------------------ */
+
+static const char control_usage[] =
+    "Usage: bulkhead control SOCKET [--json] VERB [ARGUMENT]\n"
+    "\n"
+    "  status                   what the machine is doing\n"
+    "  inspect                  everything about its insides\n"
+    "  pause, resume            stop and continue its processors and its time\n"
+    "  shutdown                 ask the guest to shut down\n"
+    "  power-button             press the power button\n"
+    "  reset, power-off         at once, as by switch: the guest may lose data\n"
+    "  add-disk FILE[,ro]       add a disk while the guest runs\n"
+    "  remove-disk CONTROLLER:LUN\n";
+
+int command_control(int argc, char **argv)
+{
+	struct error err = {0};
+	bool json = false;
+	int first = 2;
+
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		fputs(control_usage, stdout);
+		return 0;
+	}
+	if (argc > 2 && !strcmp(argv[2], "--json")) {
+		json = true;
+		first = 3;
+	}
+	if (argc <= first)
+		return fail(EXIT_USAGE, "say which machine and what to do: see bulkhead control --help");
+	if (worker_control(argv[1], argc - first, argv + first, json, stdout, &err))
+		return fail(1, "%s", err.text);
+	return 0;
+}

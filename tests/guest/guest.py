@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest under test: starts `bulkhead run`, reads its console, types into it, and asks its control socket.
+
+Everything waits for a condition with a deadline; nothing waits for a time.
+"""
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+
+class GuestError(Exception):
+    """What was waited for did not come; carries the end of the console's text."""
+
+
+class Guest:
+    def __init__(self, bulkhead, arguments, *, name="guest", directory=None):
+        self.directory = directory or tempfile.mkdtemp(prefix="bulkhead-test-")
+        self.own_directory = directory is None
+        self.console_path = os.path.join(self.directory, "console")
+        self.control_path = os.path.join(self.directory, "control")
+        self.stderr_path = os.path.join(self.directory, "stderr")
+        self.bulkhead = bulkhead
+        self.text = ""
+        self.seen = 0  # what expect() has consumed
+        self.socket = None
+        self.started_at = time.monotonic()
+        command = [bulkhead, "run", "--name", name, "--serial", f"unix:{self.console_path}",
+                   "--control", self.control_path, *arguments]
+        with open(self.stderr_path, "wb") as err:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+        self.connect()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.socket:
+            self.socket.close()
+        if self.own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def stderr(self):
+        with open(self.stderr_path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+
+    def connect(self):
+        deadline = time.monotonic() + 30
+        while True:
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                s.connect(self.console_path)
+                s.setblocking(False)
+                self.socket = s
+                return
+            except OSError:
+                s.close()
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise GuestError(f"bulkhead run did not start: {self.stderr()}") from None
+                select.select([], [], [], 0.005)
+
+    # --- console
+
+    def read_some(self, timeout):
+        """Append what comes within `timeout` seconds; False when the other end is gone."""
+        ready, _, _ = select.select([self.socket], [], [], max(timeout, 0))
+        if not ready:
+            return True
+        try:
+            data = self.socket.recv(65536)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        self.text += data.decode("utf-8", errors="replace")
+        return bool(data)
+
+    def expect(self, pattern, timeout=120):
+        """Wait until the console shows `pattern` (a regular expression) after what was expected before."""
+        regex = re.compile(pattern, re.MULTILINE)
+        deadline = time.monotonic() + timeout
+        alive = True
+        while True:
+            match = regex.search(self.text, self.seen)
+            if match:
+                self.seen = match.end()
+                return match
+            left = deadline - time.monotonic()
+            if left <= 0 or not alive:
+                why = "the machine ended" if not alive else f"nothing for {timeout} s"
+                raise GuestError(f"waited for {pattern!r}: {why}; the console ends with:\n{self.text[-3000:]}\n"
+                                 f"stderr: {self.stderr()[-2000:]}")
+            alive = self.read_some(min(left, 1))
+
+    def send(self, text):
+        data = text.encode()
+        deadline = time.monotonic() + 30
+        while data:
+            _, ready, _ = select.select([], [self.socket], [], 1)
+            if ready:
+                data = data[self.socket.send(data):]
+            elif time.monotonic() > deadline:
+                raise GuestError("the console takes no input")
+
+    def login(self, user="user", password="bulkhead", timeout=300):
+        self.expect(r"login: ?$", timeout)
+        self.send(user + "\n")
+        self.expect(r"Password: ?$", 60)
+        self.send(password + "\n")
+        self.expect(r"[$#] ", 120)
+        # A prompt that nothing else prints, no echo, and lines of any length.
+        self.send("export PS1='' PS2='' TERM=dumb; stty -echo; sudo -n true; printf '%s%s\\n' rea dy\n")
+        self.expect(r"^ready\r?$", 120)
+
+    def run(self, command, timeout=120):
+        """Run a shell command in the guest as root; returns (status, output)."""
+        self.count = getattr(self, "count", 0) + 1
+        begin, end = f"BEGIN{self.count}x", f"END{self.count}x"
+        quoted = command.replace("'", "'\\''")
+        self.send(f"printf '%s%s\\n' BEGIN {self.count}x; sudo -n sh -c '{quoted}' 2>&1; printf '\\n%s%s %s\\n' END {self.count}x $?\n")
+        self.expect(rf"^{begin}\r?\n", 60)
+        start = self.seen
+        match = self.expect(rf"^{end} (\d+)\r?$", timeout)
+        return int(match.group(1)), self.text[start:match.start()].replace("\r", "").strip()
+
+    def check(self, command, timeout=120):
+        """run(), and the status must be 0; returns the output."""
+        status, output = self.run(command, timeout)
+        if status != 0:
+            raise GuestError(f"{command!r} in the guest ended with {status}:\n{output[-3000:]}")
+        return output
+
+    # --- from outside
+
+    def control(self, *arguments):
+        result = subprocess.run([self.bulkhead, "control", self.control_path, "--json", *arguments],
+                                capture_output=True, text=True, timeout=60)
+        if result.returncode != 0:
+            raise GuestError(f"control {' '.join(arguments)}: {result.stderr.strip()}")
+        return json.loads(result.stdout)
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout=120):
+        """Wait for the end, reading the console meanwhile; returns the exit status."""
+        deadline = time.monotonic() + timeout
+        alive = True
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise GuestError(f"the machine did not end within {timeout} s; the console ends with:\n{self.text[-3000:]}\n"
+                                 f"stderr: {self.stderr()[-2000:]}")
+            if alive:
+                alive = self.read_some(0.2)
+            else:
+                try:
+                    self.process.wait(0.2)
+                except subprocess.TimeoutExpired:
+                    pass
+        while alive and self.read_some(0) and select.select([self.socket], [], [], 0)[0]:
+            pass
+        return self.process.returncode
+
+    def memory_kib(self):
+        """Resident memory of the worker that is not guest RAM, in KiB."""
+        total = guest = 0
+        with open(f"/proc/{self.process.pid}/smaps", encoding="ascii", errors="replace") as f:
+            inside = False
+            for line in f:
+                if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
+                    inside = "bulkhead-guest-memory" in line
+                elif line.startswith("Rss:"):
+                    size = int(line.split()[1])
+                    total += size
+                    guest += size if inside else 0
+        return total - guest
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs all tests and counts them: unit (under several builds), bare guests, fuzzers, real guests.
+
+Usage: tests/harness.py [unit|bare|guest|fuzz|all] [NAME…]
+The last line is "N passed, N failed[, N skipped]".
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.chdir(ROOT)
+sys.path.insert(0, os.path.join(ROOT, "tests", "guest"))
+
+
+class Skip(Exception):
+    """Raised by a test that cannot run here; its text says why."""
+
+
+class Results:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def add(self, name, result, seconds, detail=""):
+        setattr(self, result, getattr(self, result) + 1)
+        word = {"passed": "PASS", "failed": "FAIL", "skipped": "SKIP"}[result]
+        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}", flush=True)
+        if detail and result == "failed":
+            print("     " + detail.replace("\n", "\n     "), flush=True)
+
+    def summary(self):
+        line = f"{self.passed} passed, {self.failed} failed"
+        if self.skipped:
+            line += f", {self.skipped} skipped"
+        print(line, flush=True)
+        return 1 if self.failed or not self.passed else 0
+
+
+def build(results, variant, *targets):
+    start = time.monotonic()
+    r = subprocess.run(["scripts/build", variant, *targets], capture_output=True, text=True)
+    if r.returncode == 0:
+        return True
+    results.add(f"build {variant}", "failed", time.monotonic() - start, (r.stdout + r.stderr)[-4000:])
+    return False
+
+
+def run_meson(results, variant, suite, names):
+    """Run a suite of meson tests in one build; each test counts."""
+    directory = f"build/{variant}"
+    log = f"{directory}/meson-logs/testlog.json"
+    if os.path.exists(log):
+        os.unlink(log)
+    environment = dict(os.environ, ASAN_OPTIONS="detect_leaks=1:abort_on_error=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+                       TSAN_OPTIONS="halt_on_error=1")
+    subprocess.run(["meson", "test", "-C", directory, "--no-rebuild", "--suite", suite, "--num-processes", "2", *names],
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    if not os.path.exists(log):
+        results.add(f"{suite} ({variant})", "failed", 0, "meson ran no test: does a test of that name exist?")
+        return
+    with open(log, encoding="utf-8") as f:
+        for line in f:
+            test = json.loads(line)
+            name = f"{test['name'].split(' / ')[-1]} ({variant})"
+            outcome = {"OK": "passed", "SKIP": "skipped", "EXPECTEDFAIL": "passed"}.get(test["result"], "failed")
+            detail = ""
+            if outcome == "failed":
+                detail = (test.get("stdout", "") + test.get("stderr", ""))[-3000:] or test["result"]
+            elif outcome == "skipped":
+                detail = test.get("stdout", "").strip().splitlines()[-1] if test.get("stdout", "").strip() else "it says it cannot run here"
+            results.add(name, outcome, test["duration"], detail)
+
+
+def stage_unit(results, names):
+    for variant, suite in (("debug", "unit"), ("asan", "unit"), ("tsan", "threads")):
+        if build(results, variant):
+            run_meson(results, variant, suite, names)
+
+
+def stage_fuzz(results, names):
+    if not build(results, "fuzz"):
+        return
+    seconds = int(os.environ.get("FUZZ_SECONDS", "10"))
+    directory = "build/fuzz/fuzz"
+    for name in sorted(os.listdir(directory)):
+        path = os.path.join(directory, name)
+        if not name.startswith("fuzz_") or not os.access(path, os.X_OK) or os.path.isdir(path):
+            continue
+        if names and name not in names:
+            continue
+        start = time.monotonic()
+        corpus = f"build/fuzz/corpus-{name}"
+        os.makedirs(corpus, exist_ok=True)
+        r = subprocess.run([path, f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3000", "-verbosity=0",
+                            f"-artifact_prefix={corpus}/", corpus], capture_output=True, text=True, errors="replace")
+        results.add(name, "passed" if r.returncode == 0 else "failed", time.monotonic() - start, r.stderr[-3000:])
+
+
+def run_functions(results, path, names, context):
+    """Every function test_* of a Python file is a test; it gets the context."""
+    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, function in list(vars(module).items()):
+        if not name.startswith("test_") or not callable(function):
+            continue
+        short = name[5:]
+        if names and short not in names:
+            continue
+        start = time.monotonic()
+        try:
+            function(context)
+            results.add(short, "passed", time.monotonic() - start)
+        except Skip as e:
+            results.add(short, "skipped", time.monotonic() - start, str(e))
+        except Exception as e:  # pylint: disable=broad-except
+            detail = f"{type(e).__name__}: {e}\n" + traceback.format_exc().splitlines()[-3]
+            results.add(short, "failed", time.monotonic() - start, detail)
+
+
+def stage_bare(results, names):
+    if build(results, "release"):
+        run_functions(results, "tests/bare/run_bare.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
+                                                                  "directory": "build/release/tests/bare"})
+
+
+def stage_guest(results, names):
+    if build(results, "release"):
+        run_functions(results, "tests/guest/test_debian.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip})
+
+
+STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "fuzz": stage_fuzz}
+
+
+def main():
+    arguments = sys.argv[1:]
+    stages = ["unit", "bare", "guest", "fuzz"]
+    if arguments and arguments[0] in STAGES:
+        stages = [arguments.pop(0)]
+    elif arguments and arguments[0] == "all":
+        arguments.pop(0)
+    results = Results()
+    for stage in stages:
+        STAGES[stage](results, arguments)
+    return results.summary()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/control.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "worker/console.h"
+
+#define LINE_MAX_BYTES 65536u
+#define CONTROL_VERSION 1
+#define MAX_PEERS      16u
+
+struct peer {
+	uv_pipe_t pipe;
+	struct control *control;
+	size_t used;
+	char line[LINE_MAX_BYTES];
+};
+
+struct control {
+	uv_pipe_t listener;
+	control_fn handler;
+	void *context;
+	char *path;
+	unsigned peers;
+	struct peer *open[MAX_PEERS];
+	bool closing;
+};
+
+struct answer {
+	uv_write_t request;
+	char *text;
+};
+
+static void maybe_free(struct control *c)
+{
+	if (!c->closing || c->peers)
+		return;
+	free(c->path);
+	free(c);
+}
+
+static void peer_closed(uv_handle_t *handle)
+{
+	struct peer *peer = handle->data;
+	struct control *c = peer->control;
+
+	for (unsigned i = 0; i < MAX_PEERS; i++)
+		if (c->open[i] == peer)
+			c->open[i] = NULL;
+	free(peer);
+	c->peers--;
+	maybe_free(c);
+}
+
+static void close_peer(struct peer *peer)
+{
+	if (!uv_is_closing((uv_handle_t *)&peer->pipe))
+		uv_close((uv_handle_t *)&peer->pipe, peer_closed);
+}
+
+static void written(uv_write_t *request, int status)
+{
+	struct answer *answer = request->data;
+
+	(void)status;
+	free(answer->text);
+	free(answer);
+}
+
+static json_t *refuse(const char *text)
+{
+	return json_pack("{s:b,s:s}", "ok", 0, "error", text);
+}
+
+static json_t *handle_line(struct control *c, const char *line, size_t size)
+{
+	json_error_t why;
+	json_t *request = json_loadb(line, size, JSON_REJECT_DUPLICATES, &why);
+	json_t *result;
+
+	if (!json_is_object(request))
+		result = refuse("the line is not a JSON object");
+	else if (json_integer_value(json_object_get(request, "version")) != CONTROL_VERSION)
+		result = refuse("\"version\" must be 1: this worker speaks no other");
+	else if (!json_is_string(json_object_get(request, "command")))
+		result = refuse("\"command\" is missing");
+	else
+		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request);
+	json_decref(request);
+	return result ? result : refuse("no memory");
+}
+
+static void answer_line(struct peer *peer, const char *line, size_t size)
+{
+	json_t *result = handle_line(peer->control, line, size);
+	struct answer *answer = calloc(1, sizeof(*answer));
+	char *text = json_dumps(result, JSON_COMPACT);
+	size_t length = text ? strlen(text) : 0;
+	uv_buf_t buffer;
+
+	json_decref(result);
+	if (!answer || !text) {
+		free(answer);
+		free(text);
+		close_peer(peer);
+		return;
+	}
+	text[length] = '\n'; /* in place of the terminator: the length is known */
+	answer->text = text;
+	answer->request.data = answer;
+	buffer = uv_buf_init(text, (unsigned)length + 1);
+	if (uv_write(&answer->request, (uv_stream_t *)&peer->pipe, &buffer, 1, written)) {
+		written(&answer->request, 0);
+		close_peer(peer);
+	}
+}
+
+static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	struct peer *peer = handle->data;
+
+	(void)suggested;
+	*buffer = uv_buf_init(peer->line + peer->used, (unsigned)(LINE_MAX_BYTES - peer->used));
+}
+
+static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
+{
+	struct peer *peer = stream->data;
+	char *end;
+
+	(void)buffer;
+	if (n < 0) {
+		close_peer(peer);
+		return;
+	}
+	peer->used += (size_t)n;
+	while ((end = memchr(peer->line, '\n', peer->used))) {
+		size_t size = (size_t)(end - peer->line) + 1;
+
+		answer_line(peer, peer->line, size);
+		memmove(peer->line, peer->line + size, peer->used - size);
+		peer->used -= size;
+	}
+	if (peer->used == LINE_MAX_BYTES)
+		close_peer(peer);
+}
+
+static void peer_came(uv_stream_t *listener, int status)
+{
+	struct control *c = listener->data;
+	struct peer *peer;
+
+	if (status < 0)
+		return;
+	peer = calloc(1, sizeof(*peer));
+	if (!peer)
+		return;
+	uv_pipe_init(listener->loop, &peer->pipe, 0);
+	peer->pipe.data = peer;
+	peer->control = c;
+	c->peers++;
+	if (uv_accept(listener, (uv_stream_t *)&peer->pipe)) {
+		close_peer(peer);
+		return;
+	}
+	for (unsigned i = 0; i < MAX_PEERS; i++) {
+		if (c->open[i])
+			continue;
+		c->open[i] = peer;
+		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
+		return;
+	}
+	close_peer(peer); /* too many at once */
+}
+
+int control_open(struct control **out, uv_loop_t *loop, const char *path, control_fn handler, void *context,
+    struct error *err)
+{
+	struct control *c;
+	int fd = unix_listen(path, err);
+
+	if (fd < 0)
+		return fd;
+	if (chmod(path, 0600))
+		log_write(LOG_LEVEL_WARNING, "%s: its mode cannot be set to 0600: %s", path, strerror(errno));
+	c = calloc(1, sizeof(*c));
+	if (!c || !(c->path = strdup(path)) || uv_pipe_init(loop, &c->listener, 0)) {
+		close(fd);
+		free(c);
+		return error_set(err, ENOMEM, "%s: no memory for the control socket", path);
+	}
+	c->handler = handler;
+	c->context = context;
+	c->listener.data = c;
+	uv_pipe_open(&c->listener, fd);
+	uv_listen((uv_stream_t *)&c->listener, 4, peer_came);
+	*out = c;
+	return 0;
+}
+
+static void listener_closed(uv_handle_t *handle)
+{
+	struct control *c = handle->data;
+
+	c->closing = true;
+	maybe_free(c);
+}
+
+void control_close(struct control *c)
+{
+	if (!c)
+		return;
+	unlink(c->path);
+	for (unsigned i = 0; i < MAX_PEERS; i++)
+		if (c->open[i])
+			close_peer(c->open[i]);
+	uv_close((uv_handle_t *)&c->listener, listener_closed);
+}
+
+/* --- the client ---------------------------------------------------------------------------------- */
+
+static int read_line(int fd, char **line, struct error *err)
+{
+	size_t used = 0, room = 4096;
+
+	*line = malloc(room);
+	while (*line) {
+		ssize_t n = read(fd, *line + used, room - used - 1);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return error_set(err, EPIPE, "the machine ended before it answered");
+		used += (size_t)n;
+		if ((*line)[used - 1] == '\n') {
+			(*line)[used] = '\0';
+			return 0;
+		}
+		if (room - used < 2) {
+			char *larger = realloc(*line, room *= 2);
+
+			if (!larger)
+				break;
+			*line = larger;
+		}
+	}
+	return error_set(err, ENOMEM, "no memory for the answer");
+}
+
+static int connect_to(const char *path, struct error *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return error_set(err, ENAMETOOLONG, "%s: a socket path has at most %zu bytes", path,
+		    sizeof(address.sun_path) - 1);
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+		int code = errno;
+
+		close(fd);
+		return error_set(err, code, "%s: no machine answers there (%s): was it started with --control?", path,
+		    strerror(code));
+	}
+	return fd;
+}
+
+/* "add-disk FILE[,ro]" and "remove-disk CONTROLLER:LUN" take an argument, the others none. */
+static int build_request(int argc, char *const argv[], json_t **request, struct error *err)
+{
+	bool add = !strcmp(argv[0], "add-disk"), remove = !strcmp(argv[0], "remove-disk");
+	int wanted = add || remove ? 2 : 1;
+
+	if (argc != wanted)
+		return error_set(err, EINVAL, "%s takes %s", argv[0], wanted == 2 ? "one argument" : "no argument");
+	*request = json_pack("{s:i,s:s}", "version", CONTROL_VERSION, "command", argv[0]);
+	if (add) {
+		char *resolved;
+		size_t length = strlen(argv[1]);
+		bool read_only = length > 3 && !strcmp(argv[1] + length - 3, ",ro");
+
+		if (read_only)
+			argv[1][length - 3] = '\0';
+		resolved = realpath(argv[1], NULL);
+		if (!resolved) {
+			int code = errno;
+
+			json_decref(*request);
+			return error_set(err, code, "%s: %s", argv[1], strerror(code));
+		}
+		json_object_set_new(*request, "path", json_string(resolved));
+		json_object_set_new(*request, "read_only", json_boolean(read_only));
+		free(resolved);
+	}
+	if (remove)
+		json_object_set_new(*request, "address", json_string(argv[1]));
+	return 0;
+}
+
+static void print_tree(FILE *out, const json_t *value, unsigned depth)
+{
+	const char *key;
+	const json_t *child;
+	size_t index;
+
+	if (json_is_object(value)) {
+		fputc('\n', out);
+		json_object_foreach((json_t *)(uintptr_t)value, key, child) {
+			fprintf(out, "%*s%s:", (int)depth * 2, "", key);
+			print_tree(out, child, depth + 1);
+		}
+	} else if (json_is_array(value)) {
+		fputc('\n', out);
+		json_array_foreach((json_t *)(uintptr_t)value, index, child) {
+			fprintf(out, "%*s%zu:", (int)depth * 2, "", index);
+			print_tree(out, child, depth + 1);
+		}
+	} else if (json_is_string(value)) {
+		fprintf(out, " %s\n", json_string_value(value));
+	} else if (json_is_integer(value)) {
+		fprintf(out, " %lld\n", (long long)json_integer_value(value));
+	} else {
+		fprintf(out, " %s\n", json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "none");
+	}
+}
+
+static int show_answer(const char *line, bool json, FILE *out, struct error *err)
+{
+	json_t *answer = json_loads(line, 0, NULL);
+	int r = 0;
+
+	if (!json_is_object(answer))
+		r = error_set(err, EPROTO, "the answer is not understood: %.100s", line);
+	else if (!json_is_true(json_object_get(answer, "ok")))
+		r = error_set(err, EINVAL, "%s", json_string_value(json_object_get(answer, "error")));
+	else if (json)
+		fputs(line, out);
+	if (!r && !json) {
+		json_object_del(answer, "ok");
+		if (json_object_size(answer))
+			print_tree(out, answer, 0);
+		else
+			fputs("done\n", out);
+	}
+	json_decref(answer);
+	return r;
+}
+
+int worker_control(const char *path, int argc, char *const argv[], bool json, FILE *out, struct error *err)
+{
+	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *line = NULL;
+	_cleanup_free_ char *text = NULL;
+	json_t *request = NULL;
+	int r = build_request(argc, argv, &request, err);
+
+	if (r)
+		return r;
+	text = json_dumps(request, JSON_COMPACT);
+	json_decref(request);
+	fd = connect_to(path, err);
+	if (fd < 0)
+		return fd;
+	if (!text || dprintf(fd, "%s\n", text) < 0)
+		return error_set(err, EPIPE, "%s: the request could not be sent", path);
+	r = read_line(fd, &line, err);
+	return r ? r : show_answer(line, json, out, err);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * control.h - the control socket of a running machine. Private to worker/.
+ *
+ * One JSON object a line, answered by one JSON object a line, on a Unix socket that only its owner
+ * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
+ * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
+ * shutdown, power-button, reset, power-off, add-disk, remove-disk. Everything runs on the loop's thread.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "base/base.h"
+
+struct control;
+
+/* Handles one command; returns the answer (a new reference). */
+typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments);
+
+int control_open(struct control **out, uv_loop_t *loop, const char *path, control_fn handler, void *context,
+    struct error *err);
+void control_close(struct control *control);

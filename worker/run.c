@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * run.c - the worker's loop: signals, console keys, control commands and what the machine itself tells
+ * meet on one thread, which alone starts, pauses and ends the machine.
+ */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <uv.h>
+
+#include "worker/console.h"
+#include "worker/control.h"
+#include "worker/vm.h"
+
+#define REPORTS_MAX 8u
+
+struct worker {
+	const struct worker_config *config;
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_signal_t signals[3];
+	struct console *consoles[WORKER_SERIAL_PORTS];
+	struct control *control;
+	struct vm *vm;
+	bool shutdown_asked, finished;
+	enum worker_result result;
+	uint32_t guest_code;
+
+	/* Said by other threads, read by the loop's. */
+	_Atomic unsigned ended; /* bits of enum vm_end */
+	_Atomic uint32_t exit_code;
+	pthread_mutex_t report_lock;
+	char *reports[REPORTS_MAX];
+	unsigned report_count;
+};
+
+/* A line for the person at the terminal, which may be in raw mode. */
+static void say(struct worker *w, const char *text)
+{
+	const char *end = w->consoles[0] && console_is_terminal(w->consoles[0]) ? "\r\n" : "\n";
+
+	fputs("bulkhead: ", stderr);
+	for (const char *c = text; *c; c++) {
+		if (*c == '\n')
+			fputs(end, stderr);
+		else
+			fputc(*c, stderr);
+	}
+	fputs(end, stderr);
+}
+
+static void finish(struct worker *w, enum worker_result result)
+{
+	w->finished = true;
+	w->result = result;
+	uv_stop(&w->loop);
+}
+
+/* --- from other threads --------------------------------------------------------------------------- */
+
+static void vm_ended(void *context, enum vm_end end, uint32_t code)
+{
+	struct worker *w = context;
+
+	if (end == VM_END_EXIT_PORT)
+		atomic_store(&w->exit_code, code);
+	atomic_fetch_or(&w->ended, (unsigned)end);
+	uv_async_send(&w->wake);
+}
+
+static void vm_reports(void *context, const char *text)
+{
+	struct worker *w = context;
+
+	pthread_mutex_lock(&w->report_lock);
+	if (w->report_count < REPORTS_MAX)
+		w->reports[w->report_count++] = strdup(text);
+	pthread_mutex_unlock(&w->report_lock);
+	uv_async_send(&w->wake);
+}
+
+static size_t vm_output(void *context, unsigned port, const uint8_t *bytes, size_t size)
+{
+	struct worker *w = context;
+
+	return w->consoles[port] ? console_output(w->consoles[port], bytes, size) : size;
+}
+
+static void vm_input_room(void *context, unsigned port)
+{
+	struct worker *w = context;
+
+	if (w->consoles[port])
+		console_input_room(w->consoles[port]);
+}
+
+/* --- the machine's end, and its rebirth ------------------------------------------------------------ */
+
+static void restart(struct worker *w)
+{
+	struct error err = {0};
+
+	say(w, "the guest restarts");
+	vm_power_down(w->vm);
+	atomic_store(&w->ended, 0);
+	w->shutdown_asked = false;
+	if (vm_power_up(w->vm, &err)) {
+		say(w, err.text);
+		finish(w, WORKER_GUEST_FAILED);
+	}
+}
+
+static void show_reports(struct worker *w)
+{
+	pthread_mutex_lock(&w->report_lock);
+	for (unsigned i = 0; i < w->report_count; i++) {
+		if (w->reports[i])
+			say(w, w->reports[i]);
+		free(w->reports[i]);
+	}
+	w->report_count = 0;
+	pthread_mutex_unlock(&w->report_lock);
+}
+
+static void woken(uv_async_t *handle)
+{
+	struct worker *w = handle->data;
+	unsigned ended = atomic_load(&w->ended);
+	bool crashed = atomic_load(&w->vm->guest_crashed);
+
+	show_reports(w);
+	if (!ended || w->finished)
+		return;
+	if (ended & VM_END_EXIT_PORT) {
+		w->guest_code = atomic_load(&w->exit_code);
+		finish(w, WORKER_POWERED_OFF);
+	} else if (ended & VM_END_FAILURE) {
+		finish(w, WORKER_GUEST_FAILED);
+	} else if (ended & VM_END_POWER_OFF || w->config->no_reboot) {
+		finish(w, crashed ? WORKER_GUEST_FAILED : WORKER_POWERED_OFF);
+	} else {
+		restart(w);
+	}
+}
+
+static void ask_shutdown(struct worker *w)
+{
+	char text[160];
+	const char *how;
+
+	vm_ask_shutdown(w->vm, &how);
+	snprintf(text, sizeof(text), "the guest is asked to shut down, through %s; once more cuts the power", how);
+	say(w, text);
+	w->shutdown_asked = true;
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct worker *w = handle->data;
+
+	(void)number;
+	if (w->shutdown_asked) {
+		say(w, "the power is cut");
+		finish(w, WORKER_POWER_CUT);
+	} else {
+		ask_shutdown(w);
+	}
+}
+
+/* --- console --------------------------------------------------------------------------------------- */
+
+static size_t console_gives(void *context, unsigned port, const uint8_t *bytes, size_t size)
+{
+	struct worker *w = context;
+
+	return w->vm && w->vm->machine ? machine_serial_receive(w->vm->machine, port, bytes, size) : 0;
+}
+
+static void console_takes(void *context, unsigned port)
+{
+	struct worker *w = context;
+
+	if (w->vm && w->vm->machine)
+		machine_serial_output_ready(w->vm->machine, port);
+}
+
+static void console_connected(void *context, unsigned port, bool connected)
+{
+	struct worker *w = context;
+
+	if (w->vm && w->vm->machine)
+		machine_serial_set_connected(w->vm->machine, port, connected);
+}
+
+static void toggle_pause(struct worker *w)
+{
+	if (w->vm->paused) {
+		vm_resume(w->vm);
+		say(w, "the machine runs again");
+	} else {
+		vm_pause(w->vm);
+		say(w, "the machine is paused; Ctrl-] p resumes it");
+	}
+}
+
+static void console_key(void *context, char key)
+{
+	struct worker *w = context;
+
+	switch (key) {
+	case 'x':
+		say(w, "the power is cut");
+		finish(w, WORKER_POWER_CUT);
+		break;
+	case 's':
+		ask_shutdown(w);
+		break;
+	case 'b':
+		if (w->vm->machine)
+			machine_power_button(w->vm->machine);
+		break;
+	case 'p':
+		toggle_pause(w);
+		break;
+	default:
+		say(w, "after Ctrl-]: s shuts the guest down, x cuts the power, p pauses and resumes, b presses the "
+		       "power button, Ctrl-] sends itself");
+		break;
+	}
+}
+
+static const struct console_ops console_ops = {
+    .input = console_gives,
+    .output_ready = console_takes,
+    .connected = console_connected,
+    .key = console_key,
+};
+
+/* --- control commands ------------------------------------------------------------------------------ */
+
+static json_t *answer(int r, const struct error *err)
+{
+	if (r)
+		return json_pack("{s:b,s:s}", "ok", 0, "error", err->text);
+	return json_pack("{s:b}", "ok", 1);
+}
+
+static json_t *command_add_disk(struct worker *w, const json_t *arguments)
+{
+	struct worker_disk disk = {.path = json_string_value(json_object_get(arguments, "path")),
+	    .read_only = json_is_true(json_object_get(arguments, "read_only")),
+	    .controller = (unsigned)json_integer_value(json_object_get(arguments, "controller"))};
+	struct error err = {0};
+	unsigned lun = 0;
+	json_t *result;
+	int r;
+
+	if (!disk.path)
+		return answer(error_set(&err, EINVAL, "add-disk needs \"path\""), &err);
+	r = vm_add_disk(w->vm, &disk, &lun, &err);
+	result = answer(r, &err);
+	if (!r) {
+		json_object_set_new(result, "controller", json_integer(disk.controller));
+		json_object_set_new(result, "lun", json_integer(lun));
+	}
+	return result;
+}
+
+static json_t *command_remove_disk(struct worker *w, const json_t *arguments)
+{
+	const char *address = json_string_value(json_object_get(arguments, "address"));
+	struct error err = {0};
+	unsigned controller, lun;
+	char rest;
+
+	if (!address || sscanf(address, "%u:%u%c", &controller, &lun, &rest) != 2 || controller >= WORKER_MAX_CONTROLLERS)
+		return answer(error_set(&err, EINVAL, "remove-disk needs \"address\" as CONTROLLER:LUN, such as 0:1"), &err);
+	return answer(vm_remove_disk(w->vm, controller, lun, &err), &err);
+}
+
+static json_t *command_inspect(struct worker *w, bool whole)
+{
+	json_t *tree = vm_inspect(w->vm);
+
+	if (!whole)
+		json_object_del(tree, "vmbus");
+	json_object_set_new(tree, "ok", json_true());
+	return tree;
+}
+
+static json_t *on_command(void *context, const char *command, const json_t *arguments)
+{
+	struct worker *w = context;
+	struct error err = {0};
+
+	if (!strcmp(command, "status"))
+		return command_inspect(w, false);
+	if (!strcmp(command, "inspect"))
+		return command_inspect(w, true);
+	if (!strcmp(command, "add-disk"))
+		return command_add_disk(w, arguments);
+	if (!strcmp(command, "remove-disk"))
+		return command_remove_disk(w, arguments);
+	if (!strcmp(command, "pause"))
+		vm_pause(w->vm);
+	else if (!strcmp(command, "resume"))
+		vm_resume(w->vm);
+	else if (!strcmp(command, "shutdown"))
+		ask_shutdown(w);
+	else if (!strcmp(command, "power-button") && w->vm->machine)
+		machine_power_button(w->vm->machine);
+	else if (!strcmp(command, "reset"))
+		vm_ended(w, VM_END_RESET, 0);
+	else if (!strcmp(command, "power-off"))
+		finish(w, WORKER_POWER_CUT);
+	else
+		return answer(error_set(&err, EINVAL,
+				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
+				  "reset, power-off, add-disk or remove-disk", command), &err);
+	return answer(0, &err);
+}
+
+/* --- from start to end ------------------------------------------------------------------------------ */
+
+static int check_host(const struct worker_config *config, struct error *err)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (config->memory > host)
+		return error_set(err, ENOMEM, "--memory %llu MiB is more than this host has (%llu MiB): ask for less",
+		    (unsigned long long)(config->memory >> 20), (unsigned long long)(host >> 20));
+	return 0;
+}
+
+static int open_fronts(struct worker *w, struct error *err)
+{
+	static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+	int r = 0;
+
+	uv_async_init(&w->loop, &w->wake, woken);
+	w->wake.data = w;
+	signal(SIGPIPE, SIG_IGN);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		uv_signal_init(&w->loop, &w->signals[i]);
+		w->signals[i].data = w;
+		uv_signal_start(&w->signals[i], on_signal, numbers[i]);
+	}
+	for (unsigned i = 0; i < WORKER_SERIAL_PORTS && !r; i++)
+		if (w->config->serial[i].kind != WORKER_SERIAL_NONE)
+			r = console_open(&w->consoles[i], &w->loop, i, &w->config->serial[i], &console_ops, w, err);
+	if (!r && w->config->control_path)
+		r = control_open(&w->control, &w->loop, w->config->control_path, on_command, w, err);
+	return r;
+}
+
+static void close_fronts(struct worker *w)
+{
+	for (unsigned i = 0; i < WORKER_SERIAL_PORTS; i++)
+		console_close(w->consoles[i]);
+	control_close(w->control);
+	for (unsigned i = 0; i < ARRAY_SIZE(w->signals); i++)
+		uv_close((uv_handle_t *)&w->signals[i], NULL);
+	uv_close((uv_handle_t *)&w->wake, NULL);
+	uv_run(&w->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&w->loop);
+}
+
+enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+	struct vm_events events = {vm_ended, vm_reports, vm_output, vm_input_room, w};
+	struct error closing = {0};
+	enum worker_result result;
+	int r;
+
+	if (!w) {
+		error_set(err, ENOMEM, "no memory for a worker");
+		return WORKER_NOT_STARTED;
+	}
+	w->config = config;
+	pthread_mutex_init(&w->report_lock, NULL);
+	uv_loop_init(&w->loop);
+	r = check_host(config, err);
+	if (!r)
+		r = vm_create(&w->vm, config, &events, err);
+	if (!r) {
+		r = open_fronts(w, err);
+		if (!r)
+			r = vm_power_up(w->vm, err);
+		if (!r)
+			uv_run(&w->loop, UV_RUN_DEFAULT);
+		vm_power_down(w->vm);
+		close_fronts(w);
+		show_reports(w);
+		vm_destroy(w->vm, &closing);
+	}
+	result = r ? WORKER_NOT_STARTED : w->result;
+	if (closing.code && !r)
+		log_write(LOG_LEVEL_ERROR, "%s", closing.text);
+	*guest_code = w->guest_code;
+	pthread_mutex_destroy(&w->report_lock);
+	free(w);
+	return result;
+}

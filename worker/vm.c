@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/vm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* --- what the parts tell us ----------------------------------------------------------------------- */
+
+static void on_power_off(void *context)
+{
+	struct vm *vm = context;
+
+	vm->events.ended(vm->events.context, VM_END_POWER_OFF, 0);
+}
+
+static void on_reset(void *context)
+{
+	struct vm *vm = context;
+
+	vm->events.ended(vm->events.context, VM_END_RESET, 0);
+}
+
+static void on_exit_port(void *context, uint32_t code)
+{
+	struct vm *vm = context;
+
+	vm->events.ended(vm->events.context, VM_END_EXIT_PORT, code);
+}
+
+static size_t on_output(void *context, unsigned port, const uint8_t *bytes, size_t size)
+{
+	struct vm *vm = context;
+
+	return vm->events.output(vm->events.context, port, bytes, size);
+}
+
+static void on_input_room(void *context, unsigned port)
+{
+	struct vm *vm = context;
+
+	vm->events.input_room(vm->events.context, port);
+}
+
+static void on_partition_event(void *context, const struct partition_event *event)
+{
+	struct vm *vm = context;
+	char text[1600];
+
+	switch (event->kind) {
+	case PARTITION_EVENT_RESET:
+		vm->events.ended(vm->events.context, VM_END_RESET, 0);
+		return;
+	case PARTITION_EVENT_CRASH:
+		atomic_store(&vm->guest_crashed, true);
+		snprintf(text, sizeof(text),
+		    "the guest reports a crash on virtual processor %u: parameters 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64
+		    " 0x%" PRIx64 " 0x%" PRIx64 "%s%s",
+		    event->vp_index, event->crash_parameters[0], event->crash_parameters[1], event->crash_parameters[2],
+		    event->crash_parameters[3], event->crash_parameters[4], event->text[0] ? "; its message:\n" : "",
+		    event->text);
+		vm->events.report(vm->events.context, text);
+		return;
+	case PARTITION_EVENT_TRIPLE_FAULT:
+		snprintf(text, sizeof(text),
+		    "the guest triple-faulted on virtual processor %u and was stopped: a fault could not be delivered "
+		    "through its interrupt table\n%s",
+		    event->vp_index, event->text);
+		break;
+	case PARTITION_EVENT_PROCESSOR_ERROR:
+		snprintf(text, sizeof(text), "virtual processor %u cannot go on and the machine was stopped: %s",
+		    event->vp_index, event->text);
+		break;
+	}
+	vm->events.report(vm->events.context, text);
+	vm->events.ended(vm->events.context, VM_END_FAILURE, 0);
+}
+
+/* --- disks ---------------------------------------------------------------------------------------- */
+
+static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct error *err)
+{
+	struct disk_open_options options = {.read_only = config->read_only || config->dvd,
+	    .format = config->dvd ? DISK_FORMAT_RAW : DISK_FORMAT_AUTO};
+	int r = disk_open(&d->disk, config->path, &options, err);
+
+	if (r)
+		return r;
+	d->config = *config;
+	d->used = true;
+	return 0;
+}
+
+static int free_lun(const struct vm *vm, unsigned controller)
+{
+	bool taken[STORAGE_LUNS_PER_TARGET] = {false};
+
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
+		if (vm->disks[i].used && vm->disks[i].config.controller == controller)
+			taken[vm->disks[i].lun] = true;
+	for (unsigned lun = 0; lun < STORAGE_LUNS_PER_TARGET; lun++)
+		if (!taken[lun])
+			return (int)lun;
+	return -1;
+}
+
+static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, unsigned *slot, struct error *err)
+{
+	int lun, r;
+
+	if (config->controller >= WORKER_MAX_CONTROLLERS)
+		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", config->path,
+		    config->controller, WORKER_MAX_CONTROLLERS - 1);
+	lun = free_lun(vm, config->controller);
+	for (*slot = 0; *slot < WORKER_MAX_DISKS && vm->disks[*slot].used; ++*slot)
+		;
+	if (lun < 0 || *slot == WORKER_MAX_DISKS)
+		return error_set(err, ENOSPC, "%s: the machine has no place for another disk (%u at most)",
+		    config->path, WORKER_MAX_DISKS);
+	r = open_disk(&vm->disks[*slot], config, err);
+	if (!r)
+		vm->disks[*slot].lun = (unsigned)lun;
+	return r;
+}
+
+static int close_disk(struct vm *vm, unsigned slot, struct error *err)
+{
+	int r = disk_close(vm->disks[slot].disk, err);
+
+	memset(&vm->disks[slot], 0, sizeof(vm->disks[slot]));
+	free(vm->disk_paths[slot]);
+	vm->disk_paths[slot] = NULL;
+	return r;
+}
+
+static int attach(struct vm *vm, const struct vm_disk *d, struct error *err)
+{
+	return storage_attach(vm->controllers[d->config.controller], 0, d->lun,
+	    d->config.dvd ? STORAGE_UNIT_DVD : STORAGE_UNIT_DISK, d->disk, err);
+}
+
+int vm_add_disk(struct vm *vm, const struct worker_disk *disk, unsigned *lun, struct error *err)
+{
+	struct worker_disk config = *disk;
+	unsigned slot;
+	char *path;
+	int r;
+
+	if (!vm->running)
+		return error_set(err, EAGAIN, "the machine is restarting: try again");
+	if (config.controller < WORKER_MAX_CONTROLLERS && !vm->controllers[config.controller])
+		return error_set(err, ENOENT, "%s: the machine was started without controller %u", config.path,
+		    config.controller);
+	path = strdup(disk->path);
+	if (!path)
+		return error_set(err, ENOMEM, "no memory");
+	config.path = path;
+	r = open_at_free_lun(vm, &config, &slot, err);
+	if (r) {
+		free(path);
+		return r;
+	}
+	vm->disk_paths[slot] = path;
+	*lun = vm->disks[slot].lun;
+	r = attach(vm, &vm->disks[slot], err);
+	if (r)
+		close_disk(vm, slot, NULL);
+	return r;
+}
+
+int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err)
+{
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		struct vm_disk *d = &vm->disks[i];
+		int r;
+
+		if (!d->used || d->config.controller != controller || d->lun != lun)
+			continue;
+		r = vm->controllers[controller] ? storage_detach(vm->controllers[controller], 0, lun, err) : 0;
+		return r ? r : close_disk(vm, i, err);
+	}
+	return error_set(err, ENOENT, "there is no disk at controller %u, LUN %u", controller, lun);
+}
+
+/* --- life ----------------------------------------------------------------------------------------- */
+
+int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events, struct error *err)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	unsigned slot;
+	int r;
+
+	if (!vm)
+		return error_set(err, ENOMEM, "no memory for a virtual machine");
+	vm->config = config;
+	vm->events = *events;
+	guid_random(&vm->uuid);
+	for (unsigned i = 0; i < config->disk_count; i++) {
+		r = open_at_free_lun(vm, &config->disks[i], &slot, err);
+		if (r) {
+			vm_destroy(vm, NULL);
+			return r;
+		}
+	}
+	*out = vm;
+	return 0;
+}
+
+void vm_destroy(struct vm *vm, struct error *err)
+{
+	vm_power_down(vm);
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		struct error one = {0};
+
+		if (vm->disks[i].used && close_disk(vm, i, &one) && err && !err->code)
+			*err = one;
+	}
+	free(vm);
+}
+
+/* A second controller exists when a disk names it, or a control socket may add one later. */
+static bool controller_wanted(const struct vm *vm, unsigned controller)
+{
+	if (controller == 0)
+		return true;
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
+		if (vm->disks[i].used && vm->disks[i].config.controller == controller)
+			return true;
+	return false;
+}
+
+static int add_storage(struct vm *vm, struct error *err)
+{
+	unsigned vps = vm->config->vp_count;
+	int r = 0;
+
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS && !r; c++) {
+		char name[16];
+		struct storage_config config = {.name = name,
+		    .max_sub_channels = vps - 1,
+		    .instance = GUID_INIT(0xb4a0d3c0u, 0x5c51, 0x4f6a, 0x9c, 0x1e, 0x2f, 0x60, 0x7e, 0x1d, 0x70, 0x00)};
+
+		if (!controller_wanted(vm, c))
+			continue;
+		config.instance.bytes[15] = (uint8_t)c;
+		snprintf(name, sizeof(name), "scsi%u", c);
+		r = storage_create(&vm->controllers[c], vm->bus, &config, err);
+	}
+	for (unsigned i = 0; i < WORKER_MAX_DISKS && !r; i++)
+		if (vm->disks[i].used)
+			r = attach(vm, &vm->disks[i], err);
+	return r;
+}
+
+static int add_machine(struct vm *vm, struct error *err)
+{
+	struct machine_config config = {.memory = vm->config->memory,
+	    .uuid = vm->uuid,
+	    .exit_port = vm->config->exit_port,
+	    .on_power_off = on_power_off,
+	    .on_reset = on_reset,
+	    .on_exit = on_exit_port,
+	    .context = vm};
+
+	for (unsigned i = 0; i < MACHINE_SERIAL_PORTS && i < WORKER_SERIAL_PORTS; i++) {
+		config.serial[i].present = vm->config->serial[i].kind != WORKER_SERIAL_NONE;
+		config.serial[i].output = on_output;
+		config.serial[i].input_room = on_input_room;
+	}
+	return machine_create(&vm->machine, vm->partition, &config, err);
+}
+
+static int load_kernel(struct vm *vm, struct error *err)
+{
+	struct boot_config boot = {.append = vm->config->append, .module_count = vm->config->module_count};
+	struct boot_module modules[WORKER_MAX_MODULES] = {0};
+	struct boot_file initrd = {.fd = -1};
+	int r;
+
+	boot.kernel.fd = -1;
+	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
+		modules[i].file.fd = -1;
+	r = boot_file_open(&boot.kernel, vm->config->kernel, err);
+	if (!r && vm->config->initrd) {
+		r = boot_file_open(&initrd, vm->config->initrd, err);
+		boot.initrd = &initrd;
+	}
+	for (unsigned i = 0; i < boot.module_count && !r; i++)
+		r = boot_file_open(&modules[i].file, vm->config->modules[i], err);
+	boot.modules = modules;
+	if (!r)
+		r = machine_load(vm->machine, &boot, err);
+	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
+		if (modules[i].file.fd >= 0)
+			boot_file_close(&modules[i].file);
+	if (initrd.fd >= 0)
+		boot_file_close(&initrd);
+	if (boot.kernel.fd >= 0)
+		boot_file_close(&boot.kernel);
+	return r;
+}
+
+int vm_power_up(struct vm *vm, struct error *err)
+{
+	struct partition_config config = {.processor = vm->config->processor,
+	    .processor_options = vm->config->processor_options,
+	    .vp_count = vm->config->vp_count,
+	    .on_event = on_partition_event,
+	    .context = vm};
+	int r = partition_create(&vm->partition, &config, err);
+
+	if (!r)
+		r = add_machine(vm, err);
+	if (!r)
+		r = vmbus_create(&vm->bus, vm->partition, err);
+	if (!r)
+		r = add_storage(vm, err);
+	if (!r)
+		r = integration_create(&vm->integration, vm->bus, NULL, NULL, err);
+	if (!r)
+		r = load_kernel(vm, err);
+	if (!r)
+		r = partition_start(vm->partition, err);
+	vm->running = !r;
+	if (r)
+		vm_power_down(vm);
+	return r;
+}
+
+void vm_power_down(struct vm *vm)
+{
+	if (vm->partition)
+		partition_stop(vm->partition);
+	integration_destroy(vm->integration);
+	vm->integration = NULL;
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++) {
+		storage_destroy(vm->controllers[c]);
+		vm->controllers[c] = NULL;
+	}
+	vmbus_destroy(vm->bus);
+	vm->bus = NULL;
+	if (vm->machine)
+		machine_destroy(vm->machine);
+	vm->machine = NULL;
+	partition_destroy(vm->partition);
+	vm->partition = NULL;
+	vm->running = vm->paused = false;
+}
+
+void vm_pause(struct vm *vm)
+{
+	if (!vm->running || vm->paused)
+		return;
+	partition_pause(vm->partition);
+	vm->paused = true;
+}
+
+void vm_resume(struct vm *vm)
+{
+	if (!vm->running || !vm->paused)
+		return;
+	partition_resume(vm->partition);
+	vm->paused = false;
+	integration_resumed(vm->integration);
+}
+
+void vm_ask_shutdown(struct vm *vm, const char **how)
+{
+	struct error err = {0};
+
+	*how = "nobody, for the machine does not run";
+	if (!vm->running)
+		return;
+	vm_resume(vm);
+	if (integration_request_shutdown(vm->integration, INTEGRATION_SHUT_DOWN, false, "requested by the host", &err) == 0) {
+		*how = "the shutdown service";
+		return;
+	}
+	machine_power_button(vm->machine);
+	*how = "the power button";
+}
+
+/* --- inspection ----------------------------------------------------------------------------------- */
+
+struct tree {
+	json_t *stack[16];
+	unsigned depth;
+	unsigned skipped; /* objects nested deeper than the stack */
+};
+
+static void tree_begin(void *context, const char *name)
+{
+	struct tree *t = context;
+	json_t *object;
+
+	if (t->depth + 1 >= ARRAY_SIZE(t->stack)) {
+		t->skipped++;
+		return;
+	}
+	object = json_object();
+	json_object_set_new(t->stack[t->depth], name, object);
+	t->stack[++t->depth] = object;
+}
+
+static void tree_end(void *context)
+{
+	struct tree *t = context;
+
+	if (t->skipped)
+		t->skipped--;
+	else if (t->depth)
+		t->depth--;
+}
+
+static void tree_text(void *context, const char *name, const char *value)
+{
+	struct tree *t = context;
+
+	if (!t->skipped)
+		json_object_set_new(t->stack[t->depth], name, json_string(value));
+}
+
+static void tree_number(void *context, const char *name, uint64_t value)
+{
+	struct tree *t = context;
+
+	if (!t->skipped)
+		json_object_set_new(t->stack[t->depth], name, json_integer((json_int_t)value));
+}
+
+static json_t *inspect_processors(struct vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < partition_vp_count(vm->partition); i++) {
+		struct vp_counters c;
+
+		vp_get_counters(vm->partition, i, &c);
+		json_array_append_new(list,
+		    json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "instructions", (json_int_t)c.instructions,
+			"io_exits", (json_int_t)c.io_exits, "mmio_exits", (json_int_t)c.mmio_exits, "msr_exits",
+			(json_int_t)c.msr_exits, "cpuid_exits", (json_int_t)c.cpuid_exits, "hypercalls",
+			(json_int_t)c.hypercalls, "halts", (json_int_t)c.halts, "interrupts", (json_int_t)c.interrupts));
+	}
+	return list;
+}
+
+static json_t *inspect_disks(struct vm *vm)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		const struct vm_disk *d = &vm->disks[i];
+		struct disk_info info;
+
+		if (!d->used)
+			continue;
+		disk_get_info(d->disk, &info);
+		json_array_append_new(list,
+		    json_pack("{s:s,s:i,s:i,s:I,s:b,s:b}", "path", d->config.path, "controller",
+			(int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
+			info.read_only, "dvd", d->config.dvd));
+	}
+	return list;
+}
+
+json_t *vm_inspect(struct vm *vm)
+{
+	static const struct vmbus_inspector inspector = {tree_begin, tree_end, tree_text, tree_number};
+	json_t *root = json_object();
+	struct tree tree = {.stack = {root}};
+	uint32_t version;
+	char text[16];
+
+	json_object_set_new(root, "name", json_string(vm->config->name));
+	json_object_set_new(root, "state", json_string(!vm->running ? "off" : vm->paused ? "paused" : "running"));
+	json_object_set_new(root, "guest_crashed", json_boolean(atomic_load(&vm->guest_crashed)));
+	json_object_set_new(root, "disks", inspect_disks(vm));
+	if (!vm->running)
+		return root;
+	version = vmbus_version(vm->bus);
+	snprintf(text, sizeof(text), "%u.%u", version >> 16, version & 0xffff);
+	json_object_set_new(root, "vmbus_version", version ? json_string(text) : json_null());
+	json_object_set_new(root, "heartbeat", json_string(integration_heartbeat_name(vm->integration)));
+	json_object_set_new(root, "processor", json_string(partition_processor_name(vm->partition)));
+	json_object_set_new(root, "memory", json_integer((json_int_t)partition_memory_size(vm->partition)));
+	json_object_set_new(root, "reference_time_100ns", json_integer((json_int_t)partition_reference_time(vm->partition)));
+	json_object_set_new(root, "processors", inspect_processors(vm));
+	tree_begin(&tree, "vmbus");
+	vmbus_inspect(vm->bus, &inspector, &tree);
+	tree_end(&tree);
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++) {
+		snprintf(text, sizeof(text), "scsi%u", c);
+		if (!vm->controllers[c])
+			continue;
+		tree_begin(&tree, text);
+		storage_inspect(vm->controllers[c], &inspector, &tree);
+		tree_end(&tree);
+	}
+	return root;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vm.h - the parts of one virtual machine put together and taken down. Private to worker/.
+ *
+ * Disks are opened once and stay locked while the worker lives; everything else is built anew when
+ * the guest resets. All functions belong to the loop's thread; the callbacks in `struct vm_events`
+ * come from VP threads or the bus and only pass the word on.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "disk/disk.h"
+#include "machine/machine.h"
+#include "vmbus/vmbus.h"
+#include "vsp/integration/integration.h"
+#include "vsp/storage/storage.h"
+#include "worker/worker.h"
+
+enum vm_end { VM_END_POWER_OFF = 1, VM_END_RESET = 2, VM_END_FAILURE = 4, VM_END_EXIT_PORT = 8 };
+
+struct vm_events {
+	/* [any] Bits of enum vm_end; the VM goes on running until vm_power_down(). */
+	void (*ended)(void *context, enum vm_end end, uint32_t code);
+	/* [any] Something for a person to read. */
+	void (*report)(void *context, const char *text);
+	size_t (*output)(void *context, unsigned port, const uint8_t *bytes, size_t size);
+	void (*input_room)(void *context, unsigned port);
+	void *context;
+};
+
+struct vm_disk {
+	struct worker_disk config;
+	struct disk *disk;
+	unsigned lun;
+	bool used;
+};
+
+struct vm {
+	const struct worker_config *config;
+	struct vm_events events;
+	struct vm_disk disks[WORKER_MAX_DISKS];
+	char *disk_paths[WORKER_MAX_DISKS]; /* of disks added while running */
+	struct guid uuid;
+
+	struct partition *partition;
+	struct machine *machine;
+	struct vmbus *bus;
+	struct storage *controllers[WORKER_MAX_CONTROLLERS];
+	struct integration *integration;
+	bool running, paused;
+	_Atomic bool guest_crashed;
+};
+
+/* Opens the disks. */
+int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events,
+    struct error *err);
+void vm_destroy(struct vm *vm, struct error *err);
+
+/* Builds everything and starts the processors; takes it all down. */
+int vm_power_up(struct vm *vm, struct error *err);
+void vm_power_down(struct vm *vm);
+
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+
+/* Ask the guest to shut down: by the integration service, else by the power button. `how` says which. */
+void vm_ask_shutdown(struct vm *vm, const char **how);
+
+/* Add a disk to a running machine; `lun` tells where it appears. */
+int vm_add_disk(struct vm *vm, const struct worker_disk *disk, unsigned *lun, struct error *err);
+int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
+
+/* Live state as a tree; the caller owns the reference. */
+json_t *vm_inspect(struct vm *vm);

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * worker.h - one virtual machine, from its configuration to its end: `bulkhead run`.
+ *
+ * worker_run() builds the machine, runs it in this process, serves its console and its control
+ * socket, and returns when it is over. It blocks the signals it serves (SIGTERM, SIGINT, SIGHUP)
+ * for the time it runs; one worker a process.
+ */
+#pragma once
+
+#include "base/base.h"
+#include "hypervisor/hypervisor.h"
+
+#define WORKER_MAX_DISKS       64u
+#define WORKER_MAX_CONTROLLERS 4u /* as many as Hyper-V gives a machine */
+#define WORKER_MAX_MODULES     8u
+#define WORKER_SERIAL_PORTS    2u
+
+struct worker_disk {
+	const char *path;
+	bool read_only;
+	bool dvd;
+	unsigned controller;
+};
+
+enum worker_serial_kind { WORKER_SERIAL_NONE, WORKER_SERIAL_STDIO, WORKER_SERIAL_UNIX, WORKER_SERIAL_FILE };
+
+struct worker_serial {
+	enum worker_serial_kind kind;
+	const char *path;
+};
+
+struct worker_config {
+	const char *name;
+	enum processor_kind processor;
+	const char *processor_options;
+	unsigned vp_count;
+	uint64_t memory; /* bytes */
+	const char *kernel, *initrd, *append;
+	const char *modules[WORKER_MAX_MODULES];
+	unsigned module_count;
+	struct worker_disk disks[WORKER_MAX_DISKS];
+	unsigned disk_count;
+	struct worker_serial serial[WORKER_SERIAL_PORTS];
+	const char *control_path; /* NULL: no control socket */
+	bool exit_port;           /* bare test guests end by port 0xf4 */
+	bool no_reboot;           /* a reset ends the run */
+};
+
+/* How a run ended; also the exit status of `bulkhead run`. */
+enum worker_result {
+	WORKER_POWERED_OFF = 0, /* the guest turned itself off (or was asked to) */
+	WORKER_NOT_STARTED = 1, /* `err` says why */
+	WORKER_GUEST_FAILED = 3, /* triple fault, processor error, or it reported a crash before it ended */
+	WORKER_POWER_CUT = 4    /* from outside: second SIGTERM, console key, control command */
+};
+
+/* With exit_port the result is 64 + the low bits of what a bare guest wrote: see `guest_code`. */
+enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err);
+
+/* Send one command to the control socket of a running worker and print the answer: the text for a
+ * person, or the JSON as it came. Returns 0, or a negative errno with `err` set. */
+int worker_control(const char *path, int argc, char *const argv[], bool json, FILE *out, struct error *err);
