@@ -270,6 +270,21 @@ static int add_machine(struct vm *vm, struct error *err)
 	return machine_create(&vm->machine, vm->partition, &config, err);
 }
 
+static void on_shutdown_answer(void *context, int result)
+{
+	struct vm *vm = context;
+
+	if (result)
+		vm->events.report(vm->events.context, "the guest refuses to shut down");
+}
+
+static int add_integration(struct vm *vm, struct error *err)
+{
+	struct integration_options options = {.on_shutdown = on_shutdown_answer, .context = vm};
+
+	return integration_create(&vm->integration, vm->bus, &options, err);
+}
+
 static int load_kernel(struct vm *vm, struct error *err)
 {
 	struct boot_config boot = {.append = vm->config->append, .module_count = vm->config->module_count};
@@ -316,7 +331,7 @@ int vm_power_up(struct vm *vm, struct error *err)
 	if (!r)
 		r = add_storage(vm, err);
 	if (!r)
-		r = integration_create(&vm->integration, vm->bus, NULL, NULL, err);
+		r = add_integration(vm, err);
 	if (!r)
 		r = load_kernel(vm, err);
 	if (!r)
@@ -351,6 +366,7 @@ void vm_pause(struct vm *vm)
 {
 	if (!vm->running || vm->paused)
 		return;
+	integration_paused(vm->integration);
 	partition_pause(vm->partition);
 	vm->paused = true;
 }
@@ -372,7 +388,7 @@ void vm_ask_shutdown(struct vm *vm, const char **how)
 	if (!vm->running)
 		return;
 	vm_resume(vm);
-	if (integration_request_shutdown(vm->integration, INTEGRATION_SHUT_DOWN, false, "requested by the host", &err) == 0) {
+	if (integration_request_shutdown(vm->integration, SHUTDOWN_POWER_OFF, true, "requested by the host", &err) == 0) {
 		*how = "the shutdown service";
 		return;
 	}
@@ -481,7 +497,7 @@ json_t *vm_inspect(struct vm *vm)
 	version = vmbus_version(vm->bus);
 	snprintf(text, sizeof(text), "%u.%u", version >> 16, version & 0xffff);
 	json_object_set_new(root, "vmbus_version", version ? json_string(text) : json_null());
-	json_object_set_new(root, "heartbeat", json_string(integration_heartbeat_name(vm->integration)));
+	json_object_set_new(root, "heartbeat", json_string(heartbeat_state_name(integration_heartbeat(vm->integration, NULL))));
 	json_object_set_new(root, "processor", json_string(partition_processor_name(vm->partition)));
 	json_object_set_new(root, "memory", json_integer((json_int_t)partition_memory_size(vm->partition)));
 	json_object_set_new(root, "reference_time_100ns", json_integer((json_int_t)partition_reference_time(vm->partition)));
