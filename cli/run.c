@@ -210,7 +210,7 @@ static int apply_image(struct run_options *o, struct error *err)
 	if (!o->image)
 		return c->kernel ? 0
 				 : error_set(err, EINVAL, "what should run? Give --image DIR or --kernel FILE (see bulkhead run --help)");
-	r = image_open(&o->loaded, o->image, err);
+	r = image_load(&o->loaded, o->image, err);
 	if (r)
 		return r;
 	if (!c->kernel)
@@ -257,11 +257,11 @@ int command_run(int argc, char **argv)
 	if (!o.serial_count)
 		o.config.serial[0].kind = WORKER_SERIAL_STDIO;
 	if (apply_image(&o, &err)) {
-		image_close(&o.loaded);
+		image_free(&o.loaded);
 		return fail(o.image ? 1 : EXIT_USAGE, "%s", err.text);
 	}
 	status = start(&o);
-	image_close(&o.loaded);
+	image_free(&o.loaded);
 	free(o.append);
 	return status;
 }

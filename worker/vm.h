@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include <jansson.h>
 
 #include "disk/disk.h"

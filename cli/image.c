@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+
+#include <getopt.h>
+#include <string.h>
+
+#include "image/image.h"
+
+#define MAX_INCLUDES 64u
+
+static const char usage[] =
+    "Usage: bulkhead image build NAME DIR [--size SIZE] [--include PACKAGE …] [--mirror URL] [--refresh]\n"
+    "       bulkhead image seed FILE [--hostname NAME] [--user NAME] [--password TEXT] [--ssh-key FILE]\n"
+    "\n"
+    "build makes the guest image NAME (debian-12) in DIR out of the distribution's packages: a dynamic\n"
+    "VHDX of SIZE (default 8G), kernel, initrd and image.json. The packages are installed once and kept\n"
+    "in the cache; --refresh fetches them anew.\n"
+    "\n"
+    "seed writes an ISO file that tells an image at its first boot who may log in: attach it with\n"
+    "bulkhead run --dvd FILE.\n";
+
+static void show_progress(void *context, const char *text)
+{
+	(void)context;
+	fprintf(stderr, "  %s\n", text);
+}
+
+static int image_command_build(int argc, char **argv)
+{
+	static const struct option options[] = {{"size", required_argument, NULL, 's'},
+	    {"include", required_argument, NULL, 'i'},
+	    {"mirror", required_argument, NULL, 'm'},
+	    {"refresh", no_argument, NULL, 'r'},
+	    {NULL, 0, NULL, 0}};
+	const char *include[MAX_INCLUDES + 1] = {NULL};
+	struct image_build_options o = {.include = include, .progress = show_progress};
+	struct error err = {0};
+	unsigned count = 0;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == '?')
+			return EXIT_USAGE;
+		if (option == 's' && parse_size(optarg, &o.size, &err))
+			return fail(EXIT_USAGE, "%s", err.text);
+		if (option == 'i' && count == MAX_INCLUDES)
+			return fail(EXIT_USAGE, "--include: at most %u packages can be added", MAX_INCLUDES);
+		if (option == 'i')
+			include[count++] = optarg;
+		if (option == 'm')
+			o.mirror = optarg;
+		if (option == 'r')
+			o.refresh = true;
+	}
+	if (argc - optind != 2)
+		return fail(EXIT_USAGE, "say which image and where: bulkhead image build debian-12 DIR");
+	o.name = argv[optind];
+	o.directory = argv[optind + 1];
+	if (image_build(&o, &err))
+		return fail(1, "%s", err.text);
+	return 0;
+}
+
+/* The first line of a public key file. */
+static int read_key(const char *path, char *line, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	char *end;
+
+	if (!f || !fgets(line, (int)size, f)) {
+		if (f)
+			fclose(f);
+		return fail(1, "%s: the ssh key cannot be read", path);
+	}
+	fclose(f);
+	end = strchr(line, '\n');
+	if (end)
+		*end = '\0';
+	return 0;
+}
+
+static int image_command_seed(int argc, char **argv)
+{
+	static const struct option options[] = {{"hostname", required_argument, NULL, 'h'},
+	    {"user", required_argument, NULL, 'u'},
+	    {"password", required_argument, NULL, 'p'},
+	    {"ssh-key", required_argument, NULL, 'k'},
+	    {NULL, 0, NULL, 0}};
+	struct image_seed seed = {0};
+	struct error err = {0};
+	char key[4096];
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == '?')
+			return EXIT_USAGE;
+		if (option == 'h')
+			seed.hostname = optarg;
+		if (option == 'u')
+			seed.user = optarg;
+		if (option == 'p')
+			seed.password = optarg;
+		if (option == 'k' && read_key(optarg, key, sizeof(key)))
+			return 1;
+		if (option == 'k')
+			seed.ssh_key = key;
+	}
+	if (argc - optind != 1)
+		return fail(EXIT_USAGE, "say which file to write: bulkhead image seed FILE --user NAME …");
+	if (image_seed_write(argv[optind], &seed, &err))
+		return fail(1, "%s", err.text);
+	return 0;
+}
+
+int command_image(int argc, char **argv)
+{
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		fputs(usage, argc < 2 ? stderr : stdout);
+		return argc < 2 ? EXIT_USAGE : 0;
+	}
+	if (!strcmp(argv[1], "build"))
+		return image_command_build(argc - 1, argv + 1);
+	if (!strcmp(argv[1], "seed"))
+		return image_command_seed(argc - 1, argv + 1);
+	return fail(EXIT_USAGE, "there is no \"image %s\": see bulkhead image --help", argv[1]);
+}
