@@ -240,6 +240,13 @@ static void ops_long_spin_wait(void *context, unsigned vp, uint32_t spins)
 	sched_yield();
 }
 
+static void ops_guest_idle(void *context, unsigned vp)
+{
+	struct partition *p = context;
+
+	vp_idle(&p->vps[vp]);
+}
+
 static void ops_reset(void *context, unsigned index)
 {
 	struct partition *p = context;
@@ -296,6 +303,7 @@ const struct tlfs_ops partition_tlfs_ops = {
     .signal_event = ops_signal_event,
     .message_slot_free = ops_message_slot_free,
     .long_spin_wait = ops_long_spin_wait,
+    .guest_idle = ops_guest_idle,
     .reset = ops_reset,
     .crash = ops_crash,
 };

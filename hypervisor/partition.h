@@ -185,5 +185,6 @@ extern const struct tlfs_ops partition_tlfs_ops;
 void vp_init_all(struct partition *p);
 void vp_destroy_all(struct partition *p);
 void vp_wake(struct vp *vp);                /* [any] look at interrupts and requests */
+void vp_idle(struct vp *vp);                /* on its thread: sleep until a vector is pending or a request came */
 void vp_report_event(struct vp *vp, struct partition_event *event);
 uint64_t vp_runtime_100ns(struct vp *vp);

@@ -161,6 +161,18 @@ static bool interrupt_came(struct vp *vp)
 	return apic_pending_vector(&p->apics[vp->index]) >= 0 && p->processor->interruptible(vp);
 }
 
+/* Whatever RFLAGS.IF says: a paravirtual spin lock waits with interrupts disabled. */
+static bool vector_came(struct vp *vp)
+{
+	return atomic_load(&vp->nmi_pending) || apic_pending_vector(&vp->partition->apics[vp->index]) >= 0;
+}
+
+void vp_idle(struct vp *vp)
+{
+	atomic_fetch_add_explicit(&vp->halts, 1, memory_order_relaxed);
+	sleep_until(vp, vector_came);
+}
+
 static void rest_while_paused(struct vp *vp)
 {
 	struct partition *p = vp->partition;
