@@ -239,7 +239,7 @@ static int build_locked(const char *cache, const char *key, const char *inputs, 
     const struct image_build_options *options, struct error *err)
 {
 	_cleanup_free_ char *entry = format_string("%s/%s", cache, key);
-	_cleanup_free_ char *lock = format_string("%s.lock", entry);
+	_cleanup_free_ char *lock = format_string("%s/%s.lock", cache, options->name);
 	_cleanup_close_ int fd = lock_cache(lock, options, err);
 	int r = 0;
 
