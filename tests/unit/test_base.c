@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+
+static void test_error_says_and_returns(void **state)
+{
+	struct error err;
+
+	(void)state;
+	assert_int_equal(error_set(&err, ENOENT, "%s: no disk %d", "a.vhdx", 7), -ENOENT);
+	assert_string_equal(err.text, "a.vhdx: no disk 7");
+	assert_int_equal(error_prefix(&err, "vm %s", "web"), -ENOENT);
+	assert_string_equal(err.text, "vm web: a.vhdx: no disk 7");
+	assert_int_equal(error_set(NULL, EIO, "nobody listens"), -EIO);
+}
+
+static void test_error_is_cut_not_overrun(void **state)
+{
+	struct error err;
+	char text[2000];
+
+	(void)state;
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	error_set(&err, EINVAL, "%s", text);
+	assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+	error_prefix(&err, "%s", text);
+	assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+}
+
+static void test_guid_text(void **state)
+{
+	const struct guid network = GUID_INIT(0xf8615163u, 0xdf3e, 0x46c5, 0x91, 0x3f, 0xf2, 0xd2, 0xf9, 0x65, 0xed, 0x0e);
+	struct guid parsed;
+	char text[GUID_TEXT_SIZE];
+
+	(void)state;
+	assert_string_equal(guid_format(&network, text), "f8615163-df3e-46c5-913f-f2d2f965ed0e");
+	assert_int_equal(network.bytes[0], 0x63);
+	assert_int_equal(guid_parse(&parsed, "{F8615163-DF3E-46C5-913F-F2D2F965ED0E}"), 0);
+	assert_true(guid_equal(&parsed, &network));
+	assert_int_equal(guid_parse(&parsed, "f8615163-df3e-46c5-913f-f2d2f965ed0"), -EINVAL);
+	assert_int_equal(guid_parse(&parsed, "f8615163-df3e-46c5-913f-f2d2f965ed0e0"), -EINVAL);
+	assert_int_equal(guid_parse(&parsed, "f8615163 df3e-46c5-913f-f2d2f965ed0e"), -EINVAL);
+	assert_int_equal(guid_parse(&parsed, ""), -EINVAL);
+}
+
+static void test_guid_random(void **state)
+{
+	struct guid a, b;
+
+	(void)state;
+	guid_random(&a);
+	guid_random(&b);
+	assert_false(guid_equal(&a, &b));
+	assert_false(guid_is_zero(&a));
+	assert_int_equal(a.bytes[7] >> 4, 4);
+}
+
+static void test_bytes(void **state)
+{
+	uint8_t b[9] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+
+	(void)state;
+	assert_int_equal(le16_get(b + 1), 0x0201);
+	assert_int_equal(be32_get(b + 1), 0x01020304);
+	assert_int_equal(be64_get(b + 1), 0x0102030405060708);
+	be16_put(b, 0xabcd);
+	assert_int_equal(b[0], 0xab);
+	assert_true(range_fits_u64(4, 4, 8));
+	assert_false(range_fits_u64(4, 5, 8));
+	assert_false(range_fits_u64(UINT64_MAX, 1, 8));
+	assert_false(range_fits_u64(1, UINT64_MAX, 8));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_error_says_and_returns), cmocka_unit_test(test_error_is_cut_not_overrun),
+	    cmocka_unit_test(test_guid_text), cmocka_unit_test(test_guid_random), cmocka_unit_test(test_bytes)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
