@@ -19,7 +19,7 @@
 #define MSR_EOM          0x40000084u
 #define MSR_SINT0        0x40000090u
 #define CALL_POST        0x5cu
-#define STATUS_NO_BUFFER 0x33
+#define STATUS_NO_BUFFER 0x13
 
 #define HEAP_START       0x100000u
 #define SINT_VECTOR      0xf3u
