@@ -163,8 +163,7 @@ static uint32_t build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
 	fadt->p_lvl2_lat = 0xffff; /* over 100 and 1000: C2 and C3 are not there */
 	fadt->p_lvl3_lat = 0xffff;
 	fadt->century = RTC_CENTURY;
-	fadt->iapc_boot_arch =
-	    BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_VGA_NOT_PRESENT | BOOT_ARCH_MSI_NOT_SUPPORTED | BOOT_ARCH_NO_ASPM;
+	fadt->iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_VGA_NOT_PRESENT;
 	fadt->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON | FADT_NO_FIXED_RTC_WAKE |
 	    FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP | FADT_HEADLESS;
 	fadt->reset_reg = port_address(RESET_PORT, 1);

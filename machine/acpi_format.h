@@ -83,11 +83,9 @@ enum { /* flags, table 5.10 */
 	FADT_HEADLESS = 1 << 12
 };
 
-enum { /* iapc_boot_arch, table 5.11. Not set: 8042; CMOS RTC absent. */
+enum { /* iapc_boot_arch, table 5.11. Not set: 8042 is there; no MSI (VMBus PCI needs it); CMOS RTC absent. */
 	BOOT_ARCH_LEGACY_DEVICES = 1 << 0,
-	BOOT_ARCH_VGA_NOT_PRESENT = 1 << 2,
-	BOOT_ARCH_MSI_NOT_SUPPORTED = 1 << 3,
-	BOOT_ARCH_NO_ASPM = 1 << 4
+	BOOT_ARCH_VGA_NOT_PRESENT = 1 << 2
 };
 
 struct acpi_facs { /* 5.2.10 */
