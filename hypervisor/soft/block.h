@@ -37,13 +37,14 @@ struct jump_entry {
 	struct block *block;
 };
 
-static inline const struct op *block_enter(struct soft_vp *vp, struct block *b, uint64_t rip)
+static inline bool block_ready(const struct soft_vp *vp, const struct block *b)
 {
-	if (unlikely(atomic_load_explicit(&vp->attention, memory_order_relaxed) |
-	             (atomic_load_explicit(b->generation, memory_order_relaxed) ^ b->seen))) {
-		vp->rip = rip;
-		return NULL;
-	}
+	return likely(!(atomic_load_explicit(&vp->attention, memory_order_relaxed) |
+	                (atomic_load_explicit(b->generation, memory_order_relaxed) ^ b->seen)));
+}
+
+static inline const struct op *block_enter(struct soft_vp *vp, struct block *b)
+{
 	vp->block = b;
 	vp->instructions += b->count;
 	return b->ops;
@@ -61,8 +62,9 @@ const struct op *branch_find(struct soft_vp *vp, const struct op *op, int slot, 
 static inline const struct op *branch_near(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
 {
 	/* Within the page it is the same target whatever address the page has now. */
-	if (slot >= 0 && likely(op->link[slot] && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE))
-		return block_enter(vp, op->link[slot], rip);
+	if (slot >= 0 && likely(op->link[slot] && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE) &&
+	    block_ready(vp, op->link[slot]))
+		return block_enter(vp, op->link[slot]);
 	return branch_find(vp, op, slot, rip);
 }
 

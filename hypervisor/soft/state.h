@@ -117,7 +117,13 @@ struct tlb_entry {
 };
 
 /* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
-enum { TLB_SUPERVISOR, TLB_SUPERVISOR_AC /* SMAP lifted by AC */, TLB_USER, TLB_KINDS };
+enum {
+	TLB_SUPERVISOR,
+	TLB_SUPERVISOR_AC, /* SMAP lifted by AC */
+	TLB_USER,
+	TLB_CHECKED,       /* always empty: every access takes the slow path (alignment, breakpoints) */
+	TLB_KINDS
+};
 
 /* Modes that change how bytes decode; a part of every block's key. */
 enum code_mode { MODE_16, MODE_32, MODE_64 };
@@ -129,8 +135,17 @@ enum code_mode { MODE_16, MODE_32, MODE_64 };
 #define FP_BLOCK_SSE_NM (1u << 3) /* CR0.TS: MMX, SSE and AVX get #NM */
 #define FP_BLOCK_AVX_UD (1u << 4) /* not CR4.OSXSAVE, or XCR0 lacks SSE or AVX */
 
+/* Why an instruction was left (interrupt.c). */
+struct fault {
+	uint8_t vector;
+	bool has_code;
+	uint32_t code;
+	uint64_t linear; /* of a page fault: CR2 */
+};
+
 struct op;
 struct block;
+struct flush_queue; /* tlb.c */
 struct jump_entry;
 struct block_cache; /* decoded instructions of this VP: block.c */
 
@@ -191,9 +206,35 @@ struct soft_vp {
 	_Alignas(64) uint8_t vector_scratch[128];
 	uint32_t vector_mxcsr;
 
-	/* Fields of the rooms mmu.c, run.c, system.c … follow here as they need them, each with a line
-	 * that says whose it is and why. */
+	/* --- run.c, interrupt.c --- */
+	bool halted;            /* HLT: until an interrupt */
+	bool shut_down;         /* triple fault: until INIT */
+	bool interrupt_pending; /* take_interrupt() may have one; IF or a shadow was in the way */
+	bool slow;              /* one instruction at a time: TF, breakpoints, a CS limit inside the code (mode.c) */
+	bool nmi_waiting;       /* an NMI came while nmi_blocked; IRET brings it back */
+	bool step_rf;           /* RF was loaded by the instruction that just ran */
+	bool no_step;           /* the instruction that just ran gets no single-step trap */
+	uint32_t breakpoints;   /* bits for DR6 that its data accesses hit */
+	struct fault fault;     /* what raise_* said */
+	int delivering;         /* the exception that is going through the IDT; 256: an interrupt; -1: nothing */
+	bool holds_rmw_lock;
+
+	/* --- paging.c, tlb.c --- */
+	uint8_t tlb_kind;          /* TLB_* by CPL and AC; what `tlb` would be but for TLB_CHECKED */
+	uint64_t pdptr[4];         /* PAE: loaded with CR3 */
+	uint16_t asid_last;        /* the last one given out; 1 to ASID_MAX */
+	uint16_t pcid_asid[4096];  /* 0: none yet */
+	uint64_t large_regions[8]; /* a filter: 2 MiB and 1 GiB regions with entries that stem from large pages */
+	struct flush_queue *flushes; /* what other threads ask of this TLB */
+
+	/* --- msr.c --- */
+	uint64_t msr_spec_ctrl;
+	uint64_t mtrr_fixed[11], mtrr_variable[16], mtrr_default;
+
+	/* --- segment.c --- */
+	uint8_t flat_read, flat_write; /* by SEG_*: legacy segments that need no check */
 };
+
 
 /* --- faults (interrupt.c). None returns; RIP becomes that of `op`, state is as before it. ------- */
 _Noreturn void raise_fault(struct soft_vp *vp, const struct op *op, enum vector vector);
@@ -208,6 +249,45 @@ _Noreturn void raise_error(struct soft_vp *vp, const struct op *op, const char *
 /* --- mode (mode.c): call after any change to CR0, CR4, EFER, XCR0, CPL, RFLAGS.AC/VM/TF or a
  * segment; brings all derived fields (tlb, mode, masks, seg_base, fp_block) up to date. */
 void vp_mode_changed(struct soft_vp *vp);
+
+/* Bits of `attention`. */
+#define ATTENTION_KICK      (1u << 0)
+#define ATTENTION_INTERRUPT (1u << 1)
+#define ATTENTION_NMI       (1u << 2)
+#define ATTENTION_FLUSH     (1u << 3)
+#define ATTENTION_SLOW      (1u << 4) /* mirrors vp->slow */
+
+/* Attributes of a segment, beyond the type (bits 0-3). */
+#define SEGMENT_S (1u << 4) /* code or data */
+#define SEGMENT_P (1u << 7)
+#define SEGMENT_L (1u << 13)
+#define SEGMENT_D (1u << 14)
+#define SEGMENT_G (1u << 15)
+
+static inline bool vp_protected(const struct soft_vp *vp)
+{
+	return vp->cr0 & CR0_PE && !(vp->flags_system & FLAG_VM);
+}
+
+static inline bool vp_v86(const struct soft_vp *vp)
+{
+	return vp->flags_system & FLAG_VM;
+}
+
+static inline bool vp_long(const struct soft_vp *vp)
+{
+	return vp->efer & EFER_LMA;
+}
+
+static inline unsigned vp_iopl(const struct soft_vp *vp)
+{
+	return (vp->flags_system & FLAG_IOPL) >> 12;
+}
+
+static inline unsigned segment_dpl(const struct segment *s)
+{
+	return s->attributes >> 5 & 3;
+}
 
 /* RFLAGS as a whole. write changes only the bits of `mask` and sees to what follows from them. */
 uint64_t rflags_read(const struct soft_vp *vp);

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * cpuid.c - what this processor says of itself: the features that the other files serve, and no more.
+ * The host adds what belongs to it: local APIC, topology, hypervisor leaves.
+ */
+#include <string.h>
+
+#include "hypervisor/soft/system.h"
+#include "hypervisor/soft/vector.h"
+
+#define BIT(n) (1u << (n))
+
+/* Leaf 1 ECX. */
+#define CX16    BIT(13)
+#define PCID    BIT(17)
+#define MOVBE   BIT(22)
+#define POPCNT  BIT(23)
+#define OSXSAVE BIT(27)
+
+/* Leaf 1 EDX: DE PSE TSC MSR PAE MCE CX8 SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH. */
+#define LEAF1_EDX (BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(11) | BIT(12) | BIT(13) | \
+                   BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19))
+
+/* Leaf 7 EBX: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID SMAP; ECX: UMIP RDPID; EDX: FSRM, SPEC_CTRL,
+ * STIBP, ARCH_CAPABILITIES, SSBD. */
+#define LEAF7_EBX (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20))
+#define LEAF7_ECX (BIT(2) | BIT(22))
+#define LEAF7_EDX (BIT(4) | BIT(26) | BIT(27) | BIT(29) | BIT(31))
+
+/* Leaf 0x80000001 ECX: LAHF, PREFETCHW; EDX: SYSCALL NX 1GB RDTSCP LM. */
+#define EXTENDED_ECX (BIT(0) | BIT(8))
+#define EXTENDED_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
+
+#define BASIC_LAST    0xdu
+#define EXTENDED_LAST 0x80000008u
+
+static void text(uint32_t r[4], const char *s)
+{
+	memcpy(r, s, 16);
+}
+
+static void set(uint32_t r[4], uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+	r[0] = a;
+	r[1] = b;
+	r[2] = c;
+	r[3] = d;
+}
+
+/* Deterministic cache parameters: L1 data, L1 code, L2, L3 of a plain server core. */
+static void caches(uint32_t subleaf, uint32_t r[4])
+{
+	static const uint32_t table[][4] = {
+	    {0x00000121, 7u << 22 | 63, 63, 0},
+	    {0x00000122, 7u << 22 | 63, 63, 0},
+	    {0x00000143, 15u << 22 | 63, 1023, 0},
+	    {0x00000163, 15u << 22 | 63, 16383, 0},
+	};
+
+	if (subleaf < ARRAY_SIZE(table))
+		memcpy(r, table[subleaf], sizeof(table[0]));
+}
+
+static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	struct vector_features v;
+
+	vector_features(&v);
+	switch (leaf) {
+	case 0:
+		set(r, BASIC_LAST, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
+		break;
+	case 1:
+		set(r, 0x00050654, 8u << 8, CX16 | PCID | MOVBE | POPCNT | v.leaf1_ecx, LEAF1_EDX | v.leaf1_edx);
+		if (vp->cr4 & CR4_OSXSAVE)
+			r[2] |= OSXSAVE;
+		break;
+	case 2:
+		set(r, 0x0000ff01, 0, 0, 0); /* see leaf 4 */
+		break;
+	case 4:
+		caches(subleaf, r);
+		break;
+	case 6:
+		r[0] = BIT(2); /* the APIC timer never stops */
+		break;
+	case 7:
+		if (!subleaf)
+			set(r, 0, LEAF7_EBX | v.leaf7_ebx, LEAF7_ECX | v.leaf7_ecx, LEAF7_EDX);
+		break;
+	case 0xd:
+		vector_cpuid_xsave(vp, subleaf, r);
+		break;
+	default:
+		break;
+	}
+}
+
+void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	set(r, 0, 0, 0, 0);
+	switch (leaf) {
+	case 0x80000000:
+		r[0] = EXTENDED_LAST;
+		break;
+	case 0x80000001:
+		set(r, 0, 0, EXTENDED_ECX, EXTENDED_EDX);
+		break;
+	case 0x80000002:
+		text(r, "Bulkhead softwar");
+		break;
+	case 0x80000003:
+		text(r, "e processor\0\0\0\0");
+		break;
+	case 0x80000006:
+		r[2] = 1024u << 16 | 8u << 12 | 64;
+		break;
+	case 0x80000007:
+		r[3] = BIT(8); /* invariant TSC */
+		break;
+	case 0x80000008:
+		r[0] = PHYSICAL_BITS | 48u << 8;
+		break;
+	default:
+		if (leaf <= BASIC_LAST)
+			basic(vp, leaf, subleaf, r);
+		break;
+	}
+}

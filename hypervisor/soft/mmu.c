@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* mmu.c - the accesses that the inline ones leave: TLB misses, page crossings, MMIO, checked ones. */
+#include "hypervisor/soft/mmu.h"
+
+#include <string.h>
+
+#include "hypervisor/soft/block.h"
+
+static unsigned page_rest(uint64_t linear)
+{
+	return GUEST_PAGE_SIZE - (linear & (GUEST_PAGE_SIZE - 1));
+}
+
+/* --- what each access of an instruction is checked for when the TLB is TLB_CHECKED ------------------ */
+
+static bool breakpoint_hit(uint64_t address, unsigned kind, uint64_t linear, unsigned size, bool write, unsigned length)
+{
+	return (write ? kind & 1 : kind == 3) && address < linear + size && linear < address + length;
+}
+
+static void watch(struct soft_vp *vp, uint64_t linear, unsigned size, bool write)
+{
+	static const uint8_t lengths[] = {1, 2, 8, 4};
+
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned kind = vp->dr[7] >> (16 + 4 * i) & 3;
+		unsigned length = lengths[vp->dr[7] >> (18 + 4 * i) & 3];
+
+		if (vp->dr[7] >> (2 * i) & 3 && kind != 0 && kind != 2 &&
+		    breakpoint_hit(vp->dr[i] & ~(uint64_t)(length - 1), kind, linear, size, write, length))
+			vp->breakpoints |= 1u << i;
+	}
+}
+
+static void check_access(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
+{
+	if (likely(vp->tlb != vp->tlbs[TLB_CHECKED]))
+		return;
+	if (vp->cpl == 3 && vp->flags_system & FLAG_AC && vp->cr0 & CR0_AM && size <= 8 && linear & (size - 1))
+		raise_fault_code(vp, op, VECTOR_AC, 0);
+	if (vp->dr[7] & 0xff)
+		watch(vp, linear, size, write);
+}
+
+/* --- plain copies within one page ------------------------------------------------------------------- */
+
+static uint64_t host_load(const uint8_t *host, unsigned size)
+{
+	uint64_t v = 0;
+
+	switch (size) {
+	case 1:
+		return *(const volatile uint8_t *)host;
+	case 2:
+		return *(const volatile uint16_t *)(const void *)host;
+	case 4:
+		return *(const volatile uint32_t *)(const void *)host;
+	case 8:
+		return *(const volatile uint64_t *)(const void *)host;
+	default:
+		memcpy(&v, host, size);
+		return v;
+	}
+}
+
+static void host_store(uint8_t *host, unsigned size, uint64_t value)
+{
+	switch (size) {
+	case 1:
+		*(volatile uint8_t *)host = (uint8_t)value;
+		break;
+	case 2:
+		*(volatile uint16_t *)(void *)host = (uint16_t)value;
+		break;
+	case 4:
+		*(volatile uint32_t *)(void *)host = (uint32_t)value;
+		break;
+	case 8:
+		*(volatile uint64_t *)(void *)host = value;
+		break;
+	default:
+		memcpy(host, &value, size);
+		break;
+	}
+}
+
+/* Devices see 1, 2, 4 or 8 bytes. */
+static uint64_t place_load(struct soft_vp *vp, struct place place, unsigned size)
+{
+	const struct soft_host *host = vp->soft->host;
+	uint64_t value = 0;
+
+	if (place.host)
+		return host_load(place.host, size);
+	if (!(size & (size - 1)))
+		return host->mmio_read(vp->soft->context, vp->index, place.gpa, size);
+	for (unsigned i = 0; i < size; i++)
+		value |= (host->mmio_read(vp->soft->context, vp->index, place.gpa + i, 1) & 0xff) << (8 * i);
+	return value;
+}
+
+static void place_store(struct soft_vp *vp, const struct op *op, struct place place, unsigned size, uint64_t value)
+{
+	const struct soft_host *host = vp->soft->host;
+
+	if (place.host) {
+		host_store(place.host, size, value);
+		store_done(vp, op, place.host, size);
+		return;
+	}
+	if (!(size & (size - 1))) {
+		host->mmio_write(vp->soft->context, vp->index, place.gpa, size, value);
+		return;
+	}
+	for (unsigned i = 0; i < size; i++)
+		host->mmio_write(vp->soft->context, vp->index, place.gpa + i, 1, value >> (8 * i) & 0xff);
+}
+
+/* The linear addresses of legacy modes wrap at 4 GiB. */
+static uint64_t linear_add(const struct soft_vp *vp, uint64_t linear, unsigned n)
+{
+	linear += n;
+	return vp_long(vp) ? linear : (uint32_t)linear;
+}
+
+uint64_t load_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+{
+	unsigned rest = page_rest(linear);
+	struct place first, second;
+
+	first = translate(vp, op, linear, kind, ACCESS_READ);
+	if (likely(size <= rest))
+		return place_load(vp, first, size);
+	second = translate(vp, op, linear_add(vp, linear, rest), kind, ACCESS_READ);
+	return place_load(vp, first, rest) | place_load(vp, second, size - rest) << (8 * rest);
+}
+
+void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size, uint64_t value)
+{
+	unsigned rest = page_rest(linear);
+	struct place first, second;
+
+	first = translate(vp, op, linear, kind, ACCESS_WRITE);
+	if (likely(size <= rest)) {
+		place_store(vp, op, first, size, value);
+		return;
+	}
+	second = translate(vp, op, linear_add(vp, linear, rest), kind, ACCESS_WRITE);
+	place_store(vp, op, first, rest, value);
+	place_store(vp, op, second, size - rest, value >> (8 * rest));
+}
+
+void probe_write_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+{
+	translate(vp, op, linear, kind, ACCESS_WRITE);
+	if (size > page_rest(linear))
+		translate(vp, op, linear_add(vp, linear, page_rest(linear)), kind, ACCESS_WRITE);
+}
+
+/* --- access.h ---------------------------------------------------------------------------------------- */
+
+uint64_t load_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	check_access(vp, op, linear, size, false);
+	return load_as(vp, op, vp->tlb_kind, linear, size);
+}
+
+void store_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, uint64_t value)
+{
+	check_access(vp, op, linear, size, true);
+	store_as(vp, op, vp->tlb_kind, linear, size, value);
+}
+
+uint64_t load_system(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	return load_as(vp, op, TLB_SUPERVISOR, linear, size);
+}
+
+void store_system(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, uint64_t value)
+{
+	store_as(vp, op, TLB_SUPERVISOR, linear, size, value);
+}
+
+void load_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, void *buffer, unsigned size)
+{
+	uint8_t *to = buffer;
+
+	check_access(vp, op, linear, size, false);
+	while (size) {
+		unsigned part = size < page_rest(linear) ? size : page_rest(linear);
+		struct place place = translate(vp, op, linear, vp->tlb_kind, ACCESS_READ);
+
+		if (likely(place.host)) {
+			memcpy(to, place.host, part);
+		} else {
+			for (unsigned i = 0; i < part;) {
+				unsigned unit = part - i >= 8 ? 8 : part - i >= 4 ? 4 : 1;
+				uint64_t v;
+
+				v = place_load(vp, (struct place){NULL, place.gpa + i}, unit);
+				memcpy(to + i, &v, unit);
+				i += unit;
+			}
+		}
+		to += part;
+		size -= part;
+		linear = linear_add(vp, linear, part);
+	}
+}
+
+void store_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *buffer, unsigned size)
+{
+	const uint8_t *from = buffer;
+
+	if (!size)
+		return;
+	probe_write(vp, op, linear, size);
+	while (size) {
+		unsigned part = size < page_rest(linear) ? size : page_rest(linear);
+		struct place place = translate(vp, op, linear, vp->tlb_kind, ACCESS_WRITE);
+
+		if (likely(place.host)) {
+			memcpy(place.host, from, part);
+			store_done(vp, op, place.host, part);
+		} else {
+			for (unsigned i = 0; i < part;) {
+				unsigned unit = part - i >= 8 ? 8 : part - i >= 4 ? 4 : 1;
+				uint64_t v = 0;
+
+				memcpy(&v, from + i, unit);
+				place_store(vp, op, (struct place){NULL, place.gpa + i}, unit, v);
+				i += unit;
+			}
+		}
+		from += part;
+		size -= part;
+		linear = linear_add(vp, linear, part);
+	}
+}
+
+void probe_write(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	check_access(vp, op, linear, size, true);
+	probe_write_as(vp, op, vp->tlb_kind, linear, size);
+}
+
+void *rmw_pointer(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	check_access(vp, op, linear, size, true);
+	if (size > page_rest(linear)) {
+		probe_write_as(vp, op, vp->tlb_kind, linear, size);
+		return NULL;
+	}
+	return translate(vp, op, linear, vp->tlb_kind, ACCESS_WRITE).host;
+}
+
+void rmw_slow_lock(struct soft_vp *vp)
+{
+	pthread_mutex_lock(&vp->soft->rmw_lock);
+	vp->holds_rmw_lock = true;
+}
+
+void rmw_slow_unlock(struct soft_vp *vp)
+{
+	vp->holds_rmw_lock = false;
+	pthread_mutex_unlock(&vp->soft->rmw_lock);
+}
+
+/* The block that runs keeps its memory, so its other ops can be turned into ways out of it. */
+static const struct op *op_fetch_again(struct soft_vp *vp, const struct op *op)
+{
+	vp->rip = op_rip(vp, op);
+	return NULL;
+}
+
+void code_written(struct soft_vp *vp, const struct op *op, const void *host, unsigned size)
+{
+	uint64_t offset = (uint64_t)((const uint8_t *)host - vp->ram);
+	uint64_t page = offset >> GUEST_PAGE_SHIFT;
+	struct block *b = vp->block;
+	const uint8_t *page_host = vp->ram + (page << GUEST_PAGE_SHIFT);
+
+	if (!code_check(&vp->soft->code, page, offset & (GUEST_PAGE_SIZE - 1), size))
+		return;
+	if (!op || !b || (b->host_page != page_host && b->host_page2 != page_host) || op < b->ops ||
+	    op > b->ops + b->count)
+		return;
+	for (struct op *o = &b->ops[op - b->ops + 1]; o <= &b->ops[b->count]; o++)
+		o->fn = op_fetch_again;
+}
+
+/* --- segments of legacy modes ------------------------------------------------------------------------- */
+
+static bool limit_ok(const struct soft_vp *vp, const struct segment *s, uint64_t offset, unsigned size)
+{
+	uint64_t last = offset + size - 1;
+
+	/* Expand-down: the offsets above the limit. */
+	if (s->attributes & SEGMENT_S && (s->attributes & 0xc) == 0x4)
+		return offset > s->limit && last <= (s->attributes & SEGMENT_D ? 0xffffffffu : 0xffffu);
+	return last <= s->limit;
+}
+
+static void segment_check(struct soft_vp *vp, const struct op *op, unsigned seg, uint64_t offset, unsigned size,
+    bool write)
+{
+	const struct segment *s = &vp->seg[seg];
+
+	if (vp->cr0 & CR0_PE) {
+		if (!(s->attributes & SEGMENT_P))
+			raise_segment_fault(vp, op, seg);
+		if (write ? s->attributes & 8 || !(s->attributes & 2) : (s->attributes & 0xa) == 8)
+			raise_segment_fault(vp, op, seg);
+	}
+	if (!limit_ok(vp, s, offset, size))
+		raise_segment_fault(vp, op, seg);
+}
+
+uint64_t segment_linear(struct soft_vp *vp, const struct op *op, unsigned seg, uint64_t offset, unsigned size,
+    bool write)
+{
+	if (vp->mode == MODE_64)
+		return vp->seg_base[seg] + offset;
+	if (unlikely(!((write ? vp->flat_write : vp->flat_read) >> seg & 1)))
+		segment_check(vp, op, seg, offset, size, write);
+	return (uint32_t)(vp->seg_base[seg] + offset);
+}
+
+uint64_t ea_checked(struct soft_vp *vp, const struct op *op, unsigned size, bool write)
+{
+	return segment_linear(vp, op, op->seg, ea_offset(vp, op), size, write);
+}

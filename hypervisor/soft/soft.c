@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* soft.c - making and unmaking the processors of a partition. */
+#include "hypervisor/soft/soft.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "hypervisor/soft/block_cache.h"
+#include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/vector.h"
+
+/* Decoded instructions of all VPs together, and the least that one gets. */
+#define BLOCKS_TOTAL (28u << 20)
+#define BLOCKS_LEAST (4u << 20)
+
+static int parse_options(const char *options, struct error *err)
+{
+	if (options && *options)
+		return error_set(err, EINVAL, "the software processor has no option \"%s\"", options);
+	return 0;
+}
+
+static void vp_destroy(struct soft_vp *vp)
+{
+	if (!vp)
+		return;
+	block_cache_destroy(vp);
+	flush_queue_destroy(vp->flushes);
+	if (vp->tlbs)
+		munmap(vp->tlbs, sizeof(*vp->tlbs) * TLB_KINDS);
+	free(vp);
+}
+
+static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index)
+{
+	size_t blocks = max_u64(BLOCKS_TOTAL / soft->vp_count, BLOCKS_LEAST);
+	struct soft_vp *vp = aligned_alloc(64, align_up_u64(sizeof(*vp), 64));
+
+	if (!vp)
+		return -ENOMEM;
+	memset(vp, 0, sizeof(*vp));
+	vp->soft = soft;
+	vp->index = index;
+	vp->tlbs = mmap(NULL, sizeof(*vp->tlbs) * TLB_KINDS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if ((void *)vp->tlbs == MAP_FAILED) {
+		vp->tlbs = NULL;
+		vp_destroy(vp);
+		return -ENOMEM;
+	}
+	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
+	if (flush_queue_create(&vp->flushes) || block_cache_create(vp, blocks)) {
+		vp_destroy(vp);
+		return -ENOMEM;
+	}
+	vector_reset(vp);
+	soft_vp_init(vp);
+	*out = vp;
+	return 0;
+}
+
+int soft_create(struct soft **out, const struct soft_host *host, void *context, unsigned vp_count,
+    const char *options, struct error *err)
+{
+	struct soft *soft;
+	int r = parse_options(options, err);
+
+	if (r)
+		return r;
+	if (!vp_count || vp_count > PARTITION_MAX_VPS)
+		return error_set(err, EINVAL, "the software processor serves 1 to %u virtual processors, not %u",
+		    PARTITION_MAX_VPS, vp_count);
+	soft = calloc(1, sizeof(*soft));
+	if (!soft)
+		return error_set(err, ENOMEM, "out of memory for the software processor");
+	soft->host = host;
+	soft->context = context;
+	soft->vp_count = vp_count;
+	pthread_mutex_init(&soft->rmw_lock, NULL);
+	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+	r = vector_pool_create(&soft->pool, err);
+	if (r) {
+		soft_destroy(soft);
+		return r;
+	}
+	soft->vps = calloc(vp_count, sizeof(struct soft_vp *));
+	for (unsigned i = 0; soft->vps && i < vp_count; i++)
+		r = r ? r : vp_create(&soft->vps[i], soft, i);
+	if (!soft->vps || r) {
+		soft_destroy(soft);
+		return error_set(err, ENOMEM, "out of memory for %u virtual processors", vp_count);
+	}
+	*out = soft;
+	return 0;
+}
+
+void soft_destroy(struct soft *soft)
+{
+	if (!soft)
+		return;
+	for (unsigned i = 0; soft->vps && i < soft->vp_count; i++)
+		vp_destroy(soft->vps[i]);
+	free(soft->vps);
+	code_pages_destroy(&soft->code);
+	if (soft->pool)
+		vector_pool_destroy(soft->pool);
+	pthread_mutex_destroy(&soft->rmw_lock);
+	free(soft);
+}
+
+int soft_set_memory(struct soft *soft, void *base, uint64_t size, const struct soft_range *ranges, unsigned count,
+    struct error *err)
+{
+	if (count > RANGES_MAX)
+		return error_set(err, EINVAL, "%u ranges of guest memory are more than %u", count, RANGES_MAX);
+	for (unsigned i = 0; i < count; i++) {
+		const struct soft_range *r = &ranges[i];
+
+		if ((r->gpa | r->size | r->offset) & (GUEST_PAGE_SIZE - 1) ||
+		    !range_fits_u64(r->offset, r->size, size) ||
+		    !range_fits_u64(r->gpa, r->size, PHYSICAL_MASK + 1))
+			return error_set(err, EINVAL, "guest memory range %u is not page aligned or out of bounds", i);
+		soft->ranges[i] = *r;
+	}
+	if (code_pages_create(&soft->code, size >> GUEST_PAGE_SHIFT, soft->vp_count > 1))
+		return error_set(err, ENOMEM, "out of memory for the tables of %llu bytes of guest memory",
+		    (unsigned long long)size);
+	soft->range_count = count;
+	soft->ram = base;
+	soft->ram_size = size;
+	for (unsigned i = 0; i < soft->vp_count; i++) {
+		soft->vps[i]->ram = base;
+		soft->vps[i]->page_flags = soft->code.flags;
+	}
+	return 0;
+}
+
+struct soft_vp *soft_vp(struct soft *soft, unsigned index)
+{
+	return index < soft->vp_count ? soft->vps[index] : NULL;
+}

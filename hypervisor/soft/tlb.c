@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * tlb.c - emptying the TLB: asids, INVLPG, and flushes that other threads ask for.
+ *
+ * An asid stands for one generation of one address space. Giving an address space a new asid empties
+ * it; when the numbers run out, everything is emptied. Global pages do not survive such a change
+ * either: they are filled in again.
+ */
+#include "hypervisor/soft/mmu.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ~0 is no tag, so the last one is not used. */
+#define ASID_MAX 0xffeu
+
+static void tlb_clear(struct soft_vp *vp)
+{
+	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
+	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
+	memset(vp->large_regions, 0, sizeof(vp->large_regions));
+	vp->asid_last = 0;
+}
+
+static unsigned current_pcid(const struct soft_vp *vp)
+{
+	return vp->cr4 & CR4_PCIDE ? (unsigned)(vp->cr3 & 0xfff) : 0;
+}
+
+void tlb_select(struct soft_vp *vp)
+{
+	unsigned pcid = current_pcid(vp);
+
+	if (!vp->pcid_asid[pcid]) {
+		if (vp->asid_last == ASID_MAX)
+			tlb_clear(vp);
+		vp->pcid_asid[pcid] = ++vp->asid_last;
+	}
+	vp->asid = vp->pcid_asid[pcid];
+}
+
+void tlb_flush_pcid(struct soft_vp *vp, unsigned pcid)
+{
+	vp->pcid_asid[pcid] = 0;
+	if (pcid == current_pcid(vp))
+		tlb_select(vp);
+}
+
+void tlb_flush_all(struct soft_vp *vp)
+{
+	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
+	memset(vp->large_regions, 0, sizeof(vp->large_regions));
+	tlb_select(vp);
+}
+
+/* --- single pages --------------------------------------------------------------------------------- */
+
+static unsigned region_bit(uint64_t linear, unsigned shift)
+{
+	uint64_t region = linear >> shift;
+
+	return (unsigned)((region * 0x9e3779b97f4a7c15ull + (shift == 30)) >> 55);
+}
+
+static bool region_noted(const struct soft_vp *vp, uint64_t linear, unsigned shift)
+{
+	unsigned bit = region_bit(linear, shift);
+
+	return vp->large_regions[bit / 64] >> (bit % 64) & 1;
+}
+
+void tlb_note_large(struct soft_vp *vp, uint64_t linear, unsigned shift)
+{
+	unsigned bit = region_bit(linear, shift);
+
+	vp->large_regions[bit / 64] |= 1ull << (bit % 64);
+}
+
+/* The slots of a region of up to 4 MiB are consecutive. */
+static void drop_region(struct soft_vp *vp, uint64_t linear, unsigned shift)
+{
+	unsigned first = (linear >> shift << (shift - GUEST_PAGE_SHIFT)) & (TLB_ENTRIES - 1);
+	unsigned count = shift == 21 ? 512 : TLB_ENTRIES;
+
+	for (unsigned kind = 0; kind < TLB_CHECKED; kind++) {
+		for (unsigned i = 0; i < count; i++) {
+			struct tlb_entry *e = &vp->tlbs[kind][(first + i) & (TLB_ENTRIES - 1)];
+
+			if (!((e->read ^ linear) >> shift) || !((e->write ^ linear) >> shift) ||
+			    !((e->exec ^ linear) >> shift))
+				e->read = e->write = e->exec = TLB_NO_TAG;
+		}
+	}
+}
+
+void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
+{
+	static const uint8_t shifts[] = {21, 22, 30};
+
+	for (unsigned i = 0; i < sizeof(shifts); i++)
+		if (region_noted(vp, linear, shifts[i]))
+			drop_region(vp, linear, shifts[i]);
+	for (unsigned kind = 0; kind < TLB_CHECKED; kind++) {
+		struct tlb_entry *e = &vp->tlbs[kind][(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
+
+		e->read = e->write = e->exec = TLB_NO_TAG;
+	}
+}
+
+/* --- from other threads --------------------------------------------------------------------------- */
+
+#define QUEUE_PAGES 64
+
+struct flush_queue {
+	pthread_mutex_t lock;
+	bool all;
+	unsigned count;
+	uint64_t pages[QUEUE_PAGES];
+	uint64_t posted;       /* requests so far */
+	_Atomic uint64_t done; /* … of which these have been served */
+	_Atomic bool running;
+};
+
+int flush_queue_create(struct flush_queue **out)
+{
+	struct flush_queue *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return -ENOMEM;
+	pthread_mutex_init(&q->lock, NULL);
+	*out = q;
+	return 0;
+}
+
+void flush_queue_destroy(struct flush_queue *q)
+{
+	if (!q)
+		return;
+	pthread_mutex_destroy(&q->lock);
+	free(q);
+}
+
+void flush_serve(struct soft_vp *vp)
+{
+	struct flush_queue *q = vp->flushes;
+	uint64_t pages[QUEUE_PAGES], posted;
+	unsigned count;
+	bool all;
+
+	atomic_fetch_and(&vp->attention, ~ATTENTION_FLUSH);
+	pthread_mutex_lock(&q->lock);
+	count = q->count;
+	all = q->all;
+	posted = q->posted;
+	memcpy(pages, q->pages, count * sizeof(pages[0]));
+	q->count = 0;
+	q->all = false;
+	pthread_mutex_unlock(&q->lock);
+	if (all)
+		tlb_flush_all(vp);
+	else
+		for (unsigned i = 0; i < count; i++)
+			tlb_flush_page(vp, pages[i]);
+	atomic_store(&q->done, posted);
+}
+
+/* Whoever posts sets the attention bit and then looks at `running`; here it is the other way round, both
+ * sequentially consistent: either the poster sees that it must wait, or we see the request. */
+void vp_set_running(struct soft_vp *vp, bool running)
+{
+	atomic_store(&vp->flushes->running, running);
+	if (running && atomic_load(&vp->attention) & ATTENTION_FLUSH)
+		flush_serve(vp);
+}
+
+static uint64_t post(struct soft_vp *vp, bool all, uint64_t linear)
+{
+	struct flush_queue *q = vp->flushes;
+	uint64_t posted;
+
+	pthread_mutex_lock(&q->lock);
+	if (all || q->count == QUEUE_PAGES) {
+		q->all = true;
+		q->count = 0;
+	} else if (!q->all) {
+		q->pages[q->count++] = linear;
+	}
+	posted = ++q->posted;
+	pthread_mutex_unlock(&q->lock);
+	atomic_fetch_or(&vp->attention, ATTENTION_FLUSH);
+	return posted;
+}
+
+/* The target answers at the end of its block, so a few rounds do unless it has lost its CPU. */
+static void wait_served(struct soft_vp *vp, uint64_t posted)
+{
+	struct flush_queue *q = vp->flushes;
+
+	for (unsigned round = 0; atomic_load(&q->done) < posted && atomic_load(&q->running); round++) {
+		if (round < 200)
+			__builtin_ia32_pause();
+		else if (round < 1000)
+			sched_yield();
+		else
+			nanosleep(&(struct timespec){0, 50000}, NULL);
+	}
+}
+
+/* The caller is a VP only while it is in a call to the host, where it does not count as running: nobody
+ * waits for it, so VPs that flush each other's TLBs do not stop one another. */
+void soft_vp_flush_tlb(struct soft_vp *vp, struct soft_vp *self)
+{
+	if (vp == self)
+		tlb_flush_all(vp);
+	else
+		wait_served(vp, post(vp, true, 0));
+}
+
+void soft_vp_flush_tlb_page(struct soft_vp *vp, struct soft_vp *self, uint64_t linear)
+{
+	if (vp == self)
+		tlb_flush_page(vp, linear);
+	else
+		wait_served(vp, post(vp, false, linear));
+}
