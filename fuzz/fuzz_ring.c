@@ -53,8 +53,8 @@ static void read_one(struct ring *ring)
 static void write_one(struct ring *ring, uint32_t size)
 {
 	static const uint8_t data[2 * SIZE];
-	struct iovec parts[2] = { { (void *)(uintptr_t)data, size / 2 / 8 * 8 },
-		{ (void *)(uintptr_t)data, size - size / 2 / 8 * 8 } };
+	struct iovec parts[2] = {{(void *)(uintptr_t)data, size / 2 / 8 * 8},
+				 {(void *)(uintptr_t)data, size - size / 2 / 8 * 8}};
 	bool signal;
 
 	ring_write(ring, parts, 2, &signal);
@@ -63,15 +63,16 @@ static void write_one(struct ring *ring, uint32_t size)
 
 static void poke(struct vmbus_ring_header *header, uint8_t *const *pages, struct input *in)
 {
-	uint32_t *const fields[] = { &header->write_index, &header->read_index, &header->interrupt_mask,
-		&header->pending_send_size, &header->feature_bits };
+	uint32_t *const fields[] = {&header->write_index, &header->read_index, &header->interrupt_mask,
+				    &header->pending_send_size, &header->feature_bits};
 	uint32_t where = take(in, 1);
 
 	if (where < ARRAY_SIZE(fields)) {
 		*fields[where] = take(in, 4);
 		return;
 	}
-	for (uint32_t at = take(in, 2) % SIZE, count = take(in, 1) % 32; count > 0; count--, at = (at + 1) % SIZE)
+	for (uint32_t at = take(in, 2) % SIZE, count = take(in, 1) % 32; count > 0;
+	     count--, at = (at + 1) % SIZE)
 		pages[1 + at / 4096][at % 4096] = (uint8_t)take(in, 1);
 }
 
@@ -79,8 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = { data, data + size };
-	uint8_t *pages[PAGES] = { memory[4], memory[2], memory[0] };
+	struct input in = {data, data + size};
+	uint8_t *pages[PAGES] = {memory[4], memory[2], memory[0]};
 	struct vmbus_ring_header *header = (void *)pages[0];
 	struct ring reader, writer;
 	bool can_read, can_write;

@@ -58,7 +58,7 @@ static void ignore_number(void *context, const char *name, uint64_t value)
 
 static void settle(void)
 {
-	static const struct vmbus_inspector ignore = { ignore_name, ignore_end, ignore_text, ignore_number };
+	static const struct vmbus_inspector ignore = {ignore_name, ignore_end, ignore_text, ignore_number};
 
 	vmbus_inspect(world.bus, &ignore, NULL);
 }
@@ -70,24 +70,26 @@ static void post(uint32_t type, void *message, size_t size)
 
 static void post_anything(struct input *in)
 {
-	uint8_t message[SYNIC_MESSAGE_PAYLOAD] = { 0 };
+	uint8_t message[SYNIC_MESSAGE_PAYLOAD] = {0};
 	uint32_t type = take(in, 1) % 32, size = take(in, 1) % (sizeof(message) + 1);
 
 	for (uint32_t i = 8; i < size && in->at < in->end; i++)
 		message[i] = (uint8_t)take(in, 1);
 	le32_put(message, type);
-	guest_post_raw(world.guest, take(in, 1) & 1 ? VMBUS_MESSAGE_CONNECTION_ID : VMBUS_MESSAGE_CONNECTION_ID_4,
-	    VMBUS_MESSAGE_TYPE, message, size);
+	guest_post_raw(world.guest,
+		       take(in, 1) & 1 ? VMBUS_MESSAGE_CONNECTION_ID : VMBUS_MESSAGE_CONNECTION_ID_4,
+		       VMBUS_MESSAGE_TYPE, message, size);
 }
 
 /* Mostly right, so that rings get opened. */
 static void post_contact(struct input *in)
 {
-	static const uint32_t versions[] = { VMBUS_VERSION_WS2008, VMBUS_VERSION_WIN7, VMBUS_VERSION_WIN8,
-		VMBUS_VERSION_WIN8_1, VMBUS_VERSION_WIN10_V4_1, VMBUS_VERSION_WIN10_V5, VMBUS_VERSION_WIN10_V5_3 };
+	static const uint32_t versions[] = {
+	    VMBUS_VERSION_WS2008,     VMBUS_VERSION_WIN7,     VMBUS_VERSION_WIN8,      VMBUS_VERSION_WIN8_1,
+	    VMBUS_VERSION_WIN10_V4_1, VMBUS_VERSION_WIN10_V5, VMBUS_VERSION_WIN10_V5_3};
 	struct vmbus_message_initiate_contact contact = {
-		.version = versions[take(in, 1) % ARRAY_SIZE(versions)],
-		.monitor_page_child_to_parent = world.guest->monitor_page[1],
+	    .version = versions[take(in, 1) % ARRAY_SIZE(versions)],
+	    .monitor_page_child_to_parent = world.guest->monitor_page[1],
 	};
 	struct vmbus_message_header offers;
 
@@ -105,7 +107,7 @@ static void post_gpadl(struct input *in)
 		struct vmbus_message_gpadl_header header;
 		struct vmbus_gpa_range range;
 		uint64_t pfns[8];
-	} __attribute__((packed)) message = { 0 };
+	} __attribute__((packed)) message = {0};
 	unsigned pages = 1 + take(in, 1) % 8;
 
 	message.header.relid = 1 + take(in, 1) % ECHOES;
@@ -121,9 +123,9 @@ static void post_gpadl(struct input *in)
 static void post_open(struct input *in)
 {
 	struct vmbus_message_open open = {
-		.relid = 1 + take(in, 1) % ECHOES,
-		.ring_gpadl = take(in, 1) % 8,
-		.downstream_page_offset = take(in, 1) % 8,
+	    .relid = 1 + take(in, 1) % ECHOES,
+	    .ring_gpadl = take(in, 1) % 8,
+	    .downstream_page_offset = take(in, 1) % 8,
 	};
 
 	post(VMBUS_MSG_OPEN_CHANNEL, &open, sizeof(open));
@@ -133,12 +135,12 @@ static void post_open(struct input *in)
 static void open_rightly(struct input *in)
 {
 	uint32_t relid = 1 + take(in, 1) % ECHOES;
-	struct vmbus_message_open open = { .relid = relid, .ring_gpadl = relid, .downstream_page_offset = 3 };
+	struct vmbus_message_open open = {.relid = relid, .ring_gpadl = relid, .downstream_page_offset = 3};
 	struct {
 		struct vmbus_message_gpadl_header header;
 		struct vmbus_gpa_range range;
 		uint64_t pfns[RINGS];
-	} __attribute__((packed)) gpadl = { 0 };
+	} __attribute__((packed)) gpadl = {0};
 
 	gpadl.header.relid = gpadl.header.gpadl = relid;
 	gpadl.header.range_count = 1;
@@ -158,7 +160,7 @@ static void send_packet(struct input *in)
 	uint8_t *rings = world.pool + (relid - 1) * RINGS * GUEST_PAGE_SIZE;
 	struct vmbus_ring_header *header = (void *)rings, *out = (void *)(rings + 3 * GUEST_PAGE_SIZE);
 	uint32_t size = 2 * GUEST_PAGE_SIZE, at = header->write_index, words = 2 + take(in, 1) % 24;
-	uint8_t packet[26 * 8] = { 0 };
+	uint8_t packet[26 * 8] = {0};
 
 	le16_put(packet, (uint16_t)(VMBUS_PACKET_IN_BAND + (flags & 7)));
 	le16_put(packet + 2, (uint16_t)(flags & 8 ? take(in, 1) : 2 + take(in, 1) % (words - 1)));
@@ -178,13 +180,14 @@ static void send_packet(struct input *in)
 	vp_hypercall(world.guest->partition, 0, 0x1005d, 0x10000 + relid, 0);
 	settle();
 	if (flags & 2)
-		__atomic_store_n(&out->read_index, __atomic_load_n(&out->write_index, __ATOMIC_SEQ_CST), __ATOMIC_SEQ_CST);
+		__atomic_store_n(&out->read_index, __atomic_load_n(&out->write_index, __ATOMIC_SEQ_CST),
+				 __ATOMIC_SEQ_CST);
 }
 
 static void post_close(struct input *in)
 {
-	static const uint32_t types[] = { VMBUS_MSG_CLOSE_CHANNEL, VMBUS_MSG_RELID_RELEASED, VMBUS_MSG_GPADL_TEARDOWN,
-		VMBUS_MSG_MODIFY_CHANNEL };
+	static const uint32_t types[] = {VMBUS_MSG_CLOSE_CHANNEL, VMBUS_MSG_RELID_RELEASED,
+					 VMBUS_MSG_GPADL_TEARDOWN, VMBUS_MSG_MODIFY_CHANNEL};
 	struct vmbus_message_gpadl_teardown message;
 	uint32_t type = types[take(in, 1) % ARRAY_SIZE(types)];
 
@@ -209,7 +212,8 @@ static void signal_host(struct input *in)
 
 	if (relid == 0)
 		__atomic_store_n(page + VMBUS_INTERRUPT_PAGE_TO_HOST, (uint8_t)take(in, 1), __ATOMIC_SEQ_CST);
-	vp_hypercall(world.guest->partition, 0, 0x1005d, relid ? 0x10000 + relid : VMBUS_EVENT_CONNECTION_ID, 0);
+	vp_hypercall(world.guest->partition, 0, 0x1005d, relid ? 0x10000 + relid : VMBUS_EVENT_CONNECTION_ID,
+		     0);
 	settle();
 }
 
@@ -277,7 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = { data, data + size };
+	struct input in = {data, data + size};
 	struct guest_message message;
 
 	if (!world.guest)

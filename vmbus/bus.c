@@ -19,7 +19,7 @@ enum source { SOURCE_WAKE, SOURCE_TIMER, SOURCE_SHARED_EVENT, SOURCE_CHANNEL, SO
 
 static int poll_add(struct vmbus *bus, int fd, enum source source, uint32_t id)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | id };
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)source << 32 | id};
 
 	return epoll_ctl(bus->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
@@ -81,7 +81,7 @@ int bus_poll_channel(struct vmbus *bus, struct channel *channel, bool add)
 
 void bus_call(struct vmbus *bus, void (*function)(void *argument), void *argument)
 {
-	struct call call = { .function = function, .argument = argument }, **end;
+	struct call call = {.function = function, .argument = argument}, **end;
 
 	if (pthread_equal(pthread_self(), bus->thread)) {
 		function(argument);
@@ -140,7 +140,7 @@ int vmbus_watch(struct vmbus *bus, int fd, void (*callback)(void *context), void
 
 	if (!watch)
 		return -ENOMEM;
-	*watch = (struct watch){ .fd = fd, .callback = callback, .context = context };
+	*watch = (struct watch){.fd = fd, .callback = callback, .context = context};
 	pthread_mutex_lock(&bus->lock);
 	r = *find_watch(bus, fd) ? -EEXIST : poll_add(bus, fd, SOURCE_WATCH, (uint32_t)fd);
 	if (r == 0) {
@@ -176,14 +176,14 @@ static void unwatch_on_control(void *argument)
 
 void vmbus_unwatch(struct vmbus *bus, int fd)
 {
-	struct unwatch unwatch = { .bus = bus, .fd = fd };
+	struct unwatch unwatch = {.bus = bus, .fd = fd};
 
 	bus_call(bus, unwatch_on_control, &unwatch);
 }
 
 static void run_watch(struct vmbus *bus, int fd)
 {
-	struct watch *watch, copy = { 0 };
+	struct watch *watch, copy = {0};
 
 	pthread_mutex_lock(&bus->lock);
 	watch = *find_watch(bus, fd);
@@ -233,7 +233,7 @@ static void run_timer(struct vmbus *bus)
 static void set_timer(struct vmbus *bus)
 {
 	uint64_t wait = UINT64_MAX, due;
-	struct itimerspec spec = { 0 };
+	struct itimerspec spec = {0};
 
 	if (bus->outbox_retry_ns)
 		wait = min_u64(wait, bus->outbox_retry_ns);
@@ -334,14 +334,15 @@ static int open_descriptors(struct vmbus *bus)
 	return r;
 }
 
-static const uint32_t message_ports[2] = { VMBUS_MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_CONNECTION_ID_4 };
+static const uint32_t message_ports[2] = {VMBUS_MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_CONNECTION_ID_4};
 
 static int open_ports(struct vmbus *bus)
 {
 	int r;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(message_ports); i++) {
-		r = partition_open_message_port(bus->partition, message_ports[i], connection_message_port, bus);
+		r = partition_open_message_port(bus->partition, message_ports[i], connection_message_port,
+						bus);
 		if (r < 0)
 			return r;
 		bus->message_port_open[i] = true;

@@ -16,13 +16,13 @@
 #include "vmbus/ring.h"
 #include "vmbus/vmbus.h"
 
-#define BUS_MAX_RELID         (SYNIC_EVENT_FLAGS - 1) /* a relid is an event flag; 0 is the old shared one */
-#define BUS_CONNECTION_BASE   0x10000u                /* a channel signals us on this plus its relid */
-#define BUS_INBOX_SIZE        256u
-#define BUS_OUTBOX_HIGH       256u                    /* above it, the guest's messages wait */
-#define BUS_MAX_GPADLS        1024u
-#define BUS_MAX_GPADL_PAGES   65536u                  /* 256 MiB */
-#define BUS_MAX_BUILDING      64u                     /* GPADLs whose bodies are not all here */
+#define BUS_MAX_RELID       (SYNIC_EVENT_FLAGS - 1) /* a relid is an event flag; 0 is the old shared one */
+#define BUS_CONNECTION_BASE 0x10000u                /* a channel signals us on this plus its relid */
+#define BUS_INBOX_SIZE      256u
+#define BUS_OUTBOX_HIGH     256u /* above it, the guest's messages wait */
+#define BUS_MAX_GPADLS      1024u
+#define BUS_MAX_GPADL_PAGES 65536u /* 256 MiB */
+#define BUS_MAX_BUILDING    64u    /* GPADLs whose bodies are not all here */
 
 struct message {
 	uint32_t type; /* SynIC message type */
@@ -56,8 +56,8 @@ struct call {
 struct connection {
 	unsigned message_vp, message_sint;
 	bool offers_requested;
-	uint8_t *interrupt_page;                   /* guest memory, or NULL */
-	struct vmbus_monitor_page *monitor_page;   /* child to parent, or NULL */
+	uint8_t *interrupt_page;                 /* guest memory, or NULL */
+	struct vmbus_monitor_page *monitor_page; /* child to parent, or NULL */
 };
 
 struct bus_counters {
@@ -80,20 +80,20 @@ struct vmbus {
 
 	pthread_mutex_t lock;
 	pthread_cond_t call_done;
-	struct call *calls;                              /* [lock] oldest first */
-	struct channel *channels[BUS_MAX_RELID + 1];     /* [lock], by relid; only the control thread removes */
-	unsigned relid_limit;                            /* [lock] one above the highest in use */
-	struct watch *watches;                           /* [lock] */
-	struct gpadl *gpadls;                            /* [lock] */
+	struct call *calls;                          /* [lock] oldest first */
+	struct channel *channels[BUS_MAX_RELID + 1]; /* [lock], by relid; only the control thread removes */
+	unsigned relid_limit;                        /* [lock] one above the highest in use */
+	struct watch *watches;                       /* [lock] */
+	struct gpadl *gpadls;                        /* [lock] */
 	unsigned gpadl_count, gpadl_pages, gpadl_building; /* [lock] */
-	struct channel *monitored[VMBUS_MONITOR_IDS];    /* [lock] by monitor id */
-	bool stopping;                                   /* [lock] */
+	struct channel *monitored[VMBUS_MONITOR_IDS];      /* [lock] by monitor id */
+	bool stopping;                                     /* [lock] */
 
-	uint32_t version;        /* [atomic] 0: no connection */
-	bool work_announce;      /* [atomic] channels to offer */
-	bool work_broken;        /* [atomic] channels to end */
-	bool work_reap;          /* [atomic] GPADLs that wait for their last user */
-	bool work_room;          /* [atomic] channels that wait for room of a guest that does not signal it */
+	uint32_t version;   /* [atomic] 0: no connection */
+	bool work_announce; /* [atomic] channels to offer */
+	bool work_broken;   /* [atomic] channels to end */
+	bool work_reap;     /* [atomic] GPADLs that wait for their last user */
+	bool work_room;     /* [atomic] channels that wait for room of a guest that does not signal it */
 
 	struct connection connection;
 	struct outgoing *outbox_first, **outbox_last;
@@ -110,14 +110,14 @@ struct vmbus {
 enum channel_state {
 	CHANNEL_OFFERED, /* the guest may open it */
 	CHANNEL_OPEN,
-	CHANNEL_ENDED,   /* open for the guest, ended by us: waits for its CLOSE_CHANNEL */
-	CHANNEL_REMOVED  /* no provider any more: waits for RELID_RELEASED */
+	CHANNEL_ENDED,  /* open for the guest, ended by us: waits for its CLOSE_CHANNEL */
+	CHANNEL_REMOVED /* no provider any more: waits for RELID_RELEASED */
 };
 
 struct channel_counters {
-	uint64_t opens;                                     /* control thread */
-	uint64_t packets_in, packets_out, ring_full;        /* [atomic] */
-	uint64_t events_to_guest;                           /* [atomic] */
+	uint64_t opens;                              /* control thread */
+	uint64_t packets_in, packets_out, ring_full; /* [atomic] */
+	uint64_t events_to_guest;                    /* [atomic] */
 };
 
 struct channel {
@@ -144,7 +144,7 @@ struct channel {
 };
 
 struct gpadl_range {
-	uint64_t start;        /* bytes of all ranges before */
+	uint64_t start; /* bytes of all ranges before */
 	uint32_t byte_count;
 	uint32_t byte_offset;
 	unsigned first_page;
@@ -154,17 +154,17 @@ struct gpadl {
 	struct gpadl *next;
 	struct vmbus *bus;
 	uint32_t relid, handle;
-	unsigned users;        /* [lock] rings and providers */
-	bool teardown_asked;   /* [lock] TORNDOWN is owed */
-	bool orphan;           /* [lock] off the list; the last user frees it */
-	bool complete;         /* [lock] */
+	unsigned users;      /* [lock] rings and providers */
+	bool teardown_asked; /* [lock] TORNDOWN is owed */
+	bool orphan;         /* [lock] off the list; the last user frees it */
+	bool complete;       /* [lock] */
 
-	uint8_t *building;     /* the ranges as they arrive */
+	uint8_t *building; /* the ranges as they arrive */
 	uint32_t building_size, building_filled;
 
 	unsigned range_count, page_count;
 	struct gpadl_range *ranges;
-	uint8_t **pages;       /* guest memory, all ranges in order */
+	uint8_t **pages; /* guest memory, all ranges in order */
 	uint64_t size;
 };
 
@@ -176,7 +176,8 @@ unsigned bus_relid_limit(struct vmbus *bus);
 int bus_poll_channel(struct vmbus *bus, struct channel *channel, bool add);
 
 /* connection.c: messages in, messages out, contact and unload */
-int connection_message_port(void *context, unsigned vp_index, uint32_t type, const void *payload, size_t size);
+int connection_message_port(void *context, unsigned vp_index, uint32_t type, const void *payload,
+			    size_t size);
 void connection_receive(struct vmbus *bus);
 void connection_send(struct vmbus *bus, void *message, uint32_t type, size_t size);
 void connection_flush(struct vmbus *bus);

@@ -87,7 +87,7 @@ static int open_event(struct channel *channel)
 	if (channel->event_fd < 0)
 		return -errno;
 	r = partition_open_event_port(channel->bus->partition, BUS_CONNECTION_BASE + channel->relid,
-	    channel->event_fd);
+				      channel->event_fd);
 	if (r < 0) {
 		close(channel->event_fd);
 		channel->event_fd = -1;
@@ -110,7 +110,7 @@ void channel_free(struct channel *channel)
 }
 
 static struct channel *new_channel(struct vmbus *bus, const struct channel_offer *offer,
-    const struct channel_ops *ops, void *provider)
+				   const struct channel_ops *ops, void *provider)
 {
 	struct channel *channel = calloc(1, sizeof(*channel));
 
@@ -132,7 +132,7 @@ static struct channel *new_channel(struct vmbus *bus, const struct channel_offer
 }
 
 int vmbus_offer(struct vmbus *bus, const struct channel_offer *offer, const struct channel_ops *ops,
-    void *provider, struct channel **out, struct error *err)
+		void *provider, struct channel **out, struct error *err)
 {
 	struct channel *channel = new_channel(bus, offer, ops, provider);
 	int r;
@@ -167,7 +167,7 @@ static void remove_on_control(void *argument)
 {
 	struct channel *channel = argument;
 	struct vmbus *bus = channel->bus;
-	struct vmbus_message_relid message = { .relid = channel->relid };
+	struct vmbus_message_relid message = {.relid = channel->relid};
 
 	channel_end(channel, CHANNEL_ENDED);
 	close_event(channel);
@@ -219,7 +219,7 @@ static int map_rings(struct channel *channel, const struct gpadl *gpadl, uint32_
 static int open_channel(struct channel *channel, const struct vmbus_message_open *message)
 {
 	struct vmbus *bus = channel->bus;
-	struct channel_open open = { .version = vmbus_version(bus) };
+	struct channel_open open = {.version = vmbus_version(bus)};
 	int r;
 
 	if (open.version >= VMBUS_VERSION_WIN8)
@@ -270,14 +270,14 @@ static uint32_t status_of(int r)
 void channel_on_open(struct vmbus *bus, const struct vmbus_message_open *message)
 {
 	struct channel *channel = bus_channel(bus, message->relid);
-	struct vmbus_message_open_result result = { .relid = message->relid, .open_id = message->open_id };
+	struct vmbus_message_open_result result = {.relid = message->relid, .open_id = message->open_id};
 	int r = -EINVAL;
 
 	if (channel && channel->announced && channel->state == CHANNEL_OFFERED) {
 		r = open_channel(channel, message);
 		if (r < 0 && log_limit_pass(&channel->log_limit, 3))
-			log_write(LOG_LEVEL_WARNING, "vmbus: the guest could not open channel %s: %s", channel->name,
-			    strerror(-r));
+			log_write(LOG_LEVEL_WARNING, "vmbus: the guest could not open channel %s: %s",
+				  channel->name, strerror(-r));
 	} else {
 		bus->counters.ignored++;
 	}
@@ -317,13 +317,14 @@ void channel_on_close(struct vmbus *bus, uint32_t relid)
 void channel_on_modify(struct vmbus *bus, const struct vmbus_message_modify *message)
 {
 	struct channel *channel = bus_channel(bus, message->relid);
-	struct vmbus_message_modify_response response = { .relid = message->relid };
+	struct vmbus_message_modify_response response = {.relid = message->relid};
 
 	if (vmbus_version(bus) < VMBUS_VERSION_WIN10_V4_1) {
 		bus->counters.ignored++;
 		return;
 	}
-	if (channel && channel->state == CHANNEL_OPEN && message->target_vp < partition_vp_count(bus->partition)) {
+	if (channel && channel->state == CHANNEL_OPEN &&
+	    message->target_vp < partition_vp_count(bus->partition)) {
 		__atomic_store_n(&channel->target_vp, message->target_vp, __ATOMIC_RELEASE);
 	} else {
 		bus->counters.ignored++;
@@ -376,7 +377,8 @@ void channel_signal_guest(struct channel *channel)
 	if (channel->interrupt_page) {
 		uint64_t *words = (uint64_t *)(channel->interrupt_page + VMBUS_INTERRUPT_PAGE_TO_GUEST);
 
-		__atomic_fetch_or(&words[channel->relid / 64], 1ull << (channel->relid % 64), __ATOMIC_SEQ_CST);
+		__atomic_fetch_or(&words[channel->relid / 64], 1ull << (channel->relid % 64),
+				  __ATOMIC_SEQ_CST);
 		flag = 0;
 		vp = 0;
 	}

@@ -14,9 +14,9 @@
 #define OUTBOX_RETRY_LAST_NS  50000000u
 
 static const uint32_t known_versions[] = {
-	VMBUS_VERSION_WS2008, VMBUS_VERSION_WIN7, VMBUS_VERSION_WIN8, VMBUS_VERSION_WIN8_1, VMBUS_VERSION_WIN10,
-	VMBUS_VERSION_WIN10_V4_1, VMBUS_VERSION_WIN10_V5, VMBUS_VERSION_WIN10_V5_1, VMBUS_VERSION_WIN10_V5_2,
-	VMBUS_VERSION_WIN10_V5_3,
+    VMBUS_VERSION_WS2008,     VMBUS_VERSION_WIN7,       VMBUS_VERSION_WIN8,     VMBUS_VERSION_WIN8_1,
+    VMBUS_VERSION_WIN10,      VMBUS_VERSION_WIN10_V4_1, VMBUS_VERSION_WIN10_V5, VMBUS_VERSION_WIN10_V5_1,
+    VMBUS_VERSION_WIN10_V5_2, VMBUS_VERSION_WIN10_V5_3,
 };
 
 /* --- messages to the guest ---------------------------------------------------------------------- */
@@ -66,19 +66,19 @@ void connection_flush(struct vmbus *bus)
 	while (bus->outbox_first) {
 		struct outgoing *first = bus->outbox_first;
 		int r = partition_post_message(bus->partition, first->vp, first->sint, VMBUS_MESSAGE_TYPE,
-		    first->bytes, first->size);
+					       first->bytes, first->size);
 
 		if (r == -ENOBUFS || r == -EAGAIN) {
 			bus->outbox_retry_ns = bus->outbox_retry_ns
-			    ? min_u64(bus->outbox_retry_ns * 2, OUTBOX_RETRY_LAST_NS)
-			    : OUTBOX_RETRY_FIRST_NS;
+						   ? min_u64(bus->outbox_retry_ns * 2, OUTBOX_RETRY_LAST_NS)
+						   : OUTBOX_RETRY_FIRST_NS;
 			return;
 		}
 		if (r == 0)
 			bus->counters.sent++;
 		else if (log_limit_pass(&bus->log_limit, 3))
 			log_write(LOG_LEVEL_WARNING, "vmbus: a message to VP %u SINT %u was refused: %s",
-			    first->vp, first->sint, strerror(-r));
+				  first->vp, first->sint, strerror(-r));
 		pop_outgoing(bus);
 	}
 	bus->outbox_retry_ns = 0;
@@ -90,14 +90,14 @@ static void send_offer(struct vmbus *bus, struct channel *channel)
 {
 	const struct channel_offer *offer = &channel->offer;
 	struct vmbus_message_offer message = {
-		.interface_type = offer->interface,
-		.interface_instance = offer->instance,
-		.flags = VMBUS_OFFER_ENUMERATE_DEVICE_INTERFACE,
-		.mmio_megabytes = offer->mmio_megabytes,
-		.subchannel_index = offer->subchannel_index,
-		.relid = channel->relid,
-		.is_dedicated_interrupt = 1,
-		.connection_id = BUS_CONNECTION_BASE + channel->relid,
+	    .interface_type = offer->interface,
+	    .interface_instance = offer->instance,
+	    .flags = VMBUS_OFFER_ENUMERATE_DEVICE_INTERFACE,
+	    .mmio_megabytes = offer->mmio_megabytes,
+	    .subchannel_index = offer->subchannel_index,
+	    .relid = channel->relid,
+	    .is_dedicated_interrupt = 1,
+	    .connection_id = BUS_CONNECTION_BASE + channel->relid,
 	};
 
 	memcpy(message.user_defined, offer->user_defined, sizeof(message.user_defined));
@@ -167,7 +167,7 @@ void connection_drop(struct vmbus *bus)
 	while (bus->outbox_first)
 		pop_outgoing(bus);
 	__atomic_store_n(&bus->version, 0, __ATOMIC_RELEASE);
-	bus->connection = (struct connection){ .message_sint = VMBUS_MESSAGE_SINT };
+	bus->connection = (struct connection){.message_sint = VMBUS_MESSAGE_SINT};
 }
 
 static void *guest_page(struct vmbus *bus, gpa_t gpa)
@@ -187,7 +187,7 @@ static bool version_known(uint32_t version)
 
 /* Where the guest wants its messages. False: nowhere that exists. */
 static bool message_target(struct vmbus *bus, const struct vmbus_message_initiate_contact *contact,
-    struct connection *connection)
+			   struct connection *connection)
 {
 	connection->message_sint = VMBUS_MESSAGE_SINT;
 	/* Before 3.0 messages always went to VP 0. */
@@ -205,8 +205,8 @@ static bool message_target(struct vmbus *bus, const struct vmbus_message_initiat
 
 static void on_initiate_contact(struct vmbus *bus, const struct vmbus_message_initiate_contact *contact)
 {
-	struct vmbus_message_version_response response = { 0 };
-	struct connection connection = { 0 };
+	struct vmbus_message_version_response response = {0};
+	struct connection connection = {0};
 	bool accept = message_target(bus, contact, &connection) && version_known(contact->version);
 
 	connection_drop(bus);
@@ -246,9 +246,9 @@ static void on_unload(struct vmbus *bus)
 static void on_tl_connect(struct vmbus *bus, const struct vmbus_message_tl_connect *connect)
 {
 	struct vmbus_message_tl_connect_result result = {
-		.endpoint = connect->endpoint,
-		.service = connect->service,
-		.status = VMBUS_STATUS_CONNECTION_REFUSED,
+	    .endpoint = connect->endpoint,
+	    .service = connect->service,
+	    .status = VMBUS_STATUS_CONNECTION_REFUSED,
 	};
 
 	connection_send(bus, &result, VMBUS_MSG_TL_CONNECT_RESULT, sizeof(result));

@@ -94,11 +94,12 @@ void gpadl_drop_all(struct vmbus *bus, uint32_t relid)
 
 static void send_created(struct vmbus *bus, uint32_t relid, uint32_t handle, int r)
 {
-	struct vmbus_message_gpadl_created created = { .relid = relid, .gpadl = handle };
+	struct vmbus_message_gpadl_created created = {.relid = relid, .gpadl = handle};
 
 	if (r < 0)
-		created.status = r == -EINVAL || r == -EFAULT || r == -EEXIST ? VMBUS_STATUS_INVALID_PARAMETER
-		                                                              : VMBUS_STATUS_INSUFFICIENT_RESOURCES;
+		created.status = r == -EINVAL || r == -EFAULT || r == -EEXIST
+				     ? VMBUS_STATUS_INVALID_PARAMETER
+				     : VMBUS_STATUS_INSUFFICIENT_RESOURCES;
 	connection_send(bus, &created, VMBUS_MSG_GPADL_CREATED, sizeof(created));
 }
 
@@ -143,16 +144,19 @@ static int resolve(struct vmbus *bus, struct gpadl *gpadl)
 
 		memcpy(&range, from, sizeof(range));
 		from += sizeof(range);
-		gpadl->ranges[i] = (struct gpadl_range){ .start = gpadl->size, .byte_count = range.byte_count,
-			.byte_offset = range.byte_offset, .first_page = page };
+		gpadl->ranges[i] = (struct gpadl_range){.start = gpadl->size,
+							.byte_count = range.byte_count,
+							.byte_offset = range.byte_offset,
+							.first_page = page};
 		gpadl->size += range.byte_count;
-		for (end = page + (unsigned)range_pages(&range); page < end; page++, from += sizeof(uint64_t)) {
+		for (end = page + (unsigned)range_pages(&range); page < end;
+		     page++, from += sizeof(uint64_t)) {
 			uint64_t pfn = le64_get(from);
 
 			if (pfn > UINT64_MAX >> GUEST_PAGE_SHIFT)
 				return -EFAULT;
-			gpadl->pages[page] = partition_memory(bus->partition, pfn << GUEST_PAGE_SHIFT,
-			    GUEST_PAGE_SIZE);
+			gpadl->pages[page] =
+			    partition_memory(bus->partition, pfn << GUEST_PAGE_SHIFT, GUEST_PAGE_SIZE);
 			if (!gpadl->pages[page])
 				return -EFAULT;
 		}
@@ -231,7 +235,8 @@ static int insert(struct vmbus *bus, struct gpadl *gpadl)
 	return r;
 }
 
-static int start_building(struct vmbus *bus, const struct vmbus_message_gpadl_header *header, struct gpadl **out)
+static int start_building(struct vmbus *bus, const struct vmbus_message_gpadl_header *header,
+			  struct gpadl **out)
 {
 	struct channel *channel = bus_channel(bus, header->relid);
 	struct gpadl *gpadl;
@@ -240,7 +245,8 @@ static int start_building(struct vmbus *bus, const struct vmbus_message_gpadl_he
 	if (!channel || !channel->announced || channel->state == CHANNEL_REMOVED)
 		return -EINVAL;
 	if (header->range_count == 0 ||
-	    header->range_buffer_length < header->range_count * (sizeof(struct vmbus_gpa_range) + sizeof(uint64_t)))
+	    header->range_buffer_length <
+		header->range_count * (sizeof(struct vmbus_gpa_range) + sizeof(uint64_t)))
 		return -EINVAL;
 	gpadl = calloc(1, sizeof(*gpadl));
 	if (!gpadl)
@@ -295,7 +301,7 @@ void gpadl_on_body(struct vmbus *bus, const void *message, size_t size)
 
 static void send_torndown(struct vmbus *bus, uint32_t handle)
 {
-	struct vmbus_message_gpadl_torndown torndown = { .gpadl = handle };
+	struct vmbus_message_gpadl_torndown torndown = {.gpadl = handle};
 
 	connection_send(bus, &torndown, VMBUS_MSG_GPADL_TORNDOWN, sizeof(torndown));
 }
@@ -386,8 +392,8 @@ size_t gpadl_size(const struct gpadl *gpadl)
 }
 
 /* Add [offset, offset + size) of one range to the list. */
-static int range_iovec(const struct gpadl *gpadl, const struct gpadl_range *range, uint64_t offset, uint64_t size,
-    struct iovec *iov, unsigned capacity, unsigned *count)
+static int range_iovec(const struct gpadl *gpadl, const struct gpadl_range *range, uint64_t offset,
+		       uint64_t size, struct iovec *iov, unsigned capacity, unsigned *count)
 {
 	uint64_t at = range->byte_offset + offset;
 
@@ -402,7 +408,7 @@ static int range_iovec(const struct gpadl *gpadl, const struct gpadl_range *rang
 		} else {
 			if (*count == capacity)
 				return -EMSGSIZE;
-			iov[(*count)++] = (struct iovec){ .iov_base = base, .iov_len = chunk };
+			iov[(*count)++] = (struct iovec){.iov_base = base, .iov_len = chunk};
 		}
 		at += chunk;
 		size -= chunk;

@@ -114,7 +114,7 @@ static void inspect_on_control(void *argument)
 
 void vmbus_inspect(struct vmbus *bus, const struct vmbus_inspector *inspector, void *context)
 {
-	struct inspection in = { .bus = bus, .inspector = inspector, .context = context };
+	struct inspection in = {.bus = bus, .inspector = inspector, .context = context};
 
 	bus_call(bus, inspect_on_control, &in);
 }

@@ -38,14 +38,14 @@ static int add_memory(struct channel_packet *packet, uint8_t *base, size_t size)
 	}
 	if (packet->iov_count == packet->iov_capacity)
 		return -EMSGSIZE;
-	packet->iov[packet->iov_count++] = (struct iovec){ .iov_base = base, .iov_len = size };
+	packet->iov[packet->iov_count++] = (struct iovec){.iov_base = base, .iov_len = size};
 	return 0;
 }
 
 /* One range: `size` bytes beginning `offset` bytes into the first of the pages whose numbers lie at
  * `at` in the packet. 0, -EMSGSIZE or -EFAULT. */
 static int add_range(struct channel *channel, struct channel_packet *packet, uint32_t at, uint32_t offset,
-    uint64_t size)
+		     uint64_t size)
 {
 	struct partition *partition = channel->bus->partition;
 
@@ -62,7 +62,8 @@ static int add_range(struct channel *channel, struct channel_packet *packet, uin
 			int r;
 
 			if (pfns[i] <= PFN_MAX)
-				page = partition_memory(partition, pfns[i] << GUEST_PAGE_SHIFT, GUEST_PAGE_SIZE);
+				page =
+				    partition_memory(partition, pfns[i] << GUEST_PAGE_SHIFT, GUEST_PAGE_SIZE);
 			if (!page)
 				return -EFAULT;
 			r = add_memory(packet, page + offset, chunk);
@@ -95,7 +96,8 @@ static int read_gpa_ranges(struct channel *channel, struct channel_packet *packe
 			return -EPROTO;
 		ring_copy_out(&channel->in, at, &range, sizeof(range));
 		at += sizeof(range);
-		pages = ((uint64_t)range.byte_offset + range.byte_count + GUEST_PAGE_SIZE - 1) >> GUEST_PAGE_SHIFT;
+		pages = ((uint64_t)range.byte_offset + range.byte_count + GUEST_PAGE_SIZE - 1) >>
+			GUEST_PAGE_SHIFT;
 		if (range.byte_offset >= GUEST_PAGE_SIZE || pages > (data_offset - at) / sizeof(uint64_t))
 			return -EPROTO;
 		packet->iov_bytes += range.byte_count;
@@ -126,8 +128,8 @@ static int read_transfer_ranges(struct channel *channel, struct channel_packet *
 
 		ring_copy_out(&channel->in, at, &range, sizeof(range));
 		at += sizeof(range);
-		packet->iov[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)range.byte_offset,
-			.iov_len = range.byte_count };
+		packet->iov[i] = (struct iovec){.iov_base = (void *)(uintptr_t)range.byte_offset,
+						.iov_len = range.byte_count};
 		packet->iov_bytes += range.byte_count;
 	}
 	packet->iov_count = transfer.range_count;
@@ -217,54 +219,56 @@ static int send_parts(struct channel *channel, const struct iovec *parts, unsign
 }
 
 static int send_simple(struct channel *channel, enum vmbus_packet_type type, uint16_t flags,
-    uint64_t transaction_id, const void *payload, size_t size)
+		       uint64_t transaction_id, const void *payload, size_t size)
 {
 	struct vmbus_packet_header header = {
-		.type = (uint16_t)type,
-		.data_offset8 = sizeof(header) / 8,
-		.length8 = (uint16_t)((sizeof(header) + align_up_u64(size, 8)) / 8),
-		.flags = flags,
-		.transaction_id = transaction_id,
+	    .type = (uint16_t)type,
+	    .data_offset8 = sizeof(header) / 8,
+	    .length8 = (uint16_t)((sizeof(header) + align_up_u64(size, 8)) / 8),
+	    .flags = flags,
+	    .transaction_id = transaction_id,
 	};
 	struct iovec parts[2] = {
-		{ .iov_base = &header, .iov_len = sizeof(header) },
-		{ .iov_base = (void *)(uintptr_t)payload, .iov_len = size },
+	    {.iov_base = &header, .iov_len = sizeof(header)},
+	    {.iov_base = (void *)(uintptr_t)payload, .iov_len = size},
 	};
 
 	return send_parts(channel, parts, 2);
 }
 
 int channel_send(struct channel *channel, uint64_t transaction_id, const void *payload, size_t size,
-    bool request_completion)
+		 bool request_completion)
 {
 	return send_simple(channel, VMBUS_PACKET_IN_BAND,
-	    request_completion ? VMBUS_PACKET_FLAG_COMPLETION_REQUESTED : 0, transaction_id, payload, size);
+			   request_completion ? VMBUS_PACKET_FLAG_COMPLETION_REQUESTED : 0, transaction_id,
+			   payload, size);
 }
 
-int channel_send_completion(struct channel *channel, uint64_t transaction_id, const void *payload, size_t size)
+int channel_send_completion(struct channel *channel, uint64_t transaction_id, const void *payload,
+			    size_t size)
 {
 	return send_simple(channel, VMBUS_PACKET_COMPLETION, 0, transaction_id, payload, size);
 }
 
 int channel_send_transfer_pages(struct channel *channel, uint64_t transaction_id, uint16_t set_id,
-    const struct vmbus_transfer_page_range *ranges, unsigned range_count, const void *payload, size_t size,
-    bool request_completion)
+				const struct vmbus_transfer_page_range *ranges, unsigned range_count,
+				const void *payload, size_t size, bool request_completion)
 {
-	struct vmbus_transfer_page_header transfer = { .set_id = set_id, .range_count = range_count };
+	struct vmbus_transfer_page_header transfer = {.set_id = set_id, .range_count = range_count};
 	size_t ranges_size = range_count * sizeof(ranges[0]);
 	size_t data_offset = sizeof(struct vmbus_packet_header) + sizeof(transfer) + ranges_size;
 	struct vmbus_packet_header header = {
-		.type = VMBUS_PACKET_TRANSFER_PAGES,
-		.data_offset8 = (uint16_t)(data_offset / 8),
-		.length8 = (uint16_t)((data_offset + align_up_u64(size, 8)) / 8),
-		.flags = request_completion ? VMBUS_PACKET_FLAG_COMPLETION_REQUESTED : 0,
-		.transaction_id = transaction_id,
+	    .type = VMBUS_PACKET_TRANSFER_PAGES,
+	    .data_offset8 = (uint16_t)(data_offset / 8),
+	    .length8 = (uint16_t)((data_offset + align_up_u64(size, 8)) / 8),
+	    .flags = request_completion ? VMBUS_PACKET_FLAG_COMPLETION_REQUESTED : 0,
+	    .transaction_id = transaction_id,
 	};
 	struct iovec parts[4] = {
-		{ .iov_base = &header, .iov_len = sizeof(header) },
-		{ .iov_base = &transfer, .iov_len = sizeof(transfer) },
-		{ .iov_base = (void *)(uintptr_t)ranges, .iov_len = ranges_size },
-		{ .iov_base = (void *)(uintptr_t)payload, .iov_len = size },
+	    {.iov_base = &header, .iov_len = sizeof(header)},
+	    {.iov_base = &transfer, .iov_len = sizeof(transfer)},
+	    {.iov_base = (void *)(uintptr_t)ranges, .iov_len = ranges_size},
+	    {.iov_base = (void *)(uintptr_t)payload, .iov_len = size},
 	};
 
 	return send_parts(channel, parts, 4);

@@ -95,9 +95,9 @@ struct vmbus_message_offer {
 	uint16_t mmio_megabytes_optional;
 	uint32_t relid;
 	uint8_t monitor_id;
-	uint8_t monitor_allocated;         /* bit 0 */
-	uint16_t is_dedicated_interrupt;   /* bit 0; from 1.1 on */
-	uint32_t connection_id;            /* from 1.1 on */
+	uint8_t monitor_allocated;       /* bit 0 */
+	uint16_t is_dedicated_interrupt; /* bit 0; from 1.1 on */
+	uint32_t connection_id;          /* from 1.1 on */
 } __attribute__((packed));
 _Static_assert(sizeof(struct vmbus_message_offer) == 196, "wire layout");
 
@@ -113,8 +113,8 @@ struct vmbus_message_open {
 	uint32_t relid;
 	uint32_t open_id;
 	uint32_t ring_gpadl;
-	uint32_t target_vp;                /* from 2.4 on */
-	uint32_t downstream_page_offset;   /* where the host-to-guest ring begins, in pages */
+	uint32_t target_vp;              /* from 2.4 on */
+	uint32_t downstream_page_offset; /* where the host-to-guest ring begins, in pages */
 	uint8_t user_defined[VMBUS_USER_DEFINED_SIZE];
 } __attribute__((packed));
 _Static_assert(sizeof(struct vmbus_message_open) == 148, "wire layout");
@@ -132,7 +132,7 @@ struct vmbus_message_gpadl_header {
 	struct vmbus_message_header header;
 	uint32_t relid;
 	uint32_t gpadl;
-	uint16_t range_buffer_length;      /* bytes of all ranges, the bodies' included */
+	uint16_t range_buffer_length; /* bytes of all ranges, the bodies' included */
 	uint16_t range_count;
 } __attribute__((packed));
 _Static_assert(sizeof(struct vmbus_message_gpadl_header) == 20, "wire layout");
@@ -174,11 +174,11 @@ _Static_assert(sizeof(struct vmbus_message_gpadl_torndown) == 12, "wire layout")
 struct vmbus_message_initiate_contact {
 	struct vmbus_message_header header;
 	uint32_t version;
-	uint32_t target_vp;                /* where the host's messages go */
+	uint32_t target_vp; /* where the host's messages go */
 	union {
-		uint64_t interrupt_page;   /* before 5.0: guest physical address */
+		uint64_t interrupt_page; /* before 5.0: guest physical address */
 		struct {
-			uint8_t sint;      /* from 5.0 on: where the host's messages go */
+			uint8_t sint; /* from 5.0 on: where the host's messages go */
 			uint8_t vtl;
 			uint8_t padding[2];
 			uint32_t feature_flags;
@@ -192,9 +192,9 @@ _Static_assert(sizeof(struct vmbus_message_initiate_contact) == 40, "wire layout
 struct vmbus_message_version_response {
 	struct vmbus_message_header header;
 	uint8_t supported;
-	uint8_t connection_state;          /* 0 unless a supported contact failed otherwise */
+	uint8_t connection_state; /* 0 unless a supported contact failed otherwise */
 	uint16_t padding;
-	uint32_t message_connection_id;    /* from 5.0 on: use this for the next messages */
+	uint32_t message_connection_id; /* from 5.0 on: use this for the next messages */
 } __attribute__((packed));
 _Static_assert(sizeof(struct vmbus_message_version_response) == 16, "wire layout");
 

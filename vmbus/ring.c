@@ -36,9 +36,9 @@ int ring_open(struct ring *ring, uint8_t *const *pages, unsigned page_count, boo
 	if (page_count < 2 || page_count - 1 > UINT32_MAX / 2 / GUEST_PAGE_SIZE)
 		return -EINVAL;
 	*ring = (struct ring){
-		.header = (struct vmbus_ring_header *)pages[0],
-		.pages = pages + 1,
-		.size = (page_count - 1) * GUEST_PAGE_SIZE,
+	    .header = (struct vmbus_ring_header *)pages[0],
+	    .pages = pages + 1,
+	    .size = (page_count - 1) * GUEST_PAGE_SIZE,
 	};
 	read_index = shared_load(ring->header->read_index);
 	write_index = shared_load(ring->header->write_index);
@@ -48,7 +48,7 @@ int ring_open(struct ring *ring, uint8_t *const *pages, unsigned page_count, boo
 	if (writer) {
 		shared_store(ring->header->pending_send_size, 0);
 		__atomic_fetch_or(&ring->header->feature_bits, VMBUS_RING_FEATURE_PENDING_SEND_SIZE,
-		    __ATOMIC_SEQ_CST);
+				  __ATOMIC_SEQ_CST);
 	} else {
 		shared_store(ring->header->interrupt_mask, 0);
 	}
@@ -190,7 +190,8 @@ int ring_write(struct ring *ring, const struct iovec *parts, unsigned count, boo
 	ring->index = advance(ring, at, sizeof(trailer));
 	shared_store(ring->header->write_index, ring->index);
 	/* The guest sleeps only after it emptied the ring and cleared the mask. */
-	*signal = !shared_load(ring->header->interrupt_mask) && shared_load(ring->header->read_index) == start;
+	*signal =
+	    !shared_load(ring->header->interrupt_mask) && shared_load(ring->header->read_index) == start;
 	return 0;
 }
 

@@ -34,7 +34,8 @@ void signal_scan_interrupt_page(struct vmbus *bus)
 			continue;
 		bits = __atomic_exchange_n(&words[word], 0, __ATOMIC_ACQ_REL);
 		for (; bits; bits &= bits - 1) {
-			struct channel *channel = bus_channel(bus, word * 64 + (uint32_t)__builtin_ctzll(bits));
+			struct channel *channel =
+			    bus_channel(bus, word * 64 + (uint32_t)__builtin_ctzll(bits));
 
 			if (channel && channel->state == CHANNEL_OPEN)
 				channel_kick(channel);
@@ -66,8 +67,8 @@ void signal_scan_monitor_page(struct vmbus *bus)
 			continue;
 		bits = __atomic_exchange_n(&page->group[group].pending, 0, __ATOMIC_ACQ_REL);
 		for (; bits; bits &= bits - 1) {
-			struct channel *channel = monitored_channel(bus,
-			    group * VMBUS_MONITOR_TRIGGERS + (unsigned)__builtin_ctz(bits));
+			struct channel *channel = monitored_channel(bus, group * VMBUS_MONITOR_TRIGGERS +
+									     (unsigned)__builtin_ctz(bits));
 
 			if (channel && channel->state == CHANNEL_OPEN) {
 				channel_kick(channel);

@@ -80,12 +80,12 @@ struct channel_ops {
 };
 
 struct channel_offer {
-	struct guid interface; /* device class, contract: the driver looks for it */
-	struct guid instance;  /* this device, for its whole life */
-	const char *name;      /* for logs and inspection, copied */
+	struct guid interface;     /* device class, contract: the driver looks for it */
+	struct guid instance;      /* this device, for its whole life */
+	const char *name;          /* for logs and inspection, copied */
 	uint16_t subchannel_index; /* 0: the primary channel; sub-channels repeat both GUIDs */
-	bool pipe;             /* VMBUS_OFFER_NAMED_PIPE_MODE with messages */
-	bool monitored;        /* let the guest signal by monitor page: batches at the price of latency */
+	bool pipe;                 /* VMBUS_OFFER_NAMED_PIPE_MODE with messages */
+	bool monitored;            /* let the guest signal by monitor page: batches at the price of latency */
 	uint16_t mmio_megabytes;
 	uint8_t user_defined[VMBUS_USER_DEFINED_SIZE]; /* `pipe` overwrites the first four bytes */
 };
@@ -94,7 +94,7 @@ struct channel_offer {
  * thread, so a channel's own I/O thread may offer sub-channels. `ops` must outlive the channel.
  * -EEXIST: same instance and sub-channel index; -ENOSPC: 2047 channels. */
 int vmbus_offer(struct vmbus *bus, const struct channel_offer *offer, const struct channel_ops *ops,
-    void *provider, struct channel **out, struct error *err);
+		void *provider, struct channel **out, struct error *err);
 
 /* [any] Rescind (hot remove). Runs `close` if the channel is open and returns after it; `channel` is
  * then gone. Off the control thread it waits for that thread: do not call it from a thread that a
@@ -146,11 +146,12 @@ int channel_receive(struct channel *channel, struct channel_packet *packet);
  * above. The guest is signalled when the ring was empty and it did not mask its interrupt.
  * Completions carry the transaction id of the request. */
 int channel_send(struct channel *channel, uint64_t transaction_id, const void *payload, size_t size,
-    bool request_completion);
-int channel_send_completion(struct channel *channel, uint64_t transaction_id, const void *payload, size_t size);
+		 bool request_completion);
+int channel_send_completion(struct channel *channel, uint64_t transaction_id, const void *payload,
+			    size_t size);
 int channel_send_transfer_pages(struct channel *channel, uint64_t transaction_id, uint16_t set_id,
-    const struct vmbus_transfer_page_range *ranges, unsigned range_count, const void *payload, size_t size,
-    bool request_completion);
+				const struct vmbus_transfer_page_range *ranges, unsigned range_count,
+				const void *payload, size_t size, bool request_completion);
 
 /* Break the channel off from the provider's side, as a hostile index would: one line with `reason` is
  * logged and `close` follows on the control thread. For packets that no honest driver sends. */

@@ -38,7 +38,7 @@ const struct vmbus_message_offer *connect_and_find(struct machine *m, uint32_t v
 }
 
 struct guest_channel *open_echo(struct machine *m, const struct vmbus_message_offer *offer, unsigned in_pages,
-    unsigned out_pages)
+				unsigned out_pages)
 {
 	struct guest_channel *channel;
 
@@ -53,7 +53,8 @@ void ping(struct guest_channel *channel, uint64_t id, size_t size)
 
 	for (size_t i = 0; i < size; i++)
 		out[i] = (uint8_t)(i + id);
-	assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id, out, size),
+	assert_int_equal(
+	    guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id, out, size),
 	    0);
 	assert_int_equal(guest_receive(channel, &header, in, sizeof(in)), align_up_u64(size, 8));
 	assert_int_equal(header.type, VMBUS_PACKET_COMPLETION);
@@ -138,11 +139,11 @@ static void snap_number(void *context, const char *name, uint64_t value)
 		s->number = value;
 }
 
-static const struct vmbus_inspector snapper = { snap_begin, snap_end, snap_text, snap_number };
+static const struct vmbus_inspector snapper = {snap_begin, snap_end, snap_text, snap_number};
 
 uint64_t inspect_number(struct machine *m, const char *path)
 {
-	struct snapshot s = { 0 };
+	struct snapshot s = {0};
 
 	snprintf(s.wanted, sizeof(s.wanted), "%s", path);
 	vmbus_inspect(m->bus, &snapper, &s);
@@ -152,7 +153,7 @@ uint64_t inspect_number(struct machine *m, const char *path)
 
 void assert_state(struct machine *m, uint32_t relid, const char *wanted)
 {
-	struct snapshot s = { 0 };
+	struct snapshot s = {0};
 
 	snprintf(s.wanted, sizeof(s.wanted), "vmbus.channels.%u.state", relid);
 	vmbus_inspect(m->bus, &snapper, &s);
@@ -162,7 +163,7 @@ void assert_state(struct machine *m, uint32_t relid, const char *wanted)
 
 bool has_channel(struct machine *m, uint32_t relid)
 {
-	struct snapshot s = { 0 };
+	struct snapshot s = {0};
 
 	snprintf(s.wanted, sizeof(s.wanted), "vmbus.channels.%u.state", relid);
 	vmbus_inspect(m->bus, &snapper, &s);

@@ -28,7 +28,7 @@ int tear_down(void **state);
 /* Connect, ask for offers, find the echo provider's. */
 const struct vmbus_message_offer *connect_and_find(struct machine *m, uint32_t version);
 struct guest_channel *open_echo(struct machine *m, const struct vmbus_message_offer *offer, unsigned in_pages,
-    unsigned out_pages);
+				unsigned out_pages);
 
 /* One packet there and back, checked. */
 void ping(struct guest_channel *channel, uint64_t id, size_t size);

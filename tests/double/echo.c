@@ -35,7 +35,8 @@ static void invert_gpadl(struct echo *echo, uint32_t handle)
 		return;
 	}
 	for (size_t at = 0; at < gpadl_size(gpadl); at += 8192) {
-		pieces = gpadl_iovec(gpadl, at, min_u64(8192, gpadl_size(gpadl) - at), echo->iov, ECHO_IOVECS);
+		pieces =
+		    gpadl_iovec(gpadl, at, min_u64(8192, gpadl_size(gpadl) - at), echo->iov, ECHO_IOVECS);
 		if (pieces > 0)
 			invert(echo->iov, (unsigned)pieces);
 	}
@@ -80,10 +81,10 @@ static bool send_reply(struct echo *echo)
 static void serve(struct echo *echo)
 {
 	struct channel_packet packet = {
-		.payload = echo->payload,
-		.payload_capacity = sizeof(echo->payload),
-		.iov = echo->iov,
-		.iov_capacity = ECHO_IOVECS,
+	    .payload = echo->payload,
+	    .payload_capacity = sizeof(echo->payload),
+	    .iov = echo->iov,
+	    .iov_capacity = ECHO_IOVECS,
 	};
 
 	for (;;) {
@@ -107,8 +108,8 @@ static void *serve_thread(void *argument)
 {
 	struct echo *echo = argument;
 	struct pollfd fds[2] = {
-		{ .fd = channel_event_fd(echo->channel), .events = POLLIN },
-		{ .fd = echo->stop_fd, .events = POLLIN },
+	    {.fd = channel_event_fd(echo->channel), .events = POLLIN},
+	    {.fd = echo->stop_fd, .events = POLLIN},
 	};
 	uint64_t ignored;
 
@@ -159,20 +160,20 @@ static void on_event(void *provider, struct channel *channel)
 	serve(provider);
 }
 
-static const struct channel_ops control_ops = { .open = on_open, .close = on_close, .event = on_event };
-static const struct channel_ops thread_ops = { .open = on_open, .close = on_close };
+static const struct channel_ops control_ops = {.open = on_open, .close = on_close, .event = on_event};
+static const struct channel_ops thread_ops = {.open = on_open, .close = on_close};
 
-void echo_offer(struct echo *echo, struct vmbus *bus, uint8_t instance, uint16_t subchannel_index, bool threaded,
-    bool monitored)
+void echo_offer(struct echo *echo, struct vmbus *bus, uint8_t instance, uint16_t subchannel_index,
+		bool threaded, bool monitored)
 {
 	struct channel_offer offer = {
-		.interface = echo_interface,
-		.instance = { .bytes = { instance } },
-		.name = "echo",
-		.subchannel_index = subchannel_index,
-		.monitored = monitored,
+	    .interface = echo_interface,
+	    .instance = {.bytes = {instance}},
+	    .name = "echo",
+	    .subchannel_index = subchannel_index,
+	    .monitored = monitored,
 	};
-	struct error err = { 0 };
+	struct error err = {0};
 
 	memset(echo, 0, sizeof(*echo));
 	echo->bus = bus;

@@ -42,7 +42,7 @@ struct echo {
 extern const struct guid echo_interface;
 
 /* Offer it. Aborts the test on failure. `instance` tells several apart. */
-void echo_offer(struct echo *echo, struct vmbus *bus, uint8_t instance, uint16_t subchannel_index, bool threaded,
-    bool monitored);
+void echo_offer(struct echo *echo, struct vmbus *bus, uint8_t instance, uint16_t subchannel_index,
+		bool threaded, bool monitored);
 void echo_remove(struct echo *echo);
 unsigned echo_count(const unsigned *counter);

@@ -21,11 +21,11 @@
 #define CALL_POST        0x5cu
 #define STATUS_NO_BUFFER 0x13
 
-#define HEAP_START       0x100000u
-#define SINT_VECTOR      0xf3u
-#define SINT_AUTO_EOI    (1u << 17)
-#define WAIT_NS          10000000000
-#define KERNEL_PAUSE_NS  20000
+#define HEAP_START      0x100000u
+#define SINT_VECTOR     0xf3u
+#define SINT_AUTO_EOI   (1u << 17)
+#define WAIT_NS         10000000000
+#define KERNEL_PAUSE_NS 20000
 
 /* TLFS 11.9: a message slot. */
 struct synic_message {
@@ -50,12 +50,12 @@ static int64_t now_ns(void)
 
 struct guest_deadline guest_deadline(void)
 {
-	return (struct guest_deadline){ .end_ns = now_ns() + WAIT_NS };
+	return (struct guest_deadline){.end_ns = now_ns() + WAIT_NS};
 }
 
 bool guest_patience(struct guest_deadline *deadline)
 {
-	struct timespec pause = { .tv_nsec = KERNEL_PAUSE_NS };
+	struct timespec pause = {.tv_nsec = KERNEL_PAUSE_NS};
 
 	if (now_ns() > deadline->end_ns)
 		return false;
@@ -121,7 +121,8 @@ static int enable_synic(struct guest *guest)
 		r = vp_write_msr(guest->partition, vp, MSR_SIMP, guest->message_page[vp] | 1);
 		r = r ? r : vp_write_msr(guest->partition, vp, MSR_SIEFP, guest->event_page[vp] | 1);
 		r = r ? r
-		      : vp_write_msr(guest->partition, vp, MSR_SINT0 + VMBUS_MESSAGE_SINT, SINT_VECTOR | SINT_AUTO_EOI);
+		      : vp_write_msr(guest->partition, vp, MSR_SINT0 + VMBUS_MESSAGE_SINT,
+				     SINT_VECTOR | SINT_AUTO_EOI);
 		r = r ? r : vp_write_msr(guest->partition, vp, MSR_SCONTROL, 1);
 	}
 	return r;
@@ -134,7 +135,7 @@ static void ignore_event(void *context, const struct partition_event *event)
 static int start_machine(struct guest *guest, struct error *err)
 {
 	struct partition_config config = {
-		.processor = PROCESSOR_NONE, .vp_count = guest->vp_count, .on_event = ignore_event };
+	    .processor = PROCESSOR_NONE, .vp_count = guest->vp_count, .on_event = ignore_event};
 	int r = partition_create(&guest->partition, &config, err);
 
 	if (r < 0)
@@ -152,7 +153,7 @@ static int start_machine(struct guest *guest, struct error *err)
 struct guest *guest_create_vps(unsigned megabytes, unsigned vp_count)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
-	struct error err = { 0 };
+	struct error err = {0};
 
 	if (!guest)
 		abort();
@@ -207,7 +208,8 @@ struct partition *guest_partition(struct guest *guest)
 
 /* --- messages -------------------------------------------------------------------------------------- */
 
-int guest_post_raw(struct guest *guest, uint32_t connection_id, uint32_t synic_type, const void *bytes, size_t size)
+int guest_post_raw(struct guest *guest, uint32_t connection_id, uint32_t synic_type, const void *bytes,
+		   size_t size)
 {
 	struct guest_deadline deadline = guest_deadline();
 	uint8_t *input = guest_at(guest, guest->hypercall_input);
@@ -290,7 +292,8 @@ static void poll_all(struct guest *guest)
 	struct guest_message message;
 
 	while (guest_poll_message(guest, &message)) {
-		bool noted = message.type == VMBUS_MSG_OFFER_CHANNEL || message.type == VMBUS_MSG_RESCIND_CHANNEL_OFFER;
+		bool noted = message.type == VMBUS_MSG_OFFER_CHANNEL ||
+			     message.type == VMBUS_MSG_RESCIND_CHANNEL_OFFER;
 
 		if (!noted && guest->kept_count < GUEST_KEPT_MESSAGES)
 			guest->kept[guest->kept_count++] = message;
@@ -305,7 +308,8 @@ static bool take_kept(struct guest *guest, uint32_t type, struct guest_message *
 		if (message)
 			*message = guest->kept[i];
 		guest->kept_count--;
-		memmove(&guest->kept[i], &guest->kept[i + 1], (guest->kept_count - i) * sizeof(guest->kept[0]));
+		memmove(&guest->kept[i], &guest->kept[i + 1],
+			(guest->kept_count - i) * sizeof(guest->kept[0]));
 		return true;
 	}
 	return false;
@@ -343,10 +347,10 @@ void guest_flush_messages(struct guest *guest)
 int guest_connect_vp(struct guest *guest, uint32_t version, unsigned target_vp)
 {
 	struct vmbus_message_initiate_contact contact = {
-		.version = version,
-		.target_vp = target_vp,
-		.monitor_page_parent_to_child = guest->monitor_page[0],
-		.monitor_page_child_to_parent = guest->monitor_page[1],
+	    .version = version,
+	    .target_vp = target_vp,
+	    .monitor_page_parent_to_child = guest->monitor_page[0],
+	    .monitor_page_child_to_parent = guest->monitor_page[1],
 	};
 	const struct vmbus_message_version_response *response;
 	struct guest_message message;
@@ -412,7 +416,7 @@ int guest_unload(struct guest *guest)
 }
 
 static const struct vmbus_message_offer *offer_now(struct guest *guest, const struct guid *interface,
-    const struct guid *instance, unsigned subchannel_index)
+						   const struct guid *instance, unsigned subchannel_index)
 {
 	for (unsigned i = 0; i < guest->offer_count; i++) {
 		const struct guest_offer *offer = guest->offers[i];
@@ -426,7 +430,7 @@ static const struct vmbus_message_offer *offer_now(struct guest *guest, const st
 }
 
 const struct vmbus_message_offer *guest_find_instance(struct guest *guest, const struct guid *interface,
-    const struct guid *instance, unsigned subchannel_index)
+						      const struct guid *instance, unsigned subchannel_index)
 {
 	struct guest_deadline deadline = guest_deadline();
 	const struct vmbus_message_offer *offer;
@@ -439,7 +443,7 @@ const struct vmbus_message_offer *guest_find_instance(struct guest *guest, const
 }
 
 const struct vmbus_message_offer *guest_find_offer(struct guest *guest, const struct guid *interface,
-    unsigned subchannel_index)
+						   unsigned subchannel_index)
 {
 	return guest_find_instance(guest, interface, NULL, subchannel_index);
 }
@@ -464,7 +468,7 @@ static int find_rescinded(struct guest *guest, uint32_t relid)
 
 int guest_release_relid(struct guest *guest, uint32_t relid)
 {
-	struct vmbus_message_relid message = { .relid = relid };
+	struct vmbus_message_relid message = {.relid = relid};
 	int i = find_rescinded(guest, relid);
 
 	if (i >= 0) {

@@ -62,7 +62,8 @@ struct guest_message {
 
 /* Post raw bytes; retries while the host's queue is full. Returns the hypercall's status (0 is well,
  * 0x12 invalid connection id), or -ETIMEDOUT. */
-int guest_post_raw(struct guest *guest, uint32_t connection_id, uint32_t synic_type, const void *bytes, size_t size);
+int guest_post_raw(struct guest *guest, uint32_t connection_id, uint32_t synic_type, const void *bytes,
+		   size_t size);
 
 /* Post a channel message on the connection id that was agreed; fills the header's type. */
 int guest_post(struct guest *guest, uint32_t type, void *message, size_t size);
@@ -80,7 +81,6 @@ bool guest_has_message(struct guest *guest, uint32_t type);
 /* Forget all kept messages and drain the slot. */
 void guest_flush_messages(struct guest *guest);
 
-
 /* --- contact ------------------------------------------------------------------------------------ */
 
 /* 0, -ECONNREFUSED when the host does not know the version, -ETIMEDOUT. The target VP is 0. */
@@ -96,10 +96,10 @@ int guest_unload(struct guest *guest);
 /* The offer of that interface and sub-channel index, waiting for it. NULL after ten seconds. Valid until
  * it is rescinded and released, or unload. */
 const struct vmbus_message_offer *guest_find_offer(struct guest *guest, const struct guid *interface,
-    unsigned subchannel_index);
+						   unsigned subchannel_index);
 /* The same, telling devices of one class apart by instance (NULL: any). */
 const struct vmbus_message_offer *guest_find_instance(struct guest *guest, const struct guid *interface,
-    const struct guid *instance, unsigned subchannel_index);
+						      const struct guid *instance, unsigned subchannel_index);
 
 /* How many offers there are now, with no waiting (after draining the slot). */
 unsigned guest_offer_count(struct guest *guest);
@@ -110,10 +110,10 @@ int guest_release_relid(struct guest *guest, uint32_t relid);
 
 /* --- GPADLs ------------------------------------------------------------------------------------- */
 
-/* Describe `pages` page numbers as one range of size bytes from `byte_offset`. 0 and *handle, or -EDQUOT when the
- * host refused. */
-int guest_gpadl(struct guest *guest, uint32_t relid, const uint64_t *pfns, unsigned pages, uint32_t byte_offset,
-    uint32_t size, uint32_t *handle);
+/* Describe `pages` page numbers as one range of size bytes from `byte_offset`. 0 and *handle, or -EDQUOT when
+ * the host refused. */
+int guest_gpadl(struct guest *guest, uint32_t relid, const uint64_t *pfns, unsigned pages,
+		uint32_t byte_offset, uint32_t size, uint32_t *handle);
 
 /* Allocate `pages` pages (scattered if asked for) and lend them. pfns (may be NULL) receives the numbers. */
 int guest_gpadl_alloc(struct guest *guest, uint32_t relid, unsigned pages, uint64_t *pfns, uint32_t *handle);
@@ -129,8 +129,8 @@ struct guest_open_options {
 
 /* Lend rings of in_pages (guest to host) and out_pages, and open. -ECONNREFUSED with the host's status
  * in guest_open_status(). `options` may be NULL. */
-int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, unsigned in_pages, unsigned out_pages,
-    const struct guest_open_options *options, struct guest_channel **out);
+int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, unsigned in_pages,
+	       unsigned out_pages, const struct guest_open_options *options, struct guest_channel **out);
 uint32_t guest_open_status(const struct guest *guest);
 
 /* CLOSECHANNEL and teardown of the rings; frees `channel`. */
@@ -146,27 +146,30 @@ int guest_modify(struct guest_channel *channel, uint32_t target_vp);
 
 /* Send a packet, signalling as Linux does (the ring was empty and the mask clear). -EAGAIN: full. */
 int guest_send(struct guest_channel *channel, uint16_t type, uint16_t flags, uint64_t transaction_id,
-    const void *payload, size_t size);
+	       const void *payload, size_t size);
 
 /* The same with the payload behind GPA ranges: `ranges_size` bytes as they go on the wire after the range
  * count (byte count, byte offset, page numbers, again). */
 int guest_send_gpa_direct(struct guest_channel *channel, uint16_t flags, uint64_t transaction_id,
-    const void *ranges, size_t ranges_size, uint32_t range_count, const void *payload, size_t size);
+			  const void *ranges, size_t ranges_size, uint32_t range_count, const void *payload,
+			  size_t size);
 
 /* For the usual case: one range over `size` bytes of guest memory at `memory` (contiguous). */
-int guest_send_buffer(struct guest_channel *channel, uint64_t transaction_id, const void *memory, uint32_t memory_size,
-    const void *payload, size_t size);
+int guest_send_buffer(struct guest_channel *channel, uint64_t transaction_id, const void *memory,
+		      uint32_t memory_size, const void *payload, size_t size);
 
 /* A packet whose bytes are all the caller's, header included; the trailer is added. */
 int guest_send_raw(struct guest_channel *channel, const void *packet, size_t size);
 
 /* Wait for the next packet: its header, and its payload in buffer. Returns the payload's size, -EMSGSIZE,
  * -ETIMEDOUT. */
-int guest_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer, size_t capacity);
+int guest_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer,
+		  size_t capacity);
 
 /* The same without waiting: -EAGAIN when there is none. The header counts from the packet's start, so the
  * bytes between header and payload (transfer-page ranges) can be had by guest_receive_raw(). */
-int guest_try_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer, size_t capacity);
+int guest_try_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer,
+		      size_t capacity);
 int guest_receive_raw(struct guest_channel *channel, void *packet, size_t capacity);
 
 /* Whether the host signalled this channel since the last call (event flag, or interrupt page bit). */

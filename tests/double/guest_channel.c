@@ -29,8 +29,8 @@ static int wait_created(struct guest *guest, uint32_t handle)
 	return created->status ? -EDQUOT : 0;
 }
 
-int guest_gpadl(struct guest *guest, uint32_t relid, const uint64_t *pfns, unsigned pages, uint32_t byte_offset,
-    uint32_t size, uint32_t *handle)
+int guest_gpadl(struct guest *guest, uint32_t relid, const uint64_t *pfns, unsigned pages,
+		uint32_t byte_offset, uint32_t size, uint32_t *handle)
 {
 	uint8_t bytes[SYNIC_MESSAGE_PAYLOAD];
 	struct vmbus_message_gpadl_header *header = (void *)bytes;
@@ -46,7 +46,7 @@ int guest_gpadl(struct guest *guest, uint32_t relid, const uint64_t *pfns, unsig
 	header->gpadl = *handle;
 	header->range_count = 1;
 	header->range_buffer_length = (uint16_t)(sizeof(*range) + pages * sizeof(*pfns));
-	*range = (struct vmbus_gpa_range){ .byte_count = size, .byte_offset = byte_offset };
+	*range = (struct vmbus_gpa_range){.byte_count = size, .byte_offset = byte_offset};
 	memcpy(bytes + first, pfns, count * sizeof(*pfns));
 	r = guest_post(guest, VMBUS_MSG_GPADL_HEADER, bytes, first + count * sizeof(*pfns));
 	room = (sizeof(bytes) - sizeof(*body)) / sizeof(*pfns);
@@ -87,7 +87,7 @@ int guest_gpadl_alloc(struct guest *guest, uint32_t relid, unsigned pages, uint6
 
 int guest_gpadl_teardown(struct guest *guest, uint32_t relid, uint32_t handle)
 {
-	struct vmbus_message_gpadl_teardown teardown = { .relid = relid, .gpadl = handle };
+	struct vmbus_message_gpadl_teardown teardown = {.relid = relid, .gpadl = handle};
 	const struct vmbus_message_gpadl_torndown *torndown;
 	struct guest_message message;
 	int r = guest_post(guest, VMBUS_MSG_GPADL_TEARDOWN, &teardown, sizeof(teardown));
@@ -109,14 +109,15 @@ static void set_ring(struct guest_ring *ring, uint8_t **pages, unsigned count)
 	ring->size = (count - 1) * GUEST_PAGE_SIZE;
 }
 
-static int post_open(struct guest_channel *channel, unsigned in_pages, const struct guest_open_options *options)
+static int post_open(struct guest_channel *channel, unsigned in_pages,
+		     const struct guest_open_options *options)
 {
 	struct guest *guest = channel->guest;
 	struct vmbus_message_open open = {
-		.relid = channel->offer.relid,
-		.open_id = guest->next_open++,
-		.ring_gpadl = channel->gpadl,
-		.downstream_page_offset = in_pages,
+	    .relid = channel->offer.relid,
+	    .open_id = guest->next_open++,
+	    .ring_gpadl = channel->gpadl,
+	    .downstream_page_offset = in_pages,
 	};
 	const struct vmbus_message_open_result *result;
 	struct guest_message message;
@@ -138,8 +139,8 @@ static int post_open(struct guest_channel *channel, unsigned in_pages, const str
 	return result->status ? -ECONNREFUSED : 0;
 }
 
-int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, unsigned in_pages, unsigned out_pages,
-    const struct guest_open_options *options, struct guest_channel **out)
+int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, unsigned in_pages,
+	       unsigned out_pages, const struct guest_open_options *options, struct guest_channel **out)
 {
 	struct guest_channel *channel = calloc(1, sizeof(*channel));
 	uint64_t *pfns = alloc_pages(guest, in_pages + out_pages);
@@ -164,8 +165,8 @@ int guest_open(struct guest *guest, const struct vmbus_message_offer *offer, uns
 		channel->in.header->feature_bits = VMBUS_RING_FEATURE_PENDING_SEND_SIZE;
 		channel->out.header->feature_bits = VMBUS_RING_FEATURE_PENDING_SEND_SIZE;
 	}
-	r = guest_gpadl(guest, offer->relid, pfns, in_pages + out_pages, 0, (in_pages + out_pages) * GUEST_PAGE_SIZE,
-	    &channel->gpadl);
+	r = guest_gpadl(guest, offer->relid, pfns, in_pages + out_pages, 0,
+			(in_pages + out_pages) * GUEST_PAGE_SIZE, &channel->gpadl);
 	free(pfns);
 	if (r == 0)
 		r = post_open(channel, in_pages, options);
@@ -183,7 +184,7 @@ uint32_t guest_open_status(const struct guest *guest)
 
 int guest_post_close(struct guest_channel *channel)
 {
-	struct vmbus_message_relid message = { .relid = channel->offer.relid };
+	struct vmbus_message_relid message = {.relid = channel->offer.relid};
 
 	return guest_post(channel->guest, VMBUS_MSG_CLOSE_CHANNEL, &message, sizeof(message));
 }
@@ -222,7 +223,7 @@ uint32_t guest_channel_ring_gpadl(const struct guest_channel *channel)
 
 int guest_modify(struct guest_channel *channel, uint32_t target_vp)
 {
-	struct vmbus_message_modify modify = { .relid = channel->offer.relid, .target_vp = target_vp };
+	struct vmbus_message_modify modify = {.relid = channel->offer.relid, .target_vp = target_vp};
 	struct guest_message message;
 	int r = guest_post(channel->guest, VMBUS_MSG_MODIFY_CHANNEL, &modify, sizeof(modify));
 
@@ -250,7 +251,8 @@ int guest_signal_interrupt_page(struct guest_channel *channel)
 	uint8_t *page = guest_at(channel->guest, channel->guest->interrupt_page);
 	uint32_t relid = channel->offer.relid;
 
-	__atomic_fetch_or(page + VMBUS_INTERRUPT_PAGE_TO_HOST + relid / 8, (uint8_t)(1u << relid % 8), __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(page + VMBUS_INTERRUPT_PAGE_TO_HOST + relid / 8, (uint8_t)(1u << relid % 8),
+			  __ATOMIC_SEQ_CST);
 	return signal_connection(channel->guest, VMBUS_EVENT_CONNECTION_ID);
 }
 
@@ -286,7 +288,7 @@ bool guest_take_event(struct guest_channel *channel)
 		return take_bit(flags, channel->offer.relid);
 	take_bit(flags, 0);
 	return take_bit((uint8_t *)guest_at(guest, guest->interrupt_page) + VMBUS_INTERRUPT_PAGE_TO_GUEST,
-	    channel->offer.relid);
+			channel->offer.relid);
 }
 
 /* --- rings ----------------------------------------------------------------------------------------- */
@@ -344,17 +346,18 @@ int guest_send_raw(struct guest_channel *channel, const void *packet, size_t siz
 }
 
 static int send_with_descriptor(struct guest_channel *channel, uint16_t type, uint16_t flags,
-    uint64_t transaction_id, const void *descriptor, size_t descriptor_size, const void *payload, size_t size)
+				uint64_t transaction_id, const void *descriptor, size_t descriptor_size,
+				const void *payload, size_t size)
 {
 	size_t offset = sizeof(struct vmbus_packet_header) + align_up_u64(descriptor_size, 8);
 	size_t length = offset + align_up_u64(size, 8);
 	uint8_t *packet = calloc(1, length);
 	struct vmbus_packet_header header = {
-		.type = type,
-		.data_offset8 = (uint16_t)(offset / 8),
-		.length8 = (uint16_t)(length / 8),
-		.flags = flags,
-		.transaction_id = transaction_id,
+	    .type = type,
+	    .data_offset8 = (uint16_t)(offset / 8),
+	    .length8 = (uint16_t)(length / 8),
+	    .flags = flags,
+	    .transaction_id = transaction_id,
 	};
 	int r;
 
@@ -371,15 +374,16 @@ static int send_with_descriptor(struct guest_channel *channel, uint16_t type, ui
 }
 
 int guest_send(struct guest_channel *channel, uint16_t type, uint16_t flags, uint64_t transaction_id,
-    const void *payload, size_t size)
+	       const void *payload, size_t size)
 {
 	return send_with_descriptor(channel, type, flags, transaction_id, NULL, 0, payload, size);
 }
 
 int guest_send_gpa_direct(struct guest_channel *channel, uint16_t flags, uint64_t transaction_id,
-    const void *ranges, size_t ranges_size, uint32_t range_count, const void *payload, size_t size)
+			  const void *ranges, size_t ranges_size, uint32_t range_count, const void *payload,
+			  size_t size)
 {
-	struct vmbus_gpa_direct_header direct = { .range_count = range_count };
+	struct vmbus_gpa_direct_header direct = {.range_count = range_count};
 	uint8_t *descriptor = malloc(sizeof(direct) + ranges_size);
 	int r;
 
@@ -389,20 +393,20 @@ int guest_send_gpa_direct(struct guest_channel *channel, uint16_t flags, uint64_
 	if (ranges_size)
 		memcpy(descriptor + sizeof(direct), ranges, ranges_size);
 	r = send_with_descriptor(channel, VMBUS_PACKET_GPA_DIRECT, flags, transaction_id, descriptor,
-	    sizeof(direct) + ranges_size, payload, size);
+				 sizeof(direct) + ranges_size, payload, size);
 	free(descriptor);
 	return r;
 }
 
 int guest_send_buffer(struct guest_channel *channel, uint64_t transaction_id, const void *memory,
-    uint32_t memory_size, const void *payload, size_t size)
+		      uint32_t memory_size, const void *payload, size_t size)
 {
 	gpa_t gpa = guest_gpa(channel->guest, memory);
 	uint32_t offset = gpa % GUEST_PAGE_SIZE;
 	size_t pages = ((size_t)offset + memory_size + GUEST_PAGE_SIZE - 1) / GUEST_PAGE_SIZE;
 	size_t ranges_size = sizeof(struct vmbus_gpa_range) + pages * sizeof(uint64_t);
 	uint8_t *ranges = malloc(ranges_size);
-	struct vmbus_gpa_range range = { .byte_count = memory_size, .byte_offset = offset };
+	struct vmbus_gpa_range range = {.byte_count = memory_size, .byte_offset = offset};
 	int r;
 
 	if (!ranges)
@@ -410,8 +414,8 @@ int guest_send_buffer(struct guest_channel *channel, uint64_t transaction_id, co
 	memcpy(ranges, &range, sizeof(range));
 	for (size_t i = 0; i < pages; i++)
 		le64_put(ranges + sizeof(range) + i * sizeof(uint64_t), gpa / GUEST_PAGE_SIZE + i);
-	r = guest_send_gpa_direct(channel, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, transaction_id, ranges, ranges_size,
-	    1, payload, size);
+	r = guest_send_gpa_direct(channel, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, transaction_id, ranges,
+				  ranges_size, 1, payload, size);
 	free(ranges);
 	return r;
 }
@@ -446,7 +450,8 @@ int guest_receive_raw(struct guest_channel *channel, void *packet, size_t capaci
 		return -EPROTO;
 	get_bytes(ring, start, &header, sizeof(header));
 	length = header.length8 * 8u;
-	if (length < sizeof(header) || length + sizeof(trailer) > available || header.data_offset8 > header.length8)
+	if (length < sizeof(header) || length + sizeof(trailer) > available ||
+	    header.data_offset8 > header.length8)
 		return -EPROTO;
 	at = get_bytes(ring, (uint32_t)((start + length) % ring->size), &trailer, sizeof(trailer));
 	(void)at;
@@ -458,7 +463,8 @@ int guest_receive_raw(struct guest_channel *channel, void *packet, size_t capaci
 	return length <= capacity ? (int)length : -EMSGSIZE;
 }
 
-int guest_try_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer, size_t capacity)
+int guest_try_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer,
+		      size_t capacity)
 {
 	static __thread uint8_t packet[65536 * 8];
 	int length = guest_receive_raw(channel, packet, sizeof(packet));
@@ -470,11 +476,13 @@ int guest_try_receive(struct guest_channel *channel, struct vmbus_packet_header 
 	offset = header->data_offset8 * 8u;
 	if ((size_t)length - offset > capacity)
 		return -EMSGSIZE;
-	memcpy(buffer, packet + offset, (size_t)length - offset);
+	if ((size_t)length > offset)
+		memcpy(buffer, packet + offset, (size_t)length - offset);
 	return (int)((size_t)length - offset);
 }
 
-int guest_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer, size_t capacity)
+int guest_receive(struct guest_channel *channel, struct vmbus_packet_header *header, void *buffer,
+		  size_t capacity)
 {
 	struct guest_deadline deadline = guest_deadline();
 	int r;

@@ -47,8 +47,9 @@ static void put(struct pages *pages, uint32_t at, const void *bytes, size_t size
 static int write_packet(struct ring *ring, uint64_t id, size_t payload, bool *signal)
 {
 	static uint8_t data[SIZE];
-	struct vmbus_packet_header header = { .type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .transaction_id = id };
-	struct iovec parts[2] = { { &header, sizeof(header) }, { data, payload } };
+	struct vmbus_packet_header header = {
+	    .type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .transaction_id = id};
+	struct iovec parts[2] = {{&header, sizeof(header)}, {data, payload}};
 
 	header.length8 = (uint16_t)(2 + (payload + 7) / 8);
 	for (size_t i = 0; i < payload; i++)
@@ -227,7 +228,7 @@ static void the_reader_masks_while_it_reads(void **state)
 
 static void lying_indices_are_refused(void **state)
 {
-	static const uint32_t lies[] = { SIZE, SIZE + 8, 1, 4, 12, UINT32_MAX, UINT32_MAX - 7, 0x80000000u };
+	static const uint32_t lies[] = {SIZE, SIZE + 8, 1, 4, 12, UINT32_MAX, UINT32_MAX - 7, 0x80000000u};
 	struct vmbus_packet_header header;
 	struct ring ring;
 	bool signal;
@@ -274,22 +275,20 @@ static void our_own_index_is_not_read_back(void **state)
 
 static void torn_packets_are_refused(void **state)
 {
-	struct vmbus_packet_header header, packet = { .type = VMBUS_PACKET_IN_BAND };
+	struct vmbus_packet_header header, packet = {.type = VMBUS_PACKET_IN_BAND};
 	static const struct {
 		uint16_t offset8, length8;
 		uint32_t written;
 	} cases[] = {
-		{ 2, 2, 8 },       /* less than a header in the ring */
-		{ 2, 2, 16 },      /* no trailer */
-		{ 2, 3, 24 },      /* no trailer behind payload */
-		{ 2, 100, 64 },    /* longer than what was written */
-		{ 2, 65535, 64 },  /* longer than the ring */
-		{ 1, 4, 40 },      /* payload inside the header */
-		{ 0, 4, 40 },
-		{ 5, 4, 40 },      /* payload behind the end */
-		{ 65535, 4, 40 },
-		{ 2, 1, 40 },      /* shorter than its header */
-		{ 0, 0, 40 },
+	    {2, 2, 8},                  /* less than a header in the ring */
+	    {2, 2, 16},                 /* no trailer */
+	    {2, 3, 24},                 /* no trailer behind payload */
+	    {2, 100, 64},               /* longer than what was written */
+	    {2, 65535, 64},             /* longer than the ring */
+	    {1, 4, 40},                 /* payload inside the header */
+	    {0, 4, 40},     {5, 4, 40}, /* payload behind the end */
+	    {65535, 4, 40}, {2, 1, 40}, /* shorter than its header */
+	    {0, 0, 40},
 	};
 	struct ring ring;
 
@@ -311,7 +310,8 @@ static void torn_packets_are_refused(void **state)
 static void the_smallest_packet_and_ring_work(void **state)
 {
 	struct pages *pages = new_pages();
-	struct vmbus_packet_header header, packet = { .type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .length8 = 2 };
+	struct vmbus_packet_header header,
+	    packet = {.type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .length8 = 2};
 	struct ring ring;
 
 	assert_int_equal(ring_open(&ring, pages->list, 0, false), -EINVAL);
@@ -328,17 +328,17 @@ static void the_smallest_packet_and_ring_work(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(packets_keep_their_order_and_bytes),
-		cmocka_unit_test(trailers_say_where_packets_began),
-		cmocka_unit_test(a_full_ring_asks_for_room),
-		cmocka_unit_test(the_reader_signals_a_waiting_writer_once),
-		cmocka_unit_test(equality_signals_both_kinds_of_writer),
-		cmocka_unit_test(only_the_first_packet_signals),
-		cmocka_unit_test(the_reader_masks_while_it_reads),
-		cmocka_unit_test(lying_indices_are_refused),
-		cmocka_unit_test(our_own_index_is_not_read_back),
-		cmocka_unit_test(torn_packets_are_refused),
-		cmocka_unit_test(the_smallest_packet_and_ring_work),
+	    cmocka_unit_test(packets_keep_their_order_and_bytes),
+	    cmocka_unit_test(trailers_say_where_packets_began),
+	    cmocka_unit_test(a_full_ring_asks_for_room),
+	    cmocka_unit_test(the_reader_signals_a_waiting_writer_once),
+	    cmocka_unit_test(equality_signals_both_kinds_of_writer),
+	    cmocka_unit_test(only_the_first_packet_signals),
+	    cmocka_unit_test(the_reader_masks_while_it_reads),
+	    cmocka_unit_test(lying_indices_are_refused),
+	    cmocka_unit_test(our_own_index_is_not_read_back),
+	    cmocka_unit_test(torn_packets_are_refused),
+	    cmocka_unit_test(the_smallest_packet_and_ring_work),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

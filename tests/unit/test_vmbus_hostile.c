@@ -33,11 +33,12 @@ static void still_works(struct machine *m, struct echo *echo)
 
 static void post_type(struct machine *m, uint32_t type, const void *bytes, size_t size)
 {
-	uint8_t message[SYNIC_MESSAGE_PAYLOAD] = { 0 };
+	uint8_t message[SYNIC_MESSAGE_PAYLOAD] = {0};
 
 	memcpy(message, bytes, size);
 	le32_put(message, type);
-	assert_int_equal(guest_post_raw(m->guest, VMBUS_MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, message, size), 0);
+	assert_int_equal(
+	    guest_post_raw(m->guest, VMBUS_MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, message, size), 0);
 	guest_flush_messages(m->guest);
 }
 
@@ -52,7 +53,7 @@ static void messages_of_every_type_and_length(void **state)
 	for (int connected = 0; connected < 2; connected++) {
 		for (uint32_t type = 0; type < 40; type++) {
 			for (size_t size = 4; size <= SYNIC_MESSAGE_PAYLOAD; size += size < 50 ? 1 : 13) {
-				uint8_t zeros[SYNIC_MESSAGE_PAYLOAD] = { 0 }, ones[SYNIC_MESSAGE_PAYLOAD];
+				uint8_t zeros[SYNIC_MESSAGE_PAYLOAD] = {0}, ones[SYNIC_MESSAGE_PAYLOAD];
 
 				memset(ones, 0xff, sizeof(ones));
 				post_type(m, type, zeros, size);
@@ -71,7 +72,7 @@ static void messages_of_every_type_and_length(void **state)
 static void other_message_types_are_not_ours(void **state)
 {
 	struct machine *m = *state;
-	uint8_t bytes[8] = { VMBUS_MSG_UNLOAD };
+	uint8_t bytes[8] = {VMBUS_MSG_UNLOAD};
 	struct echo echo;
 
 	echo_offer(&echo, m->bus, 1, 0, false, false);
@@ -85,7 +86,7 @@ static void other_message_types_are_not_ours(void **state)
 static void nothing_works_before_contact(void **state)
 {
 	struct machine *m = *state;
-	struct vmbus_message_open open = { .relid = 1 };
+	struct vmbus_message_open open = {.relid = 1};
 	struct echo echo;
 
 	echo_offer(&echo, m->bus, 1, 0, false, false);
@@ -99,7 +100,7 @@ static void nothing_works_before_contact(void **state)
 
 static void unknown_channels_are_refused(void **state)
 {
-	static const uint32_t relids[] = { 0, 2, 2047, 2048, 0xffff, UINT32_MAX };
+	static const uint32_t relids[] = {0, 2, 2047, 2048, 0xffff, UINT32_MAX};
 	struct machine *m = *state;
 	struct guest_message message;
 	struct echo echo;
@@ -107,9 +108,9 @@ static void unknown_channels_are_refused(void **state)
 	echo_offer(&echo, m->bus, 1, 0, false, false);
 	connect_and_find(m, VMBUS_VERSION(5, 3));
 	for (size_t i = 0; i < ARRAY_SIZE(relids); i++) {
-		struct vmbus_message_open open = { .relid = relids[i], .open_id = 5 };
-		struct vmbus_message_relid relid = { .relid = relids[i] };
-		struct vmbus_message_modify modify = { .relid = relids[i] };
+		struct vmbus_message_open open = {.relid = relids[i], .open_id = 5};
+		struct vmbus_message_relid relid = {.relid = relids[i]};
+		struct vmbus_message_modify modify = {.relid = relids[i]};
 		uint64_t pfn = 300;
 		uint32_t handle;
 
@@ -117,7 +118,8 @@ static void unknown_channels_are_refused(void **state)
 		assert_int_equal(guest_wait_message(m->guest, VMBUS_MSG_OPEN_CHANNEL_RESULT, &message), 0);
 		assert_int_not_equal(((struct vmbus_message_open_result *)message.bytes)->status, 0);
 		assert_int_equal(guest_post(m->guest, VMBUS_MSG_MODIFY_CHANNEL, &modify, sizeof(modify)), 0);
-		assert_int_equal(guest_wait_message(m->guest, VMBUS_MSG_MODIFY_CHANNEL_RESPONSE, &message), 0);
+		assert_int_equal(guest_wait_message(m->guest, VMBUS_MSG_MODIFY_CHANNEL_RESPONSE, &message),
+				 0);
 		assert_int_not_equal(((struct vmbus_message_modify_response *)message.bytes)->status, 0);
 		assert_int_equal(guest_post(m->guest, VMBUS_MSG_CLOSE_CHANNEL, &relid, sizeof(relid)), 0);
 		assert_int_equal(guest_post(m->guest, VMBUS_MSG_RELID_RELEASED, &relid, sizeof(relid)), 0);
@@ -129,7 +131,7 @@ static void unknown_channels_are_refused(void **state)
 static void sockets_towards_the_host_are_refused(void **state)
 {
 	struct machine *m = *state;
-	struct vmbus_message_tl_connect connect = { .service = { { 1, 2, 3 } }, .endpoint = { { 4, 5, 6 } } };
+	struct vmbus_message_tl_connect connect = {.service = {{1, 2, 3}}, .endpoint = {{4, 5, 6}}};
 	struct vmbus_message_tl_connect_result *result;
 	struct guest_message message;
 
@@ -162,7 +164,7 @@ static void offers_are_asked_for_once(void **state)
 static void a_guest_that_never_reads_is_held_back(void **state)
 {
 	struct machine *m = *state;
-	struct vmbus_message_tl_connect connect = { .header = { .type = VMBUS_MSG_TL_CONNECT_REQUEST } };
+	struct vmbus_message_tl_connect connect = {.header = {.type = VMBUS_MSG_TL_CONNECT_REQUEST}};
 	uint8_t *input = guest_alloc(m->guest, 1, NULL);
 	unsigned accepted = 0;
 	uint64_t status = 0;
@@ -178,7 +180,9 @@ static void a_guest_that_never_reads_is_held_back(void **state)
 	 * worth of time for the host to work it off, if it would. */
 	for (unsigned round = 0; round < 40; round++) {
 		for (status = 0; status == 0 && accepted < 100000; accepted += status == 0)
-			status = vp_hypercall(guest_partition(m->guest), 0, 0x5c, guest_gpa(m->guest, input), 0) & 0xffff;
+			status =
+			    vp_hypercall(guest_partition(m->guest), 0, 0x5c, guest_gpa(m->guest, input), 0) &
+			    0xffff;
 		assert_int_equal(status, 0x13); /* HV_STATUS_INSUFFICIENT_BUFFERS */
 		inspect_number(m, "vmbus.messages");
 	}
@@ -219,22 +223,18 @@ static void gpadls_that_describe_nothing_are_refused(void **state)
 		uint32_t byte_count, byte_offset;
 		uint64_t pfn;
 	} cases[] = {
-		{ 16, 0, 4096, 0, 300 },           /* no range */
-		{ 0, 1, 4096, 0, 300 },            /* no bytes */
-		{ 8, 1, 4096, 0, 300 },            /* no page */
-		{ 16, 2, 4096, 0, 300 },           /* a second range is promised */
-		{ 16, 65535, 4096, 0, 300 },
-		{ 16, 1, 0, 0, 300 },              /* an empty range */
-		{ 16, 1, 4097, 0, 300 },           /* more bytes than pages */
-		{ 16, 1, 4096, 1, 300 },
-		{ 16, 1, 4095, 4096, 300 },        /* an offset outside the first page */
-		{ 16, 1, UINT32_MAX, 0, 300 },
-		{ 16, 1, UINT32_MAX, UINT32_MAX, 300 },
-		{ 24, 1, 4096, 0, 300 },           /* more pages than bytes */
-		{ 16, 1, 4096, 0, 1 << 20 },       /* not RAM: 4 GiB */
-		{ 16, 1, 4096, 0, 32 << 8 },       /* the first page behind it */
-		{ 16, 1, 4096, 0, UINT64_MAX },
-		{ 16, 1, 4096, 0, 1ull << 52 },    /* wraps when made an address */
+	    {16, 0, 4096, 0, 300},                                  /* no range */
+	    {0, 1, 4096, 0, 300},                                   /* no bytes */
+	    {8, 1, 4096, 0, 300},                                   /* no page */
+	    {16, 2, 4096, 0, 300},                                  /* a second range is promised */
+	    {16, 65535, 4096, 0, 300},    {16, 1, 0, 0, 300},       /* an empty range */
+	    {16, 1, 4097, 0, 300},                                  /* more bytes than pages */
+	    {16, 1, 4096, 1, 300},        {16, 1, 4095, 4096, 300}, /* an offset outside the first page */
+	    {16, 1, UINT32_MAX, 0, 300},  {16, 1, UINT32_MAX, UINT32_MAX, 300},
+	    {24, 1, 4096, 0, 300},                                      /* more pages than bytes */
+	    {16, 1, 4096, 0, 1 << 20},                                  /* not RAM: 4 GiB */
+	    {16, 1, 4096, 0, 32 << 8},                                  /* the first page behind it */
+	    {16, 1, 4096, 0, UINT64_MAX}, {16, 1, 4096, 0, 1ull << 52}, /* wraps when made an address */
 	};
 	struct echo echo;
 
@@ -242,12 +242,12 @@ static void gpadls_that_describe_nothing_are_refused(void **state)
 	connect_and_find(m, VMBUS_VERSION(5, 3));
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct gpadl_message message = {
-			.header = { .relid = 1,
-			    .gpadl = 1000,
-			    .range_buffer_length = cases[i].range_buffer_length,
-			    .range_count = cases[i].range_count },
-			.range = { cases[i].byte_count, cases[i].byte_offset },
-			.pfns = { cases[i].pfn, 301, 302, 303 },
+		    .header = {.relid = 1,
+			       .gpadl = 1000,
+			       .range_buffer_length = cases[i].range_buffer_length,
+			       .range_count = cases[i].range_count},
+		    .range = {cases[i].byte_count, cases[i].byte_offset},
+		    .pfns = {cases[i].pfn, 301, 302, 303},
 		};
 
 		assert_int_not_equal(created_status(m, &message, sizeof(message)), 0);
@@ -261,11 +261,11 @@ static void gpadl_numbers_are_unique(void **state)
 {
 	struct machine *m = *state;
 	struct gpadl_message message = {
-		.header = { .relid = 1, .gpadl = 1000, .range_buffer_length = 16, .range_count = 1 },
-		.range = { 4096, 0 },
-		.pfns = { 300 },
+	    .header = {.relid = 1, .gpadl = 1000, .range_buffer_length = 16, .range_count = 1},
+	    .range = {4096, 0},
+	    .pfns = {300},
 	};
-	struct vmbus_message_gpadl_teardown teardown = { .relid = 2, .gpadl = 1000 };
+	struct vmbus_message_gpadl_teardown teardown = {.relid = 2, .gpadl = 1000};
 	struct echo echo, other;
 
 	echo_offer(&echo, m->bus, 1, 0, false, false);
@@ -290,11 +290,11 @@ static void unfinished_gpadls_are_bounded(void **state)
 {
 	struct machine *m = *state;
 	struct gpadl_message message = {
-		.header = { .relid = 1, .range_buffer_length = 65528, .range_count = 1 },
-		.range = { 8190 * 4096, 0 },
-		.pfns = { 300 },
+	    .header = {.relid = 1, .range_buffer_length = 65528, .range_count = 1},
+	    .range = {8190 * 4096, 0},
+	    .pfns = {300},
 	};
-	struct vmbus_message_gpadl_body body = { .gpadl = 0 };
+	struct vmbus_message_gpadl_body body = {.gpadl = 0};
 	struct echo echo;
 
 	echo_offer(&echo, m->bus, 1, 0, false, false);
@@ -345,7 +345,7 @@ static void lent_memory_is_bounded(void **state)
 static void a_ring_outlives_its_teardown(void **state)
 {
 	struct machine *m = *state;
-	struct vmbus_message_gpadl_teardown teardown = { .relid = 1 };
+	struct vmbus_message_gpadl_teardown teardown = {.relid = 1};
 	struct guest_channel *channel;
 	struct echo echo;
 
@@ -353,7 +353,8 @@ static void a_ring_outlives_its_teardown(void **state)
 	channel = open_echo(m, connect_and_find(m, VMBUS_VERSION(5, 3)), 2, 2);
 	teardown.gpadl = guest_channel_ring_gpadl(channel);
 	for (unsigned i = 0; i < 3; i++)
-		assert_int_equal(guest_post(m->guest, VMBUS_MSG_GPADL_TEARDOWN, &teardown, sizeof(teardown)), 0);
+		assert_int_equal(guest_post(m->guest, VMBUS_MSG_GPADL_TEARDOWN, &teardown, sizeof(teardown)),
+				 0);
 	ping(channel, 1, 100);
 	assert_int_equal(inspect_number(m, "vmbus.gpadls"), 1);
 	assert_false(guest_has_message(m->guest, VMBUS_MSG_GPADL_TORNDOWN));
@@ -393,40 +394,60 @@ static void rings_must_have_the_shape_of_rings(void **state)
 	assert_int_equal(guest_gpadl(m->guest, 2, pfns, 4, 0, 4 * 4096, &foreign), 0);
 	for (uint32_t offset = 0; offset < 7; offset++)
 		if (offset != 2)
-			assert_int_not_equal(open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good,
-			                                        .downstream_page_offset = offset }),
+			assert_int_not_equal(
+			    open_status(m, (struct vmbus_message_open){.relid = 1,
+								       .ring_gpadl = good,
+								       .downstream_page_offset = offset}),
 			    0);
 	for (unsigned shift = 8; shift < 32; shift++)
-		assert_int_not_equal(open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good,
-		                                        .downstream_page_offset = (1u << shift) + 2 }),
+		assert_int_not_equal(
+		    open_status(m, (struct vmbus_message_open){.relid = 1,
+							       .ring_gpadl = good,
+							       .downstream_page_offset = (1u << shift) + 2}),
 		    0);
-	assert_int_not_equal(open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good,
-	                                        .downstream_page_offset = UINT32_MAX }),
+	assert_int_not_equal(
+	    open_status(m, (struct vmbus_message_open){.relid = 1,
+						       .ring_gpadl = good,
+						       .downstream_page_offset = UINT32_MAX}),
 	    0);
 	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = odd, .downstream_page_offset = 2 }), 0);
-	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = shifted, .downstream_page_offset = 2 }),
+	    open_status(
+		m, (struct vmbus_message_open){.relid = 1, .ring_gpadl = odd, .downstream_page_offset = 2}),
 	    0);
+	assert_int_not_equal(open_status(m, (struct vmbus_message_open){.relid = 1,
+									.ring_gpadl = shifted,
+									.downstream_page_offset = 2}),
+			     0);
+	assert_int_not_equal(open_status(m, (struct vmbus_message_open){.relid = 1,
+									.ring_gpadl = foreign,
+									.downstream_page_offset = 2}),
+			     0);
 	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = foreign, .downstream_page_offset = 2 }),
+	    open_status(
+		m, (struct vmbus_message_open){.relid = 1, .ring_gpadl = 1, .downstream_page_offset = 2}),
 	    0);
-	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = 1, .downstream_page_offset = 2 }), 0);
-	assert_int_not_equal(open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good,
-	                                        .downstream_page_offset = 2, .target_vp = 4 }),
-	    0);
+	assert_int_not_equal(open_status(m, (struct vmbus_message_open){.relid = 1,
+									.ring_gpadl = good,
+									.downstream_page_offset = 2,
+									.target_vp = 4}),
+			     0);
 	header = guest_at(m->guest, pfns[2] * 4096);
 	header->read_index = 4096;
 	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good, .downstream_page_offset = 2 }), 0);
+	    open_status(
+		m, (struct vmbus_message_open){.relid = 1, .ring_gpadl = good, .downstream_page_offset = 2}),
+	    0);
 	header->read_index = 0;
 	assert_int_equal(echo.opens, 0);
 	assert_int_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good, .downstream_page_offset = 2 }), 0);
+	    open_status(
+		m, (struct vmbus_message_open){.relid = 1, .ring_gpadl = good, .downstream_page_offset = 2}),
+	    0);
 	/* Opening twice. */
 	assert_int_not_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = good, .downstream_page_offset = 2 }), 0);
+	    open_status(
+		m, (struct vmbus_message_open){.relid = 1, .ring_gpadl = good, .downstream_page_offset = 2}),
+	    0);
 	assert_int_equal(echo.opens, 1);
 	echo_remove(&other);
 	still_works(m, &echo);
@@ -437,7 +458,7 @@ static void a_ring_may_lie_over_itself(void **state)
 	struct machine *m = *state;
 	uint64_t pfns[8];
 	uint32_t handle;
-	struct vmbus_message_relid close = { .relid = 1 };
+	struct vmbus_message_relid close = {.relid = 1};
 	struct echo echo;
 
 	/* All pages of both rings are one page: nonsense, but only for the guest. */
@@ -448,9 +469,10 @@ static void a_ring_may_lie_over_itself(void **state)
 	for (unsigned i = 1; i < 8; i++)
 		pfns[i] = pfns[0];
 	assert_int_equal(guest_gpadl(m->guest, 1, pfns, 8, 0, 8 * 4096, &handle), 0);
-	assert_int_equal(
-	    open_status(m, (struct vmbus_message_open){ .relid = 1, .ring_gpadl = handle, .downstream_page_offset = 4 }),
-	    0);
+	assert_int_equal(open_status(m, (struct vmbus_message_open){.relid = 1,
+								    .ring_gpadl = handle,
+								    .downstream_page_offset = 4}),
+			 0);
 	inspect_number(m, "vmbus.messages");
 	assert_int_equal(guest_post(m->guest, VMBUS_MSG_CLOSE_CHANNEL, &close, sizeof(close)), 0);
 	still_works(m, &echo);
@@ -477,9 +499,10 @@ static void breaks(struct machine *m, bool threaded, void (*lie)(struct guest_ch
 	/* Nothing more is taken from it or put into it. */
 	assert_int_equal(guest_signal(channel), 0);
 	assert_int_equal(channel_send(echo.channel, 1, "x", 1, false), -ESHUTDOWN);
-	assert_int_not_equal(open_status(m, (struct vmbus_message_open){ .relid = 1,
-	                                        .ring_gpadl = guest_channel_ring_gpadl(channel),
-	                                        .downstream_page_offset = 2 }),
+	assert_int_not_equal(
+	    open_status(m, (struct vmbus_message_open){.relid = 1,
+						       .ring_gpadl = guest_channel_ring_gpadl(channel),
+						       .downstream_page_offset = 2}),
 	    0);
 	assert_int_equal(guest_close(channel), 0);
 	channel = open_echo(m, offer, 2, 2);
@@ -512,35 +535,38 @@ static void lie_read_index(struct guest_channel *channel)
 
 static void lie_packet_length(struct guest_channel *channel)
 {
-	struct vmbus_packet_header header = { .type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .length8 = 1000 };
+	struct vmbus_packet_header header = {
+	    .type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .length8 = 1000};
 
 	assert_int_equal(guest_send_raw(channel, &header, sizeof(header)), 0);
 }
 
 static void lie_range_count(struct guest_channel *channel)
 {
-	struct vmbus_gpa_range range = { .byte_count = 4096 };
+	struct vmbus_gpa_range range = {.byte_count = 4096};
 
 	assert_int_equal(guest_send_gpa_direct(channel, 0, 1, &range, sizeof(range), 1, NULL, 0), 0);
 }
 
 static void lie_many_ranges(struct guest_channel *channel)
 {
-	struct vmbus_gpa_range ranges[2] = { { 0, 0 }, { 0, 0 } };
+	struct vmbus_gpa_range ranges[2] = {{0, 0}, {0, 0}};
 
-	assert_int_equal(guest_send_gpa_direct(channel, 0, 1, ranges, sizeof(ranges), UINT32_MAX, NULL, 0), 0);
+	assert_int_equal(guest_send_gpa_direct(channel, 0, 1, ranges, sizeof(ranges), UINT32_MAX, NULL, 0),
+			 0);
 }
 
 static void lie_range_offset(struct guest_channel *channel)
 {
-	uint64_t range[3] = { 0xffffffff00000008ull, 300, 301 };
+	uint64_t range[3] = {0xffffffff00000008ull, 300, 301};
 
 	assert_int_equal(guest_send_gpa_direct(channel, 0, 1, range, sizeof(range), 1, NULL, 0), 0);
 }
 
 static void lie_no_room_for_ranges(struct guest_channel *channel)
 {
-	struct vmbus_packet_header header = { .type = VMBUS_PACKET_GPA_DIRECT, .data_offset8 = 2, .length8 = 2 };
+	struct vmbus_packet_header header = {
+	    .type = VMBUS_PACKET_GPA_DIRECT, .data_offset8 = 2, .length8 = 2};
 
 	assert_int_equal(guest_send_raw(channel, &header, sizeof(header)), 0);
 }
@@ -550,16 +576,17 @@ static void lie_transfer_ranges(struct guest_channel *channel)
 	struct {
 		struct vmbus_packet_header header;
 		struct vmbus_transfer_page_header transfer;
-	} packet = { { .type = VMBUS_PACKET_TRANSFER_PAGES, .data_offset8 = 3, .length8 = 3 }, { .range_count = 0x20000001 } };
+	} packet = {{.type = VMBUS_PACKET_TRANSFER_PAGES, .data_offset8 = 3, .length8 = 3},
+		    {.range_count = 0x20000001}};
 
 	assert_int_equal(guest_send_raw(channel, &packet, sizeof(packet)), 0);
 }
 
 static void lies_close_the_channel(void **state)
 {
-	static void (*const lies[])(struct guest_channel *) = { lie_write_index, lie_odd_index, lie_torn_packet,
-		lie_read_index, lie_packet_length, lie_range_count, lie_many_ranges, lie_range_offset, lie_no_room_for_ranges,
-		lie_transfer_ranges };
+	static void (*const lies[])(struct guest_channel *) = {
+	    lie_write_index, lie_odd_index,   lie_torn_packet,  lie_read_index,         lie_packet_length,
+	    lie_range_count, lie_many_ranges, lie_range_offset, lie_no_room_for_ranges, lie_transfer_ranges};
 
 	for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
 		breaks(*state, false, lies[i]);
@@ -621,9 +648,9 @@ static void toggle_offer(struct walk *walk)
 static void step(struct walk *walk)
 {
 	struct guest *guest = walk->m->guest;
-	struct vmbus_message_offer offer = { .relid = 1 + choose(walk, 6) };
-	struct vmbus_message_relid relid = { .relid = offer.relid };
-	struct vmbus_message_modify modify = { .relid = offer.relid, .target_vp = choose(walk, 5) };
+	struct vmbus_message_offer offer = {.relid = 1 + choose(walk, 6)};
+	struct vmbus_message_relid relid = {.relid = offer.relid};
+	struct vmbus_message_modify modify = {.relid = offer.relid, .target_vp = choose(walk, 5)};
 	struct guest_channel *channel;
 
 	offer.connection_id = 0x10000 + offer.relid;
@@ -641,7 +668,8 @@ static void step(struct walk *walk)
 	case 2:
 	case 3:
 	case 4:
-		if (walk->channel_count < 16 && guest_open(guest, &offer, 2 + choose(walk, 2), 2, NULL, &channel) == 0)
+		if (walk->channel_count < 16 &&
+		    guest_open(guest, &offer, 2 + choose(walk, 2), 2, NULL, &channel) == 0)
 			walk->channels[walk->channel_count++] = channel;
 		break;
 	case 5:
@@ -699,23 +727,23 @@ static void anything_in_any_order(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		CASE(messages_of_every_type_and_length),
-		CASE(other_message_types_are_not_ours),
-		CASE(nothing_works_before_contact),
-		CASE(unknown_channels_are_refused),
-		CASE(sockets_towards_the_host_are_refused),
-		CASE(offers_are_asked_for_once),
-		CASE(a_guest_that_never_reads_is_held_back),
-		CASE(gpadls_that_describe_nothing_are_refused),
-		CASE(gpadl_numbers_are_unique),
-		CASE(unfinished_gpadls_are_bounded),
-		CASE(lent_memory_is_bounded),
-		CASE(a_ring_outlives_its_teardown),
-		CASE(rings_must_have_the_shape_of_rings),
-		CASE(a_ring_may_lie_over_itself),
-		CASE(lies_close_the_channel),
-		CASE(a_broken_channel_may_be_removed),
-		CASE(anything_in_any_order),
+	    CASE(messages_of_every_type_and_length),
+	    CASE(other_message_types_are_not_ours),
+	    CASE(nothing_works_before_contact),
+	    CASE(unknown_channels_are_refused),
+	    CASE(sockets_towards_the_host_are_refused),
+	    CASE(offers_are_asked_for_once),
+	    CASE(a_guest_that_never_reads_is_held_back),
+	    CASE(gpadls_that_describe_nothing_are_refused),
+	    CASE(gpadl_numbers_are_unique),
+	    CASE(unfinished_gpadls_are_bounded),
+	    CASE(lent_memory_is_bounded),
+	    CASE(a_ring_outlives_its_teardown),
+	    CASE(rings_must_have_the_shape_of_rings),
+	    CASE(a_ring_may_lie_over_itself),
+	    CASE(lies_close_the_channel),
+	    CASE(a_broken_channel_may_be_removed),
+	    CASE(anything_in_any_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,10 +8,10 @@
 
 #define MISSED_UNTIL_LOST 3u
 
-static const struct ic_version versions[] = { { 1, 0 }, { 3, 0 } };
+static const struct ic_version versions[] = {{1, 0}, {3, 0}};
 
 static void set_state(struct heartbeat *heartbeat, enum heartbeat_state state,
-    enum heartbeat_applications applications)
+		      enum heartbeat_applications applications)
 {
 	if (heartbeat->state == state && heartbeat->applications == applications)
 		return;
@@ -22,7 +22,7 @@ static void set_state(struct heartbeat *heartbeat, enum heartbeat_state state,
 
 static void beat(struct heartbeat *heartbeat)
 {
-	struct ic_heartbeat body = { .sequence = heartbeat->sequence };
+	struct ic_heartbeat body = {.sequence = heartbeat->sequence};
 
 	if (ic_request(&heartbeat->ic, &body, sizeof(body)) == 0)
 		heartbeat->sequence++;
@@ -41,15 +41,15 @@ static void ready(struct ic *ic)
 static void answer(struct ic *ic, uint32_t status, const void *body, size_t size)
 {
 	struct heartbeat *heartbeat = (struct heartbeat *)ic;
-	struct ic_heartbeat copy = { 0 };
+	struct ic_heartbeat copy = {0};
 
 	memcpy(&copy, body, min_u64(size, sizeof(copy)));
 	heartbeat->missed = 0;
 	if (!ic->integration->paused)
 		set_state(heartbeat, HEARTBEAT_OK,
-		    copy.application_state <= HEARTBEAT_APPLICATIONS_STOPPED
-		        ? (enum heartbeat_applications)copy.application_state
-		        : HEARTBEAT_APPLICATIONS_UNKNOWN);
+			  copy.application_state <= HEARTBEAT_APPLICATIONS_STOPPED
+			      ? (enum heartbeat_applications)copy.application_state
+			      : HEARTBEAT_APPLICATIONS_UNKNOWN);
 }
 
 /* The next question only after the last was answered: a guest that hangs must not find a queue. */
@@ -73,16 +73,16 @@ static void closed(struct ic *ic)
 }
 
 const struct ic_service heartbeat_service = {
-	.name = "heartbeat",
-	.interface = GUID_INIT(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5, 0x42, 0x2d),
-	.instance = GUID_INIT(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb, 0xd7, 0xc0),
-	.type = IC_HEARTBEAT,
-	.versions = versions,
-	.version_count = ARRAY_SIZE(versions),
-	.ready = ready,
-	.answer = answer,
-	.tick = tick,
-	.closed = closed,
+    .name = "heartbeat",
+    .interface = GUID_INIT(0x57164f39, 0x9115, 0x4e78, 0xab, 0x55, 0x38, 0x2f, 0x3b, 0xd5, 0x42, 0x2d),
+    .instance = GUID_INIT(0xfd149e91, 0x82e0, 0x4a7d, 0xaf, 0xa6, 0x2a, 0x41, 0x66, 0xcb, 0xd7, 0xc0),
+    .type = IC_HEARTBEAT,
+    .versions = versions,
+    .version_count = ARRAY_SIZE(versions),
+    .ready = ready,
+    .answer = answer,
+    .tick = tick,
+    .closed = closed,
 };
 
 const char *heartbeat_state_name(enum heartbeat_state state)
@@ -100,14 +100,15 @@ const char *heartbeat_state_name(enum heartbeat_state state)
 	return "";
 }
 
-enum heartbeat_state integration_heartbeat(struct integration *integration, enum heartbeat_applications *applications)
+enum heartbeat_state integration_heartbeat(struct integration *integration,
+					   enum heartbeat_applications *applications)
 {
 	enum heartbeat_state state;
 
 	pthread_mutex_lock(&integration->lock);
 	state = integration->paused && integration->heartbeat.state != HEARTBEAT_NO_CONTACT
-	    ? HEARTBEAT_PAUSED
-	    : integration->heartbeat.state;
+		    ? HEARTBEAT_PAUSED
+		    : integration->heartbeat.state;
 	if (applications)
 		*applications = integration->heartbeat.applications;
 	pthread_mutex_unlock(&integration->lock);

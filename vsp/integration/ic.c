@@ -6,7 +6,7 @@
 #include <sys/timerfd.h>
 
 /* Framework versions that we speak, lowest first. */
-static const struct ic_version framework_versions[] = { { 1, 0 }, { 3, 0 } };
+static const struct ic_version framework_versions[] = {{1, 0}, {3, 0}};
 
 /* --- messages out ---------------------------------------------------------------------------------- */
 
@@ -16,7 +16,7 @@ static int send_message(struct ic *ic, enum ic_message_type type, const void *bo
 		struct vmbus_pipe_header pipe;
 		struct ic_header header;
 		uint8_t body[IC_MAX_MESSAGE - sizeof(struct vmbus_pipe_header) - sizeof(struct ic_header)];
-	} __attribute__((packed)) message = { 0 };
+	} __attribute__((packed)) message = {0};
 	int r;
 
 	if (size > sizeof(message.body))
@@ -30,7 +30,8 @@ static int send_message(struct ic *ic, enum ic_message_type type, const void *bo
 	message.header.transaction_id = ++ic->transaction_id;
 	message.header.flags = IC_FLAG_TRANSACTION | IC_FLAG_REQUEST;
 	memcpy(message.body, body, size);
-	r = channel_send(ic->channel, 0, &message, sizeof(message.pipe) + sizeof(message.header) + size, false);
+	r = channel_send(ic->channel, 0, &message, sizeof(message.pipe) + sizeof(message.header) + size,
+			 false);
 	if (r == 0)
 		ic->waiting = true;
 	return r;
@@ -50,7 +51,7 @@ static void negotiate(struct ic *ic)
 	struct {
 		struct ic_negotiate negotiate;
 		struct ic_version versions[16];
-	} __attribute__((packed)) body = { 0 };
+	} __attribute__((packed)) body = {0};
 	unsigned count = 0;
 
 	ic->framework = framework_versions[0];
@@ -61,8 +62,9 @@ static void negotiate(struct ic *ic)
 		body.versions[count++] = framework_versions[i];
 	for (unsigned i = 0; i < ic->service->version_count; i++)
 		body.versions[count++] = ic->service->versions[i];
-	ic->negotiation_due = send_message(ic, IC_NEGOTIATE, &body,
-	                          sizeof(body.negotiate) + count * sizeof(body.versions[0])) == -EAGAIN;
+	ic->negotiation_due =
+	    send_message(ic, IC_NEGOTIATE, &body,
+			 sizeof(body.negotiate) + count * sizeof(body.versions[0])) == -EAGAIN;
 }
 
 /* --- messages in ----------------------------------------------------------------------------------- */
@@ -88,7 +90,8 @@ static void take_negotiation(struct ic *ic, const uint8_t *body, size_t size)
 	if (negotiate.framework_count != 1 || negotiate.message_count != 1 ||
 	    !offered(framework_versions, ARRAY_SIZE(framework_versions), &versions[0]) ||
 	    !offered(ic->service->versions, ic->service->version_count, &versions[1])) {
-		log_write(LOG_LEVEL_INFO, "%s: the guest's driver knows no version that we offer", ic->service->name);
+		log_write(LOG_LEVEL_INFO, "%s: the guest's driver knows no version that we offer",
+			  ic->service->name);
 		return;
 	}
 	ic->framework = versions[0];
@@ -107,7 +110,8 @@ static void take_message(struct ic *ic, const uint8_t *payload, size_t size)
 		return;
 	memcpy(&pipe, payload, sizeof(pipe));
 	memcpy(&header, payload + sizeof(pipe), sizeof(header));
-	if (pipe.type != VMBUS_PIPE_MESSAGE_DATA || pipe.size < sizeof(header) || pipe.size > size - sizeof(pipe))
+	if (pipe.type != VMBUS_PIPE_MESSAGE_DATA || pipe.size < sizeof(header) ||
+	    pipe.size > size - sizeof(pipe))
 		return;
 	if (!(header.flags & IC_FLAG_RESPONSE) || header.transaction_id != ic->transaction_id || !ic->waiting)
 		return;
@@ -152,7 +156,7 @@ static void on_event(void *provider, struct channel *channel)
 {
 	struct ic *ic = provider;
 	uint8_t payload[IC_MAX_MESSAGE];
-	struct channel_packet packet = { .payload = payload, .payload_capacity = sizeof(payload) };
+	struct channel_packet packet = {.payload = payload, .payload_capacity = sizeof(payload)};
 	int r;
 
 	pthread_mutex_lock(&ic->integration->lock);
@@ -165,7 +169,7 @@ static void on_event(void *provider, struct channel *channel)
 	integration_notify(ic->integration);
 }
 
-static const struct channel_ops channel_ops = { .open = on_open, .close = on_close, .event = on_event };
+static const struct channel_ops channel_ops = {.open = on_open, .close = on_close, .event = on_event};
 
 /* --- the timer ------------------------------------------------------------------------------------- */
 
@@ -186,8 +190,8 @@ static void on_timer(void *context)
 void ic_set_timer(struct ic *ic, unsigned first_ms, unsigned period_ms)
 {
 	struct itimerspec spec = {
-		.it_value = { .tv_sec = first_ms / 1000, .tv_nsec = first_ms % 1000 * 1000000l },
-		.it_interval = { .tv_sec = period_ms / 1000, .tv_nsec = period_ms % 1000 * 1000000l },
+	    .it_value = {.tv_sec = first_ms / 1000, .tv_nsec = first_ms % 1000 * 1000000l},
+	    .it_interval = {.tv_sec = period_ms / 1000, .tv_nsec = period_ms % 1000 * 1000000l},
 	};
 
 	timerfd_settime(ic->timer_fd, 0, &spec, NULL);
@@ -195,13 +199,14 @@ void ic_set_timer(struct ic *ic, unsigned first_ms, unsigned period_ms)
 
 /* --- life ------------------------------------------------------------------------------------------ */
 
-int ic_create(struct ic *ic, struct integration *integration, const struct ic_service *service, struct error *err)
+int ic_create(struct ic *ic, struct integration *integration, const struct ic_service *service,
+	      struct error *err)
 {
 	struct channel_offer offer = {
-		.interface = service->interface,
-		.instance = service->instance,
-		.name = service->name,
-		.pipe = true,
+	    .interface = service->interface,
+	    .instance = service->instance,
+	    .name = service->name,
+	    .pipe = true,
 	};
 	int r;
 

@@ -23,9 +23,9 @@ struct ic_service {
 	enum ic_message_type type;
 	const struct ic_version *versions; /* of the messages, lowest first */
 	unsigned version_count;
-	void (*ready)(struct ic *ic);      /* versions are agreed */
+	void (*ready)(struct ic *ic); /* versions are agreed */
 	void (*answer)(struct ic *ic, uint32_t status, const void *body, size_t size);
-	void (*tick)(struct ic *ic);       /* the timer fired */
+	void (*tick)(struct ic *ic); /* the timer fired */
 	void (*closed)(struct ic *ic);
 };
 
@@ -39,8 +39,8 @@ struct ic {
 	enum ic_state state;
 	struct ic_version framework, message;
 	uint8_t transaction_id;
-	bool waiting;            /* for an answer */
-	bool negotiation_due;    /* to be sent at the next event */
+	bool waiting;         /* for an answer */
+	bool negotiation_due; /* to be sent at the next event */
 };
 
 struct heartbeat {
@@ -78,7 +78,8 @@ struct integration {
 extern const struct ic_service heartbeat_service, shutdown_service, timesync_service;
 
 /* Offer a service's channel and make its timer. */
-int ic_create(struct ic *ic, struct integration *integration, const struct ic_service *service, struct error *err);
+int ic_create(struct ic *ic, struct integration *integration, const struct ic_service *service,
+	      struct error *err);
 void ic_destroy(struct ic *ic);
 
 /* [lock] Send a request. -ENOTCONN, -EBUSY, or as channel_send(). */

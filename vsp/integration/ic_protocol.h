@@ -24,7 +24,7 @@ enum ic_message_type {
 #define IC_FLAG_REQUEST     2u
 #define IC_FLAG_RESPONSE    4u
 
-#define IC_STATUS_OK        0u
+#define IC_STATUS_OK 0u
 
 struct ic_version {
 	uint16_t major;

@@ -9,7 +9,7 @@
 #define TIMESYNC_MS  5000u
 
 int integration_create(struct integration **out, struct vmbus *bus, const struct integration_options *options,
-    struct error *err)
+		       struct error *err)
 {
 	struct integration *integration = calloc(1, sizeof(*integration));
 	int r = 0;

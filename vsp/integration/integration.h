@@ -21,8 +21,8 @@ struct integration;
 enum heartbeat_state {
 	HEARTBEAT_NO_CONTACT, /* no driver in the guest, or not yet */
 	HEARTBEAT_OK,
-	HEARTBEAT_LOST,       /* three beats (6 s) without an answer */
-	HEARTBEAT_PAUSED      /* between integration_paused() and integration_resumed() */
+	HEARTBEAT_LOST,  /* three beats (6 s) without an answer */
+	HEARTBEAT_PAUSED /* between integration_paused() and integration_resumed() */
 };
 
 /* What the guest says of its applications; Linux leaves it unknown. */
@@ -37,11 +37,12 @@ enum shutdown_action { SHUTDOWN_POWER_OFF, SHUTDOWN_RESTART, SHUTDOWN_HIBERNATE 
 
 struct integration_options {
 	bool no_heartbeat, no_shutdown, no_timesync; /* leave a service out */
-	unsigned heartbeat_ms; /* 0: 2000 */
-	unsigned timesync_ms;  /* between samples, 0: 5000 */
+	unsigned heartbeat_ms;                       /* 0: 2000 */
+	unsigned timesync_ms;                        /* between samples, 0: 5000 */
 
 	/* [control thread] Any of them may be NULL. */
-	void (*on_heartbeat)(void *context, enum heartbeat_state state, enum heartbeat_applications applications);
+	void (*on_heartbeat)(void *context, enum heartbeat_state state,
+			     enum heartbeat_applications applications);
 	/* The guest's answer to integration_request_shutdown(): 0, it has begun; -EIO, it will not;
 	 * -ESHUTDOWN, the service went away before it answered. */
 	void (*on_shutdown)(void *context, int result);
@@ -50,14 +51,14 @@ struct integration_options {
 
 /* Offer the services. `options` is copied. The bus outlives them. */
 int integration_create(struct integration **out, struct vmbus *bus, const struct integration_options *options,
-    struct error *err);
+		       struct error *err);
 
 /* Remove them; no callback runs after this. Not from a callback. NULL is fine. */
 void integration_destroy(struct integration *integration);
 
 /* [any] */
 enum heartbeat_state integration_heartbeat(struct integration *integration,
-    enum heartbeat_applications *applications);
+					   enum heartbeat_applications *applications);
 const char *heartbeat_state_name(enum heartbeat_state state);
 
 /* [any] Ask the guest to shut down. `reason` (UTF-8, at most 1023 UTF-16 units, NULL for none) is for its
@@ -65,7 +66,7 @@ const char *heartbeat_state_name(enum heartbeat_state state);
  * has no shutdown service running; -EOPNOTSUPP: its driver is too old for the action; -EBUSY: it has
  * not answered the last request; -EAGAIN: its ring is full. `err` names it for a person. */
 int integration_request_shutdown(struct integration *integration, enum shutdown_action action, bool force,
-    const char *reason, struct error *err);
+				 const char *reason, struct error *err);
 
 /* [any] Whether a request could be sent now. */
 bool integration_shutdown_ready(struct integration *integration);

@@ -10,7 +10,7 @@
 /* How long the guest may wait for programs that do not end by themselves. */
 #define TIMEOUT_SECONDS 60u
 
-static const struct ic_version versions[] = { { 1, 0 }, { 3, 0 }, { 3, 1 }, { 3, 2 } };
+static const struct ic_version versions[] = {{1, 0}, {3, 0}, {3, 1}, {3, 2}};
 
 static void ready(struct ic *ic)
 {
@@ -40,22 +40,22 @@ static void closed(struct ic *ic)
 }
 
 const struct ic_service shutdown_service = {
-	.name = "shutdown",
-	.interface = GUID_INIT(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed, 0x39, 0xdb),
-	.instance = GUID_INIT(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86, 0xf3, 0x93),
-	.type = IC_SHUTDOWN,
-	.versions = versions,
-	.version_count = ARRAY_SIZE(versions),
-	.ready = ready,
-	.answer = answer,
-	.tick = tick,
-	.closed = closed,
+    .name = "shutdown",
+    .interface = GUID_INIT(0x0e0b6031, 0x5213, 0x4934, 0x81, 0x8b, 0x38, 0xd9, 0x0c, 0xed, 0x39, 0xdb),
+    .instance = GUID_INIT(0xb6650ff7, 0x33bc, 0x4840, 0x80, 0x48, 0xe0, 0x67, 0x67, 0x86, 0xf3, 0x93),
+    .type = IC_SHUTDOWN,
+    .versions = versions,
+    .version_count = ARRAY_SIZE(versions),
+    .ready = ready,
+    .answer = answer,
+    .tick = tick,
+    .closed = closed,
 };
 
 /* One character of UTF-8, U+FFFD for what is none. Advances *at by at least one byte. */
 static uint32_t next_character(const uint8_t **at)
 {
-	static const uint32_t least[] = { 0, 0x80, 0x800, 0x10000 };
+	static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
 	const uint8_t *p = *at;
 	unsigned more = p[0] < 0x80 ? 0 : p[0] >= 0xf0 && p[0] < 0xf8 ? 3 : p[0] >= 0xe0 ? 2 : 1;
 	uint32_t c = p[0];
@@ -128,15 +128,16 @@ static const char *explain(int r)
 }
 
 int integration_request_shutdown(struct integration *integration, enum shutdown_action action, bool force,
-    const char *reason, struct error *err)
+				 const char *reason, struct error *err)
 {
 	struct ic_shutdown body = {
-		.reason = IC_SHUTDOWN_PLANNED,
-		.timeout_seconds = TIMEOUT_SECONDS,
-		.flags = (force ? IC_SHUTDOWN_FORCE : 0) | (action == SHUTDOWN_RESTART ? IC_SHUTDOWN_RESTART : 0) |
-		         (action == SHUTDOWN_HIBERNATE ? IC_SHUTDOWN_HIBERNATE : 0),
+	    .reason = IC_SHUTDOWN_PLANNED,
+	    .timeout_seconds = TIMEOUT_SECONDS,
+	    .flags = (force ? IC_SHUTDOWN_FORCE : 0) |
+		     (action == SHUTDOWN_RESTART ? IC_SHUTDOWN_RESTART : 0) |
+		     (action == SHUTDOWN_HIBERNATE ? IC_SHUTDOWN_HIBERNATE : 0),
 	};
-	uint16_t text[ARRAY_SIZE(body.text)] = { 0 };
+	uint16_t text[ARRAY_SIZE(body.text)] = {0};
 	int r;
 
 	put_text(text, ARRAY_SIZE(text), reason ? reason : "");

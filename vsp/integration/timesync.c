@@ -10,7 +10,7 @@
 /* From 1601 to 1970 in 100 ns. */
 #define EPOCH_DIFFERENCE 116444736000000000u
 
-static const struct ic_version versions[] = { { 1, 0 }, { 3, 0 }, { 4, 0 } };
+static const struct ic_version versions[] = {{1, 0}, {3, 0}, {4, 0}};
 
 static uint64_t host_time(void)
 {
@@ -22,8 +22,8 @@ static uint64_t host_time(void)
 
 static int send_time(struct ic *ic, uint8_t flags)
 {
-	struct ic_timesync_reference reference = { .flags = flags, .stratum = 1 };
-	struct ic_timesync plain = { .flags = flags };
+	struct ic_timesync_reference reference = {.flags = flags, .stratum = 1};
+	struct ic_timesync plain = {.flags = flags};
 
 	if (!ic_version_at_least(ic, 4, 0)) {
 		plain.parent_time = host_time();
@@ -37,7 +37,8 @@ static int send_time(struct ic *ic, uint8_t flags)
 
 void timesync_flush(struct timesync *timesync)
 {
-	if (timesync->sync_wanted && !timesync->ic.integration->paused && send_time(&timesync->ic, IC_TIMESYNC_SYNC) == 0)
+	if (timesync->sync_wanted && !timesync->ic.integration->paused &&
+	    send_time(&timesync->ic, IC_TIMESYNC_SYNC) == 0)
 		timesync->sync_wanted = false;
 }
 
@@ -74,16 +75,16 @@ static void closed(struct ic *ic)
 }
 
 const struct ic_service timesync_service = {
-	.name = "timesync",
-	.interface = GUID_INIT(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17, 0x5c, 0xaf),
-	.instance = GUID_INIT(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2, 0x07, 0xee),
-	.type = IC_TIMESYNC,
-	.versions = versions,
-	.version_count = ARRAY_SIZE(versions),
-	.ready = ready,
-	.answer = answer,
-	.tick = tick,
-	.closed = closed,
+    .name = "timesync",
+    .interface = GUID_INIT(0x9527e630, 0xd0ae, 0x497b, 0xad, 0xce, 0xe8, 0x0a, 0xb0, 0x17, 0x5c, 0xaf),
+    .instance = GUID_INIT(0x2dd1ce17, 0x079e, 0x403c, 0xb3, 0x52, 0xa1, 0x92, 0x1e, 0xe2, 0x07, 0xee),
+    .type = IC_TIMESYNC,
+    .versions = versions,
+    .version_count = ARRAY_SIZE(versions),
+    .ready = ready,
+    .answer = answer,
+    .tick = tick,
+    .closed = closed,
 };
 
 void integration_sync_time(struct integration *integration)
