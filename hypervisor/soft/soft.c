@@ -44,6 +44,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index)
 	memset(vp, 0, sizeof(*vp));
 	vp->soft = soft;
 	vp->index = index;
+	vp->vectors = soft->pool;
 	vp->tlbs = mmap(NULL, sizeof(*vp->tlbs) * TLB_KINDS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)vp->tlbs == MAP_FAILED) {
 		vp->tlbs = NULL;
