@@ -63,15 +63,14 @@ static void caches(uint32_t subleaf, uint32_t r[4])
 
 static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
-	struct vector_features v;
+	const struct vector_features *v = vector_pool_features(vp->vectors);
 
-	vector_features(&v);
 	switch (leaf) {
 	case 0:
 		set(r, BASIC_LAST, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
 		break;
 	case 1:
-		set(r, 0x00050654, 8u << 8, CX16 | PCID | MOVBE | POPCNT | v.leaf1_ecx, LEAF1_EDX | v.leaf1_edx);
+		set(r, 0x00050654, 8u << 8, CX16 | PCID | MOVBE | POPCNT | v->leaf1_ecx, LEAF1_EDX | v->leaf1_edx);
 		if (vp->cr4 & CR4_OSXSAVE)
 			r[2] |= OSXSAVE;
 		break;
@@ -86,7 +85,7 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 		break;
 	case 7:
 		if (!subleaf)
-			set(r, 0, LEAF7_EBX | v.leaf7_ebx, LEAF7_ECX | v.leaf7_ecx, LEAF7_EDX);
+			set(r, 0, LEAF7_EBX | v->leaf7_ebx, LEAF7_ECX | v->leaf7_ecx, LEAF7_EDX);
 		break;
 	case 0xd:
 		vector_cpuid_xsave(vp, subleaf, r);

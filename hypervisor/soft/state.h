@@ -235,7 +235,6 @@ struct soft_vp {
 	uint8_t flat_read, flat_write; /* by SEG_*: legacy segments that need no check */
 };
 
-
 /* --- faults (interrupt.c). None returns; RIP becomes that of `op`, state is as before it. ------- */
 _Noreturn void raise_fault(struct soft_vp *vp, const struct op *op, enum vector vector);
 _Noreturn void raise_fault_code(struct soft_vp *vp, const struct op *op, enum vector vector, uint32_t code);

@@ -349,13 +349,11 @@ static const struct op *op_xgetbv(struct soft_vp *vp, const struct op *op)
 static const struct op *op_xsetbv(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t value = (uint32_t)vp->gpr[GPR_RAX] | vp->gpr[GPR_RDX] << 32;
-	struct vector_features features;
 
 	if (!(vp->cr4 & CR4_OSXSAVE))
 		raise_fault(vp, op, VECTOR_UD);
 	require_cpl0(vp, op);
-	vector_features(&features);
-	if ((uint32_t)vp->gpr[GPR_RCX] || !(value & 1) || value & ~features.xcr0 || (value & 6) == 4)
+	if ((uint32_t)vp->gpr[GPR_RCX] || !(value & 1) || value & ~vector_pool_features(vp->vectors)->xcr0 || (value & 6) == 4)
 		refuse(vp, op);
 	vp->xcr0 = value;
 	vp_mode_changed(vp);

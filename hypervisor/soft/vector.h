@@ -30,6 +30,9 @@ struct vector_features {
 
 void vector_features(struct vector_features *features);
 
+/* The same, asked once: CPUID is slow under a hypervisor. */
+const struct vector_features *vector_pool_features(const struct vector_pool *pool);
+
 /* CPUID leaf 0xd, whole: it depends on XCR0 of the VP. */
 void vector_cpuid_xsave(const struct soft_vp *vp, uint32_t subleaf, uint32_t registers[4]);
 

@@ -41,9 +41,6 @@ const void *vector_pool_get(struct vector_pool *pool, const struct native_code *
 /* How many are in use. */
 unsigned vector_pool_count(struct vector_pool *pool);
 
-/* What vector_features() says, asked once: CPUID is slow under a hypervisor. */
-const struct vector_features *vector_pool_features(const struct vector_pool *pool);
-
 /* --- vector_form.c ------------------------------------------------------------------------------ */
 
 enum form_result { FORM_VECTOR, FORM_GENERAL, FORM_FLAGS, FORM_MEMORY, FORM_COUNT };
