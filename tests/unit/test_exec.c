@@ -560,6 +560,7 @@ static void compare32(const char *code, unsigned size, const struct state *in, u
 	memcpy((void *)(OPERAND - 32), in->memory, sizeof(in->memory));
 	memcpy(machine.data, (void *)DATA, 0x2000);
 	machine_compatible(&machine);
+	machine.r.rip = NATIVE_CODE32;
 	machine_code(&machine, code, size);
 	memcpy(machine.r.gpr, in->gpr, sizeof(in->gpr));
 	machine.r.rflags = in->rflags | 2;
@@ -607,6 +608,8 @@ static const struct sequence sequences32[] = {
     SEQUENCE("push imm", "\x6a\xff\x68\x00\x00\x00\x80\x66\x6a\x80"),
     SEQUENCE("mov ebp, esp; enter 32, 0; leave", "\x89\xe5\xc8\x20\x00\x00\xc9"),
     SEQUENCE("mov ebp, esp; enter 32, 4", "\x89\xe5\xc8\x20\x00\x04"),
+    SEQUENCE("bound eax, [ebx]", "\x62\x03"),
+    SEQUENCE("bound ax, [ebx]", "\x66\x62\x03"),
     SEQUENCE("mov [ebx + esi * 8 - 4], eax within reach", "\x83\xe6\x07\x89\x44\xf3\xfc"),
     SEQUENCE("mov eax, [ebx]; add [ebx], eax; lock xadd [ebx], edx", "\x8b\x03\x01\x03\xf0\x0f\xc1\x13"),
     SEQUENCE("mov al, moffs; mov moffs, eax", "\xa0\x00\x08\x10\x10\xa3\x04\x08\x10\x10"),

@@ -264,7 +264,7 @@ static void test_crossing_pages(void **context)
 	m.r.gpr[RDX] = 1;
 	RUN("\xf0\x48\x01\x13\xf0\x48\x0f\xc1\x13\x48\x87\x13\xff\x03"); /* lock add; lock xadd; xchg; inc dword */
 	assert_int_equal(m.fault, -1);
-	assert_int_equal(m.r.gpr[RDX], 0x0000000400000000);
+	assert_int_equal(m.r.gpr[RDX], 0x0000000200000001);
 	assert_int_equal(le64_get(m.data + 0xffd), 0x0000000200000001);
 }
 

@@ -141,17 +141,18 @@ void native_run(struct native *n)
 	run_at(n, CODE);
 }
 
-/* From 64-bit code by a far jump to Linux's 32-bit code segment, and back by another. The way there
- * loads DS and ES, which 64-bit code has no use for. */
+/* From 64-bit code by a far jump to Linux's 32-bit code segment, and back by another. DS and ES, for which
+ * 64-bit code has no use, get the segment that SS has. */
 void native_run32(struct native *n, const void *code, unsigned size)
 {
 	static const uint8_t there[] = {
 	    0xff, 0x2d, 0x00, 0x00, 0x00, 0x00, /* ljmp *0(%rip) */
-	    0x10, 0x00, 0x00, 0x10, 0x23, 0x00, /* 0x23:CODE + 16 */
+	    0x10, 0x00, 0x00, 0x10, 0x23, 0x00, /* 0x23:NATIVE_CODE32 */
 	};
-	uint8_t *at = (uint8_t *)CODE + 16, back[] = {0xea, 0, 0, 0, 0, 0x33, 0x00}; /* ljmp 0x33:… */
-	uint32_t target = (uint32_t)(CODE + 16 + size + sizeof(back));
+	uint8_t *at = (uint8_t *)NATIVE_CODE32, back[] = {0xea, 0, 0, 0, 0, 0x33, 0x00}; /* ljmp 0x33:… */
+	uint32_t target = (uint32_t)(NATIVE_CODE32 + size + sizeof(back));
 
+	__asm__ volatile("mov %%ss, %%eax\n\tmov %%eax, %%ds\n\tmov %%eax, %%es" : : : "eax");
 	memcpy((void *)CODE, there, sizeof(there));
 	memcpy(at, code, size);
 	memcpy(back + 1, &target, sizeof(target));

@@ -21,5 +21,6 @@ void native_catch(void);
 void native_code(const void *code, unsigned size);
 void native_run(struct native *n);
 
-/* `code` as 32-bit code with flat segments (of the first 8 registers, 32 bits each). */
+/* At NATIVE_CODE32, behind the jump that leads there: `code` as 32-bit code with flat segments (of the first 8 registers, 32 bits each). */
+#define NATIVE_CODE32 (CODE + 16)
 void native_run32(struct native *n, const void *code, unsigned size);
