@@ -131,7 +131,7 @@ static void deliver_long(struct soft_vp *vp, const struct delivery *d)
 		raise_fault_code(vp, NULL, VECTOR_GP, (selector & 0xfffcu) | d->ext);
 	ist = gate >> 32 & 7;
 	if (ist)
-		rsp = tss_stack64(vp, NULL, 8 + ist, d->ext);
+		rsp = tss_stack64(vp, NULL, 3 + ist, d->ext);
 	else if (cpl != vp->cpl)
 		rsp = tss_stack64(vp, NULL, cpl, d->ext);
 	else

@@ -79,7 +79,7 @@ struct segment segment_check_stack(struct soft_vp *vp, const struct op *op, uint
 /* A return to an outer level: data segments that it may not have become null. */
 void segments_drop_inner(struct soft_vp *vp, unsigned cpl);
 
-/* TSS of the current task: the stack for `cpl` (legacy), RSP n or IST n (long mode: `index` 0-2, IST 4-10). */
+/* TSS of the current task: the stack for `cpl` (legacy), RSP n or IST n (long mode: `index` n, or 3 + n). */
 void tss_stack(struct soft_vp *vp, const struct op *op, unsigned cpl, unsigned ext, uint16_t *ss, uint32_t *esp);
 uint64_t tss_stack64(struct soft_vp *vp, const struct op *op, unsigned index, unsigned ext);
 
