@@ -136,8 +136,9 @@ own_frame void maskmovq_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t value = mm_get(vp, op->dst), mask = mm_get(vp, op->src), linear = ea(vp, op, 8, true);
 
-	vector_store_masked_bytes(vp, op, linear, &value, &mask, 8);
+	/* Even when the store faults. */
 	enter_mmx(vp);
+	vector_store_masked_bytes(vp, op, linear, &value, &mask, 8);
 }
 
 static const struct op *maskmovq(struct soft_vp *vp, const struct op *op)

@@ -253,13 +253,20 @@ static const ZydisDecodedOperand *written_operand(const struct decoding *d)
 	return NULL;
 }
 
+/* Whether the result is one of the operands, which is no underflow when it is tiny. */
+static bool is_choice(const char *mnemonic)
+{
+	mnemonic += *mnemonic == 'v';
+	return strncmp(mnemonic, "min", 3) == 0 || strncmp(mnemonic, "max", 3) == 0;
+}
+
 /* What mxcsr_raised() must know of the result's elements. */
 static void describe_elements(const struct decoding *d, struct vector_operands *o)
 {
 	const ZydisDecodedOperand *written = written_operand(d);
 	ZydisExceptionClass class = d->insn->meta.exception_class;
 
-	if (!written)
+	if (!written || is_choice(ZydisMnemonicGetString(d->insn->mnemonic)))
 		return;
 	switch (written->element_type) {
 	case ZYDIS_ELEMENT_TYPE_FLOAT16:

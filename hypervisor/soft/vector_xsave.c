@@ -118,6 +118,8 @@ own_frame void fxsave_execute(struct soft_vp *vp, const struct op *op)
 	uint64_t linear = vector_ea(vp, op, 512, 15, true);
 	unsigned size = vp->mode == MODE_64 ? FX_WRITTEN : FX_XMM + 8 * 16;
 
+	/* A fault names the last byte when that is where it lies, as the processor does. */
+	probe_write(vp, op, linear + 511, 1);
 	probe_write(vp, op, linear, 512);
 	x87_put(vp, image, op->dst & WIDE);
 	mxcsr_put(vp, image);

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * native.c - runs a scenario on the host CPU, in this thread. The registers are loaded and the code
+ * is jumped to; it always ends in a signal, at the latest by the int3 behind it. The handler takes the
+ * state from the signal frame and has the kernel return to native_leave. Handlers run on a stack of
+ * their own, since the scenario's RSP can be anything.
+ */
+#include "tests/diff/diff.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+/* Loads the state `cpu` and goes to it; returns when the signal handler has done its work. */
+void native_enter(const struct cpu *cpu);
+void native_leave(void);
+extern uint64_t native_stack;
+
+__asm__(".data\n"
+	".globl native_stack\n"
+	"native_stack: .quad 0\n"
+	"native_target: .quad 0\n"
+	".text\n"
+	".globl native_enter\n"
+	"native_enter:\n"
+	"	push %rbx\n"
+	"	push %rbp\n"
+	"	push %r12\n"
+	"	push %r13\n"
+	"	push %r14\n"
+	"	push %r15\n"
+	"	mov %rsp, native_stack(%rip)\n"
+	"	mov $7, %eax\n"
+	"	xor %edx, %edx\n"
+	"	xrstor64 192(%rdi)\n"
+	"	mov 128(%rdi), %rax\n"
+	"	mov %rax, native_target(%rip)\n"
+	"	push 136(%rdi)\n"
+	"	popfq\n"
+	"	mov 0(%rdi), %rax\n"
+	"	mov 8(%rdi), %rcx\n"
+	"	mov 16(%rdi), %rdx\n"
+	"	mov 24(%rdi), %rbx\n"
+	"	mov 32(%rdi), %rsp\n"
+	"	mov 40(%rdi), %rbp\n"
+	"	mov 48(%rdi), %rsi\n"
+	"	mov 64(%rdi), %r8\n"
+	"	mov 72(%rdi), %r9\n"
+	"	mov 80(%rdi), %r10\n"
+	"	mov 88(%rdi), %r11\n"
+	"	mov 96(%rdi), %r12\n"
+	"	mov 104(%rdi), %r13\n"
+	"	mov 112(%rdi), %r14\n"
+	"	mov 120(%rdi), %r15\n"
+	"	mov 56(%rdi), %rdi\n"
+	"	jmp *native_target(%rip)\n"
+	".globl native_leave\n"
+	"native_leave:\n"
+	"	fninit\n"
+	"	vzeroupper\n"
+	"	ldmxcsr native_mxcsr(%rip)\n"
+	"	cld\n"
+	"	pop %r15\n"
+	"	pop %r14\n"
+	"	pop %r13\n"
+	"	pop %r12\n"
+	"	pop %rbp\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	"native_mxcsr: .long 0x1f80\n");
+
+_Static_assert(offsetof(struct cpu, gpr) == 0 && offsetof(struct cpu, rip) == 128 &&
+        offsetof(struct cpu, rflags) == 136 && offsetof(struct cpu, area) == 192, "native_enter knows these");
+
+static struct {
+	uint8_t *code;        /* writable */
+	uint8_t *memory;      /* writable, data and stack one after the other */
+	struct outcome *out;  /* of the run in progress */
+} native;
+
+/* uc_mcontext.gregs in the order of struct cpu. */
+static const uint8_t greg_order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+    REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+static void take_state(const ucontext_t *context)
+{
+	const greg_t *gregs = context->uc_mcontext.gregs;
+	struct outcome *out = native.out;
+
+	for (unsigned i = 0; i < 16; i++)
+		out->cpu.gpr[i] = (uint64_t)gregs[greg_order[i]];
+	out->cpu.rip = (uint64_t)gregs[REG_RIP];
+	out->cpu.rflags = (uint64_t)gregs[REG_EFL];
+	/* The kernel stores the extended state in the standard format. */
+	memcpy(out->cpu.area, context->uc_mcontext.fpregs, AREA_SIZE);
+	out->vector = (unsigned)gregs[REG_TRAPNO];
+	out->error = (uint32_t)gregs[REG_ERR];
+	out->cr2 = (uint64_t)gregs[REG_CR2];
+}
+
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	ucontext_t *c = context;
+	greg_t rip = c->uc_mcontext.gregs[REG_RIP];
+
+	(void)info;
+	if (!native.out) {
+		/* Not the scenario's: let the default action report it. */
+		signal(number, SIG_DFL);
+		return;
+	}
+	(void)rip;
+	take_state(c);
+	native.out = NULL;
+	c->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
+	c->uc_mcontext.gregs[REG_RSP] = (greg_t)native_stack;
+	c->uc_mcontext.gregs[REG_EFL] = 0x202;
+}
+
+static void *map_at(uint64_t linear, size_t size, int protection, int fd, off_t offset)
+{
+	return mmap((void *)(uintptr_t)linear, size, protection,
+	    MAP_SHARED | MAP_POPULATE | (linear ? MAP_FIXED_NOREPLACE : 0), fd, offset);
+}
+
+static int map_memory(struct error *err)
+{
+	int fd = memfd_create("diff", MFD_CLOEXEC);
+	const off_t stack = PAGE + DATA_SIZE;
+	uint8_t *all;
+	bool failed;
+
+	if (fd < 0 || ftruncate(fd, stack + STACK_SIZE) < 0)
+		return error_set(err, errno, "Cannot make a memory file: %s.", strerror(errno));
+	all = map_at(0, (size_t)stack + STACK_SIZE, PROT_READ | PROT_WRITE, fd, 0);
+	failed = all == MAP_FAILED ||
+	    map_at(CODE_LINEAR, PAGE, PROT_READ | PROT_EXEC, fd, 0) == MAP_FAILED ||
+	    map_at(DATA_LINEAR, DATA_SIZE - PAGE, PROT_READ | PROT_WRITE, fd, PAGE) == MAP_FAILED ||
+	    map_at(DATA_LINEAR + DATA_SIZE - PAGE, PAGE, PROT_READ, fd, DATA_SIZE) == MAP_FAILED ||
+	    map_at(STACK_LINEAR, STACK_SIZE, PROT_READ | PROT_WRITE, fd, stack) == MAP_FAILED;
+	close(fd);
+	if (failed)
+		return error_set(err, errno, "Cannot map the scenario's memory where it must lie: %s.", strerror(errno));
+	native.code = all;
+	native.memory = all + PAGE;
+	return 0;
+}
+
+int native_open(struct error *err)
+{
+	static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	stack_t stack = {.ss_size = 1u << 20};
+	int r = map_memory(err);
+
+	if (r < 0)
+		return r;
+	stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL) < 0)
+		return error_set(err, errno, "Cannot set up a signal stack: %s.", strerror(errno));
+	sigfillset(&action.sa_mask);
+	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+		sigaction(signals[i], &action, NULL);
+	return 0;
+}
+
+void native_run(const struct scenario *s, struct outcome *out)
+{
+	memcpy(native.code, s->code, PAGE);
+	memcpy(native.memory, s->memory, MEMORY_SIZE);
+	native.out = out;
+	native_enter(&s->start);
+	out->memory = native.memory;
+}
