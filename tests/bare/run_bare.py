@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs the bare guests on the software processor; each must say that all its tests passed and exit with 0."""
+
+import os
+import re
+import subprocess
+
+LIMIT = 120  # seconds; each takes a few
+
+# Guest, virtual processors.
+GUESTS = [("exceptions", 1), ("paging", 1), ("paging32", 1), ("rings", 1), ("legacy", 1), ("selfmod", 1), ("apic", 2), ("smp", 2),
+          ("smp", 4), ("hyperv", 2)]
+
+
+def run(context, name, cpus):
+    path = os.path.join(context["directory"], f"bare_{name}")
+    if not os.path.exists(path):
+        raise AssertionError(f"{path} was not built")
+    r = subprocess.run([context["bulkhead"], "run", "--processor", "soft", "--debug-exit", "--no-reboot", "--kernel", path, "--cpus",
+                        str(cpus), "--memory", "128M"], capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
+    failed = [line for line in r.stdout.splitlines() if line.startswith("FAIL")]
+    summary = re.search(r"^(\d+) tests, 0 failed", r.stdout, re.MULTILINE)
+    # The exit port gives (code << 1) | 1.
+    if r.returncode != 1 or failed or not summary or int(summary.group(1)) == 0:
+        raise AssertionError(f"status {r.returncode}: " + ("\n".join(failed) or (r.stdout[-1500:] + r.stderr[-1500:])))
+
+
+def make(name, cpus):
+    return lambda context: run(context, name, cpus)
+
+
+for guest, count in GUESTS:
+    globals()[f"test_bare_{guest}_{count}"] = make(guest, count)
