@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/uio.h>
 
 #include "base/base.h"
@@ -114,3 +115,8 @@ unsigned disk_queue_in_flight(const struct disk_queue *queue);
 int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, struct error *err);
 int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err);
 int disk_flush(struct disk *disk, struct error *err);
+
+/* Opens the image for reading and examines its structures. 0: nothing is wrong. Else what is wrong is
+ * printed to `report`, one finding a line, and the return says the kind of the worst: -EBADMSG when
+ * the structures contradict each other, or why it could not be opened. */
+int disk_check(const char *path, FILE *report, struct error *err);

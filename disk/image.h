@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * image.h - inside of the room: what an open image is, and what a format has to provide.
+ *
+ * A format only answers where bytes of the disk lie in the file (`map`) and keeps its metadata
+ * (`commit`); moving data is the queue's business and the same for all formats.
+ */
+#pragma once
+
+#include "disk/disk.h"
+#include "disk/file.h"
+
+/* A run of the disk that lies together. */
+struct extent {
+	enum { EXTENT_FILE, EXTENT_ZERO, EXTENT_MEMORY } kind; /* ZERO: nowhere, reads as zeros */
+	uint64_t length;                                       /* never 0, never more than asked */
+	uint64_t file_offset;
+	const uint8_t *memory; /* read-only images: contents that a log replay has changed */
+};
+
+enum map_purpose { MAP_READ, MAP_WRITE, MAP_ZERO };
+
+struct disk_ops {
+	/* Finds the run at `offset`; MAP_WRITE allocates it, so that it is EXTENT_FILE afterwards. The
+	 * range lies inside the disk. [any thread; may block for metadata] */
+	int (*map)(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+	    struct extent *extent);
+
+	/* Whether a flush needs commit(), or whether syncing the file is enough. NULL: never. */
+	bool (*must_commit)(struct disk *disk);
+
+	/* Makes all data and metadata durable. Blocks. [any thread] */
+	int (*commit)(struct disk *disk);
+
+	/* Leaves a clean file. The file itself is closed by the caller. NULL: nothing to do. */
+	int (*close)(struct disk *disk, struct error *err);
+
+	/* Prints a line for each thing that is wrong. NULL: nothing can be wrong. */
+	int (*check)(struct disk *disk, FILE *report, struct error *err);
+};
+
+struct disk {
+	const struct disk_ops *ops;
+	struct file file;
+	struct disk_info info; /* file_size is asked for anew each time */
+	char *path;
+	void *format; /* the format's own */
+};
+
+/* Takes `fd` over in any case; no lock is taken. For tests and fuzzers too: `observer` may be NULL. */
+int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
+    const struct file_observer *observer, struct error *err);
+
+/* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
+int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);

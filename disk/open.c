@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* open.c - from a path to a disk and back: the file, its lock, its format. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "disk/image.h"
+#include "disk/lock.h"
+
+static const struct disk_open_options default_options;
+
+static void release(struct disk *disk)
+{
+	if (disk->file.direct_fd >= 0)
+		close(disk->file.direct_fd);
+	close(disk->file.fd);
+	free(disk->path);
+	free(disk);
+}
+
+static int check_kind(const struct disk *disk, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(disk->file.fd, &st) < 0)
+		return error_set(err, errno, "%s: %s", disk->path, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return error_set(err, EISDIR, "%s: this is a directory; name the image file in it", disk->path);
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return error_set(err, EINVAL, "%s: neither a file nor a block device, so no disk can be in it",
+		    disk->path);
+	return 0;
+}
+
+/* A second descriptor of the same file. Where the file system has no O_DIRECT, there is none. */
+static void open_direct(struct disk *disk)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->file.fd);
+	disk->file.direct_fd = open(path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+}
+
+static int open_format(struct disk *disk, const struct disk_open_options *options, struct error *err)
+{
+	return raw_open(disk, options, err);
+}
+
+int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
+    const struct file_observer *observer, struct error *err)
+{
+	struct disk *disk = calloc(1, sizeof(*disk));
+	int r;
+
+	if (!options)
+		options = &default_options;
+	if (!disk) {
+		close(fd);
+		return error_set(err, ENOMEM, "%s: no memory to open it", path);
+	}
+	disk->file.fd = fd;
+	disk->file.direct_fd = -1;
+	disk->file.observer = observer;
+	disk->info.read_only = options->read_only;
+	disk->path = strdup(path);
+	r = disk->path ? check_kind(disk, err) : error_set(err, ENOMEM, "%s: no memory to open it", path);
+	if (r == 0 && options->direct)
+		open_direct(disk);
+	if (r == 0)
+		r = open_format(disk, options, err);
+	if (r < 0) {
+		release(disk);
+		return r;
+	}
+	*out = disk;
+	return 0;
+}
+
+int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
+{
+	int fd, r;
+
+	if (!options)
+		options = &default_options;
+	fd = open(path, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0) {
+		const char *advice = errno == ENOENT                ? "; check the path"
+		    : (errno == EACCES || errno == EROFS) && !options->read_only ? "; open it read-only or change its rights"
+								      : "";
+
+		return error_set(err, errno, "%s: cannot be opened: %s%s", path, strerror(errno), advice);
+	}
+	r = lock_image(fd, path, !options->read_only, err);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return disk_open_descriptor(out, fd, path, options, NULL, err);
+}
+
+int disk_close(struct disk *disk, struct error *err)
+{
+	int r = 0;
+
+	if (!disk)
+		return 0;
+	if (disk->ops->close)
+		r = disk->ops->close(disk, err);
+	else if (!disk->info.read_only) {
+		r = file_sync(&disk->file);
+		if (r < 0)
+			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path, strerror(-r));
+	}
+	release(disk);
+	return r;
+}
+
+void disk_get_info(const struct disk *disk, struct disk_info *info)
+{
+	struct stat st;
+
+	*info = disk->info;
+	if (fstat(disk->file.fd, &st) == 0)
+		info->file_size = S_ISBLK(st.st_mode) ? disk->info.size : (uint64_t)st.st_blocks * 512;
+}
+
+int disk_check(const char *path, FILE *report, struct error *err)
+{
+	const struct disk_open_options options = { .read_only = true };
+	struct disk *disk;
+	int r = disk_open(&disk, path, &options, err);
+
+	if (r < 0)
+		return r;
+	if (disk->ops->check)
+		r = disk->ops->check(disk, report, err);
+	disk_close(disk, NULL);
+	return r;
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* queue.c - requests of one thread, carried out by io_uring: one step of each in the ring at a time. */
+#include "disk/queue.h"
+
+#include <errno.h>
+#include <liburing.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "disk/operation.h"
+
+#define DEPTH_MAX 4096u
+
+struct disk_queue {
+	bool has_ring;
+	bool unsubmitted; /* the kernel did not take the ring's entries: try again */
+	struct io_uring ring;
+	int event;
+	unsigned in_flight;
+	struct disk_request *waiting, **waiting_end; /* not started; linked by queue_private[0] */
+	struct operation *idle;
+	struct operation *over, **over_end; /* to be completed by disk_queue_process() */
+	struct operation operations[];
+};
+
+static void signal_self(struct disk_queue *queue)
+{
+	const uint64_t one = 1;
+	ssize_t n = write(queue->event, &one, sizeof(one));
+
+	(void)n; /* fails only when the counter is full, and then it is readable anyway */
+}
+
+static int create_ring(struct disk_queue *queue, unsigned depth)
+{
+	int r = io_uring_queue_init(depth, &queue->ring, 0);
+
+	if (r < 0)
+		return r;
+	r = io_uring_register_eventfd(&queue->ring, queue->event);
+	if (r < 0)
+		io_uring_queue_exit(&queue->ring);
+	queue->has_ring = r == 0;
+	return r;
+}
+
+int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_kind kind, struct error *err)
+{
+	struct disk_queue *queue;
+	int r = 0;
+
+	depth = depth == 0 ? 1 : depth > DEPTH_MAX ? DEPTH_MAX : depth;
+	queue = calloc(1, sizeof(*queue) + depth * sizeof(queue->operations[0]));
+	if (!queue)
+		return error_set(err, ENOMEM, "no memory for a queue of %u disk requests", depth);
+	queue->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (queue->event < 0) {
+		r = error_set(err, errno, "no event descriptor for a disk queue: %s", strerror(errno));
+		free(queue);
+		return r;
+	}
+	if (kind != QUEUE_SYNC)
+		r = create_ring(queue, depth);
+	if (r < 0 && kind == QUEUE_RING) {
+		error_set(err, -r, "the host refuses io_uring: %s", strerror(-r));
+		close(queue->event);
+		free(queue);
+		return r;
+	}
+	queue->waiting_end = &queue->waiting;
+	queue->over_end = &queue->over;
+	for (unsigned i = depth; i-- > 0;) {
+		queue->operations[i].next = queue->idle;
+		queue->idle = &queue->operations[i];
+	}
+	*out = queue;
+	return 0;
+}
+
+int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err)
+{
+	return disk_queue_create_kind(out, depth, QUEUE_AUTO, err);
+}
+
+void disk_queue_destroy(struct disk_queue *queue)
+{
+	if (!queue)
+		return;
+	if (queue->has_ring)
+		io_uring_queue_exit(&queue->ring);
+	close(queue->event);
+	free(queue);
+}
+
+void disk_queue_submit(struct disk_queue *queue, struct disk *disk, struct disk_request *request)
+{
+	request->queue_private[0] = NULL;
+	request->queue_private[1] = disk;
+	*queue->waiting_end = request;
+	queue->waiting_end = (struct disk_request **)&request->queue_private[0];
+	queue->in_flight++;
+}
+
+static void prepare_entry(struct io_uring_sqe *entry, const struct operation *op)
+{
+	const struct step *step = &op->step;
+	int fd = file_descriptor(&op->disk->file, step);
+
+	switch (step->kind) {
+	case STEP_READ:
+		io_uring_prep_readv(entry, fd, step->iov, (unsigned)step->iov_count, step->offset);
+		break;
+	case STEP_WRITE:
+		io_uring_prep_writev(entry, fd, step->iov, (unsigned)step->iov_count, step->offset);
+		break;
+	case STEP_SYNC:
+		io_uring_prep_fsync(entry, fd, IORING_FSYNC_DATASYNC);
+		break;
+	case STEP_ZERO:
+		io_uring_prep_fallocate(entry, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, step->offset,
+		    step->length);
+		break;
+	}
+	io_uring_sqe_set_data(entry, (void *)op);
+}
+
+static void proceed(struct disk_queue *queue, struct operation *op)
+{
+	if (!queue->has_ring) {
+		operation_run(op);
+	} else if (operation_next(op)) {
+		struct io_uring_sqe *entry = io_uring_get_sqe(&queue->ring);
+
+		if (entry) {
+			prepare_entry(entry, op);
+			return;
+		}
+		/* The ring is full of entries that the kernel has not taken. */
+		operation_advance(op, file_perform(&op->disk->file, &op->step));
+		operation_run(op);
+	}
+	op->next = NULL;
+	*queue->over_end = op;
+	queue->over_end = &op->next;
+}
+
+static void start_waiting(struct disk_queue *queue)
+{
+	while (queue->waiting && queue->idle) {
+		struct disk_request *request = queue->waiting;
+		struct operation *op = queue->idle;
+
+		queue->waiting = request->queue_private[0];
+		if (!queue->waiting)
+			queue->waiting_end = &queue->waiting;
+		queue->idle = op->next;
+		operation_start(op, request->queue_private[1], request);
+		proceed(queue, op);
+	}
+}
+
+/* Hands the ring to the kernel, and sees to it that disk_queue_process() comes again when needed. */
+static void hand_over(struct disk_queue *queue)
+{
+	queue->unsubmitted = queue->has_ring && io_uring_sq_ready(&queue->ring) > 0 &&
+			     io_uring_submit(&queue->ring) < 0;
+	if (queue->over || queue->unsubmitted)
+		signal_self(queue);
+}
+
+void disk_queue_kick(struct disk_queue *queue)
+{
+	start_waiting(queue);
+	hand_over(queue);
+}
+
+int disk_queue_fd(const struct disk_queue *queue)
+{
+	return queue->event;
+}
+
+static void reap(struct disk_queue *queue)
+{
+	struct io_uring_cqe *entry;
+
+	while (io_uring_peek_cqe(&queue->ring, &entry) == 0) {
+		struct operation *op = io_uring_cqe_get_data(entry);
+		int outcome = entry->res;
+
+		io_uring_cqe_seen(&queue->ring, entry);
+		operation_advance(op, outcome);
+		proceed(queue, op);
+	}
+}
+
+static unsigned complete_over(struct disk_queue *queue)
+{
+	struct operation *op = queue->over;
+	unsigned count = 0;
+
+	queue->over = NULL;
+	queue->over_end = &queue->over;
+	while (op) {
+		struct operation *next = op->next;
+		struct disk_request *request = op->request;
+		int result = op->result;
+
+		op->next = queue->idle;
+		queue->idle = op;
+		queue->in_flight--;
+		request->complete(request, result);
+		op = next;
+		count++;
+	}
+	return count;
+}
+
+unsigned disk_queue_process(struct disk_queue *queue)
+{
+	unsigned count;
+	uint64_t events;
+	ssize_t n = read(queue->event, &events, sizeof(events));
+
+	(void)n; /* nothing to read: called without being woken, which is allowed */
+	if (queue->has_ring)
+		reap(queue);
+	count = complete_over(queue);
+	start_waiting(queue);
+	hand_over(queue);
+	return count;
+}
+
+unsigned disk_queue_in_flight(const struct disk_queue *queue)
+{
+	return queue->in_flight;
+}
