@@ -55,6 +55,8 @@ static inline void host_call_begin(struct soft_vp *vp)
 static inline void host_call_end(struct soft_vp *vp)
 {
 	vp_set_running(vp, true);
+	/* The host may have slept or made an interrupt pending, and need not have said so. */
+	atomic_fetch_or(&vp->attention, ATTENTION_INTERRUPT);
 }
 
 static inline uint64_t load_size(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
