@@ -569,6 +569,13 @@ static void test_reset(void **state)
 	receive(f, f->channel, 100, &reply);
 	assert_int_equal(reply.status, 0);
 	receive(f, f->channel, 101, &reply);
+	/* With nothing in flight: what lies behind the reset must not wait for another signal. */
+	for (unsigned i = 0; i < 500; i++) {
+		send_srb(f, f->channel, 200, &reset, NULL, 0);
+		send_srb(f, f->channel, 201, &packet, NULL, 0);
+		receive(f, f->channel, 200, &reply);
+		receive(f, f->channel, 201, &reply);
+	}
 }
 
 /* --- hostile guests ----------------------------------------------------------------------------- */

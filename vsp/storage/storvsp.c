@@ -338,14 +338,16 @@ static void handle_packet(struct request *request, const struct channel_packet *
 	}
 }
 
-static void finish_reset(struct io *io)
+/* True: a reset was answered, and packets behind it may be taken. */
+static bool finish_reset(struct io *io)
 {
 	struct request *request = io->reset;
 
 	if (!request || io->in_flight > 1)
-		return;
+		return false;
 	io->reset = NULL;
 	request_answer_status(request, VSTOR_STATUS_SUCCESS);
+	return true;
 }
 
 /* --- the ring --------------------------------------------------------------------------------- */
@@ -464,7 +466,7 @@ static void *io_main(void *arg)
 		finish_reset(io);
 		announce_change(io);
 		more = take_packets(io);
-		finish_reset(io);
+		more |= finish_reset(io);
 		disk_queue_kick(io->queue);
 		count_add(&io->count.batches, 1);
 	}
