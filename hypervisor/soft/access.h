@@ -13,6 +13,12 @@
 
 #define CODE_PAGE 1u /* in page_flags */
 
+/* Guest memory of any alignment, read and written by exactly one host access. */
+typedef volatile uint8_t ram8;
+typedef volatile uint16_t ram16 __attribute__((aligned(1)));
+typedef volatile uint32_t ram32 __attribute__((aligned(1)));
+typedef volatile uint64_t ram64 __attribute__((aligned(1)));
+
 static inline struct tlb_entry *tlb_entry(const struct soft_vp *vp, uint64_t linear)
 {
 	return &vp->tlb[(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
@@ -90,7 +96,7 @@ static inline void store_done(struct soft_vp *vp, const struct op *op, const voi
                                                                                                                    \
 		/* The last byte's page must be the first's, so a crossing misses too. */                          \
 		if (likely(e->read == (((linear + bits / 8 - 1) & PAGE_MASK) | vp->asid)))                         \
-			return *(const volatile uint##bits##_t *)(uintptr_t)(linear + e->addend);                  \
+			return *(const ram##bits *)(uintptr_t)(linear + e->addend);                                \
 		return (uint##bits##_t)load_slow(vp, op, linear, bits / 8);                                        \
 	}                                                                                                          \
                                                                                                                    \
@@ -99,7 +105,7 @@ static inline void store_done(struct soft_vp *vp, const struct op *op, const voi
 		const struct tlb_entry *e = tlb_entry(vp, linear);                                                 \
                                                                                                                    \
 		if (likely(e->write == (((linear + bits / 8 - 1) & PAGE_MASK) | vp->asid))) {                      \
-			volatile uint##bits##_t *host = (volatile uint##bits##_t *)(uintptr_t)(linear + e->addend); \
+			ram##bits *host = (ram##bits *)(uintptr_t)(linear + e->addend);                            \
                                                                                                                    \
 			*host = v;                                                                                 \
 			store_done(vp, op, (const void *)(uintptr_t)host, bits / 8);                               \

@@ -15,12 +15,6 @@
 #include "hypervisor/soft/exec_flags.h"
 #include "hypervisor/soft/op.h"
 
-/* Guest memory of any alignment, read and written by exactly one host access. */
-typedef volatile uint8_t ram8;
-typedef volatile uint16_t ram16 __attribute__((aligned(1)));
-typedef volatile uint32_t ram32 __attribute__((aligned(1)));
-typedef volatile uint64_t ram64 __attribute__((aligned(1)));
-
 /* --- at decode time ----------------------------------------------------------------------------- */
 
 /* The explicit operands in order: register, memory, immediate. */

@@ -52,11 +52,11 @@ static uint64_t host_load(const uint8_t *host, unsigned size)
 	case 1:
 		return *(const volatile uint8_t *)host;
 	case 2:
-		return *(const volatile uint16_t *)(const void *)host;
+		return *(const ram16 *)host;
 	case 4:
-		return *(const volatile uint32_t *)(const void *)host;
+		return *(const ram32 *)host;
 	case 8:
-		return *(const volatile uint64_t *)(const void *)host;
+		return *(const ram64 *)host;
 	default:
 		memcpy(&v, host, size);
 		return v;
@@ -70,13 +70,13 @@ static void host_store(uint8_t *host, unsigned size, uint64_t value)
 		*(volatile uint8_t *)host = (uint8_t)value;
 		break;
 	case 2:
-		*(volatile uint16_t *)(void *)host = (uint16_t)value;
+		*(ram16 *)host = (uint16_t)value;
 		break;
 	case 4:
-		*(volatile uint32_t *)(void *)host = (uint32_t)value;
+		*(ram32 *)host = (uint32_t)value;
 		break;
 	case 8:
-		*(volatile uint64_t *)(void *)host = value;
+		*(ram64 *)host = value;
 		break;
 	default:
 		memcpy(host, &value, size);
