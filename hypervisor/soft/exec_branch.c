@@ -133,14 +133,14 @@ static const struct op *loopne(struct soft_vp *vp, const struct op *op)
 
 /* --- CALL and RET ------------------------------------------------------------------------------- */
 
-/* The target is checked first, then the return address written; only then RSP and RIP change. */
+/* The return address is written, then the target checked, as processors do; only then RSP and RIP change. */
 static __attribute__((noinline)) const struct op *call_any(struct soft_vp *vp, const struct op *op, int slot,
     uint64_t rip)
 {
 	uint64_t sp;
 
-	branch_check(vp, op, rip);
 	sp = stack_store(vp, op, 1, op_next_rip(vp, op));
+	branch_check(vp, op, rip);
 	stack_pointer_set(vp, sp);
 	return branch_near(vp, op, slot, rip);
 }
@@ -152,8 +152,8 @@ static inline const struct op *call64(struct soft_vp *vp, const struct op *op, i
 
 	if (unlikely(!tlb_writes(vp, e, linear, 8)))
 		return call_any(vp, op, slot, rip);
-	branch_check(vp, op, rip);
 	*(ram64 *)(uintptr_t)(linear + e->addend) = next;
+	branch_check(vp, op, rip);
 	vp->gpr[GPR_RSP] = linear;
 	return branch_dispatch(vp, op, slot, rip);
 }

@@ -227,9 +227,11 @@ bool stack_select(struct decoding *d, struct op *op)
 	case ZYDIS_MNEMONIC_ENTER:
 		op->imm = d->operands[0].imm.value.u & 0xffff;
 		op->src2 = d->operands[1].imm.value.u & 31;
+		op->seg = SEG_SS; /* whose faults are #SS */
 		op->fn = enter;
 		return true;
 	case ZYDIS_MNEMONIC_LEAVE:
+		op->seg = SEG_SS;
 		op->fn = fast ? leave64 : leave_any;
 		return true;
 	default:

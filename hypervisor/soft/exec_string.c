@@ -337,11 +337,10 @@ static uint64_t cmps_run(struct soft_vp *vp, const struct op *op, uint64_t count
 {
 	uint64_t first = source_linear(vp, op), second = destination_linear(vp, op, false), n, done = 1;
 	int64_t step = backwards(vp) ? -(int64_t)op->size : (int64_t)op->size;
-	uint64_t a = element_load(vp, op, first), b;
-	const uint8_t *host_a = read_host(vp, op, first), *host_b;
+	/* In the order of the processor, as faults show it. */
+	uint64_t b = element_load(vp, op, second), a = element_load(vp, op, first);
+	const uint8_t *host_a = read_host(vp, op, first), *host_b = read_host(vp, op, second);
 
-	b = element_load(vp, op, second);
-	host_b = read_host(vp, op, second);
 	if (host_a && host_b) {
 		n = run_length(vp, op, op->src2, string_register(vp, op, GPR_RSI), first, count);
 		n = run_length(vp, op, SEG_ES, string_register(vp, op, GPR_RDI), second, n);
@@ -368,13 +367,19 @@ static inline bool must_leave(const struct soft_vp *vp)
 static inline const struct op *repeat(struct soft_vp *vp, const struct op *op, run_fn run, bool compares)
 {
 	uint64_t count = string_register(vp, op, GPR_RCX);
+	uint16_t before = vp->arith, after = before;
 
 	while (count) {
-		uint64_t n = run(vp, op, vp->flags_system & FLAG_TF ? 1 : count);
+		uint64_t n;
 
+		/* A fault finds the flags as they were before the instruction (SDM volume 2, REP). */
+		if (compares)
+			vp->arith = before;
+		n = run(vp, op, vp->flags_system & FLAG_TF ? 1 : count);
+		after = vp->arith;
 		count -= n;
 		string_register_set(vp, op, GPR_RCX, count);
-		if (compares && !goes_on(op, vp->arith & ARITH_ZF))
+		if (compares && !goes_on(op, after & ARITH_ZF))
 			break;
 		if (count && unlikely(must_leave(vp))) {
 			vp->rip = op_rip(vp, op);

@@ -25,34 +25,15 @@ static const struct op *vzeroall(struct soft_vp *vp, const struct op *op)
 
 /* --- MASKMOVDQU --------------------------------------------------------------------------------- */
 
-/* Whether the first selected byte lies in the page of the first byte. */
-static bool is_near(uint64_t linear, const uint8_t *mask)
-{
-	unsigned i = 0;
-
-	while (i < 8 && !(mask[i] & 0x80))
-		i++;
-	return i < 8 && ((linear ^ (linear + i)) & PAGE_MASK) == 0;
-}
-
-/* A fault names the start of its eight bytes where that lies in the page, as the processor does. */
-static void probe_masked(struct soft_vp *vp, const struct op *op, uint64_t linear, const uint8_t *mask)
-{
-	if (is_near(linear, mask))
-		probe_write(vp, op, linear, 1);
-	for (unsigned i = 0; i < 8; i++)
-		if (mask[i] & 0x80)
-			probe_write(vp, op, linear + i, 1);
-}
-
+/* The processor checks all of the operand, whatever the mask, the upper half first (the manual leaves
+ * faults under a mask of zeros to the implementation). */
 void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *value,
     const void *mask, unsigned size)
 {
 	const uint8_t *v = value, *m = mask;
 
-	/* Check all before the first is written, the upper half first. A mask of zeros touches no memory. */
 	for (unsigned i = size; i >= 8; i -= 8)
-		probe_masked(vp, op, linear + i - 8, m + i - 8);
+		probe_write(vp, op, linear + i - 8, 8);
 	for (unsigned i = 0; i < size; i++)
 		if (m[i] & 0x80)
 			store8(vp, op, linear + i, v[i]);
@@ -201,6 +182,7 @@ own_frame void gather_execute(struct soft_vp *vp, const struct op *op)
 		v = load_element(vp, op, gather_address(vp, op, &l, i), l.element);
 		memcpy(dst + (size_t)i * l.element, &v, l.element);
 		memset(mask + (size_t)i * l.element, 0, l.element);
+		memset(dst + l.bytes, 0, 32u - l.bytes);
 	}
 	memset(mask, 0, 32);
 	memset(dst + used, 0, 32 - used);
@@ -251,7 +233,7 @@ static bool select_gather(const struct decoding *d, struct op *op, unsigned elem
 	struct lanes l = {.element = (uint8_t)element, .index_element = (uint8_t)index_element};
 
 	l.mask = register_number(&o[2]);
-	l.bytes = (uint8_t)register_bytes(&o[2]);
+	l.bytes = (uint8_t)vector;
 	l.index = (uint8_t)ZydisRegisterGetId(o[1].mem.index);
 	l.scale = (uint8_t)shift_of(o[1].mem.scale);
 	l.count = (uint8_t)(vector / (element > index_element ? element : index_element));

@@ -45,7 +45,8 @@ static uint64_t mm_get(const struct soft_vp *vp, unsigned n)
 	return le64_get(x87_register(vp->fx, (n - x87_top(vp->fx)) & 7));
 }
 
-/* What every MMX instruction does to the x87 state. */
+/* What every MMX instruction does to the x87 state. The host does it also when SIMD arithmetic faults,
+ * and of it only the change of TOP when a store but MASKMOVQ's faults. */
 static void enter_mmx(struct soft_vp *vp)
 {
 	x87_set_top(vp->fx, 0);
@@ -98,12 +99,15 @@ static void mmx_execute(struct soft_vp *vp, const struct op *op)
 		mxcsr_enter(vp);
 		integer = vector_mmx_call(argument, op->data, frame);
 		flags = mxcsr_leave(vp);
+		enter_mmx(vp);
 		mxcsr_raised(vp, op, flags);
 	} else {
 		integer = vector_mmx_call(argument, op->data, frame);
 	}
-	if (op->src2 == MMX_TO_MEMORY)
+	if (op->src2 == MMX_TO_MEMORY) {
+		x87_set_top(vp->fx, 0);
 		store_bytes(vp, op, linear, vp->vector_scratch, op->size);
+	}
 	enter_mmx(vp);
 	if (op->src2 == MMX_TO_MMX)
 		mm_set(vp, op->dst & 7, frame->mm0);
@@ -136,7 +140,6 @@ own_frame void maskmovq_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t value = mm_get(vp, op->dst), mask = mm_get(vp, op->src), linear = ea(vp, op, 8, true);
 
-	/* Even when the store faults. */
 	enter_mmx(vp);
 	vector_store_masked_bytes(vp, op, linear, &value, &mask, 8);
 }

@@ -152,6 +152,16 @@ always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsign
 	return linear;
 }
 
+/* The processor looks at the last byte of large operands first, so that is the address a page fault
+ * names when both ends are bad. */
+static inline void vector_probe_end(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
+{
+	if (write)
+		probe_write(vp, op, linear + size - 1, 1);
+	else
+		(void)load8(vp, op, linear + size - 1);
+}
+
 always_inline void store128(struct soft_vp *vp, const struct op *op, uint64_t linear, __m128i value)
 {
 	const struct tlb_entry *e = tlb_entry(vp, linear);

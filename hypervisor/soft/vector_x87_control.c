@@ -135,11 +135,25 @@ static void environment_read(const struct soft_vp *vp, const struct op *op, cons
 	le64_put(fx + FX_FDP, fdp);
 }
 
+/* The first byte, then the last: so a page fault names the last byte where only the second page is bad. */
+static void probe_ends(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
+{
+	if (write)
+		probe_write(vp, op, linear, 1);
+	else
+		(void)load8(vp, op, linear);
+	vector_probe_end(vp, op, linear, size, write);
+}
+
 static const struct op *fnstenv(struct soft_vp *vp, const struct op *op)
 {
+	uint64_t linear;
+
 	check(vp, op);
+	linear = ea(vp, op, environment_size(op), true);
+	probe_ends(vp, op, linear, environment_size(op), true);
 	environment_write(vp, op, vp->vector_scratch);
-	store_bytes(vp, op, ea(vp, op, environment_size(op), true), vp->vector_scratch, environment_size(op));
+	store_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
 	/* All exceptions are masked afterwards, so none is pending. */
 	le16_put(vp->fx + FX_CONTROL, le16_get(vp->fx + FX_CONTROL) | 0x3f);
 	le16_put(vp->fx + FX_STATUS, le16_get(vp->fx + FX_STATUS) & (uint16_t)~(X87_STATUS_ES | X87_STATUS_BUSY));
@@ -148,9 +162,13 @@ static const struct op *fnstenv(struct soft_vp *vp, const struct op *op)
 
 static const struct op *fldenv(struct soft_vp *vp, const struct op *op)
 {
+	uint64_t linear;
+
 	check(vp, op);
 	x87_check_pending(vp, op);
-	load_bytes(vp, op, ea(vp, op, environment_size(op), false), vp->vector_scratch, environment_size(op));
+	linear = ea(vp, op, environment_size(op), false);
+	probe_ends(vp, op, linear, environment_size(op), false);
+	load_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
 	x87_set_top(vp->fx, le16_get(vp->vector_scratch + environment_size(op) / 7) >> 11 & 7);
 	environment_read(vp, op, vp->vector_scratch, vp->fx);
 	x87_normalise(vp->fx);
@@ -168,12 +186,14 @@ static void initialise(uint8_t *fx)
 own_frame void save(struct soft_vp *vp, const struct op *op)
 {
 	unsigned size = environment_size(op);
+	uint64_t linear = ea(vp, op, size + 80, true);
 	uint8_t bytes[SAVE_MAX];
 
+	probe_ends(vp, op, linear, size + 80, true);
 	environment_write(vp, op, bytes);
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(bytes + size + 10 * (size_t)i, x87_register(vp->fx, i), 10);
-	store_bytes(vp, op, ea(vp, op, size + 80, true), bytes, size + 80);
+	store_bytes(vp, op, linear, bytes, size + 80);
 	initialise(vp->fx);
 }
 
@@ -187,9 +207,11 @@ static const struct op *fnsave(struct soft_vp *vp, const struct op *op)
 own_frame void restore(struct soft_vp *vp, const struct op *op)
 {
 	unsigned size = environment_size(op);
+	uint64_t linear = ea(vp, op, size + 80, false);
 	uint8_t bytes[SAVE_MAX];
 
-	load_bytes(vp, op, ea(vp, op, size + 80, false), bytes, size + 80);
+	probe_ends(vp, op, linear, size + 80, false);
+	load_bytes(vp, op, linear, bytes, size + 80);
 	environment_read(vp, op, bytes, vp->fx);
 	for (unsigned i = 0; i < 8; i++) {
 		memset(x87_register(vp->fx, i), 0, 16);

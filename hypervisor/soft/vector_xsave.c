@@ -118,8 +118,7 @@ own_frame void fxsave_execute(struct soft_vp *vp, const struct op *op)
 	uint64_t linear = vector_ea(vp, op, 512, 15, true);
 	unsigned size = vp->mode == MODE_64 ? FX_WRITTEN : FX_XMM + 8 * 16;
 
-	/* A fault names the last byte when that is where it lies, as the processor does. */
-	probe_write(vp, op, linear + 511, 1);
+	vector_probe_end(vp, op, linear, 512, true);
 	probe_write(vp, op, linear, 512);
 	x87_put(vp, image, op->dst & WIDE);
 	mxcsr_put(vp, image);
@@ -137,8 +136,10 @@ static const struct op *fxsave(struct soft_vp *vp, const struct op *op)
 own_frame void fxrstor_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(16) uint8_t image[512];
+	uint64_t linear = vector_ea(vp, op, 512, 15, false);
 
-	load_bytes(vp, op, vector_ea(vp, op, 512, 15, false), image, 512);
+	vector_probe_end(vp, op, linear, 512, false);
+	load_bytes(vp, op, linear, image, 512);
 	if (le32_get(image + FX_MXCSR) & ~MXCSR_VALID)
 		raise_fault_code(vp, op, VECTOR_GP, 0);
 	x87_take(vp, image, op->dst & WIDE);

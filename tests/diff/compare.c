@@ -10,12 +10,15 @@
 
 /* --- what is not compared ----------------------------------------------------------------------- */
 
+#define ROTATE "SDM volume 2, RCL/RCR/ROL/ROR: \"The OF flag is defined only for the 1-bit rotates; it is undefined in all other cases\""
+
 static const struct {
 	ZydisMnemonic mnemonic;
 	uint32_t flags;
-	const char *source; /* Intel SDM volume 2, the instruction's page */
+	const char *source;
 } undefined_flags[] = {
-    {ZYDIS_MNEMONIC_INVALID, 0, ""},
+    {ZYDIS_MNEMONIC_ROL, FLAG_OF, ROTATE},
+    {ZYDIS_MNEMONIC_ROR, FLAG_OF, ROTATE},
 };
 
 static uint32_t compared_flags(const struct instruction *last)
