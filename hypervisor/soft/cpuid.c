@@ -3,6 +3,7 @@
  * cpuid.c - what this processor says of itself: the features that the other files serve, and no more.
  * The host adds what belongs to it: local APIC, topology, hypervisor leaves.
  */
+#include <cpuid.h>
 #include <string.h>
 
 #include "hypervisor/soft/system.h"
@@ -16,14 +17,15 @@
 #define MOVBE   BIT(22)
 #define POPCNT  BIT(23)
 #define OSXSAVE BIT(27)
+#define RDRAND  BIT(30)
 
 /* Leaf 1 EDX: DE PSE TSC MSR PAE MCE CX8 SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH. */
 #define LEAF1_EDX (BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(11) | BIT(12) | BIT(13) | \
                    BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19))
 
-/* Leaf 7 EBX: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID SMAP; ECX: UMIP RDPID; EDX: FSRM, SPEC_CTRL,
+/* Leaf 7 EBX: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB; ECX: UMIP RDPID; EDX: FSRM, SPEC_CTRL,
  * STIBP, ARCH_CAPABILITIES, SSBD. */
-#define LEAF7_EBX (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20))
+#define LEAF7_EBX (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(18) | BIT(19) | BIT(20) | BIT(23) | BIT(24))
 #define LEAF7_ECX (BIT(2) | BIT(22))
 #define LEAF7_EDX (BIT(4) | BIT(26) | BIT(27) | BIT(29) | BIT(31))
 
@@ -31,8 +33,22 @@
 #define EXTENDED_ECX (BIT(0) | BIT(8))
 #define EXTENDED_EDX (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 
+/* BMI1, BMI2 and LZCNT are executed by the host's instructions, so the host must have them. */
+#define LEAF7_EBX_HOST    (BIT(3) | BIT(8))
+#define EXTENDED_ECX_HOST BIT(5)
+
 #define BASIC_LAST    0xdu
 #define EXTENDED_LAST 0x80000008u
+
+void cpuid_probe(struct soft *soft)
+{
+	uint32_t a, b, c, d;
+
+	if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
+		soft->host_leaf7_ebx = b & LEAF7_EBX_HOST;
+	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
+		soft->host_extended_ecx = c & EXTENDED_ECX_HOST;
+}
 
 static void text(uint32_t r[4], const char *s)
 {
@@ -70,7 +86,7 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 		set(r, BASIC_LAST, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
 		break;
 	case 1:
-		set(r, 0x00050654, 8u << 8, CX16 | PCID | MOVBE | POPCNT | v->leaf1_ecx, LEAF1_EDX | v->leaf1_edx);
+		set(r, 0x000806f8, 8u << 8, CX16 | PCID | MOVBE | POPCNT | RDRAND | v->leaf1_ecx, LEAF1_EDX | v->leaf1_edx);
 		if (vp->cr4 & CR4_OSXSAVE)
 			r[2] |= OSXSAVE;
 		break;
@@ -84,8 +100,11 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 		r[0] = BIT(2); /* the APIC timer never stops */
 		break;
 	case 7:
-		if (!subleaf)
-			set(r, 0, LEAF7_EBX | v->leaf7_ebx, LEAF7_ECX | v->leaf7_ecx, LEAF7_EDX);
+		if (subleaf == 2)
+			r[3] = BIT(4) | BIT(5); /* BHI_CTRL, MCDT_NO */
+		else if (!subleaf)
+			set(r, 2, LEAF7_EBX | vp->soft->host_leaf7_ebx | v->leaf7_ebx,
+			    LEAF7_ECX | v->leaf7_ecx, LEAF7_EDX);
 		break;
 	case 0xd:
 		vector_cpuid_xsave(vp, subleaf, r);
@@ -103,7 +122,7 @@ void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint
 		r[0] = EXTENDED_LAST;
 		break;
 	case 0x80000001:
-		set(r, 0, 0, EXTENDED_ECX, EXTENDED_EDX);
+		set(r, 0, 0, EXTENDED_ECX | vp->soft->host_extended_ecx, EXTENDED_EDX);
 		break;
 	case 0x80000002:
 		text(r, "Bulkhead softwar");

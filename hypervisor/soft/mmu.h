@@ -120,5 +120,6 @@ struct soft {
 	struct code_pages code;
 	struct vector_pool *pool;
 	pthread_mutex_t rmw_lock;
+	uint32_t host_leaf7_ebx, host_extended_ecx; /* cpuid.c: what the host must have */
 	struct soft_vp **vps;
 };

@@ -39,9 +39,9 @@ enum {
 
 /* Guest code never runs on the host CPU, so what can be tricked into speculation there is not here:
  * RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
- * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO. */
+ * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
 #define ARCH_CAPABILITIES ((1u << 0) | (1u << 1) | (1u << 3) | (1u << 4) | (1u << 5) | (1u << 6) | (1u << 8) | \
-                           (1u << 13) | (1u << 14) | (1u << 15) | (1u << 20) | (1u << 24) | (1u << 26) | (1u << 27))
+                           (1u << 13) | (1u << 14) | (1u << 15) | (1u << 20) | (1u << 24) | (1u << 26) | (1u << 27) | (1ull << 62))
 
 #define MTRR_CAP 0x508 /* 8 variable ranges, fixed ranges, write combining */
 
@@ -171,7 +171,7 @@ static bool plain_valid(uint32_t msr, uint64_t value)
 {
 	switch (msr) {
 	case MSR_SPEC_CTRL:
-		return !(value & ~7ull);
+		return !(value & ~0x407ull); /* IBRS, STIBP, SSBD, BHI_DIS_S */
 	case MSR_PAT:
 		return memory_types_valid(value, 0xf3);
 	case MSR_LSTAR:

@@ -10,6 +10,7 @@
 
 #include "hypervisor/soft/block_cache.h"
 #include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/system.h"
 #include "hypervisor/soft/vector.h"
 
 /* Decoded instructions of all VPs together, and the least that one gets. */
@@ -81,6 +82,7 @@ int soft_create(struct soft **out, const struct soft_host *host, void *context, 
 	soft->vp_count = vp_count;
 	pthread_mutex_init(&soft->rmw_lock, NULL);
 	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+	cpuid_probe(soft);
 	r = vector_pool_create(&soft->pool, err);
 	if (r) {
 		soft_destroy(soft);

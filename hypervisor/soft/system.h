@@ -135,7 +135,8 @@ bool calls_select(struct decoding *d, struct op *op);    /* system_calls.c: SYSC
 bool io_select(struct decoding *d, struct op *op);       /* system_io.c */
 bool machine_select(struct decoding *d, struct op *op);  /* system_machine.c: MSRs, CPUID, TSC */
 
-/* CPUID without the host's part (cpuid.c). */
+/* CPUID without the host's part (cpuid.c); probe: once for each `struct soft`. */
+void cpuid_probe(struct soft *soft);
 void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* False: #GP (msr.c). */
