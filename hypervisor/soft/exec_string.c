@@ -364,11 +364,25 @@ static inline bool must_leave(const struct soft_vp *vp)
 	return atomic_load_explicit(&vp->attention, memory_order_relaxed) || vp->flags_system & FLAG_TF;
 }
 
+/* With 32-bit addresses MOVS and STOS cut all their registers, and the others RCX, before the first
+ * element and even when there is none. */
+static inline void cut_registers(struct soft_vp *vp, const struct op *op, run_fn run)
+{
+	if (likely(op->extra[0] != 0xffffffff))
+		return;
+	vp->gpr[GPR_RCX] &= 0xffffffff;
+	if (run == movs_run)
+		vp->gpr[GPR_RSI] &= 0xffffffff;
+	if (run == movs_run || run == stos_run)
+		vp->gpr[GPR_RDI] &= 0xffffffff;
+}
+
 static inline const struct op *repeat(struct soft_vp *vp, const struct op *op, run_fn run, bool compares)
 {
 	uint64_t count = string_register(vp, op, GPR_RCX);
 	uint16_t before = vp->arith, after = before;
 
+	cut_registers(vp, op, run);
 	while (count) {
 		uint64_t n;
 
@@ -416,6 +430,7 @@ static bool select_string(struct decoding *d, struct op *op, unsigned size, op_f
 		return false;
 	op->size = (uint8_t)size;
 	op->src2 = memory_segment(d);
+	op->seg = SEG_ES; /* not the stack, when it faults */
 	op->extra[0] = address_mask(d);
 	op->fn = op->flags & (OP_REP | OP_REPNE) ? repeated : once;
 	return true;

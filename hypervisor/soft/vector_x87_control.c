@@ -135,13 +135,15 @@ static void environment_read(const struct soft_vp *vp, const struct op *op, cons
 	le64_put(fx + FX_FDP, fdp);
 }
 
-/* The first byte, then the last: so a page fault names the last byte where only the second page is bad. */
+/* The first field, then the last byte: so a page fault names the last byte where only the second page is bad. */
 static void probe_ends(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
 {
 	if (write)
-		probe_write(vp, op, linear, 1);
+		probe_write(vp, op, linear, op->src & LAYOUT_32 ? 4 : 2);
+	else if (op->src & LAYOUT_32)
+		(void)load32(vp, op, linear);
 	else
-		(void)load8(vp, op, linear);
+		(void)load16(vp, op, linear);
 	vector_probe_end(vp, op, linear, size, write);
 }
 
