@@ -28,9 +28,9 @@ static void own_loop(void)
 {
 	uint32_t sum;
 
-	asm volatile("xor %%eax, %%eax; mov $10, %%ecx; movl $1, own_imm(%%rip)\n"
-	    "1: .byte 0x05; own_imm: .long 1\n" /* add eax, imm32 */
-	    "incl own_imm(%%rip); dec %%ecx; jnz 1b"
+	asm volatile("xor %%eax, %%eax; mov $10, %%ecx; movl $1, 1f+1(%%rip)\n"
+	    "1: .byte 0x05; .long 1\n" /* add eax, imm32 */
+	    "incl 1b+1(%%rip); dec %%ecx; jnz 1b"
 	    : "=a"(sum) : : "ecx", "memory", "cc");
 	CHECK_EQ(sum, 55);
 }
@@ -41,7 +41,7 @@ static void next_instruction(void)
 	uint32_t value;
 
 	for (unsigned i = 0; i < 3; i++) {
-		asm volatile("movl $0x11, next_imm(%%rip); movl $0x22, next_imm(%%rip); .byte 0xb8; next_imm: .long 0"
+		asm volatile("movl $0x11, 1f+1(%%rip); movl $0x22, 1f+1(%%rip); 1: .byte 0xb8; .long 0"
 		    : "=a"(value) : : "memory");
 		CHECK_EQ(value, 0x22);
 	}
