@@ -13,6 +13,8 @@ static int check_options(const char *path, const struct disk_create_options *o, 
 {
 	uint32_t logical = o->logical_sector_size;
 
+	if (o->format != DISK_FORMAT_RAW && o->format != DISK_FORMAT_VHDX)
+		return error_set(err, EINVAL, "%s: no format for the new image; choose raw or VHDX", path);
 	if (logical != 512 && logical != 4096)
 		return error_set(err, EINVAL, "%s: logical sectors of %u bytes; choose 512 or 4096", path, logical);
 	if (o->physical_sector_size != 512 && o->physical_sector_size != 4096)
@@ -69,11 +71,8 @@ static int give_name(const char *from, const char *path, bool replace, struct er
 static int fill_file(int fd, const char *path, const struct disk_create_options *o, struct error *err)
 {
 	struct file file = { .fd = fd, .direct_fd = -1 };
-	int r;
+	int r = o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
 
-	if (o->format != DISK_FORMAT_RAW)
-		return error_set(err, ENOTSUP, "%s: only raw images can be created", path);
-	r = fill_raw(&file, path, o, err);
 
 	if (r == 0) {
 		r = file_sync(&file);

@@ -53,3 +53,7 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 
 /* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
+int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
+
+/* Makes an empty file a VHDX. */
+int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options, struct error *err);

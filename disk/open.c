@@ -42,9 +42,36 @@ static void open_direct(struct disk *disk)
 	disk->file.direct_fd = open(path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
 }
 
+/* Images that would be garbage as raw disks. */
+static const char *foreign_format(const char start[8])
+{
+	if (memcmp(start, "QFI\xfb", 4) == 0)
+		return "QCOW2";
+	if (memcmp(start, "KDMV", 4) == 0)
+		return "VMDK";
+	if (memcmp(start, "conectix", 8) == 0)
+		return "dynamic VHD";
+	return NULL;
+}
+
 static int open_format(struct disk *disk, const struct disk_open_options *options, struct error *err)
 {
-	return raw_open(disk, options, err);
+	enum disk_format format = options->format;
+	const char *other;
+	char start[8];
+	int r;
+
+	if (format == DISK_FORMAT_AUTO) {
+		r = file_read(&disk->file, 0, start, sizeof(start));
+		if (r < 0 && r != -ENODATA)
+			return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
+		format = r == 0 && memcmp(start, "vhdxfile", 8) == 0 ? DISK_FORMAT_VHDX : DISK_FORMAT_RAW;
+		other = r == 0 ? foreign_format(start) : NULL;
+		if (other)
+			return error_set(err, ENOTSUP, "%s: a %s image, which is not supported; convert it by: qemu-img convert "
+			    "-O vhdx", disk->path, other);
+	}
+	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }
 
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vhdx.h - an open VHDX, and what its parts ask of each other. Source: [MS-VHDX].
+ *
+ *   vhdx_open.c    from the signature to a usable disk; the ops table
+ *   vhdx_header.c  the two headers and the rules of their GUIDs
+ *   vhdx_log.c     reading the log: replay into the file, or into memory
+ *   vhdx_bat.c     block to place in the file: a bounded cache of BAT pages, allocation
+ *   vhdx_commit.c  BAT pages through the log into the file
+ *   vhdx_create.c  new files
+ *   vhdx_check.c   findings for a person
+ *
+ * Why a power cut at any moment is safe. A new block lies past the end of the file as it was, so it
+ * reads as zeros, as the block did before it was allocated. Its BAT entry stays in memory until a
+ * commit: (1) sync, which covers payload and the in-place writes of the commit before; (2) the BAT
+ * pages go into the log as one entry, whose tail is the entry itself; (3) sync; (4) they are written
+ * in place, to be synced by the next commit's (1). An entry never overlaps the one before it.
+ *
+ * Locks, in the order in which they are taken: commit_lock, header_lock, bat.lock. Only bat.lock is
+ * on the way of data, and it is never held during a sync.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "disk/image.h"
+#include "disk/vhdx_format.h"
+
+#define BAT_PAGE_SIZE    4096u
+#define BAT_PAGE_ENTRIES 512u
+#define BAT_PAGES_MAX    2048u /* 8 MiB of cache: 2 TiB of disk in blocks of 2 MiB */
+#define BAT_DIRTY_MAX    1024u
+#define BAT_BUCKETS      1024u
+#define COMMIT_PAGES_MAX 60u   /* so that at least four entries fit into the smallest log */
+
+struct bat_page {
+	uint64_t index; /* in units of BAT_PAGE_SIZE from the start of the BAT */
+	struct bat_page *next_in_bucket;
+	struct bat_page *next_dirty;
+	bool dirty;      /* newer than the log */
+	bool committing; /* newer than the place in the file: must not be dropped */
+	bool used;       /* since the clock's hand passed */
+	uint64_t entries[BAT_PAGE_ENTRIES];
+};
+
+struct bat {
+	pthread_mutex_t lock;
+	struct bat_page *buckets[BAT_BUCKETS];
+	struct bat_page *pages[BAT_PAGES_MAX];
+	unsigned page_count, hand;
+	struct bat_page *dirty, **dirty_end; /* oldest first */
+	unsigned dirty_count, committing_count;
+	uint64_t file_end; /* where the next block goes; what lies beyond was never anybody's */
+};
+
+struct region {
+	uint64_t offset, length;
+};
+
+/* A range of the file that the log changes, of a file that may not be written. */
+struct overlay {
+	uint64_t offset, length;
+	const uint8_t *data; /* NULL: zeros */
+};
+
+struct vhdx {
+	struct disk *disk;
+	struct region log, bat_region, metadata;
+	uint32_t block_size;
+	unsigned block_shift;
+	uint64_t chunk_ratio; /* payload blocks for each sector bitmap block */
+	uint64_t block_count;
+
+	pthread_mutex_t header_lock;
+	struct vhdx_header header; /* as it was written last */
+	unsigned header_slot;      /* where: 0 or 1 */
+	_Atomic bool data_begun;   /* DataWriteGuid is new since the file was opened */
+
+	struct bat bat;
+
+	pthread_mutex_t commit_lock;
+	bool log_in_use; /* the header names log_guid */
+	struct guid log_guid;
+	uint64_t log_sequence;
+	uint64_t log_position;
+	uint8_t *commit_buffer; /* COMMIT_PAGES_MAX pages, then the log entry */
+
+	struct overlay *overlays; /* later ones hide earlier ones */
+	unsigned overlay_count;
+	uint8_t *overlay_data;
+	uint64_t real_size; /* of the file, while overlays may lie past it */
+
+	struct log_limit complaints;
+};
+
+/* --- vhdx_header.c --- */
+
+/* Chooses the current header, or says why there is none. */
+int vhdx_read_headers(struct vhdx *v, struct error *err);
+
+/* Writes the header twice, so that both slots agree, each time synced. [header_lock] */
+int vhdx_write_headers(struct vhdx *v);
+
+/* To be called before anything the guest can see changes. */
+int vhdx_begin_data(struct vhdx *v);
+
+/* The log's entries of this GUID (or none, if zero) are to be replayed from now on. */
+int vhdx_name_log(struct vhdx *v, const struct guid *log_guid);
+
+/* --- vhdx_log.c --- */
+
+/* Replays what the log holds. Afterwards the header names no log, or the overlays are set. */
+int vhdx_replay(struct vhdx *v, struct error *err);
+
+/* Reads metadata as it is after the replay. -ENODATA: the file ends before. */
+int vhdx_read(struct vhdx *v, uint64_t offset, void *buffer, size_t size);
+
+/* Corrects where an extent's contents are, after a replay into memory. */
+void vhdx_apply_overlays(const struct vhdx *v, struct extent *extent);
+
+/* --- vhdx_commit.c --- */
+
+bool vhdx_must_commit(struct disk *disk);
+int vhdx_commit(struct disk *disk);
+
+/* --- vhdx_bat.c --- */
+
+void bat_init(struct bat *bat);
+void bat_destroy(struct bat *bat);
+int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+    struct extent *extent);
+
+/* Puts the page at the end of the dirty ones, unless it is one already. [bat.lock] */
+void bat_mark_dirty(struct bat *bat, struct bat_page *page);
+
+/* Where the entry of a payload block is, counted in entries. */
+static inline uint64_t bat_entry_index(const struct vhdx *v, uint64_t block)
+{
+	return block + block / v->chunk_ratio;
+}
+
+/* Whether a block may lie there: inside the file and clear of the file's own structures. */
+bool vhdx_place_is_sane(const struct vhdx *v, uint64_t file_offset, uint64_t length, uint64_t file_end);
+
+/* --- vhdx_check.c --- */
+
+int vhdx_check(struct disk *disk, FILE *report, struct error *err);
