@@ -641,6 +641,10 @@ static void test_dvd_information(void **state)
 	assert_int_equal(RUN(b, 255, 0x43, 0, 5, 0, 0, 0, 0, 0, 255), 0x052400);
 	assert_int_equal(RUN(b, 255, 0x51, 0, 0, 0, 0, 0, 0, 0, 255), 0);
 	assert_int_equal(b->buffer[2], 0x0e);
+	assert_int_equal(RUN(b, 255, 0x52, 1, 0, 0, 0, 1, 0, 0, 255), 0);
+	assert_int_equal(b->buffer[5], 4);
+	assert_int_equal(be32_get(b->buffer + 24), DISK_SIZE / 2048);
+	assert_int_equal(RUN(b, 255, 0x52, 1, 0, 0, 0, 2, 0, 0, 255), 0x052400);
 	assert_int_equal(RUN(b, 255, 0x5a, 0, 0x2a, 0, 0, 0, 0, 0, 255), 0);
 	assert_int_equal(b->buffer[8], 0x2a);
 	assert_int_equal(be16_get(b->buffer + 6), 0);

@@ -238,6 +238,27 @@ static void read_disc_information(struct scsi_command *command)
 	scsi_complete_data(command, data, sizeof(data), be16_get(command->cdb + 7));
 }
 
+/* Track 1 of session 1, by its number or by any block in it; MMC-6 6.27. */
+static void read_track_information(struct scsi_dvd *dvd, struct scsi_command *command)
+{
+	uint8_t type = command->cdb[1] & 3;
+	uint32_t address = be32_get(command->cdb + 2);
+	bool found = type == 0 ? address < dvd->device.block_count : type < 3 && address == 1;
+	uint8_t data[36] = { 0 };
+
+	if (!found) {
+		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
+		return;
+	}
+	be16_put(data, sizeof(data) - 2);
+	data[2] = 1;    /* track */
+	data[3] = 1;    /* session */
+	data[5] = 0x04; /* a data track */
+	data[6] = 0x01; /* in mode 1 */
+	be32_put(data + 24, (uint32_t)min_u64(dvd->device.block_count, UINT32_MAX));
+	scsi_complete_data(command, data, sizeof(data), be16_get(command->cdb + 7));
+}
+
 /* Physical format information of layer 0, MMC-6 6.22.3.2.1. */
 static void read_dvd_structure(struct scsi_dvd *dvd, struct scsi_command *command)
 {
@@ -328,6 +349,9 @@ static void execute_medium(struct scsi_dvd *dvd, struct scsi_command *command)
 	case SCSI_READ_DISC_INFORMATION:
 		read_disc_information(command);
 		break;
+	case SCSI_READ_TRACK_INFORMATION:
+		read_track_information(dvd, command);
+		break;
 	case SCSI_READ_DVD_STRUCTURE:
 		read_dvd_structure(dvd, command);
 		break;
@@ -349,6 +373,7 @@ static bool needs_medium(uint8_t operation)
 	case SCSI_READ_12:
 	case SCSI_READ_TOC:
 	case SCSI_READ_DISC_INFORMATION:
+	case SCSI_READ_TRACK_INFORMATION:
 	case SCSI_READ_DVD_STRUCTURE:
 		return true;
 	default:
