@@ -31,12 +31,14 @@ void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t
     const void *mask, unsigned size)
 {
 	const uint8_t *v = value, *m = mask;
+	/* 32-bit addresses wrap between the halves too. */
+	uint64_t wrap = vp->mode == MODE_64 && op->flags & OP_ADDRESS_32 && op->seg == SEG_DS ? 0xffffffff : ~0ull;
 
 	for (unsigned i = size; i >= 8; i -= 8)
-		probe_write(vp, op, linear + i - 8, 8);
+		probe_write(vp, op, (linear + i - 8) & wrap, 8);
 	for (unsigned i = 0; i < size; i++)
 		if (m[i] & 0x80)
-			store8(vp, op, linear + i, v[i]);
+			store8(vp, op, ((linear + (i & 8)) & wrap) + (i & 7), v[i]);
 }
 
 static const struct op *maskmovdqu(struct soft_vp *vp, const struct op *op)
@@ -60,7 +62,7 @@ void vector_select_rdi_operand(const struct decoding *d, struct op *op)
 		op->index = GPR_ZERO * 8;
 		op->scale = 0;
 		op->disp = 0;
-		op->seg = SEG_NONE;
+		op->seg = SEG_DS; /* base 0 in 64-bit mode; and not the stack, when it faults */
 		if (operand->mem.segment == ZYDIS_REGISTER_FS)
 			op->seg = SEG_FS;
 		else if (operand->mem.segment == ZYDIS_REGISTER_GS)

@@ -112,7 +112,7 @@ bool vector_may_except(const struct decoding *d);
 enum vector_unit { UNIT_SSE, UNIT_AVX, UNIT_MMX, UNIT_X87 };
 
 _Noreturn void vector_blocked(struct soft_vp *vp, const struct op *op, enum vector_unit unit);
-_Noreturn void vector_misaligned(struct soft_vp *vp, const struct op *op, uint64_t linear);
+_Noreturn void vector_misaligned(struct soft_vp *vp, const struct op *op);
 
 /* #MF for an unmasked exception that an earlier x87 instruction left. */
 void x87_check_pending(struct soft_vp *vp, const struct op *op);
@@ -148,7 +148,7 @@ always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsign
 	uint64_t linear = ea(vp, op, size, write);
 
 	if (unlikely(linear & align))
-		vector_misaligned(vp, op, linear);
+		vector_misaligned(vp, op);
 	return linear;
 }
 

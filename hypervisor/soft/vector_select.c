@@ -136,11 +136,8 @@ _Noreturn void vector_blocked(struct soft_vp *vp, const struct op *op, enum vect
 	raise_fault(vp, op, vp->fp_block & undefined[unit] ? VECTOR_UD : VECTOR_NM);
 }
 
-_Noreturn void vector_misaligned(struct soft_vp *vp, const struct op *op, uint64_t linear)
+_Noreturn void vector_misaligned(struct soft_vp *vp, const struct op *op)
 {
-	/* #SS of an address that is not canonical comes first; #PF would come later. */
-	if ((int64_t)(linear << 16) >> 16 != (int64_t)linear)
-		(void)load8(vp, op, linear);
 	raise_fault_code(vp, op, VECTOR_GP, 0);
 }
 

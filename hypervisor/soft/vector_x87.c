@@ -30,6 +30,8 @@ __asm__(".text\n"
 	"	ret\n"
 	".size vector_x87_call, . - vector_x87_call\n");
 
+#define FBSTP_OPCODE 0x730u /* DF /6, as FOP has it */
+
 #define IMPOSSIBLE_POINTER 1u /* no instruction or operand of ours lies there */
 
 struct x87_operands {
@@ -115,6 +117,16 @@ static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_
 	return false;
 }
 
+/* FBSTP stores eight bytes, then two: at a page boundary the first stay though the second fault. */
+static void store_result(struct soft_vp *vp, const struct op *op, const struct x87_operands *x, uint64_t linear)
+{
+	unsigned first = (x->native_opcode & 0x738) == FBSTP_OPCODE ? 8 : op->size;
+
+	store_bytes(vp, op, linear, vp->vector_scratch, first);
+	if (first < op->size)
+		store_bytes(vp, op, linear + first, vp->vector_scratch + first, op->size - first);
+}
+
 own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(64) uint8_t image[512];
@@ -128,7 +140,7 @@ own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 	} else if (x.source == FORM_STORE) {
 		linear = ea(vp, op, op->size, true);
 		if (run_store(vp, op, &x, image))
-			store_bytes(vp, op, linear, vp->vector_scratch, op->size);
+			store_result(vp, op, &x, linear);
 	} else {
 		result = run(vp, op, &x, vp->arith, image);
 	}

@@ -48,6 +48,21 @@ static const struct op *stmxcsr(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
+/* --- addresses ---------------------------------------------------------------------------------- */
+
+/* Here, unlike for SSE operands, #SS of an address that is not canonical comes before #GP of one that is
+ * not aligned. */
+static uint64_t area_ea(struct soft_vp *vp, const struct op *op, unsigned size, unsigned align, bool write)
+{
+	uint64_t linear = ea(vp, op, size, write);
+
+	if ((int64_t)(linear << 16) >> 16 != (int64_t)linear)
+		(void)load8(vp, op, linear);
+	if (linear & align)
+		vector_misaligned(vp, op);
+	return linear;
+}
+
 /* --- components in memory ----------------------------------------------------------------------- */
 
 static unsigned xmm_count(const struct soft_vp *vp)
@@ -115,7 +130,7 @@ static void check_fxsave(struct soft_vp *vp, const struct op *op)
 own_frame void fxsave_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(16) uint8_t image[512];
-	uint64_t linear = vector_ea(vp, op, 512, 15, true);
+	uint64_t linear = area_ea(vp, op, 512, 15, true);
 	unsigned size = vp->mode == MODE_64 ? FX_WRITTEN : FX_XMM + 8 * 16;
 
 	vector_probe_end(vp, op, linear, 512, true);
@@ -136,7 +151,7 @@ static const struct op *fxsave(struct soft_vp *vp, const struct op *op)
 own_frame void fxrstor_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(16) uint8_t image[512];
-	uint64_t linear = vector_ea(vp, op, 512, 15, false);
+	uint64_t linear = area_ea(vp, op, 512, 15, false);
 
 	vector_probe_end(vp, op, linear, 512, false);
 	load_bytes(vp, op, linear, image, 512);
@@ -231,7 +246,7 @@ own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t mask = requested(vp), in_use = vector_in_use(vp), save, header[2];
 	unsigned size = HEADER_OFFSET + HEADER_SIZE + (mask & COMPONENT_AVX ? AVX_SIZE : 0);
-	uint64_t linear = vector_ea(vp, op, size, 63, true);
+	uint64_t linear = area_ea(vp, op, size, 63, true);
 	bool mxcsr = mask & (COMPONENT_SSE | COMPONENT_AVX);
 
 	/* Nothing is written when any of it faults. */
@@ -284,7 +299,7 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 	static const uint8_t zero[512];
 	_Alignas(16) uint8_t image[512], area[AVX_SIZE];
 	uint8_t header[HEADER_SIZE];
-	uint64_t mask = requested(vp), linear = vector_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false), present;
+	uint64_t mask = requested(vp), linear = area_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false), present;
 	bool compacted, load_mxcsr;
 
 	load_bytes(vp, op, linear + HEADER_OFFSET, header, HEADER_SIZE);
