@@ -14,7 +14,6 @@ static void on_interrupt(struct frame *frame)
 	apic_eoi();
 }
 
-static volatile bool in_service, nested_seen;
 
 static void begin(unsigned vector)
 {
@@ -102,7 +101,6 @@ static void priorities(void)
 
 static void on_low(struct frame *frame)
 {
-	in_service = true;
 	CHECK(apic_bit(APIC_ISR, 0x42));
 	apic_send(0, ICR_SELF | 0x43); /* the same class: waits */
 	apic_send(0, ICR_SELF | 0x52); /* above: comes at once */
@@ -110,7 +108,6 @@ static void on_low(struct frame *frame)
 	spin(100000);
 	interrupts_off();
 	CHECK_EQ(count, 1);
-	in_service = false;
 	apic_eoi();
 }
 
