@@ -113,6 +113,19 @@ static bool in_apic_page(struct vp *vp, gpa_t gpa, unsigned size, uint32_t *offs
 	return true;
 }
 
+/* What a VP does to its own APIC may uncover an interrupt that had to wait. */
+static void look_for_interrupts(struct vp *vp)
+{
+	if (apic_has_attention(&vp->partition->apics[vp->index]))
+		vp->partition->processor->notify(vp);
+}
+
+void intercept_cr8_write(struct vp *vp, uint64_t value)
+{
+	apic_set_cr8(&vp->partition->apics[vp->index], value);
+	look_for_interrupts(vp);
+}
+
 uint64_t intercept_mmio_read(struct vp *vp, gpa_t gpa, unsigned size)
 {
 	const struct io_range *r;
@@ -133,6 +146,7 @@ void intercept_mmio_write(struct vp *vp, gpa_t gpa, unsigned size, uint64_t valu
 	count(&vp->mmio_exits);
 	if (in_apic_page(vp, gpa, size, &offset)) {
 		apic_mmio_write(&vp->partition->apics[vp->index], offset, size, value);
+		look_for_interrupts(vp);
 		return;
 	}
 	r = find_mmio(vp->partition, gpa, size);
@@ -153,11 +167,15 @@ bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value)
 bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value)
 {
 	struct partition *p = vp->partition;
+	bool done;
 
 	count(&vp->msr_exits);
 	if (apic_owns_msr(msr))
-		return apic_write_msr(&p->apics[vp->index], msr, value);
-	return tlfs_write_msr(&p->tlfs, vp->index, msr, value) == TLFS_MSR_OK;
+		done = apic_write_msr(&p->apics[vp->index], msr, value);
+	else
+		done = tlfs_write_msr(&p->tlfs, vp->index, msr, value) == TLFS_MSR_OK;
+	look_for_interrupts(vp);
+	return done;
 }
 
 static unsigned bits_for(unsigned n)

@@ -154,6 +154,7 @@ uint64_t intercept_io_read(struct vp *vp, uint16_t port, unsigned size);
 void intercept_io_write(struct vp *vp, uint16_t port, unsigned size, uint64_t value);
 uint64_t intercept_mmio_read(struct vp *vp, gpa_t gpa, unsigned size);
 void intercept_mmio_write(struct vp *vp, gpa_t gpa, unsigned size, uint64_t value);
+void intercept_cr8_write(struct vp *vp, uint64_t value);
 bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value);
 bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value);
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);

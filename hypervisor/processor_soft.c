@@ -108,7 +108,7 @@ static void host_cr8_write(void *context, unsigned vp, uint64_t value)
 {
 	struct partition *p = context;
 
-	apic_set_cr8(&p->apics[vp], value);
+	intercept_cr8_write(&p->vps[vp], value);
 }
 
 static uint64_t host_tsc(void *context)

@@ -108,19 +108,22 @@ static bool attend(struct soft_vp *vp, enum soft_stop *stop)
 	return false;
 }
 
-/* Blocked ones stay pending, but must not be looked at before each block. */
-static void rest(struct soft_vp *vp)
+/* Blocked ones stay pending, but must not be looked at before each block. True when the next instruction
+ * must run alone: an interrupt waits for the end of the shadow, and code may close IF again right after
+ * (STI, one instruction, CLI). */
+static bool rest(struct soft_vp *vp)
 {
+	bool shadow = vp->interrupt_shadow;
+
 	if (vp->nmi_blocked && atomic_load(&vp->attention) & ATTENTION_NMI) {
 		atomic_fetch_and(&vp->attention, ~ATTENTION_NMI);
 		vp->nmi_waiting = true;
 	}
-	if (vp->interrupt_shadow) {
-		/* The next instruction runs undisturbed; then look again. */
-		vp->interrupt_shadow = false;
-		if (vp->interrupt_pending)
-			atomic_fetch_or(&vp->attention, ATTENTION_INTERRUPT);
-	}
+	vp->interrupt_shadow = false;
+	if (!shadow || !vp->interrupt_pending)
+		return false;
+	atomic_fetch_or(&vp->attention, ATTENTION_INTERRUPT);
+	return true;
 }
 
 static enum soft_stop run_blocks(struct soft_vp *vp)
@@ -128,6 +131,8 @@ static enum soft_stop run_blocks(struct soft_vp *vp)
 	enum soft_stop stop;
 
 	for (;;) {
+		bool alone = false;
+
 		if (atomic_load_explicit(&vp->attention, memory_order_relaxed) || vp->halted || vp->interrupt_shadow) {
 			if (attend(vp, &stop))
 				return stop;
@@ -135,9 +140,9 @@ static enum soft_stop run_blocks(struct soft_vp *vp)
 				step(vp);
 				continue;
 			}
-			rest(vp);
+			alone = rest(vp);
 		}
-		run_ops(vp, block_start(vp));
+		run_ops(vp, alone ? block_single(vp) : block_start(vp));
 	}
 }
 
