@@ -376,7 +376,7 @@ static void whole_words(void)
 
 /* --- TLB shootdown and code of another ---------------------------------------------------------- */
 
-static volatile unsigned shot, looked, reads[MAX_PROCESSORS];
+static volatile unsigned shot, reads[MAX_PROCESSORS];
 
 static void on_shootdown(struct frame *frame)
 {
