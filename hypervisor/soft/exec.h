@@ -5,9 +5,10 @@
  *
  * A memory operand gets two handlers. The fast one serves what nearly always happens: no segment
  * checks, a TLB hit, for writes a page that holds no code. It calls nothing, so it needs no stack
- * frame and ends in a jump to the next op. In every other case it leaves the whole instruction to
- * the other one, named ..._any, which uses access.h and may fault. Modes with segment checks get the
- * second from the start. Both are generated from one line that says what the instruction does.
+ * frame and ends in a jump to the next op. (It comes twice, for any address and, named ..._based, for
+ * a base and a displacement.) In every other case it leaves the whole instruction to the other one,
+ * named ..._any, which uses access.h and may fault. Modes with segment checks get that from the start.
+ * All are generated from one line that says what the instruction does.
  */
 #pragma once
 
@@ -22,13 +23,16 @@ enum shape { SHAPE_OTHER, SHAPE_R, SHAPE_M, SHAPE_I, SHAPE_RR, SHAPE_RM, SHAPE_R
 
 struct memory_handler {
 	op_fn fast, any;
+	op_fn based; /* fast, for an address without index and segment */
 };
 
-#define MEMORY(name) {name, name##_any}
+#define MEMORY(name) {name, name##_any, name##_based}
 
 static inline op_fn memory_fn(const struct op *op, struct memory_handler h)
 {
-	return op->flags & OP_EA_CHECKED ? h.any : h.fast;
+	if (op->flags & OP_EA_CHECKED)
+		return h.any;
+	return op->index == GPR_ZERO * 8 && op->seg == SEG_NONE ? h.based : h.fast;
 }
 
 /* 0 to 3 for 8 to 64 bits: the index into tables of handlers by size. */
@@ -79,6 +83,12 @@ static inline uint64_t ea_flat(const struct soft_vp *vp, const struct op *op)
 	return vp->seg_base[op->seg] + reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp;
 }
 
+/* The same without index and segment. */
+static inline uint64_t ea_based(const struct soft_vp *vp, const struct op *op)
+{
+	return reg64(vp, op->base) + (uint64_t)op->disp;
+}
+
 static inline bool tlb_reads(const struct soft_vp *vp, const struct tlb_entry *e, uint64_t linear, unsigned size)
 {
 	return likely(e->read == (((linear + size - 1) & PAGE_MASK) | vp->asid));
@@ -93,46 +103,64 @@ static inline bool tlb_writes(const struct soft_vp *vp, const struct tlb_entry *
 	       likely(!atomic_load_explicit(&vp->page_flags[page], memory_order_relaxed));
 }
 
+/* rmw_pointer(), with the TLB hit on the spot. */
+static inline void *update_pointer(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	const struct tlb_entry *e = tlb_entry(vp, linear);
+
+	if (likely(e->write == (((linear + size - 1) & PAGE_MASK) | vp->asid)))
+		return (void *)(uintptr_t)(linear + e->addend);
+	return rmw_pointer(vp, op, linear, size);
+}
+
 /* name(vp, op): `v` is what the memory operand holds; `statement` does the rest. */
 #define DEFINE_LOAD(name, bits, statement)                                                                   \
 	static __attribute__((noinline)) const struct op *name##_any(struct soft_vp *vp, const struct op *op) \
-	{                                                                                                     \
-		uint##bits##_t v = load##bits(vp, op, ea(vp, op, bits / 8, false));                           \
-                                                                                                              \
-		statement;                                                                                    \
-		return op + 1;                                                                                \
-	}                                                                                                     \
-                                                                                                              \
-	static const struct op *name(struct soft_vp *vp, const struct op *op)                                 \
-	{                                                                                                     \
-		uint64_t linear = ea_flat(vp, op);                                                            \
-		const struct tlb_entry *e = tlb_entry(vp, linear);                                            \
-		uint##bits##_t v;                                                                             \
-                                                                                                              \
-		if (unlikely(!tlb_reads(vp, e, linear, bits / 8)))                                            \
-			return name##_any(vp, op);                                                            \
-		v = *(const ram##bits *)(uintptr_t)(linear + e->addend);                                      \
-		statement;                                                                                    \
-		return dispatch(vp, op + 1);                                                                  \
+	{                                                                                                    \
+		uint##bits##_t v = load##bits(vp, op, ea(vp, op, bits / 8, false));                          \
+                                                                                                             \
+		statement;                                                                                   \
+		return op + 1;                                                                               \
+	}                                                                                                    \
+                                                                                                             \
+	DEFINE_LOAD_FAST(name, ea_flat, name##_any, bits, statement)                                         \
+	DEFINE_LOAD_FAST(name##_based, ea_based, name##_any, bits, statement)
+
+#define DEFINE_LOAD_FAST(name, address, other, bits, statement)                                              \
+	static const struct op *name(struct soft_vp *vp, const struct op *op)                                \
+	{                                                                                                    \
+		uint64_t linear = address(vp, op);                                                           \
+		const struct tlb_entry *e = tlb_entry(vp, linear);                                           \
+		uint##bits##_t v;                                                                            \
+                                                                                                             \
+		if (unlikely(!tlb_reads(vp, e, linear, bits / 8)))                                           \
+			return other(vp, op);                                                                \
+		v = *(const ram##bits *)(uintptr_t)(linear + e->addend);                                     \
+		statement;                                                                                   \
+		return dispatch(vp, op + 1);                                                                 \
 	}
 
 /* name(vp, op): the memory operand becomes `value`. */
 #define DEFINE_STORE(name, bits, value)                                                                      \
 	static __attribute__((noinline)) const struct op *name##_any(struct soft_vp *vp, const struct op *op) \
-	{                                                                                                     \
-		store##bits(vp, op, ea(vp, op, bits / 8, true), (uint##bits##_t)(value));                     \
-		return op + 1;                                                                                \
-	}                                                                                                     \
-                                                                                                              \
-	static const struct op *name(struct soft_vp *vp, const struct op *op)                                 \
-	{                                                                                                     \
-		uint64_t linear = ea_flat(vp, op);                                                            \
-		const struct tlb_entry *e = tlb_entry(vp, linear);                                            \
-                                                                                                              \
-		if (unlikely(!tlb_writes(vp, e, linear, bits / 8)))                                           \
-			return name##_any(vp, op);                                                            \
-		*(ram##bits *)(uintptr_t)(linear + e->addend) = (uint##bits##_t)(value);                      \
-		return dispatch(vp, op + 1);                                                                  \
+	{                                                                                                    \
+		store##bits(vp, op, ea(vp, op, bits / 8, true), (uint##bits##_t)(value));                    \
+		return op + 1;                                                                               \
+	}                                                                                                    \
+                                                                                                             \
+	DEFINE_STORE_FAST(name, ea_flat, name##_any, bits, value)                                            \
+	DEFINE_STORE_FAST(name##_based, ea_based, name##_any, bits, value)
+
+#define DEFINE_STORE_FAST(name, address, other, bits, value)                                                 \
+	static const struct op *name(struct soft_vp *vp, const struct op *op)                                \
+	{                                                                                                    \
+		uint64_t linear = address(vp, op);                                                           \
+		const struct tlb_entry *e = tlb_entry(vp, linear);                                           \
+                                                                                                             \
+		if (unlikely(!tlb_writes(vp, e, linear, bits / 8)))                                          \
+			return other(vp, op);                                                                \
+		*(ram##bits *)(uintptr_t)(linear + e->addend) = (uint##bits##_t)(value);                     \
+		return dispatch(vp, op + 1);                                                                 \
 	}
 
 /* name(vp, op): `compute` changes `v`, which holds the operand at the linear `address`, and yields the new
@@ -141,7 +169,7 @@ static inline bool tlb_writes(const struct soft_vp *vp, const struct tlb_entry *
 	static __attribute__((noinline)) const struct op *name(struct soft_vp *vp, const struct op *op)      \
 	{                                                                                                    \
 		uint64_t linear = address;                                                                   \
-		ram##bits *host = rmw_pointer(vp, op, linear, bits / 8);                                     \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                                  \
 		uint16_t arith = vp->arith;                                                                  \
 		uint##bits##_t v;                                                                            \
                                                                                                              \
@@ -161,30 +189,30 @@ static inline bool tlb_writes(const struct soft_vp *vp, const struct tlb_entry *
 		return op + 1;                                                                               \
 	}
 
-/* The same for the ModRM operand, with a fast handler. */
-#define DEFINE_UPDATE_THEN(name, bits, compute, finish)                                                      \
-	DEFINE_UPDATE_AT(name##_any, bits, ea(vp, op, bits / 8, true), compute, finish)                      \
-                                                                                                             \
+/* The same for the ModRM operand, with fast handlers. */
+#define DEFINE_UPDATE(name, bits, compute)                                                                   \
+	DEFINE_UPDATE_AT(name##_any, bits, ea(vp, op, bits / 8, true), compute, )                            \
+	DEFINE_UPDATE_FAST(name, ea_flat, name##_any, bits, compute)                                         \
+	DEFINE_UPDATE_FAST(name##_based, ea_based, name##_any, bits, compute)
+
+#define DEFINE_UPDATE_FAST(name, address, other, bits, compute)                                              \
 	static const struct op *name(struct soft_vp *vp, const struct op *op)                                \
 	{                                                                                                    \
-		uint64_t linear = ea_flat(vp, op);                                                           \
+		uint64_t linear = address(vp, op);                                                           \
 		const struct tlb_entry *e = tlb_entry(vp, linear);                                           \
 		uint16_t arith = vp->arith;                                                                  \
 		ram##bits *host;                                                                             \
 		uint##bits##_t v;                                                                            \
                                                                                                              \
 		if (unlikely(!tlb_writes(vp, e, linear, bits / 8)))                                          \
-			return name##_any(vp, op);                                                           \
+			return other(vp, op);                                                                \
 		host = (ram##bits *)(uintptr_t)(linear + e->addend);                                         \
 		v = *host;                                                                                   \
 		arith = compute;                                                                             \
 		*host = v;                                                                                   \
 		vp->arith = arith;                                                                           \
-		finish;                                                                                      \
 		return dispatch(vp, op + 1);                                                                 \
 	}
-
-#define DEFINE_UPDATE(name, bits, compute) DEFINE_UPDATE_THEN(name, bits, compute, )
 
 /* With a LOCK prefix: computed aside and put in place by a locked compare-and-exchange on the host,
  * again until nobody came between. */
@@ -192,7 +220,7 @@ static inline bool tlb_writes(const struct soft_vp *vp, const struct tlb_entry *
 	static const struct op *name(struct soft_vp *vp, const struct op *op)                                \
 	{                                                                                                    \
 		uint64_t linear = address;                                                                   \
-		ram##bits *host = rmw_pointer(vp, op, linear, bits / 8);                                     \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                                  \
 		uint16_t arith;                                                                              \
 		uint##bits##_t v, old;                                                                       \
                                                                                                              \

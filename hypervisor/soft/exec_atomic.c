@@ -20,7 +20,7 @@
 	static const struct op *xchg##bits##_m(struct soft_vp *vp, const struct op *op)                  \
 	{                                                                                                \
 		uint64_t linear = ea(vp, op, bits / 8, true);                                            \
-		ram##bits *host = rmw_pointer(vp, op, linear, bits / 8);                                 \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                              \
 		uint##bits##_t v = reg##bits(vp, op->src), old;                                          \
                                                                                                          \
 		if (likely(host != NULL)) {                                                              \
@@ -90,7 +90,7 @@ DEFINE_COMPARE_EXCHANGE_REGISTER(64, "q")
 	    uint##bits##_t expected, uint##bits##_t v)                                                   \
 	{                                                                                                \
 		uint64_t linear = ea(vp, op, bits / 8, true);                                            \
-		ram##bits *host = rmw_pointer(vp, op, linear, bits / 8);                                 \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                              \
 		uint##bits##_t old = expected;                                                           \
                                                                                                          \
 		if (likely(host != NULL)) {                                                              \
@@ -155,7 +155,7 @@ static const struct op *cmpxchg16b(struct soft_vp *vp, const struct op *op)
 
 	if (linear & 15)
 		raise_fault_code(vp, op, VECTOR_GP, 0);
-	host = rmw_pointer(vp, op, linear, 16);
+	host = update_pointer(vp, op, linear, 16);
 	if (likely(host != NULL)) {
 		__asm__ volatile("lock cmpxchg16b %1"
 				 : "=@ccz"(equal), "+m"(*(volatile unsigned __int128 *)host), "+a"(old[0]), "+d"(old[1])
