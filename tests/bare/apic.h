@@ -57,3 +57,11 @@ static inline void apic_send(uint32_t destination, uint32_t command)
  * 64-bit mode with this processor's tables. Returns how many run, this one included. */
 unsigned start_processors(void (*code)(unsigned number));
 extern volatile unsigned processors_running;
+
+/* The other processors as workers: they sleep, and run what they are given, each once. */
+extern unsigned processors; /* how many there are, this one included */
+void start_workers(void);
+void begin_others(void (*code)(unsigned number));
+
+/* Wait until all have done it. */
+bool end_others(void);

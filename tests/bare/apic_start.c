@@ -38,3 +38,46 @@ unsigned start_processors(void (*code)(unsigned number))
 	wait_for(&processors_running, count);
 	return processors_running;
 }
+
+/* --- workers ------------------------------------------------------------------------------------ */
+
+#define WAKE 0x5f
+
+unsigned processors = 1;
+static volatile unsigned work_round, workers_done;
+static void (*volatile work)(unsigned number);
+
+static void on_wake(struct frame *frame)
+{
+	apic_eoi();
+}
+
+static void worker(unsigned number)
+{
+	for (unsigned round = 1;; round++) {
+		while (work_round != round)
+			halt_once();
+		work(number);
+		__atomic_add_fetch(&workers_done, 1, __ATOMIC_SEQ_CST);
+	}
+}
+
+void start_workers(void)
+{
+	set_handler(WAKE, on_wake);
+	processors = start_processors(worker);
+}
+
+void begin_others(void (*code)(unsigned number))
+{
+	work = code;
+	workers_done = 0;
+	__atomic_add_fetch(&work_round, 1, __ATOMIC_SEQ_CST);
+	if (processors > 1)
+		apic_send(0, ICR_OTHERS | WAKE);
+}
+
+bool end_others(void)
+{
+	return CHECK(wait_for(&workers_done, processors - 1));
+}

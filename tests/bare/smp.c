@@ -3,42 +3,6 @@
 #include "apic.h"
 #include "paging.h"
 
-/* The other processors sleep until there is work: a function each of them runs once. */
-static volatile unsigned work_round, workers_done;
-static void (*volatile work)(unsigned number);
-static unsigned processors;
-
-static void worker(unsigned number)
-{
-	for (unsigned round = 1;; round++) {
-		while (work_round != round)
-			halt_once();
-		work(number);
-		__atomic_add_fetch(&workers_done, 1, __ATOMIC_SEQ_CST);
-	}
-}
-
-#define WAKE 0x5f
-
-static void on_wake(struct frame *frame)
-{
-	apic_eoi();
-}
-
-static void begin_others(void (*code)(unsigned number))
-{
-	work = code;
-	workers_done = 0;
-	__atomic_add_fetch(&work_round, 1, __ATOMIC_SEQ_CST);
-	if (processors > 1)
-		apic_send(0, ICR_OTHERS | WAKE);
-}
-
-static bool end_others(void)
-{
-	return CHECK(wait_for(&workers_done, processors - 1));
-}
-
 static void on_all(void (*code)(unsigned number))
 {
 	begin_others(code);
@@ -566,7 +530,6 @@ void guest_main(void)
 	outb(0x21, 0xff);
 	outb(0xa1, 0xff);
 	apic_write(APIC_LVT_LINT0, LVT_MASKED);
-	set_handler(WAKE, on_wake);
-	processors = start_processors(worker);
+	start_workers();
 	run_tests(tests, sizeof(tests) / sizeof(tests[0]));
 }
