@@ -23,10 +23,10 @@ static inline const struct op *system_leave(struct soft_vp *vp, const struct op 
 }
 
 /* The end of STI, MOV SS, POP SS: no interrupt before the next instruction. Within a block there is none
- * anyway. */
+ * anyway; but one that waits already is due right after that instruction. */
 static inline const struct op *system_shadow(struct soft_vp *vp, const struct op *op)
 {
-	if (vp->slow || op + 1 == vp->block->ops + vp->block->count) {
+	if (atomic_load_explicit(&vp->attention, memory_order_relaxed) || op + 1 == vp->block->ops + vp->block->count) {
 		vp->interrupt_shadow = true;
 		return system_leave(vp, op);
 	}

@@ -66,9 +66,34 @@ static void interrupt_shadow(void **state)
 		r = machine_run(m, 0);
 		assert_int_equal(machine_vector(&r), 0x60);
 		assert_int_equal(r.gpr[0], 1);
-		/* At least one instruction; a block is not left for an interrupt. */
-		assert_true(machine_read64(m, r.gpr[4]) > place + 2);
+		assert_int_equal(machine_read64(m, r.gpr[4]), place + 3);
 	}
+	soft_machine_destroy(m);
+}
+
+/* The window between STI and CLI is one instruction wide. */
+GUEST_CODE(window, 64,
+    "sti\n"
+    "nop\n"
+    "cli\n"
+    "inc %eax\n"
+    "hlt");
+
+static void interrupt_window(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	machine_long(m, 0);
+	machine_code(m, MACHINE_CODE, window);
+	atomic_store(&m->interrupt, 0x60);
+	r = machine_registers(m, 0);
+	r.gpr[0] = 0;
+	machine_set_registers(m, 0, &r);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), 0x60);
+	assert_int_equal(machine_read64(m, r.gpr[4]), MACHINE_CODE + 2);
 	soft_machine_destroy(m);
 }
 
@@ -492,6 +517,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(interrupt_when_enabled),
 	    cmocka_unit_test(interrupt_shadow),
+	    cmocka_unit_test(interrupt_window),
 	    cmocka_unit_test(halt_until_interrupt),
 	    cmocka_unit_test(nmi_does_not_nest),
 	    cmocka_unit_test(double_and_triple_fault),
