@@ -123,7 +123,7 @@ static struct {
 	uint64_t run;
 } watchdog = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, NULL, 0};
 
-#define RUN_NANOSECONDS 3000000
+#define RUN_NANOSECONDS 700000
 
 static void *watch(void *argument)
 {
@@ -155,11 +155,9 @@ static void *watch(void *argument)
 
 static void guard(struct soft_vp *vp)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	static pthread_t thread;
 	static bool started;
 
-	(void)once;
 	if (!started) {
 		started = true;
 		if (pthread_create(&thread, NULL, watch, NULL) != 0)
