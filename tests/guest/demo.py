@@ -32,7 +32,7 @@ def main():
             print(f"hypervisor        {first(r'Hypervisor detected: .*', log)}")
             print(f"VMBus             {first(r'Vmbus version:[0-9.]+', log)}")
             print(f"root disk         {guest.check('findmnt -no SOURCE,FSTYPE,SIZE /')}")
-            print(f"storage driver    {guest.check('basename $(readlink /sys/bus/vmbus/drivers/hv_storvsc)') or 'hv_storvsc'}")
+            print(f"storage driver    hv_storvsc, {guest.check('ls -d /sys/bus/vmbus/drivers/hv_storvsc/*-* | wc -l')} controller")
             print(f"clock             {guest.check('cat /sys/devices/system/clocksource/clocksource0/current_clocksource')}")
             heartbeat = wait_for_heartbeat(guest)
             print(f"heartbeat         {heartbeat}", flush=True)

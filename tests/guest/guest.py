@@ -121,9 +121,10 @@ class Guest:
         self.expect(r"Password: ?$", 60)
         self.send(password + "\n")
         self.expect(r"[$#] ", 120)
-        # A prompt that nothing else prints, no echo, and lines of any length.
-        self.send("export PS1='' PS2='' TERM=dumb; stty -echo; sudo -n true; printf '%s%s\\n' rea dy\n")
-        self.expect(r"^ready\r?$", 120)
+        # A shell with no line editor, no prompt and no echo: what comes back is only what commands print.
+        self.send("exec sh\n")
+        self.send("PS1= PS2= TERM=dumb; stty -echo; printf '%s%s\\n' rea dy\n")
+        self.expect(r"ready\r?$", 120)
 
     def run(self, command, timeout=120):
         """Run a shell command in the guest as root; returns (status, output)."""
