@@ -249,6 +249,9 @@ static void synic_off(void)
 	messages[SINT].type = 0;
 	wrmsr(MSR_EOM, 0);
 	wrmsr(MSR_SINT0 + SINT, 0x10000);
+	interrupts_on(); /* take what came meanwhile */
+	spin(1000);
+	interrupts_off();
 	set_handler(VECTOR, NULL);
 }
 
@@ -380,8 +383,9 @@ static void busy_slot(void)
 	synic_on(VECTOR);
 	wrmsr(TIMER(0, COUNT), 1);
 	wrmsr(TIMER(0, CONFIG), ENABLE | ON_SINT);
-	while (!messages[SINT].type)
-		halt_once();
+	interrupts_on();
+	CHECK(wait_for(&interrupts, 1));
+	interrupts_off();
 	CHECK_EQ(payload()->index, 0);
 	wrmsr(TIMER(1, COUNT), 1);
 	wrmsr(TIMER(1, CONFIG), ENABLE | ON_SINT);
