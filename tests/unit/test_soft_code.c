@@ -142,11 +142,11 @@ static void code_at_two_addresses(void **state)
 	soft_machine_destroy(m);
 }
 
-/* More code than the cache holds: 32 MiB of "inc %eax", with a jump in each page. */
+/* More code than the cache holds: half a million instructions, and room for 75,000. */
 static void more_code_than_the_cache_holds(void **state)
 {
 	struct soft_machine *m = soft_machine_create(8);
-	const uint64_t first = 8 << 20, last = 24 << 20;
+	const uint64_t first = 8 << 20, last = 9 << 20;
 	struct vp_registers r;
 	uint32_t expected = 0;
 
@@ -191,7 +191,7 @@ GUEST_CODE(cross_writer, 64,
     "cmp %ecx, 0x20040\n"
     "jne 2b\n"
     "inc %ecx\n"
-    "cmp $3000, %ecx\n"
+    "cmp $1000, %ecx\n"
     "jne 1b\n"
     "hlt");
 GUEST_CODE(cross_reader, 64,
@@ -208,7 +208,7 @@ GUEST_CODE(cross_reader, 64,
     "add %eax, %ebx\n"
     "mov %ecx, 0x20040\n"
     "inc %ecx\n"
-    "cmp $3000, %ecx\n"
+    "cmp $1000, %ecx\n"
     "jne 1b\n"
     "hlt");
 
@@ -298,7 +298,7 @@ static void flush_from_another_thread(void **state)
 	machine_write32(m, 0x701000, 0x10001);
 	__atomic_store_n(pte, 0x700000 | 7, __ATOMIC_SEQ_CST);
 	pthread_create(&thread, NULL, run_vp, &runner);
-	for (unsigned i = 1; i < 500; i++) {
+	for (unsigned i = 1; i < 200; i++) {
 		uint32_t old = 0x10000 | (~i & 1), now = 0x10000 | (i & 1);
 
 		while (volatile_read32(m, 0x20000) != old)
@@ -325,7 +325,7 @@ static void flush_from_another_thread(void **state)
 
 /* Two VPs that flush each other's TLB from within their own calls to the host. */
 GUEST_CODE(flush_callers, 64,
-    "mov $2000, %ebx\n"
+    "mov $500, %ebx\n"
     "1: out %al, $0x90\n"
     "dec %ebx\n"
     "jnz 1b\n"
