@@ -262,10 +262,13 @@ static _Noreturn void raise_not_canonical(struct soft_vp *vp, const struct op *o
 
 	if (!op)
 		raise_fault_code(vp, op, VECTOR_GP, 0);
-	/* Near the stack pointer: a push or pop, which an instruction with a memory operand may do too. */
+	/* Near the stack pointer and not the memory operand: a push or pop. Bit offsets and gathers go far
+	 * from where the operand begins. */
 	stack = op->seg == SEG_SS || (op->seg == SEG_NONE && linear - vp->gpr[GPR_RSP] + 64 < 128);
-	if (op->flags & OP_MEMORY && op->seg != SEG_FS && op->seg != SEG_GS)
-		stack |= op->base == GPR_RSP * 8 || op->base == GPR_RBP * 8;
+	if (op->flags & OP_MEMORY &&
+	    (!stack || linear - (vp->seg_base[op->seg] + ea_offset(vp, op)) < 1024))
+		stack = op->seg != SEG_FS && op->seg != SEG_GS &&
+		    (op->base == GPR_RSP * 8 || op->base == GPR_RBP * 8);
 	raise_fault_code(vp, op, stack ? VECTOR_SS : VECTOR_GP, 0);
 }
 

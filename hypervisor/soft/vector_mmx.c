@@ -175,6 +175,7 @@ bool vector_mmx_select(struct decoding *d, struct op *op, const struct form *for
 	o.count = (has_class(d, ZYDIS_REGCLASS_XMM) ? OPERATES_ON_XMM : 0) | (vector_may_except(d) ? MAY_EXCEPT : 0);
 	memcpy(o.registers, form->registers, sizeof(o.registers));
 	memcpy(&op->extra[0], &o, sizeof(o));
+	op->extra[1] = 0; /* vector_exact.c: no arithmetic that it knows */
 	op->size = form->memory ? (uint8_t)(form->memory->size / 8) : 0;
 	op->src = form->source;
 	switch (form->result) {

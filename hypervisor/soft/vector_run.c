@@ -9,7 +9,7 @@
  * One template makes them all, since they differ only in independent choices: SSE, VEX.128 or
  * VEX.256; where a source comes from; where the result goes; whether MXCSR is concerned.
  */
-#include "hypervisor/soft/vector_private.h"
+#include "hypervisor/soft/vector_exact.h"
 
 #define NO_EXCEPT  false
 #define MAY_EXCEPT true
@@ -293,8 +293,10 @@ bool vector_run_select(struct decoding *d, struct op *op, const struct form *for
 	if (form->string)
 		return select_string(d, op, form);
 	memcpy(o.registers, form->registers, sizeof(o.registers));
-	if (except)
+	if (except) {
 		describe_elements(d, &o);
+		vector_exact_describe(d, op);
+	}
 	memcpy(&op->extra[0], &o, sizeof(o));
 	op->size = form->memory ? (uint8_t)(form->memory->size / 8) : 0;
 	op->dst = form->result == FORM_VECTOR ? form->registers[form->result_number] : form->general;
