@@ -139,6 +139,8 @@ struct channel {
 	unsigned target_vp;      /* [atomic] */
 	uint8_t *interrupt_page; /* set for versions before 2.4, fixed while open */
 	struct ring in, out;     /* [data] */
+	bool hold_signal;        /* [data] of the thread that sends */
+	bool held_signal;        /* [data] one is owed at release */
 	struct channel_counters counters;
 	struct log_limit log_limit; /* whoever set `broken`, else the control thread */
 };

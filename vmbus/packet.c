@@ -198,6 +198,14 @@ static void wait_for_room(struct channel *channel)
 	bus_wake(channel->bus);
 }
 
+static void signal_held(struct channel *channel)
+{
+	if (!channel->held_signal)
+		return;
+	channel->held_signal = false;
+	channel_signal_guest(channel);
+}
+
 static int send_parts(struct channel *channel, const struct iovec *parts, unsigned count)
 {
 	bool signal;
@@ -208,14 +216,31 @@ static int send_parts(struct channel *channel, const struct iovec *parts, unsign
 	r = ring_write(&channel->out, parts, count, &signal);
 	if (r == -EPROTO)
 		return broken(channel, "the read index of the host's ring lies outside the ring");
-	if (r == -EAGAIN)
+	if (r == -EAGAIN) {
+		signal_held(channel); /* only a guest that knows of the packets makes room */
 		wait_for_room(channel);
+	}
 	if (r < 0)
 		return r;
 	__atomic_fetch_add(&channel->counters.packets_out, 1, __ATOMIC_RELAXED);
-	if (signal)
+	if (signal && channel->hold_signal)
+		channel->held_signal = true;
+	else if (signal)
 		channel_signal_guest(channel);
 	return 0;
+}
+
+void channel_hold_signal(struct channel *channel)
+{
+	channel->hold_signal = true;
+}
+
+void channel_release_signal(struct channel *channel)
+{
+	channel->hold_signal = false;
+	if (usable(channel))
+		signal_held(channel);
+	channel->held_signal = false;
 }
 
 static int send_simple(struct channel *channel, enum vmbus_packet_type type, uint16_t flags,

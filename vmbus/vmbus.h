@@ -153,6 +153,12 @@ int channel_send_transfer_pages(struct channel *channel, uint64_t transaction_id
 				const struct vmbus_transfer_page_range *ranges, unsigned range_count,
 				const void *payload, size_t size, bool request_completion);
 
+/* For the thread that sends: between hold and release the guest is not signalled, at release it is, once,
+ * if one of the packets would have. A batch of completions is then one interrupt. Nothing may wait for
+ * the guest in between; a send that finds no room signals at once. */
+void channel_hold_signal(struct channel *channel);
+void channel_release_signal(struct channel *channel);
+
 /* Break the channel off from the provider's side, as a hostile index would: one line with `reason` is
  * logged and `close` follows on the control thread. For packets that no honest driver sends. */
 void channel_break(struct channel *channel, const char *reason);

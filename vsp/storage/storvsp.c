@@ -461,6 +461,7 @@ static void *io_main(void *arg)
 
 	while (!atomic_load(&io->stop)) {
 		wait_for_work(io, more);
+		channel_hold_signal(io->channel);
 		disk_queue_process(io->queue);
 		send_waiting(io);
 		finish_reset(io);
@@ -468,6 +469,7 @@ static void *io_main(void *arg)
 		more = take_packets(io);
 		more |= finish_reset(io);
 		disk_queue_kick(io->queue);
+		channel_release_signal(io->channel);
 		count_add(&io->count.batches, 1);
 	}
 	while (disk_queue_in_flight(io->queue) > 0) {
