@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -121,7 +122,7 @@ def test_debian_boots_and_finds_hyper_v(context):
 
 def test_debian_memory_sizes(context):
     with Machine(context) as machine:
-        for memory, cpus, low, high in (("256M", 1, 150, 256), ("6G", 4, 5600, 6144)):
+        for memory, cpus, low, high in (("256M", 1, 150, 256), ("8G", 4, 7500, 8192)):
             with machine.start("--memory", memory, "--cpus", str(cpus)) as guest:
                 guest.login(timeout=BOOT)
                 mib = int(re.search(r"MemTotal:\s+(\d+)", guest.check("cat /proc/meminfo")).group(1)) // 1024
@@ -271,6 +272,31 @@ def test_bad_input_gets_one_clear_sentence(context):
             run_expecting(context, 1, "disk.vhdx", "--kernel", kernel, "--disk", machine.disk)
             guest.control("power-off")
             require(guest.wait(30) == 4, "a power cut has its own status")
+
+
+def tiny_kernel(path, code):
+    """A multiboot kernel with the address fields of the header, so that a few bytes are a whole guest."""
+    header = struct.pack("<8I", 0x1BADB002, 1 << 16, -(0x1BADB002 + (1 << 16)) & 0xFFFFFFFF, 0x100000, 0x100000, 0, 0, 0x100020)
+    with open(path, "wb") as f:
+        f.write(header + code + bytes(64))
+    return path
+
+
+def test_guests_that_go_astray(context):
+    """Triple fault, garbage, endless loop: one report each, never a hang, never a crash of ours."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "astray")
+        for code in (b"\x0f\x01\x1d\x00\x00\x00\x00\xcc", b"\xff\xff\xff\xff", bytes([0x0F, 0x0B])):
+            r = subprocess.run([context["bulkhead"], "run", "--kernel", tiny_kernel(path, code), "--serial", "none"],
+                               capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+            require(r.returncode == 3, f"{code}: status {r.returncode}: {r.stderr}")
+            require("triple-faulted" in r.stderr and "RIP" in r.stderr, f"{code}: no report: {r.stderr}")
+        with Guest(context["bulkhead"], ["--kernel", tiny_kernel(path, b"\xeb\xfe")]) as guest:
+            wait_for(lambda: guest.control("status")["processors"][0]["instructions"] > 0, "the loop to run")
+            guest.terminate()
+            wait_for(lambda: "asked to shut down" in guest.stderr(), "the first signal to be told")
+            guest.terminate()
+            require(guest.wait(30) == 4, "a second signal cuts the power")
 
 
 def corrupt_headers(data):
