@@ -155,6 +155,13 @@ int file_sync(struct file *file)
 	return file_sync_result(file, (int)file_perform(file, &step));
 }
 
+uint64_t file_next_data(const struct file *file, uint64_t offset)
+{
+	off_t at = lseek(file->fd, (off_t)offset, SEEK_DATA);
+
+	return at >= 0 ? (uint64_t)at : errno == ENXIO ? UINT64_MAX : offset;
+}
+
 int file_size(const struct file *file, uint64_t *size)
 {
 	struct stat st;

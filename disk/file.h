@@ -67,5 +67,9 @@ int file_sync(struct file *file);
 /* Notes what a sync returned; returns what to tell: the first error ever met stays. */
 int file_sync_result(struct file *file, int result);
 
+/* Where the next byte at or after `offset` is that is not in a hole; UINT64_MAX: only holes follow. A
+ * file system that does not tell has no holes. */
+uint64_t file_next_data(const struct file *file, uint64_t offset);
+
 /* The length in bytes, of a block device too. */
 int file_size(const struct file *file, uint64_t *size);

@@ -5,6 +5,7 @@
  *   vhdx_open.c    from the signature to a usable disk; the ops table
  *   vhdx_header.c  the two headers and the rules of their GUIDs
  *   vhdx_log.c     reading the log: replay into the file, or into memory
+ *   vhdx_scan.c    every BAT entry checked before the file may be written
  *   vhdx_bat.c     block to place in the file: a bounded cache of BAT pages, allocation
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
@@ -32,6 +33,7 @@
 #define BAT_DIRTY_MAX    1024u
 #define BAT_BUCKETS      1024u
 #define COMMIT_PAGES_MAX 60u   /* so that at least four entries fit into the smallest log */
+#define VHDX_FILE_SIZE_MAX (UINT64_C(128) << 40) /* twice the largest disk; its space_init() takes 16 MiB */
 
 struct bat_page {
 	uint64_t index; /* in units of BAT_PAGE_SIZE from the start of the BAT */
@@ -50,7 +52,8 @@ struct bat {
 	unsigned page_count, hand;
 	struct bat_page *dirty, **dirty_end; /* oldest first */
 	unsigned dirty_count, committing_count;
-	uint64_t file_end; /* where the next block goes; what lies beyond was never anybody's */
+	uint64_t file_end;   /* the file's length; with a log replayed into memory, what the log makes it */
+	uint64_t next_place; /* where the next block goes: behind everything that the file names */
 };
 
 struct region {
@@ -88,6 +91,7 @@ struct vhdx {
 	struct overlay *overlays; /* later ones hide earlier ones */
 	unsigned overlay_count;
 	uint8_t *overlay_data;
+	uint64_t other_regions_end; /* of regions that nothing is known of */
 	uint64_t real_size; /* of the file, while overlays may lie past it */
 
 	struct log_limit complaints;
@@ -139,8 +143,32 @@ static inline uint64_t bat_entry_index(const struct vhdx *v, uint64_t block)
 	return block + block / v->chunk_ratio;
 }
 
+/* The bytes of a block that belong to the disk: fewer than all in the last one. */
+static inline uint64_t vhdx_block_used(const struct vhdx *v, uint64_t block)
+{
+	return min_u64(v->block_size, v->disk->info.size - (block << v->block_shift));
+}
+
 /* Whether a block may lie there: inside the file and clear of the file's own structures. */
 bool vhdx_place_is_sane(const struct vhdx *v, uint64_t file_offset, uint64_t length, uint64_t file_end);
+
+/* --- vhdx_scan.c --- */
+
+/* A bit for each MiB of the file. */
+struct space {
+	uint8_t *taken; /* to be freed by its user */
+	uint64_t units;
+};
+
+/* -ENOMEM. `file_end` at most VHDX_FILE_SIZE_MAX. */
+int space_init(struct space *space, uint64_t file_end);
+
+/* False: some of it was taken before. What lies past the end counts as free. */
+bool space_take(struct space *space, uint64_t offset, uint64_t length);
+
+/* For a file that is to be written, once its log is replayed: -EBADMSG when a block lies past the end of
+ * the file, over another or over a structure, or is in an impossible state. Else finds next_place. */
+int vhdx_scan(struct vhdx *v, struct error *err);
 
 /* --- vhdx_check.c --- */
 

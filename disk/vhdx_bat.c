@@ -112,23 +112,26 @@ static int complain(struct vhdx *v, uint64_t block, uint64_t entry)
 {
 	if (log_limit_pass(&v->complaints, 3))
 		log_write(LOG_LEVEL_ERROR,
-		    "%s: block %ju has the impossible entry %#jx in the block allocation table; requests for it fail",
-		    v->disk->path, (uintmax_t)block, (uintmax_t)entry);
+		    "%s: block %ju has the impossible state %u or place %ju in the block allocation table of a file of "
+		    "%ju bytes; requests for it fail", v->disk->path, (uintmax_t)block,
+		    (unsigned)(entry & VHDX_BAT_STATE_MASK), (uintmax_t)(entry & VHDX_BAT_OFFSET_MASK),
+		    (uintmax_t)v->bat.file_end);
 	return -EBADMSG;
 }
 
-/* A new block is what lies behind the file's end, so that it reads as zeros. [bat.lock] */
+/* A new block is what lies behind the file's end, so that it reads as zeros: vhdx_begin_data() has cut
+ * off what lay behind next_place. [bat.lock] */
 static int allocate(struct vhdx *v, struct bat_page *page, unsigned slot)
 {
-	uint64_t place = v->bat.file_end;
+	uint64_t place = v->bat.next_place;
 	int r;
 
-	if (place > (uint64_t)INT64_MAX - v->block_size)
+	if (place > VHDX_FILE_SIZE_MAX - v->block_size)
 		return -EFBIG;
 	r = file_resize(&v->disk->file, place + v->block_size);
 	if (r < 0)
 		return r;
-	v->bat.file_end = place + v->block_size;
+	v->bat.file_end = v->bat.next_place = place + v->block_size;
 	page->entries[slot] = place | VHDX_BLOCK_FULLY_PRESENT;
 	bat_mark_dirty(&v->bat, page);
 	return 0;
@@ -139,7 +142,7 @@ static int map_block(struct vhdx *v, bool allocating, uint64_t block, struct ext
 {
 	uint64_t index = bat_entry_index(v, block), entry;
 	unsigned slot = index % BAT_PAGE_ENTRIES;
-	uint64_t used = min_u64(v->block_size, v->disk->info.size - (block << v->block_shift));
+	uint64_t used = vhdx_block_used(v, block);
 	struct bat_page *page;
 	int r = find_page(v, index / BAT_PAGE_ENTRIES, &page);
 

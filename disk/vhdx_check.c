@@ -8,13 +8,12 @@
 
 #define BATCH         65536u /* BAT entries at a time */
 #define FINDINGS_MAX  1000u
-#define FILE_SIZE_MAX (UINT64_C(256) << 40)
 
 struct check {
 	struct vhdx *v;
 	FILE *report;
 	unsigned findings;
-	uint8_t *taken; /* a bit for each MiB of the file */
+	struct space space;
 };
 
 __attribute__((format(printf, 2, 3))) static void find(struct check *check, const char *format, ...)
@@ -34,19 +33,6 @@ __attribute__((format(printf, 2, 3))) static void find(struct check *check, cons
 	fputc('\n', check->report);
 }
 
-static bool take(struct check *check, uint64_t offset, uint64_t length)
-{
-	bool free_before = true;
-
-	for (uint64_t unit = offset / VHDX_UNIT; unit < (offset + length + VHDX_UNIT - 1) / VHDX_UNIT; unit++) {
-		uint8_t bit = (uint8_t)(1u << (unit % 8));
-
-		free_before = free_before && !(check->taken[unit / 8] & bit);
-		check->taken[unit / 8] |= bit;
-	}
-	return free_before;
-}
-
 static void check_tables(struct check *check)
 {
 	static const uint64_t places[] = { VHDX_REGION_TABLE_OFFSET_1, VHDX_REGION_TABLE_OFFSET_2 };
@@ -62,7 +48,7 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 {
 	struct vhdx *v = check->v;
 	uint64_t place = entry & VHDX_BAT_OFFSET_MASK;
-	uint64_t used = min_u64(v->block_size, v->disk->info.size - (block << v->block_shift));
+	uint64_t used = vhdx_block_used(v, block);
 	unsigned state = entry & VHDX_BAT_STATE_MASK;
 
 	if (entry & VHDX_BAT_RESERVED_MASK)
@@ -75,9 +61,9 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 		return;
 	}
 	if (!vhdx_place_is_sane(v, place, used, v->bat.file_end))
-		find(check, "block %ju: its place at offset %#jx is outside the file or inside its own structures",
-		    (uintmax_t)block, (uintmax_t)place);
-	else if (!take(check, place, used))
+		find(check, "block %ju: its place at offset %#jx is outside the file of %ju bytes or inside its own structures",
+		    (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
+	else if (!space_take(&check->space, place, used))
 		find(check, "block %ju: its place at offset %#jx belongs to another block too", (uintmax_t)block,
 		    (uintmax_t)place);
 }
@@ -115,15 +101,14 @@ int vhdx_check(struct disk *disk, FILE *report, struct error *err)
 	struct check check = { .v = disk->format, .report = report };
 	int r;
 
-	if (check.v->bat.file_end > FILE_SIZE_MAX)
+	if (check.v->bat.file_end > VHDX_FILE_SIZE_MAX)
 		return error_set(err, EFBIG, "%s: a file of %ju bytes is too long to be checked", disk->path,
 		    (uintmax_t)check.v->bat.file_end);
-	check.taken = calloc(check.v->bat.file_end / VHDX_UNIT / 8 + 1, 1);
-	if (!check.taken)
+	if (space_init(&check.space, check.v->bat.file_end) < 0)
 		return error_set(err, ENOMEM, "%s: no memory to check it", disk->path);
 	check_tables(&check);
 	r = check_bat(&check, err);
-	free(check.taken);
+	free(check.space.taken);
 	if (r == 0 && check.findings > 0)
 		r = error_set(err, EBADMSG, "%s: %u things are wrong in its structures; copy what can be read to a new image",
 		    disk->path, check.findings);

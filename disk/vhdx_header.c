@@ -87,6 +87,22 @@ int vhdx_write_headers(struct vhdx *v)
 	return 0;
 }
 
+/* What lies behind the last thing that the file names was allocated before a crash and never used, or
+ * anything else: new blocks take its place and have to be zeros. Synced together with the header. */
+static int cut_leftovers(struct vhdx *v)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&v->bat.lock);
+	if (v->bat.file_end > v->bat.next_place) {
+		r = file_resize(&v->disk->file, v->bat.next_place);
+		if (r == 0)
+			v->bat.file_end = v->bat.next_place;
+	}
+	pthread_mutex_unlock(&v->bat.lock);
+	return r;
+}
+
 int vhdx_begin_data(struct vhdx *v)
 {
 	int r = 0;
@@ -97,7 +113,9 @@ int vhdx_begin_data(struct vhdx *v)
 	if (!atomic_load(&v->data_begun)) {
 		guid_random(&v->header.file_write_guid);
 		guid_random(&v->header.data_write_guid);
-		r = vhdx_write_headers(v);
+		r = cut_leftovers(v);
+		if (r == 0)
+			r = vhdx_write_headers(v);
 		if (r == 0)
 			atomic_store_explicit(&v->data_begun, true, memory_order_release);
 	}

@@ -51,8 +51,11 @@ static int take_region(struct vhdx *v, const struct vhdx_region_entry *entry, st
 	char text[GUID_TEXT_SIZE];
 
 	if (!is_bat && !guid_equal(&entry->guid, &metadata)) {
-		if (!(entry->flags & VHDX_REGION_REQUIRED))
+		if (!(entry->flags & VHDX_REGION_REQUIRED)) {
+			if (range_fits_u64(entry->file_offset, entry->length, v->bat.file_end))
+				v->other_regions_end = max_u64(v->other_regions_end, entry->file_offset + entry->length);
 			return 0;
+		}
 		return error_set(err, ENOTSUP, "%s: needs region %s, a feature that is not supported; open it with the "
 		    "program that wrote it", path, guid_format(&entry->guid, text));
 	}
@@ -60,7 +63,7 @@ static int take_region(struct vhdx *v, const struct vhdx_region_entry *entry, st
 		return error_set(err, EBADMSG, "%s: its region table names the %s twice; " ADVICE, path, name);
 	if (entry->file_offset < VHDX_HEADER_SECTION || entry->length == 0 ||
 	    !is_aligned_u64(entry->file_offset, VHDX_UNIT) || !is_aligned_u64(entry->length, VHDX_UNIT) ||
-	    !range_fits_u64(entry->file_offset, entry->length, v->bat.file_end))
+	    !range_fits_u64(entry->file_offset, entry->length, align_up_u64(v->bat.file_end, VHDX_UNIT)))
 		return error_set(err, EBADMSG,
 		    "%s: its region table puts the %s at offset %#jx, length %#x, where it cannot be (the file may have "
 		    "been cut short); " ADVICE, path, name, (uintmax_t)entry->file_offset, entry->length);
@@ -97,7 +100,7 @@ static int read_regions(struct vhdx *v, struct error *err)
 	if (v->bat_region.length == 0 || v->metadata.length == 0)
 		return error_set(err, EBADMSG, "%s: its region table names no %s; " ADVICE, path,
 		    v->metadata.length == 0 ? "metadata region" : "block allocation table");
-	if (!range_fits_u64(v->log.offset, v->log.length, v->bat.file_end))
+	if (!range_fits_u64(v->log.offset, v->log.length, align_up_u64(v->bat.file_end, VHDX_UNIT)))
 		return error_set(err, EBADMSG, "%s: the file ends before or inside its log, at offset %#jx; " ADVICE, path,
 		    (uintmax_t)v->log.offset);
 	if (!apart(&v->bat_region, &v->metadata) || !apart(&v->bat_region, &v->log) ||
@@ -160,7 +163,7 @@ static const struct disk_ops vhdx_ops = {
 	.check = vhdx_check,
 };
 
-/* The end of the file after the log has been seen to; new blocks begin at a whole unit. */
+/* The end of the file after the log has been seen to. */
 static int find_file_end(struct vhdx *v, struct error *err)
 {
 	int r = file_size(&v->disk->file, &v->real_size);
@@ -169,7 +172,7 @@ static int find_file_end(struct vhdx *v, struct error *err)
 		return error_set(err, -r, "%s: its length cannot be found: %s", v->disk->path, strerror(-r));
 	if (v->real_size > INT64_MAX - VHDX_UNIT)
 		return error_set(err, EFBIG, "%s: the file is too long", v->disk->path);
-	v->bat.file_end = align_up_u64(max_u64(v->real_size, v->bat.file_end), VHDX_UNIT);
+	v->bat.file_end = max_u64(v->real_size, v->bat.file_end);
 	return 0;
 }
 
@@ -187,6 +190,8 @@ static int open_parts(struct vhdx *v, struct error *err)
 		r = vhdx_read_metadata(v, err);
 	if (r == 0)
 		r = check_bat_size(v, err);
+	if (r == 0 && !v->disk->info.read_only)
+		r = vhdx_scan(v, err);
 	return r;
 }
 

@@ -368,12 +368,18 @@ static void bat_entry(void **state)
 
 	put64(fd, BAT + 8 * 3, bad->entry);
 	log_set_stream(report);
-	disk = image_must_open(fd, false);
+	disk = image_must_open(fd, true);
 	assert_int_equal(disk_read(disk, 3 * MIB, sector, 512, &err), bad->result);
 	assert_int_equal(disk->ops->check(disk, report, &err), bad->result);
-	assert_int_equal(pread(fd, before, 512, METADATA), 512);
-	assert_int_equal(disk_write(disk, 3 * MIB, sector, 512, &err), bad->result);
 	image_must_close(disk);
+	assert_int_equal(pread(fd, before, 512, METADATA), 512);
+	assert_int_equal(image_open(&disk, fd, false, &err), bad->result);
+	if (bad->result == 0) {
+		assert_int_equal(disk_write(disk, 3 * MIB, sector, 512, &err), 0);
+		image_must_close(disk);
+	} else if (!strstr(err.text, "block 3 ")) {
+		fail_msg("%s", err.text);
+	}
 	log_set_stream(NULL);
 	fclose(report);
 	assert_true(bad->result == 0 || strstr(text, "block 3"));
@@ -395,12 +401,83 @@ static void one_place_for_two(void **state)
 	assert_int_equal(ftruncate(fd, 5 * MIB), 0);
 	put64(fd, BAT, (4 << 20) | 6);
 	put64(fd, BAT + 8, (4 << 20) | 6);
+	assert_int_equal(image_open(&disk, fd, false, &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "block 1 lies at offset 4194304, over another block"));
 	disk = image_must_open(fd, true);
 	assert_int_equal(disk->ops->check(disk, report, &err), -EBADMSG);
 	fclose(report);
 	assert_non_null(strstr(text, "block 1: its place at offset 0x400000 belongs to another block too"));
 	image_must_close(disk);
 	free(text);
+	close(fd);
+}
+
+/* A file that lost its last blocks: a new block would get the place that an old one still names. */
+static void cut_blocks(void **state)
+{
+	uint8_t *block = malloc(MIB);
+	int fd = small_image();
+	struct disk *disk = image_must_open(fd, false);
+	struct error err = { 0 };
+	char *text = NULL;
+	size_t size;
+	FILE *report = open_memstream(&text, &size);
+
+	for (unsigned i = 0; i < 4; i++) {
+		memset(block, 'A' + (int)i, MIB);
+		assert_int_equal(disk_write(disk, i * MIB, block, MIB, &err), 0);
+	}
+	image_must_close(disk);
+	for (unsigned cut = 1; cut <= 2; cut++) {
+		/* First one sector of the last block, then two blocks. */
+		assert_int_equal(ftruncate(fd, cut == 1 ? 8 * MIB - 512 : 6 * MIB), 0);
+		assert_int_equal(image_open(&disk, fd, false, &err), -EBADMSG);
+		if (!strstr(err.text, cut == 1 ? "block 3 lies at offset 7340032, past the end of the file, which has 8388096" :
+						 "block 2 lies at offset 6291456, past the end of the file, which has 6291456"))
+			fail_msg("%s", err.text);
+	}
+	log_set_stream(report);
+	disk = image_must_open(fd, true);
+	assert_int_equal(disk_read(disk, MIB, block, MIB, &err), 0);
+	assert_int_equal(block[0], 'B');
+	assert_int_equal(disk_read(disk, 2 * MIB, block, 512, &err), -EBADMSG);
+	image_must_close(disk);
+	log_set_stream(NULL);
+	fclose(report);
+	assert_non_null(strstr(text, "block 2 has the impossible state 6 or place 6291456"));
+	assert_non_null(strstr(text, "a file of 6291456 bytes"));
+	free(text);
+	free(block);
+	close(fd);
+}
+
+/* What lies behind the last block was never used: the next block takes its place, and reads as zeros. */
+static void leftovers(void **state)
+{
+	uint8_t *block = malloc(MIB), *zeros = calloc(1, MIB);
+	int fd = small_image();
+	struct disk *disk = image_must_open(fd, false);
+	struct error err = { 0 };
+	uint64_t length;
+
+	memset(block, 'A', MIB);
+	assert_int_equal(disk_write(disk, 0, block, MIB, &err), 0);
+	image_must_close(disk);
+	length = (uint64_t)lseek(fd, 0, SEEK_END);
+	for (unsigned i = 0; i < 3; i++)
+		put(fd, length + i * MIB, block, MIB - i);
+	disk = image_must_open(fd, false);
+	assert_int_equal(lseek(fd, 0, SEEK_END), length + 3 * MIB - 2); /* opening changes nothing */
+	assert_int_equal(disk_write(disk, 5 * MIB, block, 512, &err), 0);
+	assert_int_equal(lseek(fd, 0, SEEK_END), length + MIB);
+	assert_int_equal(disk_read(disk, 5 * MIB + 512, block, MIB - 512, &err), 0);
+	assert_memory_equal(block, zeros, MIB - 512);
+	image_must_close(disk);
+	disk = image_must_open(fd, false);
+	assert_int_equal(disk->ops->check(disk, stderr, &err), 0);
+	image_must_close(disk);
+	free(block);
+	free(zeros);
 	close(fd);
 }
 
@@ -545,6 +622,7 @@ int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(tolerated_damage), cmocka_unit_test(one_place_for_two), cmocka_unit_test(cut_with_log),
+		cmocka_unit_test(cut_blocks), cmocka_unit_test(leftovers),
 		cmocka_unit_test(locked_file), cmocka_unit_test(paths), cmocka_unit_test(creation),
 	};
 	struct CMUnitTest damage_tests[ARRAY_SIZE(damages)], entry_tests[ARRAY_SIZE(bad_entries)];

@@ -53,7 +53,9 @@ static void apply(struct recorder *recorder, const struct change *change, uint8_
 {
 	if (change->kind == RESIZED) {
 		if (survives(recorder, survival)) {
-			assert_true(change->length >= *size && change->length <= FILE_MAX);
+			assert_true(change->length <= FILE_MAX);
+			if (change->length < *size)
+				memset(image + change->length, 0, *size - change->length);
 			*size = change->length;
 		}
 		return;

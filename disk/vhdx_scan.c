@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vhdx_scan.c - every entry of the BAT, looked at once before the file may be written. A new block goes
+ * behind the last one, so an entry that points there, in a file that was cut short, would share it.
+ * Holes of the file are skipped: the table of a large and empty disk is one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "disk/vhdx.h"
+
+#define BATCH  8192u /* entries */
+#define ADVICE "restore the file from a backup, or open it read-only and copy what can be read"
+
+struct scan {
+	struct vhdx *v;
+	struct space space;
+	uint64_t end; /* of the last thing that has a place */
+};
+
+int space_init(struct space *space, uint64_t file_end)
+{
+	space->units = (file_end + VHDX_UNIT - 1) / VHDX_UNIT;
+	space->taken = calloc(space->units / 8 + 1, 1);
+	return space->taken ? 0 : -ENOMEM;
+}
+
+bool space_take(struct space *space, uint64_t offset, uint64_t length)
+{
+	uint64_t end = min_u64((offset + length + VHDX_UNIT - 1) / VHDX_UNIT, space->units);
+	bool free_before = true;
+
+	for (uint64_t unit = offset / VHDX_UNIT; unit < end; unit++) {
+		uint8_t bit = (uint8_t)(1u << (unit % 8));
+
+		free_before = free_before && !(space->taken[unit / 8] & bit);
+		space->taken[unit / 8] |= bit;
+	}
+	return free_before;
+}
+
+static bool has_place(uint64_t entry)
+{
+	switch (entry & VHDX_BAT_STATE_MASK) {
+	case VHDX_BLOCK_UNDEFINED:
+	case VHDX_BLOCK_ZERO:
+	case VHDX_BLOCK_UNMAPPED:
+	case VHDX_BLOCK_UNMAPPED_V095:
+	case VHDX_BLOCK_FULLY_PRESENT:
+		return (entry & VHDX_BAT_OFFSET_MASK) != 0;
+	default:
+		return false;
+	}
+}
+
+/* A place that is kept for something whose contents do not count: not to be given to another. */
+static void keep(struct scan *scan, uint64_t entry, uint64_t length)
+{
+	uint64_t place = entry & VHDX_BAT_OFFSET_MASK;
+
+	if (has_place(entry) && range_fits_u64(place, length, scan->v->bat.file_end))
+		scan->end = max_u64(scan->end, place + length);
+}
+
+static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct error *err)
+{
+	struct vhdx *v = scan->v;
+	uint64_t place = entry & VHDX_BAT_OFFSET_MASK, used = vhdx_block_used(v, block);
+	unsigned state = entry & VHDX_BAT_STATE_MASK;
+	const char *path = v->disk->path;
+
+	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT)
+		return error_set(err, EBADMSG,
+		    "%s: block %ju has the state %u in the block allocation table (entry %#jx), impossible in a disk "
+		    "without parent; " ADVICE, path, (uintmax_t)block, state, (uintmax_t)entry);
+	if (state != VHDX_BLOCK_FULLY_PRESENT) {
+		keep(scan, entry, v->block_size);
+		return 0;
+	}
+	if (!range_fits_u64(place, used, v->bat.file_end))
+		return error_set(err, EBADMSG,
+		    "%s: block %ju lies at offset %ju, past the end of the file, which has %ju bytes: it has been cut "
+		    "short; " ADVICE, path, (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
+	if (!vhdx_place_is_sane(v, place, v->block_size, UINT64_MAX))
+		return error_set(err, EBADMSG, "%s: block %ju lies at offset %ju, over the file's own structures; " ADVICE,
+		    path, (uintmax_t)block, (uintmax_t)place);
+	if (!space_take(&scan->space, place, v->block_size))
+		return error_set(err, EBADMSG, "%s: block %ju lies at offset %ju, over another block; " ADVICE, path,
+		    (uintmax_t)block, (uintmax_t)place);
+	scan->end = max_u64(scan->end, place + v->block_size);
+	return 0;
+}
+
+static int scan_entries(struct scan *scan, uint64_t first, const uint64_t *entries, size_t count,
+    struct error *err)
+{
+	uint64_t ratio = scan->v->chunk_ratio;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		uint64_t chunk = (first + i) / (ratio + 1), within = (first + i) % (ratio + 1);
+
+		if (entries[i] == 0)
+			continue;
+		if (within < ratio)
+			r = scan_block(scan, chunk * ratio + within, entries[i], err);
+		else
+			keep(scan, entries[i], VHDX_UNIT);
+	}
+	return r;
+}
+
+static int scan_table(struct scan *scan, struct error *err)
+{
+	struct vhdx *v = scan->v;
+	uint64_t at = v->bat_region.offset, end = at + (bat_entry_index(v, v->block_count - 1) + 1) * 8;
+	_cleanup_free_ uint64_t *entries = malloc(BATCH * sizeof(*entries));
+
+	if (!entries)
+		return error_set(err, ENOMEM, "%s: no memory to open it", v->disk->path);
+	while (at < end) {
+		uint64_t size, data = file_next_data(&v->disk->file, at) & ~(uint64_t)(BAT_PAGE_SIZE - 1);
+		int r;
+
+		at = max_u64(at, data);
+		if (at >= end)
+			break;
+		size = min_u64(BATCH * sizeof(*entries), end - at);
+		r = vhdx_read(v, at, entries, size);
+		if (r == -ENODATA)
+			return error_set(err, EBADMSG,
+			    "%s: the file ends inside its block allocation table, at %ju bytes: it has been cut short; "
+			    "restore it from a backup", v->disk->path, (uintmax_t)v->bat.file_end);
+		if (r < 0)
+			return error_set(err, -r, "%s: its block allocation table cannot be read: %s", v->disk->path,
+			    strerror(-r));
+		r = scan_entries(scan, (at - v->bat_region.offset) / 8, entries, size / 8, err);
+		if (r < 0)
+			return r;
+		at += size;
+	}
+	return 0;
+}
+
+int vhdx_scan(struct vhdx *v, struct error *err)
+{
+	struct scan scan = { .v = v };
+	const struct region *regions[] = { &v->log, &v->bat_region, &v->metadata };
+	int r;
+
+	if (v->bat.file_end > VHDX_FILE_SIZE_MAX)
+		return error_set(err, EFBIG, "%s: a file of %ju bytes is longer than any VHDX; check the path",
+		    v->disk->path, (uintmax_t)v->bat.file_end);
+	if (space_init(&scan.space, v->bat.file_end) < 0)
+		return error_set(err, ENOMEM, "%s: no memory to open it", v->disk->path);
+	scan.end = v->other_regions_end;
+	for (size_t i = 0; i < ARRAY_SIZE(regions); i++)
+		scan.end = max_u64(scan.end, regions[i]->offset + regions[i]->length);
+	r = scan_table(&scan, err);
+	free(scan.space.taken);
+	/* A fixed disk has all its blocks: what lies behind them is left alone. */
+	v->bat.next_place = align_up_u64(v->disk->info.dynamic ? scan.end : max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
+	return r;
+}
