@@ -124,6 +124,8 @@ static unsigned decode_run(struct soft_vp *vp, struct window *w, unsigned offset
 			break;
 		offset += ops[n++].length;
 	}
+	if (n >= 2)
+		integer_fuse(&ops[n - 2], &ops[n - 1]);
 	decode_end(&ops[n], offset);
 	return n;
 }
@@ -275,26 +277,48 @@ const struct op *block_start(struct soft_vp *vp)
 	return b->ops;
 }
 
+/* Whether what a branch remembers, or may remember, stays true: it leads into the page that the branch lies
+ * in; or elsewhere, in 64-bit mode, where the target's place in its page never changes and its page is
+ * compared. A block of a single step (without a page) is gone with the next one. */
+static bool link_holds(const struct soft_vp *vp, const uint8_t *page_host, uint64_t rip)
+{
+	if (vp->block->host_page == page_host && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE)
+		return true;
+	return vp->mode == MODE_64 && vp->block->host_page;
+}
+
+/* By linear address, then by RAM address; NULL when the run loop has to decode or to look around. */
+static struct block *target_find(struct soft_vp *vp, uint64_t linear, uint8_t *page_host)
+{
+	const struct jump_entry *j = jump_slot(vp, linear);
+	struct block *b = j->block;
+
+	if (likely(j->tag == jump_tag(vp, linear) && b->host_page == page_host && block_ready(vp, b)))
+		return b;
+	b = hash_find(vp->blocks, block_key(vp, page_host + (linear & (GUEST_PAGE_SIZE - 1)), vp->mode));
+	if (!b || b->generation2 || !block_ready(vp, b))
+		return NULL;
+	jump_note(vp, linear, b);
+	return b;
+}
+
 const struct op *branch_find(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
 {
 	uint64_t linear = code_linear(vp, rip);
 	const struct tlb_entry *e = tlb_entry(vp, linear);
-	struct jump_entry *j = jump_slot(vp, linear);
 	uint8_t *page_host = (uint8_t *)(uintptr_t)((linear & PAGE_MASK) + e->addend);
-	struct block *b = j->block;
+	struct block *b = slot >= 0 && vp->mode == MODE_64 ? op->link[slot] : NULL;
 
 	vp->rip = rip;
 	if (unlikely(e->exec != ((linear & PAGE_MASK) | vp->asid)))
 		return NULL;
-	if (unlikely(j->tag != jump_tag(vp, linear) || b->host_page != page_host || !block_ready(vp, b))) {
-		b = hash_find(vp->blocks, block_key(vp, page_host + (linear & (GUEST_PAGE_SIZE - 1)), vp->mode));
-		if (!b || b->generation2 || !block_ready(vp, b))
+	if (!b || unlikely(b->host_page != page_host || !block_ready(vp, b))) {
+		b = target_find(vp, linear, page_host);
+		if (!b)
 			return NULL;
-		jump_note(vp, linear, b);
+		if (slot >= 0 && link_holds(vp, page_host, rip))
+			((struct op *)op)->link[slot] = b;
 	}
-	/* The block of a single step is gone with the next one. */
-	if (slot >= 0 && vp->block->host_page == page_host && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE)
-		((struct op *)op)->link[slot] = b;
 	vp->gpr[GPR_CODE_BASE] = rip - (linear & (GUEST_PAGE_SIZE - 1));
 	return block_enter(vp, b);
 }

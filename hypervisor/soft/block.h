@@ -59,7 +59,7 @@ const struct op *branch_find(struct soft_vp *vp, const struct op *op, int slot, 
  * is computed. State must be complete but for RIP: nothing may fault after. A target that is not
  * canonical or beyond the limit faults there, at the target (call branch_check() first where the
  * fault must come from the branch itself: all near branches). */
-static inline const struct op *branch_near(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
+static inline __attribute__((always_inline)) const struct op *branch_near(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
 {
 	/* Within the page it is the same target whatever address the page has now. */
 	if (slot >= 0 && likely(op->link[slot] && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE) &&
@@ -69,7 +69,7 @@ static inline const struct op *branch_near(struct soft_vp *vp, const struct op *
 }
 
 /* The end of a branch handler: return branch_dispatch(vp, op, slot, rip); */
-static inline const struct op *branch_dispatch(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
+static inline __attribute__((always_inline)) const struct op *branch_dispatch(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip)
 {
 	const struct op *next = branch_near(vp, op, slot, rip);
 

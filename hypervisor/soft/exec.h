@@ -75,6 +75,24 @@ bool string_select(struct decoding *d, struct op *op);
 bool decimal_select(struct decoding *d, struct op *op);
 bool plain_select(struct decoding *d, struct op *op);
 
+/* The arithmetic that exec_fuse.c joins with a conditional jump behind it, by the names of its handlers:
+ * in registers, and with a memory operand that is only read. */
+#define FUSIBLE_REGISTERS(X)                                                                              \
+	X(cmp, 8, rr) X(cmp, 32, rr) X(cmp, 64, rr) X(cmp, 8, ri) X(cmp, 16, ri) X(cmp, 32, ri) X(cmp, 64, ri) \
+	X(test, 8, rr) X(test, 32, rr) X(test, 64, rr) X(test, 8, ri) X(test, 32, ri)                     \
+	X(and, 32, ri) X(and, 64, rr) X(add, 64, ri) X(sub, 32, ri) X(sub, 64, ri) X(sub, 64, rr)         \
+	X(inc, 32, r) X(dec, 32, r) X(dec, 64, r)
+#define FUSIBLE_MEMORY(X)                                                                                 \
+	X(cmp, 8, mi) X(cmp, 32, mi) X(cmp, 64, mi) X(cmp, 32, rm) X(cmp, 64, rm) X(cmp, 32, mr)          \
+	X(cmp, 64, mr) X(test, 8, mi) X(test, 32, mi)
+
+#define FUSIBLE_NUMBER(name, bits, form) FUSIBLE_##name##bits##form,
+
+enum fusible { FUSIBLE_NONE, FUSIBLE_REGISTERS(FUSIBLE_NUMBER) FUSIBLE_MEMORY(FUSIBLE_NUMBER) FUSIBLE_COUNT };
+
+/* Which of them this is (exec_alu.c). */
+enum fusible alu_fusible(const struct op *op);
+
 /* --- at run time -------------------------------------------------------------------------------- */
 
 /* The address of a memory operand that needs no check. */

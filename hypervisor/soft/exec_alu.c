@@ -7,6 +7,8 @@
  */
 #include "hypervisor/soft/exec.h"
 
+#include "base/bytes.h"
+
 #define DEFINE_BINARY(name, bits)                                                             \
 	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)       \
 	{                                                                                      \
@@ -211,4 +213,20 @@ bool alu_select(struct decoding *d, struct op *op)
 	default:
 		return false;
 	}
+}
+
+#define FUSIBLE_REGISTER(name, bits, form) {name##bits##_##form, FUSIBLE_##name##bits##form},
+#define FUSIBLE_BASED(name, bits, form)    {name##bits##_##form##_based, FUSIBLE_##name##bits##form},
+
+enum fusible alu_fusible(const struct op *op)
+{
+	static const struct {
+		op_fn fn;
+		enum fusible number;
+	} table[] = {FUSIBLE_REGISTERS(FUSIBLE_REGISTER) FUSIBLE_MEMORY(FUSIBLE_BASED)};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(table); i++)
+		if (op->fn == table[i].fn)
+			return table[i].number;
+	return FUSIBLE_NONE;
 }

@@ -2,29 +2,13 @@
 /*
  * exec_branch.c - near JMP, CALL and RET, Jcc, LOOPcc, JCXZ.
  *
- * A direct branch keeps its target in imm and the address behind itself in disp, both counted from
- * byte 0 of the page (GPR_CODE_BASE). Handlers with 64 in their name serve 64-bit mode, where
+ * Handlers with 64 in their name serve 64-bit mode, where
  * nothing is masked and the stack has no segment; those with any serve every mode and operand size.
- * link[0] is the branch taken, link[1] the one not taken.
  */
+#include "hypervisor/soft/exec_branch.h"
+
+#include "base/bytes.h"
 #include "hypervisor/soft/exec_stack.h"
-
-#include "hypervisor/soft/block.h"
-#include "hypervisor/soft/exec.h"
-
-#define TAKEN     0
-#define NOT_TAKEN 1
-#define COMPUTED  (-1)
-
-static inline uint64_t target64(const struct soft_vp *vp, const struct op *op)
-{
-	return vp->gpr[GPR_CODE_BASE] + op->imm;
-}
-
-static inline uint64_t next64(const struct soft_vp *vp, const struct op *op)
-{
-	return vp->gpr[GPR_CODE_BASE] + (uint64_t)op->disp;
-}
 
 /* What a new RIP is cut to by the operand size. */
 static inline uint64_t rip_masked(const struct op *op, uint64_t rip)
@@ -42,16 +26,6 @@ static inline const struct op *take(struct soft_vp *vp, const struct op *op, uin
 	return branch_dispatch(vp, op, TAKEN, rip);
 }
 
-/* A target in the page that already runs is canonical. */
-static inline const struct op *take64(struct soft_vp *vp, const struct op *op)
-{
-	uint64_t rip = target64(vp, op);
-
-	if (unlikely(op->imm >= GUEST_PAGE_SIZE))
-		branch_check(vp, op, rip);
-	return branch_dispatch(vp, op, TAKEN, rip);
-}
-
 static const struct op *jmp_i64(struct soft_vp *vp, const struct op *op)
 {
 	return take64(vp, op);
@@ -65,9 +39,7 @@ static const struct op *jmp_i_any(struct soft_vp *vp, const struct op *op)
 #define DEFINE_JCC(cc, expression)                                                            \
 	static const struct op *j##cc##_64(struct soft_vp *vp, const struct op *op)            \
 	{                                                                                      \
-		if (condition_##cc(vp->arith))                                                 \
-			return take64(vp, op);                                                 \
-		return branch_dispatch(vp, op, NOT_TAKEN, next64(vp, op));                     \
+		return jump_if(vp, op, condition_##cc(vp->arith));                             \
 	}                                                                                      \
                                                                                                \
 	static const struct op *j##cc##_any(struct soft_vp *vp, const struct op *op)           \
@@ -289,6 +261,18 @@ static bool select_counted(struct decoding *d, struct op *op, op_fn fn, unsigned
 {
 	op->src2 = (uint8_t)(width / 8);
 	return select_target(d, op, fn, NULL, NULL);
+}
+
+#define JCC_64(cc, expression) j##cc##_64,
+
+int branch_condition(const struct op *op)
+{
+	static const op_fn jumps[] = {CONDITIONS(JCC_64)};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(jumps); i++)
+		if (op->fn == jumps[i])
+			return (int)i;
+	return -1;
 }
 
 #define SELECT_JCC(cc, expression)   \

@@ -137,6 +137,10 @@ bool integer_select(struct decoding *d, struct op *op); /* exec_select.c: intege
 bool vector_select(struct decoding *d, struct op *op);  /* vector_select.c: x87, MMX, SSE, AVX, XSAVE, BMI by thunk */
 bool system_select(struct decoding *d, struct op *op);  /* system_select.c: segments, far branches, privileged, CPUID … */
 
+/* Joins two neighbours of a block: `first` gets a handler that does both, where there is one. `second` stays
+ * as it is and can be entered by itself. Not for single steps. */
+void integer_fuse(struct op *first, const struct op *second);
+
 /* Offset into vp->gpr of a general register of any width. */
 uint8_t register_offset(ZydisRegister reg);
 

@@ -234,10 +234,13 @@ static void fill_operand(ZydisEncoderOperand *o, const struct subject *s, unsign
 		break;
 	case 'm':
 		o->type = ZYDIS_OPERAND_TYPE_MEMORY;
+		/* Both lead to OPERAND. */
 		o->mem.base = ZYDIS_REGISTER_RBX;
-		o->mem.index = ZYDIS_REGISTER_RBP;
-		o->mem.scale = 4;
-		o->mem.displacement = -8;
+		if (!(s->choice & 1)) {
+			o->mem.index = ZYDIS_REGISTER_RBP;
+			o->mem.scale = 4;
+			o->mem.displacement = -8;
+		}
 		o->mem.size = (ZyanU16)size;
 		break;
 	case 'b':
@@ -346,7 +349,7 @@ static unsigned compare_subject(struct subject *s)
 	return count;
 }
 
-static unsigned compare_row(const struct row *row)
+static unsigned compare_row(const struct row *row, unsigned (*compare_one)(struct subject *))
 {
 	unsigned count = 0;
 
@@ -355,10 +358,10 @@ static unsigned compare_row(const struct row *row)
 			for (unsigned choice = 0; choice < ARRAY_SIZE(choices); choice++) {
 				struct subject s = {row, form, (unsigned)*size - '0', choice, 0, false};
 
-				count += compare_subject(&s);
+				count += compare_one(&s);
 				s.lock = true;
 				if (form[0] == 'm' && choice == 0)
-					count += compare_subject(&s);
+					count += compare_one(&s);
 			}
 		}
 	}
@@ -371,13 +374,49 @@ static void test_table(void **context)
 	unsigned total = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
-		unsigned count = compare_row(&rows[i]);
+		unsigned count = compare_row(&rows[i], compare_subject);
 
 		if (!count)
 			fail_msg("no encoding of %s", ZydisMnemonicGetString(rows[i].mnemonic));
 		total += count;
 	}
 	print_message("%u instructions\n", total);
+}
+
+/* Arithmetic with every conditional jump behind it, which may run as one. */
+static unsigned compare_pairs(struct subject *s)
+{
+	uint8_t code[ZYDIS_MAX_INSTRUCTION_LENGTH + 6];
+	ZyanUSize size = ZYDIS_MAX_INSTRUCTION_LENGTH;
+	char what[128];
+
+	s->immediate = 0x7f;
+	if (!encode(s, code, &size))
+		return 0;
+	for (unsigned cc = 0; cc < 16; cc++) {
+		const uint8_t jump[] = {(uint8_t)(0x70 + cc), 4, 0x48, 0x8d, 0x52, 1}; /* jcc +4; lea rdx, [rdx + 1] */
+
+		memcpy(code + size, jump, sizeof(jump));
+		snprintf(what, sizeof(what), "%s form %.2s size %u registers %u, condition %u",
+		    ZydisMnemonicGetString(s->row->mnemonic), s->form, s->size, s->choice, cc);
+		give_code(code, (unsigned)size + sizeof(jump));
+		compare_values(s, what);
+	}
+	return 1;
+}
+
+static void test_pairs(void **context)
+{
+	static const struct row pairs[] = {
+	    {ZYDIS_MNEMONIC_CMP, BINARY, "1248", 0, 0},           {ZYDIS_MNEMONIC_TEST, "rr ri mi", "1248", 0, 0},
+	    {ZYDIS_MNEMONIC_AND, "rr ri", "48", 0, 0},            {ZYDIS_MNEMONIC_ADD, "ri mr", "8", 0, 0},
+	    {ZYDIS_MNEMONIC_SUB, "rr ri", "48", 0, 0},            {ZYDIS_MNEMONIC_INC, "r", "48", 0, 0},
+	    {ZYDIS_MNEMONIC_DEC, "r m", "48", 0, 0},
+	};
+
+	native_catch();
+	for (unsigned i = 0; i < ARRAY_SIZE(pairs); i++)
+		assert_int_not_equal(compare_row(&pairs[i], compare_pairs), 0);
 }
 
 /* --- code that the table has no form for -------------------------------------------------------- */
@@ -674,7 +713,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_sequences),         cmocka_unit_test(test_table),
 	    cmocka_unit_test(test_conditional_jumps), cmocka_unit_test(test_strings),
-	    cmocka_unit_test(test_decimal),           cmocka_unit_test(test_sequences32),
+	    cmocka_unit_test(test_pairs),             cmocka_unit_test(test_decimal),
+	    cmocka_unit_test(test_sequences32),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
