@@ -123,11 +123,21 @@ static uint64_t linear_add(const struct soft_vp *vp, uint64_t linear, unsigned n
 	return vp_long(vp) ? linear : (uint32_t)linear;
 }
 
+/* An operand that ends where addresses are not canonical faults for that, whatever its first page is. */
+static void check_end(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+{
+	uint64_t end = linear + size - 1;
+
+	if (unlikely(vp_long(vp) && !is_canonical(end) && is_canonical(linear)))
+		translate(vp, op, end, kind, ACCESS_READ);
+}
+
 uint64_t load_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
 {
 	unsigned rest = page_rest(linear);
 	struct place first, second;
 
+	check_end(vp, op, kind, linear, size);
 	first = translate(vp, op, linear, kind, ACCESS_READ);
 	if (likely(size <= rest))
 		return place_load(vp, first, size);
@@ -140,6 +150,7 @@ void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t l
 	unsigned rest = page_rest(linear);
 	struct place first, second;
 
+	check_end(vp, op, kind, linear, size);
 	first = translate(vp, op, linear, kind, ACCESS_WRITE);
 	if (likely(size <= rest)) {
 		place_store(vp, op, first, size, value);
@@ -152,6 +163,7 @@ void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t l
 
 void probe_write_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
 {
+	check_end(vp, op, kind, linear, size);
 	translate(vp, op, linear, kind, ACCESS_WRITE);
 	if (size > page_rest(linear))
 		translate(vp, op, linear_add(vp, linear, page_rest(linear)), kind, ACCESS_WRITE);
@@ -186,6 +198,8 @@ void load_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, void *
 	uint8_t *to = buffer;
 
 	check_access(vp, op, linear, size, false);
+	if (size)
+		check_end(vp, op, vp->tlb_kind, linear, size);
 	while (size) {
 		unsigned part = size < page_rest(linear) ? size : page_rest(linear);
 		struct place place = translate(vp, op, linear, vp->tlb_kind, ACCESS_READ);

@@ -469,7 +469,7 @@ uint32_t vector_exact_flags(struct soft_vp *vp, const struct op *op, uint32_t fl
 	if (m.kind == OTHER)
 		return raised(vp, flags);
 	if (op->flags & OP_MEMORY && (m.a == 2 || m.b == 2 || m.c == 2) && m.kind != NARROW_HALF) {
-		memcpy(memory, vector_source_at(vp, op, ea(vp, op, op->size, false), op->size), op->size);
+		load_bytes(vp, op, ea(vp, op, op->size, false), memory, op->size);
 		s.of[2] = memory;
 	}
 	if (m.kind == DOT)
