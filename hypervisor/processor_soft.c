@@ -233,25 +233,17 @@ static unsigned flush_pages(const struct tlfs_flush *flush)
 	return pages;
 }
 
-static void flush_vp(struct soft_vp *target, struct soft_vp *self, const struct tlfs_flush *flush, bool whole)
-{
-	if (whole) {
-		soft_vp_flush_tlb(target, self);
-		return;
-	}
-	for (unsigned i = 0; i < flush->range_count; i++)
-		for (uint64_t page = 0; page <= (flush->ranges[i] & 0xfff); page++)
-			soft_vp_flush_tlb_page(target, self, (flush->ranges[i] & ~0xfffull) + page * GUEST_PAGE_SIZE);
-}
-
 static void soft_processor_flush_tlb(struct vp *self, const struct tlfs_flush *flush)
 {
 	struct partition *p = self->partition;
-	bool whole = !flush->range_count || flush_pages(flush) > FLUSH_PAGES_MAX;
+	uint64_t pages[FLUSH_PAGES_MAX];
+	unsigned count = 0;
 
-	for (unsigned i = 0; i < p->config.vp_count; i++)
-		if (flush->vps.bits[i / 64] >> (i % 64) & 1)
-			flush_vp(soft_of(&p->vps[i]), soft_of(self), flush, whole);
+	if (flush_pages(flush) <= FLUSH_PAGES_MAX)
+		for (unsigned i = 0; i < flush->range_count; i++)
+			for (uint64_t page = 0; page <= (flush->ranges[i] & 0xfff); page++)
+				pages[count++] = (flush->ranges[i] & ~0xfffull) + page * GUEST_PAGE_SIZE;
+	soft_flush_tlbs(p->processor_state, soft_of(self), flush->vps.bits, pages, count);
 }
 
 static void soft_processor_memory_written(struct partition *p, gpa_t gpa, uint64_t size)

@@ -14,12 +14,6 @@ static const struct op *nop(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
-static const struct op *spin_hint(struct soft_vp *vp, const struct op *op)
-{
-	__builtin_ia32_pause();
-	return dispatch(vp, op + 1);
-}
-
 /* Loads and stores are the host's, so are the fences. */
 static const struct op *fence(struct soft_vp *vp, const struct op *op)
 {
@@ -143,8 +137,6 @@ bool plain_select(struct decoding *d, struct op *op)
 	case ZYDIS_MNEMONIC_PREFETCHW:
 	case ZYDIS_MNEMONIC_PREFETCHWT1:
 		return selected(op, nop);
-	case ZYDIS_MNEMONIC_PAUSE:
-		return selected(op, spin_hint);
 	case ZYDIS_MNEMONIC_LFENCE:
 	case ZYDIS_MNEMONIC_SFENCE:
 	case ZYDIS_MNEMONIC_MFENCE:

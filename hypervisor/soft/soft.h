@@ -99,6 +99,11 @@ void soft_vp_nmi(struct soft_vp *vp);
 void soft_vp_flush_tlb(struct soft_vp *vp, struct soft_vp *self);
 void soft_vp_flush_tlb_page(struct soft_vp *vp, struct soft_vp *self, uint64_t linear);
 
+/* [any] The same for the VPs in a bitmap of 64-bit words, and for `count` linear pages (0: all entries): waits
+ * once for all of them. */
+void soft_flush_tlbs(struct soft *soft, struct soft_vp *self, const uint64_t *vps, const uint64_t *pages,
+    unsigned count);
+
 /* Only while the VP does not run. init: the state after INIT, then the real-mode entry of a SIPI. */
 void soft_vp_init(struct soft_vp *vp);
 void soft_vp_sipi(struct soft_vp *vp, uint8_t vector);

@@ -227,6 +227,8 @@ struct soft_vp {
 	uint64_t large_regions[8]; /* a filter: 2 MiB and 1 GiB regions with entries that stem from large pages */
 	struct flush_queue *flushes; /* what other threads ask of this TLB */
 
+	unsigned pauses; /* system_control.c: PAUSE instructions since the host CPU was yielded */
+
 	/* --- msr.c --- */
 	uint64_t msr_spec_ctrl;
 	uint64_t mtrr_fixed[11], mtrr_variable[16], mtrr_default;

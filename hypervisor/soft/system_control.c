@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* system_control.c - control and debug registers, TLB, flags, HLT. */
+#include <sched.h>
+
 #include "hypervisor/soft/interrupt.h"
 #include "hypervisor/soft/system.h"
 #include "hypervisor/soft/vector.h"
@@ -242,8 +244,16 @@ static const struct op *op_cache(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
+/* A guest that spins may wait for a VP that has no host CPU now. */
+#define PAUSES_TO_YIELD 16
+
 static const struct op *op_pause(struct soft_vp *vp, const struct op *op)
 {
+	__builtin_ia32_pause();
+	if (++vp->pauses >= PAUSES_TO_YIELD) {
+		vp->pauses = 0;
+		sched_yield();
+	}
 	return dispatch(vp, op + 1);
 }
 

@@ -176,17 +176,19 @@ void vp_set_running(struct soft_vp *vp, bool running)
 		flush_serve(vp);
 }
 
-static uint64_t post(struct soft_vp *vp, bool all, uint64_t linear)
+/* `count` pages, 0: everything. */
+static uint64_t post(struct soft_vp *vp, const uint64_t *pages, unsigned count)
 {
 	struct flush_queue *q = vp->flushes;
 	uint64_t posted;
 
 	pthread_mutex_lock(&q->lock);
-	if (all || q->count == QUEUE_PAGES) {
+	if (!count || q->count + count > QUEUE_PAGES) {
 		q->all = true;
 		q->count = 0;
 	} else if (!q->all) {
-		q->pages[q->count++] = linear;
+		memcpy(&q->pages[q->count], pages, count * sizeof(pages[0]));
+		q->count += count;
 	}
 	posted = ++q->posted;
 	pthread_mutex_unlock(&q->lock);
@@ -209,20 +211,48 @@ static void wait_served(struct soft_vp *vp, uint64_t posted)
 	}
 }
 
+static void flush_self(struct soft_vp *vp, const uint64_t *pages, unsigned count)
+{
+	if (!count)
+		tlb_flush_all(vp);
+	for (unsigned i = 0; i < count; i++)
+		tlb_flush_page(vp, pages[i]);
+}
+
 /* The caller is a VP only while it is in a call to the host, where it does not count as running: nobody
  * waits for it, so VPs that flush each other's TLBs do not stop one another. */
-void soft_vp_flush_tlb(struct soft_vp *vp, struct soft_vp *self)
+void soft_flush_tlbs(struct soft *soft, struct soft_vp *self, const uint64_t *vps, const uint64_t *pages,
+    unsigned count)
+{
+	uint64_t posted[PARTITION_MAX_VPS];
+
+	for (unsigned i = 0; i < soft->vp_count; i++) {
+		if (!(vps[i / 64] >> (i % 64) & 1))
+			continue;
+		if (soft->vps[i] == self)
+			flush_self(self, pages, count);
+		else
+			posted[i] = post(soft->vps[i], pages, count);
+	}
+	for (unsigned i = 0; i < soft->vp_count; i++)
+		if (vps[i / 64] >> (i % 64) & 1 && soft->vps[i] != self)
+			wait_served(soft->vps[i], posted[i]);
+}
+
+static void flush_one(struct soft_vp *vp, struct soft_vp *self, const uint64_t *pages, unsigned count)
 {
 	if (vp == self)
-		tlb_flush_all(vp);
+		flush_self(vp, pages, count);
 	else
-		wait_served(vp, post(vp, true, 0));
+		wait_served(vp, post(vp, pages, count));
+}
+
+void soft_vp_flush_tlb(struct soft_vp *vp, struct soft_vp *self)
+{
+	flush_one(vp, self, NULL, 0);
 }
 
 void soft_vp_flush_tlb_page(struct soft_vp *vp, struct soft_vp *self, uint64_t linear)
 {
-	if (vp == self)
-		tlb_flush_page(vp, linear);
-	else
-		wait_served(vp, post(vp, false, linear));
+	flush_one(vp, self, &linear, 1);
 }
