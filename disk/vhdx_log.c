@@ -10,7 +10,6 @@
 #include "disk/vhdx.h"
 
 #define LOG_LENGTH_MAX  (64u << 20)
-#define FILE_LENGTH_MAX (UINT64_C(128) << 40)
 #define CRC_BUDGET      16 /* times the log's length: hostile entries may overlap */
 
 enum entry_state { UNKNOWN, WHOLE, BROKEN };
@@ -170,7 +169,7 @@ static int check_lengths(struct log *log, const struct vhdx_log_entry *entry, st
 		    "%s: the file has been cut short: its log was written when it had %ju bytes, now it has %ju; "
 		    "restore it from a backup", log->v->disk->path, (uintmax_t)entry->flushed_file_offset,
 		    (uintmax_t)size);
-	if (entry->last_file_offset > FILE_LENGTH_MAX)
+	if (entry->last_file_offset > VHDX_FILE_SIZE_MAX)
 		return damaged(log, "asks for the impossible file length", entry->last_file_offset, err);
 	log->file_length = max_u64(log->file_length, max_u64(size, entry->last_file_offset));
 	return 0;
@@ -198,10 +197,10 @@ static void restore_sector(const struct vhdx_log_desc *descriptor, const struct 
 static int apply(struct log *log, uint64_t offset, uint64_t length, const uint8_t *sector, struct error *err)
 {
 	struct vhdx *v = log->v;
-	int r = check_target(log, offset, length, err);
+	int r;
 
-	if (r < 0 || length == 0)
-		return r;
+	if (length == 0)
+		return 0;
 	if (v->disk->info.read_only) {
 		struct overlay *overlay = &v->overlays[v->overlay_count];
 
@@ -272,6 +271,21 @@ static int visit_lengths(struct log *log, uint64_t position, struct error *err)
 	return check_lengths(log, &entry, err);
 }
 
+static int visit_targets(struct log *log, uint64_t position, struct error *err)
+{
+	struct vhdx_log_entry entry = entry_at(log, position);
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < entry.descriptor_count; i++) {
+		struct vhdx_log_desc descriptor = descriptor_at(log, position, i);
+		struct vhdx_log_zero zero;
+
+		memcpy(&zero, &descriptor, sizeof(zero));
+		r = check_target(log, descriptor.file_offset, is_data(&descriptor) ? VHDX_LOG_SECTOR : zero.zero_length, err);
+	}
+	return r;
+}
+
 static int make_room_for_overlays(struct log *log, struct error *err)
 {
 	struct vhdx *v = log->v;
@@ -313,10 +327,13 @@ static int replay_into_file(struct log *log, struct error *err)
 	return 0;
 }
 
+/* Nothing is changed before every entry has been found to be right. */
 static int replay_sequence(struct log *log, struct error *err)
 {
 	int r = for_each_entry(log, visit_lengths, err);
 
+	if (r == 0)
+		r = for_each_entry(log, visit_targets, err);
 	if (r < 0)
 		return r;
 	log->v->bat.file_end = log->file_length;

@@ -506,6 +506,79 @@ static void cut_with_log(void **state)
 	close(fd);
 }
 
+/* An entry with one descriptor, for a sector of zeros at `target`. */
+static void put_log_entry(int fd, unsigned position, uint64_t sequence, uint64_t target, uint64_t last_offset)
+{
+	struct {
+		struct vhdx_log_entry entry;
+		struct vhdx_log_desc descriptor;
+		uint8_t rest[VHDX_LOG_SECTOR - sizeof(struct vhdx_log_entry) - sizeof(struct vhdx_log_desc)];
+		struct vhdx_log_data data;
+	} *e = calloc(1, sizeof(*e));
+	uint64_t place = VHDX_UNIT + position * sizeof(*e);
+
+	memcpy(e->entry.signature, VHDX_LOG_ENTRY_SIGNATURE, 4);
+	e->entry.entry_length = sizeof(*e);
+	e->entry.sequence_number = sequence;
+	e->entry.descriptor_count = 1;
+	e->entry.log_guid.bytes[0] = 'x';
+	e->entry.flushed_file_offset = 4 * MIB;
+	e->entry.last_file_offset = last_offset;
+	memcpy(e->descriptor.signature, VHDX_LOG_DESC_SIGNATURE, 4);
+	e->descriptor.file_offset = target;
+	e->descriptor.sequence_number = sequence;
+	memcpy(e->data.signature, VHDX_LOG_DATA_SIGNATURE, 4);
+	e->data.sequence_low = (uint32_t)sequence;
+	put(fd, place, e, sizeof(*e));
+	seal(fd, place, sizeof(*e));
+	free(e);
+}
+
+/* Three entries in one sequence, of which the last would change what it must not. */
+static void bad_last_entry(void **state)
+{
+	static const struct {
+		uint64_t target, last_offset;
+	} last[] = {
+		{ 5 * MIB, 4 * MIB },             /* past the end */
+		{ VHDX_HEADER_OFFSET_2, 4 * MIB },
+		{ MIB + 65536, 4 * MIB },         /* the log */
+		{ BAT + 512, 4 * MIB },           /* unaligned */
+		{ UINT64_MAX - 4095, 4 * MIB },
+		{ BAT, UINT64_C(1) << 60 },       /* a file as long as that */
+	};
+	uint8_t *before = malloc(8 * MIB), *after = malloc(8 * MIB);
+	struct error err = { 0 };
+	struct disk *disk;
+	ssize_t size;
+
+	for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+		int fd = small_image();
+
+		put64(fd, BAT + 8 * 4, 0x5a);
+		put_log_entry(fd, 0, 7, BAT, 5 * MIB);
+		put_log_entry(fd, 1, 8, BAT + 4096, 5 * MIB);
+		put_log_entry(fd, 2, 9, last[i].target, last[i].last_offset);
+		header_put(fd, offsetof(struct vhdx_header, log_guid), "x", 1);
+		size = pread(fd, before, 8 * MIB, 0);
+		for (int read_only = 0; read_only < 2; read_only++) {
+			assert_int_equal(image_open(&disk, fd, read_only, &err), -EBADMSG);
+			if (!strstr(err.text, "its log "))
+				fail_msg("%s", err.text);
+		}
+		assert_int_equal(pread(fd, after, 8 * MIB, 0), size);
+		assert_memory_equal(before, after, (size_t)size);
+		/* With a sound last entry all of it is replayed, and the file grows as the log asks. */
+		put_log_entry(fd, 2, 9, BAT + 8192, 4 * MIB);
+		image_must_close(image_must_open(fd, false));
+		assert_int_equal(pread(fd, after, 8 * MIB, 0), 5 * MIB);
+		assert_int_equal(after[BAT + 8 * 4], 0);
+		close(fd);
+	}
+	free(before);
+	free(after);
+}
+
 static void in_new_directory(char *path)
 {
 	strcpy(path, "/tmp/disk-XXXXXX");
@@ -622,7 +695,7 @@ int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(tolerated_damage), cmocka_unit_test(one_place_for_two), cmocka_unit_test(cut_with_log),
-		cmocka_unit_test(cut_blocks), cmocka_unit_test(leftovers),
+		cmocka_unit_test(cut_blocks), cmocka_unit_test(leftovers), cmocka_unit_test(bad_last_entry),
 		cmocka_unit_test(locked_file), cmocka_unit_test(paths), cmocka_unit_test(creation),
 	};
 	struct CMUnitTest damage_tests[ARRAY_SIZE(damages)], entry_tests[ARRAY_SIZE(bad_entries)];
