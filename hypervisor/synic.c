@@ -28,7 +28,14 @@ struct synic_port {
 
 void synic_init(struct partition *p)
 {
-	pthread_rwlock_init(&p->port_lock, NULL);
+	pthread_rwlockattr_t attributes;
+
+	/* Else guests that post without a pause on several VPs keep a port from ever being closed. Handlers
+	 * do not post, so no reader reads twice. */
+	pthread_rwlockattr_init(&attributes);
+	pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&p->port_lock, &attributes);
+	pthread_rwlockattr_destroy(&attributes);
 	for (unsigned vp = 0; vp < p->config.vp_count; vp++) {
 		pthread_mutex_init(&p->vps[vp].queue_lock, NULL);
 		for (unsigned sint = 0; sint < SYNIC_SINT_COUNT; sint++)
