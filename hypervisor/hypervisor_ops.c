@@ -17,20 +17,22 @@ static void ops_event(void *context, unsigned index, enum apic_event event, uint
 {
 	struct partition *p = context;
 	struct vp *vp = &p->vps[index];
+	int waits = VP_WAITS_FOR_SIPI;
 
 	switch (event) {
 	case APIC_EVENT_NMI:
-		atomic_store(&vp->nmi_pending, true);
+		/* The processor first: a VP that clears nmi_pending must then find the NMI when it runs. */
 		p->processor->nmi(vp);
+		atomic_store(&vp->nmi_pending, true);
 		break;
 	case APIC_EVENT_INIT:
+		atomic_store(&vp->startup, VP_WAITS_FOR_SIPI);
 		atomic_store(&vp->init_requested, true);
 		p->processor->kick(vp);
 		break;
 	case APIC_EVENT_SIPI:
-		if (!atomic_load(&vp->init_requested) && !atomic_load(&vp->wait_for_sipi))
+		if (!atomic_compare_exchange_strong(&vp->startup, &waits, vector))
 			return;
-		atomic_store(&vp->sipi_vector, vector);
 		break;
 	case APIC_EVENT_SMI:    /* there is no system management mode */
 	case APIC_EVENT_EXTINT: /* there is no 8259 */

@@ -24,6 +24,9 @@
 #define PARTITION_MAX_RANGES    64
 #define SYNIC_QUEUE_MAX         64
 
+/* One variable for both, so that a SIPI is either meant for this wait or dropped. */
+enum vp_startup { VP_STARTED = -2, VP_WAITS_FOR_SIPI = -1 };
+
 struct vp {
 	struct partition *partition;
 	unsigned index;
@@ -34,10 +37,9 @@ struct vp {
 	_Atomic uint32_t wake;        /* futex: changes whenever there may be something to do */
 	_Atomic bool sleeping;
 	_Atomic bool stop_requested, init_requested, nmi_pending;
-	_Atomic int sipi_vector;      /* -1: none */
+	_Atomic int startup;          /* enum vp_startup, or the vector of a SIPI that came for a VP that waits */
 
 	/* Owned by the VP's thread. */
-	_Atomic bool wait_for_sipi;   /* read by the sender of a SIPI, which is dropped unless set */
 	bool dead;                    /* reset, triple fault or processor error: waits for the end */
 	int64_t run_since;            /* monotonic ns, 0 while it does not run */
 	_Atomic uint64_t runtime;     /* ns, finished runs */

@@ -31,8 +31,7 @@ void vp_init_all(struct partition *p)
 
 		vp->partition = p;
 		vp->index = i;
-		atomic_store(&vp->sipi_vector, -1);
-		atomic_store(&vp->wait_for_sipi, i > 0);
+		atomic_store(&vp->startup, i ? VP_WAITS_FOR_SIPI : VP_STARTED);
 		pthread_mutex_init(&vp->apic_lock, NULL);
 		pthread_mutex_init(&vp->tlfs_lock, NULL);
 	}
@@ -149,7 +148,7 @@ static bool never(struct vp *vp)
 
 static bool sipi_came(struct vp *vp)
 {
-	return atomic_load(&vp->sipi_vector) >= 0;
+	return atomic_load(&vp->startup) >= 0;
 }
 
 static bool interrupt_came(struct vp *vp)
@@ -167,10 +166,27 @@ static bool vector_came(struct vp *vp)
 	return atomic_load(&vp->nmi_pending) || apic_pending_vector(&vp->partition->apics[vp->index]) >= 0;
 }
 
+static void runtime_begin(struct vp *vp)
+{
+	vp->run_since = monotonic_ns();
+}
+
+static void runtime_end(struct vp *vp)
+{
+	atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
+	vp->run_since = 0;
+}
+
 void vp_idle(struct vp *vp)
 {
+	bool running = vp->run_since;
+
 	atomic_fetch_add_explicit(&vp->halts, 1, memory_order_relaxed);
+	if (running)
+		runtime_end(vp);
 	sleep_until(vp, vector_came);
+	if (running)
+		runtime_begin(vp);
 }
 
 static void rest_while_paused(struct vp *vp)
@@ -190,7 +206,7 @@ static void take_init(struct vp *vp)
 {
 	struct partition *p = vp->partition;
 
-	atomic_store(&vp->wait_for_sipi, true);
+	/* Whoever asked for INIT has set `startup`; a SIPI may stand there already. */
 	atomic_store(&vp->init_requested, false);
 	apic_reset(&p->apics[vp->index], true);
 	p->processor->init(vp);
@@ -198,13 +214,11 @@ static void take_init(struct vp *vp)
 
 static void start_from_sipi(struct vp *vp)
 {
-	int vector = atomic_load(&vp->sipi_vector);
+	int vector = atomic_load(&vp->startup);
 
-	if (vector < 0)
-		return;
-	atomic_store(&vp->wait_for_sipi, false);
-	atomic_store(&vp->sipi_vector, -1);
-	vp->partition->processor->sipi(vp, (uint8_t)vector);
+	/* An INIT that comes in between wins: the VP waits for the SIPI that follows it. */
+	if (vector >= 0 && atomic_compare_exchange_strong(&vp->startup, &vector, VP_STARTED))
+		vp->partition->processor->sipi(vp, (uint8_t)vector);
 }
 
 static void run_once(struct vp *vp)
@@ -213,10 +227,9 @@ static void run_once(struct vp *vp)
 	enum vp_run_result result;
 
 	atomic_store(&vp->nmi_pending, false);
-	vp->run_since = monotonic_ns();
+	runtime_begin(vp);
 	result = p->processor->run(vp);
-	atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
-	vp->run_since = 0;
+	runtime_end(vp);
 	switch (result) {
 	case VP_RUN_HALT:
 		atomic_fetch_add_explicit(&vp->halts, 1, memory_order_relaxed);
@@ -244,7 +257,7 @@ static void *vp_main(void *argument)
 			sleep_until(vp, never);
 		else if (atomic_load(&vp->init_requested))
 			take_init(vp);
-		else if (!atomic_load(&vp->wait_for_sipi))
+		else if (atomic_load(&vp->startup) == VP_STARTED)
 			run_once(vp);
 		else if (sipi_came(vp))
 			start_from_sipi(vp);
@@ -261,7 +274,8 @@ int partition_start(struct partition *p, struct error *err)
 	if (r)
 		return r;
 	p->started = true;
-	clock_thaw(p);
+	if (!atomic_load(&p->paused))
+		clock_thaw(p);
 	r = clock_start(p, err);
 	if (r || p->processor == &processor_none)
 		return r;
