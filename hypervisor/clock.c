@@ -9,6 +9,10 @@
 #include <string.h>
 #include <time.h>
 
+/* Values of frozen_at that are no time. */
+#define RUNNING  (-1)
+#define FREEZING (-2)
+
 static int64_t monotonic_ns(void)
 {
 	struct timespec t;
@@ -25,6 +29,7 @@ int clock_init(struct partition *p)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->timer_cond, &attributes);
 	pthread_condattr_destroy(&attributes);
+	pthread_cond_init(&p->timer_idle, NULL);
 	pthread_mutex_init(&p->timer_lock, NULL);
 	for (unsigned i = 0; i < PARTITION_MAX_VPS; i++)
 		p->apic_deadline[i] = p->tlfs_deadline[i] = UINT64_MAX;
@@ -35,16 +40,26 @@ int clock_init(struct partition *p)
 void clock_destroy(struct partition *p)
 {
 	pthread_cond_destroy(&p->timer_cond);
+	pthread_cond_destroy(&p->timer_idle);
 	pthread_mutex_destroy(&p->timer_lock);
 }
 
+/* A reader that was interrupted by a freeze, or by a freeze and a thaw, reads again: it must not return a
+ * time from inside a pause. */
 uint64_t clock_now(struct partition *p)
 {
-	int64_t frozen = atomic_load_explicit(&p->frozen_at, memory_order_acquire);
+	for (;;) {
+		int64_t frozen = atomic_load(&p->frozen_at), origin, now;
 
-	if (frozen >= 0)
-		return (uint64_t)frozen;
-	return (uint64_t)(monotonic_ns() - atomic_load_explicit(&p->clock_origin, memory_order_relaxed));
+		if (frozen >= 0)
+			return (uint64_t)frozen;
+		if (frozen == FREEZING)
+			continue;
+		origin = atomic_load(&p->clock_origin);
+		now = monotonic_ns() - origin;
+		if (atomic_load(&p->frozen_at) == RUNNING && atomic_load(&p->clock_origin) == origin)
+			return (uint64_t)now;
+	}
 }
 
 uint64_t partition_reference_time(struct partition *p)
@@ -54,8 +69,15 @@ uint64_t partition_reference_time(struct partition *p)
 
 void clock_freeze(struct partition *p)
 {
-	if (atomic_load(&p->frozen_at) < 0)
-		atomic_store(&p->frozen_at, (int64_t)clock_now(p));
+	if (atomic_load(&p->frozen_at) >= 0)
+		return;
+	atomic_store(&p->frozen_at, FREEZING);
+	atomic_store(&p->frozen_at, monotonic_ns() - atomic_load(&p->clock_origin));
+	/* A timer that came due before is still told: after this nothing in the partition changes. */
+	pthread_mutex_lock(&p->timer_lock);
+	while (p->timer_busy)
+		pthread_cond_wait(&p->timer_idle, &p->timer_lock);
+	pthread_mutex_unlock(&p->timer_lock);
 }
 
 void clock_thaw(struct partition *p)
@@ -65,7 +87,7 @@ void clock_thaw(struct partition *p)
 	if (frozen < 0)
 		return;
 	atomic_store(&p->clock_origin, monotonic_ns() - frozen);
-	atomic_store(&p->frozen_at, -1);
+	atomic_store(&p->frozen_at, RUNNING);
 	pthread_mutex_lock(&p->timer_lock);
 	pthread_cond_signal(&p->timer_cond);
 	pthread_mutex_unlock(&p->timer_lock);
@@ -75,7 +97,11 @@ static void arm(struct partition *p, uint64_t *slot, uint64_t deadline)
 {
 	pthread_mutex_lock(&p->timer_lock);
 	*slot = deadline;
-	pthread_cond_signal(&p->timer_cond);
+	/* Guests set timers all the time, and most of them later: the thread need not hear of those. */
+	if (deadline < p->timer_sleeps_until) {
+		p->timer_sleeps_until = deadline;
+		pthread_cond_signal(&p->timer_cond);
+	}
 	pthread_mutex_unlock(&p->timer_lock);
 }
 
@@ -89,28 +115,56 @@ void clock_arm_tlfs(struct partition *p, unsigned vp, uint64_t deadline_100ns)
 	arm(p, &p->tlfs_deadline[vp], deadline_100ns > UINT64_MAX / 100 ? UINT64_MAX : deadline_100ns * 100);
 }
 
-/* Runs the first deadline that is due, with timer_lock dropped; false when none is. */
-static bool run_due(struct partition *p, uint64_t now, uint64_t *next)
+/* Tells everybody whose deadline is due, once each, with timer_lock dropped meanwhile: a VP with a very
+ * short period takes its turn like the others. False when nobody's was. */
+static bool run_due(struct partition *p, uint64_t now)
 {
-	*next = UINT64_MAX;
+	bool due = false;
+
 	for (unsigned vp = 0; vp < p->config.vp_count; vp++) {
-		if (p->apic_deadline[vp] <= now) {
+		bool apic = p->apic_deadline[vp] <= now, tlfs = p->tlfs_deadline[vp] <= now;
+
+		if (!apic && !tlfs)
+			continue;
+		due = true;
+		if (apic)
 			p->apic_deadline[vp] = UINT64_MAX;
-			pthread_mutex_unlock(&p->timer_lock);
-			apic_timer_expired(&p->apics[vp], now);
-			pthread_mutex_lock(&p->timer_lock);
-			return true;
-		}
-		if (p->tlfs_deadline[vp] <= now) {
+		if (tlfs)
 			p->tlfs_deadline[vp] = UINT64_MAX;
-			pthread_mutex_unlock(&p->timer_lock);
+		pthread_mutex_unlock(&p->timer_lock);
+		if (apic)
+			apic_timer_expired(&p->apics[vp], now);
+		if (tlfs)
 			tlfs_timer_expired(&p->tlfs, vp);
-			pthread_mutex_lock(&p->timer_lock);
-			return true;
-		}
-		*next = min_u64(*next, min_u64(p->apic_deadline[vp], p->tlfs_deadline[vp]));
+		pthread_mutex_lock(&p->timer_lock);
 	}
-	return false;
+	return due;
+}
+
+static uint64_t next_deadline(const struct partition *p)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (unsigned vp = 0; vp < p->config.vp_count; vp++)
+		next = min_u64(next, min_u64(p->apic_deadline[vp], p->tlfs_deadline[vp]));
+	return next;
+}
+
+/* Sleeps until `deadline` of partition time, or until somebody signals. */
+static void timer_sleep(struct partition *p, uint64_t deadline)
+{
+	p->timer_sleeps_until = deadline;
+	if (deadline == UINT64_MAX) {
+		pthread_cond_wait(&p->timer_cond, &p->timer_lock);
+	} else {
+		/* Deadlines further off than an hour are looked at again then: no overflow. */
+		int64_t ahead = (int64_t)min_u64(deadline - min_u64(deadline, clock_now(p)), 3600000000000ull);
+		int64_t at = monotonic_ns() + ahead;
+		struct timespec t = {at / 1000000000, at % 1000000000};
+
+		pthread_cond_timedwait(&p->timer_cond, &p->timer_lock, &t);
+	}
+	p->timer_sleeps_until = 0;
 }
 
 static void *timer_main(void *argument)
@@ -119,22 +173,17 @@ static void *timer_main(void *argument)
 
 	pthread_mutex_lock(&p->timer_lock);
 	while (!p->timer_stop) {
-		bool frozen = atomic_load(&p->frozen_at) >= 0;
-		uint64_t next = UINT64_MAX;
+		bool frozen = atomic_load(&p->frozen_at) != RUNNING;
 
-		if (!frozen && run_due(p, clock_now(p), &next))
+		p->timer_busy = !frozen;
+		if (!frozen && run_due(p, clock_now(p)))
 			continue;
-		if (frozen || next == UINT64_MAX) {
-			pthread_cond_wait(&p->timer_cond, &p->timer_lock);
-		} else {
-			/* Deadlines further off than an hour are looked at again then: no overflow. */
-			int64_t ahead = (int64_t)min_u64(next - min_u64(next, clock_now(p)), 3600000000000ull);
-			int64_t at = monotonic_ns() + ahead;
-			struct timespec t = {at / 1000000000, at % 1000000000};
-
-			pthread_cond_timedwait(&p->timer_cond, &p->timer_lock, &t);
-		}
+		p->timer_busy = false;
+		pthread_cond_broadcast(&p->timer_idle);
+		timer_sleep(p, frozen ? UINT64_MAX : next_deadline(p));
 	}
+	p->timer_busy = false;
+	pthread_cond_broadcast(&p->timer_idle);
 	pthread_mutex_unlock(&p->timer_lock);
 	return NULL;
 }

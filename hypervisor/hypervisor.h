@@ -51,7 +51,7 @@ struct partition_event {
 	unsigned vp_index;
 	uint64_t rip;
 	uint64_t crash_parameters[5]; /* HV_X64_MSR_CRASH_P0..P4 */
-	char text[1024];              /* crash message or report (registers, bytes at RIP), may be empty */
+	char text[4608];              /* crash message or report (registers, bytes at RIP), may be empty */
 };
 
 struct partition_config {

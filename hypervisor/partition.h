@@ -120,11 +120,13 @@ struct partition {
 
 	/* clock.c */
 	_Atomic int64_t clock_origin; /* monotonic ns at partition time 0 */
-	_Atomic int64_t frozen_at;    /* partition ns while time stands still, else -1 */
+	_Atomic int64_t frozen_at;    /* partition ns while time stands still, else negative */
 	pthread_mutex_t timer_lock;
-	pthread_cond_t timer_cond;
+	pthread_cond_t timer_cond, timer_idle;
 	pthread_t timer_thread;
 	bool timer_thread_started, timer_stop;
+	bool timer_busy;             /* somebody is being told; under timer_lock, as is the next */
+	uint64_t timer_sleeps_until; /* 0 while the thread is awake: it looks again before it sleeps */
 	uint64_t apic_deadline[PARTITION_MAX_VPS]; /* partition ns, under timer_lock */
 	uint64_t tlfs_deadline[PARTITION_MAX_VPS];
 
