@@ -9,12 +9,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-#include <termios.h>
+
+#include "worker/terminal.h"
+#include "worker/unix_socket.h"
 
 #define OUTPUT_ROOM  65536u
 #define INPUT_CHUNK  1024u
+#define INPUT_ROUNDS 64u
 #define ESCAPE_KEY   0x1d /* Ctrl-] */
+#define DRAIN_MS     1000
 
 struct console {
 	unsigned port;
@@ -22,11 +25,11 @@ struct console {
 	void *context;
 	char *socket_path; /* ours to unlink */
 	int in_fd, out_fd, listen_fd;
-	bool in_is_file; /* not pollable: read whenever the port has room */
+	int in_flags, out_flags; /* to give back to a description shared with others; -1: it is ours */
 	bool in_ended;
-	bool raw;
-	struct termios saved;
+	bool terminal; /* in raw mode: keys are looked at before the port gets them */
 	bool escape_seen;
+	bool failed; /* writing failed, and it was said */
 
 	uv_async_t wake;      /* output came, or input room came */
 	uv_poll_t *in_poll, *out_poll, *listen_poll; /* NULL: the descriptor is not watched */
@@ -90,9 +93,14 @@ void console_input_room(struct console *c)
 	uv_async_send(&c->wake);
 }
 
+bool console_is_connected(const struct console *c)
+{
+	return c->listen_fd < 0 || c->in_fd >= 0;
+}
+
 bool console_is_terminal(const struct console *c)
 {
-	return c->raw;
+	return c->terminal;
 }
 
 /* --- output ------------------------------------------------------------------------------------ */
@@ -106,33 +114,55 @@ static void drop_output(struct console *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* Writes until the buffer is empty (true) or the descriptor takes no more (false). */
+static size_t output_size(struct console *c)
+{
+	size_t size;
+
+	pthread_mutex_lock(&c->lock);
+	size = c->out_size;
+	pthread_mutex_unlock(&c->lock);
+	return size;
+}
+
+static void disconnect(struct console *c);
+
+/* What cannot be written is lost; the guest goes on. A socket's peer has left, a file system may be full. */
+static void output_failed(struct console *c)
+{
+	if (c->listen_fd >= 0)
+		disconnect(c);
+	else if (!c->failed && errno != EPIPE && errno != EIO)
+		log_write(LOG_LEVEL_WARNING, "serial port %u: its output cannot be written and is lost: %s", c->port + 1,
+		    strerror(errno));
+	c->failed = true;
+	drop_output(c);
+}
+
+/* Writes what is there now; a guest that goes on filling must not keep the loop here. False when the
+ * descriptor takes no more. */
 static bool write_output(struct console *c)
 {
-	for (;;) {
-		uint8_t *from = c->output + c->out_head;
-		size_t run;
-		ssize_t n;
+	size_t left = output_size(c);
 
-		pthread_mutex_lock(&c->lock);
-		run = min_u64(c->out_size, OUTPUT_ROOM - c->out_head);
-		pthread_mutex_unlock(&c->lock);
-		if (!run)
-			return true;
-		n = write(c->out_fd, from, run);
+	while (left) {
+		size_t run = min_u64(left, OUTPUT_ROOM - c->out_head);
+		ssize_t n = write(c->out_fd, c->output + c->out_head, run);
+
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return false;
 		if (n < 0) {
-			drop_output(c); /* the reader is gone */
+			output_failed(c);
 			return true;
 		}
 		pthread_mutex_lock(&c->lock);
 		c->out_head = (c->out_head + (size_t)n) % OUTPUT_ROOM;
 		c->out_size -= (size_t)n;
 		pthread_mutex_unlock(&c->lock);
+		left -= (size_t)n;
 	}
+	return true;
 }
 
 static void out_ready(uv_poll_t *handle, int status, int events)
@@ -146,15 +176,17 @@ static void push_output(struct console *c)
 {
 	bool refused;
 
-	if (c->out_fd < 0)
-		drop_output(c);
-	else if (!write_output(c)) {
+	if (c->out_fd >= 0 && !write_output(c)) {
 		if (c->out_poll)
 			uv_poll_start(c->out_poll, UV_WRITABLE, out_ready);
 		return;
 	}
+	if (c->out_fd < 0)
+		drop_output(c);
 	if (c->out_poll)
 		uv_poll_stop(c->out_poll);
+	if (output_size(c))
+		uv_async_send(&c->wake);
 	pthread_mutex_lock(&c->lock);
 	refused = c->refused;
 	c->refused = false;
@@ -188,8 +220,6 @@ static size_t filter_keys(struct console *c, uint8_t *bytes, size_t size)
 	return kept;
 }
 
-static void disconnect(struct console *c);
-
 static void in_ready(uv_poll_t *handle, int status, int events)
 {
 	(void)status;
@@ -197,17 +227,16 @@ static void in_ready(uv_poll_t *handle, int status, int events)
 	pump(handle->data);
 }
 
-/* Gives the port what waits; true when all was taken. */
-static bool give_pending(struct console *c)
+/* Gives the port what waits. */
+static void give_pending(struct console *c)
 {
 	size_t taken;
 
 	if (!c->pending_size)
-		return true;
+		return;
 	taken = c->ops->input(c->context, c->port, c->pending, c->pending_size);
 	memmove(c->pending, c->pending + taken, c->pending_size - taken);
 	c->pending_size -= taken;
-	return c->pending_size == 0;
 }
 
 static void end_input(struct console *c)
@@ -220,30 +249,59 @@ static void end_input(struct console *c)
 		c->in_ended = true;
 }
 
+/* Keys are read also when the port takes none, else nobody could leave a guest that hangs; what was typed
+ * beyond the room is dropped then, as by a terminal. Others wait until all was taken. */
+static size_t input_wanted(const struct console *c)
+{
+	if (c->terminal)
+		return sizeof(c->pending);
+	return c->pending_size ? 0 : sizeof(c->pending);
+}
+
+/* One read and what follows from it; false when there is no more to do now. */
+static bool pull_some(struct console *c)
+{
+	uint8_t bytes[INPUT_CHUNK];
+	size_t size, wanted;
+	ssize_t n;
+
+	give_pending(c);
+	wanted = input_wanted(c);
+	if (!wanted) {
+		/* The port calls console_input_room() when it has room. */
+		if (c->in_poll)
+			uv_poll_stop(c->in_poll);
+		return false;
+	}
+	n = read(c->in_fd, bytes, wanted);
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+		if (c->in_poll)
+			uv_poll_start(c->in_poll, UV_READABLE, in_ready);
+		return false;
+	}
+	if (n <= 0) {
+		end_input(c);
+		return false;
+	}
+	size = c->terminal ? filter_keys(c, bytes, (size_t)n) : (size_t)n;
+	size = min_u64(size, sizeof(c->pending) - c->pending_size);
+	memcpy(c->pending + c->pending_size, bytes, size);
+	c->pending_size += size;
+	return true;
+}
+
 static void pull_input(struct console *c)
 {
-	while (c->in_fd >= 0 && !c->in_ended) {
-		ssize_t n;
-
-		if (!give_pending(c)) {
-			/* The port calls console_input_room() when it has room. */
-			if (c->in_poll)
-				uv_poll_stop(c->in_poll);
+	for (unsigned round = 0; c->in_fd >= 0 && !c->in_ended; round++) {
+		if (!pull_some(c))
+			return;
+		/* Others of the loop have their turn too. */
+		if (round == INPUT_ROUNDS) {
+			uv_async_send(&c->wake);
 			return;
 		}
-		n = read(c->in_fd, c->pending, sizeof(c->pending));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN) {
-			if (c->in_poll)
-				uv_poll_start(c->in_poll, UV_READABLE, in_ready);
-			return;
-		}
-		if (n <= 0) {
-			end_input(c);
-			return;
-		}
-		c->pending_size = c->raw ? filter_keys(c, c->pending, (size_t)n) : (size_t)n;
 	}
 }
 
@@ -272,6 +330,16 @@ static void disconnect(struct console *c)
 	c->in_fd = c->out_fd = -1;
 	c->pending_size = 0;
 	c->ops->connected(c->context, c->port, false);
+	/* The guest may wait for room: what the peer did not read is dropped. */
+	uv_async_send(&c->wake);
+}
+
+/* The peer is gone and only the port keeps us from reading up to its end. */
+static bool peer_left(const struct console *c)
+{
+	struct pollfd p = {.fd = c->in_fd};
+
+	return poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR);
 }
 
 static void peer_came(uv_poll_t *handle, int status, int events)
@@ -283,6 +351,8 @@ static void peer_came(uv_poll_t *handle, int status, int events)
 	(void)events;
 	if (fd < 0)
 		return;
+	if (c->in_fd >= 0 && peer_left(c))
+		disconnect(c);
 	if (c->in_fd >= 0) {
 		close(fd); /* one at a time */
 		return;
@@ -306,30 +376,6 @@ static void peer_came(uv_poll_t *handle, int status, int events)
 	pump(c);
 }
 
-int unix_listen(const char *path, struct error *err)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
-	int result;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, ENAMETOOLONG, "%s: a socket path has at most %zu bytes", path,
-		    sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return error_set(err, EADDRINUSE, "%s: another process listens there: choose another path", path);
-	if (errno == ECONNREFUSED)
-		unlink(path);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 4))
-		return error_set(err, errno, "%s: cannot listen there: %s", path, strerror(errno));
-	result = fd;
-	fd = -1;
-	return result;
-}
-
 static int open_unix(struct console *c, uv_loop_t *loop, const char *path, struct error *err)
 {
 	int fd = unix_listen(path, err);
@@ -338,7 +384,8 @@ static int open_unix(struct console *c, uv_loop_t *loop, const char *path, struc
 		return fd;
 	c->listen_fd = fd;
 	c->socket_path = strdup(path);
-	c->listen_poll = watch_open(loop, fd, c);
+	if (c->socket_path)
+		c->listen_poll = watch_open(loop, fd, c);
 	if (!c->listen_poll)
 		return error_set(err, ENOMEM, "%s: cannot be watched", path);
 	uv_poll_start(c->listen_poll, UV_READABLE, peer_came);
@@ -355,28 +402,6 @@ static int open_file(struct console *c, const char *path, struct error *err)
 
 /* --- this terminal ------------------------------------------------------------------------------- */
 
-static void raw_mode(struct console *c)
-{
-	struct termios raw;
-
-	if (!isatty(c->in_fd) || tcgetattr(c->in_fd, &c->saved))
-		return;
-	raw = c->saved;
-	cfmakeraw(&raw);
-	c->raw = tcsetattr(c->in_fd, TCSADRAIN, &raw) == 0;
-}
-
-/* A fresh open file description, so that O_NONBLOCK does not reach others who share our terminal. */
-static int own_description(int fd, int flags)
-{
-	char path[32];
-	int own;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = open(path, flags | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-	return own >= 0 ? own : fcntl(fd, F_DUPFD_CLOEXEC, 3);
-}
-
 static bool watchable(int fd)
 {
 	struct stat st;
@@ -384,10 +409,30 @@ static bool watchable(int fd)
 	return fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || isatty(fd));
 }
 
+/* Watching makes a descriptor non-blocking, which must not reach others who share our terminal or pipe: so
+ * a description of our own where one can be opened, else the flags are given back at the end (*flags). A
+ * file is not opened anew: its position and O_APPEND are part of what we were given. */
+static int own_descriptor(int fd, int mode, int *flags)
+{
+	char path[32];
+	int own = -1;
+
+	*flags = -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (watchable(fd))
+		own = open(path, mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (own >= 0)
+		return own;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (own >= 0)
+		*flags = fcntl(own, F_GETFL);
+	return own;
+}
+
 static int open_stdio(struct console *c, uv_loop_t *loop, struct error *err)
 {
-	c->in_fd = own_description(STDIN_FILENO, O_RDONLY);
-	c->out_fd = own_description(STDOUT_FILENO, O_WRONLY);
+	c->in_fd = own_descriptor(STDIN_FILENO, O_RDONLY, &c->in_flags);
+	c->out_fd = own_descriptor(STDOUT_FILENO, O_WRONLY, &c->out_flags);
 	if (c->in_fd >= 0 && watchable(c->in_fd)) {
 		c->in_poll = watch_open(loop, c->in_fd, c);
 		if (!c->in_poll)
@@ -398,7 +443,7 @@ static int open_stdio(struct console *c, uv_loop_t *loop, struct error *err)
 		if (!c->out_poll)
 			return error_set(err, EIO, "standard output cannot be watched");
 	}
-	raw_mode(c);
+	c->terminal = terminal_raw(c->in_fd);
 	return 0;
 }
 
@@ -413,9 +458,13 @@ int console_open(struct console **out, uv_loop_t *loop, unsigned port, const str
 	c->port = port;
 	c->ops = ops;
 	c->context = context;
-	c->in_fd = c->out_fd = c->listen_fd = -1;
+	c->in_fd = c->out_fd = c->listen_fd = c->in_flags = c->out_flags = -1;
 	pthread_mutex_init(&c->lock, NULL);
-	uv_async_init(loop, &c->wake, woken);
+	if (uv_async_init(loop, &c->wake, woken)) {
+		pthread_mutex_destroy(&c->lock);
+		free(c);
+		return error_set(err, EMFILE, "no descriptors left for a console");
+	}
 	c->wake.data = c;
 	switch (serial->kind) {
 	case WORKER_SERIAL_NONE:
@@ -450,11 +499,24 @@ static void wake_closed(uv_handle_t *handle)
 
 static void drain(struct console *c)
 {
-	for (int tries = 0; c->out_fd >= 0 && !write_output(c) && tries < 10; tries++) {
-		struct pollfd p = {c->out_fd, POLLOUT, 0};
+	uint64_t end = uv_hrtime() / 1000000 + DRAIN_MS;
 
-		poll(&p, 1, 100);
+	while (c->out_fd >= 0 && !write_output(c)) {
+		struct pollfd p = {c->out_fd, POLLOUT, 0};
+		uint64_t now = uv_hrtime() / 1000000;
+
+		if (now >= end)
+			return;
+		poll(&p, 1, (int)(end - now));
 	}
+}
+
+static void close_descriptor(int fd, int flags)
+{
+	if (flags >= 0)
+		fcntl(fd, F_SETFL, flags);
+	if (fd >= 0)
+		close(fd);
 }
 
 void console_close(struct console *c)
@@ -462,17 +524,14 @@ void console_close(struct console *c)
 	if (!c)
 		return;
 	drain(c);
-	if (c->raw)
-		tcsetattr(c->in_fd, TCSADRAIN, &c->saved);
+	if (c->terminal)
+		terminal_restore();
 	watch_close(&c->in_poll);
 	watch_close(&c->out_poll);
 	watch_close(&c->listen_poll);
-	if (c->in_fd >= 0)
-		close(c->in_fd);
-	if (c->out_fd >= 0 && c->out_fd != c->in_fd)
-		close(c->out_fd);
-	if (c->listen_fd >= 0)
-		close(c->listen_fd);
+	close_descriptor(c->in_fd, c->in_flags);
+	close_descriptor(c->out_fd, c->out_flags);
+	close_descriptor(c->listen_fd, -1);
 	if (c->socket_path)
 		unlink(c->socket_path);
 	uv_close((uv_handle_t *)&c->wake, wake_closed);

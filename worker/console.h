@@ -4,7 +4,8 @@
  * worker/.
  *
  * Output comes from VP threads into a bounded buffer and leaves on the loop's thread; a full buffer
- * makes the guest wait, nothing is lost. Input is read only as fast as the port takes it.
+ * makes the guest wait, nothing is lost but what nobody is there to read. Input is read only as fast as
+ * the port takes it; a terminal's keys always, so that the escape key works when the guest hangs.
  */
 #pragma once
 
@@ -38,9 +39,8 @@ size_t console_output(struct console *console, const uint8_t *bytes, size_t size
 /* [any thread] The port has room for input again. */
 void console_input_room(struct console *console);
 
+/* Loop thread. Whether somebody is at the other end: false for a socket without a peer. */
+bool console_is_connected(const struct console *console);
+
 /* Loop thread. Whether this console is a person's terminal. */
 bool console_is_terminal(const struct console *console);
-
-/* A listening, non-blocking Unix socket at `path`, or a negative errno. A socket file that nobody
- * listens on any more is replaced; a live one is refused. */
-int unix_listen(const char *path, struct error *err);

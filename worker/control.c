@@ -4,18 +4,20 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
-#include "worker/console.h"
+#include "worker/unix_socket.h"
+#include "worker/worker.h"
 
-#define LINE_MAX_BYTES 65536u
+#define LINE_MAX_BYTES  65536u
 #define CONTROL_VERSION 1
-#define MAX_PEERS      16u
+#define MAX_PEERS       16u
 
 struct peer {
 	uv_pipe_t pipe;
 	struct control *control;
+	uv_write_t request; /* of the answer under way */
+	char *answer;       /* NULL: none is under way */
+	bool last;          /* close when the answer has left */
 	size_t used;
 	char line[LINE_MAX_BYTES];
 };
@@ -28,11 +30,6 @@ struct control {
 	unsigned peers;
 	struct peer *open[MAX_PEERS];
 	bool closing;
-};
-
-struct answer {
-	uv_write_t request;
-	char *text;
 };
 
 static void maybe_free(struct control *c)
@@ -51,6 +48,7 @@ static void peer_closed(uv_handle_t *handle)
 	for (unsigned i = 0; i < MAX_PEERS; i++)
 		if (c->open[i] == peer)
 			c->open[i] = NULL;
+	free(peer->answer);
 	free(peer);
 	c->peers--;
 	maybe_free(c);
@@ -62,18 +60,25 @@ static void close_peer(struct peer *peer)
 		uv_close((uv_handle_t *)&peer->pipe, peer_closed);
 }
 
-static void written(uv_write_t *request, int status)
+json_t *control_text(const char *text)
 {
-	struct answer *answer = request->data;
+	json_t *string = json_string(text);
+	char *ascii;
 
-	(void)status;
-	free(answer->text);
-	free(answer);
+	if (string)
+		return string;
+	ascii = strdup(text);
+	for (char *c = ascii; c && *c; c++)
+		if ((unsigned char)*c >= 0x80)
+			*c = '?';
+	string = ascii ? json_string(ascii) : NULL;
+	free(ascii);
+	return string;
 }
 
-static json_t *refuse(const char *text)
+json_t *control_refuse(const char *text)
 {
-	return json_pack("{s:b,s:s}", "ok", 0, "error", text);
+	return json_pack("{s:b,s:o}", "ok", 0, "error", control_text(text));
 }
 
 static json_t *handle_line(struct control *c, const char *line, size_t size)
@@ -83,40 +88,37 @@ static json_t *handle_line(struct control *c, const char *line, size_t size)
 	json_t *result;
 
 	if (!json_is_object(request))
-		result = refuse("the line is not a JSON object");
+		result = control_refuse("the line is not a JSON object");
 	else if (json_integer_value(json_object_get(request, "version")) != CONTROL_VERSION)
-		result = refuse("\"version\" must be 1: this worker speaks no other");
+		result = control_refuse("\"version\" must be 1: this worker speaks no other");
 	else if (!json_is_string(json_object_get(request, "command")))
-		result = refuse("\"command\" is missing");
+		result = control_refuse("\"command\" is missing");
 	else
 		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request);
 	json_decref(request);
-	return result ? result : refuse("no memory");
+	return result ? result : control_refuse("no memory");
 }
 
-static void answer_line(struct peer *peer, const char *line, size_t size)
+static void written(uv_write_t *request, int status);
+
+/* Takes over the reference to `result`. */
+static void send_answer(struct peer *peer, json_t *result)
 {
-	json_t *result = handle_line(peer->control, line, size);
-	struct answer *answer = calloc(1, sizeof(*answer));
 	char *text = json_dumps(result, JSON_COMPACT);
 	size_t length = text ? strlen(text) : 0;
-	uv_buf_t buffer;
+	uv_buf_t buffer = uv_buf_init(text, (unsigned)length + 1);
 
 	json_decref(result);
-	if (!answer || !text) {
-		free(answer);
-		free(text);
+	if (!text) {
 		close_peer(peer);
 		return;
 	}
 	text[length] = '\n'; /* in place of the terminator: the length is known */
-	answer->text = text;
-	answer->request.data = answer;
-	buffer = uv_buf_init(text, (unsigned)length + 1);
-	if (uv_write(&answer->request, (uv_stream_t *)&peer->pipe, &buffer, 1, written)) {
-		written(&answer->request, 0);
+	peer->answer = text;
+	peer->request.data = peer;
+	uv_read_stop((uv_stream_t *)&peer->pipe);
+	if (uv_write(&peer->request, (uv_stream_t *)&peer->pipe, &buffer, 1, written))
 		close_peer(peer);
-	}
 }
 
 static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -127,10 +129,45 @@ static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 	*buffer = uv_buf_init(peer->line + peer->used, (unsigned)(LINE_MAX_BYTES - peer->used));
 }
 
+static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer);
+
+/* Answers the first whole line, or reads on for one. */
+static void next_line(struct peer *peer)
+{
+	const char *end = memchr(peer->line, '\n', peer->used);
+	size_t size = end ? (size_t)(end - peer->line) + 1 : 0;
+	json_t *result;
+
+	if (uv_is_closing((uv_handle_t *)&peer->pipe))
+		return;
+	if (!end && peer->used == LINE_MAX_BYTES) {
+		peer->last = true;
+		send_answer(peer, control_refuse("the line is longer than 64 KiB"));
+	} else if (!end) {
+		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
+	} else {
+		result = handle_line(peer->control, peer->line, size);
+		memmove(peer->line, peer->line + size, peer->used - size);
+		peer->used -= size;
+		send_answer(peer, result);
+	}
+}
+
+static void written(uv_write_t *request, int status)
+{
+	struct peer *peer = request->data;
+
+	free(peer->answer);
+	peer->answer = NULL;
+	if (status || peer->last)
+		close_peer(peer);
+	else
+		next_line(peer);
+}
+
 static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
 	struct peer *peer = stream->data;
-	char *end;
 
 	(void)buffer;
 	if (n < 0) {
@@ -138,15 +175,8 @@ static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 		return;
 	}
 	peer->used += (size_t)n;
-	while ((end = memchr(peer->line, '\n', peer->used))) {
-		size_t size = (size_t)(end - peer->line) + 1;
-
-		answer_line(peer, peer->line, size);
-		memmove(peer->line, peer->line + size, peer->used - size);
-		peer->used -= size;
-	}
-	if (peer->used == LINE_MAX_BYTES)
-		close_peer(peer);
+	if (n)
+		next_line(peer);
 }
 
 static void peer_came(uv_stream_t *listener, int status)
@@ -159,7 +189,10 @@ static void peer_came(uv_stream_t *listener, int status)
 	peer = calloc(1, sizeof(*peer));
 	if (!peer)
 		return;
-	uv_pipe_init(listener->loop, &peer->pipe, 0);
+	if (uv_pipe_init(listener->loop, &peer->pipe, 0)) {
+		free(peer);
+		return;
+	}
 	peer->pipe.data = peer;
 	peer->control = c;
 	c->peers++;
@@ -181,23 +214,31 @@ int control_open(struct control **out, uv_loop_t *loop, const char *path, contro
     struct error *err)
 {
 	struct control *c;
-	int fd = unix_listen(path, err);
+	int fd = unix_listen(path, err), r;
 
 	if (fd < 0)
 		return fd;
-	if (chmod(path, 0600))
-		log_write(LOG_LEVEL_WARNING, "%s: its mode cannot be set to 0600: %s", path, strerror(errno));
 	c = calloc(1, sizeof(*c));
 	if (!c || !(c->path = strdup(path)) || uv_pipe_init(loop, &c->listener, 0)) {
 		close(fd);
+		unlink(path);
+		if (c)
+			free(c->path);
 		free(c);
 		return error_set(err, ENOMEM, "%s: no memory for the control socket", path);
 	}
 	c->handler = handler;
 	c->context = context;
 	c->listener.data = c;
-	uv_pipe_open(&c->listener, fd);
-	uv_listen((uv_stream_t *)&c->listener, 4, peer_came);
+	r = uv_pipe_open(&c->listener, fd);
+	if (r)
+		close(fd);
+	else
+		r = uv_listen((uv_stream_t *)&c->listener, 4, peer_came);
+	if (r) {
+		control_close(c);
+		return error_set(err, -r, "%s: cannot listen there: %s", path, uv_strerror(r));
+	}
 	*out = c;
 	return 0;
 }
@@ -251,26 +292,39 @@ static int read_line(int fd, char **line, struct error *err)
 	return error_set(err, ENOMEM, "no memory for the answer");
 }
 
-static int connect_to(const char *path, struct error *err)
+/* The worker may run in another directory. */
+static int add_path(json_t *request, char *path, struct error *err)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd;
+	size_t length = strlen(path);
+	bool read_only = length > 3 && !strcmp(path + length - 3, ",ro");
+	_cleanup_free_ char *resolved = NULL;
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, ENAMETOOLONG, "%s: a socket path has at most %zu bytes", path,
-		    sizeof(address.sun_path) - 1);
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
+	if (read_only)
+		path[length - 3] = '\0';
+	resolved = realpath(path, NULL);
+	if (!resolved)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
-		int code = errno;
+	if (json_object_set_new(request, "path", json_string(resolved)))
+		return error_set(err, EINVAL, "%s: the name is not UTF-8: rename the file", path);
+	json_object_set_new(request, "read_only", json_boolean(read_only));
+	return 0;
+}
 
-		close(fd);
-		return error_set(err, code, "%s: no machine answers there (%s): was it started with --control?", path,
-		    strerror(code));
+static int send_line(int fd, const char *text, struct error *err)
+{
+	size_t size = strlen(text);
+
+	while (size) {
+		ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_set(err, errno, "the request could not be sent: %s", strerror(errno));
+		text += n;
+		size -= (size_t)n;
 	}
-	return fd;
+	return 0;
 }
 
 /* "add-disk FILE[,ro]" and "remove-disk CONTROLLER:LUN" take an argument, the others none. */
@@ -282,24 +336,8 @@ static int build_request(int argc, char *const argv[], json_t **request, struct 
 	if (argc != wanted)
 		return error_set(err, EINVAL, "%s takes %s", argv[0], wanted == 2 ? "one argument" : "no argument");
 	*request = json_pack("{s:i,s:s}", "version", CONTROL_VERSION, "command", argv[0]);
-	if (add) {
-		char *resolved;
-		size_t length = strlen(argv[1]);
-		bool read_only = length > 3 && !strcmp(argv[1] + length - 3, ",ro");
-
-		if (read_only)
-			argv[1][length - 3] = '\0';
-		resolved = realpath(argv[1], NULL);
-		if (!resolved) {
-			int code = errno;
-
-			json_decref(*request);
-			return error_set(err, code, "%s: %s", argv[1], strerror(code));
-		}
-		json_object_set_new(*request, "path", json_string(resolved));
-		json_object_set_new(*request, "read_only", json_boolean(read_only));
-		free(resolved);
-	}
+	if (add)
+		return add_path(*request, argv[1], err);
 	if (remove)
 		json_object_set_new(*request, "address", json_string(argv[1]));
 	return 0;
@@ -339,6 +377,8 @@ static int show_answer(const char *line, bool json, FILE *out, struct error *err
 
 	if (!json_is_object(answer))
 		r = error_set(err, EPROTO, "the answer is not understood: %.100s", line);
+	else if (!json_is_true(json_object_get(answer, "ok")) && !json_is_string(json_object_get(answer, "error")))
+		r = error_set(err, EPROTO, "the answer is not understood: %.100s", line);
 	else if (!json_is_true(json_object_get(answer, "ok")))
 		r = error_set(err, EINVAL, "%s", json_string_value(json_object_get(answer, "error")));
 	else if (json)
@@ -362,15 +402,20 @@ int worker_control(const char *path, int argc, char *const argv[], bool json, FI
 	json_t *request = NULL;
 	int r = build_request(argc, argv, &request, err);
 
+	if (!r)
+		text = json_dumps(request, JSON_COMPACT);
+	json_decref(request);
 	if (r)
 		return r;
-	text = json_dumps(request, JSON_COMPACT);
-	json_decref(request);
-	fd = connect_to(path, err);
+	if (!text)
+		return error_set(err, EINVAL, "\"%s\" is no command: it is not UTF-8", argv[0]);
+	fd = unix_connect(path, err);
 	if (fd < 0)
 		return fd;
-	if (!text || dprintf(fd, "%s\n", text) < 0)
-		return error_set(err, EPIPE, "%s: the request could not be sent", path);
-	r = read_line(fd, &line, err);
+	r = send_line(fd, text, err);
+	if (!r)
+		r = send_line(fd, "\n", err);
+	if (!r)
+		r = read_line(fd, &line, err);
 	return r ? r : show_answer(line, json, out, err);
 }

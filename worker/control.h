@@ -6,6 +6,9 @@
  * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
  * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
  * shutdown, power-button, reset, power-off, add-disk, remove-disk. Everything runs on the loop's thread.
+ *
+ * A peer may send many lines at once; each is handled when the answer to the one before has left, so a peer
+ * that does not read costs no memory. A line has at most 64 KiB; 16 peers are served at once.
  */
 #pragma once
 
@@ -19,6 +22,14 @@ struct control;
 /* Handles one command; returns the answer (a new reference). */
 typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments);
 
+/* {"ok": false, "error": text}; bytes of `text` that are no UTF-8 become question marks. */
+json_t *control_refuse(const char *text);
+
+/* A string for an answer, likewise. */
+json_t *control_text(const char *text);
+
+/* The socket file is made for the owner alone and removed by control_close(), after which the handler is not
+ * called; memory goes when the loop has run once more. */
 int control_open(struct control **out, uv_loop_t *loop, const char *path, control_fn handler, void *context,
     struct error *err);
 void control_close(struct control *control);

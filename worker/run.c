@@ -14,6 +14,7 @@
 
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/terminal.h"
 #include "worker/vm.h"
 
 #define REPORTS_MAX 8u
@@ -27,6 +28,7 @@ struct worker {
 	struct control *control;
 	struct vm *vm;
 	bool shutdown_asked, finished;
+	struct log_limit restarts;
 	enum worker_result result;
 	uint32_t guest_code;
 
@@ -38,19 +40,10 @@ struct worker {
 	unsigned report_count;
 };
 
-/* A line for the person at the terminal, which may be in raw mode. */
-static void say(struct worker *w, const char *text)
+/* A line for the person at the terminal. */
+static void say(const char *text)
 {
-	const char *end = w->consoles[0] && console_is_terminal(w->consoles[0]) ? "\r\n" : "\n";
-
-	fputs("bulkhead: ", stderr);
-	for (const char *c = text; *c; c++) {
-		if (*c == '\n')
-			fputs(end, stderr);
-		else
-			fputc(*c, stderr);
-	}
-	fputs(end, stderr);
+	fprintf(terminal_messages(), "bulkhead: %s\n", text);
 }
 
 static void finish(struct worker *w, enum worker_result result)
@@ -100,16 +93,32 @@ static void vm_input_room(void *context, unsigned port)
 
 /* --- the machine's end, and its rebirth ------------------------------------------------------------ */
 
+static int power_up(struct worker *w, struct error *err)
+{
+	int r = vm_power_up(w->vm, err);
+
+	for (unsigned i = 0; i < WORKER_SERIAL_PORTS && !r; i++) {
+		if (!w->consoles[i])
+			continue;
+		machine_serial_set_connected(w->vm->machine, i, console_is_connected(w->consoles[i]));
+		/* What the machine before did not take is for this one. */
+		console_input_room(w->consoles[i]);
+	}
+	return r;
+}
+
 static void restart(struct worker *w)
 {
 	struct error err = {0};
 
-	say(w, "the guest restarts");
+	/* A guest that does nothing else must not fill the terminal. */
+	if (log_limit_pass(&w->restarts, 5))
+		say("the guest restarts");
 	vm_power_down(w->vm);
 	atomic_store(&w->ended, 0);
 	w->shutdown_asked = false;
-	if (vm_power_up(w->vm, &err)) {
-		say(w, err.text);
+	if (power_up(w, &err)) {
+		say(err.text);
 		finish(w, WORKER_GUEST_FAILED);
 	}
 }
@@ -119,7 +128,7 @@ static void show_reports(struct worker *w)
 	pthread_mutex_lock(&w->report_lock);
 	for (unsigned i = 0; i < w->report_count; i++) {
 		if (w->reports[i])
-			say(w, w->reports[i]);
+			say(w->reports[i]);
 		free(w->reports[i]);
 	}
 	w->report_count = 0;
@@ -154,7 +163,7 @@ static void ask_shutdown(struct worker *w)
 
 	vm_ask_shutdown(w->vm, &how);
 	snprintf(text, sizeof(text), "the guest is asked to shut down, through %s; once more cuts the power", how);
-	say(w, text);
+	say(text);
 	w->shutdown_asked = true;
 }
 
@@ -164,7 +173,7 @@ static void on_signal(uv_signal_t *handle, int number)
 
 	(void)number;
 	if (w->shutdown_asked) {
-		say(w, "the power is cut");
+		say("the power is cut");
 		finish(w, WORKER_POWER_CUT);
 	} else {
 		ask_shutdown(w);
@@ -200,10 +209,10 @@ static void toggle_pause(struct worker *w)
 {
 	if (w->vm->paused) {
 		vm_resume(w->vm);
-		say(w, "the machine runs again");
+		say("the machine runs again");
 	} else {
 		vm_pause(w->vm);
-		say(w, "the machine is paused; Ctrl-] p resumes it");
+		say("the machine is paused; Ctrl-] p resumes it");
 	}
 }
 
@@ -213,7 +222,7 @@ static void console_key(void *context, char key)
 
 	switch (key) {
 	case 'x':
-		say(w, "the power is cut");
+		say("the power is cut");
 		finish(w, WORKER_POWER_CUT);
 		break;
 	case 's':
@@ -227,7 +236,7 @@ static void console_key(void *context, char key)
 		toggle_pause(w);
 		break;
 	default:
-		say(w, "after Ctrl-]: s shuts the guest down, x cuts the power, p pauses and resumes, b presses the "
+		say("after Ctrl-]: s shuts the guest down, x cuts the power, p pauses and resumes, b presses the "
 		       "power button, Ctrl-] sends itself");
 		break;
 	}
@@ -244,16 +253,14 @@ static const struct console_ops console_ops = {
 
 static json_t *answer(int r, const struct error *err)
 {
-	if (r)
-		return json_pack("{s:b,s:s}", "ok", 0, "error", err->text);
-	return json_pack("{s:b}", "ok", 1);
+	return r ? control_refuse(err->text) : json_pack("{s:b}", "ok", 1);
 }
 
 static json_t *command_add_disk(struct worker *w, const json_t *arguments)
 {
+	json_int_t controller = json_integer_value(json_object_get(arguments, "controller"));
 	struct worker_disk disk = {.path = json_string_value(json_object_get(arguments, "path")),
-	    .read_only = json_is_true(json_object_get(arguments, "read_only")),
-	    .controller = (unsigned)json_integer_value(json_object_get(arguments, "controller"))};
+	    .read_only = json_is_true(json_object_get(arguments, "read_only"))};
 	struct error err = {0};
 	unsigned lun = 0;
 	json_t *result;
@@ -261,6 +268,10 @@ static json_t *command_add_disk(struct worker *w, const json_t *arguments)
 
 	if (!disk.path)
 		return answer(error_set(&err, EINVAL, "add-disk needs \"path\""), &err);
+	if (controller < 0 || controller >= (json_int_t)WORKER_MAX_CONTROLLERS)
+		return answer(error_set(&err, EINVAL, "there is no controller %lld: choose 0 to %u",
+				  (long long)controller, WORKER_MAX_CONTROLLERS - 1), &err);
+	disk.controller = (unsigned)controller;
 	r = vm_add_disk(w->vm, &disk, &lun, &err);
 	result = answer(r, &err);
 	if (!r) {
@@ -362,11 +373,15 @@ static void close_fronts(struct worker *w)
 	for (unsigned i = 0; i < WORKER_SERIAL_PORTS; i++)
 		console_close(w->consoles[i]);
 	control_close(w->control);
+}
+
+/* Last of all: until here signals are taken and change nothing, so none cuts off the closing of disks. */
+static void close_signals(struct worker *w)
+{
 	for (unsigned i = 0; i < ARRAY_SIZE(w->signals); i++)
 		uv_close((uv_handle_t *)&w->signals[i], NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 	uv_run(&w->loop, UV_RUN_DEFAULT);
-	uv_loop_close(&w->loop);
 }
 
 enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err)
@@ -390,14 +405,16 @@ enum worker_result worker_run(const struct worker_config *config, uint32_t *gues
 	if (!r) {
 		r = open_fronts(w, err);
 		if (!r)
-			r = vm_power_up(w->vm, err);
+			r = power_up(w, err);
 		if (!r)
 			uv_run(&w->loop, UV_RUN_DEFAULT);
 		vm_power_down(w->vm);
 		close_fronts(w);
 		show_reports(w);
 		vm_destroy(w->vm, &closing);
+		close_signals(w);
 	}
+	uv_loop_close(&w->loop);
 	result = r ? WORKER_NOT_STARTED : w->result;
 	if (closing.code && !r)
 		log_write(LOG_LEVEL_ERROR, "%s", closing.text);

@@ -5,6 +5,11 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "worker/control.h"
+
+/* Of one boot. Linux tells one crash twice: with and without its message. */
+#define CRASHES_TOLD 4u
+
 /* --- what the parts tell us ----------------------------------------------------------------------- */
 
 static void on_power_off(void *context)
@@ -45,7 +50,7 @@ static void on_input_room(void *context, unsigned port)
 static void on_partition_event(void *context, const struct partition_event *event)
 {
 	struct vm *vm = context;
-	char text[1600];
+	char text[sizeof(event->text) + 512];
 
 	switch (event->kind) {
 	case PARTITION_EVENT_RESET:
@@ -53,6 +58,8 @@ static void on_partition_event(void *context, const struct partition_event *even
 		return;
 	case PARTITION_EVENT_CRASH:
 		atomic_store(&vm->guest_crashed, true);
+		if (atomic_fetch_add(&vm->crashes_told, 1) >= CRASHES_TOLD)
+			return;
 		snprintf(text, sizeof(text),
 		    "the guest reports a crash on virtual processor %u: parameters 0x%" PRIx64 " 0x%" PRIx64 " 0x%" PRIx64
 		    " 0x%" PRIx64 " 0x%" PRIx64 "%s%s",
@@ -218,7 +225,7 @@ void vm_destroy(struct vm *vm, struct error *err)
 	free(vm);
 }
 
-/* A second controller exists when a disk names it, or a control socket may add one later. */
+/* The first controller is always there, so that a disk can be added later; others when a disk names them. */
 static bool controller_wanted(const struct vm *vm, unsigned controller)
 {
 	if (controller == 0)
@@ -322,8 +329,11 @@ int vm_power_up(struct vm *vm, struct error *err)
 	    .vp_count = vm->config->vp_count,
 	    .on_event = on_partition_event,
 	    .context = vm};
-	int r = partition_create(&vm->partition, &config, err);
+	int r;
 
+	atomic_store(&vm->guest_crashed, false);
+	atomic_store(&vm->crashes_told, 0);
+	r = partition_create(&vm->partition, &config, err);
 	if (!r)
 		r = add_machine(vm, err);
 	if (!r)
@@ -433,7 +443,7 @@ static void tree_text(void *context, const char *name, const char *value)
 	struct tree *t = context;
 
 	if (!t->skipped)
-		json_object_set_new(t->stack[t->depth], name, json_string(value));
+		json_object_set_new(t->stack[t->depth], name, control_text(value));
 }
 
 static void tree_number(void *context, const char *name, uint64_t value)
@@ -473,7 +483,7 @@ static json_t *inspect_disks(struct vm *vm)
 			continue;
 		disk_get_info(d->disk, &info);
 		json_array_append_new(list,
-		    json_pack("{s:s,s:i,s:i,s:I,s:b,s:b}", "path", d->config.path, "controller",
+		    json_pack("{s:o,s:i,s:i,s:I,s:b,s:b}", "path", control_text(d->config.path), "controller",
 			(int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
 			info.read_only, "dvd", d->config.dvd));
 	}
@@ -488,7 +498,7 @@ json_t *vm_inspect(struct vm *vm)
 	uint32_t version;
 	char text[16];
 
-	json_object_set_new(root, "name", json_string(vm->config->name));
+	json_object_set_new(root, "name", control_text(vm->config->name));
 	json_object_set_new(root, "state", json_string(!vm->running ? "off" : vm->paused ? "paused" : "running"));
 	json_object_set_new(root, "guest_crashed", json_boolean(atomic_load(&vm->guest_crashed)));
 	json_object_set_new(root, "disks", inspect_disks(vm));

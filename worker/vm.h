@@ -51,7 +51,8 @@ struct vm {
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
 	struct integration *integration;
 	bool running, paused;
-	_Atomic bool guest_crashed;
+	_Atomic bool guest_crashed; /* since the last power-up */
+	_Atomic unsigned crashes_told;
 };
 
 /* Opens the disks. */

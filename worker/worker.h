@@ -3,8 +3,8 @@
  * worker.h - one virtual machine, from its configuration to its end: `bulkhead run`.
  *
  * worker_run() builds the machine, runs it in this process, serves its console and its control
- * socket, and returns when it is over. It blocks the signals it serves (SIGTERM, SIGINT, SIGHUP)
- * for the time it runs; one worker a process.
+ * socket, and returns when it is over. It takes SIGTERM, SIGINT and SIGHUP for the time it runs, and ignores
+ * SIGPIPE from then on; one worker a process.
  */
 #pragma once
 
@@ -55,7 +55,8 @@ enum worker_result {
 	WORKER_POWER_CUT = 4    /* from outside: second SIGTERM, console key, control command */
 };
 
-/* With exit_port the result is 64 + the low bits of what a bare guest wrote: see `guest_code`. */
+/* With exit_port, *guest_code is what a bare guest ended by ((v << 1) | 1 for a write of v), else 0. On
+ * WORKER_NOT_STARTED nothing ran and the files are as they were. */
 enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err);
 
 /* Send one command to the control socket of a running worker and print the answer: the text for a
