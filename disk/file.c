@@ -51,11 +51,20 @@ int file_sync_result(struct file *file, int result)
 	return atomic_load(&file->sync_error);
 }
 
+static int refused(const struct file *file, uint64_t offset, uint64_t length)
+{
+	const struct file_observer *observer = file->observer;
+
+	return observer && observer->refuse ? -observer->refuse(observer->context, offset, length) : 0;
+}
+
 static ssize_t perform_once(struct file *file, const struct step *step)
 {
 	int fd = file_descriptor(file, step);
-	ssize_t n = 0;
+	ssize_t n = step->kind == STEP_WRITE ? refused(file, step->offset, step->length) : 0;
 
+	if (n < 0)
+		return n;
 	switch (step->kind) {
 	case STEP_READ:
 		n = preadv(fd, step->iov, step->iov_count, (off_t)step->offset);
@@ -141,6 +150,10 @@ int file_zero(struct file *file, uint64_t offset, uint64_t length)
 
 int file_resize(struct file *file, uint64_t size)
 {
+	int r = refused(file, size, 0);
+
+	if (r < 0)
+		return r;
 	if (ftruncate(file->fd, (off_t)size) < 0)
 		return -errno;
 	if (file->observer)

@@ -19,6 +19,8 @@
  * power cut leaves. Not told of what a ring of io_uring does. */
 struct file_observer {
 	void *context;
+	/* May be NULL. Asked before a write or a resize: 0, or the errno with which it is to fail. */
+	int (*refuse)(void *context, uint64_t offset, uint64_t length);
 	void (*written)(void *context, uint64_t offset, const void *data, size_t size);
 	void (*zeroed)(void *context, uint64_t offset, uint64_t length);
 	void (*resized)(void *context, uint64_t size);

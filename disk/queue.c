@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* queue.c - requests of one thread, carried out by io_uring: one step of each in the ring at a time. */
+/*
+ * queue.c - requests of one thread, carried out by io_uring, one step of each in the ring at a time; or
+ * where the host has no io_uring, each as a whole by a thread of its own.
+ */
 #include "disk/queue.h"
 
 #include <errno.h>
@@ -9,13 +12,16 @@
 #include <sys/eventfd.h>
 
 #include "disk/operation.h"
+#include "disk/workers.h"
 
-#define DEPTH_MAX 4096u
+#define DEPTH_MAX   4096u
+#define WORKERS_MAX 8u
 
 struct disk_queue {
 	bool has_ring;
 	bool unsubmitted; /* the kernel did not take the ring's entries: try again */
 	struct io_uring ring;
+	struct workers *workers; /* where there is no ring */
 	int event;
 	unsigned in_flight;
 	struct disk_request *waiting, **waiting_end; /* not started; linked by queue_private[0] */
@@ -45,6 +51,18 @@ static int create_ring(struct disk_queue *queue, unsigned depth)
 	return r;
 }
 
+static int create_way(struct disk_queue *queue, unsigned depth, enum queue_kind kind, struct error *err)
+{
+	int r = kind == QUEUE_THREADS ? -ENOSYS : create_ring(queue, depth);
+
+	if (r == 0)
+		return 0;
+	if (kind == QUEUE_RING)
+		return error_set(err, -r, "the host refuses io_uring: %s", strerror(-r));
+	queue->workers = workers_create((unsigned)min_u64(depth, WORKERS_MAX), queue->event);
+	return queue->workers ? 0 : error_set(err, ENOMEM, "no memory for the threads of a disk queue");
+}
+
 int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_kind kind, struct error *err)
 {
 	struct disk_queue *queue;
@@ -60,10 +78,8 @@ int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_k
 		free(queue);
 		return r;
 	}
-	if (kind != QUEUE_SYNC)
-		r = create_ring(queue, depth);
-	if (r < 0 && kind == QUEUE_RING) {
-		error_set(err, -r, "the host refuses io_uring: %s", strerror(-r));
+	r = create_way(queue, depth, kind, err);
+	if (r < 0) {
 		close(queue->event);
 		free(queue);
 		return r;
@@ -89,6 +105,7 @@ void disk_queue_destroy(struct disk_queue *queue)
 		return;
 	if (queue->has_ring)
 		io_uring_queue_exit(&queue->ring);
+	workers_destroy(queue->workers);
 	close(queue->event);
 	free(queue);
 }
@@ -125,11 +142,20 @@ static void prepare_entry(struct io_uring_sqe *entry, const struct operation *op
 	io_uring_sqe_set_data(entry, (void *)op);
 }
 
+static void finish(struct disk_queue *queue, struct operation *op)
+{
+	op->next = NULL;
+	*queue->over_end = op;
+	queue->over_end = &op->next;
+}
+
 static void proceed(struct disk_queue *queue, struct operation *op)
 {
 	if (!queue->has_ring) {
-		operation_run(op);
-	} else if (operation_next(op)) {
+		workers_submit(queue->workers, op);
+		return;
+	}
+	if (operation_next(op)) {
 		struct io_uring_sqe *entry = io_uring_get_sqe(&queue->ring);
 
 		if (entry) {
@@ -140,9 +166,7 @@ static void proceed(struct disk_queue *queue, struct operation *op)
 		operation_advance(op, file_perform(&op->disk->file, &op->step));
 		operation_run(op);
 	}
-	op->next = NULL;
-	*queue->over_end = op;
-	queue->over_end = &op->next;
+	finish(queue, op);
 }
 
 static void start_waiting(struct disk_queue *queue)
@@ -194,6 +218,18 @@ static void reap(struct disk_queue *queue)
 	}
 }
 
+static void collect(struct disk_queue *queue)
+{
+	struct operation *op = workers_take_done(queue->workers);
+
+	while (op) {
+		struct operation *next = op->next;
+
+		finish(queue, op);
+		op = next;
+	}
+}
+
 static unsigned complete_over(struct disk_queue *queue)
 {
 	struct operation *op = queue->over;
@@ -225,6 +261,8 @@ unsigned disk_queue_process(struct disk_queue *queue)
 	(void)n; /* nothing to read: called without being woken, which is allowed */
 	if (queue->has_ring)
 		reap(queue);
+	else
+		collect(queue);
 	count = complete_over(queue);
 	start_waiting(queue);
 	hand_over(queue);

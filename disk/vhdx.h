@@ -17,8 +17,12 @@
  * pages go into the log as one entry, whose tail is the entry itself; (3) sync; (4) they are written
  * in place, to be synced by the next commit's (1). An entry never overlaps the one before it.
  *
- * Locks, in the order in which they are taken: commit_lock, header_lock, bat.lock. Only bat.lock is
- * on the way of data, and it is never held during a sync.
+ * Locks: header_lock, then bat.lock; commit.lock stands alone. Only bat.lock is on the way of data, and
+ * it is never held during a sync; a page of the BAT that is not in memory is read under it, and the file
+ * is made longer.
+ *
+ * What blocks the thread of a queue: the two header updates before the first write, a flush that has
+ * metadata to commit (those that come meanwhile share one commit), and such page reads.
  */
 #pragma once
 
@@ -56,6 +60,15 @@ struct bat {
 	uint64_t next_place; /* where the next block goes: behind everything that the file names */
 };
 
+/* One commit runs at a time. Those who come meanwhile wait for the next and share it. */
+struct commit {
+	pthread_mutex_t lock; /* never held during I/O */
+	pthread_cond_t over;
+	uint64_t begun, done; /* how many */
+	unsigned waiting;
+	int result; /* of the last */
+};
+
 struct region {
 	uint64_t offset, length;
 };
@@ -81,8 +94,8 @@ struct vhdx {
 
 	struct bat bat;
 
-	pthread_mutex_t commit_lock;
-	bool log_in_use; /* the header names log_guid */
+	struct commit commit;
+	bool log_in_use; /* this and what follows belongs to the commit that runs; the header names log_guid */
 	struct guid log_guid;
 	uint64_t log_sequence;
 	uint64_t log_position;

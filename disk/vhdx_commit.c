@@ -153,19 +153,15 @@ static int commit_batch(struct vhdx *v, unsigned *committed)
 	return r;
 }
 
-int vhdx_commit(struct disk *disk)
+static int commit_all(struct vhdx *v)
 {
-	struct vhdx *v = disk->format;
 	unsigned left, committed;
 	int r;
 
-	pthread_mutex_lock(&v->commit_lock);
 	if (!v->commit_buffer)
 		v->commit_buffer = malloc(COMMIT_PAGES_MAX * BAT_PAGE_SIZE + ENTRY_SIZE_MAX);
-	if (!v->commit_buffer) {
-		pthread_mutex_unlock(&v->commit_lock);
+	if (!v->commit_buffer)
 		return -ENOMEM;
-	}
 	pthread_mutex_lock(&v->bat.lock);
 	left = v->bat.dirty_count;
 	pthread_mutex_unlock(&v->bat.lock);
@@ -174,6 +170,35 @@ int vhdx_commit(struct disk *disk)
 		r = commit_batch(v, &committed);
 		left -= committed < left ? committed : left;
 	} while (r == 0 && left > 0 && committed > 0);
-	pthread_mutex_unlock(&v->commit_lock);
+	return r;
+}
+
+/* Whoever comes while a commit runs needs the next one, because this one has begun without his writes;
+ * all who wait share it. */
+int vhdx_commit(struct disk *disk)
+{
+	struct vhdx *v = disk->format;
+	struct commit *commit = &v->commit;
+	uint64_t needed;
+	int r;
+
+	pthread_mutex_lock(&commit->lock);
+	needed = commit->begun + 1;
+	commit->waiting++;
+	while (commit->done < needed && commit->begun > commit->done)
+		pthread_cond_wait(&commit->over, &commit->lock);
+	commit->waiting--;
+	if (commit->done < needed) {
+		commit->begun++;
+		pthread_mutex_unlock(&commit->lock);
+		r = commit_all(v);
+		pthread_mutex_lock(&commit->lock);
+		commit->done++;
+		commit->result = r;
+		pthread_cond_broadcast(&commit->over);
+	}
+	/* A later one that has ended meanwhile covers the same and more. */
+	r = commit->result;
+	pthread_mutex_unlock(&commit->lock);
 	return r;
 }

@@ -129,7 +129,8 @@ static void vhdx_free(struct vhdx *v)
 {
 	bat_destroy(&v->bat);
 	pthread_mutex_destroy(&v->header_lock);
-	pthread_mutex_destroy(&v->commit_lock);
+	pthread_cond_destroy(&v->commit.over);
+	pthread_mutex_destroy(&v->commit.lock);
 	free(v->commit_buffer);
 	free(v->overlays);
 	free(v->overlay_data);
@@ -210,7 +211,8 @@ int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct
 	disk->ops = &vhdx_ops;
 	disk->info.format = DISK_FORMAT_VHDX;
 	pthread_mutex_init(&v->header_lock, NULL);
-	pthread_mutex_init(&v->commit_lock, NULL);
+	pthread_mutex_init(&v->commit.lock, NULL);
+	pthread_cond_init(&v->commit.over, NULL);
 	bat_init(&v->bat);
 	r = open_parts(v, err);
 	if (r < 0) {

@@ -307,10 +307,10 @@ static void raw_of_odd_length(void **state)
 	.logical_sector_size = 4096 }
 
 static struct kind kinds[] = {
-	{ DYNAMIC, QUEUE_RING, false }, { DYNAMIC, QUEUE_SYNC, false }, { DYNAMIC, QUEUE_RING, true },
-	{ FIXED, QUEUE_RING, false }, { FIXED, QUEUE_SYNC, false },
-	{ RAW, QUEUE_RING, false }, { RAW, QUEUE_SYNC, false },
-	{ SECTORS_4096, QUEUE_RING, false }, { SECTORS_4096, QUEUE_SYNC, false },
+	{ DYNAMIC, QUEUE_RING, false }, { DYNAMIC, QUEUE_THREADS, false }, { DYNAMIC, QUEUE_RING, true },
+	{ FIXED, QUEUE_RING, false }, { FIXED, QUEUE_THREADS, false },
+	{ RAW, QUEUE_RING, false }, { RAW, QUEUE_THREADS, false },
+	{ SECTORS_4096, QUEUE_RING, false }, { SECTORS_4096, QUEUE_THREADS, false },
 };
 
 static uint32_t smallest_block = MIB, largest_block = 256 * MIB;
@@ -319,14 +319,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		{ "dynamic, ring", random_operations, NULL, NULL, &kinds[0] },
-		{ "dynamic, system calls", random_operations, NULL, NULL, &kinds[1] },
+		{ "dynamic, threads", random_operations, NULL, NULL, &kinds[1] },
 		{ "dynamic, direct", random_operations, NULL, NULL, &kinds[2] },
 		{ "fixed, ring", random_operations, NULL, NULL, &kinds[3] },
-		{ "fixed, system calls", random_operations, NULL, NULL, &kinds[4] },
+		{ "fixed, threads", random_operations, NULL, NULL, &kinds[4] },
 		{ "raw, ring", random_operations, NULL, NULL, &kinds[5] },
-		{ "raw, system calls", random_operations, NULL, NULL, &kinds[6] },
+		{ "raw, threads", random_operations, NULL, NULL, &kinds[6] },
 		{ "sectors of 4096, ring", random_operations, NULL, NULL, &kinds[7] },
-		{ "sectors of 4096, system calls", random_operations, NULL, NULL, &kinds[8] },
+		{ "sectors of 4096, threads", random_operations, NULL, NULL, &kinds[8] },
 		cmocka_unit_test(refused_requests),
 		cmocka_unit_test(discard_frees_space),
 		{ "largest disk, smallest blocks", largest_disk, NULL, NULL, &smallest_block },

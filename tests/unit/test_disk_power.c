@@ -197,7 +197,8 @@ static struct recorder *recorder_create(const struct expectation *expectation, s
 {
 	struct recorder *recorder = calloc(1, sizeof(*recorder));
 
-	recorder->observer = (struct file_observer){ recorder, on_written, on_zeroed, on_resized, on_synced };
+	recorder->observer = (struct file_observer){ .context = recorder, .written = on_written, .zeroed = on_zeroed,
+		.resized = on_resized, .synced = on_synced };
 	recorder->expectation = expectation;
 	recorder->dice = dice;
 	recorder->depth = depth;

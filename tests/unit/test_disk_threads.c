@@ -4,8 +4,10 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "disk/queue.h"
+#include "disk/vhdx.h"
 
 #define THREADS   4
 #define DEPTH     8
@@ -132,13 +134,168 @@ static void several_queues(void **state)
 	close(fd);
 }
 
-static enum queue_kind automatic = QUEUE_AUTO, synchronous = QUEUE_SYNC;
+/* A file whose syncs do not end before the gate is opened. */
+struct gate {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool open;
+	unsigned arrived;
+};
+
+static void at_gate(void *context)
+{
+	struct gate *gate = context;
+
+	pthread_mutex_lock(&gate->lock);
+	gate->arrived++;
+	pthread_cond_broadcast(&gate->changed);
+	while (!gate->open)
+		pthread_cond_wait(&gate->changed, &gate->lock);
+	pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_wait(struct gate *gate)
+{
+	pthread_mutex_lock(&gate->lock);
+	while (gate->arrived == 0)
+		pthread_cond_wait(&gate->changed, &gate->lock);
+	pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_set(struct gate *gate, bool open)
+{
+	pthread_mutex_lock(&gate->lock);
+	gate->open = open;
+	gate->arrived = 0;
+	pthread_cond_broadcast(&gate->changed);
+	pthread_mutex_unlock(&gate->lock);
+}
+
+static void ignore_written(void *context, uint64_t offset, const void *data, size_t size)
+{
+}
+
+static void ignore_zeroed(void *context, uint64_t offset, uint64_t length)
+{
+}
+
+static void ignore_resized(void *context, uint64_t size)
+{
+}
+
+static struct disk *open_gated(struct gate *gate, struct file_observer *observer)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	struct error err = { 0 };
+	struct disk *disk;
+
+	*gate = (struct gate){ .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .open = true };
+	*observer = (struct file_observer){ .context = gate, .written = ignore_written, .zeroed = ignore_zeroed,
+		.resized = ignore_resized, .synced = at_gate };
+	if (disk_open_descriptor(&disk, image_create(&create), "image", NULL, observer, &err) != 0)
+		fail_msg("%s", err.text);
+	return disk;
+}
+
+/* A flush that takes its time keeps neither the queue's thread nor other requests. */
+static void slow_flush(void **state)
+{
+	uint8_t sector[512] = "written";
+	struct job jobs[2] = { { .result = 1 }, { .result = 1 } };
+	struct file_observer observer;
+	struct disk_queue *queue;
+	struct error err = { 0 };
+	struct gate gate;
+	struct disk *disk = open_gated(&gate, &observer);
+
+	assert_int_equal(disk_write(disk, 0, sector, sizeof(sector), &err), 0);
+	memset(sector, 0, sizeof(sector));
+	assert_int_equal(disk_queue_create_kind(&queue, 4, QUEUE_THREADS, &err), 0);
+	gate_set(&gate, false);
+	jobs[0].request = (struct disk_request){ .op = DISK_OP_FLUSH, .complete = completed, .context = &jobs[0] };
+	disk_queue_submit(queue, disk, &jobs[0].request);
+	disk_queue_kick(queue);
+	gate_wait(&gate);
+	jobs[1].iov = (struct iovec){ sector, sizeof(sector) };
+	jobs[1].request = (struct disk_request){ .op = DISK_OP_READ, .length = sizeof(sector), .iov = &jobs[1].iov,
+		.iov_count = 1, .complete = completed, .context = &jobs[1] };
+	disk_queue_submit(queue, disk, &jobs[1].request);
+	disk_queue_kick(queue);
+	while (jobs[1].result == 1) {
+		struct pollfd fd = { .fd = disk_queue_fd(queue), .events = POLLIN };
+
+		assert_int_equal(poll(&fd, 1, 20000), 1);
+		disk_queue_process(queue);
+	}
+	assert_int_equal(jobs[1].result, 0);
+	assert_string_equal(sector, "written");
+	assert_int_equal(jobs[0].result, 1);
+	gate_set(&gate, true);
+	finish(queue);
+	assert_int_equal(jobs[0].result, 0);
+	disk_queue_destroy(queue);
+	image_must_close(disk);
+}
+
+static void *flush_once(void *context)
+{
+	return (void *)(intptr_t)disk_flush(context, NULL);
+}
+
+static void *write_once(void *context)
+{
+	uint8_t sector[512] = { 0 };
+
+	return (void *)(intptr_t)disk_write(context, 2 * MIB, sector, sizeof(sector), NULL);
+}
+
+/* While one commit runs, others come: they all need one more, and it is the same. */
+static void shared_commit(void **state)
+{
+	pthread_t first, writer, others[7];
+	struct file_observer observer;
+	struct gate gate;
+	struct disk *disk = open_gated(&gate, &observer);
+	struct vhdx *v = disk->format;
+	unsigned waiting = 0;
+	void *result;
+
+	write_once(disk);
+	gate_set(&gate, false);
+	pthread_create(&first, NULL, flush_once, disk);
+	gate_wait(&gate);
+	pthread_create(&writer, NULL, write_once, disk);
+	pthread_join(writer, &result);
+	assert_null(result);
+	for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+		pthread_create(&others[i], NULL, flush_once, disk);
+	while (waiting < ARRAY_SIZE(others)) {
+		pthread_mutex_lock(&v->commit.lock);
+		waiting = v->commit.waiting;
+		pthread_mutex_unlock(&v->commit.lock);
+		sched_yield();
+	}
+	gate_set(&gate, true);
+	pthread_join(first, &result);
+	assert_null(result);
+	for (unsigned i = 0; i < ARRAY_SIZE(others); i++) {
+		pthread_join(others[i], &result);
+		assert_null(result);
+	}
+	assert_int_equal(v->commit.done, 2);
+	assert_int_equal(v->commit.begun, 2);
+	image_must_close(disk);
+}
+
+static enum queue_kind automatic = QUEUE_AUTO, threaded = QUEUE_THREADS;
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		{ "several queues", several_queues, NULL, NULL, &automatic },
-		{ "several queues, system calls", several_queues, NULL, NULL, &synchronous },
+		{ "several queues, threads", several_queues, NULL, NULL, &threaded },
+		cmocka_unit_test(slow_flush),
+		cmocka_unit_test(shared_commit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
