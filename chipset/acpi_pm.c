@@ -6,14 +6,19 @@
 #include "chipset/timers.h"
 
 /* PM1 status and enable (ACPI 6.4, tables 4.11 and 4.12), control (table 4.13). */
-enum { PM1_TIMER = 1 << 0, PM1_GLOBAL = 1 << 5, PM1_POWER_BUTTON = 1 << 8, PM1_SLEEP_BUTTON = 1 << 9,
-	PM1_RTC = 1 << 10 };
+enum {
+	PM1_TIMER = 1 << 0,
+	PM1_GLOBAL = 1 << 5,
+	PM1_POWER_BUTTON = 1 << 8,
+	PM1_SLEEP_BUTTON = 1 << 9,
+	PM1_RTC = 1 << 10
+};
 #define PM1_EVENTS (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC)
 enum { CNT_SCI_ENABLE = 1 << 0, CNT_SLEEP_TYPE_SHIFT = 10, CNT_SLEEP = 1 << 13, CNT_WRITABLE = 0x1c02 };
 
-#define PM_TIMER_HZ 3579545u
+#define PM_TIMER_HZ        3579545u
 #define PM_TIMER_HALF_BITS 31 /* the status bit follows every change of the counter's top bit */
-#define REFERENCE_HZ 10000000u
+#define REFERENCE_HZ       10000000u
 
 /* While the partition's time stands still, look again this often. */
 #define RETRY_NS 10000000
@@ -44,7 +49,7 @@ static void pm_refresh(struct acpi_pm *pm)
 	pm->seen = now;
 	if (pm->config.sci.set)
 		pm->config.sci.set(pm->config.sci.controller, pm->config.sci.pin,
-		    pm->status & pm->enable & PM1_EVENTS);
+				   pm->status & pm->enable & PM1_EVENTS);
 	if (pm->enable & PM1_TIMER && !(pm->status & PM1_TIMER)) {
 		uint64_t left = (1ull << PM_TIMER_HALF_BITS) - (now & ((1ull << PM_TIMER_HALF_BITS) - 1));
 		int64_t wait = (int64_t)(left * 1000000000ull / PM_TIMER_HZ);
@@ -93,7 +98,7 @@ static bool pm_write_byte(struct acpi_pm *pm, uint64_t offset, uint8_t value)
 
 	switch (offset & ~1ull) {
 	case ACPI_PM1_EVT:
-		pm->status &= (uint16_t)~(value << (8 * byte));
+		pm->status &= (uint16_t) ~(value << (8 * byte));
 		return false;
 	case ACPI_PM1_EVT + 2:
 		pm->enable = set_byte(pm->enable, byte, value) & PM1_EVENTS;
@@ -101,7 +106,7 @@ static bool pm_write_byte(struct acpi_pm *pm, uint64_t offset, uint8_t value)
 	case ACPI_PM1_CNT:
 		pm->control = set_byte(pm->control, byte, value) & CNT_WRITABLE;
 		return byte == 1 && value & CNT_SLEEP >> 8 &&
-		    (pm->control >> CNT_SLEEP_TYPE_SHIFT & 7) == ACPI_S5_TYPE;
+		       (pm->control >> CNT_SLEEP_TYPE_SHIFT & 7) == ACPI_S5_TYPE;
 	default:
 		return false;
 	}
@@ -125,7 +130,7 @@ static void pm_write(void *device, uint64_t offset, unsigned size, uint64_t valu
 static const struct io_ops pm_ops = {.read = pm_read, .write = pm_write};
 
 int acpi_pm_create(struct acpi_pm **out, struct partition *p, const struct acpi_pm_config *config,
-    struct error *err)
+		   struct error *err)
 {
 	struct acpi_pm *pm = calloc(1, sizeof(*pm));
 	int code;
@@ -139,8 +144,8 @@ int acpi_pm_create(struct acpi_pm **out, struct partition *p, const struct acpi_
 	code = partition_add_ports(p, ACPI_PM_PORT, ACPI_PM_PORTS, &pm_ops, pm, "ACPI power management");
 	if (code) {
 		acpi_pm_destroy(pm);
-		return error_set(err, -code, "ACPI power management cannot have ports %#x to %#x", ACPI_PM_PORT,
-		    ACPI_PM_PORT + ACPI_PM_PORTS - 1);
+		return error_set(err, -code, "ACPI power management cannot have ports %#x to %#x",
+				 ACPI_PM_PORT, ACPI_PM_PORT + ACPI_PM_PORTS - 1);
 	}
 	*out = pm;
 	return 0;

@@ -19,7 +19,8 @@ static inline uint64_t bytes_read(byte_read_fn read, void *device, uint64_t offs
 	return value;
 }
 
-static inline void bytes_write(byte_write_fn write, void *device, uint64_t offset, unsigned size, uint64_t value)
+static inline void bytes_write(byte_write_fn write, void *device, uint64_t offset, unsigned size,
+			       uint64_t value)
 {
 	for (unsigned i = 0; i < size; i++)
 		write(device, offset + i, (uint8_t)(value >> (8 * i)));

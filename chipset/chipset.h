@@ -84,7 +84,8 @@ struct serial_config {
 	void *context;
 };
 
-int serial_create(struct serial **out, struct partition *p, const struct serial_config *config, struct error *err);
+int serial_create(struct serial **out, struct partition *p, const struct serial_config *config,
+		  struct error *err);
 void serial_destroy(struct serial *s);
 
 /* [any] Queue input for the guest; returns how many bytes were taken, which is less than `size` when
@@ -137,7 +138,7 @@ struct acpi_pm;
 #define ACPI_PM1_EVT  0x0u /* offsets of the blocks */
 #define ACPI_PM1_CNT  0x4u
 #define ACPI_PM_TMR   0x8u
-#define ACPI_SCI      9u   /* level triggered, active high */
+#define ACPI_SCI      9u /* level triggered, active high */
 
 /* SLP_TYP of soft-off, for the \_S5 object. */
 #define ACPI_S5_TYPE 5u
@@ -150,7 +151,7 @@ struct acpi_pm_config {
 };
 
 int acpi_pm_create(struct acpi_pm **out, struct partition *p, const struct acpi_pm_config *config,
-    struct error *err);
+		   struct error *err);
 void acpi_pm_destroy(struct acpi_pm *pm);
 
 /* [any] Press and let go of the power button: the guest is asked to shut down. */
@@ -167,12 +168,13 @@ struct reset_control;
 #define RESET_VALUE 0x06u
 
 struct reset_config {
-	void (*reset)(void *context); /* [vp] The guest asked for a reset. Its VP runs on until it is stopped. */
+	/* [vp] The guest asked for a reset. Its VP runs on until it is stopped. */
+	void (*reset)(void *context);
 	void *context;
 };
 
 int reset_control_create(struct reset_control **out, struct partition *p, const struct reset_config *config,
-    struct error *err);
+			 struct error *err);
 void reset_control_destroy(struct reset_control *reset);
 
 /* Exit port for bare test guests: a write of `v` to port 0xf4 ends the guest with code (v << 1) | 1.
@@ -187,5 +189,5 @@ struct debug_exit_config {
 };
 
 int debug_exit_create(struct debug_exit **out, struct partition *p, const struct debug_exit_config *config,
-    struct error *err);
+		      struct error *err);
 void debug_exit_destroy(struct debug_exit *d);

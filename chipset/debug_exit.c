@@ -25,7 +25,7 @@ static void debug_exit_write(void *device, uint64_t offset, unsigned size, uint6
 static const struct io_ops debug_exit_ops = {.read = debug_exit_read, .write = debug_exit_write};
 
 int debug_exit_create(struct debug_exit **out, struct partition *p, const struct debug_exit_config *config,
-    struct error *err)
+		      struct error *err)
 {
 	struct debug_exit *d = calloc(1, sizeof(*d));
 	int code;

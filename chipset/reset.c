@@ -74,7 +74,7 @@ static const struct io_ops keyboard_ops = {.read = keyboard_read, .write = keybo
 static const struct io_ops fast_ops = {.read = fast_read, .write = fast_write};
 
 static int claim(struct partition *p, uint16_t first, unsigned count, const struct io_ops *ops,
-    struct reset_control *r, const char *name, struct error *err)
+		 struct reset_control *r, const char *name, struct error *err)
 {
 	int code = partition_add_ports(p, first, count, ops, r, name);
 
@@ -82,7 +82,7 @@ static int claim(struct partition *p, uint16_t first, unsigned count, const stru
 }
 
 int reset_control_create(struct reset_control **out, struct partition *p, const struct reset_config *config,
-    struct error *err)
+			 struct error *err)
 {
 	struct reset_control *r = calloc(1, sizeof(*r));
 	int code;

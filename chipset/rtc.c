@@ -7,12 +7,32 @@
 #include "chipset/chipset.h"
 #include "chipset/timers.h"
 
-/* Registers (MC146818A data sheet, figure 12 and on) and the places in CMOS memory that a PC gave a meaning. */
-enum { REG_SECONDS = 0, REG_SECONDS_ALARM = 1, REG_MINUTES = 2, REG_MINUTES_ALARM = 3, REG_HOURS = 4,
-	REG_HOURS_ALARM = 5, REG_WEEKDAY = 6, REG_DAY = 7, REG_MONTH = 8, REG_YEAR = 9, REG_A = 10, REG_B = 11,
-	REG_C = 12, REG_D = 13 };
-enum { CMOS_BASE_MEMORY = 0x15, CMOS_EXTENDED_MEMORY = 0x17, CMOS_EXTENDED_MEMORY_POST = 0x30,
-	CMOS_ABOVE_16M = 0x34, CMOS_ABOVE_4G = 0x5b, CMOS_SIZE = 128 };
+/* Registers (MC146818A data sheet, figure 12 and on) and the places in CMOS memory that a PC gave a meaning.
+ */
+enum {
+	REG_SECONDS = 0,
+	REG_SECONDS_ALARM = 1,
+	REG_MINUTES = 2,
+	REG_MINUTES_ALARM = 3,
+	REG_HOURS = 4,
+	REG_HOURS_ALARM = 5,
+	REG_WEEKDAY = 6,
+	REG_DAY = 7,
+	REG_MONTH = 8,
+	REG_YEAR = 9,
+	REG_A = 10,
+	REG_B = 11,
+	REG_C = 12,
+	REG_D = 13
+};
+enum {
+	CMOS_BASE_MEMORY = 0x15,
+	CMOS_EXTENDED_MEMORY = 0x17,
+	CMOS_EXTENDED_MEMORY_POST = 0x30,
+	CMOS_ABOVE_16M = 0x34,
+	CMOS_ABOVE_4G = 0x5b,
+	CMOS_SIZE = 128
+};
 
 enum { A_UPDATING = 0x80, A_RATE = 0x0f, A_NORMAL = 0x26 };
 enum { B_SET = 0x80, B_INTERRUPTS = 0x70, B_BINARY = 4, B_24_HOURS = 2 };
@@ -112,7 +132,8 @@ static void rtc_store_registers(struct rtc *rtc, int64_t fraction)
 	    .tm_hour = rtc_decode_hour(rtc, rtc->cmos[REG_HOURS]),
 	    .tm_mday = rtc_decode(rtc, rtc->cmos[REG_DAY]),
 	    .tm_mon = rtc_decode(rtc, rtc->cmos[REG_MONTH]) - 1,
-	    .tm_year = rtc_decode(rtc, rtc->cmos[RTC_CENTURY]) * 100 + rtc_decode(rtc, rtc->cmos[REG_YEAR]) - 1900,
+	    .tm_year =
+		rtc_decode(rtc, rtc->cmos[RTC_CENTURY]) * 100 + rtc_decode(rtc, rtc->cmos[REG_YEAR]) - 1900,
 	};
 
 	rtc->offset = (int64_t)timegm(&tm) * SECOND_US + fraction - rtc->config.now(rtc->config.context);
@@ -122,7 +143,7 @@ static void rtc_store_registers(struct rtc *rtc, int64_t fraction)
 static bool is_time_register(uint8_t index)
 {
 	return index == REG_SECONDS || index == REG_MINUTES || index == RTC_CENTURY ||
-	    (index >= REG_HOURS && index <= REG_YEAR && index != REG_HOURS_ALARM);
+	       (index >= REG_HOURS && index <= REG_YEAR && index != REG_HOURS_ALARM);
 }
 
 /* --- alarm, update and periodic flags ----------------------------------------------------------- */
@@ -363,7 +384,7 @@ int rtc_create(struct rtc **out, struct partition *p, const struct rtc_config *c
 	if (code) {
 		rtc_destroy(rtc);
 		return error_set(err, -code, "the real-time clock cannot have ports %#x and %#x", RTC_PORT,
-		    RTC_PORT + 1);
+				 RTC_PORT + 1);
 	}
 	*out = rtc;
 	return 0;

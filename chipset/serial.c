@@ -10,17 +10,40 @@
 #define QUEUE_SIZE 4096u
 
 /* Registers by offset (PC16550D data sheet, table II). */
-enum { REG_DATA = 0, REG_IER = 1, REG_IIR = 2, REG_FCR = 2, REG_LCR = 3, REG_MCR = 4, REG_LSR = 5, REG_MSR = 6,
-	REG_SCRATCH = 7 };
+enum {
+	REG_DATA = 0,
+	REG_IER = 1,
+	REG_IIR = 2,
+	REG_FCR = 2,
+	REG_LCR = 3,
+	REG_MCR = 4,
+	REG_LSR = 5,
+	REG_MSR = 6,
+	REG_SCRATCH = 7
+};
 
 enum { IER_RECEIVE = 1, IER_TRANSMIT = 2, IER_LINE = 4, IER_MODEM = 8 };
-enum { IIR_MODEM = 0, IIR_NONE = 1, IIR_TRANSMIT = 2, IIR_RECEIVE = 4, IIR_LINE = 6, IIR_TIMEOUT = 0xc,
-	IIR_FIFOS = 0xc0 };
+enum {
+	IIR_MODEM = 0,
+	IIR_NONE = 1,
+	IIR_TRANSMIT = 2,
+	IIR_RECEIVE = 4,
+	IIR_LINE = 6,
+	IIR_TIMEOUT = 0xc,
+	IIR_FIFOS = 0xc0
+};
 enum { FCR_ENABLE = 1, FCR_CLEAR_RECEIVE = 2, FCR_CLEAR_TRANSMIT = 4 };
 enum { LCR_DIVISOR = 0x80 };
 enum { MCR_DTR = 1, MCR_RTS = 2, MCR_OUT1 = 4, MCR_OUT2 = 8, MCR_LOOP = 16, MCR_WRITABLE = 0x1f };
 enum { LSR_READY = 1, LSR_OVERRUN = 2, LSR_ERRORS = 0x1e, LSR_HOLDING_EMPTY = 0x20, LSR_EMPTY = 0x40 };
-enum { MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RING = 0x40, MSR_DCD = 0x80, MSR_DELTAS = 0x0f, MSR_RING_DELTA = 4 };
+enum {
+	MSR_CTS = 0x10,
+	MSR_DSR = 0x20,
+	MSR_RING = 0x40,
+	MSR_DCD = 0x80,
+	MSR_DELTAS = 0x0f,
+	MSR_RING_DELTA = 4
+};
 
 struct fifo {
 	uint8_t bytes[FIFO_SIZE];
@@ -71,7 +94,8 @@ static uint8_t serial_interrupt_id(const struct serial *s)
 
 	if (s->ier & IER_LINE && s->lsr_errors)
 		return IIR_LINE;
-	/* No pacing: the four character times after which a FIFO below its trigger is reported are over at once. */
+	/* No pacing: the four character times after which a FIFO below its trigger is reported are over at
+	 * once. */
 	if (s->ier & IER_RECEIVE && s->receive.count)
 		return s->receive.count >= trigger ? IIR_RECEIVE : IIR_TIMEOUT;
 	if (s->ier & IER_TRANSMIT && s->transmit_interrupt)
@@ -114,7 +138,7 @@ static void serial_set_modem_lines(struct serial *s)
 
 	if (s->mcr & MCR_LOOP) {
 		lines = (s->mcr & MCR_RTS ? MSR_CTS : 0) | (s->mcr & MCR_DTR ? MSR_DSR : 0) |
-		    (s->mcr & MCR_OUT1 ? MSR_RING : 0) | (s->mcr & MCR_OUT2 ? MSR_DCD : 0);
+			(s->mcr & MCR_OUT1 ? MSR_RING : 0) | (s->mcr & MCR_OUT2 ? MSR_DCD : 0);
 	} else if (s->connected) {
 		lines = MSR_CTS | MSR_DSR | MSR_DCD;
 	}
@@ -313,7 +337,8 @@ static void serial_write(void *device, uint64_t offset, unsigned size, uint64_t 
 
 static const struct io_ops serial_ops = {.read = serial_read, .write = serial_write};
 
-int serial_create(struct serial **out, struct partition *p, const struct serial_config *config, struct error *err)
+int serial_create(struct serial **out, struct partition *p, const struct serial_config *config,
+		  struct error *err)
 {
 	struct serial *s = calloc(1, sizeof(*s));
 	int code;
@@ -331,7 +356,7 @@ int serial_create(struct serial **out, struct partition *p, const struct serial_
 	if (code) {
 		serial_destroy(s);
 		return error_set(err, -code, "serial port %s cannot have ports %#x to %#x", config->name,
-		    config->port, config->port + SERIAL_PORTS - 1);
+				 config->port, config->port + SERIAL_PORTS - 1);
 	}
 	*out = s;
 	return 0;

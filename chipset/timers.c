@@ -94,7 +94,8 @@ int timers_create(struct timers **out, struct error *err)
 		pthread_cond_destroy(&timers->changed);
 		pthread_mutex_destroy(&timers->lock);
 		free(timers);
-		return error_set(err, code, "cannot start the thread of the machine's timers: %s", strerror(code));
+		return error_set(err, code, "cannot start the thread of the machine's timers: %s",
+				 strerror(code));
 	}
 	pthread_setname_np(timers->thread, "chipset-timers");
 	*out = timers;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fuzz_bzimage.c - kernel files of any content. The first byte picks what goes with the kernel; the rest is the
- * file. Whatever comes out, a machine that says it is loaded has registers that lie in its memory.
+ * fuzz_bzimage.c - kernel files of any content. The first byte picks what goes with the kernel; the rest is
+ * the file. Whatever comes out, a machine that says it is loaded has registers that lie in its memory.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,7 +18,8 @@ static size_t discard(void *context, unsigned port, const uint8_t *bytes, size_t
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct machine_config config = {.memory = MACHINE_MEMORY_MIN, .serial = {{.present = true, .output = discard}}};
+	const struct machine_config config = {.memory = MACHINE_MEMORY_MIN,
+					      .serial = {{.present = true, .output = discard}}};
 	const struct boot_file extra = {.name = "initrd", .bytes = "initrd", .size = 6};
 	const struct boot_module module = {.file = {.name = "module", .bytes = "module", .size = 6}};
 	struct boot_config boot = {.kernel = {.name = "kernel"}};

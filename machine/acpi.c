@@ -17,7 +17,8 @@ struct builder {
 
 /* What is asked for is known at build time and fits many times over: 64 processors take 512 bytes. */
 _Static_assert(sizeof(dsdt_aml_code) + PARTITION_MAX_VPS * sizeof(struct madt_local_apic) + 4096 <
-    LAYOUT_ACPI_END - LAYOUT_ACPI_BASE, "tables outgrow their area");
+		   LAYOUT_ACPI_END - LAYOUT_ACPI_BASE,
+	       "tables outgrow their area");
 
 static void *builder_take(struct builder *b, uint32_t size, uint32_t alignment)
 {
@@ -136,7 +137,9 @@ static struct acpi_address port_address(uint16_t port, uint8_t bytes)
 	return (struct acpi_address){
 	    .space = 1,
 	    .bit_width = (uint8_t)(bytes * 8),
-	    .access_size = bytes == 4 ? 3 : bytes == 2 ? 2 : 1,
+	    .access_size = bytes == 4   ? 3
+			   : bytes == 2 ? 2
+					: 1,
 	    .address = port,
 	};
 }
@@ -165,7 +168,7 @@ static uint32_t build_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
 	fadt->century = RTC_CENTURY;
 	fadt->iapc_boot_arch = BOOT_ARCH_LEGACY_DEVICES | BOOT_ARCH_VGA_NOT_PRESENT;
 	fadt->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_FIXED_SLEEP_BUTTON | FADT_NO_FIXED_RTC_WAKE |
-	    FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP | FADT_HEADLESS;
+		      FADT_TMR_VAL_EXT | FADT_RESET_REG_SUP | FADT_HEADLESS;
 	fadt->reset_reg = port_address(RESET_PORT, 1);
 	fadt->reset_value = RESET_VALUE;
 	fadt->minor_version = FADT_MINOR_VERSION;
@@ -222,7 +225,8 @@ int acpi_write_tables(struct partition *p, const struct acpi_config *config, gpa
 		code = partition_write(p, LAYOUT_MACHINE_BLOCK, &block, sizeof(block));
 	free(b);
 	if (code)
-		return error_set(err, -code, "cannot write the ACPI tables to guest memory at %#x", LAYOUT_ACPI_BASE);
+		return error_set(err, -code, "cannot write the ACPI tables to guest memory at %#x",
+				 LAYOUT_ACPI_BASE);
 	*rsdp = LAYOUT_ACPI_BASE;
 	return 0;
 }

@@ -33,7 +33,7 @@ struct acpi_header { /* 5.2.6 */
 } __attribute__((packed));
 _Static_assert(sizeof(struct acpi_header) == 36, "ACPI table header");
 
-struct acpi_address { /* 5.2.3.2, Generic Address Structure */
+struct acpi_address {  /* 5.2.3.2, Generic Address Structure */
 	uint8_t space; /* 1: system I/O */
 	uint8_t bit_width;
 	uint8_t bit_offset;
@@ -51,8 +51,10 @@ struct acpi_fadt { /* 5.2.9 */
 	uint16_t sci_int;
 	uint32_t smi_cmd;
 	uint8_t acpi_enable, acpi_disable, s4bios_req, pstate_cnt;
-	uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk, pm2_cnt_blk, pm_tmr_blk, gpe0_blk, gpe1_blk;
-	uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_blk_len, gpe1_blk_len, gpe1_base, cst_cnt;
+	uint32_t pm1a_evt_blk, pm1b_evt_blk, pm1a_cnt_blk, pm1b_cnt_blk, pm2_cnt_blk, pm_tmr_blk, gpe0_blk,
+	    gpe1_blk;
+	uint8_t pm1_evt_len, pm1_cnt_len, pm2_cnt_len, pm_tmr_len, gpe0_blk_len, gpe1_blk_len, gpe1_base,
+	    cst_cnt;
 	uint16_t p_lvl2_lat, p_lvl3_lat, flush_size, flush_stride;
 	uint8_t duty_offset, duty_width, day_alrm, mon_alrm, century;
 	uint16_t iapc_boot_arch;
@@ -69,11 +71,12 @@ struct acpi_fadt { /* 5.2.9 */
 } __attribute__((packed));
 _Static_assert(sizeof(struct acpi_fadt) == 276, "FADT of ACPI 6");
 
-#define FADT_REVISION       6
-#define FADT_MINOR_VERSION  4
+#define FADT_REVISION          6
+#define FADT_MINOR_VERSION     4
 #define FADT_PM_PROFILE_SERVER 4
 
-enum { /* flags, table 5.10 */
+/* flags, table 5.10 */
+enum {
 	FADT_WBINVD = 1 << 0,
 	FADT_PROC_C1 = 1 << 2,
 	FADT_NO_FIXED_SLEEP_BUTTON = 1 << 5,
@@ -83,10 +86,8 @@ enum { /* flags, table 5.10 */
 	FADT_HEADLESS = 1 << 12
 };
 
-enum { /* iapc_boot_arch, table 5.11. Not set: 8042 is there; no MSI (VMBus PCI needs it); CMOS RTC absent. */
-	BOOT_ARCH_LEGACY_DEVICES = 1 << 0,
-	BOOT_ARCH_VGA_NOT_PRESENT = 1 << 2
-};
+/* iapc_boot_arch, table 5.11. Not set: 8042 is there; no MSI (VMBus PCI needs it); CMOS RTC absent. */
+enum { BOOT_ARCH_LEGACY_DEVICES = 1 << 0, BOOT_ARCH_VGA_NOT_PRESENT = 1 << 2 };
 
 struct acpi_facs { /* 5.2.10 */
 	char signature[4];

@@ -2,8 +2,8 @@
 /*
  * boot.h - reading kernel files, and the loaders behind machine_load(). Private to machine/.
  *
- * Files are hostile: what a header says is checked against the file's size and the guest's memory before it is
- * used, and sums are made in 64 bits from 32-bit fields so that they cannot wrap.
+ * Files are hostile: what a header says is checked against the file's size and the guest's memory before it
+ * is used, and sums are made in 64 bits from 32-bit fields so that they cannot wrap.
  */
 #pragma once
 
@@ -18,11 +18,12 @@ struct boot_target {
 };
 
 /* Copy [offset, offset + size) of the file to `buffer`; -EIO when the file ends before, or fails. */
-int boot_file_read(const struct boot_file *file, uint64_t offset, void *buffer, uint64_t size, struct error *err);
+int boot_file_read(const struct boot_file *file, uint64_t offset, void *buffer, uint64_t size,
+		   struct error *err);
 
 /* The same into guest memory below `low_memory`; -ENOMEM when it does not fit there. */
 int boot_file_load(const struct boot_file *file, uint64_t offset, const struct boot_target *target, gpa_t gpa,
-    uint64_t size, struct error *err);
+		   uint64_t size, struct error *err);
 
 /* Whether the file is of this loader's kind. Reads only; a file too short to tell is not. */
 bool linux_recognise(const struct boot_file *kernel);

@@ -23,9 +23,9 @@ unsigned layout_memory_map(uint64_t memory, struct memory_range ranges[LAYOUT_MA
 
 	ranges[n++] = (struct memory_range){0, LAYOUT_CONVENTIONAL_END, MEMORY_RAM};
 	ranges[n++] = (struct memory_range){LAYOUT_FIRMWARE_BASE, LAYOUT_FIRMWARE_END - LAYOUT_FIRMWARE_BASE,
-	    MEMORY_RESERVED};
-	ranges[n++] = (struct memory_range){LAYOUT_FIRMWARE_END, layout_low_memory(memory) - LAYOUT_FIRMWARE_END,
-	    MEMORY_RAM};
+					    MEMORY_RESERVED};
+	ranges[n++] = (struct memory_range){LAYOUT_FIRMWARE_END,
+					    layout_low_memory(memory) - LAYOUT_FIRMWARE_END, MEMORY_RAM};
 	if (high)
 		ranges[n++] = (struct memory_range){LAYOUT_4G, high, MEMORY_RAM};
 	return n;

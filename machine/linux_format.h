@@ -60,7 +60,7 @@ _Static_assert(sizeof(struct linux_setup_header) == 0x26c - 0x1f1, "setup header
 #define LINUX_HEADER_JUMP   0x202u /* where the jump's distance counts from */
 #define LINUX_VERSION_MIN   0x20cu /* xloadflags and the 64-bit entry */
 
-enum { LINUX_LOADED_HIGH = 1 << 0 };  /* loadflags */
+enum { LINUX_LOADED_HIGH = 1 << 0 };   /* loadflags */
 enum { LINUX_XLF_KERNEL_64 = 1 << 0 }; /* xloadflags */
 enum { LINUX_LOADER_UNDEFINED = 0xff };
 

@@ -50,8 +50,10 @@ static int add_memory(struct machine *m, struct error *err)
 
 	if (memory < MACHINE_MEMORY_MIN || memory > MACHINE_MEMORY_MAX || memory % MACHINE_MEMORY_ALIGN)
 		return error_set(err, EINVAL,
-		    "the machine cannot have %llu bytes of memory: give it %llu MiB to %llu GiB, in whole MiB",
-		    (unsigned long long)memory, MACHINE_MEMORY_MIN >> 20, MACHINE_MEMORY_MAX >> 30);
+				 "the machine cannot have %llu bytes of memory: give it %llu MiB to %llu "
+				 "GiB, in whole MiB",
+				 (unsigned long long)memory, MACHINE_MEMORY_MIN >> 20,
+				 MACHINE_MEMORY_MAX >> 30);
 	code = partition_add_memory(m->partition, 0, layout_low_memory(memory), err);
 	if (!code && high)
 		code = partition_add_memory(m->partition, LAYOUT_4G, high, err);
@@ -64,7 +66,8 @@ static int add_serial_port(struct machine *m, unsigned number, struct error *err
 		uint16_t port;
 		uint8_t irq;
 		const char *name;
-	} places[MACHINE_SERIAL_PORTS] = {{SERIAL_COM1, SERIAL_COM1_IRQ, "COM1"}, {SERIAL_COM2, SERIAL_COM2_IRQ, "COM2"}};
+	} places[MACHINE_SERIAL_PORTS] = {{SERIAL_COM1, SERIAL_COM1_IRQ, "COM1"},
+					  {SERIAL_COM2, SERIAL_COM2_IRQ, "COM2"}};
 	struct machine_port *port = &m->ports[number];
 	const struct serial_config config = {
 	    .port = places[number].port,
@@ -91,14 +94,18 @@ static int add_devices(struct machine *m, struct error *err)
 	for (unsigned i = 0; !code && i < MACHINE_SERIAL_PORTS; i++)
 		code = add_serial_port(m, i, err);
 	if (!code) {
-		const struct rtc_config rtc = {.timers = m->timers, .irq = ioapic_line(m->ioapic, RTC_IRQ),
-		    .memory_below_4g = layout_low_memory(c->memory), .memory_above_4g = layout_high_memory(c->memory)};
+		const struct rtc_config rtc = {.timers = m->timers,
+					       .irq = ioapic_line(m->ioapic, RTC_IRQ),
+					       .memory_below_4g = layout_low_memory(c->memory),
+					       .memory_above_4g = layout_high_memory(c->memory)};
 
 		code = rtc_create(&m->rtc, m->partition, &rtc, err);
 	}
 	if (!code) {
-		const struct acpi_pm_config pm = {.timers = m->timers, .sci = ioapic_line(m->ioapic, ACPI_SCI),
-		    .power_off = c->on_power_off, .context = c->context};
+		const struct acpi_pm_config pm = {.timers = m->timers,
+						  .sci = ioapic_line(m->ioapic, ACPI_SCI),
+						  .power_off = c->on_power_off,
+						  .context = c->context};
 
 		code = acpi_pm_create(&m->pm, m->partition, &pm, err);
 	}
@@ -116,7 +123,7 @@ static int add_devices(struct machine *m, struct error *err)
 }
 
 int machine_create(struct machine **out, struct partition *p, const struct machine_config *config,
-    struct error *err)
+		   struct error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int code;
@@ -161,26 +168,32 @@ static int refuse_kernel(const struct boot_file *kernel, struct error *err)
 	uint8_t magic[4] = {0};
 
 	if (!kernel->size)
-		return error_set(err, ENOEXEC, "%s is empty: give a Linux bzImage or a multiboot kernel", kernel->name);
+		return error_set(err, ENOEXEC, "%s is empty: give a Linux bzImage or a multiboot kernel",
+				 kernel->name);
 	if (boot_file_read(kernel, 0, magic, min_u64(kernel->size, sizeof(magic)), NULL))
 		return error_set(err, EIO, "cannot read %s", kernel->name);
 	if (!memcmp(magic, "\177ELF", 4))
 		return error_set(err, ENOEXEC,
-		    "%s is an ELF file without a multiboot header: for Linux give the bzImage (/boot/vmlinuz-…), not vmlinux",
-		    kernel->name);
+				 "%s is an ELF file without a multiboot header: for Linux give the bzImage "
+				 "(/boot/vmlinuz-…), not vmlinux",
+				 kernel->name);
 	if (magic[0] == 0x1f && magic[1] == 0x8b)
-		return error_set(err, ENOEXEC, "%s is compressed with gzip and is no kernel as it is: unpack it first",
-		    kernel->name);
+		return error_set(err, ENOEXEC,
+				 "%s is compressed with gzip and is no kernel as it is: unpack it first",
+				 kernel->name);
 	return error_set(err, ENOEXEC,
-	    "%s is not a kernel: it is neither a Linux bzImage (/boot/vmlinuz-…) nor has it a multiboot header", kernel->name);
+			 "%s is not a kernel: it is neither a Linux bzImage (/boot/vmlinuz-…) nor has it a "
+			 "multiboot header",
+			 kernel->name);
 }
 
 int machine_load(struct machine *m, const struct boot_config *boot, struct error *err)
 {
-	struct boot_target target = {.partition = m->partition, .memory = m->config.memory,
-	    .low_memory = layout_low_memory(m->config.memory)};
+	struct boot_target target = {.partition = m->partition,
+				     .memory = m->config.memory,
+				     .low_memory = layout_low_memory(m->config.memory)};
 	struct acpi_config acpi = {.processors = partition_vp_count(m->partition),
-	    .high_mmio_base = layout_high_mmio_base(m->config.memory)};
+				   .high_mmio_base = layout_high_mmio_base(m->config.memory)};
 	int code;
 
 	for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++)

@@ -58,8 +58,8 @@ struct machine_config {
 	struct guid uuid; /* the machine's, as SMBIOS tells it; zero: none */
 	bool exit_port;   /* port 0xf4 ends the guest: for bare test guests only */
 
-	/* [vp] The guest turned the machine off, asked for a reset, wrote to the exit port ((v << 1) | 1). The
-	 * VP runs on until the caller's own thread stops the partition. NULL: ignored. */
+	/* [vp] The guest turned the machine off, asked for a reset, wrote to the exit port ((v << 1) | 1).
+	 * The VP runs on until the caller's own thread stops the partition. NULL: ignored. */
 	void (*on_power_off)(void *context);
 	void (*on_reset)(void *context);
 	void (*on_exit)(void *context, uint32_t code);
@@ -68,7 +68,7 @@ struct machine_config {
 
 /* -EINVAL: memory size; else what partition_add_memory() and friends return. */
 int machine_create(struct machine **out, struct partition *p, const struct machine_config *config,
-    struct error *err);
+		   struct error *err);
 void machine_destroy(struct machine *m);
 
 /* --- files to boot ------------------------------------------------------------------------------ */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * multiboot.c - load a multiboot 1 kernel: find its header, load its segments, then the modules, then what the
- * kernel is told, each on the pages after the last, and enter it in 32-bit protected mode.
+ * multiboot.c - load a multiboot 1 kernel: find its header, load its segments, then the modules, then what
+ * the kernel is told, each on the pages after the last, and enter it in 32-bit protected mode.
  */
 #include <elf.h>
 #include <errno.h>
@@ -59,23 +59,27 @@ static int damaged(const struct multiboot_image *image, const char *what, struct
 }
 
 /* Load one piece: `filesz` bytes of the file, and zeros (which fresh RAM has) up to `memsz`. */
-static int load_piece(struct multiboot_image *image, const struct boot_target *target, gpa_t gpa, uint64_t offset,
-    uint64_t filesz, uint64_t memsz, struct error *err)
+static int load_piece(struct multiboot_image *image, const struct boot_target *target, gpa_t gpa,
+		      uint64_t offset, uint64_t filesz, uint64_t memsz, struct error *err)
 {
 	if (filesz > memsz)
 		return damaged(image, "a segment is larger in the file than in memory", err);
 	if (!range_fits_u64(gpa, memsz, target->low_memory))
 		return error_set(err, ENOMEM,
-		    "%s wants to be loaded at %#llx to %#llx, and the machine has %llu MiB: give it more memory",
-		    image->file->name, (unsigned long long)gpa, (unsigned long long)(gpa + memsz),
-		    (unsigned long long)(target->memory >> 20));
+				 "%s wants to be loaded at %#llx to %#llx, and the machine has %llu MiB: "
+				 "give it more memory",
+				 image->file->name, (unsigned long long)gpa,
+				 (unsigned long long)(gpa + memsz),
+				 (unsigned long long)(target->memory >> 20));
 	if (gpa < LAYOUT_FIRMWARE_END && gpa + memsz > LAYOUT_FIRMWARE_BASE)
-		return damaged(image, "it wants to be loaded over the firmware tables at 0xe0000 to 0xfffff", err);
+		return damaged(image, "it wants to be loaded over the firmware tables at 0xe0000 to 0xfffff",
+			       err);
 	image->end = max_u64(image->end, gpa + memsz);
 	return boot_file_load(image->file, offset, target, gpa, filesz, err);
 }
 
-static int load_by_addresses(struct multiboot_image *image, const struct boot_target *target, struct error *err)
+static int load_by_addresses(struct multiboot_image *image, const struct boot_target *target,
+			     struct error *err)
 {
 	const struct multiboot_header *h = &image->header;
 	uint64_t offset, filesz, memsz;
@@ -92,7 +96,8 @@ static int load_by_addresses(struct multiboot_image *image, const struct boot_ta
 	memsz = filesz;
 	if (h->bss_end_addr) {
 		if (h->bss_end_addr < h->load_addr + filesz)
-			return damaged(image, "its multiboot header has an end of bss before the end of data", err);
+			return damaged(image, "its multiboot header has an end of bss before the end of data",
+				       err);
 		memsz = h->bss_end_addr - h->load_addr;
 	}
 	if (h->entry_addr < h->load_addr || h->entry_addr - h->load_addr >= memsz)
@@ -102,7 +107,7 @@ static int load_by_addresses(struct multiboot_image *image, const struct boot_ta
 }
 
 static int read_segment(const struct boot_file *file, bool elf64, uint64_t offset, struct segment *s,
-    struct error *err)
+			struct error *err)
 {
 	Elf64_Phdr p64;
 	Elf32_Phdr p32;
@@ -111,11 +116,13 @@ static int read_segment(const struct boot_file *file, bool elf64, uint64_t offse
 	if (elf64) {
 		code = boot_file_read(file, offset, &p64, sizeof(p64), err);
 		if (!code)
-			*s = (struct segment){p64.p_type, p64.p_offset, p64.p_vaddr, p64.p_paddr, p64.p_filesz, p64.p_memsz};
+			*s = (struct segment){p64.p_type,  p64.p_offset, p64.p_vaddr,
+					      p64.p_paddr, p64.p_filesz, p64.p_memsz};
 	} else {
 		code = boot_file_read(file, offset, &p32, sizeof(p32), err);
 		if (!code)
-			*s = (struct segment){p32.p_type, p32.p_offset, p32.p_vaddr, p32.p_paddr, p32.p_filesz, p32.p_memsz};
+			*s = (struct segment){p32.p_type,  p32.p_offset, p32.p_vaddr,
+					      p32.p_paddr, p32.p_filesz, p32.p_memsz};
 	}
 	return code;
 }
@@ -139,7 +146,8 @@ static int read_elf_header(const struct multiboot_image *image, struct elf_layou
 	if (code)
 		return code;
 	if (memcmp(u.ident, ELFMAG, SELFMAG) || u.ident[EI_DATA] != ELFDATA2LSB)
-		return damaged(image, "it has a multiboot header, but is no ELF file and names no load address", err);
+		return damaged(
+		    image, "it has a multiboot header, but is no ELF file and names no load address", err);
 	e->elf64 = u.ident[EI_CLASS] == ELFCLASS64;
 	type = e->elf64 ? u.h64.e_type : u.h32.e_type;
 	machine = e->elf64 ? u.h64.e_machine : u.h32.e_machine;
@@ -250,14 +258,14 @@ static void put_memory_map(struct writer *w, struct multiboot_info *info)
 	unsigned count = layout_memory_map(w->target->memory, ranges);
 
 	for (unsigned i = 0; i < count; i++)
-		map[i] = (struct multiboot_range){sizeof(map[i]) - sizeof(map[i].size), ranges[i].base, ranges[i].size,
-		    ranges[i].type};
+		map[i] = (struct multiboot_range){sizeof(map[i]) - sizeof(map[i].size), ranges[i].base,
+						  ranges[i].size, ranges[i].type};
 	info->mmap_length = count * (uint32_t)sizeof(map[0]);
 	info->mmap_addr = put(w, map, info->mmap_length);
 }
 
 static int load_modules(struct writer *w, const struct boot_module *modules, unsigned count,
-    struct multiboot_module *table, struct error *err)
+			struct multiboot_module *table, struct error *err)
 {
 	for (unsigned i = 0; i < count; i++) {
 		const struct boot_file *file = &modules[i].file;
@@ -276,7 +284,7 @@ static int load_modules(struct writer *w, const struct boot_module *modules, uns
 }
 
 static int write_information(struct multiboot_image *image, const struct boot_target *target,
-    const struct boot_config *boot, gpa_t *info_gpa, struct error *err)
+			     const struct boot_config *boot, gpa_t *info_gpa, struct error *err)
 {
 	struct writer w = {.target = target, .next = align_up_u64(image->end, GUEST_PAGE_SIZE)};
 	struct boot_module modules[MAX_MODULES + 1];
@@ -303,10 +311,16 @@ static int write_information(struct multiboot_image *image, const struct boot_ta
 	put_memory_map(&w, &info);
 	*info_gpa = put(&w, &info, sizeof(info));
 	if (w.code == -E2BIG)
-		return error_set(err, E2BIG, "the command line or a module's string for %s is longer than %u characters: shorten it",
+		return error_set(
+		    err, E2BIG,
+		    "the command line or a module's string for %s is longer than %u characters: shorten it",
 		    image->file->name, MAX_STRING - 1);
-	return w.code ? error_set(err, -w.code, "%s and its modules do not fit into the guest's memory: give it more than %llu MiB",
-	    image->file->name, (unsigned long long)(target->memory >> 20)) : 0;
+	return w.code
+		   ? error_set(
+			 err, -w.code,
+			 "%s and its modules do not fit into the guest's memory: give it more than %llu MiB",
+			 image->file->name, (unsigned long long)(target->memory >> 20))
+		   : 0;
 }
 
 int multiboot_load(const struct boot_target *target, const struct boot_config *boot, struct error *err)
@@ -317,8 +331,8 @@ int multiboot_load(const struct boot_target *target, const struct boot_config *b
 	int code;
 
 	if (boot->module_count > MAX_MODULES)
-		return error_set(err, EINVAL, "%u modules were given for %s, and %u is the most", boot->module_count,
-		    boot->kernel.name, MAX_MODULES);
+		return error_set(err, EINVAL, "%u modules were given for %s, and %u is the most",
+				 boot->module_count, boot->kernel.name, MAX_MODULES);
 	code = load_image(&image, target, err);
 	code = code ? code : write_information(&image, target, boot, &info, err);
 	if (code)
@@ -328,5 +342,7 @@ int multiboot_load(const struct boot_target *target, const struct boot_config *b
 	r.gpr[0] = MULTIBOOT_LOADER_MAGIC;
 	r.gpr[3] = info;
 	code = vp_set_registers(target->partition, 0, &r);
-	return code ? error_set(err, -code, "the processor refuses the state that a multiboot kernel begins with") : 0;
+	return code ? error_set(err, -code,
+				"the processor refuses the state that a multiboot kernel begins with")
+		    : 0;
 }

@@ -18,8 +18,12 @@ struct multiboot_header { /* 3.1.1 */
 } __attribute__((packed));
 _Static_assert(sizeof(struct multiboot_header) == 32, "multiboot header");
 
-enum { MULTIBOOT_PAGE_ALIGN = 1 << 0, MULTIBOOT_MEMORY_INFO = 1 << 1, MULTIBOOT_VIDEO_MODE = 1 << 2,
-	MULTIBOOT_HAS_ADDRESSES = 1 << 16 };
+enum {
+	MULTIBOOT_PAGE_ALIGN = 1 << 0,
+	MULTIBOOT_MEMORY_INFO = 1 << 1,
+	MULTIBOOT_VIDEO_MODE = 1 << 2,
+	MULTIBOOT_HAS_ADDRESSES = 1 << 16
+};
 #define MULTIBOOT_REQUIRED 0xffffu /* a loader that does not know one of these must not load */
 
 struct multiboot_info { /* 3.3 */
@@ -39,8 +43,13 @@ struct multiboot_info { /* 3.3 */
 } __attribute__((packed));
 _Static_assert(sizeof(struct multiboot_info) == 88, "multiboot information");
 
-enum { INFO_MEMORY = 1 << 0, INFO_CMDLINE = 1 << 2, INFO_MODULES = 1 << 3, INFO_MEMORY_MAP = 1 << 6,
-	INFO_LOADER_NAME = 1 << 9 };
+enum {
+	INFO_MEMORY = 1 << 0,
+	INFO_CMDLINE = 1 << 2,
+	INFO_MODULES = 1 << 3,
+	INFO_MEMORY_MAP = 1 << 6,
+	INFO_LOADER_NAME = 1 << 9
+};
 
 struct multiboot_module {
 	uint32_t start, end; /* the end is the first byte after it */

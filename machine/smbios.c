@@ -8,8 +8,14 @@
 
 #define TABLE_OFFSET 0x20u /* after the entry point, on a 16 byte boundary */
 
-enum { CHARACTERISTICS_UNKNOWN = 1 << 3, EXTENSION_VIRTUAL_MACHINE = 1 << 4, WAKE_UP_POWER_SWITCH = 6,
-	STATE_SAFE = 3, SECURITY_NONE = 3, CHASSIS_DESKTOP = 3 };
+enum {
+	CHARACTERISTICS_UNKNOWN = 1 << 3,
+	EXTENSION_VIRTUAL_MACHINE = 1 << 4,
+	WAKE_UP_POWER_SWITCH = 6,
+	STATE_SAFE = 3,
+	SECURITY_NONE = 3,
+	CHASSIS_DESKTOP = 3
+};
 
 struct smbios_image {
 	uint8_t bytes[LAYOUT_SMBIOS_END - LAYOUT_SMBIOS_BASE];
@@ -19,8 +25,8 @@ struct smbios_image {
 };
 
 /* Append a structure with its strings (NULL ends the list), and the zero that ends them. */
-static void add_structure(struct smbios_image *image, struct smbios_header *header, uint8_t type, uint8_t length,
-    const char *const *strings)
+static void add_structure(struct smbios_image *image, struct smbios_header *header, uint8_t type,
+			  uint8_t length, const char *const *strings)
 {
 	uint32_t start = image->used, size;
 
@@ -75,15 +81,26 @@ static void write_entry_point(struct smbios_image *image)
 int smbios_write_tables(struct partition *p, const struct guid *uuid, struct error *err)
 {
 	static const char *const bios_strings[] = {"Bulkhead", "Direct boot", "01/01/2025", NULL};
-	static const char *const system_strings[] = {"Microsoft Corporation", "Virtual Machine", "Bulkhead", NULL};
+	static const char *const system_strings[] = {"Microsoft Corporation", "Virtual Machine", "Bulkhead",
+						     NULL};
 	static const char *const chassis_strings[] = {"Microsoft Corporation", NULL};
 	static const char *const no_strings[] = {NULL};
-	struct smbios_bios bios = {.vendor = 1, .version = 2, .release_date = 3,
-	    .starting_segment = LAYOUT_SMBIOS_BASE >> 4, .characteristics = CHARACTERISTICS_UNKNOWN,
-	    .extension = {0, EXTENSION_VIRTUAL_MACHINE}, .controller_major = 0xff, .controller_minor = 0xff};
-	struct smbios_system system = {.manufacturer = 1, .product = 2, .version = 3, .wake_up = WAKE_UP_POWER_SWITCH};
-	struct smbios_chassis chassis = {.manufacturer = 1, .type = CHASSIS_DESKTOP, .boot_state = STATE_SAFE,
-	    .power_state = STATE_SAFE, .thermal_state = STATE_SAFE, .security = SECURITY_NONE};
+	struct smbios_bios bios = {.vendor = 1,
+				   .version = 2,
+				   .release_date = 3,
+				   .starting_segment = LAYOUT_SMBIOS_BASE >> 4,
+				   .characteristics = CHARACTERISTICS_UNKNOWN,
+				   .extension = {0, EXTENSION_VIRTUAL_MACHINE},
+				   .controller_major = 0xff,
+				   .controller_minor = 0xff};
+	struct smbios_system system = {
+	    .manufacturer = 1, .product = 2, .version = 3, .wake_up = WAKE_UP_POWER_SWITCH};
+	struct smbios_chassis chassis = {.manufacturer = 1,
+					 .type = CHASSIS_DESKTOP,
+					 .boot_state = STATE_SAFE,
+					 .power_state = STATE_SAFE,
+					 .thermal_state = STATE_SAFE,
+					 .security = SECURITY_NONE};
 	struct smbios_header end;
 	struct smbios_image image = {.used = TABLE_OFFSET};
 	int code;
@@ -96,6 +113,7 @@ int smbios_write_tables(struct partition *p, const struct guid *uuid, struct err
 	write_entry_point(&image);
 	code = partition_write(p, LAYOUT_SMBIOS_BASE, image.bytes, image.used);
 	if (code)
-		return error_set(err, -code, "cannot write the SMBIOS tables to guest memory at %#x", LAYOUT_SMBIOS_BASE);
+		return error_set(err, -code, "cannot write the SMBIOS tables to guest memory at %#x",
+				 LAYOUT_SMBIOS_BASE);
 	return 0;
 }

@@ -14,7 +14,6 @@ static void on_interrupt(struct frame *frame)
 	apic_eoi();
 }
 
-
 static void begin(unsigned vector)
 {
 	count = order_count = 0;
@@ -145,7 +144,10 @@ static void shadows(void)
 	CHECK_EQ(count, 2);
 	/* MOV SS shuts interrupts out for one instruction too. */
 	apic_send(0, ICR_SELF | 0x44);
-	asm volatile("pushf; orl $0x200, (%%rsp); mov %0, %%eax; popf; mov %%eax, %%ss; cli" : : "i"(SEL_DATA) : "eax", "memory", "cc");
+	asm volatile("pushf; orl $0x200, (%%rsp); mov %0, %%eax; popf; mov %%eax, %%ss; cli"
+		     :
+		     : "i"(SEL_DATA)
+		     : "eax", "memory", "cc");
 	CHECK(count == 2 || count == 3);
 	interrupts_on();
 	CHECK(wait_for(&count, 3));
@@ -323,7 +325,8 @@ static void x2apic(void)
 	CHECK(wait_for(&count, 1));
 	wrmsr(MSR_X2APIC + APIC_ICR / 16, (uint64_t)id << 32 | 0x49);
 	CHECK(wait_for(&count, 2));
-	wrmsr(MSR_X2APIC + APIC_ICR / 16, (uint64_t)rdmsr(MSR_X2APIC + APIC_LDR / 16) << 32 | ICR_LOGICAL | 0x49);
+	wrmsr(MSR_X2APIC + APIC_ICR / 16,
+	      (uint64_t)rdmsr(MSR_X2APIC + APIC_LDR / 16) << 32 | ICR_LOGICAL | 0x49);
 	CHECK(wait_for(&count, 3));
 	interrupts_off();
 	EXPECT_FAULT(VEC_GP, 0, wrmsr(MSR_X2APIC + APIC_ID / 16, 0));

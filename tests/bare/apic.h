@@ -6,13 +6,42 @@
 
 #include "bare.h"
 
-enum { APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_TPR = 0x80, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_LDR = 0xd0,
-	APIC_DFR = 0xe0, APIC_SPURIOUS = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180, APIC_IRR = 0x200, APIC_ESR = 0x280,
-	APIC_ICR = 0x300, APIC_ICR_HIGH = 0x310, APIC_LVT_TIMER = 0x320, APIC_LVT_LINT0 = 0x350, APIC_LVT_LINT1 = 0x360,
-	APIC_LVT_ERROR = 0x370, APIC_TIMER_INITIAL = 0x380, APIC_TIMER_CURRENT = 0x390, APIC_TIMER_DIVIDE = 0x3e0 };
+enum {
+	APIC_ID = 0x20,
+	APIC_VERSION = 0x30,
+	APIC_TPR = 0x80,
+	APIC_PPR = 0xa0,
+	APIC_EOI = 0xb0,
+	APIC_LDR = 0xd0,
+	APIC_DFR = 0xe0,
+	APIC_SPURIOUS = 0xf0,
+	APIC_ISR = 0x100,
+	APIC_TMR = 0x180,
+	APIC_IRR = 0x200,
+	APIC_ESR = 0x280,
+	APIC_ICR = 0x300,
+	APIC_ICR_HIGH = 0x310,
+	APIC_LVT_TIMER = 0x320,
+	APIC_LVT_LINT0 = 0x350,
+	APIC_LVT_LINT1 = 0x360,
+	APIC_LVT_ERROR = 0x370,
+	APIC_TIMER_INITIAL = 0x380,
+	APIC_TIMER_CURRENT = 0x390,
+	APIC_TIMER_DIVIDE = 0x3e0
+};
 
-enum { ICR_FIXED = 0, ICR_NMI = 0x400, ICR_INIT = 0x500, ICR_STARTUP = 0x600, ICR_LOGICAL = 0x800, ICR_ASSERT = 0x4000,
-	ICR_LEVEL = 0x8000, ICR_SELF = 0x40000, ICR_ALL = 0x80000, ICR_OTHERS = 0xc0000 };
+enum {
+	ICR_FIXED = 0,
+	ICR_NMI = 0x400,
+	ICR_INIT = 0x500,
+	ICR_STARTUP = 0x600,
+	ICR_LOGICAL = 0x800,
+	ICR_ASSERT = 0x4000,
+	ICR_LEVEL = 0x8000,
+	ICR_SELF = 0x40000,
+	ICR_ALL = 0x80000,
+	ICR_OTHERS = 0xc0000
+};
 
 enum { LVT_MASKED = 0x10000, LVT_PERIODIC = 0x20000, LVT_TSC_DEADLINE = 0x40000 };
 
@@ -53,8 +82,8 @@ static inline void apic_send(uint32_t destination, uint32_t command)
 
 #define MAX_PROCESSORS 64u
 
-/* Start all other processors; each runs `code` with its number (APIC id), interrupts off, on a stack of its own, in
- * 64-bit mode with this processor's tables. Returns how many run, this one included. */
+/* Start all other processors; each runs `code` with its number (APIC id), interrupts off, on a stack of its
+ * own, in 64-bit mode with this processor's tables. Returns how many run, this one included. */
 unsigned start_processors(void (*code)(unsigned number));
 extern volatile unsigned processors_running;
 

@@ -83,8 +83,10 @@ static void emit_format(struct sink *sink, const char *format, va_list args)
 				emit(sink, *s);
 			continue;
 		}
-		value = longs == 2 ? va_arg(args, unsigned long long) : longs ? va_arg(args, unsigned long) :
-		    *format == 'p' ? (unsigned long)va_arg(args, void *) : va_arg(args, unsigned);
+		value = longs == 2       ? va_arg(args, unsigned long long)
+			: longs          ? va_arg(args, unsigned long)
+			: *format == 'p' ? (unsigned long)va_arg(args, void *)
+					 : va_arg(args, unsigned);
 		if (*format == 'c')
 			emit(sink, (char)value);
 		else
@@ -146,7 +148,7 @@ bool check_equal(uint64_t value, uint64_t expected, const char *text, const char
 {
 	if (value != expected)
 		note_failure("%s:%u: %s is 0x%llx, expected 0x%llx", file_name(file), line, text,
-		    (unsigned long long)value, (unsigned long long)expected);
+			     (unsigned long long)value, (unsigned long long)expected);
 	return value == expected;
 }
 
@@ -230,20 +232,23 @@ void interrupt(struct frame *frame)
 		return;
 	}
 	if (!catch_point.armed) {
-		print("FAIL unexpected vector %lu error 0x%lx at 0x%lx cs 0x%lx cr2 0x%lx\n", frame->vector, frame->error,
-		    frame->ip, frame->cs, cr2);
+		print("FAIL unexpected vector %lu error 0x%lx at 0x%lx cs 0x%lx cr2 0x%lx\n", frame->vector,
+		      frame->error, frame->ip, frame->cs, cr2);
 		machine_exit(1);
 	}
 	catch_point.armed = false;
-	fault = (struct fault){1, (unsigned)frame->vector, frame->error, frame->ip, frame->sp, frame->flags, cr2,
-	    (uint16_t)frame->cs};
+	fault = (struct fault){1,   (unsigned)frame->vector, frame->error, frame->ip, frame->sp, frame->flags,
+			       cr2, (uint16_t)frame->cs};
 	asm volatile("mov %0, %%ss" : : "r"(SEL_DATA));
 	catch_resume(&catch_point);
 }
 
 void set_gate(struct gate *gate, unsigned long offset, uint16_t selector, uint8_t type)
 {
-	*gate = (struct gate){.offset0 = (uint16_t)offset, .selector = selector, .type = type,
+	*gate = (struct gate){
+	    .offset0 = (uint16_t)offset,
+	    .selector = selector,
+	    .type = type,
 	    .offset1 = (uint16_t)(offset >> 16),
 #ifdef __x86_64__
 	    .offset2 = (uint32_t)(offset >> 32),
@@ -259,7 +264,8 @@ void reset_gate(unsigned vector)
 uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attributes)
 {
 	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attributes & 0xff) << 40 |
-	    (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attributes >> 12) << 52 | (uint64_t)(base >> 24) << 56;
+	       (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attributes >> 12) << 52 |
+	       (uint64_t)(base >> 24) << 56;
 }
 
 void load_tss(void)

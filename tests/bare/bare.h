@@ -3,13 +3,13 @@
  * bare.h - what the bare guests stand on: a start by multiboot, output on COM1, an IDT whose faults a test
  * can catch, and a list of tests that prints one line each and ends the machine.
  *
- * A guest is one program for one mode: 64-bit ones begin in long mode with the first 4 GiB mapped one to one in
- * 2 MiB pages, 32-bit ones in flat protected mode with paging off. Interrupts are off. Every test leaves
+ * A guest is one program for one mode: 64-bit ones begin in long mode with the first 4 GiB mapped one to one
+ * in 2 MiB pages, 32-bit ones in flat protected mode with paging off. Interrupts are off. Every test leaves
  * the machine as it found it. 0 is written to port 0xf4 when all passed, 1 when not; Bulkhead makes that exit
  * codes 1 and 3, as QEMU's isa-debug-exit does.
  *
- * What a test expects is the manual's word, and Bochs agrees with it. QEMU's TCG is no reference: it leaves out
- * checks that processors make.
+ * What a test expects is the manual's word, and Bochs agrees with it. QEMU's TCG is no reference: it leaves
+ * out checks that processors make.
  */
 #pragma once
 
@@ -119,17 +119,46 @@ int catch_begin(struct catch_point *point) __attribute__((returns_twice));
 #define EXPECT_NO_FAULT(statement)                                                                           \
 	do {                                                                                                 \
 		CATCH(statement);                                                                            \
-		check_equal(fault.count ? fault.vector : ~0ull, ~0ull, "fault from " #statement, __FILE__, __LINE__); \
+		check_equal(fault.count ? fault.vector : ~0ull, ~0ull, "fault from " #statement, __FILE__,   \
+			    __LINE__);                                                                       \
 	} while (0)
 
-enum { VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6, VEC_NM = 7, VEC_DF = 8,
-	VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14, VEC_MF = 16, VEC_AC = 17, VEC_XM = 19 };
+enum {
+	VEC_DE = 0,
+	VEC_DB = 1,
+	VEC_NMI = 2,
+	VEC_BP = 3,
+	VEC_OF = 4,
+	VEC_BR = 5,
+	VEC_UD = 6,
+	VEC_NM = 7,
+	VEC_DF = 8,
+	VEC_TS = 10,
+	VEC_NP = 11,
+	VEC_SS = 12,
+	VEC_GP = 13,
+	VEC_PF = 14,
+	VEC_MF = 16,
+	VEC_AC = 17,
+	VEC_XM = 19
+};
 
 /* --- descriptors -------------------------------------------------------------------------------- */
 
 /* Selectors of the GDT (start.S); SEL_FREE and on are for tests. */
-enum { SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_USER_CODE32 = 0x18, SEL_USER_DATA = 0x20, SEL_USER_CODE64 = 0x28,
-	SEL_CODE32 = 0x30, SEL_CODE16 = 0x38, SEL_DATA16 = 0x40, SEL_TSS = 0x48, SEL_FREE = 0x58, SEL_LIMIT = 0xff };
+enum {
+	SEL_CODE = 0x08,
+	SEL_DATA = 0x10,
+	SEL_USER_CODE32 = 0x18,
+	SEL_USER_DATA = 0x20,
+	SEL_USER_CODE64 = 0x28,
+	SEL_CODE32 = 0x30,
+	SEL_CODE16 = 0x38,
+	SEL_DATA16 = 0x40,
+	SEL_TSS = 0x48,
+	SEL_FREE = 0x58,
+	SEL_LIMIT = 0xff
+};
 
 extern uint64_t gdt[32];
 
@@ -169,8 +198,8 @@ struct tss {
 } __attribute__((packed));
 #else
 struct tss {
-	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs,
-	    ss, ds, fs, gs, ldt;
+	uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi,
+	    edi, es, cs, ss, ds, fs, gs, ldt;
 	uint16_t trap, io_map;
 	uint8_t io_bits[129];
 } __attribute__((packed));

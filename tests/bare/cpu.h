@@ -7,14 +7,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CR0_PE  (1ul << 0)
-#define CR0_MP  (1ul << 1)
-#define CR0_EM  (1ul << 2)
-#define CR0_TS  (1ul << 3)
-#define CR0_NE  (1ul << 5)
-#define CR0_WP  (1ul << 16)
-#define CR0_AM  (1ul << 18)
-#define CR0_PG  (1ul << 31)
+#define CR0_PE (1ul << 0)
+#define CR0_MP (1ul << 1)
+#define CR0_EM (1ul << 2)
+#define CR0_TS (1ul << 3)
+#define CR0_NE (1ul << 5)
+#define CR0_WP (1ul << 16)
+#define CR0_AM (1ul << 18)
+#define CR0_PG (1ul << 31)
 
 #define CR4_TSD        (1ul << 2)
 #define CR4_DE         (1ul << 3)
@@ -105,20 +105,23 @@ struct cpuid {
 static inline struct cpuid cpuid(uint32_t leaf, uint32_t subleaf)
 {
 	struct cpuid r;
-	asm volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(subleaf) : "memory");
+	asm volatile("cpuid"
+		     : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d)
+		     : "a"(leaf), "c"(subleaf)
+		     : "memory");
 	return r;
 }
 
-#define CONTROL_REGISTER(name)                                                      \
-	static inline unsigned long read_##name(void)                               \
-	{                                                                           \
-		unsigned long value;                                                \
-		asm volatile("mov %%" #name ", %0" : "=r"(value) : : "memory");     \
-		return value;                                                       \
-	}                                                                           \
-	static inline void write_##name(unsigned long value)                        \
-	{                                                                           \
-		asm volatile("mov %0, %%" #name : : "r"(value) : "memory");         \
+#define CONTROL_REGISTER(name)                                                                               \
+	static inline unsigned long read_##name(void)                                                        \
+	{                                                                                                    \
+		unsigned long value;                                                                         \
+		asm volatile("mov %%" #name ", %0" : "=r"(value) : : "memory");                              \
+		return value;                                                                                \
+	}                                                                                                    \
+	static inline void write_##name(unsigned long value)                                                 \
+	{                                                                                                    \
+		asm volatile("mov %0, %%" #name : : "r"(value) : "memory");                                  \
 	}
 
 CONTROL_REGISTER(cr0)

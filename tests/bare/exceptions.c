@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Exceptions in 64-bit mode: which vector, which error code, at which instruction (SDM volume 3, chapter 6). */
+/* Exceptions in 64-bit mode: which vector, which error code, at which instruction (SDM volume 3, chapter 6).
+ */
 #include "bare.h"
 
 /* Labels of the assembly in tests, to compare instruction pointers with. */
@@ -13,11 +14,23 @@ extern char ss_at[];
 
 static void divide_error(void)
 {
-	EXPECT_FAULT(VEC_DE, 0, asm volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; mov $7, %%eax; de_at: div %%ecx" : : : "eax", "ecx", "edx"));
+	EXPECT_FAULT(VEC_DE, 0,
+		     asm volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; mov $7, %%eax; de_at: div %%ecx"
+				  :
+				  :
+				  : "eax", "ecx", "edx"));
 	CHECK_EQ(fault.ip, (unsigned long)de_at);
-	EXPECT_FAULT(VEC_DE, 0, asm volatile("mov $-1, %%ecx; mov $0x80000000, %%eax; cdq; de_idiv_at: idiv %%ecx" : : : "eax", "ecx", "edx"));
+	EXPECT_FAULT(VEC_DE, 0,
+		     asm volatile("mov $-1, %%ecx; mov $0x80000000, %%eax; cdq; de_idiv_at: idiv %%ecx"
+				  :
+				  :
+				  : "eax", "ecx", "edx"));
 	CHECK_EQ(fault.ip, (unsigned long)de_idiv_at);
-	EXPECT_FAULT(VEC_DE, 0, asm volatile("mov $0x1000, %%eax; mov $2, %%cl; div %%cl" : : : "eax", "ecx"));
+	EXPECT_FAULT(VEC_DE, 0,
+		     asm volatile("mov $0x1000, %%eax; mov $2, %%cl; div %%cl"
+				  :
+				  :
+				  : "eax", "ecx"));
 }
 
 static void breakpoint(void)
@@ -33,13 +46,13 @@ static void invalid_opcode(void)
 {
 	EXPECT_FAULT(VEC_UD, 0, asm volatile("ud_at: ud2"));
 	CHECK_EQ(fault.ip, (unsigned long)ud_at);
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x06"));             /* push es */
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xce"));             /* into */
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xf0, 0x89, 0xc0")); /* lock mov eax, eax */
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xf0, 0x01, 0xc0")); /* lock add eax, eax */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x06"));                   /* push es */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xce"));                   /* into */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xf0, 0x89, 0xc0"));       /* lock mov eax, eax */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xf0, 0x01, 0xc0"));       /* lock add eax, eax */
 	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0xea, 0, 0, 0, 0, 8, 0")); /* far jump, immediate */
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x8e, 0xc8"));       /* mov cs, ax */
-	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x0f, 0x20, 0xc8")); /* mov rax, cr1 */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x8e, 0xc8"));             /* mov cs, ax */
+	EXPECT_FAULT(VEC_UD, 0, asm volatile(".byte 0x0f, 0x20, 0xc8"));       /* mov rax, cr1 */
 }
 
 /* More than 15 bytes are no instruction. */
@@ -83,10 +96,22 @@ static void simd_floating_point(void)
 	const uint32_t unmask_zero_divide = 0x1f80 & ~0x200, defaults = 0x1f80;
 
 	asm volatile("ldmxcsr %0" : : "m"(unmask_zero_divide));
-	EXPECT_FAULT(VEC_XM, 0, asm volatile("mov $0x3f800000, %%eax; movd %%eax, %%xmm0; xorps %%xmm1, %%xmm1; divss %%xmm1, %%xmm0" : : : "eax", "memory"));
+	EXPECT_FAULT(
+	    VEC_XM, 0,
+	    asm volatile(
+		"mov $0x3f800000, %%eax; movd %%eax, %%xmm0; xorps %%xmm1, %%xmm1; divss %%xmm1, %%xmm0"
+		:
+		:
+		: "eax", "memory"));
 	write_cr4(read_cr4() & ~CR4_OSXMMEXCPT);
 	asm volatile("ldmxcsr %0" : : "m"(unmask_zero_divide));
-	EXPECT_FAULT(VEC_UD, 0, asm volatile("mov $0x3f800000, %%eax; movd %%eax, %%xmm0; xorps %%xmm1, %%xmm1; divss %%xmm1, %%xmm0" : : : "eax", "memory"));
+	EXPECT_FAULT(
+	    VEC_UD, 0,
+	    asm volatile(
+		"mov $0x3f800000, %%eax; movd %%eax, %%xmm0; xorps %%xmm1, %%xmm1; divss %%xmm1, %%xmm0"
+		:
+		:
+		: "eax", "memory"));
 	write_cr4(read_cr4() | CR4_OSXMMEXCPT);
 	asm volatile("ldmxcsr %0" : : "m"(defaults));
 	EXPECT_FAULT(VEC_GP, 0, asm volatile("movaps 1(%%rsp), %%xmm0" : : : "memory")); /* not aligned */
@@ -98,7 +123,11 @@ static void general_protection(void)
 
 	EXPECT_FAULT(VEC_GP, 0, asm volatile("gp_at: movb $0, (%0)" : : "r"(far)));
 	CHECK_EQ(fault.ip, (unsigned long)gp_at);
-	EXPECT_FAULT(VEC_SS, 0, asm volatile("push %%rbp; mov %0, %%rbp; ss_at: mov (%%rbp), %%al; pop %%rbp" : : "r"(far) : "eax"));
+	EXPECT_FAULT(VEC_SS, 0,
+		     asm volatile("push %%rbp; mov %0, %%rbp; ss_at: mov (%%rbp), %%al; pop %%rbp"
+				  :
+				  : "r"(far)
+				  : "eax"));
 	CHECK_EQ(fault.ip, (unsigned long)ss_at);
 	EXPECT_FAULT(VEC_GP, 0, asm volatile("jmp *%0" : : "r"(far)));
 	EXPECT_FAULT(VEC_GP, 0, wrmsr(0x3fffffff, 0));
@@ -116,21 +145,33 @@ static void general_protection(void)
 
 static void segment_loads(void)
 {
-	struct { uint64_t offset; uint16_t selector; } __attribute__((packed)) target = {0, SEL_DATA};
+	struct {
+		uint64_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) target = {0, SEL_DATA};
 
 	EXPECT_FAULT(VEC_GP, SEL_LIMIT + 1, asm volatile("mov %0, %%ds" : : "r"(SEL_LIMIT + 1)));
-	EXPECT_FAULT(VEC_GP, SEL_CODE32, ({ gdt[SEL_FREE / 8] = 0; asm volatile("mov %0, %%ss" : : "r"(SEL_CODE32)); }));
+	EXPECT_FAULT(VEC_GP, SEL_CODE32, ({
+			     gdt[SEL_FREE / 8] = 0;
+			     asm volatile("mov %0, %%ss" : : "r"(SEL_CODE32));
+		     }));
 	gdt[SEL_FREE / 8] = descriptor(0, 0xfffff, 0xc013); /* data, not present */
 	EXPECT_FAULT(VEC_NP, SEL_FREE, asm volatile("mov %0, %%ds" : : "r"(SEL_FREE)));
 	EXPECT_FAULT(VEC_SS, SEL_FREE, asm volatile("mov %0, %%ss" : : "r"(SEL_FREE)));
 	gdt[SEL_FREE / 8] = descriptor(0, 0xfffff, 0xc093);
 	EXPECT_NO_FAULT(asm volatile("mov %0, %%es" : : "r"(SEL_FREE)));
 	asm volatile("mov %0, %%es" : : "r"(SEL_DATA));
-	EXPECT_FAULT(VEC_GP, SEL_FREE & ~3, asm volatile("mov %0, %%ss" : : "r"(SEL_FREE | 3))); /* RPL is not CPL */
+	EXPECT_FAULT(VEC_GP, SEL_FREE & ~3,
+		     asm volatile("mov %0, %%ss"
+				  :
+				  : "r"(SEL_FREE | 3)));          /* RPL is not CPL */
 	EXPECT_NO_FAULT(asm volatile("mov %0, %%ss" : : "r"(0))); /* null is a stack segment at level 0 */
 	asm volatile("mov %0, %%ss" : : "r"(SEL_DATA));
 	EXPECT_FAULT(VEC_GP, SEL_DATA, asm volatile("rex64 ljmp *%0" : : "m"(target)));
-	EXPECT_FAULT(VEC_GP, 0, ({ target.selector = 0; asm volatile("rex64 ljmp *%0" : : "m"(target)); }));
+	EXPECT_FAULT(VEC_GP, 0, ({
+			     target.selector = 0;
+			     asm volatile("rex64 ljmp *%0" : : "m"(target));
+		     }));
 	EXPECT_FAULT(VEC_GP, SEL_TSS, ltr(SEL_TSS)); /* busy */
 	gdt[SEL_FREE / 8] = 0;
 }
@@ -183,7 +224,8 @@ static void every_vector(void)
 		set_handler(v, count_interrupt);
 		asm volatile("call *%0" : : "r"(code) : "memory");
 		set_handler(v, NULL);
-		if (!CHECK_EQ(int_count, 1) || !CHECK_EQ(int_vector, v) || !CHECK_EQ(int_ip, (unsigned long)code + 2))
+		if (!CHECK_EQ(int_count, 1) || !CHECK_EQ(int_vector, v) ||
+		    !CHECK_EQ(int_ip, (unsigned long)code + 2))
 			return;
 	}
 }
@@ -202,7 +244,10 @@ static void stack_of_handler(void)
 
 	set_handler(0x40, note_stack);
 	/* The frame is pushed from a stack pointer aligned down to 16. */
-	asm volatile("mov %%rsp, %%rax; lea -9(%%rsp), %%rsp; int $0x40; mov %%rax, %%rsp" : : : "rax", "memory");
+	asm volatile("mov %%rsp, %%rax; lea -9(%%rsp), %%rsp; int $0x40; mov %%rax, %%rsp"
+		     :
+		     :
+		     : "rax", "memory");
 	CHECK_EQ(seen_sp & 15, 0);
 	idt[0x40].ist = 3;
 	tss.ist[2] = (unsigned long)stack + 4096;
@@ -225,7 +270,12 @@ static void gate_kinds(void)
 	write_flags(read_flags() | EFLAGS_NT);
 	asm volatile("int $0x40"); /* NT is cleared on the way in, or IRET would fault */
 	CHECK_EQ(seen_flags & EFLAGS_NT, 0);
-	EXPECT_FAULT(VEC_GP, 0, asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $8; lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" : : : "rax", "memory"));
+	EXPECT_FAULT(VEC_GP, 0,
+		     asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $8; lea 1f(%%rip), "
+				  "%%rax; push %%rax; iretq; 1:"
+				  :
+				  :
+				  : "rax", "memory"));
 	write_flags(read_flags() & ~EFLAGS_NT);
 	reset_gate(0x40);
 	set_handler(0x40, NULL);
@@ -263,7 +313,11 @@ static void double_fault(void)
 	EXPECT_FAULT(VEC_DF, 0, asm volatile("movb $0, (%0)" : : "r"(1ul << 63)));
 	reset_gate(VEC_GP);
 	idt[VEC_DE].type = 0x0e;
-	EXPECT_FAULT(VEC_DF, 0, asm volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; div %%ecx" : : : "eax", "ecx", "edx"));
+	EXPECT_FAULT(VEC_DF, 0,
+		     asm volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; div %%ecx"
+				  :
+				  :
+				  : "eax", "ecx", "edx"));
 	reset_gate(VEC_DE);
 	/* The stack for #UD cannot be written: #SS is benign after #UD, so it is delivered itself. */
 	tss.ist[1] = 1ul << 63;
@@ -302,9 +356,12 @@ static void single_step(void)
 {
 	db_count = 0;
 	set_handler(VEC_DB, note_debug);
-	asm volatile("pushf; orl $0x100, (%%rsp); popf\n"
+	asm volatile(
+	    "pushf; orl $0x100, (%%rsp); popf\n"
 	    "nop; step_1: lea 1(%%rcx), %%rcx; step_2: pushf; step_3: andl $~0x100, (%%rsp); step_4: popf"
-	    : : : "rcx", "memory", "cc");
+	    :
+	    :
+	    : "rcx", "memory", "cc");
 	set_handler(VEC_DB, NULL);
 	/* After the popf that clears TF there is one more: TF was set when it began. */
 	CHECK_EQ(db_count, 5);
@@ -398,11 +455,16 @@ asm(".pushsection .text; .code32\n"
 
 static void compatibility_mode(void)
 {
-	struct { uint32_t offset; uint16_t selector; } __attribute__((packed)) target = {
-	    (uint32_t)(unsigned long)compat_code, SEL_CODE32};
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) target = {(uint32_t)(unsigned long)compat_code, SEL_CODE32};
 	uint32_t result;
 
-	asm volatile("mov $-1, %%rax; lcall *%1" : "=&a"(result) : "m"(target) : "rcx", "rdx", "memory", "cc");
+	asm volatile("mov $-1, %%rax; lcall *%1"
+		     : "=&a"(result)
+		     : "m"(target)
+		     : "rcx", "rdx", "memory", "cc");
 	CHECK_EQ(result, 11);
 }
 
@@ -419,8 +481,10 @@ asm(".pushsection .text; .code32; compat_fault: ud2; lret; .code64; .popsection"
 
 static void compatibility_exception(void)
 {
-	struct { uint32_t offset; uint16_t selector; } __attribute__((packed)) target = {
-	    (uint32_t)(unsigned long)compat_fault, SEL_CODE32};
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) target = {(uint32_t)(unsigned long)compat_fault, SEL_CODE32};
 
 	set_handler(VEC_UD, note_cs);
 	asm volatile("lcall *%0" : : "m"(target) : "memory");
@@ -431,9 +495,23 @@ static void compatibility_exception(void)
 static void iret_checks(void)
 {
 	/* To an address that is not canonical, with a code segment that is none, with a level above. */
-	EXPECT_FAULT(VEC_GP, 0, asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $8; mov $1, %%rax; ror $1, %%rax; push %%rax; iretq" : : : "rax", "memory"));
-	EXPECT_FAULT(VEC_GP, SEL_DATA, asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $0x10; push $0; iretq" : : : "rax", "memory"));
-	EXPECT_FAULT(VEC_GP, 0, asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $0; push $0; iretq" : : : "rax", "memory"));
+	EXPECT_FAULT(VEC_GP, 0,
+		     asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $8; mov $1, %%rax; "
+				  "ror $1, %%rax; push %%rax; iretq"
+				  :
+				  :
+				  : "rax", "memory"));
+	EXPECT_FAULT(
+	    VEC_GP, SEL_DATA,
+	    asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $0x10; push $0; iretq"
+			 :
+			 :
+			 : "rax", "memory"));
+	EXPECT_FAULT(VEC_GP, 0,
+		     asm volatile("mov %%rsp, %%rax; push $0x10; push %%rax; pushf; push $0; push $0; iretq"
+				  :
+				  :
+				  : "rax", "memory"));
 }
 
 void guest_main(void)

@@ -6,18 +6,50 @@
 #include "apic.h"
 #include "paging.h"
 
-enum { MSR_OS_ID = 0x40000000, MSR_HYPERCALL = 0x40000001, MSR_VP_INDEX = 0x40000002, MSR_VP_RUNTIME = 0x40000010,
-	MSR_REF_COUNT = 0x40000020, MSR_REF_TSC = 0x40000021, MSR_TSC_FREQUENCY = 0x40000022,
-	MSR_APIC_FREQUENCY = 0x40000023, MSR_HV_EOI = 0x40000070, MSR_HV_ICR = 0x40000071, MSR_HV_TPR = 0x40000072,
-	MSR_ASSIST = 0x40000073, MSR_SCONTROL = 0x40000080, MSR_SVERSION = 0x40000081, MSR_SIEFP = 0x40000082,
-	MSR_SIMP = 0x40000083, MSR_EOM = 0x40000084, MSR_SINT0 = 0x40000090, MSR_STIMER0_CONFIG = 0x400000b0,
-	MSR_STIMER0_COUNT = 0x400000b1, MSR_CRASH_P0 = 0x40000100 };
+enum {
+	MSR_OS_ID = 0x40000000,
+	MSR_HYPERCALL = 0x40000001,
+	MSR_VP_INDEX = 0x40000002,
+	MSR_VP_RUNTIME = 0x40000010,
+	MSR_REF_COUNT = 0x40000020,
+	MSR_REF_TSC = 0x40000021,
+	MSR_TSC_FREQUENCY = 0x40000022,
+	MSR_APIC_FREQUENCY = 0x40000023,
+	MSR_HV_EOI = 0x40000070,
+	MSR_HV_ICR = 0x40000071,
+	MSR_HV_TPR = 0x40000072,
+	MSR_ASSIST = 0x40000073,
+	MSR_SCONTROL = 0x40000080,
+	MSR_SVERSION = 0x40000081,
+	MSR_SIEFP = 0x40000082,
+	MSR_SIMP = 0x40000083,
+	MSR_EOM = 0x40000084,
+	MSR_SINT0 = 0x40000090,
+	MSR_STIMER0_CONFIG = 0x400000b0,
+	MSR_STIMER0_COUNT = 0x400000b1,
+	MSR_CRASH_P0 = 0x40000100
+};
 
-enum { SUCCESS = 0, INVALID_CODE = 2, INVALID_INPUT = 3, INVALID_ALIGNMENT = 4, INVALID_PARAMETER = 5,
-	INVALID_CONNECTION = 0x12 };
+enum {
+	SUCCESS = 0,
+	INVALID_CODE = 2,
+	INVALID_INPUT = 3,
+	INVALID_ALIGNMENT = 4,
+	INVALID_PARAMETER = 5,
+	INVALID_CONNECTION = 0x12
+};
 
-enum { CALL_FLUSH = 2, CALL_FLUSH_LIST = 3, CALL_SPIN_WAIT = 8, CALL_IPI = 0xb, CALL_FLUSH_EX = 0x13, CALL_IPI_EX = 0x15,
-	CALL_POST_MESSAGE = 0x5c, CALL_SIGNAL_EVENT = 0x5d, CALL_VP_INDEX = 0x9a };
+enum {
+	CALL_FLUSH = 2,
+	CALL_FLUSH_LIST = 3,
+	CALL_SPIN_WAIT = 8,
+	CALL_IPI = 0xb,
+	CALL_FLUSH_EX = 0x13,
+	CALL_IPI_EX = 0x15,
+	CALL_POST_MESSAGE = 0x5c,
+	CALL_SIGNAL_EVENT = 0x5d,
+	CALL_VP_INDEX = 0x9a
+};
 
 #define FAST        (1ul << 16)
 #define REPS(n)     ((uint64_t)(n) << 32)
@@ -47,8 +79,10 @@ static uint64_t hypercall(uint64_t input, uint64_t in, uint64_t out)
 	uint64_t status;
 	register uint64_t r8 asm("r8") = out;
 
-	asm volatile("call *%4" : "=a"(status), "+c"(input), "+d"(in), "+r"(r8) : "r"(hypercall_page)
-	    : "memory", "cc", "r9", "r10", "r11");
+	asm volatile("call *%4"
+		     : "=a"(status), "+c"(input), "+d"(in), "+r"(r8)
+		     : "r"(hypercall_page)
+		     : "memory", "cc", "r9", "r10", "r11");
 	return status;
 }
 
@@ -63,7 +97,8 @@ static bool is_hyperv(void)
 {
 	struct cpuid vendor = cpuid(0x40000000, 0);
 
-	return cpuid(1, 0).c >> 31 && vendor.b == 0x7263694d && vendor.c == 0x666f736f && vendor.d == 0x76482074;
+	return cpuid(1, 0).c >> 31 && vendor.b == 0x7263694d && vendor.c == 0x666f736f &&
+	       vendor.d == 0x76482074;
 }
 
 static void leaves(void)
@@ -98,10 +133,11 @@ static void bad_calls(void)
 	CHECK_EQ(hypercall(0x3fff, 0, 0) & 0xffff, INVALID_CODE);
 	CHECK_EQ(hypercall(0x3fff | FAST, 0, 0) & 0xffff, INVALID_CODE);
 	CHECK_EQ(hypercall(CALL_SPIN_WAIT | FAST | 1ul << 31, 1, 0) & 0xffff, INVALID_INPUT);
-	CHECK_EQ(hypercall(CALL_SPIN_WAIT | FAST | REPS(1), 1, 0) & 0xffff, INVALID_INPUT); /* no repeated call */
+	CHECK_EQ(hypercall(CALL_SPIN_WAIT | FAST | REPS(1), 1, 0) & 0xffff,
+		 INVALID_INPUT); /* no repeated call */
 	CHECK_EQ(hypercall(CALL_POST_MESSAGE, (unsigned long)page + 4, 0) & 0xffff, INVALID_ALIGNMENT);
 	CHECK_EQ(hypercall(CALL_SIGNAL_EVENT | FAST, 0x00abcdef, 0) & 0xffff, INVALID_CONNECTION);
-	page[0] = 0x00abcdef; /* connection id */
+	page[0] = 0x00abcdef;      /* connection id */
 	page[1] = 1ul | 8ul << 32; /* type, size */
 	CHECK_EQ(hypercall(CALL_POST_MESSAGE, (unsigned long)page, 0) & 0xffff, INVALID_CONNECTION);
 	page[1] = 1ul | 241ul << 32;
@@ -142,8 +178,8 @@ static void reference_counter(void)
 	CHECK(now() > 0);
 }
 
-/* Both clocks over a tenth of a second agree to a hundredth, in one of some tries: another program may take the
- * processor away between two readings. */
+/* Both clocks over a tenth of a second agree to a hundredth, in one of some tries: another program may take
+ * the processor away between two readings. */
 static void frequencies(void)
 {
 	uint64_t tsc_hz = rdmsr(MSR_TSC_FREQUENCY);
@@ -168,7 +204,7 @@ static volatile struct {
 	uint32_t sequence, reserved;
 	uint64_t scale;
 	int64_t offset;
-} *tsc_page;
+} * tsc_page;
 
 static uint64_t page_time(void)
 {
@@ -178,7 +214,8 @@ static uint64_t page_time(void)
 	do {
 		sequence = tsc_page->sequence;
 		asm volatile("lfence" : : : "memory");
-		time = (uint64_t)((unsigned __int128)rdtsc() * tsc_page->scale >> 64) + (uint64_t)tsc_page->offset;
+		time = (uint64_t)((unsigned __int128)rdtsc() * tsc_page->scale >> 64) +
+		       (uint64_t)tsc_page->offset;
 	} while (tsc_page->sequence != sequence);
 	return time;
 }
@@ -273,7 +310,7 @@ static void synic_registers(void)
 	CHECK_EQ(rdmsr(MSR_SVERSION), 1);
 	for (unsigned i = 0; i < 16; i++)
 		CHECK_EQ(rdmsr(MSR_SINT0 + i) & 0x10000, 0x10000); /* masked after reset */
-	EXPECT_FAULT(VEC_GP, 0, wrmsr(MSR_SINT0 + SINT, 0x05)); /* vectors below 16 are no interrupts */
+	EXPECT_FAULT(VEC_GP, 0, wrmsr(MSR_SINT0 + SINT, 0x05));    /* vectors below 16 are no interrupts */
 	EXPECT_FAULT(VEC_GP, 0, wrmsr(MSR_SVERSION, 1));
 	wrmsr(MSR_SIEFP, (unsigned long)page_alloc() | 1);
 	CHECK_EQ(rdmsr(MSR_SIEFP) & 1, 1);
@@ -458,7 +495,11 @@ static void read_index(unsigned number)
 
 static void vp_indices(void)
 {
-	struct { uint64_t partition; uint8_t vtl, reserved[7]; uint32_t apic[4]; } *in = page_alloc();
+	struct {
+		uint64_t partition;
+		uint8_t vtl, reserved[7];
+		uint32_t apic[4];
+	} *in = page_alloc();
 	volatile uint32_t *out = page_alloc();
 	uint64_t seen = 0, status;
 

@@ -42,7 +42,11 @@ static void into_and_bound(void)
 {
 	static const int32_t bounds[2] = {-5, 10};
 
-	EXPECT_FAULT(VEC_OF, 0, asm volatile("mov $0x7fffffff, %%eax; inc %%eax; into; into_after:" : : : "eax", "cc"));
+	EXPECT_FAULT(VEC_OF, 0,
+		     asm volatile("mov $0x7fffffff, %%eax; inc %%eax; into; into_after:"
+				  :
+				  :
+				  : "eax", "cc"));
 	CHECK_EQ(fault.ip, (unsigned long)into_after);
 	EXPECT_NO_FAULT(asm volatile("xor %%eax, %%eax; into" : : : "eax", "cc"));
 	EXPECT_NO_FAULT(asm volatile("bound %0, %1" : : "r"(10), "m"(bounds)));
@@ -66,7 +70,7 @@ static void limits(void)
 	EXPECT_FAULT(VEC_GP, 0, fs_read32(0x7fd));
 	EXPECT_FAULT(VEC_GP, 0, fs_write8(0xffffffff, 1));
 	page[0x7ff] = 0x31;
-	CHECK_EQ(fs_read8(0x7ff), 0x31); /* the base counts */
+	CHECK_EQ(fs_read8(0x7ff), 0x31);                     /* the base counts */
 	set_segment(FREE, (uint32_t)page - 4096, 1, 0xc093); /* 8 KiB, in pages */
 	load_fs(FREE);
 	EXPECT_NO_FAULT(fs_read8(0x1fff));
@@ -91,10 +95,16 @@ static void stack_limit(void)
 	/* A stack segment whose limit the access is above; the handler still runs on it. */
 	asm volatile("mov %%esp, %0" : "=r"(sp));
 	set_segment(FREE, 0, sp >> 12, 0xc093);
-	EXPECT_FAULT(VEC_SS, 0, asm volatile("mov %0, %%ss; push %%ebp; mov %1, %%ebp; mov (%%ebp), %%eax"
-	    : : "r"(FREE), "r"((sp | 0xfff) + 1) : "eax", "memory"));
-	EXPECT_FAULT(VEC_SS, 0, asm volatile("mov %0, %%ss; mov %%ss:(%1), %%eax" : : "r"(FREE), "r"((sp | 0xfff) - 2)
-	    : "eax", "memory"));
+	EXPECT_FAULT(VEC_SS, 0,
+		     asm volatile("mov %0, %%ss; push %%ebp; mov %1, %%ebp; mov (%%ebp), %%eax"
+				  :
+				  : "r"(FREE), "r"((sp | 0xfff) + 1)
+				  : "eax", "memory"));
+	EXPECT_FAULT(VEC_SS, 0,
+		     asm volatile("mov %0, %%ss; mov %%ss:(%1), %%eax"
+				  :
+				  : "r"(FREE), "r"((sp | 0xfff) - 2)
+				  : "eax", "memory"));
 	asm volatile("mov %0, %%ss" : : "r"(SEL_DATA));
 }
 
@@ -170,7 +180,10 @@ static void local_table(void)
 
 static void code_limit(void)
 {
-	struct { uint32_t offset; uint16_t selector; } __attribute__((packed)) target = {0x1000, FREE};
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) target = {0x1000, FREE};
 	uint8_t *page = page_alloc();
 
 	set_segment(FREE, (uint32_t)page, 0xfff, 0x409b);
@@ -193,10 +206,10 @@ extern char code16[], code16_int[], handler16[], code16_end[];
 extern volatile uint16_t code16_count;
 asm(".pushsection .data; .balign 16; .code16\n"
     "code16:\n"
-    "	mov $0xffff, %ax; add $1, %ax\n"       /* 16 bits: AX is 0, CF is set */
-    "	sbb %dx, %dx\n"                        /* DX is 0xffff */
+    "	mov $0xffff, %ax; add $1, %ax\n" /* 16 bits: AX is 0, CF is set */
+    "	sbb %dx, %dx\n"                  /* DX is 0xffff */
     "	mov $0x12345678, %ecx\n"
-    "	push %cx; pop %bx\n"                   /* two bytes */
+    "	push %cx; pop %bx\n" /* two bytes */
     "	call 1f\n"
     "	jmp 2f\n"
     "1:	add $0x10, %ax; ret\n"
@@ -213,7 +226,10 @@ asm(".pushsection .data; .balign 16; .code16\n"
 
 static void far_call(uint16_t selector, uint32_t offset, uint32_t *ax, uint32_t *bx, uint32_t *dx)
 {
-	struct { uint32_t offset; uint16_t selector; } __attribute__((packed)) target = {offset, selector};
+	struct {
+		uint32_t offset;
+		uint16_t selector;
+	} __attribute__((packed)) target = {offset, selector};
 
 	asm volatile("lcall *%3" : "=a"(*ax), "=b"(*bx), "=d"(*dx) : "m"(target) : "ecx", "memory", "cc");
 }
@@ -253,7 +269,8 @@ static void gates_16bit(void)
 	CHECK_EQ(seen_ip, (unsigned long)(code16_int - code16) + 2);
 	set_handler(0x41, NULL);
 	set_gate(&idt[0x41], (unsigned long)(handler16 - code16), FREE, 0x86);
-	EXPECT_FAULT(VEC_GP, 0, far_call(FREE, (uint32_t)(code16_int - code16), &ax, &bx, &dx)); /* it writes to CS */
+	EXPECT_FAULT(VEC_GP, 0,
+		     far_call(FREE, (uint32_t)(code16_int - code16), &ax, &bx, &dx)); /* it writes to CS */
 	CHECK_EQ(fault.ip, (unsigned long)(handler16 - code16));
 	CHECK_EQ(fault.cs, FREE);
 	memset(handler16, 0x90, 5); /* that instruction */
@@ -293,8 +310,8 @@ static void user_return(struct frame *frame)
 	frame->flags = 2;
 }
 
-#define USER(name, code) \
-	extern void name(void); \
+#define USER(name, code)                                                                                     \
+	extern void name(void);                                                                              \
 	asm(".pushsection .text; " #name ": " code "; int $0x80; .popsection")
 
 USER(user_nothing, "mov $0x1234, %eax");
@@ -340,7 +357,8 @@ static void call_gate(void)
 {
 	uint32_t entry = (uint32_t)gate_entry;
 
-	gdt[FREE / 8] = (entry & 0xffff) | (uint64_t)SEL_CODE << 16 | 2ull << 32 | 0xecull << 40 | (uint64_t)(entry >> 16) << 48;
+	gdt[FREE / 8] = (entry & 0xffff) | (uint64_t)SEL_CODE << 16 | 2ull << 32 | 0xecull << 40 |
+			(uint64_t)(entry >> 16) << 48;
 	run_user(user_call_gate);
 	CHECK_EQ(gate_cs, SEL_CODE);
 	CHECK_EQ(gate_first, 0x11111111);
@@ -430,9 +448,20 @@ static void make_task(const char *entry)
 {
 	uint8_t *stack = page_alloc();
 
-	task = (struct tss){.esp0 = (uint32_t)stack + 4096, .ss0 = SEL_DATA, .cr3 = read_cr3(), .eip = (uint32_t)entry,
-	    .eflags = 2, .ebx = 0x1b1b1b1b, .esp = (uint32_t)stack + 4096, .es = SEL_DATA, .cs = SEL_CODE, .ss = SEL_DATA,
-	    .ds = SEL_DATA, .fs = SEL_DATA, .gs = SEL_DATA, .io_map = sizeof(task)};
+	task = (struct tss){.esp0 = (uint32_t)stack + 4096,
+			    .ss0 = SEL_DATA,
+			    .cr3 = read_cr3(),
+			    .eip = (uint32_t)entry,
+			    .eflags = 2,
+			    .ebx = 0x1b1b1b1b,
+			    .esp = (uint32_t)stack + 4096,
+			    .es = SEL_DATA,
+			    .cs = SEL_CODE,
+			    .ss = SEL_DATA,
+			    .ds = SEL_DATA,
+			    .fs = SEL_DATA,
+			    .gs = SEL_DATA,
+			    .io_map = sizeof(task)};
 	set_segment(FREE, (uint32_t)&task, sizeof(task) - 1, 0x0089);
 	task_runs = 0;
 }
@@ -455,7 +484,10 @@ static void task_call(void)
 	asm volatile("lcall %0, $0" : : "i"(FREE) : "memory", "cc"); /* goes on after its IRET */
 	CHECK_EQ(task_runs, 2);
 	asm volatile("clts");
-	EXPECT_FAULT(VEC_GP, SEL_TSS, asm volatile("ljmp %0, $0" : : "i"(SEL_TSS))); /* busy: it is this one */
+	EXPECT_FAULT(VEC_GP, SEL_TSS,
+		     asm volatile("ljmp %0, $0"
+				  :
+				  : "i"(SEL_TSS))); /* busy: it is this one */
 	gdt[FREE / 8] &= ~(0x80ull << 40);
 	EXPECT_FAULT(VEC_NP, FREE, asm volatile("ljmp %0, $0" : : "i"(FREE)));
 	set_segment(FREE, (uint32_t)&task, 0x66, 0x0089);

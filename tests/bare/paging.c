@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* 4-level paging: rights, page sizes, accessed and dirty bits, TLB, page-crossing accesses (SDM volume 3, 4). */
+/* 4-level paging: rights, page sizes, accessed and dirty bits, TLB, page-crossing accesses (SDM volume 3, 4).
+ */
 #include "paging.h"
 
 #define VA (TEST_VA)
@@ -33,10 +34,10 @@ static void call(unsigned long va)
 	asm volatile("call *%0" : : "r"(va) : "memory");
 }
 
-#define EXPECT_PF(code, at, statement)                                   \
-	do {                                                             \
-		EXPECT_FAULT(VEC_PF, code, statement);                   \
-		check_equal(fault.cr2, at, "CR2", __FILE__, __LINE__);   \
+#define EXPECT_PF(code, at, statement)                                                                       \
+	do {                                                                                                 \
+		EXPECT_FAULT(VEC_PF, code, statement);                                                       \
+		check_equal(fault.cr2, at, "CR2", __FILE__, __LINE__);                                       \
 	} while (0)
 
 static void not_present(void)
@@ -212,7 +213,10 @@ static void supervisor_modes(void)
 		EXPECT_PF(PF_P, VA, read8(VA));
 		EXPECT_PF(PF_P | PF_W, VA, write8(VA, 1));
 		EXPECT_NO_FAULT(call(VA)); /* fetches are SMEP's */
-		EXPECT_NO_FAULT(asm volatile("stac; movb (%0), %%al; movb %%al, (%0); clac" : : "r"(VA) : "eax", "memory"));
+		EXPECT_NO_FAULT(asm volatile("stac; movb (%0), %%al; movb %%al, (%0); clac"
+					     :
+					     : "r"(VA)
+					     : "eax", "memory"));
 		EXPECT_PF(PF_P, VA, read8(VA));
 		write_cr4(read_cr4() & ~CR4_SMAP);
 	}
@@ -373,7 +377,10 @@ static void precise_state(void)
 	CHECK_EQ(fault.sp, sp_before - 8);
 	seen_ax = 0;
 	set_handler(VEC_PF, note_ax);
-	asm volatile("mov $5, %%eax; xchg %%rax, (%0)" : : "r"(VA) : "rax", "memory"); /* 3 bytes, passed over */
+	asm volatile("mov $5, %%eax; xchg %%rax, (%0)"
+		     :
+		     : "r"(VA)
+		     : "rax", "memory"); /* 3 bytes, passed over */
 	CHECK_EQ(seen_ax, 5);
 	asm volatile("mov $6, %%eax; lodsb" : : "S"(VA) : "rax", "memory");
 	CHECK_EQ(seen_ax, 6);
@@ -465,7 +472,10 @@ static void process_contexts(void)
 	root[VA >> 39 & 511] = 0;
 	other = pte_at((unsigned long)root, VA, 1);
 	*other = (unsigned long)b | PTE_P | PTE_W;
-	EXPECT_FAULT(VEC_GP, 0, ({ write_cr3(cr3 | 1); write_cr4(read_cr4() | CR4_PCIDE); })); /* PCID is not 0 */
+	EXPECT_FAULT(VEC_GP, 0, ({
+			     write_cr3(cr3 | 1);
+			     write_cr4(read_cr4() | CR4_PCIDE);
+		     })); /* PCID is not 0 */
 	write_cr3(cr3);
 	write_cr4(read_cr4() | CR4_PCIDE);
 	for (unsigned i = 0; i < 3; i++) {

@@ -6,14 +6,14 @@
 
 #include "bare.h"
 
-#define PTE_P   (1ull << 0)
-#define PTE_W   (1ull << 1)
-#define PTE_U   (1ull << 2)
-#define PTE_A   (1ull << 5)
-#define PTE_D   (1ull << 6)
-#define PTE_PS  (1ull << 7)
-#define PTE_G   (1ull << 8)
-#define PTE_NX  (1ull << 63)
+#define PTE_P     (1ull << 0)
+#define PTE_W     (1ull << 1)
+#define PTE_U     (1ull << 2)
+#define PTE_A     (1ull << 5)
+#define PTE_D     (1ull << 6)
+#define PTE_PS    (1ull << 7)
+#define PTE_G     (1ull << 8)
+#define PTE_NX    (1ull << 63)
 #define PTE_FRAME 0x000ffffffffff000ull
 
 /* Page fault error code. */
@@ -21,8 +21,8 @@ enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
 #define TEST_VA 0x0000010000000000ul
 
-/* The entry that maps `va` at `level` (1: 4 KiB, 2: 2 MiB, 3: 1 GiB, 4: PML4) under `root`; tables on the way are
- * made, with all rights. */
+/* The entry that maps `va` at `level` (1: 4 KiB, 2: 2 MiB, 3: 1 GiB, 4: PML4) under `root`; tables on the way
+ * are made, with all rights. */
 static inline uint64_t *pte_at(unsigned long root, unsigned long va, int level)
 {
 	uint64_t *table = (uint64_t *)(root & PTE_FRAME);

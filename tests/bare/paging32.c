@@ -2,14 +2,14 @@
 /* Paging of 32-bit modes: two levels with 4 MiB pages, and PAE (SDM volume 3, 4.3 and 4.4). */
 #include "bare.h"
 
-#define PTE_P   1u
-#define PTE_W   2u
-#define PTE_U   4u
-#define PTE_A   0x20u
-#define PTE_D   0x40u
-#define PTE_PS  0x80u
-#define PTE_G   0x100u
-#define PTE_NX  (1ull << 63)
+#define PTE_P  1u
+#define PTE_W  2u
+#define PTE_U  4u
+#define PTE_A  0x20u
+#define PTE_D  0x40u
+#define PTE_PS 0x80u
+#define PTE_G  0x100u
+#define PTE_NX (1ull << 63)
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
@@ -45,10 +45,10 @@ static void call(unsigned long va)
 	asm volatile("call *%0" : : "r"(va) : "memory", "eax", "ecx", "edx");
 }
 
-#define EXPECT_PF(code, at, statement)                                   \
-	do {                                                             \
-		EXPECT_FAULT(VEC_PF, code, statement);                   \
-		check_equal(fault.cr2, at, "CR2", __FILE__, __LINE__);   \
+#define EXPECT_PF(code, at, statement)                                                                       \
+	do {                                                                                                 \
+		EXPECT_FAULT(VEC_PF, code, statement);                                                       \
+		check_equal(fault.cr2, at, "CR2", __FILE__, __LINE__);                                       \
 	} while (0)
 
 /* --- two levels --------------------------------------------------------------------------------- */
@@ -117,7 +117,7 @@ static void legacy_rights(void)
 	map32(VA, page, 0);
 	EXPECT_PF(0, VA + 3, read8(VA + 3));
 	EXPECT_PF(PF_W, VA + 3, write8(VA + 3, 1));
-	EXPECT_PF(0, VA, call(VA)); /* no I bit: neither NX nor SMEP */
+	EXPECT_PF(0, VA, call(VA));                        /* no I bit: neither NX nor SMEP */
 	EXPECT_PF(0, VA + 0x400000, read8(VA + 0x400000)); /* no directory entry */
 	paging_off();
 }
@@ -322,12 +322,9 @@ static void pae_pointers(void)
 void guest_main(void)
 {
 	static const struct test tests[] = {
-	    {"legacy-rights", legacy_rights},
-	    {"legacy-large", legacy_large},
-	    {"legacy-crossing", legacy_crossing},
-	    {"legacy-tlb", legacy_tlb},
-	    {"pae-rights", pae_rights},
-	    {"pae-large", pae_large},
+	    {"legacy-rights", legacy_rights},     {"legacy-large", legacy_large},
+	    {"legacy-crossing", legacy_crossing}, {"legacy-tlb", legacy_tlb},
+	    {"pae-rights", pae_rights},           {"pae-large", pae_large},
 	    {"pae-pointers", pae_pointers},
 	};
 

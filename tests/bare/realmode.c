@@ -7,7 +7,11 @@
 extern uint32_t real_call(uint32_t procedure);
 extern char real_begin[], real_end[];
 
-#define REAL(name) real_call(({ extern char name[]; (uint32_t)(name - real_begin); }))
+#define REAL(name)                                                                                           \
+	real_call(({                                                                                         \
+		extern char name[];                                                                          \
+		(uint32_t)(name - real_begin);                                                               \
+	}))
 
 /* A byte of memory by its address alone, which compilers distrust near 0. */
 static volatile uint8_t *at(unsigned long address)

@@ -63,8 +63,8 @@ static void user_return(struct frame *frame)
 }
 
 /* Functions that run in ring 3: assembly, so that nothing else happens in them. */
-#define USER(name, code) \
-	extern void name(void); \
+#define USER(name, code)                                                                                     \
+	extern void name(void);                                                                              \
 	asm(".pushsection .text; " #name ": " code "; int $0x80; .popsection")
 
 USER(user_nothing, "mov $0x1234, %eax");
@@ -83,8 +83,10 @@ USER(user_rdtsc, "rdtsc");
 USER(user_sgdt, "sgdt -64(%rsp)");
 USER(user_popf, "pushf; orl $0x3200, (%rsp); popf; pushf; pop %rax");
 USER(user_ac, "pushf; orl $0x40000, (%rsp); popf; mov 1(%rsp), %eax");
-USER(user_ac_byte, "pushf; orl $0x40000, (%rsp); popf; mov 1(%rsp), %al; pushf; andl $~0x40000, (%rsp); popf");
-USER(user_syscall, "lea -8(%rsp), %rsp; xor %ecx, %ecx; stc; syscall; user_syscall_after: mov %cs, %eax; shl $16, %eax; mov %ss, %ax");
+USER(user_ac_byte,
+     "pushf; orl $0x40000, (%rsp); popf; mov 1(%rsp), %al; pushf; andl $~0x40000, (%rsp); popf");
+USER(user_syscall, "lea -8(%rsp), %rsp; xor %ecx, %ecx; stc; syscall; user_syscall_after: mov %cs, %eax; shl "
+		   "$16, %eax; mov %ss, %ax");
 USER(user_syscall_plain, "syscall");
 USER(user_sysenter, "sysenter");
 USER(user_ss0, "mov $0x10, %eax; mov %eax, %ds");
@@ -222,7 +224,11 @@ static void fast_system_call(void)
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~EFER_SCE);
 	EXPECT_FAULT(VEC_UD, 0, run_user(user_syscall_plain));
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SCE);
-	EXPECT_FAULT(VEC_GP, 0, asm volatile("mov $1, %%rcx; ror $1, %%rcx; mov $2, %%r11d; sysretq" : : : "rcx", "r11", "memory"));
+	EXPECT_FAULT(VEC_GP, 0,
+		     asm volatile("mov $1, %%rcx; ror $1, %%rcx; mov $2, %%r11d; sysretq"
+				  :
+				  :
+				  : "rcx", "r11", "memory"));
 }
 
 static void sysenter(void)
@@ -248,7 +254,8 @@ static void call_gate(void)
 {
 	unsigned long entry = (unsigned long)gate_entry;
 
-	gdt[SEL_FREE / 8] = (entry & 0xffff) | (uint64_t)SEL_CODE << 16 | 0xecull << 40 | (uint64_t)(entry >> 16 & 0xffff) << 48;
+	gdt[SEL_FREE / 8] = (entry & 0xffff) | (uint64_t)SEL_CODE << 16 | 0xecull << 40 |
+			    (uint64_t)(entry >> 16 & 0xffff) << 48;
 	gdt[SEL_FREE / 8 + 1] = entry >> 32;
 	CHECK_EQ(run_user(user_far_call) & 0xffff, SEL_CODE); /* in ring 0 for as long as it took */
 	CHECK_EQ(gate_rsp, tss.rsp[0] - 32);

@@ -29,9 +29,11 @@ static void own_loop(void)
 	uint32_t sum;
 
 	asm volatile("xor %%eax, %%eax; mov $10, %%ecx; movl $1, 1f+1(%%rip)\n"
-	    "1: .byte 0x05; .long 1\n" /* add eax, imm32 */
-	    "incl 1b+1(%%rip); dec %%ecx; jnz 1b"
-	    : "=a"(sum) : : "ecx", "memory", "cc");
+		     "1: .byte 0x05; .long 1\n" /* add eax, imm32 */
+		     "incl 1b+1(%%rip); dec %%ecx; jnz 1b"
+		     : "=a"(sum)
+		     :
+		     : "ecx", "memory", "cc");
 	CHECK_EQ(sum, 55);
 }
 
@@ -42,7 +44,9 @@ static void next_instruction(void)
 
 	for (unsigned i = 0; i < 3; i++) {
 		asm volatile("movl $0x11, 1f+1(%%rip); movl $0x22, 1f+1(%%rip); 1: .byte 0xb8; .long 0"
-		    : "=a"(value) : : "memory");
+			     : "=a"(value)
+			     :
+			     : "memory");
 		CHECK_EQ(value, 0x22);
 	}
 }
@@ -50,7 +54,8 @@ static void next_instruction(void)
 /* An instruction turned into one of another length, so that what follows begins elsewhere. */
 static void other_length(void)
 {
-	static const uint8_t first[] = {0xb8, 1, 0, 0, 0, 0xc3}, second[] = {0x31, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xc3};
+	static const uint8_t first[] = {0xb8, 1, 0, 0, 0, 0xc3},
+			     second[] = {0x31, 0xc0, 0xff, 0xc0, 0xff, 0xc0, 0xc3};
 	uint8_t *code = page_alloc();
 
 	for (unsigned i = 0; i < 10; i++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Several processors: starting them, interrupts between them, atomic operations, order of stores, TLB and code. */
+/* Several processors: starting them, interrupts between them, atomic operations, order of stores, TLB and
+ * code. */
 #include "apic.h"
 #include "paging.h"
 
@@ -186,7 +187,9 @@ static void lock_cmpxchg16b(void)
 
 	do {
 		asm volatile("lock cmpxchg16b %0; sete %1"
-		    : "+m"(shared.pair), "=q"(done), "+a"(low), "+d"(high) : "b"(low + 1), "c"(high + 2) : "memory", "cc");
+			     : "+m"(shared.pair), "=q"(done), "+a"(low), "+d"(high)
+			     : "b"(low + 1), "c"(high + 2)
+			     : "memory", "cc");
 	} while (!done);
 }
 
@@ -202,7 +205,8 @@ static void atomics(unsigned number)
 		asm volatile("lock addq $1, %0" : "+m"(*(uint64_t *)(shared.split + 60)) : : "cc", "memory");
 		asm volatile("lock btcq %1, %0" : "+m"(shared.bits) : "r"((uint64_t)number) : "cc", "memory");
 		old = shared.cmpxchg;
-		while (!__atomic_compare_exchange_n(&shared.cmpxchg, &old, old + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		while (!__atomic_compare_exchange_n(&shared.cmpxchg, &old, old + 1, false, __ATOMIC_SEQ_CST,
+						    __ATOMIC_SEQ_CST))
 			cpu_relax();
 		lock_cmpxchg16b();
 		while (__atomic_exchange_n(&shared.lock, 1, __ATOMIC_ACQUIRE))
@@ -432,7 +436,8 @@ static void code_of_another(void)
 	CHECK_EQ(impossible, 0);
 }
 
-/* A jump whose target is switched under the feet of who runs it: an aligned store of 4 bytes is seen whole. */
+/* A jump whose target is switched under the feet of who runs it: an aligned store of 4 bytes is seen whole.
+ */
 static volatile unsigned jump_stop, strange;
 
 static void run_switched(unsigned number)

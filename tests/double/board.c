@@ -64,7 +64,8 @@ unsigned partition_vp_count(const struct partition *p)
 
 int partition_add_memory(struct partition *p, gpa_t gpa, uint64_t size, struct error *err)
 {
-	uint8_t *bytes = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *bytes =
+	    mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (bytes == MAP_FAILED || p->memory_count == ARRAY_SIZE(p->memory))
 		return error_set(err, ENOMEM, "no memory for the board");
@@ -77,7 +78,8 @@ int partition_add_memory(struct partition *p, gpa_t gpa, uint64_t size, struct e
 void *partition_memory(struct partition *p, gpa_t gpa, uint64_t size)
 {
 	for (unsigned i = 0; i < p->memory_count; i++)
-		if (gpa >= p->memory[i].gpa && range_fits_u64(gpa - p->memory[i].gpa, size, p->memory[i].size))
+		if (gpa >= p->memory[i].gpa &&
+		    range_fits_u64(gpa - p->memory[i].gpa, size, p->memory[i].size))
 			return p->memory[i].bytes + (gpa - p->memory[i].gpa);
 	return NULL;
 }
@@ -109,7 +111,8 @@ void partition_memory_written(struct partition *p, gpa_t gpa, uint64_t size)
 static int add_range(struct range *ranges, unsigned *used, const struct range *range)
 {
 	for (unsigned i = 0; i < *used; i++)
-		if (range->first < ranges[i].first + ranges[i].count && ranges[i].first < range->first + range->count)
+		if (range->first < ranges[i].first + ranges[i].count &&
+		    ranges[i].first < range->first + range->count)
 			return -EEXIST;
 	if (*used == MAX_RANGES)
 		return -ENOMEM;
@@ -117,14 +120,14 @@ static int add_range(struct range *ranges, unsigned *used, const struct range *r
 	return 0;
 }
 
-int partition_add_ports(struct partition *p, uint16_t first, unsigned count, const struct io_ops *ops, void *device,
-    const char *name)
+int partition_add_ports(struct partition *p, uint16_t first, unsigned count, const struct io_ops *ops,
+			void *device, const char *name)
 {
 	return add_range(p->ports, &p->port_count, &(struct range){first, count, ops, device});
 }
 
 int partition_add_mmio(struct partition *p, gpa_t gpa, uint64_t size, const struct io_ops *ops, void *device,
-    const char *name)
+		       const char *name)
 {
 	return add_range(p->pages, &p->page_count, &(struct range){gpa, size, ops, device});
 }
@@ -138,7 +141,8 @@ void partition_assert_interrupt(struct partition *p, const struct interrupt_mess
 	pthread_mutex_unlock(&p->lock);
 }
 
-void partition_set_eoi_handler(struct partition *p, void (*handler)(void *context, uint8_t vector), void *context)
+void partition_set_eoi_handler(struct partition *p, void (*handler)(void *context, uint8_t vector),
+			       void *context)
 {
 	p->eoi = handler;
 	p->eoi_context = context;

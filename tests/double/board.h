@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * board.h - a partition for tests of the chipset and the loaders: the functions of hypervisor.h that they call,
- * with plain memory, a table of ports, and a record of the interrupts that were asserted. No processor, no
- * thread. Link it instead of the hypervisor.
+ * board.h - a partition for tests of the chipset and the loaders: the functions of hypervisor.h that they
+ * call, with plain memory, a table of ports, and a record of the interrupts that were asserted. No processor,
+ * no thread. Link it instead of the hypervisor.
  */
 #pragma once
 

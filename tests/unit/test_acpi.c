@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The tables as a guest finds them: by scanning, with sums that hold; and, where iasl is there, as it reads them. */
+/* The tables as a guest finds them: by scanning, with sums that hold; and, where iasl is there, as it reads
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
 #include <cmocka.h>
+
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -26,16 +29,22 @@ struct tables {
 static const struct {
 	struct multiboot_header header;
 	uint8_t code[16];
-} kernel = {.header = {.magic = MULTIBOOT_HEADER_MAGIC, .flags = MULTIBOOT_HAS_ADDRESSES,
-    .checksum = -(MULTIBOOT_HEADER_MAGIC + MULTIBOOT_HAS_ADDRESSES), .header_addr = 0x100000, .load_addr = 0x100000,
-    .entry_addr = 0x100000}};
+} kernel = {.header = {.magic = MULTIBOOT_HEADER_MAGIC,
+		       .flags = MULTIBOOT_HAS_ADDRESSES,
+		       .checksum = -(MULTIBOOT_HEADER_MAGIC + MULTIBOOT_HAS_ADDRESSES),
+		       .header_addr = 0x100000,
+		       .load_addr = 0x100000,
+		       .entry_addr = 0x100000}};
 
 static int set_up(void **state)
 {
 	struct tables *t = calloc(1, sizeof(*t));
-	const struct machine_config config = {.memory = 4096 * MIB, .serial = {{.present = false}, {.present = true}},
+	const struct machine_config config = {
+	    .memory = 4096 * MIB,
+	    .serial = {{.present = false}, {.present = true}},
 	    .uuid = GUID_INIT(0x00112233, 0x4455, 0x6677, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff)};
-	const struct boot_config boot = {.kernel = {.name = "kernel", .bytes = &kernel, .size = sizeof(kernel)}};
+	const struct boot_config boot = {
+	    .kernel = {.name = "kernel", .bytes = &kernel, .size = sizeof(kernel)}};
 	struct error err;
 
 	*state = t;
@@ -130,7 +139,8 @@ static void madt(void **state)
 {
 	struct tables *t = *state;
 	const struct acpi_madt *table = find_table(t, "APIC");
-	const uint8_t *entry = (const uint8_t *)(table + 1), *end = (const uint8_t *)table + table->header.length;
+	const uint8_t *entry = (const uint8_t *)(table + 1),
+		      *end = (const uint8_t *)table + table->header.length;
 	unsigned processors = 0, io_apics = 0;
 
 	for (; entry < end; entry += entry[1]) {
@@ -197,8 +207,8 @@ static void disassembles(void **state)
 	static const char *const names[] = {"FACP", "APIC", "WAET"};
 	char directory[] = "/tmp/bulkhead-acpi-XXXXXX", command[256];
 	const struct acpi_fadt *f = find_table(t, "FACP");
-	const struct acpi_header *tables[] = {table_at(t, f->x_dsdt), find_table(t, names[0]), find_table(t, names[1]),
-	    find_table(t, names[2])};
+	const struct acpi_header *tables[] = {table_at(t, f->x_dsdt), find_table(t, names[0]),
+					      find_table(t, names[1]), find_table(t, names[2])};
 
 	if (system("command -v iasl > /dev/null"))
 		skip();
@@ -212,10 +222,13 @@ static void disassembles(void **state)
 		assert_int_equal(fwrite(tables[i], 1, tables[i]->length, file), tables[i]->length);
 		fclose(file);
 	}
-	snprintf(command, sizeof(command), "cd %s && for t in 0 1 2 3; do iasl -d table$t.aml || exit 1; done > log 2>&1 && "
-	    "! grep -i -E 'error|warning|invalid' log table?.dsl && iasl table0.dsl > again 2>&1", directory);
+	snprintf(command, sizeof(command),
+		 "cd %s && for t in 0 1 2 3; do iasl -d table$t.aml || exit 1; done > log 2>&1 && "
+		 "! grep -i -E 'error|warning|invalid' log table?.dsl && iasl table0.dsl > again 2>&1",
+		 directory);
 	if (system(command)) {
-		snprintf(command, sizeof(command), "cat %s/log %s/again; rm -r %s", directory, directory, directory);
+		snprintf(command, sizeof(command), "cat %s/log %s/again; rm -r %s", directory, directory,
+			 directory);
 		(void)!system(command);
 		fail();
 	}
@@ -228,7 +241,8 @@ static void disassembles(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(found_by_scan), TEST(fadt), TEST(madt), TEST(machine_block), TEST(smbios), TEST(disassembles),
+	    TEST(found_by_scan), TEST(fadt),   TEST(madt),
+	    TEST(machine_block), TEST(smbios), TEST(disassembles),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,11 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
 #include <cmocka.h>
+
 #include <elf.h>
 #include <errno.h>
 #include <glob.h>
+#include <string.h>
 
 #include "machine/linux_format.h"
 #include "machine/machine.h"
@@ -53,8 +55,13 @@ static void on_exit_port(void *context, uint32_t code)
 
 static void create(struct boot *t, uint64_t memory)
 {
-	const struct machine_config config = {.memory = memory, .serial = {{.present = true, .output = on_output}},
-	    .exit_port = true, .on_power_off = on_power_off, .on_reset = on_reset, .on_exit = on_exit_port, .context = t};
+	const struct machine_config config = {.memory = memory,
+					      .serial = {{.present = true, .output = on_output}},
+					      .exit_port = true,
+					      .on_power_off = on_power_off,
+					      .on_reset = on_reset,
+					      .on_exit = on_exit_port,
+					      .context = t};
 
 	t->p = board_create(2);
 	assert_int_equal(machine_create(&t->m, t->p, &config, &t->err), 0);
@@ -112,10 +119,20 @@ static void make_bzimage(struct bzimage *image)
 	struct linux_setup_header *h = header_of(image);
 
 	memset(image, 0, sizeof(*image));
-	*h = (struct linux_setup_header){.setup_sects = SETUP_SECTS, .syssize = KERNEL_SIZE / 16, .boot_flag = 0xaa55,
-	    .jump = 0xeb | (sizeof(*h) - (LINUX_HEADER_JUMP - LINUX_HEADER_OFFSET)) << 8, .header = LINUX_HEADER_MAGIC,
-	    .version = 0x20f, .loadflags = 1, .initrd_addr_max = 0x7fffffff, .kernel_alignment = 0x200000,
-	    .relocatable_kernel = 1, .xloadflags = 1, .cmdline_size = 2047, .pref_address = 0x1000000,
+	*h = (struct linux_setup_header){
+	    .setup_sects = SETUP_SECTS,
+	    .syssize = KERNEL_SIZE / 16,
+	    .boot_flag = 0xaa55,
+	    .jump = 0xeb | (sizeof(*h) - (LINUX_HEADER_JUMP - LINUX_HEADER_OFFSET)) << 8,
+	    .header = LINUX_HEADER_MAGIC,
+	    .version = 0x20f,
+	    .loadflags = 1,
+	    .initrd_addr_max = 0x7fffffff,
+	    .kernel_alignment = 0x200000,
+	    .relocatable_kernel = 1,
+	    .xloadflags = 1,
+	    .cmdline_size = 2047,
+	    .pref_address = 0x1000000,
 	    .init_size = 0x400000};
 	for (unsigned i = 0; i < KERNEL_SIZE; i++)
 		image->bytes[(SETUP_SECTS + 1) * 512 + i] = (uint8_t)(i * 13 >> 3);
@@ -132,23 +149,30 @@ static void linux_begins(void **state)
 
 	make_bzimage(&image);
 	memset(initrd, 0x5a, sizeof(initrd));
-	assert_int_equal(machine_load(t->m,
-	    &(struct boot_config){.kernel = file_of("vmlinuz", &image, sizeof(image)),
-	        .initrd = &(struct boot_file){.name = "initrd", .bytes = initrd, .size = sizeof(initrd)},
-	        .append = "console=ttyS0 quiet"}, &t->err), 0);
+	assert_int_equal(
+	    machine_load(
+		t->m,
+		&(struct boot_config){
+		    .kernel = file_of("vmlinuz", &image, sizeof(image)),
+		    .initrd = &(struct boot_file){.name = "initrd", .bytes = initrd, .size = sizeof(initrd)},
+		    .append = "console=ttyS0 quiet"},
+		&t->err),
+	    0);
 	r = board_registers(t->p);
 	assert_non_null(r);
 	assert_int_equal(r->rip, 0x1000200);
 	assert_int_equal(r->cs.attributes & 0x2000, 0x2000); /* long mode */
 	assert_int_equal(r->cr0 & 0x80000001, 0x80000001);
 	assert_int_equal(r->efer, 0x500);
-	assert_memory_equal(partition_memory(t->p, 0x1000000, KERNEL_SIZE), image.bytes + (SETUP_SECTS + 1) * 512, KERNEL_SIZE);
+	assert_memory_equal(partition_memory(t->p, 0x1000000, KERNEL_SIZE),
+			    image.bytes + (SETUP_SECTS + 1) * 512, KERNEL_SIZE);
 	assert_int_equal(partition_read(t->p, r->gpr[6], &params, sizeof(params)), 0);
 	assert_int_equal(params.acpi_rsdp_addr, 0xe0000);
 	assert_int_equal(params.header.type_of_loader, 0xff);
 	assert_int_equal(params.header.ramdisk_size, sizeof(initrd));
 	assert_int_equal(params.header.ramdisk_image, 256 * MIB - 8192);
-	assert_memory_equal(partition_memory(t->p, params.header.ramdisk_image, sizeof(initrd)), initrd, sizeof(initrd));
+	assert_memory_equal(partition_memory(t->p, params.header.ramdisk_image, sizeof(initrd)), initrd,
+			    sizeof(initrd));
 	assert_int_equal(partition_read(t->p, params.header.cmd_line_ptr, line, sizeof(line)), 0);
 	assert_string_equal(line, "console=ttyS0 quiet");
 	assert_int_equal(params.e820_entries, 3);
@@ -156,7 +180,8 @@ static void linux_begins(void **state)
 	assert_int_equal(params.e820_table[2].address + params.e820_table[2].size, 256 * MIB);
 }
 
-/* Walk the page tables that the kernel is entered with: all of the first 4 GiB is there, at its own address. */
+/* Walk the page tables that the kernel is entered with: all of the first 4 GiB is there, at its own address.
+ */
 static void linux_page_tables(void **state)
 {
 	struct boot *t = *state;
@@ -171,9 +196,11 @@ static void linux_page_tables(void **state)
 
 		assert_int_equal(partition_read(t->p, r->cr3 + (va >> 39) * 8, &entry, 8), 0);
 		assert_int_equal(entry & 0x83, 3);
-		assert_int_equal(partition_read(t->p, (entry & ~0xfffull) + (va >> 30 & 511) * 8, &entry, 8), 0);
+		assert_int_equal(partition_read(t->p, (entry & ~0xfffull) + (va >> 30 & 511) * 8, &entry, 8),
+				 0);
 		assert_int_equal(entry & 0x83, 3);
-		assert_int_equal(partition_read(t->p, (entry & ~0xfffull) + (va >> 21 & 511) * 8, &entry, 8), 0);
+		assert_int_equal(partition_read(t->p, (entry & ~0xfffull) + (va >> 21 & 511) * 8, &entry, 8),
+				 0);
 		assert_int_equal(entry, va | 0x83);
 	}
 }
@@ -238,13 +265,22 @@ static void linux_refused(void **state)
 	assert_non_null(strstr(t->err.text, "cut short"));
 	memset(line, 'x', sizeof(line));
 	line[2048] = '\0';
-	assert_int_equal(machine_load(t->m,
-	    &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)), .append = line}, &t->err), -E2BIG);
+	assert_int_equal(
+	    machine_load(t->m,
+			 &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)), .append = line},
+			 &t->err),
+	    -E2BIG);
 	line[2047] = '\0';
+	assert_int_equal(
+	    machine_load(t->m,
+			 &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)), .append = line},
+			 &t->err),
+	    0);
 	assert_int_equal(machine_load(t->m,
-	    &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)), .append = line}, &t->err), 0);
-	assert_int_equal(machine_load(t->m,
-	    &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)), .initrd = &initrd}, &t->err), -ENOMEM);
+				      &(struct boot_config){.kernel = file_of("k", &image, sizeof(image)),
+							    .initrd = &initrd},
+				      &t->err),
+			 -ENOMEM);
 	assert_non_null(strstr(t->err.text, "big.img"));
 }
 
@@ -272,21 +308,37 @@ static void make_elf(struct elf_kernel *k, bool elf64)
 
 	memset(k, 0, sizeof(*k));
 	if (elf64) {
-		k->h64 = (Elf64_Ehdr){.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_entry = 0xc0100020, .e_phnum = 1,
-		    .e_phoff = offsetof(struct elf_kernel, p64), .e_phentsize = sizeof(Elf64_Phdr)};
-		k->p64 = (Elf64_Phdr){.p_type = PT_LOAD, .p_offset = CODE_OFFSET, .p_vaddr = 0xc0100000,
-		    .p_paddr = 0x100000, .p_filesz = 544, .p_memsz = 10000};
+		k->h64 = (Elf64_Ehdr){.e_type = ET_EXEC,
+				      .e_machine = EM_X86_64,
+				      .e_entry = 0xc0100020,
+				      .e_phnum = 1,
+				      .e_phoff = offsetof(struct elf_kernel, p64),
+				      .e_phentsize = sizeof(Elf64_Phdr)};
+		k->p64 = (Elf64_Phdr){.p_type = PT_LOAD,
+				      .p_offset = CODE_OFFSET,
+				      .p_vaddr = 0xc0100000,
+				      .p_paddr = 0x100000,
+				      .p_filesz = 544,
+				      .p_memsz = 10000};
 	} else {
-		k->h32 = (Elf32_Ehdr){.e_type = ET_EXEC, .e_machine = EM_386, .e_entry = 0xc0100020, .e_phnum = 1,
-		    .e_phoff = offsetof(struct elf_kernel, p32), .e_phentsize = sizeof(Elf32_Phdr)};
-		k->p32 = (Elf32_Phdr){.p_type = PT_LOAD, .p_offset = CODE_OFFSET, .p_vaddr = 0xc0100000,
-		    .p_paddr = 0x100000, .p_filesz = 544, .p_memsz = 10000};
+		k->h32 = (Elf32_Ehdr){.e_type = ET_EXEC,
+				      .e_machine = EM_386,
+				      .e_entry = 0xc0100020,
+				      .e_phnum = 1,
+				      .e_phoff = offsetof(struct elf_kernel, p32),
+				      .e_phentsize = sizeof(Elf32_Phdr)};
+		k->p32 = (Elf32_Phdr){.p_type = PT_LOAD,
+				      .p_offset = CODE_OFFSET,
+				      .p_vaddr = 0xc0100000,
+				      .p_paddr = 0x100000,
+				      .p_filesz = 544,
+				      .p_memsz = 10000};
 	}
 	memcpy(k->h32.e_ident, ELFMAG, SELFMAG);
 	k->h32.e_ident[EI_CLASS] = elf64 ? ELFCLASS64 : ELFCLASS32;
 	k->h32.e_ident[EI_DATA] = ELFDATA2LSB;
-	k->header = (struct multiboot_header){.magic = MULTIBOOT_HEADER_MAGIC, .flags = flags,
-	    .checksum = -(MULTIBOOT_HEADER_MAGIC + flags)};
+	k->header = (struct multiboot_header){
+	    .magic = MULTIBOOT_HEADER_MAGIC, .flags = flags, .checksum = -(MULTIBOOT_HEADER_MAGIC + flags)};
 	memset(k->code, 0x90, sizeof(k->code));
 }
 
@@ -297,14 +349,21 @@ static void multiboot_begins(void **state)
 	struct multiboot_info info;
 	struct multiboot_module modules[2];
 	const struct vp_registers *r;
-	const struct boot_module module = {.file = file_of("second", "0123456789", 10), .string = "second arg"};
+	const struct boot_module module = {.file = file_of("second", "0123456789", 10),
+					   .string = "second arg"};
 	const struct boot_file initrd = file_of("first", "abc", 3);
 	char line[32];
 
 	make_elf(&kernel, false);
-	assert_int_equal(machine_load(t->m,
-	    &(struct boot_config){.kernel = file_of("test.elf", &kernel, sizeof(kernel)), .append = "a b",
-	        .initrd = &initrd, .modules = &module, .module_count = 1}, &t->err), 0);
+	assert_int_equal(
+	    machine_load(t->m,
+			 &(struct boot_config){.kernel = file_of("test.elf", &kernel, sizeof(kernel)),
+					       .append = "a b",
+					       .initrd = &initrd,
+					       .modules = &module,
+					       .module_count = 1},
+			 &t->err),
+	    0);
 	r = board_registers(t->p);
 	assert_int_equal(r->rip, 0x100020); /* the entry's physical address */
 	assert_int_equal(r->gpr[0], 0x2badb002);
@@ -350,9 +409,13 @@ static void multiboot_addresses(void **state)
 		uint8_t before[64];
 		struct multiboot_header header;
 		uint8_t code[200];
-	} kernel = {.header = {.magic = MULTIBOOT_HEADER_MAGIC, .flags = MULTIBOOT_HAS_ADDRESSES,
-	    .checksum = -(MULTIBOOT_HEADER_MAGIC + MULTIBOOT_HAS_ADDRESSES), .header_addr = 0x200010,
-	    .load_addr = 0x200000, .entry_addr = 0x200030, .bss_end_addr = 0x201000}};
+	} kernel = {.header = {.magic = MULTIBOOT_HEADER_MAGIC,
+			       .flags = MULTIBOOT_HAS_ADDRESSES,
+			       .checksum = -(MULTIBOOT_HEADER_MAGIC + MULTIBOOT_HAS_ADDRESSES),
+			       .header_addr = 0x200010,
+			       .load_addr = 0x200000,
+			       .entry_addr = 0x200030,
+			       .bss_end_addr = 0x201000}};
 
 	memset(kernel.code, 0x42, sizeof(kernel.code));
 	assert_int_equal(load(t, &kernel, sizeof(kernel)), 0);
@@ -442,7 +505,8 @@ static void memory_sizes(void **state)
 	struct error err;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(wrong); i++)
-		assert_int_equal(machine_create(&m, p, &(struct machine_config){.memory = wrong[i]}, &err), -EINVAL);
+		assert_int_equal(machine_create(&m, p, &(struct machine_config){.memory = wrong[i]}, &err),
+				 -EINVAL);
 	board_destroy(p);
 }
 
@@ -495,9 +559,19 @@ static void debian_kernel(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(linux_begins), TEST(linux_page_tables), TEST(memory_above_4g), TEST(linux_small_memory),
-	    TEST(linux_refused), TEST(multiboot_begins), TEST(multiboot_elf64), TEST(multiboot_addresses),
-	    TEST(multiboot_refused), TEST(no_kernel), TEST(files), TEST(memory_sizes), TEST(devices_answer),
+	    TEST(linux_begins),
+	    TEST(linux_page_tables),
+	    TEST(memory_above_4g),
+	    TEST(linux_small_memory),
+	    TEST(linux_refused),
+	    TEST(multiboot_begins),
+	    TEST(multiboot_elf64),
+	    TEST(multiboot_addresses),
+	    TEST(multiboot_refused),
+	    TEST(no_kernel),
+	    TEST(files),
+	    TEST(memory_sizes),
+	    TEST(devices_answer),
 	    TEST(debian_kernel),
 	};
 

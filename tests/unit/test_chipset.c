@@ -4,10 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
 #include <cmocka.h>
+
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "chipset/chipset.h"
 #include "tests/double/board.h"
@@ -47,10 +49,15 @@ static int set_up(void **state)
 	assert_int_equal(timers_create(&t->timers, NULL), 0);
 	assert_int_equal(ioapic_create(&t->io, t->p, NULL), 0);
 	assert_int_equal(acpi_pm_create(&t->pm, t->p,
-	    &(struct acpi_pm_config){.timers = t->timers, .sci = ioapic_line(t->io, ACPI_SCI),
-	        .power_off = on_power_off, .context = t}, NULL), 0);
+					&(struct acpi_pm_config){.timers = t->timers,
+								 .sci = ioapic_line(t->io, ACPI_SCI),
+								 .power_off = on_power_off,
+								 .context = t},
+					NULL),
+			 0);
 	assert_int_equal(reset_control_create(&t->reset, t->p, &(struct reset_config){on_reset, t}, NULL), 0);
-	assert_int_equal(debug_exit_create(&t->exit, t->p, &(struct debug_exit_config){on_exit_port, t}, NULL), 0);
+	assert_int_equal(
+	    debug_exit_create(&t->exit, t->p, &(struct debug_exit_config){on_exit_port, t}, NULL), 0);
 	return 0;
 }
 
@@ -301,8 +308,9 @@ static void ports_taken(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(ioapic_registers), TEST(ioapic_edge), TEST(ioapic_level), TEST(ioapic_threads), TEST(pm_power_button),
-	    TEST(pm_timer), TEST(pm_timer_interrupt), TEST(pm_sleep), TEST(reset_ways), TEST(exit_port), TEST(ports_taken),
+	    TEST(ioapic_registers), TEST(ioapic_edge), TEST(ioapic_level),       TEST(ioapic_threads),
+	    TEST(pm_power_button),  TEST(pm_timer),    TEST(pm_timer_interrupt), TEST(pm_sleep),
+	    TEST(reset_ways),       TEST(exit_port),   TEST(ports_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

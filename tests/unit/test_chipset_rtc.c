@@ -4,9 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
 #include <cmocka.h>
+
 #include <stdatomic.h>
+#include <string.h>
 
 #include "chipset/chipset.h"
 #include "tests/double/board.h"
@@ -38,8 +40,14 @@ static int set_up(void **state)
 	assert_int_equal(timers_create(&t->timers, NULL), 0);
 	assert_int_equal(ioapic_create(&t->io, t->p, NULL), 0);
 	assert_int_equal(rtc_create(&t->rtc, t->p,
-	    &(struct rtc_config){.timers = t->timers, .irq = ioapic_line(t->io, RTC_IRQ),
-	        .memory_below_4g = 3ull << 30, .memory_above_4g = 5ull << 30, .now = now, .context = t}, NULL), 0);
+				    &(struct rtc_config){.timers = t->timers,
+							 .irq = ioapic_line(t->io, RTC_IRQ),
+							 .memory_below_4g = 3ull << 30,
+							 .memory_above_4g = 5ull << 30,
+							 .now = now,
+							 .context = t},
+				    NULL),
+			 0);
 	board_mmio_write(t->p, IOAPIC_BASE, 4, 0x20);
 	board_mmio_write(t->p, IOAPIC_BASE + 0x10, 4, 0x38); /* pin 8: edge, vector 0x38 */
 	return 0;
@@ -69,8 +77,8 @@ static void out(struct clock *t, uint8_t reg, uint8_t value)
 	board_out(t->p, 0x71, 1, value);
 }
 
-static void expect_time(struct clock *t, uint8_t century, uint8_t year, uint8_t month, uint8_t day, uint8_t hour,
-    uint8_t minute, uint8_t second)
+static void expect_time(struct clock *t, uint8_t century, uint8_t year, uint8_t month, uint8_t day,
+			uint8_t hour, uint8_t minute, uint8_t second)
 {
 	assert_int_equal(in(t, 0x32), century);
 	assert_int_equal(in(t, 9), year);
@@ -225,7 +233,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(reads_host_time), TEST(update_in_progress), TEST(guest_sets_time), TEST(nonsense_time),
-	    TEST(cmos_memory), TEST(update_interrupt), TEST(alarm_interrupt), TEST(periodic_interrupt),
+	    TEST(cmos_memory),     TEST(update_interrupt),   TEST(alarm_interrupt), TEST(periodic_interrupt),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,9 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
 #include <cmocka.h>
+
 #include <pthread.h>
+#include <string.h>
 
 #include "chipset/chipset.h"
 #include "tests/double/board.h"
@@ -55,8 +57,14 @@ static int set_up(void **state)
 	t->out_limit = sizeof(t->out);
 	t->p = board_create(1);
 	assert_int_equal(serial_create(&t->s, t->p,
-	    &(struct serial_config){.port = SERIAL_COM1, .name = "COM1", .irq = {on_irq, t, 4}, .output = on_output,
-	        .input_room = on_room, .context = t}, NULL), 0);
+				       &(struct serial_config){.port = SERIAL_COM1,
+							       .name = "COM1",
+							       .irq = {on_irq, t, 4},
+							       .output = on_output,
+							       .input_room = on_room,
+							       .context = t},
+				       NULL),
+			 0);
 	return 0;
 }
 
@@ -274,8 +282,9 @@ static void threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(after_reset), TEST(transmit), TEST(transmit_blocked), TEST(receive_without_fifo),
-	    TEST(receive_with_fifo), TEST(receive_flow), TEST(loopback), TEST(modem_status), TEST(threads),
+	    TEST(after_reset),       TEST(transmit),     TEST(transmit_blocked), TEST(receive_without_fifo),
+	    TEST(receive_with_fifo), TEST(receive_flow), TEST(loopback),         TEST(modem_status),
+	    TEST(threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
