@@ -149,7 +149,7 @@ static int bootstrap(const char *work, const char *log, bool root, const struct 
 	char *argv[] = { (char *)"mmdebstrap", (char *)(root ? "--mode=root" : "--mode=unshare"),
 		(char *)"--variant=minbase", (char *)"--format=tar", include,
 		(char *)"--aptopt=Acquire::Languages \"none\"", (char *)"--aptopt=APT::Install-Recommends \"false\"",
-		(char *)"--aptopt=Acquire::Retries \"3\"", bring,
+		(char *)"--aptopt=Acquire::Retries \"3\"", (char *)"--dpkgopt=force-unsafe-io", bring,
 		(char *)"--customize-hook=chroot \"$1\" sh /var/tmp/debian-12/customize.sh",
 		(char *)"--customize-hook=rm -r \"$1/var/tmp/debian-12\"", (char *)SUITE, (char *)"-", (char *)options->mirror, NULL };
 	int r = run_program(argv, tar, log, err);

@@ -25,6 +25,9 @@ rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed
 : >/etc/machine-id
 
+# Options for the installation, not for the guest's own life.
+rm -f /etc/apt/apt.conf.d/99mmdebstrap /etc/dpkg/dpkg.cfg.d/99mmdebstrap
+
 mkdir -p /var/lib/bulkhead
 # shellcheck disable=SC2016 # the fields are dpkg's, not the shell's
 dpkg-query -W -f '${Package} ${Version}\n' >/var/lib/bulkhead/packages
