@@ -621,6 +621,56 @@ static void locked_file(void **state)
 	remove_directory(directory);
 }
 
+/* Opens the image, says so by a byte, and holds it until there is something to read. */
+static void hold(const char *path, bool read_only, int tell, int wait_for)
+{
+	const struct disk_open_options options = { .read_only = read_only };
+	struct disk *disk;
+	char byte = 0;
+
+	if (disk_open(&disk, path, &options, NULL) < 0 || write(tell, &byte, 1) != 1 || read(wait_for, &byte, 1) < 0)
+		_exit(1);
+	_exit(0);
+}
+
+static void held_by_another(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 8 * MIB };
+	struct error err = { 0 };
+	struct disk *disk;
+	char directory[32], sentence[100], byte;
+
+	in_new_directory(directory);
+	assert_int_equal(disk_create("a.vhdx", &create, &err), 0);
+	for (int read_only = 0; read_only < 2; read_only++) {
+		int up[2], down[2], status;
+		pid_t pid;
+
+		assert_true(pipe(up) == 0 && pipe(down) == 0);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			close(down[1]);
+			hold("a.vhdx", read_only, up[1], down[0]);
+		}
+		close(up[1]);
+		close(down[0]);
+		assert_int_equal(read(up[0], &byte, 1), 1);
+		snprintf(sentence, sizeof(sentence), "a.vhdx: process %d (test_disk_bad) has it open; end that process "
+		    "first", pid);
+		assert_int_equal(disk_open(&disk, "a.vhdx", NULL, &err), -EBUSY);
+		assert_string_equal(err.text, sentence);
+		close(down[1]);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+		close(up[0]);
+		assert_int_equal(disk_open(&disk, "a.vhdx", NULL, &err), 0);
+		assert_int_equal(disk_close(disk, &err), 0);
+	}
+	assert_int_equal(unlink("a.vhdx"), 0);
+	remove_directory(directory);
+}
+
 static void paths(void **state)
 {
 	struct error err = { 0 };
@@ -696,7 +746,8 @@ int main(void)
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(tolerated_damage), cmocka_unit_test(one_place_for_two), cmocka_unit_test(cut_with_log),
 		cmocka_unit_test(cut_blocks), cmocka_unit_test(leftovers), cmocka_unit_test(bad_last_entry),
-		cmocka_unit_test(locked_file), cmocka_unit_test(paths), cmocka_unit_test(creation),
+		cmocka_unit_test(locked_file), cmocka_unit_test(held_by_another),
+		cmocka_unit_test(paths), cmocka_unit_test(creation),
 	};
 	struct CMUnitTest damage_tests[ARRAY_SIZE(damages)], entry_tests[ARRAY_SIZE(bad_entries)];
 	int failed;

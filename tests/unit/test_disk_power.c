@@ -104,8 +104,22 @@ static void check_contents(const struct recorder *recorder, struct disk *disk, u
 static struct recorder *recorder_create(const struct expectation *expectation, struct dice *dice, unsigned depth);
 static void recorder_destroy(struct recorder *recorder);
 
+/* Every block gets a sector: new ones must be zeros otherwise, also where the cut left something behind. */
+static void write_after_cut(struct disk *disk, uint8_t *expected, uint8_t *contents)
+{
+	struct error err = { 0 };
+
+	for (uint64_t at = 4096; at < DISK_SIZE; at += MIB) {
+		memset(expected + at, 0xee, 512);
+		assert_int_equal(disk_write(disk, at, expected + at, 512, &err), 0);
+	}
+	assert_int_equal(disk_read(disk, 0, contents, DISK_SIZE, &err), 0);
+	assert_memory_equal(contents, expected, DISK_SIZE);
+}
+
 static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint64_t size)
 {
+	static const uint8_t zeros[65536];
 	int fd = memfd_create("cut", MFD_CLOEXEC);
 	uint8_t *by_reading = malloc(DISK_SIZE), *by_writing = malloc(DISK_SIZE);
 	struct disk_open_options options = { 0 };
@@ -114,9 +128,12 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 	struct disk *disk;
 
 	assert_int_equal(ftruncate(fd, (off_t)size), 0);
-	for (uint64_t at = 0; at < size; at += 65536)
-		assert_int_equal(pwrite(fd, image + at, min_u64(65536, size - at), (off_t)at),
-		    min_u64(65536, size - at));
+	for (uint64_t at = 0; at < size; at += 65536) {
+		size_t part = min_u64(65536, size - at);
+
+		if (memcmp(image + at, zeros, part) != 0)
+			assert_int_equal(pwrite(fd, image + at, part, (off_t)at), part);
+	}
 	disk = image_must_open(fd, true);
 	check_contents(recorder, disk, by_reading);
 	if (disk->ops->check(disk, stderr, &err) != 0)
@@ -132,6 +149,8 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 		fail_msg("%s", err.text);
 	check_contents(recorder, disk, by_writing);
 	assert_memory_equal(by_reading, by_writing, DISK_SIZE);
+	if (!inner)
+		write_after_cut(disk, by_reading, by_writing);
 	image_must_close(disk);
 	if (inner) {
 		recorder->replays += inner->cuts > 0;
@@ -145,10 +164,10 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 static void cut_power(struct recorder *recorder)
 {
 	enum survival survival = (enum survival)dice_roll(recorder->dice, 3);
-	uint8_t *image = malloc(FILE_MAX);
+	uint8_t *image = calloc(1, FILE_MAX);
 	uint64_t size = recorder->durable_size;
 
-	memcpy(image, recorder->durable, FILE_MAX);
+	memcpy(image, recorder->durable, size);
 	for (unsigned i = 0; i < recorder->pending_count; i++)
 		apply(recorder, &recorder->pending[i], image, &size, survival);
 	recorder->cuts++;
