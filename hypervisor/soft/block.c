@@ -146,14 +146,15 @@ static unsigned decode_crossing(struct soft_vp *vp, struct window *w, unsigned o
 	return 1;
 }
 
-/* Room for a block of `count` instructions: in its old place when it is decoded again and fits. */
-static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t key, unsigned count)
+/* Room for a block of `count` instructions: in its old place when it is decoded again and fits. One that
+ * reaches into a second page never takes the place of one that does not: links may lead there. */
+static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t key, unsigned count, bool crossing)
 {
 	struct block_cache *c = vp->blocks;
 	size_t size = sizeof(struct block) + (count + 1) * sizeof(struct op);
 	struct block *b;
 
-	if (old && old->capacity >= count + 1)
+	if (old && old->capacity >= count + 1 && !!old->generation2 == crossing)
 		return old;
 	if (c->used + size > c->size) {
 		block_cache_flush(vp);
@@ -195,7 +196,7 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 		seen2 = atomic_load(generation_of(vp, next_host));
 		count = decode_crossing(vp, &w, offset, next_host, ops);
 	}
-	b = block_place(vp, old, key, count);
+	b = block_place(vp, old, key, count, next_host);
 	b->generation = generation_of(vp, page_host);
 	b->seen = seen;
 	b->host_page = page_host;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* run.c - the loop that a VP's thread is in: blocks, and between them whatever wants attention. */
 #include <stdio.h>
+#include <string.h>
 
 #include "hypervisor/soft/block_cache.h"
 #include "hypervisor/soft/interrupt.h"
@@ -166,6 +167,24 @@ static enum soft_stop run_until_stop(struct soft_vp *vp)
 	return run_blocks(vp);
 }
 
+/* The bytes at RIP, as far as they are mapped, behind the text that is there. */
+static void report_code(struct soft_vp *vp)
+{
+	size_t used = strlen(vp->error);
+	uint64_t linear = vp->seg_base[SEG_CS] + vp->rip;
+
+	for (unsigned i = 0; i < 16; i++) {
+		struct place place;
+
+		if (!translate_quietly(vp, linear + i, TLB_SUPERVISOR_AC, ACCESS_READ, &place) || !place.host)
+			break;
+		used += (size_t)snprintf(vp->error + used, sizeof(vp->error) - used, "%s%02x",
+		    i ? " " : "; bytes at RIP: ", *place.host);
+		if (used >= sizeof(vp->error))
+			break;
+	}
+}
+
 enum soft_stop soft_vp_run(struct soft_vp *vp)
 {
 	enum soft_stop stop;
@@ -182,6 +201,8 @@ enum soft_stop soft_vp_run(struct soft_vp *vp)
 	if (stop == SOFT_STOP_TRIPLE_FAULT)
 		snprintf(vp->error, sizeof(vp->error), "triple fault: last exception was vector %u, error code 0x%x",
 		    vp->fault.vector, vp->fault.code);
+	if (stop == SOFT_STOP_TRIPLE_FAULT || stop == SOFT_STOP_ERROR)
+		report_code(vp);
 	return stop;
 }
 
