@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A hostile VHDX. A sound image with a written block and a log to replay is patched as the input says,
- * its checksums are made right again where the input wishes, and it is opened, checked, read and
- * written. What could be opened for writing and was closed without error must open again.
+ * its checksums are made right again unless the input wishes otherwise, and it is opened, checked, read
+ * and written. What could be opened for writing and was closed without error must open again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +26,8 @@ static const struct {
 	{ VHDX_HEADER_OFFSET_2, 80 },
 	{ VHDX_REGION_TABLE_OFFSET_1, 160 },
 	{ VHDX_REGION_TABLE_OFFSET_2, 160 },
+	{ 1 * MIB, 128 }, /* the log's first entry, with its descriptor */
+	{ 1 * MIB + 8192, 128 },
 	{ 1 * MIB, 4 * 4096 },
 	{ 2 * MIB, 256 },
 	{ 2 * MIB + VHDX_TABLE_SIZE, 64 },
@@ -70,17 +72,17 @@ static void seal(uint8_t *image, uint64_t offset, uint64_t size)
 
 static void seal_all(uint8_t *image, uint8_t wishes)
 {
-	for (unsigned sector = 0; (wishes & 1) && sector < 4; sector++) {
+	for (unsigned sector = 0; !(wishes & 1) && sector < 4; sector++) {
 		uint64_t at = MIB + sector * 4096u;
 
 		if (memcmp(image + at, VHDX_LOG_ENTRY_SIGNATURE, 4) == 0 && le32_get(image + at + 8) <= 4 * 4096)
 			seal(image, at, le32_get(image + at + 8));
 	}
-	if (wishes & 2) {
+	if (!(wishes & 2)) {
 		seal(image, VHDX_HEADER_OFFSET_1, 4096);
 		seal(image, VHDX_HEADER_OFFSET_2, 4096);
 	}
-	if (wishes & 4) {
+	if (!(wishes & 4)) {
 		seal(image, VHDX_REGION_TABLE_OFFSET_1, VHDX_TABLE_SIZE);
 		seal(image, VHDX_REGION_TABLE_OFFSET_2, VHDX_TABLE_SIZE);
 	}
@@ -127,7 +129,7 @@ static int open_image(struct disk **disk, int fd, bool read_only)
 
 static void use(struct disk *disk)
 {
-	static uint8_t buffer[3 * MIB];
+	static uint8_t buffer[MIB + 8192];
 	struct disk_info info;
 	uint64_t places[4] = { 0, MIB, 0, 0 };
 
