@@ -15,7 +15,7 @@ struct settings {
 	uint64_t seed, count;
 	unsigned instructions, failures;
 	const char *only, *options;
-	bool verbose;
+	bool verbose, soft_only;
 };
 
 struct statistics {
@@ -26,14 +26,15 @@ struct statistics {
 static void usage(void)
 {
 	printf("usage: diff_soft [--seed N] [--count N] [--only MNEMONIC,…] [--instructions 1-8]\n"
-	       "                 [--failures N] [--options SOFT] [--verbose]\n");
+	       "                 [--failures N] [--options SOFT] [--verbose] [--soft-only]\n"
+	       "  --soft-only: no host CPU and no comparison, for sanitizers, whose memory wild addresses would hit\n");
 }
 
 static int parse(struct settings *s, int argc, char **argv)
 {
 	static const struct option options[] = {{"seed", 1, NULL, 's'}, {"count", 1, NULL, 'c'}, {"only", 1, NULL, 'o'},
 	    {"instructions", 1, NULL, 'i'}, {"failures", 1, NULL, 'f'}, {"options", 1, NULL, 'p'},
-	    {"verbose", 0, NULL, 'v'}, {NULL, 0, NULL, 0}};
+	    {"verbose", 0, NULL, 'v'}, {"soft-only", 0, NULL, 'S'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	*s = (struct settings){.seed = 1, .count = 100000, .instructions = SCENARIO_MAX, .failures = 20};
@@ -59,6 +60,9 @@ static int parse(struct settings *s, int argc, char **argv)
 			break;
 		case 'v':
 			s->verbose = true;
+			break;
+		case 'S':
+			s->soft_only = true;
 			break;
 		default:
 			usage();
@@ -172,6 +176,23 @@ static void run_all(const struct settings *settings, struct statistics *t)
 	}
 }
 
+static void run_soft_only(const struct settings *settings, struct statistics *t)
+{
+	static struct scenario scenario;
+	static struct outcome soft;
+	struct error err = {.code = 0};
+
+	for (uint64_t i = 0; i < settings->count && t->failed < settings->failures; i++) {
+		scenario_roll(&scenario, settings->seed + i, settings->instructions);
+		if (soft_side_run(&scenario, &soft, &err)) {
+			count_coverage(t, &scenario, &soft);
+			continue;
+		}
+		t->failed++;
+		report(&scenario, err.text);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static struct statistics statistics;
@@ -181,7 +202,7 @@ int main(int argc, char **argv)
 
 	if (parse(&settings, argc, argv) < 0)
 		return 2;
-	if (native_open(&err) < 0 || soft_side_open(settings.options, &err) < 0) {
+	if ((!settings.soft_only && native_open(&err) < 0) || soft_side_open(settings.options, &err) < 0) {
 		fprintf(stderr, "diff_soft: %s\n", err.text);
 		return 2;
 	}
@@ -191,7 +212,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	start = now();
-	run_all(&settings, &statistics);
+	if (settings.soft_only)
+		run_soft_only(&settings, &statistics);
+	else
+		run_all(&settings, &statistics);
 	print_statistics(&statistics, &settings, now() - start);
 	soft_side_close();
 	return statistics.failed ? 1 : 0;
