@@ -53,6 +53,8 @@ def base_image(context):
     if "image" not in context:
         cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
         directory = os.path.join(cache, "bulkhead", "test-image")
+        # What is slow about it is in the cache of the image maker; the directory may be of an older version.
+        shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([context["bulkhead"], "image", "build", "debian-12", directory, "--include", "fio", "--include",
                         "stress-ng"], check=True, capture_output=True, text=True)
         context["image"] = directory
