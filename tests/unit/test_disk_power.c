@@ -332,10 +332,10 @@ static void cuts(void **state)
 #define DYNAMIC { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }
 #define FIXED   { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB, .fixed = true }
 
-static struct scenario often = { DYNAMIC, 60, 3, false };
-static struct scenario seldom = { DYNAMIC, 40, 10, false };
-static struct scenario reopened = { DYNAMIC, 64, 4, true };
-static struct scenario fixed = { FIXED, 30, 4, true };
+static struct scenario often = { DYNAMIC, 40, 3, false };
+static struct scenario seldom = { DYNAMIC, 28, 10, false };
+static struct scenario reopened = { DYNAMIC, 40, 4, true };
+static struct scenario fixed = { FIXED, 20, 4, true };
 
 int main(void)
 {
