@@ -125,6 +125,7 @@ class Guest:
         self.send("exec sh\n")
         self.send("PS1= PS2= TERM=dumb; stty -echo; printf '%s%s\\n' rea dy\n")
         self.expect(r"ready\r?$", 120)
+        self.check("dmesg -n 1")  # kernel messages would run into what commands print
 
     def run(self, command, timeout=120):
         """Run a shell command in the guest as root; returns (status, output)."""
