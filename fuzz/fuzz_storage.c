@@ -69,7 +69,7 @@ static void fuzz_unit(struct input *in, bool dvd)
 		must(scsi_disk_create(&device, disk, NULL) == 0);
 	must(disk_queue_create(&queue, 4, NULL) == 0);
 	while (in->left > 0) {
-		struct scsi_command command = { .queue = queue, .complete = command_done };
+		struct scsi_command command = {.queue = queue, .complete = command_done};
 		uint32_t length, first;
 		struct iovec iov[2];
 		uint8_t *buffer;
@@ -81,8 +81,8 @@ static void fuzz_unit(struct input *in, bool dvd)
 		take(in, buffer, length < 64 ? length : 64);
 		memset(buffer + (length < 64 ? length : 64), 0, length < 64 ? 0 : length - 64);
 		first = length / 3;
-		iov[0] = (struct iovec){ buffer, first };
-		iov[1] = (struct iovec){ buffer + first, length - first };
+		iov[0] = (struct iovec){buffer, first};
+		iov[1] = (struct iovec){buffer + first, length - first};
 		command.iov = iov;
 		command.iov_count = 2;
 		command.length = length;
@@ -141,22 +141,22 @@ static void connect_channel(struct machine *m)
 {
 	static const struct guid class = STORAGE_SCSI_CLASS;
 	const struct vmbus_message_offer *offer = guest_find_offer(m->guest, &class, 0);
-	struct vstor_packet packet = { .operation = VSTOR_BEGIN_INITIALIZATION };
+	struct vstor_packet packet = {.operation = VSTOR_BEGIN_INITIALIZATION};
 
 	must(offer && guest_open(m->guest, offer, 3, 3, NULL, &m->channel) == 0);
 	must(exchange(m, packet).status == 0);
-	packet = (struct vstor_packet){ .operation = VSTOR_QUERY_PROTOCOL_VERSION,
-		.version.major_minor = VSTOR_VERSION_WIN10 };
+	packet = (struct vstor_packet){.operation = VSTOR_QUERY_PROTOCOL_VERSION,
+				       .version.major_minor = VSTOR_VERSION_WIN10};
 	must(exchange(m, packet).status == 0);
-	packet = (struct vstor_packet){ .operation = VSTOR_END_INITIALIZATION };
+	packet = (struct vstor_packet){.operation = VSTOR_END_INITIALIZATION};
 	must(exchange(m, packet).status == 0);
-	packet = (struct vstor_packet){ .operation = VSTOR_EXECUTE_SRB, .srb.cdb_length = 6 };
+	packet = (struct vstor_packet){.operation = VSTOR_EXECUTE_SRB, .srb.cdb_length = 6};
 	must(exchange(m, packet).srb.srb_status == SRB_STATUS_SUCCESS);
 }
 
 static void machine_create(struct machine *m)
 {
-	struct storage_config config = { .name = "scsi0", .max_sub_channels = 1 };
+	struct storage_config config = {.name = "scsi0", .max_sub_channels = 1};
 
 	log_set_level(LOG_LEVEL_ERROR);
 	m->guest = guest_create_vps(64, 2);
@@ -187,7 +187,7 @@ static void machine_destroy(struct machine *m)
 
 static void send_srb(struct machine *m, struct input *in)
 {
-	struct vstor_packet packet = { .operation = VSTOR_EXECUTE_SRB };
+	struct vstor_packet packet = {.operation = VSTOR_EXECUTE_SRB};
 	uint32_t size = take_number(in, BUFFER_PAGES * 4096 + 1);
 
 	take(in, &packet.srb, sizeof(packet.srb));
@@ -196,7 +196,8 @@ static void send_srb(struct machine *m, struct input *in)
 	if (size == 0)
 		guest_send(m->channel, VMBUS_PACKET_IN_BAND, 1, 1, &packet, sizeof(packet));
 	else
-		guest_send_buffer(m->channel, 1, m->buffer + BUFFER_PAGES * 4096 - size, size, &packet, sizeof(packet));
+		guest_send_buffer(m->channel, 1, m->buffer + BUFFER_PAGES * 4096 - size, size, &packet,
+				  sizeof(packet));
 }
 
 static void send_ranges(struct machine *m, struct input *in)
@@ -226,7 +227,7 @@ static void send_bytes(struct machine *m, struct input *in, bool raw)
 
 static void send_control(struct machine *m, struct input *in)
 {
-	struct vstor_packet packet = { .operation = take_number(in, 16) };
+	struct vstor_packet packet = {.operation = take_number(in, 16)};
 
 	take(in, &packet.version, sizeof(packet.version));
 	guest_send(m->channel, VMBUS_PACKET_IN_BAND, 1, 4, &packet, sizeof(packet));
@@ -295,7 +296,7 @@ static void fuzz_channel(struct input *in)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct input in = { data, size };
+	struct input in = {data, size};
 	uint8_t mode;
 
 	take(&in, &mode, 1);

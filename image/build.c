@@ -21,7 +21,7 @@
 
 const char *const *image_names(void)
 {
-	static const char *const names[] = { "debian-12", NULL };
+	static const char *const names[] = {"debian-12", NULL};
 
 	return names;
 }
@@ -35,15 +35,21 @@ static void say(const struct image_build_options *options, const char *text)
 static int check_options(const struct image_build_options *options, uint64_t size, struct error *err)
 {
 	if (strcmp(options->name, image_names()[0]) != 0)
-		return error_set(err, EINVAL, "there is no image called \"%s\"; there is %s", options->name, image_names()[0]);
+		return error_set(err, EINVAL, "there is no image called \"%s\"; there is %s", options->name,
+				 image_names()[0]);
 	if (size < MIN_SIZE || size > MAX_SIZE || size % 4096)
-		return error_set(err, EINVAL, "a disk of %llu bytes cannot be made: it must be from 1 GiB to 64 TiB and a multiple "
-		    "of 4096 bytes", (unsigned long long)size);
+		return error_set(
+		    err, EINVAL,
+		    "a disk of %llu bytes cannot be made: it must be from 1 GiB to 64 TiB and a multiple "
+		    "of 4096 bytes",
+		    (unsigned long long)size);
 	for (const char *const *p = options->include; p && *p; p++)
 		if (!**p || strspn(*p, "abcdefghijklmnopqrstuvwxyz0123456789+.-") != strlen(*p))
 			return error_set(err, EINVAL, "\"%s\" is no package name", *p);
-	if (options->mirror && (strncmp(options->mirror, "http", 4) != 0 || strpbrk(options->mirror, " \t\n")))
-		return error_set(err, EINVAL, "\"%s\" is no mirror: give its URL (http://…)", options->mirror);
+	if (options->mirror &&
+	    (strncmp(options->mirror, "http", 4) != 0 || strpbrk(options->mirror, " \t\n")))
+		return error_set(err, EINVAL, "\"%s\" is no mirror: give its URL (http://…)",
+				 options->mirror);
 	return 0;
 }
 
@@ -86,7 +92,8 @@ static bool is_empty(const char *directory)
 }
 
 /* 1: the image is there already; 0: it can be made; or -EEXIST. */
-static int look_at_target(const struct image_build_options *options, const char *key, uint64_t size, struct error *err)
+static int look_at_target(const struct image_build_options *options, const char *key, uint64_t size,
+			  struct error *err)
 {
 	const char *directory = options->directory;
 	_cleanup_free_ char *there = metadata_key(directory);
@@ -99,7 +106,8 @@ static int look_at_target(const struct image_build_options *options, const char 
 	if (!there) {
 		if (is_empty(directory))
 			return 0;
-		return error_set(err, EEXIST, "%s exists and is no image: choose another directory", directory);
+		return error_set(err, EEXIST, "%s exists and is no image: choose another directory",
+				 directory);
 	}
 	same = strcmp(there, key) == 0 && !options->refresh && image_load(&image, directory, NULL) == 0;
 	if (same) {
@@ -108,8 +116,10 @@ static int look_at_target(const struct image_build_options *options, const char 
 	}
 	if (same)
 		return 1;
-	return error_set(err, EEXIST, "%s holds an image already, made from other inputs or damaged: remove it, or choose "
-	    "another directory", directory);
+	return error_set(err, EEXIST,
+			 "%s holds an image already, made from other inputs or damaged: remove it, or choose "
+			 "another directory",
+			 directory);
 }
 
 /* --- the cache ---------------------------------------------------------------------------------- */
@@ -136,8 +146,13 @@ static int lock_cache(const char *path, const struct image_build_options *option
 static int remove_work(const char *work, struct error *err)
 {
 	_cleanup_free_ char *log = format_string("%s.log", work);
-	char *argv[] = { (char *)"unshare", (char *)"--map-auto", (char *)"--map-root-user", (char *)"rm", (char *)"-rf",
-		(char *)work, NULL };
+	char *argv[] = {(char *)"unshare",
+			(char *)"--map-auto",
+			(char *)"--map-root-user",
+			(char *)"rm",
+			(char *)"-rf",
+			(char *)work,
+			NULL};
 
 	if (remove_tree(work, NULL) == 0)
 		return 0;
@@ -157,7 +172,7 @@ static bool is_cached(const char *entry, const char *inputs)
 
 /* Make the cache entry; the lock is held. */
 static int fill_cache(const char *entry, const char *inputs, const struct image_build_options *options,
-    struct error *err)
+		      struct error *err)
 {
 	_cleanup_free_ char *work = format_string("%s.partial", entry);
 	_cleanup_free_ char *path = format_string("%s/inputs", work);
@@ -181,9 +196,9 @@ static int fill_cache(const char *entry, const char *inputs, const struct image_
 /* --- the directory that is handed out ----------------------------------------------------------- */
 
 static int fill_target(const char *entry, const char *to, const char *key, uint64_t size,
-    const struct image_build_options *options, struct error *err)
+		       const struct image_build_options *options, struct error *err)
 {
-	static const char *const copies[] = { "vmlinuz", "initrd.img" };
+	static const char *const copies[] = {"vmlinuz", "initrd.img"};
 	_cleanup_free_ char *root = format_string("%s/root.img", entry);
 	_cleanup_free_ char *disk = format_string("%s/disk.vhdx", to);
 	_cleanup_free_ char *list = format_string("%s/packages", entry);
@@ -212,8 +227,8 @@ static int fill_target(const char *entry, const char *to, const char *key, uint6
 	return r;
 }
 
-static int install_target(const char *entry, const char *key, uint64_t size, const struct image_build_options *options,
-    struct error *err)
+static int install_target(const char *entry, const char *key, uint64_t size,
+			  const struct image_build_options *options, struct error *err)
 {
 	_cleanup_free_ char *directory = format_string("%s", options->directory);
 	_cleanup_free_ char *partial = NULL;
@@ -236,7 +251,7 @@ static int install_target(const char *entry, const char *key, uint64_t size, con
 /* --- the whole ---------------------------------------------------------------------------------- */
 
 static int build_locked(const char *cache, const char *key, const char *inputs, uint64_t size,
-    const struct image_build_options *options, struct error *err)
+			const struct image_build_options *options, struct error *err)
 {
 	_cleanup_free_ char *entry = format_string("%s/%s", cache, key);
 	_cleanup_free_ char *lock = format_string("%s/%s.lock", cache, options->name);

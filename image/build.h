@@ -41,7 +41,8 @@ char *format_string(const char *format, ...) __attribute__((format(printf, 1, 2)
 int find_program(const char *program, const char *package, struct error *err);
 
 /* Run argv to its end: standard output goes to the file `out` (NULL: to the log), standard error to the
- * log, which is truncated; input is empty. Returns its exit status, 128 + n for signal n, or a negative errno. */
+ * log, which is truncated; input is empty. Returns its exit status, 128 + n for signal n, or a negative
+ * errno. */
 int run_program(char *const argv[], const char *out, const char *log, struct error *err);
 
 /* --- debian.c ----------------------------------------------------------------------------------- */
@@ -60,6 +61,6 @@ int write_disk(const char *from, const char *to, uint64_t size, struct error *er
 /* --- metadata.c --------------------------------------------------------------------------------- */
 
 int metadata_write(const char *path, const char *name, const char *key, uint64_t size, const char *append,
-    const char *packages, struct error *err);
+		   const char *packages, struct error *err);
 /* The key of the image in `directory`, or NULL if there is none. The caller frees it. */
 char *metadata_key(const char *directory);

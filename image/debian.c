@@ -42,11 +42,12 @@ static char *package_list(const struct image_build_options *options)
 char *debian_inputs(const struct image_build_options *options)
 {
 	_cleanup_free_ char *packages = package_list(options);
-	char *text = format_string("suite %s\nmirror %s\npackages %s\n", SUITE, options->mirror ? options->mirror : "-",
-	    packages);
+	char *text = format_string("suite %s\nmirror %s\npackages %s\n", SUITE,
+				   options->mirror ? options->mirror : "-", packages);
 
 	for (size_t i = 0; i < embedded_file_count; i++) {
-		char *longer = format_string("%s--- %s\n%s", text, embedded_files[i].name, embedded_files[i].data);
+		char *longer =
+		    format_string("%s--- %s\n%s", text, embedded_files[i].name, embedded_files[i].data);
 
 		free(text);
 		text = longer;
@@ -56,7 +57,8 @@ char *debian_inputs(const struct image_build_options *options)
 
 static int check_tools(bool root, const char *log, struct error *err)
 {
-	char *try[] = { (char *)"unshare", (char *)"--map-auto", (char *)"--map-root-user", (char *)"true", NULL };
+	char *try[] = {(char *)"unshare", (char *)"--map-auto", (char *)"--map-root-user", (char *)"true",
+		       NULL};
 	int r = find_program("mmdebstrap", "mmdebstrap", err);
 
 	if (r == 0)
@@ -70,8 +72,11 @@ static int check_tools(bool root, const char *log, struct error *err)
 		return r;
 	r = run_program(try, NULL, log, err);
 	if (r > 0)
-		return error_set(err, EPERM, "an image is made by root, or in a user namespace, which this user cannot make: "
-		    "give the user ranges in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 "
+		return error_set(
+		    err, EPERM,
+		    "an image is made by root, or in a user namespace, which this user cannot make: "
+		    "give the user ranges in /etc/subuid and /etc/subgid (usermod --add-subuids "
+		    "100000-165535 "
 		    "--add-subgids 100000-165535 USER), or run this as root");
 	return r;
 }
@@ -85,7 +90,8 @@ static int unpack_scripts(const char *dir, struct error *err)
 	for (size_t i = 0; r == 0 && i < embedded_file_count; i++) {
 		_cleanup_free_ char *path = format_string("%s/%s", dir, embedded_files[i].name);
 
-		r = write_file(path, embedded_files[i].data, embedded_files[i].size, embedded_files[i].executable, err);
+		r = write_file(path, embedded_files[i].data, embedded_files[i].size,
+			       embedded_files[i].executable, err);
 	}
 	return r;
 }
@@ -115,43 +121,62 @@ static const char *last_words(char *text)
 /* A sentence from what the tool left in its log. */
 static int explain(const char *what, int status, const char *log, const char *mirror, struct error *err)
 {
-	static const char *const no_network[] = { "Could not resolve", "Temporary failure resolving", "Could not connect",
-		"Unable to connect", "Network is unreachable", "Connection timed out", "Connection refused", NULL };
-	static const char *const no_space[] = { "No space left on device", NULL };
-	static const char *const no_package[] = { "Unable to locate package", NULL };
+	static const char *const no_network[] = {"Could not resolve",      "Temporary failure resolving",
+						 "Could not connect",      "Unable to connect",
+						 "Network is unreachable", "Connection timed out",
+						 "Connection refused",     NULL};
+	static const char *const no_space[] = {"No space left on device", NULL};
+	static const char *const no_package[] = {"Unable to locate package", NULL};
 	_cleanup_free_ char *text = read_file(log, NULL, NULL);
 
 	if (!text)
 		return error_set(err, EIO, "%s failed with status %d", what, status);
 	if (mentions(text, no_space))
-		return error_set(err, ENOSPC, "%s ran out of disk space: free some, or set XDG_CACHE_HOME (and TMPDIR) to a "
-		    "directory on another disk", what);
+		return error_set(
+		    err, ENOSPC,
+		    "%s ran out of disk space: free some, or set XDG_CACHE_HOME (and TMPDIR) to a "
+		    "directory on another disk",
+		    what);
 	if (mentions(text, no_package)) {
 		const char *package = strstr(text, no_package[0]) + strlen(no_package[0]);
 
-		return error_set(err, EINVAL, "Debian has no package%.*s", (int)strcspn(package, "\n"), package);
+		return error_set(err, EINVAL, "Debian has no package%.*s", (int)strcspn(package, "\n"),
+				 package);
 	}
 	if (mentions(text, no_network))
-		return error_set(err, ENETUNREACH, "the packages cannot be fetched from %s: check the network and the proxy "
-		    "(http_proxy), or name another mirror", mirror ? mirror : "deb.debian.org");
+		return error_set(err, ENETUNREACH,
+				 "the packages cannot be fetched from %s: check the network and the proxy "
+				 "(http_proxy), or name another mirror",
+				 mirror ? mirror : "deb.debian.org");
 	if (status > 128)
 		return error_set(err, EINTR, "%s was ended by signal %d", what, status - 128);
 	return error_set(err, EIO, "%s failed with status %d: %.300s", what, status, last_words(text));
 }
 
 static int bootstrap(const char *work, const char *log, bool root, const struct image_build_options *options,
-    struct error *err)
+		     struct error *err)
 {
 	_cleanup_free_ char *packages = package_list(options);
 	_cleanup_free_ char *include = format_string("--include=%s", packages);
-	_cleanup_free_ char *bring = format_string("--customize-hook=copy-in \"%s/debian-12\" /var/tmp", work);
+	_cleanup_free_ char *bring =
+	    format_string("--customize-hook=copy-in \"%s/debian-12\" /var/tmp", work);
 	_cleanup_free_ char *tar = format_string("%s/root.tar", work);
-	char *argv[] = { (char *)"mmdebstrap", (char *)(root ? "--mode=root" : "--mode=unshare"),
-		(char *)"--variant=minbase", (char *)"--format=tar", include,
-		(char *)"--aptopt=Acquire::Languages \"none\"", (char *)"--aptopt=APT::Install-Recommends \"false\"",
-		(char *)"--aptopt=Acquire::Retries \"3\"", (char *)"--dpkgopt=force-unsafe-io", bring,
-		(char *)"--customize-hook=chroot \"$1\" sh /var/tmp/debian-12/customize.sh",
-		(char *)"--customize-hook=rm -r \"$1/var/tmp/debian-12\"", (char *)SUITE, (char *)"-", (char *)options->mirror, NULL };
+	char *argv[] = {(char *)"mmdebstrap",
+			(char *)(root ? "--mode=root" : "--mode=unshare"),
+			(char *)"--variant=minbase",
+			(char *)"--format=tar",
+			include,
+			(char *)"--aptopt=Acquire::Languages \"none\"",
+			(char *)"--aptopt=APT::Install-Recommends \"false\"",
+			(char *)"--aptopt=Acquire::Retries \"3\"",
+			(char *)"--dpkgopt=force-unsafe-io",
+			bring,
+			(char *)"--customize-hook=chroot \"$1\" sh /var/tmp/debian-12/customize.sh",
+			(char *)"--customize-hook=rm -r \"$1/var/tmp/debian-12\"",
+			(char *)SUITE,
+			(char *)"-",
+			(char *)options->mirror,
+			NULL};
 	int r = run_program(argv, tar, log, err);
 
 	return r > 0 ? explain("mmdebstrap", r, log, options->mirror, err) : r;
@@ -161,8 +186,13 @@ static int make_filesystem(const char *work, const char *log, bool root, struct 
 {
 	_cleanup_free_ char *script = format_string("%s/debian-12/make-filesystem.sh", work);
 	_cleanup_free_ char *tar = format_string("%s/root.tar", work);
-	char *argv[] = { (char *)"unshare", (char *)"--map-auto", (char *)"--map-root-user", script, tar,
-		(char *)work, NULL };
+	char *argv[] = {(char *)"unshare",
+			(char *)"--map-auto",
+			(char *)"--map-root-user",
+			script,
+			tar,
+			(char *)work,
+			NULL};
 	int r = run_program(root ? argv + 3 : argv, NULL, log, err);
 
 	return r > 0 ? explain("writing the file system", r, log, NULL, err) : r;

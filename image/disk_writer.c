@@ -18,7 +18,8 @@ static bool is_zero(const uint8_t *data, size_t size)
 }
 
 /* Write the runs of pieces that are not zero. */
-static int write_chunk(struct disk *disk, uint64_t offset, const uint8_t *data, size_t size, struct error *err)
+static int write_chunk(struct disk *disk, uint64_t offset, const uint8_t *data, size_t size,
+		       struct error *err)
 {
 	size_t at = 0;
 
@@ -40,7 +41,8 @@ static int write_chunk(struct disk *disk, uint64_t offset, const uint8_t *data, 
 	return 0;
 }
 
-static int copy_data(int fd, const char *from, uint64_t size, struct disk *disk, uint8_t *buffer, struct error *err)
+static int copy_data(int fd, const char *from, uint64_t size, struct disk *disk, uint8_t *buffer,
+		     struct error *err)
 {
 	off_t at = 0, end = 0;
 
@@ -51,14 +53,17 @@ static int copy_data(int fd, const char *from, uint64_t size, struct disk *disk,
 		if (at >= end) { /* the next stretch that is no hole */
 			at = lseek(fd, at, SEEK_DATA);
 			if (at < 0)
-				return errno == ENXIO ? 0 : error_set(err, errno, "cannot read %s: %s", from, strerror(errno));
+				return errno == ENXIO ? 0
+						      : error_set(err, errno, "cannot read %s: %s", from,
+								  strerror(errno));
 			at -= at % PIECE;
 			end = lseek(fd, at, SEEK_HOLE);
 		}
 		n = pread(fd, buffer, min_u64(CHUNK - (uint64_t)at % CHUNK, size - (uint64_t)at), at);
 		if (n <= 0)
-			return error_set(err, n < 0 ? errno : EIO, "cannot read %s at %lld: %s", from, (long long)at,
-			    n < 0 ? strerror(errno) : "it is shorter than it was");
+			return error_set(err, n < 0 ? errno : EIO, "cannot read %s at %lld: %s", from,
+					 (long long)at,
+					 n < 0 ? strerror(errno) : "it is shorter than it was");
 		r = write_chunk(disk, (uint64_t)at, buffer, (size_t)n, err);
 		if (r < 0)
 			return r;
@@ -69,8 +74,8 @@ static int copy_data(int fd, const char *from, uint64_t size, struct disk *disk,
 
 int write_disk(const char *from, const char *to, uint64_t size, struct error *err)
 {
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = size };
-	const struct disk_open_options open_options = { .format = DISK_FORMAT_VHDX };
+	const struct disk_create_options create = {.format = DISK_FORMAT_VHDX, .size = size};
+	const struct disk_open_options open_options = {.format = DISK_FORMAT_VHDX};
 	_cleanup_close_ int fd = open(from, O_RDONLY | O_CLOEXEC);
 	_cleanup_free_ uint8_t *buffer = malloc(CHUNK);
 	struct disk *disk = NULL;
@@ -82,8 +87,10 @@ int write_disk(const char *from, const char *to, uint64_t size, struct error *er
 	if (!buffer)
 		return error_set(err, ENOMEM, "no memory to copy %s", from);
 	if ((uint64_t)st.st_size > size)
-		return error_set(err, EINVAL, "a disk of %llu MiB is too small: the image needs at least %llu MiB",
-		    (unsigned long long)(size >> 20), (unsigned long long)(((uint64_t)st.st_size + (1 << 20) - 1) >> 20));
+		return error_set(err, EINVAL,
+				 "a disk of %llu MiB is too small: the image needs at least %llu MiB",
+				 (unsigned long long)(size >> 20),
+				 (unsigned long long)(((uint64_t)st.st_size + (1 << 20) - 1) >> 20));
 	r = disk_create(to, &create, err);
 	if (r == 0)
 		r = disk_open(&disk, to, &open_options, err);

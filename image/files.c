@@ -36,7 +36,8 @@ int make_directories(const char *path, struct error *err)
 			continue;
 		*p = '\0';
 		if (mkdir(copy, 0777) < 0 && errno != EEXIST)
-			return error_set(err, errno, "cannot make the directory %s: %s", copy, strerror(errno));
+			return error_set(err, errno, "cannot make the directory %s: %s", copy,
+					 strerror(errno));
 		*p = c;
 		if (c == '\0')
 			return 0;
@@ -72,7 +73,8 @@ static int write_all(int fd, const char *data, size_t size)
 
 int write_file(const char *path, const void *data, size_t size, bool executable, struct error *err)
 {
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, executable ? 0777 : 0666);
+	_cleanup_close_ int fd =
+	    open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, executable ? 0777 : 0666);
 	int r = fd < 0 ? -errno : write_all(fd, data, size);
 
 	if (r == 0 && fsync(fd) < 0)
@@ -144,7 +146,8 @@ int copy_file(const char *from, const char *to, struct error *err)
 
 		if (!data)
 			return -EIO;
-		r = ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0 ? -errno : write_all(out, data, size);
+		r = ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0 ? -errno
+									 : write_all(out, data, size);
 	}
 	if (r == 0 && fsync(out) < 0)
 		r = -errno;
@@ -159,11 +162,13 @@ int check_space(const char *path, uint64_t bytes, struct error *err)
 	uint64_t there;
 
 	if (statvfs(path, &fs) < 0)
-		return error_set(err, errno, "cannot tell how much room there is in %s: %s", path, strerror(errno));
+		return error_set(err, errno, "cannot tell how much room there is in %s: %s", path,
+				 strerror(errno));
 	there = (uint64_t)fs.f_bavail * fs.f_frsize;
 	if (there < bytes)
-		return error_set(err, ENOSPC, "%s has room for %llu MiB, but %llu MiB are needed: free some, or set "
-		    "XDG_CACHE_HOME to a directory on another disk", path, (unsigned long long)(there >> 20),
-		    (unsigned long long)(bytes >> 20));
+		return error_set(err, ENOSPC,
+				 "%s has room for %llu MiB, but %llu MiB are needed: free some, or set "
+				 "XDG_CACHE_HOME to a directory on another disk",
+				 path, (unsigned long long)(there >> 20), (unsigned long long)(bytes >> 20));
 	return 0;
 }

@@ -28,7 +28,7 @@ static json_t *package_array(const char *packages)
 }
 
 int metadata_write(const char *path, const char *name, const char *key, uint64_t size, const char *append,
-    const char *packages, struct error *err)
+		   const char *packages, struct error *err)
 {
 	char created[32];
 	time_t now = time(NULL);
@@ -38,9 +38,10 @@ int metadata_write(const char *path, const char *name, const char *key, uint64_t
 	int r;
 
 	strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-	root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "version", VERSION, "name", name, "key", key,
-	    "disk", "disk.vhdx", "kernel", "vmlinuz", "initrd", "initrd.img", "append", append, "created", created,
-	    "size", (json_int_t)size, "packages", package_array(packages));
+	root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "version", VERSION, "name",
+			 name, "key", key, "disk", "disk.vhdx", "kernel", "vmlinuz", "initrd", "initrd.img",
+			 "append", append, "created", created, "size", (json_int_t)size, "packages",
+			 package_array(packages));
 	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	json_decref(root);
 	if (!text)
@@ -57,7 +58,9 @@ static json_t *metadata_read(const char *directory, struct error *err)
 	json_t *root;
 
 	if (access(path, F_OK) < 0) {
-		error_set(err, ENOENT, "%s is no image: it has no image.json (make one with: bulkhead image build debian-12 %s)",
+		error_set(
+		    err, ENOENT,
+		    "%s is no image: it has no image.json (make one with: bulkhead image build debian-12 %s)",
 		    directory, directory);
 		return NULL;
 	}
@@ -84,12 +87,15 @@ static char *member(json_t *root, const char *field, const char *directory, stru
 	char *path;
 
 	if (!name || !*name || strchr(name, '/')) {
-		error_set(err, EBADMSG, "%s/image.json is damaged: \"%s\" is not the name of a file beside it", directory, field);
+		error_set(err, EBADMSG,
+			  "%s/image.json is damaged: \"%s\" is not the name of a file beside it", directory,
+			  field);
 		return NULL;
 	}
 	path = format_string("%s/%s", directory, name);
 	if (access(path, R_OK) < 0) {
-		error_set(err, errno, "the image in %s cannot be used: its %s: %s", directory, name, strerror(errno));
+		error_set(err, errno, "the image in %s cannot be used: its %s: %s", directory, name,
+			  strerror(errno));
 		free(path);
 		return NULL;
 	}
@@ -102,16 +108,18 @@ int image_load(struct image *image, const char *directory, struct error *err)
 	const char *append = json_string_value(json_object_get(root, "append"));
 	const char *name = json_string_value(json_object_get(root, "name"));
 	json_int_t version = json_integer_value(json_object_get(root, "version"));
-	struct error ours = { 0 };
+	struct error ours = {0};
 
 	memset(image, 0, sizeof(*image));
 	if (!root)
 		return access(directory, F_OK) < 0 || !err ? -ENOENT : -err->code;
 	if (version > VERSION) {
-		error_set(&ours, ENOTSUP, "%s/image.json has version %lld, this program knows %d: a newer bulkhead made it",
-		    directory, (long long)version, VERSION);
+		error_set(&ours, ENOTSUP,
+			  "%s/image.json has version %lld, this program knows %d: a newer bulkhead made it",
+			  directory, (long long)version, VERSION);
 	} else if (version < 1 || !append || !name) {
-		error_set(&ours, EBADMSG, "%s/image.json is damaged: version, name or append is missing", directory);
+		error_set(&ours, EBADMSG, "%s/image.json is damaged: version, name or append is missing",
+			  directory);
 	} else {
 		image->name = format_string("%s", name);
 		image->append = format_string("%s", append);

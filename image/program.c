@@ -28,8 +28,9 @@ int find_program(const char *program, const char *package, struct error *err)
 		if (access(full, X_OK) == 0)
 			return 0;
 	}
-	return error_set(err, ENOENT, "the program %s is not installed: install the package %s (apt-get install %s)",
-	    program, package, package);
+	return error_set(err, ENOENT,
+			 "the program %s is not installed: install the package %s (apt-get install %s)",
+			 program, package, package);
 }
 
 /* The environment with our search path and the plain language that error messages are looked for in. */
@@ -69,9 +70,11 @@ static int spawn(pid_t *child, char *const argv[], const char *out, const char *
 		return -ENOMEM;
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666);
+	posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log,
+					 O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666);
 	if (out)
-		posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+		posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out, O_WRONLY | O_CREAT | O_TRUNC,
+						 0666);
 	else
 		posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
 	/* The lookup of argv[0] is ours to do: a child's new PATH counts only for its own children. */
@@ -83,7 +86,7 @@ static int spawn(pid_t *child, char *const argv[], const char *out, const char *
 
 int run_program(char *const argv[], const char *out, const char *log, struct error *err)
 {
-	char *wrapped[64] = { (char *)"sh", (char *)"-c", (char *)"exec \"$@\"", (char *)"sh" };
+	char *wrapped[64] = {(char *)"sh", (char *)"-c", (char *)"exec \"$@\"", (char *)"sh"};
 	unsigned n = 4;
 	pid_t child;
 	int r, status;

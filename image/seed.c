@@ -38,10 +38,14 @@ static bool is_plain(const char *s)
 static int check_seed(const struct image_seed *seed, struct error *err)
 {
 	if (seed->hostname && !is_hostname(seed->hostname))
-		return error_set(err, EINVAL, "\"%s\" is no host name: letters, digits, '-' and '.' only", seed->hostname);
+		return error_set(err, EINVAL, "\"%s\" is no host name: letters, digits, '-' and '.' only",
+				 seed->hostname);
 	if (seed->user && !is_user(seed->user))
-		return error_set(err, EINVAL, "\"%s\" is no user name: it begins with a small letter, then a-z, 0-9, '-', '_', "
-		    "32 at most", seed->user);
+		return error_set(
+		    err, EINVAL,
+		    "\"%s\" is no user name: it begins with a small letter, then a-z, 0-9, '-', '_', "
+		    "32 at most",
+		    seed->user);
 	if (!seed->user && (seed->password || seed->ssh_key))
 		return error_set(err, EINVAL, "a password or an ssh key needs a user that it is for");
 	if (seed->ssh_key && (!*seed->ssh_key || !is_plain(seed->ssh_key)))
@@ -187,7 +191,8 @@ static int write_seed_file(const char *path, const char *meta_data, const char *
 	if (fd < 0)
 		return error_set(err, errno, "cannot make the seed %s: %s", partial, strerror(errno));
 	if (iso_init() < 0)
-		return error_set(err, ENOMEM, "cannot make the seed %s: the ISO library does not start", path);
+		return error_set(err, ENOMEM, "cannot make the seed %s: the ISO library does not start",
+				 path);
 	iso_set_msgs_severities(never, never, none);
 	r = write_iso(fd, meta_data, user_data);
 	iso_finish();
@@ -197,7 +202,7 @@ static int write_seed_file(const char *path, const char *meta_data, const char *
 		return 0;
 	unlink(partial);
 	return error_set(err, r > -4096 ? -r : EIO, "cannot write the seed %s: %s", path,
-	    r > -4096 ? strerror(-r) : iso_error_to_msg(r));
+			 r > -4096 ? strerror(-r) : iso_error_to_msg(r));
 }
 
 int image_seed_write(const char *path, const struct image_seed *seed, struct error *err)

@@ -20,12 +20,12 @@ struct disk *memory_disk_create(uint64_t size, uint64_t backed)
 	disk->data = calloc(1, backed ? backed : 1);
 	disk->backed = backed;
 	disk->info = (struct disk_info){
-		.format = DISK_FORMAT_RAW,
-		.size = size,
-		.file_size = backed,
-		.logical_sector_size = 512,
-		.physical_sector_size = 4096,
-		.can_discard = true,
+	    .format = DISK_FORMAT_RAW,
+	    .size = size,
+	    .file_size = backed,
+	    .logical_sector_size = 512,
+	    .physical_sector_size = 4096,
+	    .can_discard = true,
 	};
 	for (unsigned i = 0; i < 16; i++)
 		disk->info.identifier.bytes[i] = (uint8_t)(0xa0 + i);
@@ -127,8 +127,9 @@ static int execute(struct disk *disk, const struct disk_request *request)
 	}
 	if (request->op == DISK_OP_FLUSH)
 		return 0;
-	if (request->offset % disk->info.logical_sector_size || request->length % disk->info.logical_sector_size ||
-	    request->length == 0 || !range_fits_u64(request->offset, request->length, disk->info.size))
+	if (request->offset % disk->info.logical_sector_size ||
+	    request->length % disk->info.logical_sector_size || request->length == 0 ||
+	    !range_fits_u64(request->offset, request->length, disk->info.size))
 		return -EINVAL;
 	if (!range_fits_u64(request->offset, request->length, disk->backed))
 		return -EIO;

@@ -11,11 +11,11 @@
 
 struct disk {
 	struct disk_info info;
-	uint8_t *data;      /* memory behind the first `backed` bytes; requests beyond fail with EIO */
+	uint8_t *data; /* memory behind the first `backed` bytes; requests beyond fail with EIO */
 	uint64_t backed;
-	atomic_int fail;        /* a positive errno that the next requests end with, 0 for none */
-	atomic_uint fail_after; /* this many succeed first */
-	atomic_uint count[5];   /* requests by enum disk_op */
+	atomic_int fail;            /* a positive errno that the next requests end with, 0 for none */
+	atomic_uint fail_after;     /* this many succeed first */
+	atomic_uint count[5];       /* requests by enum disk_op */
 	atomic_uint durable_writes; /* with force_unit_access */
 };
 

@@ -47,10 +47,11 @@ static void test_metadata(void **state)
 {
 	_cleanup_free_ char *path = in_directory("image.json");
 	_cleanup_free_ char *key = NULL;
-	struct error err = { 0 };
+	struct error err = {0};
 	struct image image;
 
-	assert_int_equal(metadata_write(path, "debian-12", "k1", 8ull << 30, "root=/dev/x ro", "a 1\nb 2:3\n", &err), 0);
+	assert_int_equal(
+	    metadata_write(path, "debian-12", "k1", 8ull << 30, "root=/dev/x ro", "a 1\nb 2:3\n", &err), 0);
 	key = metadata_key(directory);
 	assert_string_equal(key, "k1");
 	/* The files have to be there. */
@@ -69,7 +70,7 @@ static void test_metadata(void **state)
 
 static void expect_bad(const char *json, int error, const char *says)
 {
-	struct error err = { 0 };
+	struct error err = {0};
 	struct image image;
 
 	put("image.json", json);
@@ -81,7 +82,7 @@ static void expect_bad(const char *json, int error, const char *says)
 
 static void test_bad_metadata(void **state)
 {
-	struct error err = { 0 };
+	struct error err = {0};
 	struct image image;
 
 	assert_int_equal(image_load(&image, directory, &err), -ENOENT);
@@ -93,7 +94,8 @@ static void test_bad_metadata(void **state)
 	expect_bad("{\"version\": 1}", -EBADMSG, "missing");
 	expect_bad("{\"version\": 2, \"name\": \"x\", \"append\": \"\"}", -ENOTSUP, "newer");
 	expect_bad("{\"version\": 1, \"name\": \"x\", \"append\": \"\"}", -EBADMSG, "disk");
-	expect_bad("{\"version\": 1, \"name\": \"x\", \"append\": \"\", \"disk\": \"../../etc/passwd\"}", -EBADMSG, "disk");
+	expect_bad("{\"version\": 1, \"name\": \"x\", \"append\": \"\", \"disk\": \"../../etc/passwd\"}",
+		   -EBADMSG, "disk");
 	expect_bad("{\"version\": 1, \"name\": \"x\", \"append\": \"\", \"disk\": 7}", -EBADMSG, "disk");
 }
 
@@ -101,10 +103,11 @@ static void test_bad_metadata(void **state)
 
 static void test_seed(void **state)
 {
-	const struct image_seed seed = { "lab-1.example", "alice", "s\"ecret \\ word", "ssh-ed25519 AAAA alice@x" };
+	const struct image_seed seed = {"lab-1.example", "alice", "s\"ecret \\ word",
+					"ssh-ed25519 AAAA alice@x"};
 	_cleanup_free_ char *path = in_directory("seed.iso");
 	_cleanup_free_ char *data = NULL;
-	struct error err = { 0 };
+	struct error err = {0};
 	struct stat st;
 	size_t size;
 
@@ -131,20 +134,20 @@ static void test_seed(void **state)
 static void test_bad_seed(void **state)
 {
 	static const struct image_seed bad[] = {
-		{ .hostname = "" },
-		{ .hostname = "a b" },
-		{ .hostname = "-a" },
-		{ .user = "Alice" },
-		{ .user = "1a" },
-		{ .user = "a\nb" },
-		{ .password = "x" },
-		{ .user = "a", .password = "" },
-		{ .user = "a", .ssh_key = "two\nlines" },
-		{ .user = "a", .ssh_key = "quo\"te" },
-		{ .user = "a", .ssh_key = "" },
+	    {.hostname = ""},
+	    {.hostname = "a b"},
+	    {.hostname = "-a"},
+	    {.user = "Alice"},
+	    {.user = "1a"},
+	    {.user = "a\nb"},
+	    {.password = "x"},
+	    {.user = "a", .password = ""},
+	    {.user = "a", .ssh_key = "two\nlines"},
+	    {.user = "a", .ssh_key = "quo\"te"},
+	    {.user = "a", .ssh_key = ""},
 	};
 	_cleanup_free_ char *path = in_directory("bad.iso");
-	struct image_seed good = { .hostname = "x" };
+	struct image_seed good = {.hostname = "x"};
 	struct error err;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -160,7 +163,7 @@ static void test_bad_seed(void **state)
 
 static void expect_refused(struct image_build_options options, int error)
 {
-	struct error err = { 0 };
+	struct error err = {0};
 
 	assert_int_equal(image_build(&options, &err), error);
 	assert_int_equal(err.code, -error);
@@ -168,21 +171,25 @@ static void expect_refused(struct image_build_options options, int error)
 
 static void test_refused(void **state)
 {
-	static const char *const bad_package[] = { "fio", "x; rm -rf /", NULL };
+	static const char *const bad_package[] = {"fio", "x; rm -rf /", NULL};
 	_cleanup_free_ char *fresh = in_directory("new");
 
-	expect_refused((struct image_build_options){ .name = "windows-3.1", .directory = fresh }, -EINVAL);
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = fresh, .size = 4096 }, -EINVAL);
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = fresh, .size = (8ull << 30) + 1 },
+	expect_refused((struct image_build_options){.name = "windows-3.1", .directory = fresh}, -EINVAL);
+	expect_refused((struct image_build_options){.name = "debian-12", .directory = fresh, .size = 4096},
+		       -EINVAL);
+	expect_refused(
+	    (struct image_build_options){.name = "debian-12", .directory = fresh, .size = (8ull << 30) + 1},
 	    -EINVAL);
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = fresh, .include = bad_package },
+	expect_refused(
+	    (struct image_build_options){.name = "debian-12", .directory = fresh, .include = bad_package},
 	    -EINVAL);
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = fresh, .mirror = "ftp" }, -EINVAL);
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = "/proc" }, -EEXIST);
+	expect_refused((struct image_build_options){.name = "debian-12", .directory = fresh, .mirror = "ftp"},
+		       -EINVAL);
+	expect_refused((struct image_build_options){.name = "debian-12", .directory = "/proc"}, -EEXIST);
 	put("a-file", "x");
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = directory }, -EEXIST);
+	expect_refused((struct image_build_options){.name = "debian-12", .directory = directory}, -EEXIST);
 	put("image.json", "{\"version\": 1, \"name\": \"debian-12\", \"append\": \"\", \"key\": \"other\"}");
-	expect_refused((struct image_build_options){ .name = "debian-12", .directory = directory }, -EEXIST);
+	expect_refused((struct image_build_options){.name = "debian-12", .directory = directory}, -EEXIST);
 	assert_int_equal(access(fresh, F_OK), -1);
 }
 
@@ -190,11 +197,11 @@ static void test_programs(void **state)
 {
 	_cleanup_free_ char *out = in_directory("out");
 	_cleanup_free_ char *log = in_directory("log");
-	char *fails[] = { (char *)"sh", (char *)"-c", (char *)"echo out; echo err >&2; exit 3", NULL };
-	char *killed[] = { (char *)"sh", (char *)"-c", (char *)"kill -TERM $$", NULL };
-	char *missing[] = { (char *)"no-such-program-here", NULL };
+	char *fails[] = {(char *)"sh", (char *)"-c", (char *)"echo out; echo err >&2; exit 3", NULL};
+	char *killed[] = {(char *)"sh", (char *)"-c", (char *)"kill -TERM $$", NULL};
+	char *missing[] = {(char *)"no-such-program-here", NULL};
 	_cleanup_free_ char *text = NULL;
-	struct error err = { 0 };
+	struct error err = {0};
 
 	assert_int_equal(find_program("sh", "dash", &err), 0);
 	assert_int_equal(find_program("no-such-program-here", "no-such-package", &err), -ENOENT);
@@ -214,12 +221,8 @@ static void test_programs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_metadata),
-		TEST(test_bad_metadata),
-		TEST(test_seed),
-		TEST(test_bad_seed),
-		TEST(test_refused),
-		TEST(test_programs),
+	    TEST(test_metadata), TEST(test_bad_metadata), TEST(test_seed),
+	    TEST(test_bad_seed), TEST(test_refused),      TEST(test_programs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,9 +91,9 @@ static uint32_t run(struct bench *b, const void *cdb, size_t cdb_size, uint32_t 
 
 	memset(c, 0, sizeof(*c));
 	memcpy(c->cdb, cdb, cdb_size);
-	b->iov[0] = (struct iovec){ b->buffer, first };
-	b->iov[1] = (struct iovec){ b->buffer + first, second };
-	b->iov[2] = (struct iovec){ b->buffer + first + second, length - first - second };
+	b->iov[0] = (struct iovec){b->buffer, first};
+	b->iov[1] = (struct iovec){b->buffer + first, second};
+	b->iov[2] = (struct iovec){b->buffer + first + second, length - first - second};
 	assert_true(length + sizeof(guard) <= BUFFER);
 	memset(b->buffer + length, 0x5a, sizeof(guard));
 	c->iov = b->iov;
@@ -121,11 +121,13 @@ static uint32_t run(struct bench *b, const void *cdb, size_t cdb_size, uint32_t 
 	return (uint32_t)c->sense[2] << 16 | (uint32_t)c->sense[12] << 8 | c->sense[13];
 }
 
-#define RUN(b, length, ...) run(b, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }), length)
+#define RUN(b, length, ...)                                                                                  \
+	run(b, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}), length)
 
-static uint32_t run_io(struct bench *b, uint8_t op, uint8_t flags, uint64_t lba, uint32_t count, uint32_t length)
+static uint32_t run_io(struct bench *b, uint8_t op, uint8_t flags, uint64_t lba, uint32_t count,
+		       uint32_t length)
 {
-	uint8_t cdb[16] = { op, flags };
+	uint8_t cdb[16] = {op, flags};
 
 	switch (op >> 5) {
 	case 0:
@@ -176,9 +178,9 @@ static void test_inquiry(void **state)
 
 static void test_vital_product_data(void **state)
 {
-	static const uint8_t pages[] = { 0, 0x00, 0, 6, 0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2 };
-	static const uint8_t naa[] = { 1, 3, 0, 16, 0x60, 0x02, 0x24, 0x80, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xaa,
-		0xab, 0xac, 0xad, 0xae, 0xaf };
+	static const uint8_t pages[] = {0, 0x00, 0, 6, 0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2};
+	static const uint8_t naa[] = {1,    3,    0,    16,   0x60, 0x02, 0x24, 0x80, 0xa0, 0xa1,
+				      0xa2, 0xa3, 0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
 	struct bench *b = *state;
 
 	assert_int_equal(RUN(b, 255, 0x12, 1, 0x00, 0, 255), 0);
@@ -273,7 +275,7 @@ static void test_native_4k(void **state)
 
 static void test_read(void **state)
 {
-	static const uint8_t ops[] = { 0x08, 0x28, 0x88, 0xa8 };
+	static const uint8_t ops[] = {0x08, 0x28, 0x88, 0xa8};
 	struct bench *b = *state;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
@@ -296,7 +298,7 @@ static void test_read(void **state)
 
 static void test_write(void **state)
 {
-	static const uint8_t ops[] = { 0x0a, 0x2a, 0x8a, 0xaa, 0x2e, 0x8e, 0xae };
+	static const uint8_t ops[] = {0x0a, 0x2a, 0x8a, 0xaa, 0x2e, 0x8e, 0xae};
 	struct bench *b = *state;
 	uint8_t before[512];
 
@@ -327,7 +329,7 @@ static void test_read_from_medium(void **state)
 
 static void test_bad_ranges(void **state)
 {
-	static const uint8_t ops[] = { 0x28, 0x2a, 0x88, 0x8a, 0xa8, 0xaa, 0x2e, 0x2f, 0x35, 0x91, 0x41, 0x93 };
+	static const uint8_t ops[] = {0x28, 0x2a, 0x88, 0x8a, 0xa8, 0xaa, 0x2e, 0x2f, 0x35, 0x91, 0x41, 0x93};
 	struct bench *b = *state;
 	uint64_t end = DISK_SIZE / 512;
 
@@ -354,9 +356,10 @@ static void test_disk_errors(void **state)
 		uint8_t op;
 		uint32_t sense;
 	} cases[] = {
-		{ EIO, 0x28, 0x031100 }, { EIO, 0x2a, 0x030c00 }, { EIO, 0x35, 0x030c00 }, { EBADMSG, 0x28, 0x031100 },
-		{ ENOSPC, 0x2a, 0x072707 }, { EDQUOT, 0x2a, 0x072707 }, { EROFS, 0x2a, 0x072700 },
-		{ ENOMEM, 0x28, 0x0b0000 }, { ENODEV, 0x28, 0x044400 }, { ENOSPC, 0x93, 0x072707 },
+	    {EIO, 0x28, 0x031100},     {EIO, 0x2a, 0x030c00},    {EIO, 0x35, 0x030c00},
+	    {EBADMSG, 0x28, 0x031100}, {ENOSPC, 0x2a, 0x072707}, {EDQUOT, 0x2a, 0x072707},
+	    {EROFS, 0x2a, 0x072700},   {ENOMEM, 0x28, 0x0b0000}, {ENODEV, 0x28, 0x044400},
+	    {ENOSPC, 0x93, 0x072707},
 	};
 	struct bench *b = *state;
 
@@ -381,7 +384,7 @@ static void test_flush(void **state)
 
 static void test_read_only(void **state)
 {
-	static const uint8_t ops[] = { 0x0a, 0x2a, 0x8a, 0xaa, 0x2e, 0x41, 0x93 };
+	static const uint8_t ops[] = {0x0a, 0x2a, 0x8a, 0xaa, 0x2e, 0x41, 0x93};
 	struct disk *disk = memory_disk_create(DISK_SIZE, DISK_SIZE);
 	struct bench *b;
 
@@ -413,7 +416,7 @@ static void put_unmap(uint8_t *list, unsigned count, const uint64_t (*ranges)[2]
 
 static uint32_t run_unmap(struct bench *b, unsigned count)
 {
-	uint8_t cdb[10] = { 0x42 };
+	uint8_t cdb[10] = {0x42};
 
 	be16_put(cdb + 7, (uint16_t)(8 + 16 * count));
 	return run(b, cdb, sizeof(cdb), 8 + 16 * count);
@@ -421,11 +424,11 @@ static uint32_t run_unmap(struct bench *b, unsigned count)
 
 static void test_unmap(void **state)
 {
-	static const uint64_t good[][2] = { { 8, 8 }, { 0, 0 }, { 64, 16 } };
-	static const uint64_t outside[][2] = { { 0, 8 }, { DISK_SIZE / 512, 1 } };
-	static const uint64_t huge[][2] = { { UINT64_MAX, UINT32_MAX } };
+	static const uint64_t good[][2] = {{8, 8}, {0, 0}, {64, 16}};
+	static const uint64_t outside[][2] = {{0, 8}, {DISK_SIZE / 512, 1}};
+	static const uint64_t huge[][2] = {{UINT64_MAX, UINT32_MAX}};
 	struct bench *b = *state;
-	uint8_t zeros[8192] = { 0 };
+	uint8_t zeros[8192] = {0};
 
 	put_unmap(b->buffer, 3, good);
 	assert_int_equal(run_unmap(b, 3), 0);
@@ -480,7 +483,9 @@ static void test_write_same(void **state)
 	assert_int_equal(run_io(b, 0x93, 0x09, 96, 16, 0), 0); /* no data-out buffer */
 	assert_int_equal(b->disk->count[DISK_OP_DISCARD], 2);
 	for (unsigned i = 0; i < 16 * 512; i++)
-		assert_int_equal(b->disk->data[32 * 512 + i] | b->disk->data[64 * 512 + i] | b->disk->data[96 * 512 + i], 0);
+		assert_int_equal(b->disk->data[32 * 512 + i] | b->disk->data[64 * 512 + i] |
+				     b->disk->data[96 * 512 + i],
+				 0);
 
 	/* A pattern, over more than one piece, with and without leave to unmap. */
 	for (unsigned i = 0; i < 512; i++)
@@ -535,8 +540,9 @@ static void test_mode_sense(void **state)
 
 static void test_refused(void **state)
 {
-	/* PERSISTENT RESERVE IN, OUT, LOG SENSE, ATA PASS-THROUGH, MAINTENANCE IN, RESERVE, FORMAT, vendor. */
-	static const uint8_t ops[] = { 0x5e, 0x5f, 0x4d, 0x85, 0xa1, 0xa3, 0x16, 0x04, 0xc0, 0x7f, 0xff };
+	/* PERSISTENT RESERVE IN, OUT, LOG SENSE, ATA PASS-THROUGH, MAINTENANCE IN, RESERVE, FORMAT, vendor.
+	 */
+	static const uint8_t ops[] = {0x5e, 0x5f, 0x4d, 0x85, 0xa1, 0xa3, 0x16, 0x04, 0xc0, 0x7f, 0xff};
 	struct bench *b = *state;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
@@ -549,12 +555,12 @@ static void test_refused(void **state)
 
 static void test_report_luns(void **state)
 {
-	static const uint8_t luns[] = { 0, 3, 63 };
+	static const uint8_t luns[] = {0, 3, 63};
 	struct bench *b = *state;
 	struct scsi_command *c = &b->command;
 
 	memset(c, 0, sizeof(*c));
-	b->iov[0] = (struct iovec){ b->buffer, 256 };
+	b->iov[0] = (struct iovec){b->buffer, 256};
 	c->iov = b->iov;
 	c->iov_count = 1;
 	c->length = 256;
@@ -709,32 +715,32 @@ static void test_empty_disk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		DISK_TEST(test_inquiry),
-		DISK_TEST(test_vital_product_data),
-		cmocka_unit_test(test_no_provisioning),
-		DISK_TEST(test_capacity),
-		cmocka_unit_test(test_large_capacity),
-		cmocka_unit_test(test_native_4k),
-		DISK_TEST(test_read),
-		DISK_TEST(test_write),
-		DISK_TEST(test_read_from_medium),
-		DISK_TEST(test_bad_ranges),
-		DISK_TEST(test_disk_errors),
-		DISK_TEST(test_flush),
-		cmocka_unit_test(test_read_only),
-		DISK_TEST(test_unmap),
-		DISK_TEST(test_unmap_limits),
-		DISK_TEST(test_write_same),
-		DISK_TEST(test_mode_sense),
-		DISK_TEST(test_refused),
-		DISK_TEST(test_report_luns),
-		DISK_TEST(test_any_command),
-		DVD_TEST(test_dvd_reads),
-		DVD_TEST(test_dvd_information),
-		DVD_TEST(test_dvd_tray),
-		DVD_TEST(test_any_command),
-		cmocka_unit_test(test_dvd_empty),
-		cmocka_unit_test(test_empty_disk),
+	    DISK_TEST(test_inquiry),
+	    DISK_TEST(test_vital_product_data),
+	    cmocka_unit_test(test_no_provisioning),
+	    DISK_TEST(test_capacity),
+	    cmocka_unit_test(test_large_capacity),
+	    cmocka_unit_test(test_native_4k),
+	    DISK_TEST(test_read),
+	    DISK_TEST(test_write),
+	    DISK_TEST(test_read_from_medium),
+	    DISK_TEST(test_bad_ranges),
+	    DISK_TEST(test_disk_errors),
+	    DISK_TEST(test_flush),
+	    cmocka_unit_test(test_read_only),
+	    DISK_TEST(test_unmap),
+	    DISK_TEST(test_unmap_limits),
+	    DISK_TEST(test_write_same),
+	    DISK_TEST(test_mode_sense),
+	    DISK_TEST(test_refused),
+	    DISK_TEST(test_report_luns),
+	    DISK_TEST(test_any_command),
+	    DVD_TEST(test_dvd_reads),
+	    DVD_TEST(test_dvd_information),
+	    DVD_TEST(test_dvd_tray),
+	    DVD_TEST(test_any_command),
+	    cmocka_unit_test(test_dvd_empty),
+	    cmocka_unit_test(test_empty_disk),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,29 +58,31 @@ static uint32_t control(struct fixture *f, struct guest_channel *channel, struct
 	uint64_t id = f->next_id++;
 
 	packet->flags = VSTOR_FLAG_COMPLETION_REQUESTED;
-	assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id, packet,
-			     packet_size(f)), 0);
+	assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id,
+				    packet, packet_size(f)),
+			 0);
 	receive(f, channel, id, packet);
 	return packet->status;
 }
 
 static uint32_t control_op(struct fixture *f, uint32_t operation)
 {
-	struct vstor_packet packet = { .operation = operation };
+	struct vstor_packet packet = {.operation = operation};
 
 	return control(f, f->channel, &packet);
 }
 
 static uint32_t query_version(struct fixture *f, uint16_t version)
 {
-	struct vstor_packet packet = { .operation = VSTOR_QUERY_PROTOCOL_VERSION, .version.major_minor = version };
+	struct vstor_packet packet = {.operation = VSTOR_QUERY_PROTOCOL_VERSION,
+				      .version.major_minor = version};
 
 	return control(f, f->channel, &packet);
 }
 
 static void negotiate(struct fixture *f, uint16_t version)
 {
-	struct vstor_packet packet = { .operation = VSTOR_QUERY_PROPERTIES };
+	struct vstor_packet packet = {.operation = VSTOR_QUERY_PROPERTIES};
 
 	f->version = version;
 	assert_int_equal(control_op(f, VSTOR_BEGIN_INITIALIZATION), 0);
@@ -97,18 +99,20 @@ static void negotiate(struct fixture *f, uint16_t version)
 	assert_int_equal(control_op(f, VSTOR_END_INITIALIZATION), 0);
 }
 
-static struct vstor_packet srb_packet(unsigned target, unsigned lun, const uint8_t *cdb, size_t cdb_size, uint32_t size)
+static struct vstor_packet srb_packet(unsigned target, unsigned lun, const uint8_t *cdb, size_t cdb_size,
+				      uint32_t size)
 {
 	struct vstor_packet packet = {
-		.operation = VSTOR_EXECUTE_SRB,
-		.flags = VSTOR_FLAG_COMPLETION_REQUESTED,
-		.srb = {
-			.length = sizeof(struct vmscsi_request),
-			.target_id = (uint8_t)target,
-			.lun = (uint8_t)lun,
-			.cdb_length = (uint8_t)cdb_size,
-			.sense_info_length = VSTOR_SENSE_SIZE,
-			.data_transfer_length = size,
+	    .operation = VSTOR_EXECUTE_SRB,
+	    .flags = VSTOR_FLAG_COMPLETION_REQUESTED,
+	    .srb =
+		{
+		    .length = sizeof(struct vmscsi_request),
+		    .target_id = (uint8_t)target,
+		    .lun = (uint8_t)lun,
+		    .cdb_length = (uint8_t)cdb_size,
+		    .sense_info_length = VSTOR_SENSE_SIZE,
+		    .data_transfer_length = size,
 		},
 	};
 
@@ -116,22 +120,22 @@ static struct vstor_packet srb_packet(unsigned target, unsigned lun, const uint8
 	return packet;
 }
 
-static void send_srb(struct fixture *f, struct guest_channel *channel, uint64_t id, const struct vstor_packet *packet,
-    void *buffer, uint32_t size)
+static void send_srb(struct fixture *f, struct guest_channel *channel, uint64_t id,
+		     const struct vstor_packet *packet, void *buffer, uint32_t size)
 {
 	int r;
 
 	if (size > 0)
 		r = guest_send_buffer(channel, id, buffer, size, packet, packet_size(f));
 	else
-		r = guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id, packet,
-		    packet_size(f));
+		r = guest_send(channel, VMBUS_PACKET_IN_BAND, VMBUS_PACKET_FLAG_COMPLETION_REQUESTED, id,
+			       packet, packet_size(f));
 	assert_int_equal(r, 0);
 }
 
 /* One command over f->buffer; returns srb_status << 8 | scsi_status. */
 static unsigned execute(struct fixture *f, struct guest_channel *channel, unsigned target, unsigned lun,
-    const uint8_t *cdb, size_t cdb_size, uint32_t size, struct vstor_packet *reply)
+			const uint8_t *cdb, size_t cdb_size, uint32_t size, struct vstor_packet *reply)
 {
 	struct vstor_packet packet = srb_packet(target, lun, cdb, cdb_size, size);
 	uint64_t id = f->next_id++;
@@ -141,7 +145,7 @@ static unsigned execute(struct fixture *f, struct guest_channel *channel, unsign
 	return (unsigned)reply->srb.srb_status << 8 | reply->srb.scsi_status;
 }
 
-#define CDB(...) (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ })
+#define CDB(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
 #define GOOD     (SRB_STATUS_SUCCESS << 8)
 
 static size_t io_cdb(uint8_t cdb[16], uint8_t op, uint64_t lba, uint32_t count)
@@ -165,7 +169,7 @@ static void open_primary(struct fixture *f)
 
 static int setup(void **state)
 {
-	struct storage_config config = { .name = "scsi0", .max_sub_channels = 64 };
+	struct storage_config config = {.name = "scsi0", .max_sub_channels = 64};
 	struct fixture *f = calloc(1, sizeof(*f));
 
 	f->version = VSTOR_VERSION_WIN10;
@@ -212,8 +216,8 @@ static int teardown(void **state)
 
 static void test_versions(void **state)
 {
-	static const uint16_t versions[] = { VSTOR_VERSION_WIN6, VSTOR_VERSION_WIN7, VSTOR_VERSION_WIN8,
-		VSTOR_VERSION_WIN8_1, VSTOR_VERSION_WIN10 };
+	static const uint16_t versions[] = {VSTOR_VERSION_WIN6, VSTOR_VERSION_WIN7, VSTOR_VERSION_WIN8,
+					    VSTOR_VERSION_WIN8_1, VSTOR_VERSION_WIN10};
 	struct fixture *f = *state;
 	struct vstor_packet reply;
 
@@ -224,7 +228,8 @@ static void test_versions(void **state)
 		assert_int_equal(reply.srb.data_transfer_length, 96);
 		assert_memory_equal(f->buffer + 8, "Msft    ", 8);
 		/* Sense data fits the older packet, too. */
-		assert_int_equal(execute(f, f->channel, 0, 0, CDB(0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0), 8, &reply),
+		assert_int_equal(
+		    execute(f, f->channel, 0, 0, CDB(0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0), 8, &reply),
 		    (SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID) << 8 | 2);
 		assert_int_not_equal(reply.status, 0);
 		assert_int_equal(reply.srb.sense_info_length, 18);
@@ -237,14 +242,14 @@ static void test_versions(void **state)
 static void test_order(void **state)
 {
 	struct fixture *f = *state;
-	struct vstor_packet reply, sub = { .operation = VSTOR_CREATE_SUB_CHANNELS, .sub_channel_count = 1 };
+	struct vstor_packet reply, sub = {.operation = VSTOR_CREATE_SUB_CHANNELS, .sub_channel_count = 1};
 
 	/* Nothing before a version was agreed on; commands only when initialisation ended. */
 	assert_int_not_equal(control_op(f, VSTOR_QUERY_PROPERTIES), 0);
 	assert_int_not_equal(control_op(f, VSTOR_END_INITIALIZATION), 0);
 	assert_int_not_equal(control(f, f->channel, &sub), 0);
 	assert_int_equal(execute(f, f->channel, 0, 0, CDB(0, 0, 0, 0, 0, 0), 0, &reply),
-	    SRB_STATUS_INVALID_REQUEST << 8);
+			 SRB_STATUS_INVALID_REQUEST << 8);
 	assert_int_equal(control_op(f, VSTOR_BEGIN_INITIALIZATION), 0);
 	assert_int_not_equal(query_version(f, VSTOR_VERSION(7, 0)), 0);
 	assert_int_not_equal(query_version(f, 0), 0);
@@ -279,7 +284,7 @@ static void test_read_write(void **state)
 	/* The disk's trouble comes back as sense. */
 	f->disk->fail = EIO;
 	assert_int_equal(execute(f, f->channel, 0, 0, cdb, io_cdb(cdb, 0x88, 1, 1), 512, &reply),
-	    (SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID) << 8 | 2);
+			 (SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID) << 8 | 2);
 	assert_int_equal(reply.srb.sense_data[2], 3);
 	assert_int_equal(reply.srb.sense_data[12], 0x11);
 }
@@ -299,7 +304,8 @@ static void test_scattered(void **state)
 		le64_put(ranges + 8 + 8 * i, guest_gpa(f->guest, memory + 4096 * (pages - 1 - i)) >> 12);
 	packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, 77, size / 512), size);
 	memset(memory, 0x44, pages * 4096);
-	assert_int_equal(guest_send_gpa_direct(f->channel, 1, 5, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
+	assert_int_equal(
+	    guest_send_gpa_direct(f->channel, 1, 5, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
 	receive(f, f->channel, 5, &reply);
 	assert_int_equal(reply.srb.srb_status, SRB_STATUS_SUCCESS);
 	assert_int_equal(reply.srb.data_transfer_length, size);
@@ -311,7 +317,8 @@ static void test_scattered(void **state)
 	/* One block more than the largest. */
 	le32_put(ranges, size + 512);
 	packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, 77, size / 512 + 1), size + 512);
-	assert_int_equal(guest_send_gpa_direct(f->channel, 1, 6, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
+	assert_int_equal(
+	    guest_send_gpa_direct(f->channel, 1, 6, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
 	receive(f, f->channel, 6, &reply);
 	assert_int_equal(reply.srb.srb_status, SRB_STATUS_INVALID_REQUEST);
 	free(ranges);
@@ -323,14 +330,15 @@ static void test_queue_depth(void **state)
 {
 	enum { DEPTH = 64 };
 	struct fixture *f = *state;
-	bool seen[DEPTH] = { false };
+	bool seen[DEPTH] = {false};
 	uint8_t cdb[16];
 
 	for (unsigned round = 0; round < 20; round++) {
 		memset(seen, 0, sizeof(seen));
 		memset(f->buffer, 0, DEPTH * 4096);
 		for (unsigned i = 0; i < DEPTH; i++) {
-			struct vstor_packet packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, (i * 37 + round) * 8, 8), 4096);
+			struct vstor_packet packet =
+			    srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, (i * 37 + round) * 8, 8), 4096);
 
 			send_srb(f, f->channel, 5000 + i, &packet, f->buffer + i * 4096, 4096);
 		}
@@ -338,14 +346,16 @@ static void test_queue_depth(void **state)
 			struct vmbus_packet_header header;
 			struct vstor_packet reply;
 
-			assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)), sizeof(reply));
+			assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)),
+					 sizeof(reply));
 			assert_in_range(header.transaction_id, 5000, 5000 + DEPTH - 1);
 			assert_false(seen[header.transaction_id - 5000]);
 			seen[header.transaction_id - 5000] = true;
 			assert_int_equal(reply.srb.srb_status, SRB_STATUS_SUCCESS);
 		}
 		for (unsigned i = 0; i < DEPTH; i++)
-			assert_memory_equal(f->buffer + i * 4096, f->disk->data + (i * 37 + round) * 4096, 4096);
+			assert_memory_equal(f->buffer + i * 4096, f->disk->data + (i * 37 + round) * 4096,
+					    4096);
 	}
 }
 
@@ -367,7 +377,8 @@ static void test_full_ring(void **state)
 		struct vmbus_packet_header header;
 		struct vstor_packet reply;
 
-		while (sent < COUNT && guest_send(f->channel, VMBUS_PACKET_IN_BAND, 1, sent, &packet, sizeof(packet)) == 0)
+		while (sent < COUNT &&
+		       guest_send(f->channel, VMBUS_PACKET_IN_BAND, 1, sent, &packet, sizeof(packet)) == 0)
 			sent++;
 		assert_true(sent > received);
 		assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)), sizeof(reply));
@@ -384,16 +395,21 @@ static void test_absent_units(void **state)
 	struct fixture *f = *state;
 	struct vstor_packet reply;
 
-	assert_int_equal(execute(f, f->channel, 0, 1, CDB(0, 0, 0, 0, 0, 0), 0, &reply), SRB_STATUS_INVALID_LUN << 8);
-	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0, 0, 0, 0, 0, 0), 0, &reply), SRB_STATUS_INVALID_LUN << 8);
+	assert_int_equal(execute(f, f->channel, 0, 1, CDB(0, 0, 0, 0, 0, 0), 0, &reply),
+			 SRB_STATUS_INVALID_LUN << 8);
+	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0, 0, 0, 0, 0, 0), 0, &reply),
+			 SRB_STATUS_INVALID_LUN << 8);
 	assert_int_equal(execute(f, f->channel, 255, 255, CDB(0, 0, 0, 0, 0, 0), 0, &reply),
-	    SRB_STATUS_INVALID_LUN << 8);
+			 SRB_STATUS_INVALID_LUN << 8);
 	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0x12, 0, 0, 0, 36), 36, &reply), GOOD);
 	assert_int_equal(f->buffer[0], 0x7f);
-	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0x12, 1, 0x83, 0, 36), 36, &reply), SRB_STATUS_INVALID_LUN << 8);
-	assert_int_equal(execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
+	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0x12, 1, 0x83, 0, 36), 36, &reply),
+			 SRB_STATUS_INVALID_LUN << 8);
+	assert_int_equal(
+	    execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
 	assert_int_equal(be32_get(f->buffer), 8);
-	assert_int_equal(execute(f, f->channel, 1, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
+	assert_int_equal(
+	    execute(f, f->channel, 1, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
 	assert_int_equal(be32_get(f->buffer), 0);
 }
 
@@ -418,14 +434,16 @@ static void test_hot_plug(void **state)
 
 	assert_int_equal(storage_attach(f->storage, 0, 5, STORAGE_UNIT_DISK, second, NULL), 0);
 	expect_announcement(f);
-	assert_int_equal(execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
+	assert_int_equal(
+	    execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0), 64, &reply), GOOD);
 	assert_int_equal(be32_get(f->buffer), 16);
 	assert_int_equal(f->buffer[17], 5);
 	assert_int_equal(execute(f, f->channel, 0, 5, CDB(0, 0, 0, 0, 0, 0), 0, &reply), GOOD);
 	assert_int_equal(storage_detach(f->storage, 0, 5, NULL), 0);
 	memory_disk_destroy(second);
 	expect_announcement(f);
-	assert_int_equal(execute(f, f->channel, 0, 5, CDB(0, 0, 0, 0, 0, 0), 0, &reply), SRB_STATUS_INVALID_LUN << 8);
+	assert_int_equal(execute(f, f->channel, 0, 5, CDB(0, 0, 0, 0, 0, 0), 0, &reply),
+			 SRB_STATUS_INVALID_LUN << 8);
 
 	assert_int_equal(storage_detach(f->storage, 0, 5, &err), -ENOENT);
 	assert_int_equal(storage_attach(f->storage, 0, 0, STORAGE_UNIT_DISK, f->disk, &err), -EEXIST);
@@ -457,7 +475,8 @@ static void test_detach_under_load(void **state)
 			struct vmbus_packet_header header;
 			struct vstor_packet reply;
 
-			assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)), sizeof(reply));
+			assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)),
+					 sizeof(reply));
 			if (header.type != VMBUS_PACKET_COMPLETION)
 				continue;
 			assert_true(reply.srb.srb_status == SRB_STATUS_SUCCESS ||
@@ -479,7 +498,8 @@ static void test_many_units(void **state)
 	assert_int_equal(guest_close(f->channel), 0);
 	open_primary(f);
 	negotiate(f, VSTOR_VERSION_WIN10);
-	assert_int_equal(execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0), 1024, &reply), GOOD);
+	assert_int_equal(
+	    execute(f, f->channel, 0, 0, CDB(0xa0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0), 1024, &reply), GOOD);
 	assert_int_equal(be32_get(f->buffer), 64 * 8);
 	assert_int_equal(execute(f, f->channel, 0, 63, CDB(0x12, 0, 0, 0, 36), 36, &reply), GOOD);
 	assert_int_equal(f->buffer[0], 5);
@@ -489,7 +509,8 @@ static void test_many_units(void **state)
 
 static uint32_t create_sub_channels(struct fixture *f, unsigned count)
 {
-	struct vstor_packet packet = { .operation = VSTOR_CREATE_SUB_CHANNELS, .sub_channel_count = (uint16_t)count };
+	struct vstor_packet packet = {.operation = VSTOR_CREATE_SUB_CHANNELS,
+				      .sub_channel_count = (uint16_t)count};
 
 	return control(f, f->channel, &packet);
 }
@@ -498,8 +519,8 @@ static void test_sub_channels(void **state)
 {
 	struct fixture *f = *state;
 	struct guest_channel *sub[VPS];
-	struct vstor_packet reply, begin = { .operation = VSTOR_BEGIN_INITIALIZATION };
-	uint32_t relids[VPS] = { 0 };
+	struct vstor_packet reply, begin = {.operation = VSTOR_BEGIN_INITIALIZATION};
+	uint32_t relids[VPS] = {0};
 	uint8_t cdb[16];
 
 	assert_int_equal(create_sub_channels(f, VPS), VSTOR_STATUS_INVALID_PARAMETER);
@@ -509,16 +530,18 @@ static void test_sub_channels(void **state)
 		sub[0] = f->channel;
 		for (unsigned i = 1; i < VPS; i++) {
 			const struct vmbus_message_offer *offer = guest_find_offer(f->guest, &scsi_class, i);
-			struct guest_open_options options = { .target_vp = i };
+			struct guest_open_options options = {.target_vp = i};
 
 			assert_non_null(offer);
 			relids[i] = offer->relid;
-			assert_int_equal(guest_open(f->guest, offer, RING_PAGES, RING_PAGES, &options, &sub[i]), 0);
+			assert_int_equal(
+			    guest_open(f->guest, offer, RING_PAGES, RING_PAGES, &options, &sub[i]), 0);
 		}
 		assert_int_equal(control(f, sub[1], &begin), VSTOR_STATUS_INVALID_DEVICE_STATE);
 		for (unsigned round = 0; round < 50; round++) {
 			for (unsigned i = 0; i < 16 * VPS; i++) {
-				struct vstor_packet packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, i * 8, 8), 4096);
+				struct vstor_packet packet =
+				    srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, i * 8, 8), 4096);
 
 				send_srb(f, sub[i % VPS], i, &packet, f->buffer + i * 4096, 4096);
 			}
@@ -554,7 +577,7 @@ static void test_old_version_has_no_sub_channels(void **state)
 static void test_reset(void **state)
 {
 	struct fixture *f = *state;
-	struct vstor_packet packet, reply, reset = { .operation = VSTOR_RESET_BUS };
+	struct vstor_packet packet, reply, reset = {.operation = VSTOR_RESET_BUS};
 	uint8_t cdb[16];
 
 	for (unsigned i = 0; i < 32; i++) {
@@ -580,17 +603,19 @@ static void test_reset(void **state)
 
 /* --- hostile guests ----------------------------------------------------------------------------- */
 
-static unsigned send_ranges(struct fixture *f, uint32_t byte_count, uint32_t offset, uint64_t pfn, unsigned pages,
-    uint32_t declared)
+static unsigned send_ranges(struct fixture *f, uint32_t byte_count, uint32_t offset, uint64_t pfn,
+			    unsigned pages, uint32_t declared)
 {
 	uint8_t ranges[8 + 8 * 16], cdb[16];
-	struct vstor_packet packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, 0, declared / 512), declared), reply;
+	struct vstor_packet packet = srb_packet(0, 0, cdb, io_cdb(cdb, 0x88, 0, declared / 512), declared),
+			    reply;
 
 	le32_put(ranges, byte_count);
 	le32_put(ranges + 4, offset);
 	for (unsigned i = 0; i < pages; i++)
 		le64_put(ranges + 8 + 8 * i, pfn + i);
-	assert_int_equal(guest_send_gpa_direct(f->channel, 1, 77, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
+	assert_int_equal(
+	    guest_send_gpa_direct(f->channel, 1, 77, ranges, 8 + 8 * pages, 1, &packet, sizeof(packet)), 0);
 	receive(f, f->channel, 77, &reply);
 	return reply.srb.srb_status;
 }
@@ -601,8 +626,10 @@ static void test_bad_buffers(void **state)
 	uint64_t pfn = guest_gpa(f->guest, f->buffer) >> 12;
 
 	assert_int_equal(send_ranges(f, 4096, 0, pfn, 1, 4096), SRB_STATUS_SUCCESS);
-	assert_int_equal(send_ranges(f, 4096, 0, pfn, 1, 8192), SRB_STATUS_INVALID_REQUEST); /* longer than lent */
-	assert_int_equal(send_ranges(f, 4096, 0, 1ull << 40, 1, 4096), SRB_STATUS_INVALID_REQUEST); /* no RAM */
+	assert_int_equal(send_ranges(f, 4096, 0, pfn, 1, 8192),
+			 SRB_STATUS_INVALID_REQUEST); /* longer than lent */
+	assert_int_equal(send_ranges(f, 4096, 0, 1ull << 40, 1, 4096),
+			 SRB_STATUS_INVALID_REQUEST); /* no RAM */
 	assert_int_equal(send_ranges(f, 8192, 0, (16u << 20 >> 12) - 1, 2, 8192), SRB_STATUS_INVALID_REQUEST);
 	assert_int_equal(send_ranges(f, 4096, 0, UINT64_MAX, 1, 4096), SRB_STATUS_INVALID_REQUEST);
 }
@@ -611,7 +638,7 @@ static void test_bad_packets(void **state)
 {
 	struct fixture *f = *state;
 	struct vstor_packet packet = srb_packet(0, 0, CDB(0, 0, 0, 0, 0, 0), 0), reply;
-	uint8_t big[256] = { VSTOR_EXECUTE_SRB };
+	uint8_t big[256] = {VSTOR_EXECUTE_SRB};
 
 	/* Too long a CDB, none, too short and too long a packet. */
 	packet.srb.cdb_length = 17;
@@ -695,12 +722,12 @@ static void test_broken_channel(void **state)
 static void test_two_controllers(void **state)
 {
 	struct fixture *f = *state;
-	struct storage_config config = { .name = "scsi1" };
+	struct storage_config config = {.name = "scsi1"};
 	struct guest_channel *first = f->channel;
 	struct disk *disk = memory_disk_create(1 << 20, 1 << 20);
 	const struct vmbus_message_offer *offer;
 	struct storage *second;
-	struct vstor_packet packet = { .operation = VSTOR_QUERY_PROPERTIES };
+	struct vstor_packet packet = {.operation = VSTOR_QUERY_PROPERTIES};
 
 	guid_random(&config.instance);
 	assert_int_equal(storage_create(&second, f->bus, &config, NULL), 0);
@@ -754,10 +781,10 @@ static void seen_number(void *context, const char *name, uint64_t value)
 
 static void test_inspect(void **state)
 {
-	static const struct vmbus_inspector inspector = { seen_begin, seen_end, seen_text, seen_number };
+	static const struct vmbus_inspector inspector = {seen_begin, seen_end, seen_text, seen_number};
 	struct fixture *f = *state;
 	struct vstor_packet reply;
-	struct seen seen = { .depth = 0 };
+	struct seen seen = {.depth = 0};
 
 	execute(f, f->channel, 0, 0, CDB(0, 0, 0, 0, 0, 0), 0, &reply);
 	storage_inspect(f->storage, &inspector, &seen);
@@ -772,25 +799,25 @@ static void test_inspect(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		NEW_TEST(test_versions),
-		NEW_TEST(test_order),
-		READY_TEST(test_read_write),
-		READY_TEST(test_scattered),
-		READY_TEST(test_queue_depth),
-		READY_TEST(test_full_ring),
-		READY_TEST(test_absent_units),
-		READY_TEST(test_hot_plug),
-		READY_TEST(test_detach_under_load),
-		READY_TEST(test_many_units),
-		READY_TEST(test_sub_channels),
-		NEW_TEST(test_old_version_has_no_sub_channels),
-		READY_TEST(test_reset),
-		READY_TEST(test_bad_buffers),
-		READY_TEST(test_bad_packets),
-		READY_TEST(test_no_autosense),
-		READY_TEST(test_broken_channel),
-		READY_TEST(test_two_controllers),
-		READY_TEST(test_inspect),
+	    NEW_TEST(test_versions),
+	    NEW_TEST(test_order),
+	    READY_TEST(test_read_write),
+	    READY_TEST(test_scattered),
+	    READY_TEST(test_queue_depth),
+	    READY_TEST(test_full_ring),
+	    READY_TEST(test_absent_units),
+	    READY_TEST(test_hot_plug),
+	    READY_TEST(test_detach_under_load),
+	    READY_TEST(test_many_units),
+	    READY_TEST(test_sub_channels),
+	    NEW_TEST(test_old_version_has_no_sub_channels),
+	    READY_TEST(test_reset),
+	    READY_TEST(test_bad_buffers),
+	    READY_TEST(test_bad_packets),
+	    READY_TEST(test_no_autosense),
+	    READY_TEST(test_broken_channel),
+	    READY_TEST(test_two_controllers),
+	    READY_TEST(test_inspect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

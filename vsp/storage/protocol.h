@@ -12,7 +12,8 @@
 #include "base/base.h"
 
 /* {ba6163d9-04a1-4d29-b605-72e2ffb1dc7f} */
-#define STORAGE_SCSI_CLASS GUID_INIT(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f)
+#define STORAGE_SCSI_CLASS                                                                                   \
+	GUID_INIT(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f)
 
 #define VSTOR_VERSION(major, minor) ((uint16_t)((major) << 8 | (minor)))
 #define VSTOR_VERSION_WIN6          VSTOR_VERSION(2, 0)

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define INQUIRY_VENDOR "Msft    " /* Linux storvsc allows WRITE SAME only for this vendor */
+#define INQUIRY_VENDOR   "Msft    " /* Linux storvsc allows WRITE SAME only for this vendor */
 #define INQUIRY_REVISION "1.0 "
 
 /* --- buffers ---------------------------------------------------------------------------------- */
@@ -138,7 +138,7 @@ struct scsi_command *scsi_command_of(struct disk_request *request)
 }
 
 void scsi_submit(struct scsi_command *command, enum disk_op op, uint64_t offset, uint64_t length,
-    void (*done)(struct disk_request *request, int result))
+		 void (*done)(struct disk_request *request, int result))
 {
 	struct disk_request *request = &command->work.request;
 
@@ -241,7 +241,7 @@ void scsi_read_blocks(struct scsi_device *device, struct scsi_command *command)
 
 static void standard_inquiry(struct scsi_command *command, const struct scsi_identity *id)
 {
-	uint8_t data[96] = { 0 };
+	uint8_t data[96] = {0};
 
 	data[0] = id->device_type;
 	data[1] = id->removable ? 0x80 : 0;
@@ -273,7 +273,7 @@ static size_t identifier_text(const struct scsi_device *device, char *text)
  * with Microsoft's OUI, and the T10 vendor name that carries the whole identifier. */
 static size_t vpd_identification(const struct scsi_device *device, uint8_t *page)
 {
-	static const uint8_t registered[4] = { 0x60, 0x02, 0x24, 0x80 };
+	static const uint8_t registered[4] = {0x60, 0x02, 0x24, 0x80};
 	const uint8_t *identifier = device->info.identifier.bytes;
 	uint8_t *p = page + 4;
 
@@ -294,7 +294,7 @@ static size_t vpd_identification(const struct scsi_device *device, uint8_t *page
 
 static size_t vpd_supported(const struct scsi_identity *id, uint8_t *page)
 {
-	static const uint8_t always[3] = { 0x00, 0x80, 0x83 };
+	static const uint8_t always[3] = {0x00, 0x80, 0x83};
 
 	memcpy(page + 4, always, sizeof(always));
 	for (unsigned i = 0; i < id->vpd_count; i++)
@@ -302,9 +302,10 @@ static size_t vpd_supported(const struct scsi_identity *id, uint8_t *page)
 	return sizeof(always) + id->vpd_count;
 }
 
-void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command, const struct scsi_identity *id)
+void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command,
+		  const struct scsi_identity *id)
 {
-	uint8_t page[128] = { 0 }, code = command->cdb[2];
+	uint8_t page[128] = {0}, code = command->cdb[2];
 	size_t size = 0;
 
 	if (!(command->cdb[1] & 0x01) && code == 0) {
@@ -335,7 +336,7 @@ void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command
 
 void scsi_inquiry_absent(struct scsi_command *command)
 {
-	uint8_t data[36] = { 0 };
+	uint8_t data[36] = {0};
 
 	begin(command, NULL);
 	data[0] = 0x7f; /* not capable of a unit here */
@@ -351,7 +352,7 @@ void scsi_inquiry_absent(struct scsi_command *command)
 
 void scsi_report_luns(struct scsi_command *command, const uint8_t *luns, unsigned count)
 {
-	uint8_t data[8 + 256 * 8] = { 0 };
+	uint8_t data[8 + 256 * 8] = {0};
 
 	begin(command, NULL);
 	/* SELECT REPORT 1 asks for well known units, of which there is none. */
@@ -370,7 +371,7 @@ void scsi_report_luns(struct scsi_command *command, const uint8_t *luns, unsigne
 /* Errors travel with the command that met them, so there is never one left to tell. */
 void scsi_request_sense(struct scsi_command *command)
 {
-	uint8_t data[SCSI_SENSE_SIZE] = { 0x70, [7] = SCSI_SENSE_SIZE - 8 };
+	uint8_t data[SCSI_SENSE_SIZE] = {0x70, [7] = SCSI_SENSE_SIZE - 8};
 
 	if (command->cdb[1] & 0x01) /* descriptor format is not offered */
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
@@ -387,12 +388,12 @@ static size_t block_descriptor(const struct scsi_device *device, uint8_t *to)
 }
 
 void scsi_mode_sense(const struct scsi_device *device, struct scsi_command *command, uint8_t medium_type,
-    uint8_t device_specific, const struct scsi_mode_page *pages, unsigned count)
+		     uint8_t device_specific, const struct scsi_mode_page *pages, unsigned count)
 {
 	bool ten = command->cdb[0] == SCSI_MODE_SENSE_10, found = false;
 	uint8_t control = command->cdb[2] >> 6, code = command->cdb[2] & 0x3f, subpage = command->cdb[3];
 	size_t header = ten ? 8 : 4, at = header;
-	uint8_t data[256] = { 0 };
+	uint8_t data[256] = {0};
 
 	if (control == 3) {
 		scsi_complete_sense(command, SENSE_SAVING_NOT_SUPPORTED);

@@ -43,7 +43,7 @@ struct scsi_device;
  * be called from inside scsi_execute(). */
 struct scsi_command {
 	uint8_t cdb[SCSI_CDB_SIZE]; /* unused bytes are zero */
-	struct iovec *iov; /* the unit may shorten it */
+	struct iovec *iov;          /* the unit may shorten it */
 	int iov_count;
 	uint32_t length; /* bytes of iov; no unit moves more */
 	struct disk_queue *queue;

@@ -39,14 +39,14 @@ void scsi_read_blocks(struct scsi_device *device, struct scsi_command *command);
 
 /* Submit the command's disk request; `done` gets it back. */
 void scsi_submit(struct scsi_command *command, enum disk_op op, uint64_t offset, uint64_t length,
-    void (*done)(struct disk_request *request, int result));
+		 void (*done)(struct disk_request *request, int result));
 struct scsi_command *scsi_command_of(struct disk_request *request);
 
 /* Standard INQUIRY data (SPC-4 6.4.2) and VPD pages that every unit has. */
 struct scsi_identity {
 	uint8_t device_type;
 	bool removable;
-	const char *product; /* 16 characters */
+	const char *product;      /* 16 characters */
 	const uint8_t *vpd_pages; /* that `vpd_page` serves beyond 00h, 80h, 83h; ascending */
 	unsigned vpd_count;
 	uint16_t command_set; /* version descriptor, SPC-4 table 144 */
@@ -54,15 +54,16 @@ struct scsi_identity {
 	size_t (*vpd_page)(const struct scsi_device *device, uint8_t code, uint8_t *page);
 };
 
-void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command, const struct scsi_identity *id);
+void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command,
+		  const struct scsi_identity *id);
 void scsi_request_sense(struct scsi_command *command);
 
 /* MODE SENSE (6) and (10), SPC-4 6.11 and 6.12: header, optional block descriptor, pages. */
 struct scsi_mode_page {
 	uint8_t code;
-	uint8_t size;              /* of data, without the two header bytes */
-	const uint8_t *data;       /* current and default values */
+	uint8_t size;        /* of data, without the two header bytes */
+	const uint8_t *data; /* current and default values */
 };
 
 void scsi_mode_sense(const struct scsi_device *device, struct scsi_command *command, uint8_t medium_type,
-    uint8_t device_specific, const struct scsi_mode_page *pages, unsigned count);
+		     uint8_t device_specific, const struct scsi_mode_page *pages, unsigned count);

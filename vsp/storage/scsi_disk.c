@@ -136,7 +136,7 @@ static void unmap_next(struct scsi_command *command)
 		if (count == 0)
 			continue;
 		scsi_submit(command, DISK_OP_DISCARD, lba * device->block_size,
-		    (uint64_t)count * device->block_size, unmap_done);
+			    (uint64_t)count * device->block_size, unmap_done);
 		return;
 	}
 	scsi_complete_good(command, command->length);
@@ -257,7 +257,7 @@ static void pattern_next(struct scsi_command *command)
 }
 
 static void pattern_start(struct scsi_device *device, struct scsi_command *command, const uint8_t *block,
-    uint64_t offset, uint64_t bytes)
+			  uint64_t offset, uint64_t bytes)
 {
 	command->work.memory = malloc(PATTERN_BYTES);
 	command->work.pattern = calloc(PATTERN_COPIES, sizeof(*command->work.pattern));
@@ -276,7 +276,7 @@ static void write_same(struct scsi_device *device, struct scsi_command *command)
 {
 	bool no_data = command->cdb[0] == SCSI_WRITE_SAME_16 && (command->cdb[1] & 0x01);
 	bool may_unmap = command->cdb[1] & 0x08;
-	uint8_t block[4096] = { 0 };
+	uint8_t block[4096] = {0};
 	uint64_t lba;
 	uint32_t count;
 
@@ -288,7 +288,8 @@ static void write_same(struct scsi_device *device, struct scsi_command *command)
 	/* ANCHOR, protection, and the obsolete LBDATA and PBDATA are not offered; 0 blocks would mean
 	 * all the rest (WSNZ). */
 	if ((command->cdb[1] & 0xf6) || (may_unmap && !device->info.can_discard) || count == 0 ||
-	    count > MAX_WRITE_SAME_BYTES / device->block_size || (!no_data && command->length < device->block_size)) {
+	    count > MAX_WRITE_SAME_BYTES / device->block_size ||
+	    (!no_data && command->length < device->block_size)) {
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
 		return;
 	}
@@ -299,11 +300,11 @@ static void write_same(struct scsi_device *device, struct scsi_command *command)
 	scsi_trim(command, no_data ? 0 : device->block_size);
 	scsi_copy_out(command, block, device->block_size);
 	if (all_zero(block, device->block_size))
-		scsi_submit(command, may_unmap ? DISK_OP_DISCARD : DISK_OP_WRITE_ZEROES, lba * device->block_size,
-		    (uint64_t)count * device->block_size, zeros_done);
+		scsi_submit(command, may_unmap ? DISK_OP_DISCARD : DISK_OP_WRITE_ZEROES,
+			    lba * device->block_size, (uint64_t)count * device->block_size, zeros_done);
 	else
 		pattern_start(device, command, block, lba * device->block_size,
-		    (uint64_t)count * device->block_size);
+			      (uint64_t)count * device->block_size);
 }
 
 /* --- what the disk is ------------------------------------------------------------------------- */
@@ -353,14 +354,14 @@ static size_t vpd_page(const struct scsi_device *device, uint8_t code, uint8_t *
 
 static void inquiry(const struct scsi_device *device, struct scsi_command *command)
 {
-	static const uint8_t pages[] = { VPD_BLOCK_LIMITS, VPD_BLOCK_CHARACTERISTICS, VPD_PROVISIONING };
+	static const uint8_t pages[] = {VPD_BLOCK_LIMITS, VPD_BLOCK_CHARACTERISTICS, VPD_PROVISIONING};
 	static const struct scsi_identity identity = {
-		.device_type = 0x00,
-		.product = "Virtual Disk    ",
-		.vpd_pages = pages,
-		.vpd_count = ARRAY_SIZE(pages),
-		.command_set = 0x04c0, /* SBC-3 */
-		.vpd_page = vpd_page,
+	    .device_type = 0x00,
+	    .product = "Virtual Disk    ",
+	    .vpd_pages = pages,
+	    .vpd_count = ARRAY_SIZE(pages),
+	    .command_set = 0x04c0, /* SBC-3 */
+	    .vpd_page = vpd_page,
 	};
 
 	scsi_inquiry(device, command, &identity);
@@ -378,7 +379,7 @@ static void read_capacity_10(const struct scsi_device *device, struct scsi_comma
 static void service_action_in(const struct scsi_device *device, struct scsi_command *command)
 {
 	uint32_t physical = device->info.physical_sector_size / device->block_size;
-	uint8_t data[32] = { 0 };
+	uint8_t data[32] = {0};
 
 	if ((command->cdb[1] & 0x1f) != 0x10) { /* READ CAPACITY (16) */
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
@@ -394,15 +395,15 @@ static void service_action_in(const struct scsi_device *device, struct scsi_comm
 
 static void mode_sense(const struct scsi_device *device, struct scsi_command *command)
 {
-	static const uint8_t recovery[10] = { 0xc0 };        /* AWRE, ARRE */
-	static const uint8_t write_back[18] = { 0x04 };      /* WCE */
-	static const uint8_t control[10] = { 0x02, 0x10 };   /* GLTSD; unrestricted reordering */
-	static const uint8_t exceptions[10] = { 0x08 };      /* DEXCPT: no informational exceptions */
+	static const uint8_t recovery[10] = {0xc0};      /* AWRE, ARRE */
+	static const uint8_t write_back[18] = {0x04};    /* WCE */
+	static const uint8_t control[10] = {0x02, 0x10}; /* GLTSD; unrestricted reordering */
+	static const uint8_t exceptions[10] = {0x08};    /* DEXCPT: no informational exceptions */
 	const struct scsi_mode_page pages[] = {
-		{ .code = 0x01, .size = sizeof(recovery), .data = recovery },
-		{ .code = 0x08, .size = sizeof(write_back), .data = write_back },
-		{ .code = 0x0a, .size = sizeof(control), .data = control },
-		{ .code = 0x1c, .size = sizeof(exceptions), .data = exceptions },
+	    {.code = 0x01, .size = sizeof(recovery), .data = recovery},
+	    {.code = 0x08, .size = sizeof(write_back), .data = write_back},
+	    {.code = 0x0a, .size = sizeof(control), .data = control},
+	    {.code = 0x1c, .size = sizeof(exceptions), .data = exceptions},
 	};
 	uint8_t specific = 0x10; /* DPOFUA */
 
@@ -480,7 +481,7 @@ static void execute(struct scsi_device *device, struct scsi_command *command)
 
 int scsi_disk_create(struct scsi_device **out, struct disk *disk, struct error *err)
 {
-	static const struct scsi_device_ops ops = { .execute = execute };
+	static const struct scsi_device_ops ops = {.execute = execute};
 	struct scsi_device *device = calloc(1, sizeof(*device));
 
 	if (!device)

@@ -53,10 +53,10 @@ static uint16_t current_profile(struct scsi_dvd *dvd)
 static void inquiry(const struct scsi_device *device, struct scsi_command *command)
 {
 	static const struct scsi_identity identity = {
-		.device_type = 0x05,
-		.removable = true,
-		.product = "Virtual DVD-ROM ",
-		.command_set = 0x02a0, /* MMC-4 */
+	    .device_type = 0x05,
+	    .removable = true,
+	    .product = "Virtual DVD-ROM ",
+	    .command_set = 0x02a0, /* MMC-4 */
 	};
 
 	scsi_inquiry(device, command, &identity);
@@ -94,17 +94,19 @@ static void get_configuration(struct scsi_dvd *dvd, struct scsi_command *command
 	uint16_t profile = current_profile(dvd), start = be16_get(command->cdb + 2);
 	uint8_t request = command->cdb[1] & 3, readable = profile != 0;
 	const struct feature features[] = {
-		{ 0x0000, 0x03, 8,
-		    { PROFILE_DVD_ROM >> 8, PROFILE_DVD_ROM & 0xff, profile == PROFILE_DVD_ROM, 0, PROFILE_CD_ROM >> 8,
-			PROFILE_CD_ROM & 0xff, profile == PROFILE_CD_ROM, 0 } },
-		{ 0x0001, 0x0b, 8, { 0, 0, 0, 1, 1 } },                  /* core: SCSI; DBEvent */
-		{ 0x0002, 0x07, 4, { 2 } },                              /* morphing: operational changes by polling */
-		{ 0x0003, 0x03, 4, { 0x29 } },                           /* removable: tray, eject, lock */
-		{ 0x0010, readable, 8, { 0, 0, DVD_BLOCK >> 8, 0, 0, 1 } }, /* random readable */
-		{ 0x001e, (uint8_t)(0x08 | (profile == PROFILE_CD_ROM)), 4, { 0 } }, /* CD read */
-		{ 0x001f, (uint8_t)(0x04 | (profile == PROFILE_DVD_ROM)), 4, { 0 } }, /* DVD read */
+	    {0x0000,
+	     0x03,
+	     8,
+	     {PROFILE_DVD_ROM >> 8, PROFILE_DVD_ROM & 0xff, profile == PROFILE_DVD_ROM, 0,
+	      PROFILE_CD_ROM >> 8, PROFILE_CD_ROM & 0xff, profile == PROFILE_CD_ROM, 0}},
+	    {0x0001, 0x0b, 8, {0, 0, 0, 1, 1}}, /* core: SCSI; DBEvent */
+	    {0x0002, 0x07, 4, {2}},             /* morphing: operational changes by polling */
+	    {0x0003, 0x03, 4, {0x29}},          /* removable: tray, eject, lock */
+	    {0x0010, readable, 8, {0, 0, DVD_BLOCK >> 8, 0, 0, 1}},           /* random readable */
+	    {0x001e, (uint8_t)(0x08 | (profile == PROFILE_CD_ROM)), 4, {0}},  /* CD read */
+	    {0x001f, (uint8_t)(0x04 | (profile == PROFILE_DVD_ROM)), 4, {0}}, /* DVD read */
 	};
-	uint8_t data[128] = { 0 };
+	uint8_t data[128] = {0};
 	size_t at = 8;
 
 	if (request == 3) {
@@ -127,7 +129,7 @@ static void get_configuration(struct scsi_dvd *dvd, struct scsi_command *command
 
 static void get_event_status(struct scsi_dvd *dvd, struct scsi_command *command)
 {
-	uint8_t data[8] = { 0 };
+	uint8_t data[8] = {0};
 	size_t size = 4;
 
 	if (!(command->cdb[1] & 1)) { /* only polling */
@@ -165,7 +167,7 @@ static void start_stop(struct scsi_dvd *dvd, struct scsi_command *command)
 
 static void mechanism_status(struct scsi_dvd *dvd, struct scsi_command *command)
 {
-	uint8_t data[8] = { 0 };
+	uint8_t data[8] = {0};
 
 	data[1] = atomic_load(&dvd->ejected) ? 0x10 : 0; /* door open */
 	data[5] = 1;                                     /* one slot, no table of slots */
@@ -193,7 +195,7 @@ static void read_toc(struct scsi_dvd *dvd, struct scsi_command *command)
 {
 	bool msf = command->cdb[1] & 2;
 	uint8_t format = command->cdb[2] & 15, track = command->cdb[6];
-	uint8_t data[64] = { 0 };
+	uint8_t data[64] = {0};
 	size_t at = 4;
 
 	if (format == 0)
@@ -221,7 +223,7 @@ static void read_toc(struct scsi_dvd *dvd, struct scsi_command *command)
 
 static void read_disc_information(struct scsi_command *command)
 {
-	uint8_t data[34] = { 0 };
+	uint8_t data[34] = {0};
 
 	if (command->cdb[1] & 7) {
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
@@ -233,7 +235,7 @@ static void read_disc_information(struct scsi_command *command)
 	data[4] = 1;    /* sessions */
 	data[5] = 1;    /* first and last track of the last session */
 	data[6] = 1;
-	data[7] = 0x20; /* unrestricted use */
+	data[7] = 0x20;             /* unrestricted use */
 	memset(data + 16, 0xff, 8); /* no lead-in or lead-out that could be written */
 	scsi_complete_data(command, data, sizeof(data), be16_get(command->cdb + 7));
 }
@@ -244,7 +246,7 @@ static void read_track_information(struct scsi_dvd *dvd, struct scsi_command *co
 	uint8_t type = command->cdb[1] & 3;
 	uint32_t address = be32_get(command->cdb + 2);
 	bool found = type == 0 ? address < dvd->device.block_count : type < 3 && address == 1;
-	uint8_t data[36] = { 0 };
+	uint8_t data[36] = {0};
 
 	if (!found) {
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
@@ -262,16 +264,16 @@ static void read_track_information(struct scsi_dvd *dvd, struct scsi_command *co
 /* Physical format information of layer 0, MMC-6 6.22.3.2.1. */
 static void read_dvd_structure(struct scsi_dvd *dvd, struct scsi_command *command)
 {
-	uint8_t data[4 + 2048] = { 0 };
+	uint8_t data[4 + 2048] = {0};
 
 	if (is_cd(dvd) || command->cdb[7] != 0 || command->cdb[6] != 0) {
 		scsi_complete_sense(command, SENSE_INVALID_FIELD_IN_CDB);
 		return;
 	}
 	be16_put(data, sizeof(data) - 2);
-	data[4] = 0x01; /* DVD-ROM, version 1 */
-	data[5] = 0x0f; /* 120 mm, no maximum rate */
-	data[6] = 0x01; /* one layer, embossed */
+	data[4] = 0x01;              /* DVD-ROM, version 1 */
+	data[5] = 0x0f;              /* 120 mm, no maximum rate */
+	data[6] = 0x01;              /* one layer, embossed */
 	be32_put(data + 8, 0x30000); /* first sector of the data area */
 	be32_put(data + 12, (uint32_t)min_u64(0x30000 + dvd->device.block_count - 1, 0xffffff));
 	scsi_complete_data(command, data, sizeof(data), be16_get(command->cdb + 8));
@@ -279,13 +281,13 @@ static void read_dvd_structure(struct scsi_dvd *dvd, struct scsi_command *comman
 
 static void mode_sense(struct scsi_dvd *dvd, struct scsi_command *command)
 {
-	static const uint8_t recovery[10] = { 0x00, 5 };
+	static const uint8_t recovery[10] = {0x00, 5};
 	/* Capabilities, MMC-3 5.5.10: reads CD-R, CD-RW, DVD-ROM, DVD-R; tray, eject, lock. */
-	static const uint8_t capabilities[20] = { 0x1b, 0x00, 0x70, 0x00, 0x29, 0x00, [6] = 0x2b, 0x45,
-		[10] = 0x02, 0x00, [12] = 0x2b, 0x45 };
+	static const uint8_t capabilities[20] = {
+	    0x1b, 0x00, 0x70, 0x00, 0x29, 0x00, [6] = 0x2b, 0x45, [10] = 0x02, 0x00, [12] = 0x2b, 0x45};
 	const struct scsi_mode_page pages[] = {
-		{ .code = 0x01, .size = sizeof(recovery), .data = recovery },
-		{ .code = 0x2a, .size = sizeof(capabilities), .data = capabilities },
+	    {.code = 0x01, .size = sizeof(recovery), .data = recovery},
+	    {.code = 0x2a, .size = sizeof(capabilities), .data = capabilities},
 	};
 
 	command->cdb[1] |= 0x08; /* MMC units have no block descriptor */
@@ -395,7 +397,7 @@ static void execute(struct scsi_device *device, struct scsi_command *command)
 
 int scsi_dvd_create(struct scsi_device **out, struct disk *disk, struct error *err)
 {
-	static const struct scsi_device_ops ops = { .execute = execute };
+	static const struct scsi_device_ops ops = {.execute = execute};
 	struct scsi_dvd *dvd = calloc(1, sizeof(*dvd));
 
 	if (!dvd)

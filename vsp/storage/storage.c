@@ -22,7 +22,8 @@ void unit_release(struct unit_slot *slot)
 	}
 }
 
-struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsigned lun, struct unit_slot **slot)
+struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsigned lun,
+				 struct unit_slot **slot)
 {
 	struct scsi_device *device;
 
@@ -51,8 +52,9 @@ unsigned unit_list(struct storage *storage, unsigned target, uint8_t luns[STORAG
 static int check_address(unsigned target, unsigned lun, struct error *err)
 {
 	if (target >= STORAGE_TARGETS || lun >= STORAGE_LUNS_PER_TARGET)
-		return error_set(err, EINVAL, "SCSI target %u, LUN %u does not exist: targets are 0 to %u, LUNs 0 to %u",
-		    target, lun, STORAGE_TARGETS - 1, STORAGE_LUNS_PER_TARGET - 1);
+		return error_set(err, EINVAL,
+				 "SCSI target %u, LUN %u does not exist: targets are 0 to %u, LUNs 0 to %u",
+				 target, lun, STORAGE_TARGETS - 1, STORAGE_LUNS_PER_TARGET - 1);
 	return 0;
 }
 
@@ -64,7 +66,7 @@ static void announce(struct storage *storage)
 }
 
 int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum storage_unit_kind kind,
-    struct disk *disk, struct error *err)
+		   struct disk *disk, struct error *err)
 {
 	struct scsi_device *device = NULL;
 	struct unit_slot *slot;
@@ -86,7 +88,7 @@ int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum 
 		r = error_set(err, EEXIST, "%s: target %u, LUN %u is in use", storage->name, target, lun);
 	} else if (storage->unit_count == STORAGE_MAX_UNITS) {
 		r = error_set(err, ENOSPC, "%s holds %u units already; add another controller", storage->name,
-		    STORAGE_MAX_UNITS);
+			      STORAGE_MAX_UNITS);
 	} else {
 		slot->kind = kind;
 		atomic_store(&slot->device, device);
@@ -120,7 +122,8 @@ int storage_detach(struct storage *storage, unsigned target, unsigned lun, struc
 	atomic_store(&slot->leaving, false);
 	pthread_mutex_unlock(&storage->lock);
 	if (!device)
-		return error_set(err, ENOENT, "%s: there is nothing at target %u, LUN %u", storage->name, target, lun);
+		return error_set(err, ENOENT, "%s: there is nothing at target %u, LUN %u", storage->name,
+				 target, lun);
 	scsi_device_destroy(device);
 	return 0;
 }
@@ -137,7 +140,7 @@ static void endpoint_set_io(struct endpoint *endpoint, struct io *io)
 static int channel_opened(void *provider, struct channel *channel, const struct channel_open *open)
 {
 	struct endpoint *endpoint = provider;
-	struct error err = { 0 };
+	struct error err = {0};
 	struct io *io;
 	int r = io_start(&io, endpoint, channel, &err);
 
@@ -179,13 +182,13 @@ static void channel_closed(void *provider, struct channel *channel)
 
 static int offer_endpoint(struct storage *storage, unsigned index, struct error *err)
 {
-	static const struct channel_ops ops = { .open = channel_opened, .close = channel_closed };
+	static const struct channel_ops ops = {.open = channel_opened, .close = channel_closed};
 	struct endpoint *endpoint = &storage->endpoints[index];
 	struct channel_offer offer = {
-		.interface = STORAGE_SCSI_CLASS,
-		.instance = storage->instance,
-		.name = storage->name,
-		.subchannel_index = (uint16_t)index,
+	    .interface = STORAGE_SCSI_CLASS,
+	    .instance = storage->instance,
+	    .name = storage->name,
+	    .subchannel_index = (uint16_t)index,
 	};
 
 	endpoint->storage = storage;
@@ -195,7 +198,7 @@ static int offer_endpoint(struct storage *storage, unsigned index, struct error 
 
 int storage_offer_sub_channels(struct storage *storage, unsigned count)
 {
-	struct error err = { 0 };
+	struct error err = {0};
 
 	for (unsigned i = storage->sub_channels + 1; i <= count; i++) {
 		int r = offer_endpoint(storage, i, &err);
@@ -212,7 +215,7 @@ int storage_offer_sub_channels(struct storage *storage, unsigned count)
 /* --- life ------------------------------------------------------------------------------------- */
 
 int storage_create(struct storage **out, struct vmbus *bus, const struct storage_config *config,
-    struct error *err)
+		   struct error *err)
 {
 	struct storage *storage = calloc(1, sizeof(*storage));
 	unsigned most = partition_vp_count(vmbus_partition(bus)) - 1;

@@ -37,7 +37,7 @@ struct storage_config {
 
 /* Offer a controller with no units on the bus, before or while the guest runs. */
 int storage_create(struct storage **out, struct vmbus *bus, const struct storage_config *config,
-    struct error *err);
+		   struct error *err);
 
 /* Remove the controller. Waits for requests in flight; units still attached are let go. NULL is fine. */
 void storage_destroy(struct storage *storage);
@@ -48,7 +48,7 @@ enum storage_unit_kind { STORAGE_UNIT_DISK, STORAGE_UNIT_DVD };
  * drive with an empty tray. -EINVAL: no such address; -EEXIST: the address is taken; -ENOSPC: the
  * controller is full. */
 int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum storage_unit_kind kind,
-    struct disk *disk, struct error *err);
+		   struct disk *disk, struct error *err);
 
 /* [any] Take the unit away. Waits for its requests in flight; then the disk is the caller's to close.
  * A running guest is told to look. -ENOENT: there is none. */

@@ -17,9 +17,9 @@
 #include "vsp/storage/scsi_codes.h"
 #include "vsp/storage/storvsp.h"
 
-#define IO_REQUESTS  256u /* of one channel at a time; more wait in the ring */
-#define IO_BATCH     256u /* packets taken before the disks are looked after */
-#define IO_IOVECS    (SCSI_MAX_TRANSFER / GUEST_PAGE_SIZE + 1)
+#define IO_REQUESTS 256u /* of one channel at a time; more wait in the ring */
+#define IO_BATCH    256u /* packets taken before the disks are looked after */
+#define IO_IOVECS   (SCSI_MAX_TRANSFER / GUEST_PAGE_SIZE + 1)
 
 struct request {
 	struct io *io;
@@ -86,7 +86,8 @@ static void request_free(struct request *request)
 static bool request_send(struct request *request)
 {
 	struct io *io = request->io;
-	int r = channel_send_completion(io->channel, request->transaction_id, &request->packet, request->reply_size);
+	int r = channel_send_completion(io->channel, request->transaction_id, &request->packet,
+					request->reply_size);
 
 	if (r == -EAGAIN)
 		return false;
@@ -168,7 +169,7 @@ static void tell_processors(struct request *request)
 	for (int i = 0; i < command->iov_count; i++)
 		if (command->iov[i].iov_len > 0)
 			partition_host_written(request->io->storage->partition, command->iov[i].iov_base,
-			    command->iov[i].iov_len);
+					       command->iov[i].iov_len);
 }
 
 static void command_done(struct scsi_command *command)
@@ -226,8 +227,8 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
 		return;
 	}
-	if (srb->cdb_length > sizeof(srb->cdb) || srb->cdb_length == 0 || srb->data_transfer_length > iov_bytes ||
-	    srb->data_transfer_length > SCSI_MAX_TRANSFER) {
+	if (srb->cdb_length > sizeof(srb->cdb) || srb->cdb_length == 0 ||
+	    srb->data_transfer_length > iov_bytes || srb->data_transfer_length > SCSI_MAX_TRANSFER) {
 		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
 		return;
 	}
@@ -239,7 +240,9 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 	command->complete = command_done;
 	command->context = request;
 	scsi_trim(command, srb->data_transfer_length);
-	device = command->cdb[0] == SCSI_REPORT_LUNS ? NULL : unit_acquire(io->storage, target, srb->lun, &request->slot);
+	device = command->cdb[0] == SCSI_REPORT_LUNS
+		     ? NULL
+		     : unit_acquire(io->storage, target, srb->lun, &request->slot);
 	if (device) {
 		scsi_execute(device, command);
 	} else {
@@ -252,8 +255,9 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 
 static bool version_known(uint16_t version)
 {
-	return version == VSTOR_VERSION_WIN6 || version == VSTOR_VERSION_WIN7 || version == VSTOR_VERSION_WIN8 ||
-	       version == VSTOR_VERSION_WIN8_1 || version == VSTOR_VERSION_WIN10;
+	return version == VSTOR_VERSION_WIN6 || version == VSTOR_VERSION_WIN7 ||
+	       version == VSTOR_VERSION_WIN8 || version == VSTOR_VERSION_WIN8_1 ||
+	       version == VSTOR_VERSION_WIN10;
 }
 
 static uint32_t query_version(struct storage *storage, const struct vstor_packet *packet)
@@ -285,7 +289,8 @@ static uint32_t create_sub_channels(struct storage *storage, const struct vstor_
 		return VSTOR_STATUS_INVALID_DEVICE_STATE;
 	if (count > storage->max_sub_channels)
 		return VSTOR_STATUS_INVALID_PARAMETER;
-	return storage_offer_sub_channels(storage, count) < 0 ? VSTOR_STATUS_UNSUCCESSFUL : VSTOR_STATUS_SUCCESS;
+	return storage_offer_sub_channels(storage, count) < 0 ? VSTOR_STATUS_UNSUCCESSFUL
+							      : VSTOR_STATUS_SUCCESS;
 }
 
 /* Messages of the primary channel about the controller itself. */
@@ -362,7 +367,8 @@ static void refuse_packet(struct io *io, enum vmbus_packet_type type)
 	channel_break(io->channel, reason);
 }
 
-static void take_packet(struct io *io, struct request *request, const struct channel_packet *packet, int result)
+static void take_packet(struct io *io, struct request *request, const struct channel_packet *packet,
+			int result)
 {
 	request->transaction_id = packet->transaction_id;
 	request->wants_completion = packet->completion_requested;
@@ -380,7 +386,8 @@ static void take_packet(struct io *io, struct request *request, const struct cha
 	}
 	/* The answer has the size of the request: guests check it against what they negotiated. */
 	request->reply_size = (uint32_t)packet->payload_size;
-	memset((uint8_t *)&request->packet + packet->payload_size, 0, sizeof(request->packet) - packet->payload_size);
+	memset((uint8_t *)&request->packet + packet->payload_size, 0,
+	       sizeof(request->packet) - packet->payload_size);
 	if (result == -EFAULT)
 		request_answer_srb(request, SRB_STATUS_INVALID_REQUEST);
 	else
@@ -399,10 +406,10 @@ static bool take_packets(struct io *io)
 			return false;
 		request = request_take(io);
 		packet = (struct channel_packet){
-			.payload = (uint8_t *)&request->packet,
-			.payload_capacity = sizeof(request->packet),
-			.iov = request->iov,
-			.iov_capacity = IO_IOVECS,
+		    .payload = (uint8_t *)&request->packet,
+		    .payload_capacity = sizeof(request->packet),
+		    .iov = request->iov,
+		    .iov_capacity = IO_IOVECS,
 		};
 		r = channel_receive(io->channel, &packet);
 		if (r == 1 || r == -EMSGSIZE || r == -EFAULT) {
@@ -418,11 +425,12 @@ static bool take_packets(struct io *io)
 
 static void announce_change(struct io *io)
 {
-	struct vstor_packet packet = { .operation = VSTOR_ENUMERATE_BUS };
+	struct vstor_packet packet = {.operation = VSTOR_ENUMERATE_BUS};
 	unsigned version = atomic_load(&io->storage->version);
 	size_t size = version >= VSTOR_VERSION_WIN8 ? sizeof(packet) : VSTOR_PACKET_SIZE_LEGACY;
 
-	if (io->broken || io->waiting || !atomic_load(&io->storage->ready) || !atomic_exchange(&io->announce, false))
+	if (io->broken || io->waiting || !atomic_load(&io->storage->ready) ||
+	    !atomic_exchange(&io->announce, false))
 		return;
 	if (channel_send(io->channel, 0, &packet, size, false) == -EAGAIN)
 		atomic_store(&io->announce, true);
@@ -441,9 +449,9 @@ static void drain_event(int fd)
 static void wait_for_work(struct io *io, bool more)
 {
 	struct pollfd fds[3] = {
-		{ .fd = disk_queue_fd(io->queue), .events = POLLIN },
-		{ .fd = io->wake, .events = POLLIN },
-		{ .fd = io->broken ? -1 : channel_event_fd(io->channel), .events = POLLIN },
+	    {.fd = disk_queue_fd(io->queue), .events = POLLIN},
+	    {.fd = io->wake, .events = POLLIN},
+	    {.fd = io->broken ? -1 : channel_event_fd(io->channel), .events = POLLIN},
 	};
 
 	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : -1) <= 0)
@@ -473,7 +481,7 @@ static void *io_main(void *arg)
 		count_add(&io->count.batches, 1);
 	}
 	while (disk_queue_in_flight(io->queue) > 0) {
-		struct pollfd fd = { .fd = disk_queue_fd(io->queue), .events = POLLIN };
+		struct pollfd fd = {.fd = disk_queue_fd(io->queue), .events = POLLIN};
 
 		disk_queue_kick(io->queue);
 		poll(&fd, 1, -1);
@@ -568,12 +576,12 @@ void io_inspect(struct io *io, const struct vmbus_inspector *inspector, void *co
 		const char *name;
 		atomic_ulong *counter;
 	} counters[] = {
-		{ "requests", &io->count.requests },
-		{ "read_bytes", &io->count.read_bytes },
-		{ "written_bytes", &io->count.written_bytes },
-		{ "errors", &io->count.errors },
-		{ "batches", &io->count.batches },
-		{ "ring_full", &io->count.ring_full },
+	    {"requests", &io->count.requests},
+	    {"read_bytes", &io->count.read_bytes},
+	    {"written_bytes", &io->count.written_bytes},
+	    {"errors", &io->count.errors},
+	    {"batches", &io->count.batches},
+	    {"ring_full", &io->count.ring_full},
 	};
 	char name[32];
 
@@ -581,6 +589,6 @@ void io_inspect(struct io *io, const struct vmbus_inspector *inspector, void *co
 	inspector->begin(context, name);
 	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
 		inspector->number(context, counters[i].name,
-		    atomic_load_explicit(counters[i].counter, memory_order_relaxed));
+				  atomic_load_explicit(counters[i].counter, memory_order_relaxed));
 	inspector->end(context);
 }

@@ -51,7 +51,8 @@ struct storage {
 };
 
 /* The unit at an address, or NULL; release it when the command is done. */
-struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsigned lun, struct unit_slot **slot);
+struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsigned lun,
+				 struct unit_slot **slot);
 void unit_release(struct unit_slot *slot);
 
 /* The LUNs of a target in ascending order; returns how many. */
