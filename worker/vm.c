@@ -515,13 +515,8 @@ json_t *vm_inspect(struct vm *vm)
 	tree_begin(&tree, "vmbus");
 	vmbus_inspect(vm->bus, &inspector, &tree);
 	tree_end(&tree);
-	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++) {
-		snprintf(text, sizeof(text), "scsi%u", c);
-		if (!vm->controllers[c])
-			continue;
-		tree_begin(&tree, text);
-		storage_inspect(vm->controllers[c], &inspector, &tree);
-		tree_end(&tree);
-	}
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
+		if (vm->controllers[c])
+			storage_inspect(vm->controllers[c], &inspector, &tree);
 	return root;
 }
