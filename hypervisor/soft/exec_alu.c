@@ -9,63 +9,63 @@
 
 #include "base/bytes.h"
 
-#define DEFINE_BINARY(name, bits)                                                             \
-	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                 \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, (uint##bits##_t)op->imm, vp->arith);                \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_LOAD(name##bits##_rm, bits, {                                                   \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-		vp->arith = name##bits(&a, v, vp->arith);                                      \
-		reg##bits##_set(vp, op->dst, a);                                               \
-	})                                                                                     \
-	DEFINE_UPDATE(name##bits##_mr, bits, name##bits(&v, reg##bits(vp, op->src), arith))    \
-	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))   \
-	DEFINE_LOCKED(name##bits##_mr_lock, bits, name##bits(&v, reg##bits(vp, op->src), arith)) \
+#define DEFINE_BINARY(name, bits)                                                                       \
+	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                              \
+                                                                                                        \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                          \
+		reg##bits##_set(vp, op->dst, a);                                                        \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
+	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                              \
+                                                                                                        \
+		vp->arith = name##bits(&a, (uint##bits##_t)op->imm, vp->arith);                         \
+		reg##bits##_set(vp, op->dst, a);                                                        \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
+	DEFINE_LOAD(name##bits##_rm, bits, {                                                            \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                              \
+		vp->arith = name##bits(&a, v, vp->arith);                                               \
+		reg##bits##_set(vp, op->dst, a);                                                        \
+	})                                                                                              \
+	DEFINE_UPDATE(name##bits##_mr, bits, name##bits(&v, reg##bits(vp, op->src), arith))             \
+	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))            \
+	DEFINE_LOCKED(name##bits##_mr_lock, bits, name##bits(&v, reg##bits(vp, op->src), arith))        \
 	DEFINE_LOCKED(name##bits##_mi_lock, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))
 
-#define DEFINE_COMPARE(name, bits)                                                            \
-	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		vp->arith = name##bits(reg##bits(vp, op->dst), reg##bits(vp, op->src));        \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		vp->arith = name##bits(reg##bits(vp, op->dst), (uint##bits##_t)op->imm);       \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_LOAD(name##bits##_rm, bits, vp->arith = name##bits(reg##bits(vp, op->dst), v))  \
-	DEFINE_LOAD(name##bits##_mr, bits, vp->arith = name##bits(v, reg##bits(vp, op->src)))  \
+#define DEFINE_COMPARE(name, bits)                                                              \
+	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		vp->arith = name##bits(reg##bits(vp, op->dst), reg##bits(vp, op->src));         \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		vp->arith = name##bits(reg##bits(vp, op->dst), (uint##bits##_t)op->imm);        \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_LOAD(name##bits##_rm, bits, vp->arith = name##bits(reg##bits(vp, op->dst), v))   \
+	DEFINE_LOAD(name##bits##_mr, bits, vp->arith = name##bits(v, reg##bits(vp, op->src)))   \
 	DEFINE_LOAD(name##bits##_mi, bits, vp->arith = name##bits(v, (uint##bits##_t)op->imm))
 
-#define DEFINE_UNARY(name, bits)                                                              \
-	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op)        \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, vp->arith);                                         \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_UPDATE(name##bits##_m, bits, name##bits(&v, arith))                             \
+#define DEFINE_UNARY(name, bits)                                                        \
+	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op) \
+	{                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                              \
+                                                                                        \
+		vp->arith = name##bits(&a, vp->arith);                                  \
+		reg##bits##_set(vp, op->dst, a);                                        \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
+	DEFINE_UPDATE(name##bits##_m, bits, name##bits(&v, arith))                      \
 	DEFINE_LOCKED(name##bits##_m_lock, bits, name##bits(&v, arith))
 
 /* NOT leaves the flags alone. */
@@ -76,20 +76,20 @@
 		return arith;                                                   \
 	}
 
-#define DEFINE_ALL(bits)            \
-	DEFINE_HOST_NOT(bits)       \
-	DEFINE_BINARY(add, bits)    \
-	DEFINE_BINARY(or, bits)     \
-	DEFINE_BINARY(adc, bits)    \
-	DEFINE_BINARY(sbb, bits)    \
-	DEFINE_BINARY(and, bits)    \
-	DEFINE_BINARY(sub, bits)    \
-	DEFINE_BINARY(xor, bits)    \
-	DEFINE_COMPARE(cmp, bits)   \
-	DEFINE_COMPARE(test, bits)  \
-	DEFINE_UNARY(inc, bits)     \
-	DEFINE_UNARY(dec, bits)     \
-	DEFINE_UNARY(neg, bits)     \
+#define DEFINE_ALL(bits)                \
+	DEFINE_HOST_NOT(bits)           \
+	DEFINE_BINARY(add, bits)        \
+	DEFINE_BINARY(or, bits)         \
+	DEFINE_BINARY(adc, bits)        \
+	DEFINE_BINARY(sbb, bits)        \
+	DEFINE_BINARY(and, bits)        \
+	DEFINE_BINARY(sub, bits)        \
+	DEFINE_BINARY(xor, bits)        \
+	DEFINE_COMPARE(cmp, bits)       \
+	DEFINE_COMPARE(test, bits)      \
+	DEFINE_UNARY(inc, bits)         \
+	DEFINE_UNARY(dec, bits)         \
+	DEFINE_UNARY(neg, bits)         \
 	DEFINE_UNARY(not, bits)
 
 DEFINE_ALL(8)
@@ -115,8 +115,8 @@ struct unary {
 	struct memory_handler m[4];
 };
 
-#define COMPARE_TABLE(name)                                                                      \
-	.rr = SIZES(name, _rr), .ri = SIZES(name, _ri), .rm = MEMORY_SIZES(name, _rm),            \
+#define COMPARE_TABLE(name)                                                             \
+	.rr = SIZES(name, _rr), .ri = SIZES(name, _ri), .rm = MEMORY_SIZES(name, _rm),  \
 	.mr = MEMORY_SIZES(name, _mr), .mi = MEMORY_SIZES(name, _mi)
 #define BINARY_TABLE(name) \
 	COMPARE_TABLE(name), .mr_lock = SIZES(name, _mr_lock), .mi_lock = SIZES(name, _mi_lock)

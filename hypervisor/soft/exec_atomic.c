@@ -10,45 +10,45 @@
 /* --- XCHG, XADD --------------------------------------------------------------------------------- */
 
 /* XADD: the sum goes to the destination last, for the case that both are one register. */
-#define DEFINE_EXCHANGE(bits)                                                                           \
-	static inline uint##bits##_t host_exchange##bits(ram##bits *host, uint##bits##_t v)              \
-	{                                                                                                \
-		__asm__ volatile("xchg %0, %1" : "+r"(v), "+m"(*host) : : "memory");                     \
-		return v;                                                                                \
-	}                                                                                                \
-                                                                                                         \
-	static const struct op *xchg##bits##_m(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                \
-		uint64_t linear = ea(vp, op, bits / 8, true);                                            \
-		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                              \
-		uint##bits##_t v = reg##bits(vp, op->src), old;                                          \
-                                                                                                         \
-		if (likely(host != NULL)) {                                                              \
-			old = host_exchange##bits(host, v);                                              \
-			store_done(vp, op, (const void *)(uintptr_t)host, bits / 8);                     \
-		} else {                                                                                 \
-			probe_write(vp, op, linear, bits / 8);                                           \
-			rmw_slow_lock(vp);                                                               \
-			old = load##bits(vp, op, linear);                                                \
-			store##bits(vp, op, linear, v);                                                  \
-			rmw_slow_unlock(vp);                                                             \
-		}                                                                                        \
-		reg##bits##_set(vp, op->src, old);                                                       \
-		return dispatch(vp, op + 1);                                                             \
-	}                                                                                                \
-                                                                                                         \
-	static const struct op *xadd##bits##_rr(struct soft_vp *vp, const struct op *op)                 \
-	{                                                                                                \
-		uint##bits##_t old = reg##bits(vp, op->dst), sum = old;                                  \
-                                                                                                         \
-		vp->arith = add##bits(&sum, reg##bits(vp, op->src), 0);                                  \
-		reg##bits##_set(vp, op->src, old);                                                       \
-		reg##bits##_set(vp, op->dst, sum);                                                       \
-		return dispatch(vp, op + 1);                                                             \
-	}                                                                                                \
-                                                                                                         \
-	DEFINE_LOCKED_AT(xadd##bits##_m, bits, ea(vp, op, bits / 8, true),                               \
-	    add##bits(&v, reg##bits(vp, op->src), arith),                                                \
+#define DEFINE_EXCHANGE(bits)                                                                   \
+	static inline uint##bits##_t host_exchange##bits(ram##bits *host, uint##bits##_t v)     \
+	{                                                                                       \
+		__asm__ volatile("xchg %0, %1" : "+r"(v), "+m"(*host) : : "memory");            \
+		return v;                                                                       \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *xchg##bits##_m(struct soft_vp *vp, const struct op *op)         \
+	{                                                                                       \
+		uint64_t linear = ea(vp, op, bits / 8, true);                                   \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                     \
+		uint##bits##_t v = reg##bits(vp, op->src), old;                                 \
+                                                                                                \
+		if (likely(host != NULL)) {                                                     \
+			old = host_exchange##bits(host, v);                                     \
+			store_done(vp, op, (const void *)(uintptr_t)host, bits / 8);            \
+		} else {                                                                        \
+			probe_write(vp, op, linear, bits / 8);                                  \
+			rmw_slow_lock(vp);                                                      \
+			old = load##bits(vp, op, linear);                                       \
+			store##bits(vp, op, linear, v);                                         \
+			rmw_slow_unlock(vp);                                                    \
+		}                                                                               \
+		reg##bits##_set(vp, op->src, old);                                              \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *xadd##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t old = reg##bits(vp, op->dst), sum = old;                         \
+                                                                                                \
+		vp->arith = add##bits(&sum, reg##bits(vp, op->src), 0);                         \
+		reg##bits##_set(vp, op->src, old);                                              \
+		reg##bits##_set(vp, op->dst, sum);                                              \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_LOCKED_AT(xadd##bits##_m, bits, ea(vp, op, bits / 8, true),                      \
+	    add##bits(&v, reg##bits(vp, op->src), arith),                                       \
 	    reg##bits##_set(vp, op->src, (uint##bits##_t)(v - reg##bits(vp, op->src))))
 
 /* --- CMPXCHG ------------------------------------------------------------------------------------ */
@@ -68,15 +68,15 @@ static const struct op *cmpxchg8_rr(struct soft_vp *vp, const struct op *op)
 /* What becomes of the upper halves differs between equal and unequal, so the host does it on whole
  * registers. If the destination is the accumulator they are equal, and the source wins. */
 #define DEFINE_COMPARE_EXCHANGE_REGISTER(bits, part)                                                    \
-	static const struct op *cmpxchg##bits##_rr(struct soft_vp *vp, const struct op *op)              \
-	{                                                                                                \
-		uint64_t rax = vp->gpr[GPR_RAX], a = reg64(vp, op->dst), b = reg64(vp, op->src);         \
-                                                                                                         \
-		vp->arith = cmp##bits((uint##bits##_t)rax, (uint##bits##_t)a);                           \
-		__asm__("cmpxchg %" part "2, %" part "0" : "+r"(a), "+a"(rax) : "r"(b) : "cc");          \
-		vp->gpr[GPR_RAX] = rax;                                                                  \
-		reg64_set(vp, op->dst, a);                                                               \
-		return dispatch(vp, op + 1);                                                             \
+	static const struct op *cmpxchg##bits##_rr(struct soft_vp *vp, const struct op *op)             \
+	{                                                                                               \
+		uint64_t rax = vp->gpr[GPR_RAX], a = reg64(vp, op->dst), b = reg64(vp, op->src);        \
+                                                                                                        \
+		vp->arith = cmp##bits((uint##bits##_t)rax, (uint##bits##_t)a);                          \
+		__asm__("cmpxchg %" part "2, %" part "0" : "+r"(a), "+a"(rax) : "r"(b) : "cc");         \
+		vp->gpr[GPR_RAX] = rax;                                                                 \
+		reg64_set(vp, op->dst, a);                                                              \
+		return dispatch(vp, op + 1);                                                            \
 	}
 
 DEFINE_COMPARE_EXCHANGE_REGISTER(16, "w")
@@ -86,35 +86,36 @@ DEFINE_COMPARE_EXCHANGE_REGISTER(64, "q")
 /* The memory operand becomes `v` if it holds `expected`. Returns what it held. When it differs it is
  * written all the same, with its own value. */
 #define DEFINE_COMPARE_EXCHANGE_MEMORY(bits)                                                            \
-	static inline uint##bits##_t compare_exchange##bits(struct soft_vp *vp, const struct op *op,     \
-	    uint##bits##_t expected, uint##bits##_t v)                                                   \
-	{                                                                                                \
-		uint64_t linear = ea(vp, op, bits / 8, true);                                            \
-		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                              \
-		uint##bits##_t old = expected;                                                           \
-                                                                                                         \
-		if (likely(host != NULL)) {                                                              \
-			__asm__ volatile("lock cmpxchg %2, %1" : "+a"(old), "+m"(*host) : "r"(v) : "cc", "memory"); \
-			store_done(vp, op, (const void *)(uintptr_t)host, bits / 8);                     \
-		} else {                                                                                 \
-			probe_write(vp, op, linear, bits / 8);                                           \
-			rmw_slow_lock(vp);                                                               \
-			old = load##bits(vp, op, linear);                                                \
-			store##bits(vp, op, linear, old == expected ? v : old);                          \
-			rmw_slow_unlock(vp);                                                             \
-		}                                                                                        \
-		return old;                                                                              \
-	}                                                                                                \
-                                                                                                         \
-	static const struct op *cmpxchg##bits##_m(struct soft_vp *vp, const struct op *op)               \
-	{                                                                                                \
-		uint##bits##_t expected = reg##bits(vp, GPR_RAX * 8);                                    \
-		uint##bits##_t old = compare_exchange##bits(vp, op, expected, reg##bits(vp, op->src));   \
-                                                                                                         \
-		vp->arith = cmp##bits(expected, old);                                                    \
-		if (old != expected)                                                                     \
-			reg##bits##_set(vp, GPR_RAX * 8, old);                                           \
-		return dispatch(vp, op + 1);                                                             \
+	static inline uint##bits##_t compare_exchange##bits(struct soft_vp *vp, const struct op *op,    \
+	    uint##bits##_t expected, uint##bits##_t v)                                                  \
+	{                                                                                               \
+		uint64_t linear = ea(vp, op, bits / 8, true);                                           \
+		ram##bits *host = update_pointer(vp, op, linear, bits / 8);                             \
+		uint##bits##_t old = expected;                                                          \
+                                                                                                        \
+		if (likely(host != NULL)) {                                                             \
+			__asm__ volatile("lock cmpxchg %2, %1"                                          \
+					 : "+a"(old), "+m"(*host) : "r"(v) : "cc", "memory");           \
+			store_done(vp, op, (const void *)(uintptr_t)host, bits / 8);                    \
+		} else {                                                                                \
+			probe_write(vp, op, linear, bits / 8);                                          \
+			rmw_slow_lock(vp);                                                              \
+			old = load##bits(vp, op, linear);                                               \
+			store##bits(vp, op, linear, old == expected ? v : old);                         \
+			rmw_slow_unlock(vp);                                                            \
+		}                                                                                       \
+		return old;                                                                             \
+	}                                                                                               \
+                                                                                                        \
+	static const struct op *cmpxchg##bits##_m(struct soft_vp *vp, const struct op *op)              \
+	{                                                                                               \
+		uint##bits##_t expected = reg##bits(vp, GPR_RAX * 8);                                   \
+		uint##bits##_t old = compare_exchange##bits(vp, op, expected, reg##bits(vp, op->src));  \
+                                                                                                        \
+		vp->arith = cmp##bits(expected, old);                                                   \
+		if (old != expected)                                                                    \
+			reg##bits##_set(vp, GPR_RAX * 8, old);                                          \
+		return dispatch(vp, op + 1);                                                            \
 	}
 
 DEFINE_EXCHANGE(8)
@@ -158,7 +159,8 @@ static const struct op *cmpxchg16b(struct soft_vp *vp, const struct op *op)
 	host = update_pointer(vp, op, linear, 16);
 	if (likely(host != NULL)) {
 		__asm__ volatile("lock cmpxchg16b %1"
-				 : "=@ccz"(equal), "+m"(*(volatile unsigned __int128 *)host), "+a"(old[0]), "+d"(old[1])
+				 : "=@ccz"(equal), "+m"(*(volatile unsigned __int128 *)host), "+a"(old[0]),
+				   "+d"(old[1])
 				 : "b"(v[0]), "c"(v[1])
 				 : "memory");
 		store_done(vp, op, host, 16);

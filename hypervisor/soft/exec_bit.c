@@ -25,64 +25,66 @@ static uint64_t bit_address(struct soft_vp *vp, const struct op *op, int64_t wor
 #define BIT_ADDRESS(bits, write) \
 	bit_address(vp, op, (int##bits##_t)reg##bits(vp, op->src) >> __builtin_ctz(bits), write)
 
-#define DEFINE_BIT_REGISTER(name, bits)                                                       \
-	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                 \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, (uint##bits##_t)op->imm, vp->arith);                \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
+#define DEFINE_BIT_REGISTER(name, bits)                                                         \
+	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                  \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##bits(&a, (uint##bits##_t)op->imm, vp->arith);                 \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
 	}
 
-#define DEFINE_BIT_UPDATE(name, bits)                                                                           \
-	DEFINE_BIT_REGISTER(name, bits)                                                                          \
-	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))                     \
-	DEFINE_LOCKED(name##bits##_mi_lock, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))                \
-	DEFINE_UPDATE_AT(name##bits##_mr, bits, BIT_ADDRESS(bits, true), name##bits(&v, reg##bits(vp, op->src), arith), ) \
-	DEFINE_LOCKED_AT(name##bits##_mr_lock, bits, BIT_ADDRESS(bits, true), name##bits(&v, reg##bits(vp, op->src), arith), )
+#define DEFINE_BIT_UPDATE(name, bits)                                                                   \
+	DEFINE_BIT_REGISTER(name, bits)                                                                 \
+	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))            \
+	DEFINE_LOCKED(name##bits##_mi_lock, bits, name##bits(&v, (uint##bits##_t)op->imm, arith))       \
+	DEFINE_UPDATE_AT(name##bits##_mr, bits, BIT_ADDRESS(bits, true),                                \
+	    name##bits(&v, reg##bits(vp, op->src), arith), )                                            \
+	DEFINE_LOCKED_AT(name##bits##_mr_lock, bits, BIT_ADDRESS(bits, true),                           \
+	    name##bits(&v, reg##bits(vp, op->src), arith), )
 
 /* BT itself writes nothing: not even the upper half of a 32-bit register. */
-#define DEFINE_BIT_TEST(bits)                                                                  \
-	static const struct op *bt##bits##_rr(struct soft_vp *vp, const struct op *op)         \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = bt##bits(&a, reg##bits(vp, op->src), vp->arith);                   \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *bt##bits##_ri(struct soft_vp *vp, const struct op *op)         \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = bt##bits(&a, (uint##bits##_t)op->imm, vp->arith);                  \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *bt##bits##_mr(struct soft_vp *vp, const struct op *op)         \
-	{                                                                                      \
-		uint##bits##_t v = load##bits(vp, op, BIT_ADDRESS(bits, false));               \
-                                                                                               \
-		vp->arith = bt##bits(&v, reg##bits(vp, op->src), vp->arith);                   \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
+#define DEFINE_BIT_TEST(bits)                                                           \
+	static const struct op *bt##bits##_rr(struct soft_vp *vp, const struct op *op)  \
+	{                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                              \
+                                                                                        \
+		vp->arith = bt##bits(&a, reg##bits(vp, op->src), vp->arith);            \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
+	static const struct op *bt##bits##_ri(struct soft_vp *vp, const struct op *op)  \
+	{                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                              \
+                                                                                        \
+		vp->arith = bt##bits(&a, (uint##bits##_t)op->imm, vp->arith);           \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
+	static const struct op *bt##bits##_mr(struct soft_vp *vp, const struct op *op)  \
+	{                                                                               \
+		uint##bits##_t v = load##bits(vp, op, BIT_ADDRESS(bits, false));        \
+                                                                                        \
+		vp->arith = bt##bits(&v, reg##bits(vp, op->src), vp->arith);            \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
 	DEFINE_LOAD(bt##bits##_mi, bits, vp->arith = bt##bits(&v, (uint##bits##_t)op->imm, vp->arith))
 
-#define DEFINE_BITS(bits)            \
-	DEFINE_BIT_TEST(bits)        \
-	DEFINE_BIT_UPDATE(bts, bits) \
-	DEFINE_BIT_UPDATE(btr, bits) \
+#define DEFINE_BITS(bits)               \
+	DEFINE_BIT_TEST(bits)           \
+	DEFINE_BIT_UPDATE(bts, bits)    \
+	DEFINE_BIT_UPDATE(btr, bits)    \
 	DEFINE_BIT_UPDATE(btc, bits)
 
 DEFINE_BITS(16)
@@ -97,14 +99,14 @@ struct bit {
 #define WIDE_SIZES(name, suffix) {NULL, name##16##suffix, name##32##suffix, name##64##suffix}
 #define WIDE_MEMORY_SIZES(name, suffix) \
 	{{0}, MEMORY(name##16##suffix), MEMORY(name##32##suffix), MEMORY(name##64##suffix)}
-#define BIT_TEST_TABLE(name)                                                                          \
-	.rr = WIDE_SIZES(name, _rr), .ri = WIDE_SIZES(name, _ri), .mr = WIDE_SIZES(name, _mr),         \
+#define BIT_TEST_TABLE(name)                                                                    \
+	.rr = WIDE_SIZES(name, _rr), .ri = WIDE_SIZES(name, _ri), .mr = WIDE_SIZES(name, _mr),  \
 	.mi = WIDE_MEMORY_SIZES(name, _mi)
-#define BIT_TABLE(name)                                                                               \
+#define BIT_TABLE(name) \
 	{BIT_TEST_TABLE(name), .mr_lock = WIDE_SIZES(name, _mr_lock), .mi_lock = WIDE_SIZES(name, _mi_lock)}
 
-static const struct bit bt_table = {BIT_TEST_TABLE(bt)}, bts_table = BIT_TABLE(bts), btr_table = BIT_TABLE(btr),
-			btc_table = BIT_TABLE(btc);
+static const struct bit bt_table = {BIT_TEST_TABLE(bt)}, bts_table = BIT_TABLE(bts),
+			btr_table = BIT_TABLE(btr), btc_table = BIT_TABLE(btc);
 
 static bool select_bit(struct decoding *d, struct op *op, const struct bit *t)
 {
@@ -133,31 +135,32 @@ static bool select_bit(struct decoding *d, struct op *op, const struct bit *t)
 
 /* The host instruction sees the whole destination, for what it keeps of it: BSF and BSR of 0 leave it
  * alone, 16-bit forms change 16 bits. `part` selects the width of the operand in the assembler. */
-#define DEFINE_SCAN(name, bits, part)                                                                      \
-	static inline uint16_t name##bits(uint64_t *a, uint##bits##_t b, uint16_t arith)                    \
-	{                                                                                                   \
-		__asm__(LOAD_FLAGS #name " %2, %" part "0" SAVE_FLAGS : "+r"(*a), "+a"(arith) : "r"(b) : "cc"); \
-		return arith;                                                                               \
-	}                                                                                                   \
-                                                                                                            \
-	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)                    \
-	{                                                                                                   \
-		uint64_t a = reg64(vp, op->dst);                                                            \
-                                                                                                            \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                              \
-		reg64_set(vp, op->dst, a);                                                                  \
-		return dispatch(vp, op + 1);                                                                \
-	}                                                                                                   \
-                                                                                                            \
-	DEFINE_LOAD(name##bits##_rm, bits, {                                                                \
-		uint64_t a = reg64(vp, op->dst);                                                            \
-		vp->arith = name##bits(&a, v, vp->arith);                                                   \
-		reg64_set(vp, op->dst, a);                                                                  \
+#define DEFINE_SCAN(name, bits, part)                                                           \
+	static inline uint16_t name##bits(uint64_t *a, uint##bits##_t b, uint16_t arith)        \
+	{                                                                                       \
+		__asm__(LOAD_FLAGS #name " %2, %" part "0" SAVE_FLAGS                           \
+			: "+r"(*a), "+a"(arith) : "r"(b) : "cc");                               \
+		return arith;                                                                   \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint64_t a = reg64(vp, op->dst);                                                \
+                                                                                                \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                  \
+		reg64_set(vp, op->dst, a);                                                      \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_LOAD(name##bits##_rm, bits, {                                                    \
+		uint64_t a = reg64(vp, op->dst);                                                \
+		vp->arith = name##bits(&a, v, vp->arith);                                       \
+		reg64_set(vp, op->dst, a);                                                      \
 	})
 
-#define DEFINE_SCANS(name)         \
-	DEFINE_SCAN(name, 16, "w") \
-	DEFINE_SCAN(name, 32, "k") \
+#define DEFINE_SCANS(name)              \
+	DEFINE_SCAN(name, 16, "w")      \
+	DEFINE_SCAN(name, 32, "k")      \
 	DEFINE_SCAN(name, 64, "q")
 
 DEFINE_SCANS(bsf)
@@ -167,19 +170,19 @@ DEFINE_SCANS(lzcnt)
 DEFINE_SCANS(popcnt)
 
 /* CRC32 always clears the upper half, whatever the width of the destination. */
-#define DEFINE_CRC32(bits, part)                                                               \
-	static inline uint64_t crc32_##bits(uint64_t a, uint##bits##_t b)                       \
-	{                                                                                       \
-		__asm__("crc32 %1, %" part "0" : "+r"(a) : "r"(b));                             \
-		return a;                                                                       \
-	}                                                                                       \
-                                                                                                \
-	static const struct op *crc##bits##_rr(struct soft_vp *vp, const struct op *op)         \
-	{                                                                                       \
-		reg64_set(vp, op->dst, crc32_##bits(reg64(vp, op->dst), reg##bits(vp, op->src))); \
-		return dispatch(vp, op + 1);                                                    \
-	}                                                                                       \
-                                                                                                \
+#define DEFINE_CRC32(bits, part)                                                                        \
+	static inline uint64_t crc32_##bits(uint64_t a, uint##bits##_t b)                               \
+	{                                                                                               \
+		__asm__("crc32 %1, %" part "0" : "+r"(a) : "r"(b));                                     \
+		return a;                                                                               \
+	}                                                                                               \
+                                                                                                        \
+	static const struct op *crc##bits##_rr(struct soft_vp *vp, const struct op *op)                 \
+	{                                                                                               \
+		reg64_set(vp, op->dst, crc32_##bits(reg64(vp, op->dst), reg##bits(vp, op->src)));       \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
 	DEFINE_LOAD(crc##bits##_rm, bits, reg64_set(vp, op->dst, crc32_##bits(reg64(vp, op->dst), v)))
 
 DEFINE_CRC32(8, "k")
@@ -194,8 +197,9 @@ struct scan {
 
 #define SCAN_TABLE(name) {WIDE_SIZES(name, _rr), WIDE_MEMORY_SIZES(name, _rm)}
 
-static const struct scan bsf_table = SCAN_TABLE(bsf), bsr_table = SCAN_TABLE(bsr), tzcnt_table = SCAN_TABLE(tzcnt),
-			 lzcnt_table = SCAN_TABLE(lzcnt), popcnt_table = SCAN_TABLE(popcnt),
+static const struct scan bsf_table = SCAN_TABLE(bsf), bsr_table = SCAN_TABLE(bsr),
+			 tzcnt_table = SCAN_TABLE(tzcnt), lzcnt_table = SCAN_TABLE(lzcnt),
+			 popcnt_table = SCAN_TABLE(popcnt),
 			 crc_table = {SIZES(crc, _rr), MEMORY_SIZES(crc, _rm)};
 
 /* By the size of the source, which differs from the destination's in CRC32 only. */

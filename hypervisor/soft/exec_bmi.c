@@ -9,123 +9,123 @@
 /* --- two sources ------------------------------------------------------------------------------- */
 
 /* dst = first name second. Forms: rrr; rrm with the second in memory; rmr with the first. */
-#define DEFINE_HOST_THREE(name, bits)                                                                       \
-	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t first, uint##bits##_t second,    \
-	    uint16_t arith)                                                                                  \
-	{                                                                                                    \
-		__asm__(LOAD_FLAGS #name " %3, %2, %0" SAVE_FLAGS                                            \
-			: "=&r"(*a), "+a"(arith) : "r"(first), "r"(second) : "cc");                          \
-		return arith;                                                                                \
-	}                                                                                                    \
-                                                                                                             \
-	static const struct op *name##bits##_rrr(struct soft_vp *vp, const struct op *op)                    \
-	{                                                                                                    \
-		uint##bits##_t a;                                                                            \
-                                                                                                             \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), reg##bits(vp, op->src2), vp->arith);      \
-		reg##bits##_set(vp, op->dst, a);                                                             \
-		return dispatch(vp, op + 1);                                                                 \
+#define DEFINE_HOST_THREE(name, bits)                                                                     \
+	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t first, uint##bits##_t second, \
+	    uint16_t arith)                                                                               \
+	{                                                                                                 \
+		__asm__(LOAD_FLAGS #name " %3, %2, %0" SAVE_FLAGS                                         \
+			: "=&r"(*a), "+a"(arith) : "r"(first), "r"(second) : "cc");                       \
+		return arith;                                                                             \
+	}                                                                                                 \
+                                                                                                          \
+	static const struct op *name##bits##_rrr(struct soft_vp *vp, const struct op *op)                 \
+	{                                                                                                 \
+		uint##bits##_t a;                                                                         \
+                                                                                                          \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), reg##bits(vp, op->src2), vp->arith);   \
+		reg##bits##_set(vp, op->dst, a);                                                          \
+		return dispatch(vp, op + 1);                                                              \
 	}
 
-#define DEFINE_SECOND_MEMORY(name, bits)                                                                    \
-	DEFINE_HOST_THREE(name, bits)                                                                        \
-	DEFINE_LOAD(name##bits##_rrm, bits, {                                                                \
-		vp->arith = name##bits(&v, reg##bits(vp, op->src), v, vp->arith);                            \
-		reg##bits##_set(vp, op->dst, v);                                                             \
+#define DEFINE_SECOND_MEMORY(name, bits)                                                \
+	DEFINE_HOST_THREE(name, bits)                                                   \
+	DEFINE_LOAD(name##bits##_rrm, bits, {                                           \
+		vp->arith = name##bits(&v, reg##bits(vp, op->src), v, vp->arith);       \
+		reg##bits##_set(vp, op->dst, v);                                        \
 	})
 
-#define DEFINE_FIRST_MEMORY(name, bits)                                                                     \
-	DEFINE_HOST_THREE(name, bits)                                                                        \
-	DEFINE_LOAD(name##bits##_rmr, bits, {                                                                \
-		vp->arith = name##bits(&v, v, reg##bits(vp, op->src2), vp->arith);                           \
-		reg##bits##_set(vp, op->dst, v);                                                             \
+#define DEFINE_FIRST_MEMORY(name, bits)                                                 \
+	DEFINE_HOST_THREE(name, bits)                                                   \
+	DEFINE_LOAD(name##bits##_rmr, bits, {                                           \
+		vp->arith = name##bits(&v, v, reg##bits(vp, op->src2), vp->arith);      \
+		reg##bits##_set(vp, op->dst, v);                                        \
 	})
 
 /* --- one source -------------------------------------------------------------------------------- */
 
-#define DEFINE_HOST_TWO(name, bits)                                                                         \
-	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t b, uint16_t arith)               \
-	{                                                                                                    \
-		__asm__(LOAD_FLAGS #name " %2, %0" SAVE_FLAGS : "=&r"(*a), "+a"(arith) : "r"(b) : "cc");     \
-		return arith;                                                                                \
-	}                                                                                                    \
+#define DEFINE_HOST_TWO(name, bits)                                                                      \
+	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t b, uint16_t arith)           \
+	{                                                                                                \
+		__asm__(LOAD_FLAGS #name " %2, %0" SAVE_FLAGS : "=&r"(*a), "+a"(arith) : "r"(b) : "cc"); \
+		return arith;                                                                            \
+	}                                                                                                \
 	DEFINE_TWO(name, bits)
 
 /* ADCX and ADOX carry in and out by one flag and leave the others; not every host has them. */
-#define DEFINE_CHAIN(name, flag, bits)                                                                      \
-	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t b, uint16_t arith)               \
-	{                                                                                                    \
-		uint##bits##_t sum;                                                                          \
-		bool carry = __builtin_add_overflow(*a, b, &sum);                                            \
-                                                                                                             \
-		carry |= __builtin_add_overflow(sum, (uint##bits##_t)((arith & flag) != 0), a);              \
-		return (uint16_t)((arith & ~flag) | (carry ? flag : 0));                                     \
-	}                                                                                                    \
+#define DEFINE_CHAIN(name, flag, bits)                                                          \
+	static inline uint16_t name##bits(uint##bits##_t *a, uint##bits##_t b, uint16_t arith)  \
+	{                                                                                       \
+		uint##bits##_t sum;                                                             \
+		bool carry = __builtin_add_overflow(*a, b, &sum);                               \
+                                                                                                \
+		carry |= __builtin_add_overflow(sum, (uint##bits##_t)((arith & flag) != 0), a); \
+		return (uint16_t)((arith & ~flag) | (carry ? flag : 0));                        \
+	}                                                                                       \
 	DEFINE_TWO(name, bits)
 
-#define DEFINE_TWO(name, bits)                                                                              \
-	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)                     \
-	{                                                                                                    \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                                   \
-                                                                                                             \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                               \
-		reg##bits##_set(vp, op->dst, a);                                                             \
-		return dispatch(vp, op + 1);                                                                 \
-	}                                                                                                    \
-                                                                                                             \
-	DEFINE_LOAD(name##bits##_rm, bits, {                                                                 \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                                   \
-		vp->arith = name##bits(&a, v, vp->arith);                                                    \
-		reg##bits##_set(vp, op->dst, a);                                                             \
+#define DEFINE_TWO(name, bits)                                                                  \
+	static const struct op *name##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), vp->arith);                  \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_LOAD(name##bits##_rm, bits, {                                                    \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+		vp->arith = name##bits(&a, v, vp->arith);                                       \
+		reg##bits##_set(vp, op->dst, a);                                                \
 	})
 
 /* --- RORX and MULX, which touch no flag --------------------------------------------------------- */
 
 /* The high half goes last: it stays when both destinations are one register. */
 #define DEFINE_FLAGLESS(bits, wide)                                                                         \
-	static inline uint##bits##_t rorx##bits(uint##bits##_t a, unsigned count)                            \
-	{                                                                                                    \
-		count &= bits - 1;                                                                           \
-		return a >> count | a << ((bits - count) & (bits - 1));                                      \
-	}                                                                                                    \
-                                                                                                             \
-	static const struct op *rorx##bits##_rri(struct soft_vp *vp, const struct op *op)                    \
-	{                                                                                                    \
-		reg##bits##_set(vp, op->dst, rorx##bits(reg##bits(vp, op->src), (unsigned)op->imm));         \
-		return dispatch(vp, op + 1);                                                                 \
-	}                                                                                                    \
-                                                                                                             \
-	DEFINE_LOAD(rorx##bits##_rmi, bits, reg##bits##_set(vp, op->dst, rorx##bits(v, (unsigned)op->imm)))  \
-                                                                                                             \
-	static inline void mulx##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t b)             \
-	{                                                                                                    \
-		wide product = (wide)reg##bits(vp, GPR_RDX * 8) * b;                                         \
-                                                                                                             \
-		reg##bits##_set(vp, op->src, (uint##bits##_t)product);                                       \
-		reg##bits##_set(vp, op->dst, (uint##bits##_t)(product >> bits));                             \
-	}                                                                                                    \
-                                                                                                             \
-	static const struct op *mulx##bits##_rrr(struct soft_vp *vp, const struct op *op)                    \
-	{                                                                                                    \
-		mulx##bits(vp, op, reg##bits(vp, op->src2));                                                 \
-		return dispatch(vp, op + 1);                                                                 \
-	}                                                                                                    \
-                                                                                                             \
+	static inline uint##bits##_t rorx##bits(uint##bits##_t a, unsigned count)                           \
+	{                                                                                                   \
+		count &= bits - 1;                                                                          \
+		return a >> count | a << ((bits - count) & (bits - 1));                                     \
+	}                                                                                                   \
+                                                                                                            \
+	static const struct op *rorx##bits##_rri(struct soft_vp *vp, const struct op *op)                   \
+	{                                                                                                   \
+		reg##bits##_set(vp, op->dst, rorx##bits(reg##bits(vp, op->src), (unsigned)op->imm));        \
+		return dispatch(vp, op + 1);                                                                \
+	}                                                                                                   \
+                                                                                                            \
+	DEFINE_LOAD(rorx##bits##_rmi, bits, reg##bits##_set(vp, op->dst, rorx##bits(v, (unsigned)op->imm))) \
+                                                                                                            \
+	static inline void mulx##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t b)            \
+	{                                                                                                   \
+		wide product = (wide)reg##bits(vp, GPR_RDX * 8) * b;                                        \
+                                                                                                            \
+		reg##bits##_set(vp, op->src, (uint##bits##_t)product);                                      \
+		reg##bits##_set(vp, op->dst, (uint##bits##_t)(product >> bits));                            \
+	}                                                                                                   \
+                                                                                                            \
+	static const struct op *mulx##bits##_rrr(struct soft_vp *vp, const struct op *op)                   \
+	{                                                                                                   \
+		mulx##bits(vp, op, reg##bits(vp, op->src2));                                                \
+		return dispatch(vp, op + 1);                                                                \
+	}                                                                                                   \
+                                                                                                            \
 	DEFINE_LOAD(mulx##bits##_rrm, bits, mulx##bits(vp, op, v))
 
-#define DEFINE_ALL(bits)                    \
-	DEFINE_SECOND_MEMORY(andn, bits)    \
-	DEFINE_SECOND_MEMORY(pdep, bits)    \
-	DEFINE_SECOND_MEMORY(pext, bits)    \
-	DEFINE_FIRST_MEMORY(bextr, bits)    \
-	DEFINE_FIRST_MEMORY(bzhi, bits)     \
-	DEFINE_FIRST_MEMORY(sarx, bits)     \
-	DEFINE_FIRST_MEMORY(shlx, bits)     \
-	DEFINE_FIRST_MEMORY(shrx, bits)     \
-	DEFINE_HOST_TWO(blsi, bits)         \
-	DEFINE_HOST_TWO(blsmsk, bits)       \
-	DEFINE_HOST_TWO(blsr, bits)         \
-	DEFINE_CHAIN(adcx, ARITH_CF, bits)  \
+#define DEFINE_ALL(bits)                        \
+	DEFINE_SECOND_MEMORY(andn, bits)        \
+	DEFINE_SECOND_MEMORY(pdep, bits)        \
+	DEFINE_SECOND_MEMORY(pext, bits)        \
+	DEFINE_FIRST_MEMORY(bextr, bits)        \
+	DEFINE_FIRST_MEMORY(bzhi, bits)         \
+	DEFINE_FIRST_MEMORY(sarx, bits)         \
+	DEFINE_FIRST_MEMORY(shlx, bits)         \
+	DEFINE_FIRST_MEMORY(shrx, bits)         \
+	DEFINE_HOST_TWO(blsi, bits)             \
+	DEFINE_HOST_TWO(blsmsk, bits)           \
+	DEFINE_HOST_TWO(blsr, bits)             \
+	DEFINE_CHAIN(adcx, ARITH_CF, bits)      \
 	DEFINE_CHAIN(adox, ARITH_OF, bits)
 
 DEFINE_ALL(32)
@@ -141,8 +141,8 @@ struct bmi {
 	struct memory_handler memory[2];
 };
 
-#define BMI_TABLE(name, registers, memory)                 \
-	{{name##32##registers, name##64##registers},       \
+#define BMI_TABLE(name, registers, memory)              \
+	{{name##32##registers, name##64##registers},    \
 	 {MEMORY(name##32##memory), MEMORY(name##64##memory)}}
 
 static bool select_bmi(struct decoding *d, struct op *op, const struct bmi *t, bool known)
@@ -156,11 +156,11 @@ static bool select_bmi(struct decoding *d, struct op *op, const struct bmi *t, b
 	return true;
 }
 
-#define SELECT_BMI(mnemonic, name, registers, memory, known)                               \
-	case ZYDIS_MNEMONIC_##mnemonic: {                                                  \
-		static const struct bmi table = BMI_TABLE(name, registers, memory);        \
-                                                                                           \
-		return select_bmi(d, op, &table, known);                                   \
+#define SELECT_BMI(mnemonic, name, registers, memory, known)                            \
+	case ZYDIS_MNEMONIC_##mnemonic: {                                               \
+		static const struct bmi table = BMI_TABLE(name, registers, memory);     \
+                                                                                        \
+		return select_bmi(d, op, &table, known);                                \
 	}
 
 bool bmi_select(struct decoding *d, struct op *op)

@@ -36,17 +36,17 @@ static const struct op *jmp_i_any(struct soft_vp *vp, const struct op *op)
 	return take(vp, op, rip_masked(op, target64(vp, op)));
 }
 
-#define DEFINE_JCC(cc, expression)                                                            \
-	static const struct op *j##cc##_64(struct soft_vp *vp, const struct op *op)            \
-	{                                                                                      \
-		return jump_if(vp, op, condition_##cc(vp->arith));                             \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *j##cc##_any(struct soft_vp *vp, const struct op *op)           \
-	{                                                                                      \
-		if (condition_##cc(vp->arith))                                                 \
-			return take(vp, op, rip_masked(op, target64(vp, op)));                 \
-		return branch_dispatch(vp, op, NOT_TAKEN, op_next_rip(vp, op));                \
+#define DEFINE_JCC(cc, expression)                                                      \
+	static const struct op *j##cc##_64(struct soft_vp *vp, const struct op *op)     \
+	{                                                                               \
+		return jump_if(vp, op, condition_##cc(vp->arith));                      \
+	}                                                                               \
+                                                                                        \
+	static const struct op *j##cc##_any(struct soft_vp *vp, const struct op *op)    \
+	{                                                                               \
+		if (condition_##cc(vp->arith))                                          \
+			return take(vp, op, rip_masked(op, target64(vp, op)));          \
+		return branch_dispatch(vp, op, NOT_TAKEN, op_next_rip(vp, op));         \
 	}
 
 CONDITIONS(DEFINE_JCC)
@@ -106,7 +106,7 @@ static const struct op *loopne(struct soft_vp *vp, const struct op *op)
 /* --- CALL and RET ------------------------------------------------------------------------------- */
 
 /* The return address is written, then the target checked, as processors do; only then RSP and RIP change. */
-static __attribute__((noinline)) const struct op *call_any(struct soft_vp *vp, const struct op *op, int slot,
+static OUT_OF_LINE const struct op *call_any(struct soft_vp *vp, const struct op *op, int slot,
     uint64_t rip)
 {
 	uint64_t sp;
@@ -117,7 +117,8 @@ static __attribute__((noinline)) const struct op *call_any(struct soft_vp *vp, c
 	return branch_near(vp, op, slot, rip);
 }
 
-static inline const struct op *call64(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip, uint64_t next)
+static inline const struct op *call64(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip,
+    uint64_t next)
 {
 	uint64_t linear = vp->gpr[GPR_RSP] - 8;
 	const struct tlb_entry *e = tlb_entry(vp, linear);
@@ -186,7 +187,7 @@ static const struct op *call_m_any(struct soft_vp *vp, const struct op *op)
 }
 
 /* imm: bytes that RET drops beside the address, mostly 0. */
-static __attribute__((noinline)) const struct op *ret_any(struct soft_vp *vp, const struct op *op)
+static OUT_OF_LINE const struct op *ret_any(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t rip = stack_load(vp, op, 0);
 
@@ -275,8 +276,8 @@ int branch_condition(const struct op *op)
 	return -1;
 }
 
-#define SELECT_JCC(cc, expression)   \
-	case ZYDIS_MNEMONIC_J##cc:   \
+#define SELECT_JCC(cc, expression)      \
+	case ZYDIS_MNEMONIC_J##cc:      \
 		return select_target(d, op, fast ? j##cc##_64 : j##cc##_any, NULL, NULL);
 
 bool branch_select(struct decoding *d, struct op *op)

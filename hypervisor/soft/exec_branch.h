@@ -34,7 +34,8 @@ static inline __attribute__((always_inline)) const struct op *take64(struct soft
 	return branch_dispatch(vp, op, TAKEN, rip);
 }
 
-static inline __attribute__((always_inline)) const struct op *jump_if(struct soft_vp *vp, const struct op *op, bool condition)
+static inline __attribute__((always_inline)) const struct op *jump_if(struct soft_vp *vp, const struct op *op,
+    bool condition)
 {
 	if (condition)
 		return take64(vp, op);

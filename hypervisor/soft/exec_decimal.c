@@ -37,7 +37,8 @@ static const struct op *daa(struct soft_vp *vp, const struct op *op)
 static const struct op *das(struct soft_vp *vp, const struct op *op)
 {
 	uint8_t old = reg8(vp, AL), v = old;
-	bool carry_in = vp->arith & ARITH_CF, adjust = (old & 15) > 9 || (vp->arith & ARITH_AF), carry = false;
+	bool adjust = (old & 15) > 9 || (vp->arith & ARITH_AF);
+	bool carry_in = vp->arith & ARITH_CF, carry = false;
 
 	if (adjust) {
 		carry = carry_in || old < 6;

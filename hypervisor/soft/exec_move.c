@@ -7,30 +7,30 @@
 
 /* --- MOV ---------------------------------------------------------------------------------------- */
 
-#define DEFINE_MOV(bits)                                                                      \
-	static const struct op *mov##bits##_rr(struct soft_vp *vp, const struct op *op)        \
-	{                                                                                      \
-		reg##bits##_set(vp, op->dst, reg##bits(vp, op->src));                          \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *mov##bits##_ri(struct soft_vp *vp, const struct op *op)        \
-	{                                                                                      \
-		reg##bits##_set(vp, op->dst, (uint##bits##_t)op->imm);                         \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *xchg##bits##_rr(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst), b = reg##bits(vp, op->src);         \
-                                                                                               \
-		reg##bits##_set(vp, op->dst, b);                                               \
-		reg##bits##_set(vp, op->src, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_LOAD(mov##bits##_rm, bits, reg##bits##_set(vp, op->dst, v))                     \
-	DEFINE_STORE(mov##bits##_mr, bits, reg##bits(vp, op->src))                             \
+#define DEFINE_MOV(bits)                                                                        \
+	static const struct op *mov##bits##_rr(struct soft_vp *vp, const struct op *op)         \
+	{                                                                                       \
+		reg##bits##_set(vp, op->dst, reg##bits(vp, op->src));                           \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *mov##bits##_ri(struct soft_vp *vp, const struct op *op)         \
+	{                                                                                       \
+		reg##bits##_set(vp, op->dst, (uint##bits##_t)op->imm);                          \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *xchg##bits##_rr(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst), b = reg##bits(vp, op->src);          \
+                                                                                                \
+		reg##bits##_set(vp, op->dst, b);                                                \
+		reg##bits##_set(vp, op->src, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_LOAD(mov##bits##_rm, bits, reg##bits##_set(vp, op->dst, v))                      \
+	DEFINE_STORE(mov##bits##_mr, bits, reg##bits(vp, op->src))                              \
 	DEFINE_STORE(mov##bits##_mi, bits, op->imm)
 
 DEFINE_MOV(8)
@@ -69,13 +69,13 @@ static bool select_mov(struct decoding *d, struct op *op)
 
 /* --- widening moves ----------------------------------------------------------------------------- */
 
-#define DEFINE_WIDEN(name, from, to, type)                                                           \
-	static const struct op *name##_rr(struct soft_vp *vp, const struct op *op)                    \
-	{                                                                                             \
-		reg##to##_set(vp, op->dst, (uint##to##_t)(type)reg##from(vp, op->src));               \
-		return dispatch(vp, op + 1);                                                          \
-	}                                                                                             \
-                                                                                                      \
+#define DEFINE_WIDEN(name, from, to, type)                                              \
+	static const struct op *name##_rr(struct soft_vp *vp, const struct op *op)      \
+	{                                                                               \
+		reg##to##_set(vp, op->dst, (uint##to##_t)(type)reg##from(vp, op->src)); \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
 	DEFINE_LOAD(name##_rm, from, reg##to##_set(vp, op->dst, (uint##to##_t)(type)v))
 
 DEFINE_WIDEN(zero8_16, 8, 16, uint8_t)
@@ -149,8 +149,8 @@ static const struct op *bswap64_r(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
-#define DEFINE_MOVBE(bits)                                                                    \
-	DEFINE_LOAD(movbe##bits##_rm, bits, reg##bits##_set(vp, op->dst, __builtin_bswap##bits(v))) \
+#define DEFINE_MOVBE(bits)                                                                              \
+	DEFINE_LOAD(movbe##bits##_rm, bits, reg##bits##_set(vp, op->dst, __builtin_bswap##bits(v)))     \
 	DEFINE_STORE(movbe##bits##_mr, bits, __builtin_bswap##bits(reg##bits(vp, op->src)))
 
 DEFINE_MOVBE(16)
@@ -158,8 +158,10 @@ DEFINE_MOVBE(32)
 DEFINE_MOVBE(64)
 
 static const op_fn bswap_r[4] = {NULL, bswap16_r, bswap32_r, bswap64_r};
-static const struct memory_handler movbe_rm[4] = {{0}, MEMORY(movbe16_rm), MEMORY(movbe32_rm), MEMORY(movbe64_rm)};
-static const struct memory_handler movbe_mr[4] = {{0}, MEMORY(movbe16_mr), MEMORY(movbe32_mr), MEMORY(movbe64_mr)};
+static const struct memory_handler movbe_rm[4] = {
+    {0}, MEMORY(movbe16_rm), MEMORY(movbe32_rm), MEMORY(movbe64_rm)};
+static const struct memory_handler movbe_mr[4] = {
+    {0}, MEMORY(movbe16_mr), MEMORY(movbe32_mr), MEMORY(movbe64_mr)};
 
 static bool select_movbe(struct decoding *d, struct op *op)
 {
@@ -180,7 +182,8 @@ static const struct op *lea64_base(struct soft_vp *vp, const struct op *op)
 
 static const struct op *lea64(struct soft_vp *vp, const struct op *op)
 {
-	reg64_set(vp, op->dst, reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp);
+	reg64_set(vp, op->dst,
+	    reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp);
 	return dispatch(vp, op + 1);
 }
 
@@ -220,13 +223,13 @@ static bool select_lea(struct decoding *d, struct op *op)
 
 /* --- sign extension of the accumulator, XLAT ---------------------------------------------------- */
 
-#define DEFINE_ACCUMULATOR(name, statement)                                               \
-	static const struct op *name(struct soft_vp *vp, const struct op *op)             \
-	{                                                                                 \
-		uint64_t a = vp->gpr[GPR_RAX];                                            \
-                                                                                          \
-		statement;                                                                \
-		return dispatch(vp, op + 1);                                              \
+#define DEFINE_ACCUMULATOR(name, statement)                                     \
+	static const struct op *name(struct soft_vp *vp, const struct op *op)   \
+	{                                                                       \
+		uint64_t a = vp->gpr[GPR_RAX];                                  \
+                                                                                \
+		statement;                                                      \
+		return dispatch(vp, op + 1);                                    \
 	}
 
 DEFINE_ACCUMULATOR(cbw, reg16_set(vp, GPR_RAX * 8, (uint16_t)(int8_t)a))

@@ -13,7 +13,7 @@ DEFINE_HOST_BINARY(imul, 16)
 DEFINE_HOST_BINARY(imul, 32)
 DEFINE_HOST_BINARY(imul, 64)
 
-#define DEFINE_IMUL(bits)                                                                      \
+#define DEFINE_IMUL(bits)                                                                       \
 	static const struct op *imul##bits##_rr(struct soft_vp *vp, const struct op *op)        \
 	{                                                                                       \
 		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
@@ -53,14 +53,14 @@ struct product {
 	uint16_t flags;
 };
 
-#define DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                                            \
-	static inline struct product name##bits(uint##bits##_t a, uint##bits##_t b)                           \
-	{                                                                                                     \
-		uint64_t rax = a, low, high = 0;                                                              \
-                                                                                                              \
-		__asm__(#mnemonic " %3\n\tmov %%rax, %1" SAVE_FLAGS                                           \
-			: "+a"(rax), "=&r"(low), "+d"(high) : "r"(b) : "cc");                                 \
-		return (struct product){low, high, (uint16_t)rax};                                            \
+#define DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                       \
+	static inline struct product name##bits(uint##bits##_t a, uint##bits##_t b)     \
+	{                                                                               \
+		uint64_t rax = a, low, high = 0;                                        \
+                                                                                        \
+		__asm__(#mnemonic " %3\n\tmov %%rax, %1" SAVE_FLAGS                     \
+			: "+a"(rax), "=&r"(low), "+d"(high) : "r"(b) : "cc");           \
+		return (struct product){low, high, (uint16_t)rax};                      \
 	}
 
 static inline void product8_set(struct soft_vp *vp, struct product p)
@@ -69,19 +69,19 @@ static inline void product8_set(struct soft_vp *vp, struct product p)
 	vp->arith = p.flags;
 }
 
-#define DEFINE_PRODUCT_SET(bits)                                                                \
-	static inline void product##bits##_set(struct soft_vp *vp, struct product p)             \
-	{                                                                                        \
-		reg##bits##_set(vp, GPR_RAX * 8, (uint##bits##_t)p.low);                         \
-		reg##bits##_set(vp, GPR_RDX * 8, (uint##bits##_t)p.high);                        \
-		vp->arith = p.flags;                                                             \
+#define DEFINE_PRODUCT_SET(bits)                                                        \
+	static inline void product##bits##_set(struct soft_vp *vp, struct product p)    \
+	{                                                                               \
+		reg##bits##_set(vp, GPR_RAX * 8, (uint##bits##_t)p.low);                \
+		reg##bits##_set(vp, GPR_RDX * 8, (uint##bits##_t)p.high);               \
+		vp->arith = p.flags;                                                    \
 	}
 
 DEFINE_PRODUCT_SET(16)
 DEFINE_PRODUCT_SET(32)
 DEFINE_PRODUCT_SET(64)
 
-#define DEFINE_WIDE_MULTIPLY(name, mnemonic, bits)                                                      \
+#define DEFINE_WIDE_MULTIPLY(name, mnemonic, bits)                                                       \
 	DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                                        \
                                                                                                          \
 	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op)                  \
@@ -128,23 +128,23 @@ static inline void quotient_set(struct soft_vp *vp, unsigned bits, uint64_t quot
 	}
 }
 
-#define DEFINE_DIVIDE(bits, wide)                                                                           \
-	static inline void div##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t b)              \
-	{                                                                                                    \
-		uint64_t a = dividend(vp, bits);                                                             \
-                                                                                                             \
-		if (unlikely(!b || a >> bits >= b))                                                          \
-			raise_fault(vp, op, VECTOR_DE);                                                      \
-		quotient_set(vp, bits, a / b, a % b);                                                        \
-	}                                                                                                    \
-                                                                                                             \
-	static inline void idiv##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t divisor)       \
-	{                                                                                                    \
-		int64_t a = (int##wide##_t)dividend(vp, bits), b = (int##bits##_t)divisor;                   \
-                                                                                                             \
-		if (unlikely(!b || (b == -1 && a == INT64_MIN) || a / b != (int##bits##_t)(a / b)))          \
-			raise_fault(vp, op, VECTOR_DE);                                                      \
-		quotient_set(vp, bits, (uint64_t)(a / b), (uint64_t)(a % b));                                \
+#define DEFINE_DIVIDE(bits, wide)                                                                       \
+	static inline void div##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t b)         \
+	{                                                                                               \
+		uint64_t a = dividend(vp, bits);                                                        \
+                                                                                                        \
+		if (unlikely(!b || a >> bits >= b))                                                     \
+			raise_fault(vp, op, VECTOR_DE);                                                 \
+		quotient_set(vp, bits, a / b, a % b);                                                   \
+	}                                                                                               \
+                                                                                                        \
+	static inline void idiv##bits(struct soft_vp *vp, const struct op *op, uint##bits##_t divisor)  \
+	{                                                                                               \
+		int64_t a = (int##wide##_t)dividend(vp, bits), b = (int##bits##_t)divisor;              \
+                                                                                                        \
+		if (unlikely(!b || (b == -1 && a == INT64_MIN) || a / b != (int##bits##_t)(a / b)))     \
+			raise_fault(vp, op, VECTOR_DE);                                                 \
+		quotient_set(vp, bits, (uint64_t)(a / b), (uint64_t)(a % b));                           \
 	}
 
 DEFINE_DIVIDE(8, 16)
@@ -182,13 +182,13 @@ static inline void idiv64(struct soft_vp *vp, const struct op *op, uint64_t b)
 	vp->gpr[GPR_RDX] = negative ? -remainder : remainder;
 }
 
-#define DEFINE_DIVISION(name, bits)                                                           \
-	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op)        \
-	{                                                                                      \
-		name##bits(vp, op, reg##bits(vp, op->dst));                                    \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
+#define DEFINE_DIVISION(name, bits)                                                     \
+	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op) \
+	{                                                                               \
+		name##bits(vp, op, reg##bits(vp, op->dst));                             \
+		return dispatch(vp, op + 1);                                            \
+	}                                                                               \
+                                                                                        \
 	DEFINE_LOAD(name##bits##_m, bits, name##bits(vp, op, v))
 
 DEFINE_DIVISION(div, 8)
@@ -204,8 +204,10 @@ DEFINE_DIVISION(idiv, 64)
 
 static const op_fn imul_rr[4] = {NULL, imul16_rr, imul32_rr, imul64_rr};
 static const op_fn imul_rri[4] = {NULL, imul16_rri, imul32_rri, imul64_rri};
-static const struct memory_handler imul_rm[4] = {{0}, MEMORY(imul16_rm), MEMORY(imul32_rm), MEMORY(imul64_rm)};
-static const struct memory_handler imul_rmi[4] = {{0}, MEMORY(imul16_rmi), MEMORY(imul32_rmi), MEMORY(imul64_rmi)};
+static const struct memory_handler imul_rm[4] = {
+    {0}, MEMORY(imul16_rm), MEMORY(imul32_rm), MEMORY(imul64_rm)};
+static const struct memory_handler imul_rmi[4] = {
+    {0}, MEMORY(imul16_rmi), MEMORY(imul32_rmi), MEMORY(imul64_rmi)};
 
 struct accumulating {
 	op_fn r[4];

@@ -38,11 +38,11 @@ static const struct op *undefined(struct soft_vp *vp, const struct op *op)
 
 /* --- flags -------------------------------------------------------------------------------------- */
 
-#define DEFINE_FLAG(name, statement)                                               \
-	static const struct op *name(struct soft_vp *vp, const struct op *op)      \
-	{                                                                          \
-		statement;                                                         \
-		return dispatch(vp, op + 1);                                       \
+#define DEFINE_FLAG(name, statement)                                            \
+	static const struct op *name(struct soft_vp *vp, const struct op *op)   \
+	{                                                                       \
+		statement;                                                      \
+		return dispatch(vp, op + 1);                                    \
 	}
 
 DEFINE_FLAG(clc, vp->arith &= (uint16_t)~ARITH_CF)

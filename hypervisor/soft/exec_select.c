@@ -96,8 +96,9 @@ uint8_t memory_segment(const struct decoding *d)
 bool integer_select(struct decoding *d, struct op *op)
 {
 	static bool (*const selects[])(struct decoding *, struct op *) = {
-	    move_select, alu_select,  branch_select, stack_select,  condition_select, shift_select,   bit_select,
-	    plain_select, multiply_select, string_select, atomic_select, bmi_select, decimal_select,
+	    move_select,   alu_select,   branch_select,   stack_select,  condition_select,
+	    shift_select,  bit_select,   plain_select,    multiply_select, string_select,
+	    atomic_select, bmi_select,   decimal_select,
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(selects); i++)

@@ -10,49 +10,49 @@
 #define COUNT_CL reg8(vp, GPR_RCX * 8)
 #define COUNT_IMM ((uint8_t)op->imm)
 
-#define DEFINE_SHIFT(name, bits)                                                              \
-	static const struct op *name##bits##_rc(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, COUNT_CL, vp->arith);                               \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, COUNT_IMM, vp->arith);                              \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_UPDATE(name##bits##_mc, bits, name##bits(&v, COUNT_CL, arith))                  \
+#define DEFINE_SHIFT(name, bits)                                                                \
+	static const struct op *name##bits##_rc(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##bits(&a, COUNT_CL, vp->arith);                                \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)        \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##bits(&a, COUNT_IMM, vp->arith);                               \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
+	}                                                                                       \
+                                                                                                \
+	DEFINE_UPDATE(name##bits##_mc, bits, name##bits(&v, COUNT_CL, arith))                   \
 	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, COUNT_IMM, arith))
 
 /* The frequent case: a register by an immediate that is not 0. */
-#define DEFINE_SHIFT_SOME(name, bits)                                                         \
+#define DEFINE_SHIFT_SOME(name, bits)                                                           \
 	static const struct op *name##_some##bits##_ri(struct soft_vp *vp, const struct op *op) \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##_some##bits(&a, COUNT_IMM);                                  \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
+	{                                                                                       \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
+                                                                                                \
+		vp->arith = name##_some##bits(&a, COUNT_IMM);                                   \
+		reg##bits##_set(vp, op->dst, a);                                                \
+		return dispatch(vp, op + 1);                                                    \
 	}
 
-#define DEFINE_SHIFTS(bits)          \
-	DEFINE_SHIFT(shl, bits)      \
-	DEFINE_SHIFT(shr, bits)      \
-	DEFINE_SHIFT(sar, bits)      \
-	DEFINE_SHIFT(rol, bits)      \
-	DEFINE_SHIFT(ror, bits)      \
-	DEFINE_SHIFT(rcl, bits)      \
-	DEFINE_SHIFT(rcr, bits)      \
-	DEFINE_SHIFT_SOME(shl, bits) \
-	DEFINE_SHIFT_SOME(shr, bits) \
+#define DEFINE_SHIFTS(bits)             \
+	DEFINE_SHIFT(shl, bits)         \
+	DEFINE_SHIFT(shr, bits)         \
+	DEFINE_SHIFT(sar, bits)         \
+	DEFINE_SHIFT(rol, bits)         \
+	DEFINE_SHIFT(ror, bits)         \
+	DEFINE_SHIFT(rcl, bits)         \
+	DEFINE_SHIFT(rcr, bits)         \
+	DEFINE_SHIFT_SOME(shl, bits)    \
+	DEFINE_SHIFT_SOME(shr, bits)    \
 	DEFINE_SHIFT_SOME(sar, bits)
 
 DEFINE_SHIFTS(8)
@@ -60,26 +60,26 @@ DEFINE_SHIFTS(16)
 DEFINE_SHIFTS(32)
 DEFINE_SHIFTS(64)
 
-#define DEFINE_DOUBLE_SHIFT(name, bits)                                                       \
-	static const struct op *name##bits##_rc(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), COUNT_CL, vp->arith);       \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)       \
-	{                                                                                      \
-		uint##bits##_t a = reg##bits(vp, op->dst);                                     \
-                                                                                               \
-		vp->arith = name##bits(&a, reg##bits(vp, op->src), COUNT_IMM, vp->arith);      \
-		reg##bits##_set(vp, op->dst, a);                                               \
-		return dispatch(vp, op + 1);                                                   \
-	}                                                                                      \
-                                                                                               \
-	DEFINE_UPDATE(name##bits##_mc, bits, name##bits(&v, reg##bits(vp, op->src), COUNT_CL, arith)) \
+#define DEFINE_DOUBLE_SHIFT(name, bits)                                                                 \
+	static const struct op *name##bits##_rc(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                              \
+                                                                                                        \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), COUNT_CL, vp->arith);                \
+		reg##bits##_set(vp, op->dst, a);                                                        \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
+	static const struct op *name##bits##_ri(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                               \
+		uint##bits##_t a = reg##bits(vp, op->dst);                                              \
+                                                                                                        \
+		vp->arith = name##bits(&a, reg##bits(vp, op->src), COUNT_IMM, vp->arith);               \
+		reg##bits##_set(vp, op->dst, a);                                                        \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
+	DEFINE_UPDATE(name##bits##_mc, bits, name##bits(&v, reg##bits(vp, op->src), COUNT_CL, arith))   \
 	DEFINE_UPDATE(name##bits##_mi, bits, name##bits(&v, reg##bits(vp, op->src), COUNT_IMM, arith))
 
 DEFINE_DOUBLE_SHIFT(shld, 16)
@@ -94,13 +94,14 @@ struct shift {
 	struct memory_handler mc[4], mi[4];
 };
 
-#define SHIFT_TABLE(name, some) \
-	{SIZES(name, _rc), SIZES(name, _ri), SIZES(some, _ri), MEMORY_SIZES(name, _mc), MEMORY_SIZES(name, _mi)}
+#define SHIFT_TABLE(name, some)                                                         \
+	{SIZES(name, _rc), SIZES(name, _ri), SIZES(some, _ri), MEMORY_SIZES(name, _mc), \
+	 MEMORY_SIZES(name, _mi)}
 #define WIDE_SIZES(name, suffix) {NULL, name##16##suffix, name##32##suffix, name##64##suffix}
 #define WIDE_MEMORY_SIZES(name, suffix) \
 	{{0}, MEMORY(name##16##suffix), MEMORY(name##32##suffix), MEMORY(name##64##suffix)}
-#define DOUBLE_SHIFT_TABLE(name)                                                           \
-	{WIDE_SIZES(name, _rc), WIDE_SIZES(name, _ri), WIDE_SIZES(name, _ri),              \
+#define DOUBLE_SHIFT_TABLE(name)                                                \
+	{WIDE_SIZES(name, _rc), WIDE_SIZES(name, _ri), WIDE_SIZES(name, _ri),   \
 	 WIDE_MEMORY_SIZES(name, _mc), WIDE_MEMORY_SIZES(name, _mi)}
 
 static const struct shift shl_table = SHIFT_TABLE(shl, shl_some), shr_table = SHIFT_TABLE(shr, shr_some),

@@ -11,25 +11,25 @@
 
 /* --- PUSH --------------------------------------------------------------------------------------- */
 
-#define DEFINE_PUSH(name, value_any, value64)                                                                \
-	static __attribute__((noinline)) const struct op *name##_any(struct soft_vp *vp, const struct op *op) \
-	{                                                                                                     \
-		uint64_t sp = stack_store(vp, op, 1, value_any);                                              \
-                                                                                                              \
-		stack_pointer_set(vp, sp);                                                                    \
-		return op + 1;                                                                                \
-	}                                                                                                     \
-                                                                                                              \
-	static const struct op *name##64(struct soft_vp *vp, const struct op *op)                             \
-	{                                                                                                     \
-		uint64_t linear = vp->gpr[GPR_RSP] - 8;                                                       \
-		const struct tlb_entry *e = tlb_entry(vp, linear);                                            \
-                                                                                                              \
-		if (unlikely(!tlb_writes(vp, e, linear, 8)))                                                  \
-			return name##_any(vp, op);                                                            \
-		*(ram64 *)(uintptr_t)(linear + e->addend) = value64;                                          \
-		vp->gpr[GPR_RSP] = linear;                                                                    \
-		return dispatch(vp, op + 1);                                                                  \
+#define DEFINE_PUSH(name, value_any, value64)                                                   \
+	static OUT_OF_LINE const struct op *name##_any(struct soft_vp *vp, const struct op *op) \
+	{                                                                                       \
+		uint64_t sp = stack_store(vp, op, 1, value_any);                                \
+                                                                                                \
+		stack_pointer_set(vp, sp);                                                      \
+		return op + 1;                                                                  \
+	}                                                                                       \
+                                                                                                \
+	static const struct op *name##64(struct soft_vp *vp, const struct op *op)               \
+	{                                                                                       \
+		uint64_t linear = vp->gpr[GPR_RSP] - 8;                                         \
+		const struct tlb_entry *e = tlb_entry(vp, linear);                              \
+                                                                                                \
+		if (unlikely(!tlb_writes(vp, e, linear, 8)))                                    \
+			return name##_any(vp, op);                                              \
+		*(ram64 *)(uintptr_t)(linear + e->addend) = value64;                            \
+		vp->gpr[GPR_RSP] = linear;                                                      \
+		return dispatch(vp, op + 1);                                                    \
 	}
 
 DEFINE_PUSH(push_r, reg64(vp, op->src), reg64(vp, op->src))
@@ -63,7 +63,7 @@ static void register_set(struct soft_vp *vp, unsigned r, unsigned size, uint64_t
 }
 
 /* POP SP: the popped value stays, not the advanced pointer. */
-static __attribute__((noinline)) const struct op *pop_r_any(struct soft_vp *vp, const struct op *op)
+static OUT_OF_LINE const struct op *pop_r_any(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t v = stack_load(vp, op, 0);
 

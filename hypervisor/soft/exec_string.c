@@ -100,8 +100,8 @@ static inline uint64_t element_at(const uint8_t *host, unsigned size)
 
 /* How many of `count` elements, the first at `offset` in `seg` and at `linear`, the register can step over
  * without leaving page, segment or address size. At least 1: the first has been checked. */
-static uint64_t run_length(const struct soft_vp *vp, const struct op *op, unsigned seg, uint64_t offset, uint64_t linear,
-    uint64_t count)
+static uint64_t run_length(const struct soft_vp *vp, const struct op *op, unsigned seg, uint64_t offset,
+    uint64_t linear, uint64_t count)
 {
 	const struct segment *s = &vp->seg[seg];
 	uint64_t last = op->extra[0], room;
@@ -238,7 +238,8 @@ static uint64_t movs_run(struct soft_vp *vp, const struct op *op, uint64_t count
 		run_written(vp, op, target, n);
 	} else {
 		for (uint64_t i = 0; i < n; i++)
-			element_put(target - i * op->size, op->size, element_at(source - i * op->size, op->size));
+			element_put(target - i * op->size, op->size,
+			    element_at(source - i * op->size, op->size));
 		run_written(vp, op, target, n);
 	}
 	advance(vp, op, GPR_RSI, n);
@@ -403,7 +404,7 @@ static inline const struct op *repeat(struct soft_vp *vp, const struct op *op, r
 	return dispatch(vp, op + 1);
 }
 
-#define DEFINE_STRING(name, compares)                                                          \
+#define DEFINE_STRING(name, compares)                                                           \
 	static const struct op *name(struct soft_vp *vp, const struct op *op)                   \
 	{                                                                                       \
 		name##_run(vp, op, 1);                                                          \
@@ -436,14 +437,14 @@ static bool select_string(struct decoding *d, struct op *op, unsigned size, op_f
 	return true;
 }
 
-#define SELECT_STRING(NAME, name)                                           \
-	case ZYDIS_MNEMONIC_##NAME##B:                                      \
-		return select_string(d, op, 1, name, name##_repeated);      \
-	case ZYDIS_MNEMONIC_##NAME##W:                                      \
-		return select_string(d, op, 2, name, name##_repeated);      \
-	case ZYDIS_MNEMONIC_##NAME##D:                                      \
-		return select_string(d, op, 4, name, name##_repeated);      \
-	case ZYDIS_MNEMONIC_##NAME##Q:                                      \
+#define SELECT_STRING(NAME, name)                                       \
+	case ZYDIS_MNEMONIC_##NAME##B:                                  \
+		return select_string(d, op, 1, name, name##_repeated);  \
+	case ZYDIS_MNEMONIC_##NAME##W:                                  \
+		return select_string(d, op, 2, name, name##_repeated);  \
+	case ZYDIS_MNEMONIC_##NAME##D:                                  \
+		return select_string(d, op, 4, name, name##_repeated);  \
+	case ZYDIS_MNEMONIC_##NAME##Q:                                  \
 		return select_string(d, op, 8, name, name##_repeated);
 
 bool string_select(struct decoding *d, struct op *op)

@@ -16,15 +16,35 @@
 #include "base/bytes.h"
 #include "tests/unit/test_exec_native.h"
 
-#define OPERAND (DATA + 0x800) /* where memory operands are */
+#define OPERAND    (DATA + 0x800) /* where memory operands are */
 #define FLAGS_NONE 0u
 #define OF_FLAG    0x800u
 
 static struct machine machine;
 
 static const uint64_t values[] = {
-    0, 1, 2, 7, 0x1f, 0x20, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x10001, 0x7fffffff, 0x80000000, 0xffffffff,
-    0x100000000, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffffffffffff, 0x0123456789abcdef, 0xfedcba9876543210,
+    0,
+    1,
+    2,
+    7,
+    0x1f,
+    0x20,
+    0x7f,
+    0x80,
+    0xff,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x10001,
+    0x7fffffff,
+    0x80000000,
+    0xffffffff,
+    0x100000000,
+    0x7fffffffffffffff,
+    0x8000000000000000,
+    0xffffffffffffffff,
+    0x0123456789abcdef,
+    0xfedcba9876543210,
 };
 #define VALUES ARRAY_SIZE(values)
 
@@ -44,13 +64,15 @@ struct state {
 static void report(const struct state *in, const struct native *want, const char *what)
 {
 	for (unsigned i = 0; i < 16; i++)
-		print_error("r%-2u in %016llx native %016llx soft %016llx%s\n", i, (unsigned long long)in->gpr[i],
-		    (unsigned long long)want->gpr[i], (unsigned long long)machine.r.gpr[i],
-		    want->gpr[i] != machine.r.gpr[i] ? " <--" : "");
+		print_error("r%-2u in %016llx native %016llx soft %016llx%s\n", i,
+			    (unsigned long long)in->gpr[i], (unsigned long long)want->gpr[i],
+			    (unsigned long long)machine.r.gpr[i],
+			    want->gpr[i] != machine.r.gpr[i] ? " <--" : "");
 	print_error("flags in %llx native %llx soft %llx\n", (unsigned long long)in->rflags,
-	    (unsigned long long)want->rflags, (unsigned long long)machine.r.rflags);
-	print_error("fault native %d (%llx) soft %d (%llx)\n", want->fault, (unsigned long long)want->error_code,
-	    machine.fault, (unsigned long long)machine.error_code);
+		    (unsigned long long)want->rflags, (unsigned long long)machine.r.rflags);
+	print_error("fault native %d (%llx) soft %d (%llx)\n", want->fault,
+		    (unsigned long long)want->error_code, machine.fault,
+		    (unsigned long long)machine.error_code);
 	fail_msg("%s", what);
 }
 
@@ -69,7 +91,8 @@ static void compare(const struct state *in, uint64_t flags, const char *what)
 	machine.r.rflags = in->rflags | 2;
 	native_run(&n);
 	machine_run(&machine);
-	/* The handler's frame lies below the stack pointer, and its flags are those of the fault but for RF. */
+	/* The handler's frame lies below the stack pointer, and its flags are those of the fault but for RF.
+	 */
 	same = n.fault == machine.fault;
 	if (same && n.fault >= 0)
 		same = n.fault_rip == machine.fault_rip;
@@ -94,16 +117,18 @@ static void give_code(const void *code, unsigned size)
 /* Forms by letters: r register, m memory, i immediate, b 8-bit immediate, c CL. */
 struct row {
 	ZydisMnemonic mnemonic;
-	const char *forms;   /* separated by spaces */
-	const char *sizes;   /* of 1 2 4 8 */
-	uint64_t undefined;  /* flags that need not agree, by the manual */
-	unsigned source;     /* size of the second operand where it is not the first's */
+	const char *forms;  /* separated by spaces */
+	const char *sizes;  /* of 1 2 4 8 */
+	uint64_t undefined; /* flags that need not agree, by the manual */
+	unsigned source;    /* size of the second operand where it is not the first's */
 };
 
 #define BINARY "rr ri rm mr mi"
-#define CONDITIONAL(cc)                                             \
-	{ZYDIS_MNEMONIC_CMOV##cc, "rr rm", "248", 0, 0},            \
-	{ZYDIS_MNEMONIC_SET##cc, "r m", "1", 0, 0}
+#define CONDITIONAL(cc)                                                                                      \
+	{ZYDIS_MNEMONIC_CMOV##cc, "rr rm", "248", 0, 0},                                                     \
+	{                                                                                                    \
+		ZYDIS_MNEMONIC_SET##cc, "r m", "1", 0, 0                                                     \
+	}
 
 static const struct row rows[] = {
     {ZYDIS_MNEMONIC_ADD, BINARY, "1248", 0, 0},
@@ -198,7 +223,9 @@ static const struct row rows[] = {
 
 static ZydisRegister general_register(unsigned number, unsigned size)
 {
-	static const ZydisRegister first[] = {[1] = ZYDIS_REGISTER_AL, [2] = ZYDIS_REGISTER_AX, [4] = ZYDIS_REGISTER_EAX,
+	static const ZydisRegister first[] = {[1] = ZYDIS_REGISTER_AL,
+					      [2] = ZYDIS_REGISTER_AX,
+					      [4] = ZYDIS_REGISTER_EAX,
 					      [8] = ZYDIS_REGISTER_RAX};
 
 	if (size == 1 && number >= 4)
@@ -252,8 +279,9 @@ static void fill_operand(ZydisEncoderOperand *o, const struct subject *s, unsign
 		break;
 	default:
 		o->type = ZYDIS_OPERAND_TYPE_IMMEDIATE;
-		o->imm.s = s->size == 1 ? (int8_t)s->immediate : s->size == 2 ? (int16_t)s->immediate
-									       : (int32_t)s->immediate;
+		o->imm.s = s->size == 1   ? (int8_t)s->immediate
+			   : s->size == 2 ? (int16_t)s->immediate
+					  : (int32_t)s->immediate;
 		break;
 	}
 }
@@ -261,7 +289,8 @@ static void fill_operand(ZydisEncoderOperand *o, const struct subject *s, unsign
 /* False where there is no such instruction. */
 static bool encode(const struct subject *s, uint8_t *code, ZyanUSize *size)
 {
-	ZydisEncoderRequest request = {.machine_mode = ZYDIS_MACHINE_MODE_LONG_64, .mnemonic = s->row->mnemonic};
+	ZydisEncoderRequest request = {.machine_mode = ZYDIS_MACHINE_MODE_LONG_64,
+				       .mnemonic = s->row->mnemonic};
 	unsigned n = 0;
 
 	while (s->form[n] && s->form[n] != ' ') {
@@ -279,8 +308,10 @@ static bool encode(const struct subject *s, uint8_t *code, ZyanUSize *size)
 static uint64_t undefined_flags(const struct subject *s, const struct state *in)
 {
 	const char *count = strpbrk(s->form, "bc");
-	bool shift = s->row->mnemonic != ZYDIS_MNEMONIC_RORX && count && count < s->form + strcspn(s->form, " ");
-	unsigned by = (unsigned)(shift && *count == 'b' ? s->immediate : in->gpr[RCX]) & (s->size == 8 ? 63 : 31);
+	bool shift =
+	    s->row->mnemonic != ZYDIS_MNEMONIC_RORX && count && count < s->form + strcspn(s->form, " ");
+	unsigned by =
+	    (unsigned)(shift && *count == 'b' ? s->immediate : in->gpr[RCX]) & (s->size == 8 ? 63 : 31);
 
 	return s->row->undefined | (shift && by > 1 ? OF_FLAG : 0);
 }
@@ -328,7 +359,8 @@ static void compare_values(const struct subject *s, const char *what)
 static unsigned compare_subject(struct subject *s)
 {
 	static const uint64_t immediates[] = {0, 1, 7, 0x1f, 0x80, 0xff, 0x7fffffff, 0x89abcdef};
-	bool immediate = memchr(s->form, 'b', strcspn(s->form, " ")) || memchr(s->form, 'i', strcspn(s->form, " "));
+	bool immediate =
+	    memchr(s->form, 'b', strcspn(s->form, " ")) || memchr(s->form, 'i', strcspn(s->form, " "));
 	unsigned count = 0;
 
 	for (unsigned i = 0; i < (immediate ? ARRAY_SIZE(immediates) : 1); i++) {
@@ -340,8 +372,8 @@ static unsigned compare_subject(struct subject *s)
 		if (!encode(s, code, &size))
 			continue;
 		snprintf(what, sizeof(what), "%s%s form %.3s size %u registers %u immediate %llx",
-		    s->lock ? "lock " : "", ZydisMnemonicGetString(s->row->mnemonic), s->form, s->size, s->choice,
-		    (unsigned long long)s->immediate);
+			 s->lock ? "lock " : "", ZydisMnemonicGetString(s->row->mnemonic), s->form, s->size,
+			 s->choice, (unsigned long long)s->immediate);
 		give_code(code, (unsigned)size);
 		compare_values(s, what);
 		count++;
@@ -394,11 +426,12 @@ static unsigned compare_pairs(struct subject *s)
 	if (!encode(s, code, &size))
 		return 0;
 	for (unsigned cc = 0; cc < 16; cc++) {
-		const uint8_t jump[] = {(uint8_t)(0x70 + cc), 4, 0x48, 0x8d, 0x52, 1}; /* jcc +4; lea rdx, [rdx + 1] */
+		const uint8_t jump[] = {
+		    (uint8_t)(0x70 + cc), 4, 0x48, 0x8d, 0x52, 1}; /* jcc +4; lea rdx, [rdx + 1] */
 
 		memcpy(code + size, jump, sizeof(jump));
 		snprintf(what, sizeof(what), "%s form %.2s size %u registers %u, condition %u",
-		    ZydisMnemonicGetString(s->row->mnemonic), s->form, s->size, s->choice, cc);
+			 ZydisMnemonicGetString(s->row->mnemonic), s->form, s->size, s->choice, cc);
 		give_code(code, (unsigned)size + sizeof(jump));
 		compare_values(s, what);
 	}
@@ -408,9 +441,9 @@ static unsigned compare_pairs(struct subject *s)
 static void test_pairs(void **context)
 {
 	static const struct row pairs[] = {
-	    {ZYDIS_MNEMONIC_CMP, BINARY, "1248", 0, 0},           {ZYDIS_MNEMONIC_TEST, "rr ri mi", "1248", 0, 0},
-	    {ZYDIS_MNEMONIC_AND, "rr ri", "48", 0, 0},            {ZYDIS_MNEMONIC_ADD, "ri mr", "8", 0, 0},
-	    {ZYDIS_MNEMONIC_SUB, "rr ri", "48", 0, 0},            {ZYDIS_MNEMONIC_INC, "r", "48", 0, 0},
+	    {ZYDIS_MNEMONIC_CMP, BINARY, "1248", 0, 0}, {ZYDIS_MNEMONIC_TEST, "rr ri mi", "1248", 0, 0},
+	    {ZYDIS_MNEMONIC_AND, "rr ri", "48", 0, 0},  {ZYDIS_MNEMONIC_ADD, "ri mr", "8", 0, 0},
+	    {ZYDIS_MNEMONIC_SUB, "rr ri", "48", 0, 0},  {ZYDIS_MNEMONIC_INC, "r", "48", 0, 0},
 	    {ZYDIS_MNEMONIC_DEC, "r m", "48", 0, 0},
 	};
 
@@ -428,7 +461,10 @@ struct sequence {
 	uint64_t undefined;
 };
 
-#define SEQUENCE(name, bytes) {name, bytes, sizeof(bytes) - 1, 0}
+#define SEQUENCE(name, bytes)                                                                                \
+	{                                                                                                    \
+		name, bytes, sizeof(bytes) - 1, 0                                                            \
+	}
 
 static const struct sequence sequences[] = {
     SEQUENCE("cbw", "\x66\x98"),
@@ -472,7 +508,8 @@ static const struct sequence sequences[] = {
     SEQUENCE("mov rbp, rsp; enter16 32, 1", "\x48\x89\xe5\x66\xc8\x20\x00\x01"),
     SEQUENCE("xlat", "\xd7"),
     SEQUENCE("mov edi, ebx; mov esi, esp; rep movsb", "\x89\xdf\x89\xe6\x0f\xb6\xc9\xf3\xa4"),
-    SEQUENCE("loop +3; lea rdx, [rdx + 1]; loopne; loope", "\xe2\x04\x48\x8d\x52\x01\xe0\x04\x48\x8d\x52\x01\xe1\x04\x48\x8d\x52\x01"),
+    SEQUENCE("loop +3; lea rdx, [rdx + 1]; loopne; loope",
+	     "\xe2\x04\x48\x8d\x52\x01\xe0\x04\x48\x8d\x52\x01\xe1\x04\x48\x8d\x52\x01"),
     SEQUENCE("loop32", "\x67\xe2\x04\x48\x8d\x52\x01"),
     SEQUENCE("jrcxz, jecxz", "\xe3\x04\x48\x8d\x52\x01\x67\xe3\x04\x48\x8d\x52\x01"),
     SEQUENCE("jmp short, near", "\xeb\x04\x48\x8d\x52\x01\xe9\x04\x00\x00\x00\x48\x8d\x52\x01"),
@@ -537,7 +574,8 @@ static void test_conditional_jumps(void **context)
 				give_code(shorter, sizeof(shorter));
 			/* Every combination of CF, PF, AF, ZF, SF and OF. */
 			for (unsigned i = 0; i < 64; i++) {
-				in.rflags = (i & 1) | (i & 2) << 1 | (i & 4) << 2 | (i & 8) << 3 | (i & 16) << 3 | (i & 32) << 6;
+				in.rflags = (i & 1) | (i & 2) << 1 | (i & 4) << 2 | (i & 8) << 3 |
+					    (i & 16) << 3 | (i & 32) << 6;
 				compare(&in, ARITHMETIC_FLAGS, "conditional jump");
 			}
 		}
@@ -551,9 +589,9 @@ static void compare_string(const char *code, unsigned size, const char *what)
 	static const struct {
 		uint64_t source, destination, count;
 	} cases[] = {
-	    {0x100, 0x900, 0},      {0x100, 0x900, 1},      {0x100, 0x900, 37},    {0x100, 0x101, 50},
-	    {0x104, 0x100, 50},     {0x100, 0x108, 50},     {0x0ff1, 0x1603, 40},  {0x0101, 0x0ffb, 40},
-	    {0x100, 0x100, 9},      {0x0ff8, 0x0ff9, 100},  {0x1004, 0x0802, 120}, {0x0ffc, 0x1000, 3},
+	    {0x100, 0x900, 0},  {0x100, 0x900, 1},     {0x100, 0x900, 37},    {0x100, 0x101, 50},
+	    {0x104, 0x100, 50}, {0x100, 0x108, 50},    {0x0ff1, 0x1603, 40},  {0x0101, 0x0ffb, 40},
+	    {0x100, 0x100, 9},  {0x0ff8, 0x0ff9, 100}, {0x1004, 0x0802, 120}, {0x0ffc, 0x1000, 3},
 	};
 
 	give_code(code, size);
@@ -586,9 +624,13 @@ static void test_strings(void **context)
 			for (unsigned size = 0; size < 4; size++) {
 				char code[8], what[64];
 				int n = snprintf(code, sizeof(code), "%s%s%c", prefixes[p],
-				    size == 1 ? "\x66" : size == 3 ? "\x48" : "", opcodes[o] + (size ? 1 : 0));
+						 size == 1   ? "\x66"
+						 : size == 3 ? "\x48"
+							     : "",
+						 opcodes[o] + (size ? 1 : 0));
 
-				snprintf(what, sizeof(what), "string opcode %x, prefix %u, size %u", opcodes[o], p, 1u << size);
+				snprintf(what, sizeof(what), "string opcode %x, prefix %u, size %u",
+					 opcodes[o], p, 1u << size);
 				compare_string(code, (unsigned)n, what);
 			}
 		}
@@ -598,7 +640,8 @@ static void test_strings(void **context)
 /* --- 32-bit code -------------------------------------------------------------------------------- */
 
 /* Both run the bytes as 32-bit code, soft in compatibility mode; addresses are the same as before. */
-static void compare32(const char *code, unsigned size, const struct state *in, uint64_t undefined, const char *what)
+static void compare32(const char *code, unsigned size, const struct state *in, uint64_t undefined,
+		      const char *what)
 {
 	struct native n = {.rflags = in->rflags};
 	uint64_t flags = ARITHMETIC_FLAGS & ~undefined;
@@ -617,7 +660,8 @@ static void compare32(const char *code, unsigned size, const struct state *in, u
 	native_run32(&n, code, size);
 	same = n.fault == machine.fault;
 	for (unsigned i = 0; i < 8; i++)
-		same &= (uint32_t)n.gpr[i] == (uint32_t)(i == RSP && n.fault >= 0 ? machine.fault_rsp : machine.r.gpr[i]);
+		same &= (uint32_t)n.gpr[i] ==
+			(uint32_t)(i == RSP && n.fault >= 0 ? machine.fault_rsp : machine.r.gpr[i]);
 	if (n.fault < 0)
 		same &= !((n.rflags ^ machine.r.rflags) & (flags | DF_FLAG));
 	same &= !memcmp((void *)DATA, machine.data, n.fault < 0 ? 0x2000 : 0x1f00);
@@ -630,9 +674,10 @@ static void test_decimal(void **context)
 	native_catch();
 	/* Undefined by the manual: OF; for AAA and AAS SF, ZF and PF as well; for AAM and AAD CF and AF. */
 	static const struct sequence decimal[] = {
-	    {"daa", "\x27", 1, 0x800}, {"das", "\x2f", 1, 0x800}, {"aaa", "\x37", 1, 0x8c4}, {"aas", "\x3f", 1, 0x8c4},
-	    {"aam", "\xd4\x0a", 2, 0x811}, {"aam 0", "\xd4\x00", 2, 0x811}, {"aam 7", "\xd4\x07", 2, 0x811},
-	    {"aad", "\xd5\x0a", 2, 0x811}, {"aad 3", "\xd5\x03", 2, 0x811}, {"salc", "\xd6", 1, 0},
+	    {"daa", "\x27", 1, 0x800},       {"das", "\x2f", 1, 0x800},     {"aaa", "\x37", 1, 0x8c4},
+	    {"aas", "\x3f", 1, 0x8c4},       {"aam", "\xd4\x0a", 2, 0x811}, {"aam 0", "\xd4\x00", 2, 0x811},
+	    {"aam 7", "\xd4\x07", 2, 0x811}, {"aad", "\xd5\x0a", 2, 0x811}, {"aad 3", "\xd5\x03", 2, 0x811},
+	    {"salc", "\xd6", 1, 0},
 	};
 	struct state in = {.gpr = {[RSP] = STACK}};
 
@@ -641,7 +686,8 @@ static void test_decimal(void **context)
 			for (unsigned flags = 0; flags < 4; flags++) {
 				in.gpr[RAX] = 0x12340000 | ax;
 				in.rflags = (flags & 1) | (flags & 2) << 3;
-				compare32(decimal[i].bytes, decimal[i].size, &in, decimal[i].undefined, decimal[i].name);
+				compare32(decimal[i].bytes, decimal[i].size, &in, decimal[i].undefined,
+					  decimal[i].name);
 			}
 		}
 	}
@@ -663,14 +709,17 @@ static const struct sequence sequences32[] = {
     SEQUENCE("mov eax, [ebx]; add [ebx], eax; lock xadd [ebx], edx", "\x8b\x03\x01\x03\xf0\x0f\xc1\x13"),
     SEQUENCE("mov al, moffs; mov moffs, eax", "\xa0\x00\x08\x10\x10\xa3\x04\x08\x10\x10"),
     SEQUENCE("lea ax, [bx + si - 2]; lea eax, [di]", "\x66\x67\x8d\x40\xfe\x67\x8d\x05"),
-    SEQUENCE("bt [ebx], -5; bts [ebx], 40", "\xb9\xfb\xff\xff\xff\x0f\xa3\x0b\xb9\x28\x00\x00\x00\x0f\xab\x0b"),
+    SEQUENCE("bt [ebx], -5; bts [ebx], 40",
+	     "\xb9\xfb\xff\xff\xff\x0f\xa3\x0b\xb9\x28\x00\x00\x00\x0f\xab\x0b"),
     SEQUENCE("cmpxchg8b", "\x0f\xc7\x0b"),
     SEQUENCE("xlat", "\xd7"),
     SEQUENCE("call, ret 8", "\xe8\x02\x00\x00\x00\xeb\x06\x8d\x52\x01\xc2\x08\x00"),
-    SEQUENCE("loop; loopw; jecxz; jcxz", "\xe2\x03\x8d\x52\x01\x67\xe2\x03\x8d\x52\x01\xe3\x03\x8d\x52\x01\x67\xe3\x03\x8d\x52\x01"),
+    SEQUENCE("loop; loopw; jecxz; jcxz",
+	     "\xe2\x03\x8d\x52\x01\x67\xe2\x03\x8d\x52\x01\xe3\x03\x8d\x52\x01\x67\xe3\x03\x8d\x52\x01"),
     SEQUENCE("movzx ecx, cl; mov edi, esp; mov esi, ebx; rep movsd", "\x0f\xb6\xc9\x89\xe7\x89\xde\xf3\xa5"),
     SEQUENCE("movzx ecx, cl; mov edi, ebx; repne scasb", "\x0f\xb6\xc9\x89\xdf\xf2\xae"),
-    SEQUENCE("mov edi, ebx; lea esi, [ebx + 8]; mov cl, 6; repe cmpsb", "\x89\xdf\x8d\x73\x08\x31\xc9\xb1\x06\xf3\xa6"),
+    SEQUENCE("mov edi, ebx; lea esi, [ebx + 8]; mov cl, 6; repe cmpsb",
+	     "\x89\xdf\x8d\x73\x08\x31\xc9\xb1\x06\xf3\xa6"),
     SEQUENCE("imul eax, edx, -3; mul ecx; shld eax, edx, 5", "\x6b\xc2\xfd\xf7\xe1\x0f\xa4\xd0\x05"),
     SEQUENCE("div ecx", "\xf7\xf1"),
     SEQUENCE("idiv word [ebx]", "\x66\xf7\x3b"),
@@ -685,12 +734,14 @@ static void test_sequences32(void **context)
 
 		for (unsigned i = 0; i < VALUES * VALUES; i++) {
 			uint64_t a = (uint32_t)value(i / VALUES), b = (uint32_t)value(i);
-			struct state in = {.gpr = {a, (uint32_t)(a + b), b, OPERAND, STACK - 64, b, (uint32_t)(a ^ b), a}};
+			struct state in = {
+			    .gpr = {a, (uint32_t)(a + b), b, OPERAND, STACK - 64, b, (uint32_t)(a ^ b), a}};
 
 			for (unsigned w = 0; w < 8; w++)
 				in.memory[w] = value(i + w) ^ (w << 20);
 			in.rflags = i & 1 ? ARITHMETIC_FLAGS : FLAGS_NONE;
-			compare32(sequences32[s].bytes, sequences32[s].size, &in, undefined, sequences32[s].name);
+			compare32(sequences32[s].bytes, sequences32[s].size, &in, undefined,
+				  sequences32[s].name);
 		}
 	}
 }
@@ -698,7 +749,7 @@ static void test_sequences32(void **context)
 static int set_up(void **context)
 {
 	native_create();
-	machine_create(&machine);
+	machine_create(&machine, 1);
 	return 0;
 }
 
@@ -711,9 +762,12 @@ static int tear_down(void **context)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_sequences),         cmocka_unit_test(test_table),
-	    cmocka_unit_test(test_conditional_jumps), cmocka_unit_test(test_strings),
-	    cmocka_unit_test(test_pairs),             cmocka_unit_test(test_decimal),
+	    cmocka_unit_test(test_sequences),
+	    cmocka_unit_test(test_table),
+	    cmocka_unit_test(test_conditional_jumps),
+	    cmocka_unit_test(test_strings),
+	    cmocka_unit_test(test_pairs),
+	    cmocka_unit_test(test_decimal),
 	    cmocka_unit_test(test_sequences32),
 	};
 

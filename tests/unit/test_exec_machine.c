@@ -140,7 +140,8 @@ static void fill_descriptors(struct machine *m)
 		uint8_t *gate64 = m->ram + IDT64 + v * 16, *gate32 = m->ram + IDT32 + v * 8;
 
 		memset(m->ram + HANDLERS_GPA + v * 16, 0xf4, 16); /* HLT */
-		le64_put(gate64, (at64 & 0xffff) | 0x08 << 16 | 0x8e00ull << 32 | (at64 >> 16 & 0xffff) << 48);
+		le64_put(gate64,
+			 (at64 & 0xffff) | 0x08 << 16 | 0x8e00ull << 32 | (at64 >> 16 & 0xffff) << 48);
 		le64_put(gate64 + 8, at64 >> 32);
 		le64_put(gate32, (at32 & 0xffff) | 0x18 << 16 | 0x8e00ull << 32 | (at32 >> 16) << 48);
 		le16_put(ivt + v * 4, v * 16);
@@ -148,7 +149,7 @@ static void fill_descriptors(struct machine *m)
 	}
 }
 
-void machine_create(struct machine *m)
+void machine_create(struct machine *m, unsigned vps)
 {
 	struct soft_range range = {.gpa = 0, .size = RAM_SIZE, .offset = 0};
 	struct error err = {0};
@@ -159,7 +160,7 @@ void machine_create(struct machine *m)
 	m->data = m->ram + DATA_GPA;
 	fill_page_tables(m);
 	fill_descriptors(m);
-	assert_int_equal(soft_create(&m->soft, &host, m, 1, NULL, &err), 0);
+	assert_int_equal(soft_create(&m->soft, &host, m, vps, NULL, &err), 0);
 	assert_int_equal(soft_set_memory(m->soft, m->ram, RAM_SIZE, &range, 1, &err), 0);
 	m->vp = soft_vp(m->soft, 0);
 }
@@ -198,7 +199,7 @@ void machine_long(struct machine *m)
 	segments_set(m, (struct vp_segment){.selector = 0x08, .attributes = 0x209b}, flat_data);
 	m->r.cr0 = 0x80010031; /* PG WP NE ET PE: like an operating system's */
 	m->r.cr3 = PML4;
-	m->r.cr4 = 0x620; /* PAE OSFXSR OSXMMEXCPT */
+	m->r.cr4 = 0x620;  /* PAE OSFXSR OSXMMEXCPT */
 	m->r.efer = 0x500; /* LMA LME */
 	m->r.gdt_base = HANDLERS + GDT;
 	m->r.idt_base = HANDLERS + IDT64;
@@ -217,11 +218,12 @@ void machine_protected(struct machine *m, bool code32)
 {
 	registers_reset(m);
 	if (code32)
-		segments_set(m, (struct vp_segment){.limit = 0xffffffff, .selector = 0x18, .attributes = 0xc09b},
-		    flat_data);
+		segments_set(m,
+			     (struct vp_segment){.limit = 0xffffffff, .selector = 0x18, .attributes = 0xc09b},
+			     flat_data);
 	else
 		segments_set(m, (struct vp_segment){.limit = 0xfffff, .selector = 0x20, .attributes = 0x009b},
-		    (struct vp_segment){.limit = 0xfffff, .selector = 0x28, .attributes = 0x0093});
+			     (struct vp_segment){.limit = 0xfffff, .selector = 0x28, .attributes = 0x0093});
 	m->r.cr0 = 0x31;
 	m->r.idt_base = IDT32;
 	m->r.idt_limit = VECTORS * 8 - 1;
@@ -232,8 +234,11 @@ void machine_protected(struct machine *m, bool code32)
 void machine_real(struct machine *m)
 {
 	registers_reset(m);
-	segments_set(m, (struct vp_segment){.base = CODE_GPA, .limit = 0xffff, .selector = CODE_GPA >> 4, .attributes = 0x9b},
-	    (struct vp_segment){.base = DATA_GPA, .limit = 0xffff, .selector = DATA_GPA >> 4, .attributes = 0x93});
+	segments_set(m,
+		     (struct vp_segment){
+			 .base = CODE_GPA, .limit = 0xffff, .selector = CODE_GPA >> 4, .attributes = 0x9b},
+		     (struct vp_segment){
+			 .base = DATA_GPA, .limit = 0xffff, .selector = DATA_GPA >> 4, .attributes = 0x93});
 	m->r.cr0 = 0x30;
 	m->r.idt_base = 0;
 	m->r.idt_limit = 0x3ff;
@@ -266,7 +271,8 @@ static bool has_error_code(int vector)
 static void look_for_fault(struct machine *m)
 {
 	bool paging = m->r.cr0 >> 31, real = !(m->r.cr0 & 1);
-	uint64_t at = real ? m->r.cs.base + m->r.rip - HANDLERS_GPA : m->r.rip - (paging ? HANDLERS : HANDLERS_GPA);
+	uint64_t at =
+	    real ? m->r.cs.base + m->r.rip - HANDLERS_GPA : m->r.rip - (paging ? HANDLERS : HANDLERS_GPA);
 	uint64_t sp = m->r.gpr[RSP];
 	const uint8_t *frame;
 

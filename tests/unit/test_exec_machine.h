@@ -47,7 +47,8 @@ struct machine {
 	unsigned mmio_reads, mmio_writes;
 };
 
-void machine_create(struct machine *m);
+/* `vps` processors share the memory; all functions here are for the first. */
+void machine_create(struct machine *m, unsigned vps);
 void machine_destroy(struct machine *m);
 
 /* Set m->r for a mode: RIP at the code, RSP at a stack, flags clear, other registers 0. */

@@ -3,6 +3,7 @@
  * test_exec_modes.c - what the host CPU cannot be asked in this process: 16-bit modes and segments, faults
  * in the middle of an instruction, device memory, interrupted strings. Expected results are the manual's.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,10 +16,10 @@
 
 static struct machine m;
 
-#define RUN(bytes)                                           \
-	do {                                                 \
-		machine_code(&m, bytes, sizeof(bytes) - 1);  \
-		machine_run(&m);                             \
+#define RUN(bytes)                                                                                           \
+	do {                                                                                                 \
+		machine_code(&m, bytes, sizeof(bytes) - 1);                                                  \
+		machine_run(&m);                                                                             \
 	} while (0)
 
 /* --- 16-bit code -------------------------------------------------------------------------------- */
@@ -36,7 +37,6 @@ static void test_real_mode_stack_wraps(void **context)
 	RUN("\x5b"); /* pop bx */
 	assert_int_equal(m.r.gpr[RSP], 0x55550000);
 	assert_int_equal(m.r.gpr[RBX], 0x1234);
-	/* A word at offset 0xffff does not fit: #SS, which has no room for a frame at an odd SP of 1 either. */
 	machine_real(&m);
 	m.r.gpr[RSP] = 0x2000;
 	RUN("\x66\x50\x66\x59"); /* push eax; pop ecx */
@@ -232,10 +232,11 @@ static void test_update_read_only(void **context)
 	static const struct {
 		const char *bytes;
 		unsigned size;
-	} codes[] = {{"\x01\x13", 2},         {"\xf0\x01\x13", 3},     {"\x87\x13", 2},     {"\x0f\xc1\x13", 3},
-		     {"\x0f\xb1\x13", 3},     {"\x0f\xc7\x0b", 3},     {"\xd3\x23", 2},     {"\x0f\xab\x13", 3},
-		     {"\x0f\xba\x2b\x05", 4}, {"\x0f\xa5\x13", 3},     {"\x8f\x03", 2},     {"\x0f\x94\x03", 3},
-		     {"\xf7\x13", 2},         {"\xc6\x03\x01", 3},     {"\x0f\xc3\x13", 3}, {"\x0f\x38\xf1\x13", 4}};
+	} codes[] = {
+	    {"\x01\x13", 2},         {"\xf0\x01\x13", 3}, {"\x87\x13", 2},     {"\x0f\xc1\x13", 3},
+	    {"\x0f\xb1\x13", 3},     {"\x0f\xc7\x0b", 3}, {"\xd3\x23", 2},     {"\x0f\xab\x13", 3},
+	    {"\x0f\xba\x2b\x05", 4}, {"\x0f\xa5\x13", 3}, {"\x8f\x03", 2},     {"\x0f\x94\x03", 3},
+	    {"\xf7\x13", 2},         {"\xc6\x03\x01", 3}, {"\x0f\xc3\x13", 3}, {"\x0f\x38\xf1\x13", 4}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(codes); i++) {
 		machine_long(&m);
@@ -262,7 +263,8 @@ static void test_crossing_pages(void **context)
 	m.r.gpr[RBX] = DATA + 0xffd;
 	le64_put(m.data + 0xffd, 0x00000001ffffffff);
 	m.r.gpr[RDX] = 1;
-	RUN("\xf0\x48\x01\x13\xf0\x48\x0f\xc1\x13\x48\x87\x13\xff\x03"); /* lock add; lock xadd; xchg; inc dword */
+	RUN("\xf0\x48\x01\x13\xf0\x48\x0f\xc1\x13\x48\x87\x13\xff\x03"); /* lock add; lock xadd; xchg; inc
+									    dword */
 	assert_int_equal(m.fault, -1);
 	assert_int_equal(m.r.gpr[RDX], 0x0000000200000001);
 	assert_int_equal(le64_get(m.data + 0xffd), 0x0000000200000001);
@@ -374,9 +376,58 @@ static void test_random_numbers(void **context)
 	assert_int_not_equal(m.r.gpr[RAX], m.r.gpr[RDX]);
 }
 
+/* --- two processors ----------------------------------------------------------------------------- */
+
+static void *run_second(void *argument)
+{
+	return (void *)(uintptr_t)(soft_vp_run(argument) != SOFT_STOP_HALT);
+}
+
+/* Both count in the same places by every locked instruction; none of the steps may get lost. */
+static void test_locked(void **context)
+{
+	static const char code[] = "\xf0\xff\x03"                 /* again: lock inc dword [rbx] */
+				   "\xf0\x48\x83\x43\x08\x03"     /* lock add qword [rbx + 8], 3 */
+				   "\xba\x05\x00\x00\x00"         /* mov edx, 5 */
+				   "\xf0\x66\x0f\xc1\x53\x10"     /* lock xadd [rbx + 16], dx */
+				   "\x8b\x43\x18"                 /* mov eax, [rbx + 24] */
+				   "\x8d\x50\x01"                 /* retry: lea edx, [rax + 1] */
+				   "\xf0\x0f\xb1\x53\x18"         /* lock cmpxchg [rbx + 24], edx */
+				   "\x75\xf6"                     /* jnz retry */
+				   "\xf0\x48\x0f\xba\x6b\x20\x00" /* take: lock bts qword [rbx + 32], 0 */
+				   "\x72\xf7"                     /* jc take */
+				   "\xff\x43\x28"                 /* inc dword [rbx + 40] */
+				   "\xb2\x00"                     /* mov dl, 0 */
+				   "\x86\x53\x20"                 /* xchg [rbx + 32], dl */
+				   "\xff\xc9"                     /* dec ecx */
+				   "\x75\xca";                    /* jnz again */
+	struct soft_vp *second = soft_vp(m.soft, 1);
+	const unsigned count = 100000;
+	pthread_t thread;
+	void *wrong;
+
+	machine_long(&m);
+	memset(m.data, 0, 64);
+	m.r.gpr[RBX] = DATA;
+	m.r.gpr[RCX] = count;
+	machine_code(&m, code, sizeof(code) - 1);
+	assert_int_equal(soft_vp_set_registers(second, &m.r), 0);
+	assert_int_equal(pthread_create(&thread, NULL, run_second, second), 0);
+	machine_run(&m);
+	assert_int_equal(pthread_join(thread, &wrong), 0);
+	assert_null(wrong);
+	assert_int_equal(m.fault, -1);
+	assert_int_equal(le32_get(m.data), 2 * count);
+	assert_int_equal(le64_get(m.data + 8), 6ull * count);
+	assert_int_equal(le16_get(m.data + 16), (uint16_t)(10 * count));
+	assert_int_equal(le32_get(m.data + 24), 2 * count);
+	assert_int_equal(le32_get(m.data + 32), 0);
+	assert_int_equal(le32_get(m.data + 40), 2 * count);
+}
+
 static int set_up(void **context)
 {
-	machine_create(&m);
+	machine_create(&m, 2);
 	return 0;
 }
 
@@ -409,6 +460,7 @@ int main(void)
 	    cmocka_unit_test(test_string_single_step),
 	    cmocka_unit_test(test_own_code_written),
 	    cmocka_unit_test(test_random_numbers),
+	    cmocka_unit_test(test_locked),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* test_exec_native.h - the host CPU as the reference: the same code at the same addresses, in this process. */
+/*
+ * test_exec_native.h - the host CPU as the reference: the same code at the same addresses, in this
+ * process.
+ */
 #pragma once
 
 #include "tests/unit/test_exec_machine.h"
@@ -21,6 +24,7 @@ void native_catch(void);
 void native_code(const void *code, unsigned size);
 void native_run(struct native *n);
 
-/* At NATIVE_CODE32, behind the jump that leads there: `code` as 32-bit code with flat segments (of the first 8 registers, 32 bits each). */
+/* At NATIVE_CODE32, behind the jump that leads there: `code` as 32-bit code with flat segments. Of the
+ * first 8 registers 32 bits each. */
 #define NATIVE_CODE32 (CODE + 16)
 void native_run32(struct native *n, const void *code, unsigned size);
