@@ -512,9 +512,7 @@ json_t *vm_inspect(struct vm *vm)
 	json_object_set_new(root, "memory", json_integer((json_int_t)partition_memory_size(vm->partition)));
 	json_object_set_new(root, "reference_time_100ns", json_integer((json_int_t)partition_reference_time(vm->partition)));
 	json_object_set_new(root, "processors", inspect_processors(vm));
-	tree_begin(&tree, "vmbus");
 	vmbus_inspect(vm->bus, &inspector, &tree);
-	tree_end(&tree);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_inspect(vm->controllers[c], &inspector, &tree);
