@@ -74,8 +74,8 @@ bool guid_is_zero(const struct guid *guid);
 #define GUID_INIT(a, b, c, d0, d1, d2, d3, d4, d5, d6, d7)                                                   \
 	{                                                                                                    \
 		{                                                                                            \
-			(a) & 0xff, ((a) >> 8) & 0xff, ((a) >> 16) & 0xff, ((a) >> 24) & 0xff, (b) & 0xff,   \
-			    ((b) >> 8) & 0xff, (c) & 0xff, ((c) >> 8) & 0xff, d0, d1, d2, d3, d4, d5, d6, d7 \
+			(a) & 0xff, ((a) >> 8) & 0xff, ((a) >> 16) & 0xff, ((a) >> 24) & 0xff, (b)&0xff,     \
+			    ((b) >> 8) & 0xff, (c)&0xff, ((c) >> 8) & 0xff, d0, d1, d2, d3, d4, d5, d6, d7   \
 		}                                                                                            \
 	}
 

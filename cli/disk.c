@@ -19,10 +19,10 @@ static const char usage[] =
 static int disk_command_create(int argc, char **argv)
 {
 	static const struct option options[] = {{"fixed", no_argument, NULL, 'f'},
-	    {"raw", no_argument, NULL, 'r'},
-	    {"block-size", required_argument, NULL, 'b'},
-	    {"sector-size", required_argument, NULL, 's'},
-	    {NULL, 0, NULL, 0}};
+						{"raw", no_argument, NULL, 'r'},
+						{"block-size", required_argument, NULL, 'b'},
+						{"sector-size", required_argument, NULL, 's'},
+						{NULL, 0, NULL, 0}};
 	struct disk_create_options o = {.format = DISK_FORMAT_VHDX};
 	struct error err = {0};
 	uint64_t value = 0;
@@ -56,9 +56,11 @@ static void print_info(const char *path, const struct disk_info *i)
 	char id[GUID_TEXT_SIZE];
 
 	printf("file             %s\n", path);
-	printf("format           %s\n", i->format == DISK_FORMAT_VHDX ? i->dynamic ? "VHDX, dynamic" : "VHDX, fixed" : "raw");
+	printf("format           %s\n",
+	       i->format == DISK_FORMAT_VHDX ? i->dynamic ? "VHDX, dynamic" : "VHDX, fixed" : "raw");
 	printf("size             %" PRIu64 " bytes (%.1f GiB)\n", i->size, (double)i->size / (1 << 30));
-	printf("space on host    %" PRIu64 " bytes (%.1f GiB)\n", i->file_size, (double)i->file_size / (1 << 30));
+	printf("space on host    %" PRIu64 " bytes (%.1f GiB)\n", i->file_size,
+	       (double)i->file_size / (1 << 30));
 	printf("sectors          %u logical, %u physical\n", i->logical_sector_size, i->physical_sector_size);
 	if (i->block_size)
 		printf("block size       %u MiB\n", i->block_size >> 20);
@@ -69,10 +71,11 @@ static void print_info_json(const char *path, const struct disk_info *i)
 {
 	char id[GUID_TEXT_SIZE];
 	json_t *o = json_pack("{s:s,s:s,s:b,s:I,s:I,s:I,s:I,s:I,s:s}", "file", path, "format",
-	    i->format == DISK_FORMAT_VHDX ? "vhdx" : "raw", "dynamic", i->dynamic, "size", (json_int_t)i->size,
-	    "space", (json_int_t)i->file_size, "logical_sector_size", (json_int_t)i->logical_sector_size,
-	    "physical_sector_size", (json_int_t)i->physical_sector_size, "block_size", (json_int_t)i->block_size,
-	    "identifier", guid_format(&i->identifier, id));
+			      i->format == DISK_FORMAT_VHDX ? "vhdx" : "raw", "dynamic", i->dynamic, "size",
+			      (json_int_t)i->size, "space", (json_int_t)i->file_size, "logical_sector_size",
+			      (json_int_t)i->logical_sector_size, "physical_sector_size",
+			      (json_int_t)i->physical_sector_size, "block_size", (json_int_t)i->block_size,
+			      "identifier", guid_format(&i->identifier, id));
 
 	json_dumpf(o, stdout, JSON_INDENT(2));
 	putchar('\n');

@@ -28,10 +28,10 @@ static void show_progress(void *context, const char *text)
 static int image_command_build(int argc, char **argv)
 {
 	static const struct option options[] = {{"size", required_argument, NULL, 's'},
-	    {"include", required_argument, NULL, 'i'},
-	    {"mirror", required_argument, NULL, 'm'},
-	    {"refresh", no_argument, NULL, 'r'},
-	    {NULL, 0, NULL, 0}};
+						{"include", required_argument, NULL, 'i'},
+						{"mirror", required_argument, NULL, 'm'},
+						{"refresh", no_argument, NULL, 'r'},
+						{NULL, 0, NULL, 0}};
 	const char *include[MAX_INCLUDES + 1] = {NULL};
 	struct image_build_options o = {.include = include, .progress = show_progress};
 	struct error err = {0};
@@ -82,10 +82,10 @@ static int read_key(const char *path, char *line, size_t size)
 static int image_command_seed(int argc, char **argv)
 {
 	static const struct option options[] = {{"hostname", required_argument, NULL, 'h'},
-	    {"user", required_argument, NULL, 'u'},
-	    {"password", required_argument, NULL, 'p'},
-	    {"ssh-key", required_argument, NULL, 'k'},
-	    {NULL, 0, NULL, 0}};
+						{"user", required_argument, NULL, 'u'},
+						{"password", required_argument, NULL, 'p'},
+						{"ssh-key", required_argument, NULL, 'k'},
+						{NULL, 0, NULL, 0}};
 	struct image_seed seed = {0};
 	struct error err = {0};
 	char key[4096];

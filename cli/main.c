@@ -61,8 +61,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*run)(int argc, char **argv);
-	} commands[] = {
-	    {"run", command_run}, {"control", command_control}, {"disk", command_disk}, {"image", command_image}};
+	} commands[] = {{"run", command_run},
+			{"control", command_control},
+			{"disk", command_disk},
+			{"image", command_image}};
 
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		fputs(usage, argc < 2 ? stderr : stdout);

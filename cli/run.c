@@ -39,28 +39,41 @@ static const char usage[] =
     "3 the guest crashed; 4 the power was cut. With --debug-exit, what the guest wrote.\n";
 
 enum {
-	OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_MODULE, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS,
-	OPT_PROCESSOR, OPT_SERIAL, OPT_CONTROL, OPT_NAME, OPT_NO_REBOOT, OPT_DEBUG_EXIT, OPT_HELP
+	OPT_IMAGE = 256,
+	OPT_KERNEL,
+	OPT_INITRD,
+	OPT_APPEND,
+	OPT_MODULE,
+	OPT_DISK,
+	OPT_DVD,
+	OPT_MEMORY,
+	OPT_CPUS,
+	OPT_PROCESSOR,
+	OPT_SERIAL,
+	OPT_CONTROL,
+	OPT_NAME,
+	OPT_NO_REBOOT,
+	OPT_DEBUG_EXIT,
+	OPT_HELP
 };
 
-static const struct option options[] = {
-    {"image", required_argument, NULL, OPT_IMAGE},
-    {"kernel", required_argument, NULL, OPT_KERNEL},
-    {"initrd", required_argument, NULL, OPT_INITRD},
-    {"append", required_argument, NULL, OPT_APPEND},
-    {"module", required_argument, NULL, OPT_MODULE},
-    {"disk", required_argument, NULL, OPT_DISK},
-    {"dvd", required_argument, NULL, OPT_DVD},
-    {"memory", required_argument, NULL, OPT_MEMORY},
-    {"cpus", required_argument, NULL, OPT_CPUS},
-    {"processor", required_argument, NULL, OPT_PROCESSOR},
-    {"serial", required_argument, NULL, OPT_SERIAL},
-    {"control", required_argument, NULL, OPT_CONTROL},
-    {"name", required_argument, NULL, OPT_NAME},
-    {"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
-    {"debug-exit", no_argument, NULL, OPT_DEBUG_EXIT},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0}};
+static const struct option options[] = {{"image", required_argument, NULL, OPT_IMAGE},
+					{"kernel", required_argument, NULL, OPT_KERNEL},
+					{"initrd", required_argument, NULL, OPT_INITRD},
+					{"append", required_argument, NULL, OPT_APPEND},
+					{"module", required_argument, NULL, OPT_MODULE},
+					{"disk", required_argument, NULL, OPT_DISK},
+					{"dvd", required_argument, NULL, OPT_DVD},
+					{"memory", required_argument, NULL, OPT_MEMORY},
+					{"cpus", required_argument, NULL, OPT_CPUS},
+					{"processor", required_argument, NULL, OPT_PROCESSOR},
+					{"serial", required_argument, NULL, OPT_SERIAL},
+					{"control", required_argument, NULL, OPT_CONTROL},
+					{"name", required_argument, NULL, OPT_NAME},
+					{"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
+					{"debug-exit", no_argument, NULL, OPT_DEBUG_EXIT},
+					{"help", no_argument, NULL, OPT_HELP},
+					{NULL, 0, NULL, 0}};
 
 struct run_options {
 	struct worker_config config;
@@ -92,8 +105,8 @@ static int parse_disk(struct run_options *o, char *text, bool dvd, struct error 
 		*part = '\0';
 	}
 	if (d->controller >= WORKER_MAX_CONTROLLERS)
-		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", text, d->controller,
-		    WORKER_MAX_CONTROLLERS - 1);
+		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", text,
+				 d->controller, WORKER_MAX_CONTROLLERS - 1);
 	return 0;
 }
 
@@ -106,7 +119,8 @@ static int parse_serial(struct run_options *o, const char *text, struct error *e
 	s = &o->config.serial[o->serial_count++];
 	if (!strcmp(text, "stdio")) {
 		if (o->serial_count == 2 && o->config.serial[0].kind == WORKER_SERIAL_STDIO)
-			return error_set(err, EINVAL, "--serial stdio: the first serial port is there already");
+			return error_set(err, EINVAL,
+					 "--serial stdio: the first serial port is there already");
 		*s = (struct worker_serial){WORKER_SERIAL_STDIO, NULL};
 	} else if (!strncmp(text, "unix:", 5) && text[5]) {
 		*s = (struct worker_serial){WORKER_SERIAL_UNIX, text + 5};
@@ -142,7 +156,8 @@ static int parse_cpus(struct run_options *o, const char *text, struct error *err
 	char rest;
 
 	if (sscanf(text, "%u%c", &count, &rest) != 1 || count < 1 || count > PARTITION_MAX_VPS)
-		return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %u virtual processors", text, PARTITION_MAX_VPS);
+		return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %u virtual processors", text,
+				 PARTITION_MAX_VPS);
 	o->config.vp_count = count;
 	return 0;
 }
@@ -150,7 +165,8 @@ static int parse_cpus(struct run_options *o, const char *text, struct error *err
 static int parse_module(struct run_options *o, const char *text, struct error *err)
 {
 	if (o->config.module_count == WORKER_MAX_MODULES)
-		return error_set(err, EINVAL, "--module %s: a machine takes at most %u", text, WORKER_MAX_MODULES);
+		return error_set(err, EINVAL, "--module %s: a machine takes at most %u", text,
+				 WORKER_MAX_MODULES);
 	o->config.modules[o->config.module_count++] = text;
 	return 0;
 }
@@ -209,7 +225,9 @@ static int apply_image(struct run_options *o, struct error *err)
 
 	if (!o->image)
 		return c->kernel ? 0
-				 : error_set(err, EINVAL, "what should run? Give --image DIR or --kernel FILE (see bulkhead run --help)");
+				 : error_set(err, EINVAL,
+					     "what should run? Give --image DIR or --kernel FILE (see "
+					     "bulkhead run --help)");
 	r = image_load(&o->loaded, o->image, err);
 	if (r)
 		return r;
@@ -220,7 +238,8 @@ static int apply_image(struct run_options *o, struct error *err)
 	memmove(c->disks + 1, c->disks, sizeof(c->disks[0]) * c->disk_count);
 	c->disks[0] = (struct worker_disk){.path = o->loaded.disk};
 	c->disk_count++;
-	if (asprintf(&o->append, "%s%s%s", o->loaded.append, c->append ? " " : "", c->append ? c->append : "") < 0)
+	if (asprintf(&o->append, "%s%s%s", o->loaded.append, c->append ? " " : "",
+		     c->append ? c->append : "") < 0)
 		return error_set(err, ENOMEM, "no memory");
 	c->append = o->append;
 	return 0;
@@ -253,7 +272,8 @@ int command_run(int argc, char **argv)
 			return option == '?' ? EXIT_USAGE : fail(EXIT_USAGE, "%s", err.text);
 	}
 	if (optind < argc)
-		return fail(EXIT_USAGE, "\"%s\" is not an option of run: see bulkhead run --help", argv[optind]);
+		return fail(EXIT_USAGE, "\"%s\" is not an option of run: see bulkhead run --help",
+			    argv[optind]);
 	if (!o.serial_count)
 		o.config.serial[0].kind = WORKER_SERIAL_STDIO;
 	if (apply_image(&o, &err)) {

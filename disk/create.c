@@ -16,26 +16,29 @@ static int check_options(const char *path, const struct disk_create_options *o, 
 	if (o->format != DISK_FORMAT_RAW && o->format != DISK_FORMAT_VHDX)
 		return error_set(err, EINVAL, "%s: no format for the new image; choose raw or VHDX", path);
 	if (logical != 512 && logical != 4096)
-		return error_set(err, EINVAL, "%s: logical sectors of %u bytes; choose 512 or 4096", path, logical);
+		return error_set(err, EINVAL, "%s: logical sectors of %u bytes; choose 512 or 4096", path,
+				 logical);
 	if (o->physical_sector_size != 512 && o->physical_sector_size != 4096)
 		return error_set(err, EINVAL, "%s: physical sectors of %u bytes; choose 512 or 4096", path,
-		    o->physical_sector_size);
+				 o->physical_sector_size);
 	if (o->size == 0 || o->size > SIZE_MAX_BYTES)
-		return error_set(err, EINVAL, "%s: a size of %ju bytes; choose one from a sector to 64 TiB", path,
-		    (uintmax_t)o->size);
+		return error_set(err, EINVAL, "%s: a size of %ju bytes; choose one from a sector to 64 TiB",
+				 path, (uintmax_t)o->size);
 	if (o->size % logical != 0)
-		return error_set(err, EINVAL, "%s: a size of %ju bytes is not a multiple of the %u-byte sector", path,
-		    (uintmax_t)o->size, logical);
+		return error_set(err, EINVAL,
+				 "%s: a size of %ju bytes is not a multiple of the %u-byte sector", path,
+				 (uintmax_t)o->size, logical);
 	return 0;
 }
 
-static int fill_raw(struct file *file, const char *path, const struct disk_create_options *o, struct error *err)
+static int fill_raw(struct file *file, const char *path, const struct disk_create_options *o,
+		    struct error *err)
 {
 	int r = file_resize(file, o->size);
 
 	if (r < 0)
 		return error_set(err, -r, "%s: cannot be made %ju bytes long: %s", path, (uintmax_t)o->size,
-		    strerror(-r));
+				 strerror(-r));
 	return 0;
 }
 
@@ -61,18 +64,20 @@ static int give_name(const char *from, const char *path, bool replace, struct er
 			unlink(from);
 	}
 	if (r < 0 && errno == EEXIST)
-		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it", path);
+		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it",
+				 path);
 	if (r < 0)
-		return error_set(err, errno, "%s: the new image cannot get this name: %s", path, strerror(errno));
+		return error_set(err, errno, "%s: the new image cannot get this name: %s", path,
+				 strerror(errno));
 	sync_directory(path);
 	return 0;
 }
 
 static int fill_file(int fd, const char *path, const struct disk_create_options *o, struct error *err)
 {
-	struct file file = { .fd = fd, .direct_fd = -1 };
-	int r = o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
-
+	struct file file = {.fd = fd, .direct_fd = -1};
+	int r =
+	    o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
 
 	if (r == 0) {
 		r = file_sync(&file);
@@ -97,7 +102,8 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 	if (r < 0)
 		return r;
 	if (!o.replace && access(path, F_OK) == 0)
-		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it", path);
+		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it",
+				 path);
 	if (asprintf(&temporary, "%s.new-XXXXXX", path) < 0) {
 		temporary = NULL;
 		return error_set(err, ENOMEM, "%s: no memory to create it", path);

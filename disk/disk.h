@@ -29,8 +29,8 @@ enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_VHDX };
 
 struct disk_open_options {
 	enum disk_format format; /* AUTO: VHDX by its signature, else raw */
-	bool read_only;          /* a VHDX whose log is not empty is replayed into memory, not into the file */
-	bool direct;             /* O_DIRECT where alignment allows it */
+	bool read_only; /* a VHDX whose log is not empty is replayed into memory, not into the file */
+	bool direct;    /* O_DIRECT where alignment allows it */
 };
 
 struct disk_info {
@@ -47,7 +47,8 @@ struct disk_info {
 };
 
 /* Opens and locks the image: exclusively for writing, shared for reading. The caller owns *out. */
-int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err);
+int disk_open(struct disk **out, const char *path, const struct disk_open_options *options,
+	      struct error *err);
 
 /* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
 int disk_close(struct disk *disk, struct error *err);
@@ -59,10 +60,11 @@ struct disk_create_options {
 	enum disk_format format; /* RAW or VHDX */
 	bool fixed;              /* VHDX: all blocks allocated at once */
 	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB */
-	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux guests' ext4 spreads out) */
+	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux
+				    guests' ext4 spreads out) */
 	uint32_t logical_sector_size;  /* 0: 512 */
 	uint32_t physical_sector_size; /* 0: 4096 */
-	bool replace;            /* an existing file is replaced, by rename when the new one is whole; else EEXIST */
+	bool replace; /* an existing file is replaced, by rename when the new one is whole; else EEXIST */
 };
 
 /* Leaves nothing behind when it fails. */
@@ -71,8 +73,8 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 enum disk_op {
 	DISK_OP_READ,
 	DISK_OP_WRITE,
-	DISK_OP_FLUSH,      /* all writes completed before this was submitted become durable */
-	DISK_OP_DISCARD,    /* contents become zero; space is freed where possible */
+	DISK_OP_FLUSH,   /* all writes completed before this was submitted become durable */
+	DISK_OP_DISCARD, /* contents become zero; space is freed where possible */
 	DISK_OP_WRITE_ZEROES
 };
 
@@ -87,8 +89,8 @@ struct disk_request {
 	const struct iovec *iov;
 	int iov_count;
 	void (*complete)(struct disk_request *request, int result); /* 0 or negative errno */
-	void *context; /* the caller's */
-	void *queue_private[8]; /* the queue's, while in flight */
+	void *context;                                              /* the caller's */
+	void *queue_private[8];                                     /* the queue's, while in flight */
 };
 
 int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err);

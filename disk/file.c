@@ -103,8 +103,8 @@ ssize_t file_perform(struct file *file, const struct step *step)
 static int transfer(struct file *file, enum step_kind kind, uint64_t offset, void *buffer, size_t size)
 {
 	while (size > 0) {
-		struct iovec iov = { buffer, size };
-		struct step step = { kind, offset, size, &iov, 1 };
+		struct iovec iov = {buffer, size};
+		struct step step = {kind, offset, size, &iov, 1};
 		ssize_t n = file_perform(file, &step);
 
 		if (n < 0)
@@ -131,7 +131,7 @@ int file_write(struct file *file, uint64_t offset, const void *buffer, size_t si
 int file_zero(struct file *file, uint64_t offset, uint64_t length)
 {
 	static const char zeros[65536];
-	struct step step = { .kind = STEP_ZERO, .offset = offset, .length = length };
+	struct step step = {.kind = STEP_ZERO, .offset = offset, .length = length};
 	int r = length ? (int)file_perform(file, &step) : 0;
 
 	if (r != -EOPNOTSUPP && r != -ENODEV)
@@ -163,7 +163,7 @@ int file_resize(struct file *file, uint64_t size)
 
 int file_sync(struct file *file)
 {
-	struct step step = { .kind = STEP_SYNC };
+	struct step step = {.kind = STEP_SYNC};
 
 	return file_sync_result(file, (int)file_perform(file, &step));
 }

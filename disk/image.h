@@ -24,7 +24,7 @@ struct disk_ops {
 	/* Finds the run at `offset`; MAP_WRITE allocates it, so that it is EXTENT_FILE afterwards. The
 	 * range lies inside the disk. [any thread; may block for metadata] */
 	int (*map)(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-	    struct extent *extent);
+		   struct extent *extent);
 
 	/* Whether a flush needs commit(), or whether syncing the file is enough. NULL: never. */
 	bool (*must_commit)(struct disk *disk);
@@ -49,11 +49,12 @@ struct disk {
 
 /* Takes `fd` over in any case; no lock is taken. For tests and fuzzers too: `observer` may be NULL. */
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
-    const struct file_observer *observer, struct error *err);
+			 const struct file_observer *observer, struct error *err);
 
 /* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 
 /* Makes an empty file a VHDX. */
-int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options, struct error *err);
+int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
+	      struct error *err);

@@ -36,7 +36,8 @@ static long find_holder(int fd)
 		if (strstr(line, "->"))
 			continue;
 		if (sscanf(line, "%*u: %15s %*s %*s %ld %x:%x:%lu", kind, &pid, &major_number, &minor_number,
-			&inode) == 5 && strcmp(kind, "FLOCK") == 0 && pid > 0 && inode == st.st_ino &&
+			   &inode) == 5 &&
+		    strcmp(kind, "FLOCK") == 0 && pid > 0 && inode == st.st_ino &&
 		    major_number == major(st.st_dev) && minor_number == minor(st.st_dev))
 			found = pid;
 	}
@@ -52,7 +53,8 @@ static int busy(int fd, const char *path, bool exclusive, struct error *err)
 	FILE *comm;
 
 	if (pid == 0)
-		return error_set(err, EBUSY, "%s: another program has it open%s; end that program first", path, how);
+		return error_set(err, EBUSY, "%s: another program has it open%s; end that program first",
+				 path, how);
 	snprintf(file, sizeof(file), "/proc/%ld/comm", pid);
 	comm = fopen(file, "re");
 	if (comm) {
@@ -61,12 +63,12 @@ static int busy(int fd, const char *path, bool exclusive, struct error *err)
 		fclose(comm);
 	}
 	return error_set(err, EBUSY, "%s: process %ld (%s) has it open%s; end that process first", path, pid,
-	    name[0] ? name : "of unknown name", how);
+			 name[0] ? name : "of unknown name", how);
 }
 
 static bool set_byte(int fd, int byte)
 {
-	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
 	/* A file system without such locks cannot carry QEMU's either. */
 	return fcntl(fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES);
@@ -74,7 +76,7 @@ static bool set_byte(int fd, int byte)
 
 static bool byte_is_free(int fd, int byte)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 
 	return fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK;
 }
@@ -82,12 +84,13 @@ static bool byte_is_free(int fd, int byte)
 static bool lock_for_reading(int fd)
 {
 	return set_byte(fd, USES + READ) && set_byte(fd, DENIES + WRITE) && set_byte(fd, DENIES + RESIZE) &&
-	       byte_is_free(fd, DENIES + READ) && byte_is_free(fd, USES + WRITE) && byte_is_free(fd, USES + RESIZE);
+	       byte_is_free(fd, DENIES + READ) && byte_is_free(fd, USES + WRITE) &&
+	       byte_is_free(fd, USES + RESIZE);
 }
 
 static bool lock_for_writing(int fd)
 {
-	static const int permissions[] = { READ, WRITE, RESIZE };
+	static const int permissions[] = {READ, WRITE, RESIZE};
 
 	for (size_t i = 0; i < ARRAY_SIZE(permissions); i++)
 		if (!set_byte(fd, USES + permissions[i]) || !set_byte(fd, DENIES + permissions[i]))

@@ -26,10 +26,12 @@ static int check_kind(const struct disk *disk, struct error *err)
 	if (fstat(disk->file.fd, &st) < 0)
 		return error_set(err, errno, "%s: %s", disk->path, strerror(errno));
 	if (S_ISDIR(st.st_mode))
-		return error_set(err, EISDIR, "%s: this is a directory; name the image file in it", disk->path);
+		return error_set(err, EISDIR, "%s: this is a directory; name the image file in it",
+				 disk->path);
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(err, EINVAL, "%s: neither a file nor a block device, so no disk can be in it",
-		    disk->path);
+		return error_set(err, EINVAL,
+				 "%s: neither a file nor a block device, so no disk can be in it",
+				 disk->path);
 	return 0;
 }
 
@@ -68,14 +70,17 @@ static int open_format(struct disk *disk, const struct disk_open_options *option
 		format = r == 0 && memcmp(start, "vhdxfile", 8) == 0 ? DISK_FORMAT_VHDX : DISK_FORMAT_RAW;
 		other = r == 0 ? foreign_format(start) : NULL;
 		if (other)
-			return error_set(err, ENOTSUP, "%s: a %s image, which is not supported; convert it by: qemu-img convert "
-			    "-O vhdx", disk->path, other);
+			return error_set(
+			    err, ENOTSUP,
+			    "%s: a %s image, which is not supported; convert it by: qemu-img convert "
+			    "-O vhdx",
+			    disk->path, other);
 	}
 	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }
 
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
-    const struct file_observer *observer, struct error *err)
+			 const struct file_observer *observer, struct error *err)
 {
 	struct disk *disk = calloc(1, sizeof(*disk));
 	int r;
@@ -112,9 +117,10 @@ int disk_open(struct disk **out, const char *path, const struct disk_open_option
 		options = &default_options;
 	fd = open(path, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0) {
-		const char *advice = errno == ENOENT                ? "; check the path"
-		    : (errno == EACCES || errno == EROFS) && !options->read_only ? "; open it read-only or change its rights"
-								      : "";
+		const char *advice = errno == ENOENT ? "; check the path"
+				     : (errno == EACCES || errno == EROFS) && !options->read_only
+					 ? "; open it read-only or change its rights"
+					 : "";
 
 		return error_set(err, errno, "%s: cannot be opened: %s%s", path, strerror(errno), advice);
 	}
@@ -137,7 +143,8 @@ int disk_close(struct disk *disk, struct error *err)
 	else if (!disk->info.read_only) {
 		r = file_sync(&disk->file);
 		if (r < 0)
-			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path, strerror(-r));
+			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
+				  strerror(-r));
 	}
 	release(disk);
 	return r;
@@ -154,7 +161,7 @@ void disk_get_info(const struct disk *disk, struct disk_info *info)
 
 int disk_check(const char *path, FILE *report, struct error *err)
 {
-	const struct disk_open_options options = { .read_only = true };
+	const struct disk_open_options options = {.read_only = true};
 	struct disk *disk;
 	int r = disk_open(&disk, path, &options, err);
 

@@ -100,7 +100,7 @@ static void slice(struct operation *op, uint64_t length)
 		size_t part = min_u64(length, from->iov_len - skip);
 
 		if (part > 0)
-			op->iov[count++] = (struct iovec){ (char *)from->iov_base + skip, part };
+			op->iov[count++] = (struct iovec){(char *)from->iov_base + skip, part};
 		op->step.length += part;
 		length -= part;
 		from++;
@@ -130,13 +130,13 @@ static void step_zero(struct operation *op, const struct extent *extent)
 	uint64_t left = extent->length;
 	int count = 0;
 
-	op->step = (struct step){ .kind = STEP_ZERO, .offset = extent->file_offset, .length = left };
+	op->step = (struct step){.kind = STEP_ZERO, .offset = extent->file_offset, .length = left};
 	if (!op->cannot_punch)
 		return;
 	while (left > 0 && count < OPERATION_IOV) {
 		size_t part = min_u64(left, sizeof(zeros));
 
-		op->iov[count++] = (struct iovec){ (void *)zeros, part };
+		op->iov[count++] = (struct iovec){(void *)zeros, part};
 		left -= part;
 	}
 	op->step.kind = STEP_WRITE;
@@ -157,7 +157,7 @@ static bool step_sync(struct operation *op)
 		op->result = disk->ops->commit(disk);
 		return false;
 	}
-	op->step = (struct step){ .kind = STEP_SYNC };
+	op->step = (struct step){.kind = STEP_SYNC};
 	return true;
 }
 
@@ -174,7 +174,7 @@ bool operation_next(struct operation *op)
 
 	while (op->result == 0 && !flush && op->done < request->length) {
 		op->result = op->disk->ops->map(op->disk, purpose_of(request->op), request->offset + op->done,
-		    request->length - op->done, &extent);
+						request->length - op->done, &extent);
 		if (op->result < 0)
 			break;
 		if (extent.kind == EXTENT_FILE) {

@@ -18,11 +18,11 @@ struct operation {
 	struct operation *next; /* the queue's lists */
 	struct step step;
 	int result;
-	uint64_t done;      /* bytes of the request that are finished */
+	uint64_t done;          /* bytes of the request that are finished */
 	const struct iovec *at; /* where `done` lies in the request's vector, */
 	size_t at_skip;         /* and in that element */
-	bool synced;        /* a flush or write-through has been carried out */
-	bool cannot_punch;  /* the file system has no holes: zeros are written */
+	bool synced;            /* a flush or write-through has been carried out */
+	bool cannot_punch;      /* the file system has no holes: zeros are written */
 	struct iovec iov[OPERATION_IOV];
 };
 

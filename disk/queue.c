@@ -136,7 +136,7 @@ static void prepare_entry(struct io_uring_sqe *entry, const struct operation *op
 		break;
 	case STEP_ZERO:
 		io_uring_prep_fallocate(entry, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, step->offset,
-		    step->length);
+					step->length);
 		break;
 	}
 	io_uring_sqe_set_data(entry, (void *)op);
@@ -187,8 +187,8 @@ static void start_waiting(struct disk_queue *queue)
 /* Hands the ring to the kernel, and sees to it that disk_queue_process() comes again when needed. */
 static void hand_over(struct disk_queue *queue)
 {
-	queue->unsubmitted = queue->has_ring && io_uring_sq_ready(&queue->ring) > 0 &&
-			     io_uring_submit(&queue->ring) < 0;
+	queue->unsubmitted =
+	    queue->has_ring && io_uring_sq_ready(&queue->ring) > 0 && io_uring_submit(&queue->ring) < 0;
 	if (queue->over || queue->unsubmitted)
 		signal_self(queue);
 }

@@ -10,9 +10,9 @@
 #define RAW_PHYSICAL_SECTOR_SIZE 4096u
 
 static int raw_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-    struct extent *extent)
+		   struct extent *extent)
 {
-	*extent = (struct extent){ .kind = EXTENT_FILE, .length = length, .file_offset = offset };
+	*extent = (struct extent){.kind = EXTENT_FILE, .length = length, .file_offset = offset};
 	return 0;
 }
 
@@ -21,7 +21,7 @@ static int raw_commit(struct disk *disk)
 	return file_sync(&disk->file);
 }
 
-static const struct disk_ops raw_ops = { .map = raw_map, .commit = raw_commit };
+static const struct disk_ops raw_ops = {.map = raw_map, .commit = raw_commit};
 
 static uint64_t mix(uint64_t v)
 {
@@ -58,8 +58,9 @@ int raw_open(struct disk *disk, const struct disk_open_options *options, struct 
 	disk->info.can_discard = !disk->info.read_only;
 	raw_identify(disk);
 	if (disk->info.size == 0)
-		return error_set(err, EINVAL,
-		    "%s: %ju bytes are too few for a disk of %u-byte sectors; is it the right file?", disk->path,
-		    (uintmax_t)size, RAW_SECTOR_SIZE);
+		return error_set(
+		    err, EINVAL,
+		    "%s: %ju bytes are too few for a disk of %u-byte sectors; is it the right file?",
+		    disk->path, (uintmax_t)size, RAW_SECTOR_SIZE);
 	return 0;
 }

@@ -31,12 +31,12 @@
 #include "disk/image.h"
 #include "disk/vhdx_format.h"
 
-#define BAT_PAGE_SIZE    4096u
-#define BAT_PAGE_ENTRIES 512u
-#define BAT_PAGES_MAX    2048u /* 8 MiB of cache: 2 TiB of disk in blocks of 2 MiB */
-#define BAT_DIRTY_MAX    1024u
-#define BAT_BUCKETS      1024u
-#define COMMIT_PAGES_MAX 60u   /* so that at least four entries fit into the smallest log */
+#define BAT_PAGE_SIZE      4096u
+#define BAT_PAGE_ENTRIES   512u
+#define BAT_PAGES_MAX      2048u /* 8 MiB of cache: 2 TiB of disk in blocks of 2 MiB */
+#define BAT_DIRTY_MAX      1024u
+#define BAT_BUCKETS        1024u
+#define COMMIT_PAGES_MAX   60u                   /* so that at least four entries fit into the smallest log */
 #define VHDX_FILE_SIZE_MAX (UINT64_C(128) << 40) /* twice the largest disk; its space_init() takes 16 MiB */
 
 struct bat_page {
@@ -95,7 +95,8 @@ struct vhdx {
 	struct bat bat;
 
 	struct commit commit;
-	bool log_in_use; /* this and what follows belongs to the commit that runs; the header names log_guid */
+	bool
+	    log_in_use; /* this and what follows belongs to the commit that runs; the header names log_guid */
 	struct guid log_guid;
 	uint64_t log_sequence;
 	uint64_t log_position;
@@ -105,7 +106,7 @@ struct vhdx {
 	unsigned overlay_count;
 	uint8_t *overlay_data;
 	uint64_t other_regions_end; /* of regions that nothing is known of */
-	uint64_t real_size; /* of the file, while overlays may lie past it */
+	uint64_t real_size;         /* of the file, while overlays may lie past it */
 
 	struct log_limit complaints;
 };
@@ -145,7 +146,7 @@ int vhdx_commit(struct disk *disk);
 void bat_init(struct bat *bat);
 void bat_destroy(struct bat *bat);
 int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-    struct extent *extent);
+	     struct extent *extent);
 
 /* Puts the page at the end of the dirty ones, unless it is one already. [bat.lock] */
 void bat_mark_dirty(struct bat *bat, struct bat_page *page);

@@ -112,10 +112,11 @@ static int complain(struct vhdx *v, uint64_t block, uint64_t entry)
 {
 	if (log_limit_pass(&v->complaints, 3))
 		log_write(LOG_LEVEL_ERROR,
-		    "%s: block %ju has the impossible state %u or place %ju in the block allocation table of a file of "
-		    "%ju bytes; requests for it fail", v->disk->path, (uintmax_t)block,
-		    (unsigned)(entry & VHDX_BAT_STATE_MASK), (uintmax_t)(entry & VHDX_BAT_OFFSET_MASK),
-		    (uintmax_t)v->bat.file_end);
+			  "%s: block %ju has the impossible state %u or place %ju in the block allocation "
+			  "table of a file of "
+			  "%ju bytes; requests for it fail",
+			  v->disk->path, (uintmax_t)block, (unsigned)(entry & VHDX_BAT_STATE_MASK),
+			  (uintmax_t)(entry & VHDX_BAT_OFFSET_MASK), (uintmax_t)v->bat.file_end);
 	return -EBADMSG;
 }
 
@@ -176,7 +177,7 @@ static int map_block(struct vhdx *v, bool allocating, uint64_t block, struct ext
 }
 
 int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-    struct extent *extent)
+	     struct extent *extent)
 {
 	struct vhdx *v = disk->format;
 	uint64_t in_block = offset & (v->block_size - 1);

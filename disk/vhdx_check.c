@@ -6,8 +6,8 @@
 #include "disk/vhdx.h"
 #include "disk/vhdx_metadata.h"
 
-#define BATCH         65536u /* BAT entries at a time */
-#define FINDINGS_MAX  1000u
+#define BATCH        65536u /* BAT entries at a time */
+#define FINDINGS_MAX 1000u
 
 struct check {
 	struct vhdx *v;
@@ -35,13 +35,13 @@ __attribute__((format(printf, 2, 3))) static void find(struct check *check, cons
 
 static void check_tables(struct check *check)
 {
-	static const uint64_t places[] = { VHDX_REGION_TABLE_OFFSET_1, VHDX_REGION_TABLE_OFFSET_2 };
+	static const uint64_t places[] = {VHDX_REGION_TABLE_OFFSET_1, VHDX_REGION_TABLE_OFFSET_2};
 	_cleanup_free_ uint8_t *table = malloc(VHDX_TABLE_SIZE);
 
 	for (size_t i = 0; table && i < ARRAY_SIZE(places); i++)
 		if (vhdx_read_region_table(check->v, places[i], table) < 0)
 			find(check, "the region table at offset %#jx is damaged; the other one is used",
-			    (uintmax_t)places[i]);
+			     (uintmax_t)places[i]);
 }
 
 static void check_block(struct check *check, uint64_t block, uint64_t entry)
@@ -52,20 +52,25 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 	unsigned state = entry & VHDX_BAT_STATE_MASK;
 
 	if (entry & VHDX_BAT_RESERVED_MASK)
-		find(check, "block %ju: reserved bits are set in its entry %#jx", (uintmax_t)block, (uintmax_t)entry);
+		find(check, "block %ju: reserved bits are set in its entry %#jx", (uintmax_t)block,
+		     (uintmax_t)entry);
 	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT)
-		find(check, "block %ju: the state %u is impossible in a disk without parent", (uintmax_t)block, state);
+		find(check, "block %ju: the state %u is impossible in a disk without parent",
+		     (uintmax_t)block, state);
 	if (state != VHDX_BLOCK_FULLY_PRESENT) {
 		if (!v->disk->info.dynamic && state == VHDX_BLOCK_NOT_PRESENT)
-			find(check, "block %ju: not present, although the disk is a fixed one", (uintmax_t)block);
+			find(check, "block %ju: not present, although the disk is a fixed one",
+			     (uintmax_t)block);
 		return;
 	}
 	if (!vhdx_place_is_sane(v, place, used, v->bat.file_end))
-		find(check, "block %ju: its place at offset %#jx is outside the file of %ju bytes or inside its own structures",
-		    (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
+		find(check,
+		     "block %ju: its place at offset %#jx is outside the file of %ju bytes or inside its own "
+		     "structures",
+		     (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
 	else if (!space_take(&check->space, place, used))
-		find(check, "block %ju: its place at offset %#jx belongs to another block too", (uintmax_t)block,
-		    (uintmax_t)place);
+		find(check, "block %ju: its place at offset %#jx belongs to another block too",
+		     (uintmax_t)block, (uintmax_t)place);
 }
 
 static int check_bat(struct check *check, struct error *err)
@@ -81,16 +86,17 @@ static int check_bat(struct check *check, struct error *err)
 		int r = vhdx_read(v, v->bat_region.offset + start * 8, entries, n * sizeof(*entries));
 
 		if (r < 0)
-			return error_set(err, -r, "%s: its block allocation table cannot be read: %s", v->disk->path,
-			    strerror(-r));
+			return error_set(err, -r, "%s: its block allocation table cannot be read: %s",
+					 v->disk->path, strerror(-r));
 		for (size_t i = 0; i < n; i++) {
-			uint64_t chunk = (start + i) / (v->chunk_ratio + 1), within = (start + i) % (v->chunk_ratio + 1);
+			uint64_t chunk = (start + i) / (v->chunk_ratio + 1),
+				 within = (start + i) % (v->chunk_ratio + 1);
 
 			if (within < v->chunk_ratio)
 				check_block(check, chunk * v->chunk_ratio + within, entries[i]);
 			else if (entries[i] != 0)
 				find(check, "chunk %ju: has a sector bitmap, although the disk has no parent",
-				    (uintmax_t)chunk);
+				     (uintmax_t)chunk);
 		}
 	}
 	return 0;
@@ -98,19 +104,21 @@ static int check_bat(struct check *check, struct error *err)
 
 int vhdx_check(struct disk *disk, FILE *report, struct error *err)
 {
-	struct check check = { .v = disk->format, .report = report };
+	struct check check = {.v = disk->format, .report = report};
 	int r;
 
 	if (check.v->bat.file_end > VHDX_FILE_SIZE_MAX)
 		return error_set(err, EFBIG, "%s: a file of %ju bytes is too long to be checked", disk->path,
-		    (uintmax_t)check.v->bat.file_end);
+				 (uintmax_t)check.v->bat.file_end);
 	if (space_init(&check.space, check.v->bat.file_end) < 0)
 		return error_set(err, ENOMEM, "%s: no memory to check it", disk->path);
 	check_tables(&check);
 	r = check_bat(&check, err);
 	free(check.space.taken);
 	if (r == 0 && check.findings > 0)
-		r = error_set(err, EBADMSG, "%s: %u things are wrong in its structures; copy what can be read to a new image",
+		r = error_set(
+		    err, EBADMSG,
+		    "%s: %u things are wrong in its structures; copy what can be read to a new image",
 		    disk->path, check.findings);
 	return r;
 }

@@ -8,7 +8,7 @@
 
 #define ENTRY_SIZE_MAX ((1 + COMMIT_PAGES_MAX) * VHDX_LOG_SECTOR)
 _Static_assert(sizeof(struct vhdx_log_entry) + COMMIT_PAGES_MAX * VHDX_LOG_DESCRIPTOR_SIZE <= VHDX_LOG_SECTOR,
-    "the descriptors fit into the first sector");
+	       "the descriptors fit into the first sector");
 _Static_assert(4 * ENTRY_SIZE_MAX <= VHDX_UNIT, "an entry never overlaps the one before it");
 _Static_assert(BAT_PAGE_SIZE == VHDX_LOG_SECTOR, "a page is a sector of the log");
 
@@ -127,8 +127,9 @@ static int write_log(struct vhdx *v, struct batch *batch)
 static int write_in_place(struct vhdx *v, struct batch *batch)
 {
 	for (unsigned i = 0; i < batch->count; i++) {
-		int r = file_write(&v->disk->file, v->bat_region.offset + batch->pages[i]->index * BAT_PAGE_SIZE,
-		    batch->contents + i * BAT_PAGE_SIZE, BAT_PAGE_SIZE);
+		int r =
+		    file_write(&v->disk->file, v->bat_region.offset + batch->pages[i]->index * BAT_PAGE_SIZE,
+			       batch->contents + i * BAT_PAGE_SIZE, BAT_PAGE_SIZE);
 
 		if (r < 0)
 			return r;
@@ -138,8 +139,8 @@ static int write_in_place(struct vhdx *v, struct batch *batch)
 
 static int commit_batch(struct vhdx *v, unsigned *committed)
 {
-	struct batch batch = { .contents = v->commit_buffer,
-		.entry = v->commit_buffer + COMMIT_PAGES_MAX * BAT_PAGE_SIZE };
+	struct batch batch = {.contents = v->commit_buffer,
+			      .entry = v->commit_buffer + COMMIT_PAGES_MAX * BAT_PAGE_SIZE};
 	int r;
 
 	take_dirty(v, &batch);

@@ -17,18 +17,20 @@
 struct layout {
 	uint64_t block_count, chunk_ratio;
 	uint64_t bat_length;
-	uint64_t payload;  /* where the first block of a fixed disk lies */
+	uint64_t payload; /* where the first block of a fixed disk lies */
 	uint64_t file_end;
 };
 
-static int plan(struct layout *layout, const char *path, const struct disk_create_options *o, struct error *err)
+static int plan(struct layout *layout, const char *path, const struct disk_create_options *o,
+		struct error *err)
 {
 	uint64_t entries;
 
 	if (o->block_size < VHDX_BLOCK_SIZE_MIN || o->block_size > VHDX_BLOCK_SIZE_MAX ||
 	    (o->block_size & (o->block_size - 1)) != 0)
-		return error_set(err, EINVAL, "%s: blocks of %u bytes; choose a power of two from 1 MiB to 256 MiB", path,
-		    o->block_size);
+		return error_set(err, EINVAL,
+				 "%s: blocks of %u bytes; choose a power of two from 1 MiB to 256 MiB", path,
+				 o->block_size);
 	layout->block_count = (o->size + o->block_size - 1) / o->block_size;
 	layout->chunk_ratio = VHDX_CHUNK_SECTORS * o->logical_sector_size / o->block_size;
 	entries = layout->block_count + (layout->block_count - 1) / layout->chunk_ratio;
@@ -41,7 +43,7 @@ static int plan(struct layout *layout, const char *path, const struct disk_creat
 static int write_identifier(struct file *file)
 {
 	static const char creator[] = "Bulkhead";
-	struct vhdx_file_identifier id = { .creator = { 0 } };
+	struct vhdx_file_identifier id = {.creator = {0}};
 
 	memcpy(id.signature, VHDX_FILE_SIGNATURE, sizeof(id.signature));
 	for (size_t i = 0; i + 1 < sizeof(creator); i++)
@@ -51,8 +53,10 @@ static int write_identifier(struct file *file)
 
 static int write_headers(struct file *file)
 {
-	struct vhdx_header header = { .version = VHDX_VERSION, .log_version = VHDX_LOG_VERSION,
-		.log_length = LOG_LENGTH, .log_offset = LOG_OFFSET };
+	struct vhdx_header header = {.version = VHDX_VERSION,
+				     .log_version = VHDX_LOG_VERSION,
+				     .log_length = LOG_LENGTH,
+				     .log_offset = LOG_OFFSET};
 	int r = 0;
 
 	memcpy(header.signature, VHDX_HEADER_SIGNATURE, 4);
@@ -62,7 +66,8 @@ static int write_headers(struct file *file)
 		header.sequence_number = i + 1;
 		header.checksum = 0;
 		header.checksum = crc32c(0, &header, sizeof(header));
-		r = file_write(file, i ? VHDX_HEADER_OFFSET_2 : VHDX_HEADER_OFFSET_1, &header, sizeof(header));
+		r = file_write(file, i ? VHDX_HEADER_OFFSET_2 : VHDX_HEADER_OFFSET_1, &header,
+			       sizeof(header));
 	}
 	return r;
 }
@@ -70,8 +75,8 @@ static int write_headers(struct file *file)
 static int write_region_tables(struct file *file, const struct layout *layout)
 {
 	const struct vhdx_region_entry entries[] = {
-		{ VHDX_REGION_BAT, BAT_OFFSET, (uint32_t)layout->bat_length, VHDX_REGION_REQUIRED },
-		{ VHDX_REGION_METADATA, METADATA_OFFSET, METADATA_LENGTH, VHDX_REGION_REQUIRED },
+	    {VHDX_REGION_BAT, BAT_OFFSET, (uint32_t)layout->bat_length, VHDX_REGION_REQUIRED},
+	    {VHDX_REGION_METADATA, METADATA_OFFSET, METADATA_LENGTH, VHDX_REGION_REQUIRED},
 	};
 	_cleanup_free_ uint8_t *table = calloc(1, VHDX_TABLE_SIZE);
 	int r;
@@ -88,17 +93,18 @@ static int write_region_tables(struct file *file, const struct layout *layout)
 
 static int write_metadata(struct file *file, const struct disk_create_options *o)
 {
-	const struct vhdx_file_parameters parameters = { o->block_size, o->fixed ? VHDX_LEAVE_BLOCK_ALLOCATED : 0 };
+	const struct vhdx_file_parameters parameters = {o->block_size,
+							o->fixed ? VHDX_LEAVE_BLOCK_ALLOCATED : 0};
 	const uint32_t of_file = VHDX_METADATA_IS_REQUIRED;
 	const uint32_t of_disk = VHDX_METADATA_IS_REQUIRED | VHDX_METADATA_IS_VIRTUAL_DISK;
 	const uint32_t at = VHDX_TABLE_SIZE;
-	struct vhdx_metadata_table head = { .entry_count = 5 };
+	struct vhdx_metadata_table head = {.entry_count = 5};
 	const struct vhdx_metadata_entry entries[5] = {
-		{ VHDX_ITEM_FILE_PARAMETERS, at, 8, of_file, 0 },
-		{ VHDX_ITEM_VIRTUAL_DISK_SIZE, at + 8, 8, of_disk, 0 },
-		{ VHDX_ITEM_VIRTUAL_DISK_ID, at + 16, 16, of_disk, 0 },
-		{ VHDX_ITEM_LOGICAL_SECTOR_SIZE, at + 32, 4, of_disk, 0 },
-		{ VHDX_ITEM_PHYSICAL_SECTOR_SIZE, at + 36, 4, of_disk, 0 },
+	    {VHDX_ITEM_FILE_PARAMETERS, at, 8, of_file, 0},
+	    {VHDX_ITEM_VIRTUAL_DISK_SIZE, at + 8, 8, of_disk, 0},
+	    {VHDX_ITEM_VIRTUAL_DISK_ID, at + 16, 16, of_disk, 0},
+	    {VHDX_ITEM_LOGICAL_SECTOR_SIZE, at + 32, 4, of_disk, 0},
+	    {VHDX_ITEM_PHYSICAL_SECTOR_SIZE, at + 36, 4, of_disk, 0},
 	};
 	uint8_t items[40];
 	struct guid id;
@@ -128,10 +134,12 @@ static int write_bat(struct file *file, const struct layout *layout, uint32_t bl
 		size_t n = 0;
 
 		for (; n < BAT_BATCH && block < layout->block_count; n++) {
-			/* Every chunk's blocks are followed by one entry for its sector bitmap, which is not there. */
+			/* Every chunk's blocks are followed by one entry for its sector bitmap, which is not
+			 * there. */
 			bool bitmap = (start + n) % (layout->chunk_ratio + 1) == layout->chunk_ratio;
 
-			entries[n] = bitmap ? 0 : (layout->payload + block * block_size) | VHDX_BLOCK_FULLY_PRESENT;
+			entries[n] =
+			    bitmap ? 0 : (layout->payload + block * block_size) | VHDX_BLOCK_FULLY_PRESENT;
 			block += !bitmap;
 		}
 		r = file_write(file, BAT_OFFSET + start * 8, entries, n * sizeof(*entries));
@@ -151,10 +159,11 @@ static int reserve(struct file *file, const struct layout *layout, bool fixed)
 	return r < 0 && errno != EOPNOTSUPP ? -errno : 0;
 }
 
-int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options, struct error *err)
+int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
+	      struct error *err)
 {
 	struct disk_create_options o = *options;
-	struct layout layout = { 0 };
+	struct layout layout = {0};
 	int r;
 
 	if (o.block_size == 0)

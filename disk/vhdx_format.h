@@ -68,18 +68,17 @@ struct vhdx_region_entry {
 } __attribute__((packed));
 _Static_assert(sizeof(struct vhdx_region_entry) == 32, "2.2.3.2");
 
-#define VHDX_REGION_BAT \
-	GUID_INIT(0x2dc27766, 0xf623, 0x4200, 0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08)
-#define VHDX_REGION_METADATA \
+#define VHDX_REGION_BAT GUID_INIT(0x2dc27766, 0xf623, 0x4200, 0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08)
+#define VHDX_REGION_METADATA                                                                                 \
 	GUID_INIT(0x8b7ca206, 0x4790, 0x4b9a, 0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e)
 
 /* 2.3 Log */
-#define VHDX_LOG_SECTOR           4096u
-#define VHDX_LOG_ENTRY_SIGNATURE  "loge"
-#define VHDX_LOG_ZERO_SIGNATURE   "zero"
-#define VHDX_LOG_DESC_SIGNATURE   "desc"
-#define VHDX_LOG_DATA_SIGNATURE   "data"
-#define VHDX_LOG_DESCRIPTOR_SIZE  32u
+#define VHDX_LOG_SECTOR          4096u
+#define VHDX_LOG_ENTRY_SIGNATURE "loge"
+#define VHDX_LOG_ZERO_SIGNATURE  "zero"
+#define VHDX_LOG_DESC_SIGNATURE  "desc"
+#define VHDX_LOG_DATA_SIGNATURE  "data"
+#define VHDX_LOG_DESCRIPTOR_SIZE 32u
 
 struct vhdx_log_entry {
 	char signature[4];
@@ -138,7 +137,7 @@ enum vhdx_block_state {
 };
 
 /* 2.6 Metadata Region */
-#define VHDX_METADATA_SIGNATURE "metadata"
+#define VHDX_METADATA_SIGNATURE       "metadata"
 #define VHDX_METADATA_IS_USER         1u
 #define VHDX_METADATA_IS_VIRTUAL_DISK 2u
 #define VHDX_METADATA_IS_REQUIRED     4u
@@ -161,17 +160,17 @@ struct vhdx_metadata_entry {
 _Static_assert(sizeof(struct vhdx_metadata_entry) == 32, "2.6.1.2");
 
 /* 2.6.2 known items */
-#define VHDX_ITEM_FILE_PARAMETERS \
+#define VHDX_ITEM_FILE_PARAMETERS                                                                            \
 	GUID_INIT(0xcaa16737, 0xfa36, 0x4d43, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b)
-#define VHDX_ITEM_VIRTUAL_DISK_SIZE \
+#define VHDX_ITEM_VIRTUAL_DISK_SIZE                                                                          \
 	GUID_INIT(0x2fa54224, 0xcd1b, 0x4876, 0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8)
-#define VHDX_ITEM_VIRTUAL_DISK_ID \
+#define VHDX_ITEM_VIRTUAL_DISK_ID                                                                            \
 	GUID_INIT(0xbeca12ab, 0xb2e6, 0x4523, 0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46)
-#define VHDX_ITEM_LOGICAL_SECTOR_SIZE \
+#define VHDX_ITEM_LOGICAL_SECTOR_SIZE                                                                        \
 	GUID_INIT(0x8141bf1d, 0xa96f, 0x4709, 0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f)
-#define VHDX_ITEM_PHYSICAL_SECTOR_SIZE \
+#define VHDX_ITEM_PHYSICAL_SECTOR_SIZE                                                                       \
 	GUID_INIT(0xcda348c7, 0x445d, 0x4471, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56)
-#define VHDX_ITEM_PARENT_LOCATOR \
+#define VHDX_ITEM_PARENT_LOCATOR                                                                             \
 	GUID_INIT(0xa8d35f2d, 0xb30b, 0x454d, 0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c)
 
 #define VHDX_LEAVE_BLOCK_ALLOCATED 1u

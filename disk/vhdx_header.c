@@ -6,7 +6,7 @@
 #include "disk/crc32c.h"
 #include "disk/vhdx.h"
 
-static const uint64_t slots[2] = { VHDX_HEADER_OFFSET_1, VHDX_HEADER_OFFSET_2 };
+static const uint64_t slots[2] = {VHDX_HEADER_OFFSET_1, VHDX_HEADER_OFFSET_2};
 
 static uint32_t header_checksum(const struct vhdx_header *header)
 {
@@ -31,14 +31,19 @@ static int check_header(struct vhdx *v, struct error *err)
 
 	if (!guid_is_zero(&h->log_guid) && h->log_version != VHDX_LOG_VERSION)
 		return error_set(err, ENOTSUP,
-		    "%s: its log has version %u, of which nothing is known; open and close it with the program that "
-		    "wrote it", path, h->log_version);
+				 "%s: its log has version %u, of which nothing is known; open and close it "
+				 "with the program that "
+				 "wrote it",
+				 path, h->log_version);
 	if (!is_aligned_u64(h->log_offset, VHDX_UNIT) || !is_aligned_u64(h->log_length, VHDX_UNIT) ||
-	    h->log_offset < VHDX_HEADER_SECTION || h->log_length == 0 || h->log_offset > INT64_MAX - UINT32_MAX)
+	    h->log_offset < VHDX_HEADER_SECTION || h->log_length == 0 ||
+	    h->log_offset > INT64_MAX - UINT32_MAX)
 		return error_set(err, EBADMSG,
-		    "%s: the header puts the log at offset %#jx, length %#x, where none can be; restore the file "
-		    "from a backup", path, (uintmax_t)h->log_offset, h->log_length);
-	v->log = (struct region){ h->log_offset, h->log_length };
+				 "%s: the header puts the log at offset %#jx, length %#x, where none can be; "
+				 "restore the file "
+				 "from a backup",
+				 path, (uintmax_t)h->log_offset, h->log_length);
+	v->log = (struct region){h->log_offset, h->log_length};
 	return 0;
 }
 
@@ -51,19 +56,23 @@ int vhdx_read_headers(struct vhdx *v, struct error *err)
 		int r = file_read(&v->disk->file, slots[i], &headers[i], sizeof(headers[i]));
 
 		if (r < 0 && r != -ENODATA)
-			return error_set(err, -r, "%s: its header at offset %#jx cannot be read: %s", v->disk->path,
-			    (uintmax_t)slots[i], strerror(-r));
+			return error_set(err, -r, "%s: its header at offset %#jx cannot be read: %s",
+					 v->disk->path, (uintmax_t)slots[i], strerror(-r));
 		valid[i] = r == 0 && header_is_valid(&headers[i]);
 	}
 	if (!valid[0] && !valid[1])
 		return error_set(err, EBADMSG,
-		    "%s: both VHDX headers, at 64 KiB and 128 KiB, are damaged or missing; restore the file from a "
-		    "backup", v->disk->path);
+				 "%s: both VHDX headers, at 64 KiB and 128 KiB, are damaged or missing; "
+				 "restore the file from a "
+				 "backup",
+				 v->disk->path);
 	if (valid[0] && valid[1] && headers[0].sequence_number == headers[1].sequence_number &&
 	    memcmp(&headers[0], &headers[1], sizeof(headers[0])) != 0)
 		return error_set(err, EBADMSG,
-		    "%s: its two headers claim the same sequence number %ju but differ; restore the file from a "
-		    "backup", v->disk->path, (uintmax_t)headers[0].sequence_number);
+				 "%s: its two headers claim the same sequence number %ju but differ; restore "
+				 "the file from a "
+				 "backup",
+				 v->disk->path, (uintmax_t)headers[0].sequence_number);
 	v->header_slot = !valid[0] || (valid[1] && headers[1].sequence_number > headers[0].sequence_number);
 	v->header = headers[v->header_slot];
 	return check_header(v, err);

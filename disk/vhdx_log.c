@@ -9,8 +9,8 @@
 #include "disk/crc32c.h"
 #include "disk/vhdx.h"
 
-#define LOG_LENGTH_MAX  (64u << 20)
-#define CRC_BUDGET      16 /* times the log's length: hostile entries may overlap */
+#define LOG_LENGTH_MAX (64u << 20)
+#define CRC_BUDGET     16 /* times the log's length: hostile entries may overlap */
 
 enum entry_state { UNKNOWN, WHOLE, BROKEN };
 
@@ -129,7 +129,7 @@ static bool entry_is_whole(struct log *log, uint64_t position)
 static void try_sequence(struct log *log, uint32_t start)
 {
 	uint64_t position = start;
-	struct vhdx_log_entry entry, head = { .tail = UINT32_MAX };
+	struct vhdx_log_entry entry, head = {.tail = UINT32_MAX};
 	uint64_t last = start;
 
 	while (entry_is_whole(log, position)) {
@@ -153,8 +153,8 @@ static void try_sequence(struct log *log, uint32_t start)
 
 static int damaged(const struct log *log, const char *what, uint64_t value, struct error *err)
 {
-	return error_set(err, EBADMSG, "%s: its log %s %#jx; restore the file from a backup", log->v->disk->path, what,
-	    (uintmax_t)value);
+	return error_set(err, EBADMSG, "%s: its log %s %#jx; restore the file from a backup",
+			 log->v->disk->path, what, (uintmax_t)value);
 }
 
 static int check_lengths(struct log *log, const struct vhdx_log_entry *entry, struct error *err)
@@ -166,9 +166,10 @@ static int check_lengths(struct log *log, const struct vhdx_log_entry *entry, st
 		return error_set(err, -r, "%s: %s", log->v->disk->path, strerror(-r));
 	if (entry->flushed_file_offset > size)
 		return error_set(err, EBADMSG,
-		    "%s: the file has been cut short: its log was written when it had %ju bytes, now it has %ju; "
-		    "restore it from a backup", log->v->disk->path, (uintmax_t)entry->flushed_file_offset,
-		    (uintmax_t)size);
+				 "%s: the file has been cut short: its log was written when it had %ju "
+				 "bytes, now it has %ju; "
+				 "restore it from a backup",
+				 log->v->disk->path, (uintmax_t)entry->flushed_file_offset, (uintmax_t)size);
 	if (entry->last_file_offset > VHDX_FILE_SIZE_MAX)
 		return damaged(log, "asks for the impossible file length", entry->last_file_offset, err);
 	log->file_length = max_u64(log->file_length, max_u64(size, entry->last_file_offset));
@@ -186,7 +187,8 @@ static int check_target(const struct log *log, uint64_t offset, uint64_t length,
 	return 0;
 }
 
-static void restore_sector(const struct vhdx_log_desc *descriptor, const struct vhdx_log_data *data, uint8_t *out)
+static void restore_sector(const struct vhdx_log_desc *descriptor, const struct vhdx_log_data *data,
+			   uint8_t *out)
 {
 	memcpy(out, descriptor->leading_bytes, 8);
 	memcpy(out + 8, data->data, sizeof(data->data));
@@ -204,7 +206,7 @@ static int apply(struct log *log, uint64_t offset, uint64_t length, const uint8_
 	if (v->disk->info.read_only) {
 		struct overlay *overlay = &v->overlays[v->overlay_count];
 
-		*overlay = (struct overlay){ .offset = offset, .length = length };
+		*overlay = (struct overlay){.offset = offset, .length = length};
 		if (sector) {
 			uint8_t *copy = v->overlay_data + (uint64_t)v->overlay_count * VHDX_LOG_SECTOR;
 
@@ -218,7 +220,7 @@ static int apply(struct log *log, uint64_t offset, uint64_t length, const uint8_
 		   : file_zero(&v->disk->file, offset, length);
 	if (r < 0)
 		return error_set(err, -r, "%s: its log cannot be replayed at offset %#jx: %s", v->disk->path,
-		    (uintmax_t)offset, strerror(-r));
+				 (uintmax_t)offset, strerror(-r));
 	return 0;
 }
 
@@ -281,7 +283,8 @@ static int visit_targets(struct log *log, uint64_t position, struct error *err)
 		struct vhdx_log_zero zero;
 
 		memcpy(&zero, &descriptor, sizeof(zero));
-		r = check_target(log, descriptor.file_offset, is_data(&descriptor) ? VHDX_LOG_SECTOR : zero.zero_length, err);
+		r = check_target(log, descriptor.file_offset,
+				 is_data(&descriptor) ? VHDX_LOG_SECTOR : zero.zero_length, err);
 	}
 	return r;
 }
@@ -315,15 +318,15 @@ static int replay_into_file(struct log *log, struct error *err)
 	if (r == 0 && size < log->file_length)
 		r = file_resize(&v->disk->file, log->file_length);
 	if (r < 0)
-		return error_set(err, -r, "%s: cannot be extended to %ju bytes, as its log asks: %s", v->disk->path,
-		    (uintmax_t)log->file_length, strerror(-r));
+		return error_set(err, -r, "%s: cannot be extended to %ju bytes, as its log asks: %s",
+				 v->disk->path, (uintmax_t)log->file_length, strerror(-r));
 	r = for_each_entry(log, apply_entry, err);
 	if (r < 0)
 		return r;
 	r = file_sync(&v->disk->file);
 	if (r < 0)
 		return error_set(err, -r, "%s: its replayed log cannot be made durable: %s", v->disk->path,
-		    strerror(-r));
+				 strerror(-r));
 	return 0;
 }
 
@@ -353,12 +356,15 @@ static int read_log(struct log *log, struct error *err)
 	log->states = calloc(log->length / VHDX_LOG_SECTOR, 1);
 	log->crc_budget = (uint64_t)log->length * CRC_BUDGET;
 	if (!log->bytes || !log->states)
-		return error_set(err, ENOMEM, "%s: no memory to read its log of %u bytes", v->disk->path, log->length);
+		return error_set(err, ENOMEM, "%s: no memory to read its log of %u bytes", v->disk->path,
+				 log->length);
 	r = file_read(&v->disk->file, v->log.offset, log->bytes, log->length);
 	if (r == -ENODATA)
 		return error_set(err, EBADMSG,
-		    "%s: the file ends inside its log, which begins at offset %#jx and is not empty; restore it from a "
-		    "backup", v->disk->path, (uintmax_t)v->log.offset);
+				 "%s: the file ends inside its log, which begins at offset %#jx and is not "
+				 "empty; restore it from a "
+				 "backup",
+				 v->disk->path, (uintmax_t)v->log.offset);
 	if (r < 0)
 		return error_set(err, -r, "%s: its log cannot be read: %s", v->disk->path, strerror(-r));
 	return 0;
@@ -379,23 +385,26 @@ static int replay(struct log *log, struct error *err)
 	if (r < 0 || v->disk->info.read_only)
 		return r;
 	guid_random(&v->header.file_write_guid);
-	r = vhdx_name_log(v, &(struct guid){ { 0 } });
+	r = vhdx_name_log(v, &(struct guid){{0}});
 	if (r < 0)
-		return error_set(err, -r, "%s: its header cannot be written: %s", v->disk->path, strerror(-r));
+		return error_set(err, -r, "%s: its header cannot be written: %s", v->disk->path,
+				 strerror(-r));
 	return 0;
 }
 
 int vhdx_replay(struct vhdx *v, struct error *err)
 {
-	struct log log = { .v = v };
+	struct log log = {.v = v};
 	int r;
 
 	if (guid_is_zero(&v->header.log_guid))
 		return 0;
 	if (v->log.length > LOG_LENGTH_MAX)
 		return error_set(err, ENOTSUP,
-		    "%s: its log of %ju bytes is not empty, and logs above %u bytes are not replayed; open and close it "
-		    "with the program that wrote it", v->disk->path, (uintmax_t)v->log.length, LOG_LENGTH_MAX);
+				 "%s: its log of %ju bytes is not empty, and logs above %u bytes are not "
+				 "replayed; open and close it "
+				 "with the program that wrote it",
+				 v->disk->path, (uintmax_t)v->log.length, LOG_LENGTH_MAX);
 	r = replay(&log, err);
 	free(log.bytes);
 	free(log.states);

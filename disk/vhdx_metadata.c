@@ -24,50 +24,56 @@ struct known_item {
 };
 
 static const struct known_item known_items[] = {
-	{ VHDX_ITEM_FILE_PARAMETERS, "file parameters", offsetof(struct items, parameters),
-	  sizeof(struct vhdx_file_parameters) },
-	{ VHDX_ITEM_VIRTUAL_DISK_SIZE, "virtual disk size", offsetof(struct items, disk_size), 8 },
-	{ VHDX_ITEM_VIRTUAL_DISK_ID, "virtual disk identifier", offsetof(struct items, disk_id), 16 },
-	{ VHDX_ITEM_LOGICAL_SECTOR_SIZE, "logical sector size", offsetof(struct items, logical_sector_size), 4 },
-	{ VHDX_ITEM_PHYSICAL_SECTOR_SIZE, "physical sector size", offsetof(struct items, physical_sector_size), 4 },
+    {VHDX_ITEM_FILE_PARAMETERS, "file parameters", offsetof(struct items, parameters),
+     sizeof(struct vhdx_file_parameters)},
+    {VHDX_ITEM_VIRTUAL_DISK_SIZE, "virtual disk size", offsetof(struct items, disk_size), 8},
+    {VHDX_ITEM_VIRTUAL_DISK_ID, "virtual disk identifier", offsetof(struct items, disk_id), 16},
+    {VHDX_ITEM_LOGICAL_SECTOR_SIZE, "logical sector size", offsetof(struct items, logical_sector_size), 4},
+    {VHDX_ITEM_PHYSICAL_SECTOR_SIZE, "physical sector size", offsetof(struct items, physical_sector_size), 4},
 };
 
 static int read_item(struct vhdx *v, const struct known_item *item, const struct vhdx_metadata_entry *entry,
-    struct items *items, struct error *err)
+		     struct items *items, struct error *err)
 {
 	int r;
 
 	if (entry->length != item->length || entry->offset < VHDX_TABLE_SIZE ||
 	    !range_fits_u64(entry->offset, entry->length, v->metadata.length))
-		return error_set(err, EBADMSG, "%s: its metadata item \"%s\" has the impossible place %#x or length %u; "
-		    ADVICE, v->disk->path, item->name, entry->offset, entry->length);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: its metadata item \"%s\" has the impossible place %#x or length %u; " ADVICE,
+		    v->disk->path, item->name, entry->offset, entry->length);
 	r = vhdx_read(v, v->metadata.offset + entry->offset, (uint8_t *)items + item->place, item->length);
 	if (r < 0)
-		return error_set(err, r == -ENODATA ? EBADMSG : -r, "%s: its metadata item \"%s\" cannot be read: %s",
-		    v->disk->path, item->name, strerror(-r));
+		return error_set(err, r == -ENODATA ? EBADMSG : -r,
+				 "%s: its metadata item \"%s\" cannot be read: %s", v->disk->path, item->name,
+				 strerror(-r));
 	return 0;
 }
 
 static int take_entry(struct vhdx *v, const struct vhdx_metadata_entry *entry, struct items *items,
-    unsigned *found, struct error *err)
+		      unsigned *found, struct error *err)
 {
 	static const struct guid locator = VHDX_ITEM_PARENT_LOCATOR;
 	char text[GUID_TEXT_SIZE];
 
 	for (size_t i = 0; i < ARRAY_SIZE(known_items); i++) {
-		if ((entry->flags & VHDX_METADATA_IS_USER) || !guid_equal(&entry->item_id, &known_items[i].id))
+		if ((entry->flags & VHDX_METADATA_IS_USER) ||
+		    !guid_equal(&entry->item_id, &known_items[i].id))
 			continue;
 		if (*found & (1u << i))
-			return error_set(err, EBADMSG, "%s: its metadata has the item \"%s\" twice; " ADVICE, v->disk->path,
-			    known_items[i].name);
+			return error_set(err, EBADMSG, "%s: its metadata has the item \"%s\" twice; " ADVICE,
+					 v->disk->path, known_items[i].name);
 		*found |= 1u << i;
 		return read_item(v, &known_items[i], entry, items, err);
 	}
 	/* Whether there is a parent is for the file parameters to say. */
 	if (!(entry->flags & VHDX_METADATA_IS_REQUIRED) || guid_equal(&entry->item_id, &locator))
 		return 0;
-	return error_set(err, ENOTSUP, "%s: needs metadata item %s, a feature that is not supported; open it with the "
-	    "program that wrote it", v->disk->path, guid_format(&entry->item_id, text));
+	return error_set(err, ENOTSUP,
+			 "%s: needs metadata item %s, a feature that is not supported; open it with the "
+			 "program that wrote it",
+			 v->disk->path, guid_format(&entry->item_id, text));
 }
 
 static int read_items(struct vhdx *v, struct items *items, struct error *err)
@@ -83,8 +89,8 @@ static int read_items(struct vhdx *v, struct items *items, struct error *err)
 		memcpy(&head, table, sizeof(head));
 	if (r < 0 || memcmp(head.signature, VHDX_METADATA_SIGNATURE, 8) != 0 ||
 	    head.entry_count > VHDX_TABLE_ENTRIES_MAX)
-		return error_set(err, EBADMSG, "%s: its metadata table, at offset %#jx, is damaged; " ADVICE, v->disk->path,
-		    (uintmax_t)v->metadata.offset);
+		return error_set(err, EBADMSG, "%s: its metadata table, at offset %#jx, is damaged; " ADVICE,
+				 v->disk->path, (uintmax_t)v->metadata.offset);
 	for (unsigned i = 0; i < head.entry_count; i++) {
 		struct vhdx_metadata_entry entry;
 
@@ -95,8 +101,8 @@ static int read_items(struct vhdx *v, struct items *items, struct error *err)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(known_items); i++)
 		if (!(found & (1u << i)))
-			return error_set(err, EBADMSG, "%s: its metadata lacks the item \"%s\"; " ADVICE, v->disk->path,
-			    known_items[i].name);
+			return error_set(err, EBADMSG, "%s: its metadata lacks the item \"%s\"; " ADVICE,
+					 v->disk->path, known_items[i].name);
 	return 0;
 }
 
@@ -106,27 +112,32 @@ static int check_items(const struct vhdx *v, const struct items *items, struct e
 	uint32_t block = items->parameters.block_size;
 
 	if (items->parameters.flags & VHDX_HAS_PARENT)
-		return error_set(err, ENOTSUP, "%s: a differencing disk, which needs its parent; those are not supported: "
-		    "merge it into its parent first", path);
+		return error_set(err, ENOTSUP,
+				 "%s: a differencing disk, which needs its parent; those are not supported: "
+				 "merge it into its parent first",
+				 path);
 	if (block < VHDX_BLOCK_SIZE_MIN || block > VHDX_BLOCK_SIZE_MAX || (block & (block - 1)) != 0)
-		return error_set(err, EBADMSG, "%s: its block size of %u bytes is impossible; " ADVICE, path, block);
+		return error_set(err, EBADMSG, "%s: its block size of %u bytes is impossible; " ADVICE, path,
+				 block);
 	if (items->logical_sector_size != 512 && items->logical_sector_size != 4096)
-		return error_set(err, EBADMSG, "%s: its logical sector size of %u bytes is impossible; " ADVICE, path,
-		    items->logical_sector_size);
+		return error_set(err, EBADMSG,
+				 "%s: its logical sector size of %u bytes is impossible; " ADVICE, path,
+				 items->logical_sector_size);
 	if (items->physical_sector_size != 512 && items->physical_sector_size != 4096)
-		return error_set(err, EBADMSG, "%s: its physical sector size of %u bytes is impossible; " ADVICE, path,
-		    items->physical_sector_size);
+		return error_set(err, EBADMSG,
+				 "%s: its physical sector size of %u bytes is impossible; " ADVICE, path,
+				 items->physical_sector_size);
 	if (items->disk_size == 0 || items->disk_size > VHDX_DISK_SIZE_MAX ||
 	    !is_aligned_u64(items->disk_size, items->logical_sector_size))
-		return error_set(err, EBADMSG, "%s: its virtual size of %ju bytes is impossible; " ADVICE, path,
-		    (uintmax_t)items->disk_size);
+		return error_set(err, EBADMSG, "%s: its virtual size of %ju bytes is impossible; " ADVICE,
+				 path, (uintmax_t)items->disk_size);
 	return 0;
 }
 
 int vhdx_read_metadata(struct vhdx *v, struct error *err)
 {
 	struct disk_info *info = &v->disk->info;
-	struct items items = { 0 };
+	struct items items = {0};
 	int r = read_items(v, &items, err);
 
 	if (r == 0)

@@ -17,8 +17,10 @@ static int check_signature(struct disk *disk, struct error *err)
 	if (r < 0 && r != -ENODATA)
 		return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
 	if (r < 0 || memcmp(signature, VHDX_FILE_SIGNATURE, sizeof(signature)) != 0)
-		return error_set(err, EBADMSG, "%s: no VHDX file: it does not begin with \"vhdxfile\"; check the path "
-		    "or open it as raw", disk->path);
+		return error_set(err, EBADMSG,
+				 "%s: no VHDX file: it does not begin with \"vhdxfile\"; check the path "
+				 "or open it as raw",
+				 disk->path);
 	return 0;
 }
 
@@ -53,21 +55,27 @@ static int take_region(struct vhdx *v, const struct vhdx_region_entry *entry, st
 	if (!is_bat && !guid_equal(&entry->guid, &metadata)) {
 		if (!(entry->flags & VHDX_REGION_REQUIRED)) {
 			if (range_fits_u64(entry->file_offset, entry->length, v->bat.file_end))
-				v->other_regions_end = max_u64(v->other_regions_end, entry->file_offset + entry->length);
+				v->other_regions_end =
+				    max_u64(v->other_regions_end, entry->file_offset + entry->length);
 			return 0;
 		}
-		return error_set(err, ENOTSUP, "%s: needs region %s, a feature that is not supported; open it with the "
-		    "program that wrote it", path, guid_format(&entry->guid, text));
+		return error_set(err, ENOTSUP,
+				 "%s: needs region %s, a feature that is not supported; open it with the "
+				 "program that wrote it",
+				 path, guid_format(&entry->guid, text));
 	}
 	if (region->length > 0)
-		return error_set(err, EBADMSG, "%s: its region table names the %s twice; " ADVICE, path, name);
+		return error_set(err, EBADMSG, "%s: its region table names the %s twice; " ADVICE, path,
+				 name);
 	if (entry->file_offset < VHDX_HEADER_SECTION || entry->length == 0 ||
 	    !is_aligned_u64(entry->file_offset, VHDX_UNIT) || !is_aligned_u64(entry->length, VHDX_UNIT) ||
 	    !range_fits_u64(entry->file_offset, entry->length, align_up_u64(v->bat.file_end, VHDX_UNIT)))
 		return error_set(err, EBADMSG,
-		    "%s: its region table puts the %s at offset %#jx, length %#x, where it cannot be (the file may have "
-		    "been cut short); " ADVICE, path, name, (uintmax_t)entry->file_offset, entry->length);
-	*region = (struct region){ entry->file_offset, entry->length };
+				 "%s: its region table puts the %s at offset %#jx, length %#x, where it "
+				 "cannot be (the file may have "
+				 "been cut short); " ADVICE,
+				 path, name, (uintmax_t)entry->file_offset, entry->length);
+	*region = (struct region){entry->file_offset, entry->length};
 	return 0;
 }
 
@@ -85,8 +93,9 @@ static int read_regions(struct vhdx *v, struct error *err)
 	if (r == -EBADMSG || r == -EIO)
 		r = vhdx_read_region_table(v, VHDX_REGION_TABLE_OFFSET_2, table);
 	if (r == -EBADMSG)
-		return error_set(err, EBADMSG, "%s: both region tables, at 192 KiB and 256 KiB, are damaged or missing; "
-		    ADVICE, path);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: both region tables, at 192 KiB and 256 KiB, are damaged or missing; " ADVICE, path);
 	if (r < 0)
 		return error_set(err, -r, "%s: its region table cannot be read: %s", path, strerror(-r));
 	for (uint32_t i = 0; i < le32_get(table + 8); i++) {
@@ -99,13 +108,15 @@ static int read_regions(struct vhdx *v, struct error *err)
 	}
 	if (v->bat_region.length == 0 || v->metadata.length == 0)
 		return error_set(err, EBADMSG, "%s: its region table names no %s; " ADVICE, path,
-		    v->metadata.length == 0 ? "metadata region" : "block allocation table");
+				 v->metadata.length == 0 ? "metadata region" : "block allocation table");
 	if (!range_fits_u64(v->log.offset, v->log.length, align_up_u64(v->bat.file_end, VHDX_UNIT)))
-		return error_set(err, EBADMSG, "%s: the file ends before or inside its log, at offset %#jx; " ADVICE, path,
-		    (uintmax_t)v->log.offset);
+		return error_set(err, EBADMSG,
+				 "%s: the file ends before or inside its log, at offset %#jx; " ADVICE, path,
+				 (uintmax_t)v->log.offset);
 	if (!apart(&v->bat_region, &v->metadata) || !apart(&v->bat_region, &v->log) ||
 	    !apart(&v->metadata, &v->log))
-		return error_set(err, EBADMSG, "%s: its log, metadata and block allocation table overlap; " ADVICE, path);
+		return error_set(err, EBADMSG,
+				 "%s: its log, metadata and block allocation table overlap; " ADVICE, path);
 	return 0;
 }
 
@@ -119,9 +130,10 @@ static int check_bat_size(struct vhdx *v, struct error *err)
 	entries = bat_entry_index(v, v->block_count - 1) + 1;
 	if (entries * 8 > v->bat_region.length)
 		return error_set(err, EBADMSG,
-		    "%s: its block allocation table has %ju bytes, but a disk of %ju bytes in blocks of %u needs %ju; " ADVICE,
-		    v->disk->path, (uintmax_t)v->bat_region.length, (uintmax_t)v->disk->info.size, v->block_size,
-		    (uintmax_t)(entries * 8));
+				 "%s: its block allocation table has %ju bytes, but a disk of %ju bytes in "
+				 "blocks of %u needs %ju; " ADVICE,
+				 v->disk->path, (uintmax_t)v->bat_region.length,
+				 (uintmax_t)v->disk->info.size, v->block_size, (uintmax_t)(entries * 8));
 	return 0;
 }
 
@@ -148,20 +160,21 @@ static int vhdx_close(struct disk *disk, struct error *err)
 		if (r == 0 && v->log_in_use)
 			r = file_sync(&disk->file);
 		if (r == 0 && v->log_in_use)
-			r = vhdx_name_log(v, &(struct guid){ { 0 } });
+			r = vhdx_name_log(v, &(struct guid){{0}});
 		if (r < 0)
-			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path, strerror(-r));
+			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
+				  strerror(-r));
 	}
 	vhdx_free(v);
 	return r;
 }
 
 static const struct disk_ops vhdx_ops = {
-	.map = vhdx_map,
-	.must_commit = vhdx_must_commit,
-	.commit = vhdx_commit,
-	.close = vhdx_close,
-	.check = vhdx_check,
+    .map = vhdx_map,
+    .must_commit = vhdx_must_commit,
+    .commit = vhdx_commit,
+    .close = vhdx_close,
+    .check = vhdx_check,
 };
 
 /* The end of the file after the log has been seen to. */

@@ -71,28 +71,34 @@ static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct 
 
 	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT)
 		return error_set(err, EBADMSG,
-		    "%s: block %ju has the state %u in the block allocation table (entry %#jx), impossible in a disk "
-		    "without parent; " ADVICE, path, (uintmax_t)block, state, (uintmax_t)entry);
+				 "%s: block %ju has the state %u in the block allocation table (entry %#jx), "
+				 "impossible in a disk "
+				 "without parent; " ADVICE,
+				 path, (uintmax_t)block, state, (uintmax_t)entry);
 	if (state != VHDX_BLOCK_FULLY_PRESENT) {
 		keep(scan, entry, v->block_size);
 		return 0;
 	}
 	if (!range_fits_u64(place, used, v->bat.file_end))
 		return error_set(err, EBADMSG,
-		    "%s: block %ju lies at offset %ju, past the end of the file, which has %ju bytes: it has been cut "
-		    "short; " ADVICE, path, (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
+				 "%s: block %ju lies at offset %ju, past the end of the file, which has %ju "
+				 "bytes: it has been cut "
+				 "short; " ADVICE,
+				 path, (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
 	if (!vhdx_place_is_sane(v, place, v->block_size, UINT64_MAX))
-		return error_set(err, EBADMSG, "%s: block %ju lies at offset %ju, over the file's own structures; " ADVICE,
-		    path, (uintmax_t)block, (uintmax_t)place);
+		return error_set(err, EBADMSG,
+				 "%s: block %ju lies at offset %ju, over the file's own structures; " ADVICE,
+				 path, (uintmax_t)block, (uintmax_t)place);
 	if (!space_take(&scan->space, place, v->block_size))
-		return error_set(err, EBADMSG, "%s: block %ju lies at offset %ju, over another block; " ADVICE, path,
-		    (uintmax_t)block, (uintmax_t)place);
+		return error_set(err, EBADMSG,
+				 "%s: block %ju lies at offset %ju, over another block; " ADVICE, path,
+				 (uintmax_t)block, (uintmax_t)place);
 	scan->end = max_u64(scan->end, place + v->block_size);
 	return 0;
 }
 
 static int scan_entries(struct scan *scan, uint64_t first, const uint64_t *entries, size_t count,
-    struct error *err)
+			struct error *err)
 {
 	uint64_t ratio = scan->v->chunk_ratio;
 	int r = 0;
@@ -129,11 +135,13 @@ static int scan_table(struct scan *scan, struct error *err)
 		r = vhdx_read(v, at, entries, size);
 		if (r == -ENODATA)
 			return error_set(err, EBADMSG,
-			    "%s: the file ends inside its block allocation table, at %ju bytes: it has been cut short; "
-			    "restore it from a backup", v->disk->path, (uintmax_t)v->bat.file_end);
+					 "%s: the file ends inside its block allocation table, at %ju bytes: "
+					 "it has been cut short; "
+					 "restore it from a backup",
+					 v->disk->path, (uintmax_t)v->bat.file_end);
 		if (r < 0)
-			return error_set(err, -r, "%s: its block allocation table cannot be read: %s", v->disk->path,
-			    strerror(-r));
+			return error_set(err, -r, "%s: its block allocation table cannot be read: %s",
+					 v->disk->path, strerror(-r));
 		r = scan_entries(scan, (at - v->bat_region.offset) / 8, entries, size / 8, err);
 		if (r < 0)
 			return r;
@@ -144,13 +152,14 @@ static int scan_table(struct scan *scan, struct error *err)
 
 int vhdx_scan(struct vhdx *v, struct error *err)
 {
-	struct scan scan = { .v = v };
-	const struct region *regions[] = { &v->log, &v->bat_region, &v->metadata };
+	struct scan scan = {.v = v};
+	const struct region *regions[] = {&v->log, &v->bat_region, &v->metadata};
 	int r;
 
 	if (v->bat.file_end > VHDX_FILE_SIZE_MAX)
-		return error_set(err, EFBIG, "%s: a file of %ju bytes is longer than any VHDX; check the path",
-		    v->disk->path, (uintmax_t)v->bat.file_end);
+		return error_set(err, EFBIG,
+				 "%s: a file of %ju bytes is longer than any VHDX; check the path",
+				 v->disk->path, (uintmax_t)v->bat.file_end);
 	if (space_init(&scan.space, v->bat.file_end) < 0)
 		return error_set(err, ENOMEM, "%s: no memory to open it", v->disk->path);
 	scan.end = v->other_regions_end;
@@ -159,6 +168,7 @@ int vhdx_scan(struct vhdx *v, struct error *err)
 	r = scan_table(&scan, err);
 	free(scan.space.taken);
 	/* A fixed disk has all its blocks: what lies behind them is left alone. */
-	v->bat.next_place = align_up_u64(v->disk->info.dynamic ? scan.end : max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
+	v->bat.next_place =
+	    align_up_u64(v->disk->info.dynamic ? scan.end : max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
 	return r;
 }

@@ -111,8 +111,8 @@ static uint64_t tsc(void *context)
 	return 12345;
 }
 
-static const struct soft_host host = {io_read, io_write, mmio_read, mmio_write, msr_read, msr_write, cpuid, hypercall,
-    take_interrupt, cr8_read, cr8_write, tsc};
+static const struct soft_host host = {io_read, io_write,  mmio_read,      mmio_write, msr_read,  msr_write,
+				      cpuid,   hypercall, take_interrupt, cr8_read,   cr8_write, tsc};
 
 /* --- the watchdog: tells a run to end after a while --------------------------------------------- */
 

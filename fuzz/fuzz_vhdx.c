@@ -21,17 +21,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const struct {
 	uint32_t offset, size;
 } pieces[] = {
-	{ 0, 8 },
-	{ VHDX_HEADER_OFFSET_1, 80 },
-	{ VHDX_HEADER_OFFSET_2, 80 },
-	{ VHDX_REGION_TABLE_OFFSET_1, 160 },
-	{ VHDX_REGION_TABLE_OFFSET_2, 160 },
-	{ 1 * MIB, 128 }, /* the log's first entry, with its descriptor */
-	{ 1 * MIB + 8192, 128 },
-	{ 1 * MIB, 4 * 4096 },
-	{ 2 * MIB, 256 },
-	{ 2 * MIB + VHDX_TABLE_SIZE, 64 },
-	{ 3 * MIB, 64 },
+    {0, 8},
+    {VHDX_HEADER_OFFSET_1, 80},
+    {VHDX_HEADER_OFFSET_2, 80},
+    {VHDX_REGION_TABLE_OFFSET_1, 160},
+    {VHDX_REGION_TABLE_OFFSET_2, 160},
+    {1 * MIB, 128}, /* the log's first entry, with its descriptor */
+    {1 * MIB + 8192, 128},
+    {1 * MIB, 4 * 4096},
+    {2 * MIB, 256},
+    {2 * MIB + VHDX_TABLE_SIZE, 64},
+    {3 * MIB, 64},
 };
 
 static uint8_t *template_image;
@@ -39,10 +39,13 @@ static FILE *nowhere;
 
 static void make_template(void)
 {
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 8 * MIB, .block_size = MIB,
-		.logical_sector_size = 512, .physical_sector_size = 4096 };
-	const struct disk_open_options options = { 0 };
-	struct file file = { .fd = memfd_create("template", 0), .direct_fd = -1 };
+	const struct disk_create_options create = {.format = DISK_FORMAT_VHDX,
+						   .size = 8 * MIB,
+						   .block_size = MIB,
+						   .logical_sector_size = 512,
+						   .physical_sector_size = 4096};
+	const struct disk_open_options options = {0};
+	struct file file = {.fd = memfd_create("template", 0), .direct_fd = -1};
 	char sector[512] = "written";
 	struct error err;
 	struct disk *disk;
@@ -54,7 +57,8 @@ static void make_template(void)
 	    disk_open_descriptor(&disk, dup(file.fd), "template", &options, NULL, &err) < 0)
 		abort();
 	for (unsigned block = 0; block < 2; block++)
-		if (disk_write(disk, (block + 1) * MIB, sector, sizeof(sector), &err) < 0 || disk_flush(disk, &err) < 0)
+		if (disk_write(disk, (block + 1) * MIB, sector, sizeof(sector), &err) < 0 ||
+		    disk_flush(disk, &err) < 0)
 			abort();
 	if (pread(file.fd, template_image, IMAGE_SIZE, 0) != IMAGE_SIZE)
 		abort();
@@ -75,7 +79,8 @@ static void seal_all(uint8_t *image, uint8_t wishes)
 	for (unsigned sector = 0; !(wishes & 1) && sector < 4; sector++) {
 		uint64_t at = MIB + sector * 4096u;
 
-		if (memcmp(image + at, VHDX_LOG_ENTRY_SIGNATURE, 4) == 0 && le32_get(image + at + 8) <= 4 * 4096)
+		if (memcmp(image + at, VHDX_LOG_ENTRY_SIGNATURE, 4) == 0 &&
+		    le32_get(image + at + 8) <= 4 * 4096)
 			seal(image, at, le32_get(image + at + 8));
 	}
 	if (!(wishes & 2)) {
@@ -118,8 +123,8 @@ static int build(const uint8_t *data, size_t size)
 
 static int open_image(struct disk **disk, int fd, bool read_only)
 {
-	const struct disk_open_options options = { .format = DISK_FORMAT_VHDX, .read_only = read_only };
-	struct error err = { 0 };
+	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX, .read_only = read_only};
+	struct error err = {0};
 	int r = disk_open_descriptor(disk, dup(fd), "image", &options, NULL, &err);
 
 	if (r < 0 && (err.code != -r || err.text[0] == '\0'))
@@ -131,7 +136,7 @@ static void use(struct disk *disk)
 {
 	static uint8_t buffer[MIB + 8192];
 	struct disk_info info;
-	uint64_t places[4] = { 0, MIB, 0, 0 };
+	uint64_t places[4] = {0, MIB, 0, 0};
 
 	disk_get_info(disk, &info);
 	places[2] = info.size / 2;
