@@ -444,7 +444,7 @@ static void cpuid_describes_the_area(void **context)
 
 static int setup(void **context)
 {
-	machine_create(&m);
+	machine_create(&m, 1);
 	return 0;
 }
 
