@@ -19,5 +19,8 @@ int command_image(int argc, char **argv);
 /* "512M", "4G", "1T", or bytes. */
 int parse_size(const char *text, uint64_t *bytes, struct error *err);
 
+/* A decimal number up to `max` and nothing else; false otherwise. */
+bool parse_number(const char *text, unsigned max, unsigned *number);
+
 /* Print "bulkhead: text" and return `status`. */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <string.h>
 
@@ -67,15 +68,17 @@ static int read_key(const char *path, char *line, size_t size)
 	FILE *f = fopen(path, "re");
 	char *end;
 
-	if (!f || !fgets(line, (int)size, f)) {
-		if (f)
-			fclose(f);
-		return fail(1, "%s: the ssh key cannot be read", path);
-	}
+	if (!f)
+		return fail(1, "%s: the ssh key cannot be read: %s", path, strerror(errno));
+	end = fgets(line, (int)size, f);
 	fclose(f);
+	if (!end)
+		return fail(1, "%s: there is no ssh key in it", path);
 	end = strchr(line, '\n');
 	if (end)
 		*end = '\0';
+	else if (strlen(line) == size - 1)
+		return fail(1, "%s: its first line is too long for an ssh key: give the public key", path);
 	return 0;
 }
 

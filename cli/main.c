@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -39,7 +40,7 @@ int parse_size(const char *text, uint64_t *bytes, struct error *err)
 
 	errno = 0;
 	value = strtoull(text, &end, 10);
-	if (end == text || errno || *text == '-')
+	if (*text < '0' || *text > '9' || errno)
 		return error_set(err, EINVAL, "\"%s\" is not a size: write a number and K, M, G or T", text);
 	unit = *end ? strchr(units, *end & ~0x20) : NULL;
 	if (unit) {
@@ -56,6 +57,33 @@ int parse_size(const char *text, uint64_t *bytes, struct error *err)
 	return 0;
 }
 
+bool parse_number(const char *text, unsigned max, unsigned *number)
+{
+	unsigned long value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || value > max)
+		return false;
+	*number = (unsigned)value;
+	return true;
+}
+
+/* Whoever starts us with a standard descriptor closed must not find a disk or a socket in its place. */
+static void fill_standard_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd > STDERR_FILENO)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -66,6 +94,7 @@ int main(int argc, char **argv)
 			{"disk", command_disk},
 			{"image", command_image}};
 
+	fill_standard_descriptors();
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		fputs(usage, argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;
@@ -74,8 +103,14 @@ int main(int argc, char **argv)
 		puts("bulkhead " BULKHEAD_VERSION);
 		return 0;
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		char name[32]; /* how getopt_long() begins what it says */
+
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		snprintf(name, sizeof(name), "bulkhead: %s", argv[1]);
+		argv[1] = name;
+		return commands[i].run(argc - 1, argv + 1);
+	}
 	return fail(EXIT_USAGE, "there is no command \"%s\": see bulkhead --help", argv[1]);
 }

@@ -93,21 +93,18 @@ static int parse_disk(struct run_options *o, char *text, bool dvd, struct error 
 	d = &o->config.disks[o->config.disk_count++];
 	*d = (struct worker_disk){.path = text, .dvd = dvd};
 	while ((part = strrchr(text, ','))) {
-		unsigned controller;
-		char rest;
-
 		if (!strcmp(part, ",ro"))
 			d->read_only = true;
-		else if (sscanf(part, ",controller=%u%c", &controller, &rest) == 1)
-			d->controller = controller;
-		else
+		else if (strncmp(part, ",controller=", 12) != 0)
 			break;
+		else if (!parse_number(part + 12, WORKER_MAX_CONTROLLERS - 1, &d->controller))
+			return error_set(err, EINVAL, "%s: there is no controller \"%s\": choose 0 to %u",
+					 text, part + 12, WORKER_MAX_CONTROLLERS - 1);
 		*part = '\0';
 	}
-	if (d->controller >= WORKER_MAX_CONTROLLERS)
-		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", text,
-				 d->controller, WORKER_MAX_CONTROLLERS - 1);
-	return 0;
+	return *text
+		   ? 0
+		   : error_set(err, EINVAL, "%s: the name of the file is missing", dvd ? "--dvd" : "--disk");
 }
 
 static int parse_serial(struct run_options *o, const char *text, struct error *err)
@@ -153,9 +150,8 @@ static int parse_processor(struct run_options *o, const char *text, struct error
 static int parse_cpus(struct run_options *o, const char *text, struct error *err)
 {
 	unsigned count;
-	char rest;
 
-	if (sscanf(text, "%u%c", &count, &rest) != 1 || count < 1 || count > PARTITION_MAX_VPS)
+	if (!parse_number(text, PARTITION_MAX_VPS, &count) || !count)
 		return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %u virtual processors", text,
 				 PARTITION_MAX_VPS);
 	o->config.vp_count = count;
@@ -239,8 +235,10 @@ static int apply_image(struct run_options *o, struct error *err)
 	c->disks[0] = (struct worker_disk){.path = o->loaded.disk};
 	c->disk_count++;
 	if (asprintf(&o->append, "%s%s%s", o->loaded.append, c->append ? " " : "",
-		     c->append ? c->append : "") < 0)
+		     c->append ? c->append : "") < 0) {
+		o->append = NULL;
 		return error_set(err, ENOMEM, "no memory");
+	}
 	c->append = o->append;
 	return 0;
 }
