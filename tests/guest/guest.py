@@ -36,7 +36,11 @@ class Guest:
                    "--control", self.control_path, *arguments]
         with open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self):
         return self
