@@ -30,6 +30,9 @@ struct vector_features {
 
 void vector_features(struct vector_features *features);
 
+/* The same, asked once: the host's own CPUID is slow under a hypervisor. */
+const struct vector_features *vector_pool_features(const struct vector_pool *pool);
+
 /* The same, asked once: CPUID is slow under a hypervisor. */
 const struct vector_features *vector_pool_features(const struct vector_pool *pool);
 

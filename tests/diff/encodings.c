@@ -2,7 +2,8 @@
 /*
  * encodings.c - all instructions that a program may run in user mode and that depend on nothing but
  * registers and memory, found by decoding every combination of prefix, opcode and ModRM; and random
- * instances of them. Mnemonics come up evenly, whatever the number of their encodings.
+ * instances of them. Mnemonics come up evenly, whatever the number of their encodings; some instructions
+ * come of random bytes, with whatever prefixes those have.
  */
 #include "tests/diff/diff.h"
 
@@ -388,6 +389,27 @@ static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisM
 	return insn.length;
 }
 
+/* Bytes with no plan at all; most are no instruction that may run here. */
+static unsigned try_bytes(struct dice *dice, uint8_t *bytes, uint64_t rip, ZydisMnemonic *mnemonic)
+{
+	static const uint8_t starts[] = {0x0f, 0x66, 0xf3, 0xf2, 0x48, 0xc5, 0xc4, 0x41};
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+
+	for (unsigned i = 0; i < 24; i++)
+		bytes[i] = (uint8_t)roll(dice);
+	if (roll_percent(dice, 60))
+		bytes[0] = starts[roll_below(dice, sizeof(starts))];
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)))
+		return 0;
+	patch_immediates(dice, &insn, bytes, rip);
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) || !is_allowed(&insn, operands) ||
+	    !families[insn.mnemonic].count)
+		return 0;
+	*mnemonic = insn.mnemonic;
+	return insn.length;
+}
+
 unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigned pointers, unsigned indices,
     ZydisMnemonic *mnemonic)
 {
@@ -395,8 +417,13 @@ unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigne
 		ZydisMnemonic m = (ZydisMnemonic)present[roll_below(dice, present_count)];
 		const struct family *f = &families[m];
 		uint8_t buffer[32];
-		unsigned length = try_instance(dice, &f->list[roll_below(dice, f->count)], m, buffer, rip, pointers, indices);
+		unsigned length;
 
+		if (roll_percent(dice, 40))
+			length = try_bytes(dice, buffer, rip, &m);
+		else
+			length = try_instance(dice, &f->list[roll_below(dice, f->count)], m, buffer, rip, pointers,
+			    indices);
 		if (!length)
 			continue;
 		memcpy(bytes, buffer, length);
