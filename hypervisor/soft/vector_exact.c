@@ -13,7 +13,19 @@
 
 /* --- what kind of arithmetic -------------------------------------------------------------------- */
 
-enum kind { OTHER, ADD, SUBTRACT, MULTIPLY, DIVIDE, ADD_SUBTRACT, HORIZONTAL, NARROW, NARROW_HALF, FUSED, DOT };
+enum kind {
+	OTHER,
+	ADD,
+	SUBTRACT,
+	MULTIPLY,
+	DIVIDE,
+	ADD_SUBTRACT,
+	HORIZONTAL,
+	NARROW,
+	NARROW_HALF,
+	FUSED,
+	DOT
+};
 
 #define NEGATE_PRODUCT 1u
 #define NEGATE_ADDEND  2u /* also: SUBTRACT for HORIZONTAL */
@@ -25,7 +37,8 @@ struct arithmetic {
 	uint8_t signs;
 	uint8_t element; /* size of the operands' elements */
 	uint8_t count;
-	uint8_t a, b, c; /* normal register numbers: a op b, a * b + c; 2 is the memory operand if there is one */
+	uint8_t a, b,
+	    c; /* normal register numbers: a op b, a * b + c; 2 is the memory operand if there is one */
 	uint8_t imm;
 };
 _Static_assert(sizeof(struct arithmetic) == 8, "it must fit into op->extra[1]");
@@ -40,8 +53,12 @@ static bool parse_fused(const char *name, struct arithmetic *m)
 	static const struct {
 		const char *name;
 		uint8_t signs;
-	} families[] = {{"fmaddsub", NEGATE_ADDEND | ALTERNATE}, {"fmsubadd", ALTERNATE}, {"fmadd", 0},
-	    {"fmsub", NEGATE_ADDEND}, {"fnmadd", NEGATE_PRODUCT}, {"fnmsub", NEGATE_PRODUCT | NEGATE_ADDEND}};
+	} families[] = {{"fmaddsub", NEGATE_ADDEND | ALTERNATE},
+			{"fmsubadd", ALTERNATE},
+			{"fmadd", 0},
+			{"fmsub", NEGATE_ADDEND},
+			{"fnmadd", NEGATE_PRODUCT},
+			{"fnmsub", NEGATE_PRODUCT | NEGATE_ADDEND}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(families); i++) {
 		const char *order = name + strlen(families[i].name);
@@ -64,10 +81,21 @@ static bool parse_name(const char *name, struct arithmetic *m)
 	static const struct {
 		const char *name;
 		uint8_t kind, signs;
-	} names[] = {{"addsubp", ADD_SUBTRACT, 0}, {"addp", ADD, 0}, {"adds", ADD, 0}, {"subp", SUBTRACT, 0},
-	    {"subs", SUBTRACT, 0}, {"mulp", MULTIPLY, 0}, {"muls", MULTIPLY, 0}, {"divp", DIVIDE, 0},
-	    {"divs", DIVIDE, 0}, {"haddp", HORIZONTAL, 0}, {"hsubp", HORIZONTAL, NEGATE_ADDEND},
-	    {"cvtsd2ss", NARROW, 0}, {"cvtpd2ps", NARROW, 0}, {"cvtps2ph", NARROW_HALF, 0}, {"dpp", DOT, 0}};
+	} names[] = {{"addsubp", ADD_SUBTRACT, 0},
+		     {"addp", ADD, 0},
+		     {"adds", ADD, 0},
+		     {"subp", SUBTRACT, 0},
+		     {"subs", SUBTRACT, 0},
+		     {"mulp", MULTIPLY, 0},
+		     {"muls", MULTIPLY, 0},
+		     {"divp", DIVIDE, 0},
+		     {"divs", DIVIDE, 0},
+		     {"haddp", HORIZONTAL, 0},
+		     {"hsubp", HORIZONTAL, NEGATE_ADDEND},
+		     {"cvtsd2ss", NARROW, 0},
+		     {"cvtpd2ps", NARROW, 0},
+		     {"cvtps2ph", NARROW_HALF, 0},
+		     {"dpp", DOT, 0}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!starts(name, names[i].name))
@@ -94,8 +122,8 @@ void vector_exact_describe(const struct decoding *d, struct op *op)
 	ZydisExceptionClass class = d->insn->meta.exception_class;
 	bool scalar = class == ZYDIS_EXCEPTION_CLASS_SSE3 || class == ZYDIS_EXCEPTION_CLASS_AVX3;
 	bool half = d->insn->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
-	const ZydisDecodedOperand *operand = operand_encoded(d,
-	    half ? ZYDIS_OPERAND_ENCODING_MODRM_REG : ZYDIS_OPERAND_ENCODING_MODRM_RM);
+	const ZydisDecodedOperand *operand =
+	    operand_encoded(d, half ? ZYDIS_OPERAND_ENCODING_MODRM_REG : ZYDIS_OPERAND_ENCODING_MODRM_RM);
 	struct arithmetic m = {.kind = OTHER, .a = vex ? 1 : 0, .b = 2};
 
 	/* The last letter tells the format of the operands, but for conversions. */
@@ -116,12 +144,12 @@ void vector_exact_describe(const struct decoding *d, struct op *op)
 
 /* --- one operation on one element, as the host does it with all exceptions masked ---------------- */
 
-#define SCALAR(size, single, twofold)                                                                 \
-	do {                                                                                          \
-		if ((size) == 4)                                                                      \
-			__asm__ volatile(single " %1, %0" : "+x"(r) : "x"(second));                   \
-		else                                                                                  \
-			__asm__ volatile(twofold " %1, %0" : "+x"(r) : "x"(second));                  \
+#define SCALAR(size, single, twofold)                                                                        \
+	do {                                                                                                 \
+		if ((size) == 4)                                                                             \
+			__asm__ volatile(single " %1, %0" : "+x"(r) : "x"(second));                          \
+		else                                                                                         \
+			__asm__ volatile(twofold " %1, %0" : "+x"(r) : "x"(second));                         \
 	} while (0)
 
 struct step {
@@ -416,8 +444,10 @@ static struct step horizontal_step(const struct arithmetic *m, const struct sour
 	const uint8_t *from = s->of[k < in_lane / 2 ? m->a : m->b];
 	unsigned at = lane * in_lane + k % (in_lane / 2) * 2;
 
-	return (struct step){.kind = m->signs & NEGATE_ADDEND ? SUBTRACT : ADD, .size = m->element,
-	    .a = element(from, m->element, at), .b = element(from, m->element, at + 1)};
+	return (struct step){.kind = m->signs & NEGATE_ADDEND ? SUBTRACT : ADD,
+			     .size = m->element,
+			     .a = element(from, m->element, at),
+			     .b = element(from, m->element, at + 1)};
 }
 
 /* DPPS, DPPD: products, sums of two, in DPPS the sum of those. Stops after the step that raises. */
@@ -428,8 +458,10 @@ static uint32_t dot_flags(struct soft_vp *vp, const struct arithmetic *m, const 
 	uint64_t values[8];
 
 	for (unsigned i = 0; i < m->count; i++) {
-		struct step step = {.kind = MULTIPLY, .size = m->element, .a = element(s->of[m->a], m->element, i),
-		    .b = element(s->of[m->b], m->element, i)};
+		struct step step = {.kind = MULTIPLY,
+				    .size = m->element,
+				    .a = element(s->of[m->a], m->element, i),
+				    .b = element(s->of[m->b], m->element, i)};
 
 		values[i] = 0;
 		if (m->imm >> (4 + i % in_lane) & 1)
@@ -441,7 +473,8 @@ static uint32_t dot_flags(struct soft_vp *vp, const struct arithmetic *m, const 
 			return flags;
 		now = 0;
 		for (unsigned i = 0; i < m->count * width / in_lane; i++) {
-			struct step step = {.kind = ADD, .size = m->element, .a = values[2 * i], .b = values[2 * i + 1]};
+			struct step step = {
+			    .kind = ADD, .size = m->element, .a = values[2 * i], .b = values[2 * i + 1]};
 
 			now |= step_flags(vp, &step, &values[i]);
 		}
@@ -475,7 +508,8 @@ uint32_t vector_exact_flags(struct soft_vp *vp, const struct op *op, uint32_t fl
 	if (m.kind == DOT)
 		return dot_flags(vp, &m, &s);
 	for (unsigned i = 0; i < m.count; i++) {
-		struct step step = m.kind == HORIZONTAL ? horizontal_step(&m, &s, i) : vertical_step(&m, &s, i);
+		struct step step =
+		    m.kind == HORIZONTAL ? horizontal_step(&m, &s, i) : vertical_step(&m, &s, i);
 
 		exact |= step_flags(vp, &step, &result);
 	}

@@ -10,24 +10,25 @@
 
 /* --- whole registers ---------------------------------------------------------------------------- */
 
-#define DEFINE_MOVES(name, check, set)                                                                    \
-	static const struct op *name##_move(struct soft_vp *vp, const struct op *op)                      \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, xmm_get(vp, op->src2));                                                  \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_load(struct soft_vp *vp, const struct op *op)                      \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, _mm_loadu_si128(vector_source_at(vp, op, vector_ea(vp, op, 16, op->size, false), 16))); \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_store(struct soft_vp *vp, const struct op *op)                     \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		store128(vp, op, vector_ea(vp, op, 16, op->size, true), xmm_get(vp, op->dst));            \
-		return dispatch(vp, op + 1);                                                              \
+#define DEFINE_MOVES(name, check, set)                                                                       \
+	static const struct op *name##_move(struct soft_vp *vp, const struct op *op)                         \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst, xmm_get(vp, op->src2));                                                     \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_load(struct soft_vp *vp, const struct op *op)                         \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst,                                                                             \
+		    _mm_loadu_si128(vector_source_at(vp, op, vector_ea(vp, op, 16, op->size, false), 16)));  \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_store(struct soft_vp *vp, const struct op *op)                        \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		store128(vp, op, vector_ea(vp, op, 16, op->size, true), xmm_get(vp, op->dst));               \
+		return dispatch(vp, op + 1);                                                                 \
 	}
 
 DEFINE_MOVES(sse, sse_check, xmm_set)
@@ -77,60 +78,60 @@ static const struct op *vex_256_store(struct soft_vp *vp, const struct op *op)
 
 /* --- parts of registers: MOVD, MOVQ, MOVSS, MOVSD with memory or a general register -------------- */
 
-#define DEFINE_PARTS(name, check, set)                                                                    \
-	static const struct op *name##_load_32(struct soft_vp *vp, const struct op *op)                   \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, _mm_cvtsi32_si128((int)load32(vp, op, ea(vp, op, 4, false))));           \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_load_64(struct soft_vp *vp, const struct op *op)                   \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, _mm_cvtsi64_si128((int64_t)load64(vp, op, ea(vp, op, 8, false))));       \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_store_32(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		store32(vp, op, ea(vp, op, 4, true), le32_get(vp->ymm[op->dst]));                         \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_store_64(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		store64(vp, op, ea(vp, op, 8, true), le64_get(vp->ymm[op->dst]));                         \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_from_general_32(struct soft_vp *vp, const struct op *op)           \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, _mm_cvtsi32_si128((int)reg32(vp, op->src2)));                            \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_from_general_64(struct soft_vp *vp, const struct op *op)           \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		set(vp, op->dst, _mm_cvtsi64_si128((int64_t)reg64(vp, op->src2)));                        \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_to_general_32(struct soft_vp *vp, const struct op *op)             \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		reg32_set(vp, op->src2, le32_get(vp->ymm[op->dst]));                                      \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_to_general_64(struct soft_vp *vp, const struct op *op)             \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		reg64_set(vp, op->src2, le64_get(vp->ymm[op->dst]));                                      \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *name##_movmskb(struct soft_vp *vp, const struct op *op)                   \
-	{                                                                                                 \
-		check(vp, op);                                                                            \
-		reg32_set(vp, op->dst, (uint32_t)_mm_movemask_epi8(xmm_get(vp, op->src2)));               \
-		return dispatch(vp, op + 1);                                                              \
+#define DEFINE_PARTS(name, check, set)                                                                       \
+	static const struct op *name##_load_32(struct soft_vp *vp, const struct op *op)                      \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst, _mm_cvtsi32_si128((int)load32(vp, op, ea(vp, op, 4, false))));              \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_load_64(struct soft_vp *vp, const struct op *op)                      \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst, _mm_cvtsi64_si128((int64_t)load64(vp, op, ea(vp, op, 8, false))));          \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_store_32(struct soft_vp *vp, const struct op *op)                     \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		store32(vp, op, ea(vp, op, 4, true), le32_get(vp->ymm[op->dst]));                            \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_store_64(struct soft_vp *vp, const struct op *op)                     \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		store64(vp, op, ea(vp, op, 8, true), le64_get(vp->ymm[op->dst]));                            \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_from_general_32(struct soft_vp *vp, const struct op *op)              \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst, _mm_cvtsi32_si128((int)reg32(vp, op->src2)));                               \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_from_general_64(struct soft_vp *vp, const struct op *op)              \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		set(vp, op->dst, _mm_cvtsi64_si128((int64_t)reg64(vp, op->src2)));                           \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_to_general_32(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		reg32_set(vp, op->src2, le32_get(vp->ymm[op->dst]));                                         \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_to_general_64(struct soft_vp *vp, const struct op *op)                \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		reg64_set(vp, op->src2, le64_get(vp->ymm[op->dst]));                                         \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *name##_movmskb(struct soft_vp *vp, const struct op *op)                      \
+	{                                                                                                    \
+		check(vp, op);                                                                               \
+		reg32_set(vp, op->dst, (uint32_t)_mm_movemask_epi8(xmm_get(vp, op->src2)));                  \
+		return dispatch(vp, op + 1);                                                                 \
 	}
 
 DEFINE_PARTS(sse, sse_check, xmm_set)
@@ -138,67 +139,67 @@ DEFINE_PARTS(vex, avx_check, xmm_set_zero_upper)
 
 /* --- two operands ------------------------------------------------------------------------------- */
 
-#define DEFINE_BINARY(name, mnemonic, intrinsic)                                                          \
-	static const struct op *sse_##name(struct soft_vp *vp, const struct op *op)                       \
-	{                                                                                                 \
-		sse_check(vp, op);                                                                        \
-		xmm_set(vp, op->dst, intrinsic(xmm_get(vp, op->src), xmm_get(vp, op->src2)));             \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *sse_load_##name(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                 \
-		const void *p;                                                                            \
-                                                                                                          \
-		sse_check(vp, op);                                                                        \
-		p = vector_source_at(vp, op, vector_ea(vp, op, 16, 15, false), 16);                       \
-		xmm_set(vp, op->dst, intrinsic(xmm_get(vp, op->src), _mm_loadu_si128(p)));                \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *vex_##name(struct soft_vp *vp, const struct op *op)                       \
-	{                                                                                                 \
-		avx_check(vp, op);                                                                        \
-		xmm_set_zero_upper(vp, op->dst, intrinsic(xmm_get(vp, op->src), xmm_get(vp, op->src2)));  \
-		return dispatch(vp, op + 1);                                                              \
-	}                                                                                                 \
-	static const struct op *vex_load_##name(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                 \
-		const void *p;                                                                            \
-                                                                                                          \
-		avx_check(vp, op);                                                                        \
-		p = vector_source_at(vp, op, ea(vp, op, 16, false), 16);                                  \
-		xmm_set_zero_upper(vp, op->dst, intrinsic(xmm_get(vp, op->src), _mm_loadu_si128(p)));     \
-		return dispatch(vp, op + 1);                                                              \
+#define DEFINE_BINARY(name, mnemonic, intrinsic)                                                             \
+	static const struct op *sse_##name(struct soft_vp *vp, const struct op *op)                          \
+	{                                                                                                    \
+		sse_check(vp, op);                                                                           \
+		xmm_set(vp, op->dst, intrinsic(xmm_get(vp, op->src), xmm_get(vp, op->src2)));                \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *sse_load_##name(struct soft_vp *vp, const struct op *op)                     \
+	{                                                                                                    \
+		const void *p;                                                                               \
+                                                                                                             \
+		sse_check(vp, op);                                                                           \
+		p = vector_source_at(vp, op, vector_ea(vp, op, 16, 15, false), 16);                          \
+		xmm_set(vp, op->dst, intrinsic(xmm_get(vp, op->src), _mm_loadu_si128(p)));                   \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *vex_##name(struct soft_vp *vp, const struct op *op)                          \
+	{                                                                                                    \
+		avx_check(vp, op);                                                                           \
+		xmm_set_zero_upper(vp, op->dst, intrinsic(xmm_get(vp, op->src), xmm_get(vp, op->src2)));     \
+		return dispatch(vp, op + 1);                                                                 \
+	}                                                                                                    \
+	static const struct op *vex_load_##name(struct soft_vp *vp, const struct op *op)                     \
+	{                                                                                                    \
+		const void *p;                                                                               \
+                                                                                                             \
+		avx_check(vp, op);                                                                           \
+		p = vector_source_at(vp, op, ea(vp, op, 16, false), 16);                                     \
+		xmm_set_zero_upper(vp, op->dst, intrinsic(xmm_get(vp, op->src), _mm_loadu_si128(p)));        \
+		return dispatch(vp, op + 1);                                                                 \
 	}
 
-#define BINARY(X)                               \
-	X(pxor, PXOR, _mm_xor_si128)            \
-	X(por, POR, _mm_or_si128)               \
-	X(pand, PAND, _mm_and_si128)            \
-	X(pandn, PANDN, _mm_andnot_si128)       \
-	X(paddb, PADDB, _mm_add_epi8)           \
-	X(paddw, PADDW, _mm_add_epi16)          \
-	X(paddd, PADDD, _mm_add_epi32)          \
-	X(paddq, PADDQ, _mm_add_epi64)          \
-	X(psubb, PSUBB, _mm_sub_epi8)           \
-	X(psubw, PSUBW, _mm_sub_epi16)          \
-	X(psubd, PSUBD, _mm_sub_epi32)          \
-	X(psubq, PSUBQ, _mm_sub_epi64)          \
-	X(pmuludq, PMULUDQ, _mm_mul_epu32)      \
-	X(pmullw, PMULLW, _mm_mullo_epi16)      \
-	X(pminub, PMINUB, _mm_min_epu8)         \
-	X(pmaxub, PMAXUB, _mm_max_epu8)         \
-	X(pcmpeqb, PCMPEQB, _mm_cmpeq_epi8)     \
-	X(pcmpeqw, PCMPEQW, _mm_cmpeq_epi16)    \
-	X(pcmpeqd, PCMPEQD, _mm_cmpeq_epi32)    \
-	X(pcmpgtb, PCMPGTB, _mm_cmpgt_epi8)     \
-	X(pcmpgtd, PCMPGTD, _mm_cmpgt_epi32)    \
-	X(punpcklbw, PUNPCKLBW, _mm_unpacklo_epi8)    \
-	X(punpcklwd, PUNPCKLWD, _mm_unpacklo_epi16)   \
-	X(punpckldq, PUNPCKLDQ, _mm_unpacklo_epi32)   \
-	X(punpcklqdq, PUNPCKLQDQ, _mm_unpacklo_epi64) \
-	X(punpckhbw, PUNPCKHBW, _mm_unpackhi_epi8)    \
-	X(punpckhwd, PUNPCKHWD, _mm_unpackhi_epi16)   \
-	X(punpckhdq, PUNPCKHDQ, _mm_unpackhi_epi32)   \
+#define BINARY(X)                                                                                            \
+	X(pxor, PXOR, _mm_xor_si128)                                                                         \
+	X(por, POR, _mm_or_si128)                                                                            \
+	X(pand, PAND, _mm_and_si128)                                                                         \
+	X(pandn, PANDN, _mm_andnot_si128)                                                                    \
+	X(paddb, PADDB, _mm_add_epi8)                                                                        \
+	X(paddw, PADDW, _mm_add_epi16)                                                                       \
+	X(paddd, PADDD, _mm_add_epi32)                                                                       \
+	X(paddq, PADDQ, _mm_add_epi64)                                                                       \
+	X(psubb, PSUBB, _mm_sub_epi8)                                                                        \
+	X(psubw, PSUBW, _mm_sub_epi16)                                                                       \
+	X(psubd, PSUBD, _mm_sub_epi32)                                                                       \
+	X(psubq, PSUBQ, _mm_sub_epi64)                                                                       \
+	X(pmuludq, PMULUDQ, _mm_mul_epu32)                                                                   \
+	X(pmullw, PMULLW, _mm_mullo_epi16)                                                                   \
+	X(pminub, PMINUB, _mm_min_epu8)                                                                      \
+	X(pmaxub, PMAXUB, _mm_max_epu8)                                                                      \
+	X(pcmpeqb, PCMPEQB, _mm_cmpeq_epi8)                                                                  \
+	X(pcmpeqw, PCMPEQW, _mm_cmpeq_epi16)                                                                 \
+	X(pcmpeqd, PCMPEQD, _mm_cmpeq_epi32)                                                                 \
+	X(pcmpgtb, PCMPGTB, _mm_cmpgt_epi8)                                                                  \
+	X(pcmpgtd, PCMPGTD, _mm_cmpgt_epi32)                                                                 \
+	X(punpcklbw, PUNPCKLBW, _mm_unpacklo_epi8)                                                           \
+	X(punpcklwd, PUNPCKLWD, _mm_unpacklo_epi16)                                                          \
+	X(punpckldq, PUNPCKLDQ, _mm_unpacklo_epi32)                                                          \
+	X(punpcklqdq, PUNPCKLQDQ, _mm_unpacklo_epi64)                                                        \
+	X(punpckhbw, PUNPCKHBW, _mm_unpackhi_epi8)                                                           \
+	X(punpckhwd, PUNPCKHWD, _mm_unpackhi_epi16)                                                          \
+	X(punpckhdq, PUNPCKHDQ, _mm_unpackhi_epi32)                                                          \
 	X(punpckhqdq, PUNPCKHQDQ, _mm_unpackhi_epi64)
 
 BINARY(DEFINE_BINARY)
@@ -208,8 +209,13 @@ struct binary {
 	op_fn sse, sse_load, vex, vex_load;
 };
 
-#define BINARY_ENTRY(name, mnemonic, intrinsic)                                                                   \
-	{ZYDIS_MNEMONIC_##mnemonic, ZYDIS_MNEMONIC_V##mnemonic, sse_##name, sse_load_##name, vex_##name, vex_load_##name},
+#define BINARY_ENTRY(name, mnemonic, intrinsic)                                                              \
+	{ZYDIS_MNEMONIC_##mnemonic,                                                                          \
+	 ZYDIS_MNEMONIC_V##mnemonic,                                                                         \
+	 sse_##name,                                                                                         \
+	 sse_load_##name,                                                                                    \
+	 vex_##name,                                                                                         \
+	 vex_load_##name},
 
 static const struct binary binaries[] = {
     BINARY(BINARY_ENTRY)
@@ -223,9 +229,9 @@ static const struct binary binaries[] = {
     {ZYDIS_MNEMONIC_ANDNPS, ZYDIS_MNEMONIC_VANDNPS, sse_pandn, sse_load_pandn, vex_pandn, vex_load_pandn},
     {ZYDIS_MNEMONIC_ANDNPD, ZYDIS_MNEMONIC_VANDNPD, sse_pandn, sse_load_pandn, vex_pandn, vex_load_pandn},
     {ZYDIS_MNEMONIC_UNPCKLPS, ZYDIS_MNEMONIC_VUNPCKLPS, sse_punpckldq, sse_load_punpckldq, vex_punpckldq,
-        vex_load_punpckldq},
+     vex_load_punpckldq},
     {ZYDIS_MNEMONIC_UNPCKLPD, ZYDIS_MNEMONIC_VUNPCKLPD, sse_punpcklqdq, sse_load_punpcklqdq, vex_punpcklqdq,
-        vex_load_punpcklqdq},
+     vex_load_punpcklqdq},
 };
 
 /* --- selection ---------------------------------------------------------------------------------- */
@@ -286,7 +292,8 @@ static bool is_whole_move(ZydisMnemonic mnemonic)
 static bool select_whole_move(const struct decoding *d, struct op *op, const struct form *form)
 {
 	static const op_fn moves[3][3] = {{sse_move, sse_load, sse_store},
-	    {vex_128_move, vex_128_load, vex_128_store}, {vex_256_move, vex_256_load, vex_256_store}};
+					  {vex_128_move, vex_128_load, vex_128_store},
+					  {vex_256_move, vex_256_load, vex_256_store}};
 	bool vex = d->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	unsigned width = !vex ? 0 : has_class(d, ZYDIS_REGCLASS_YMM) ? 2 : 1;
 
@@ -324,8 +331,9 @@ static bool select_scalar_move(const struct decoding *d, struct op *op, const st
 	static const op_fn loads[2][2] = {{sse_load_32, sse_load_64}, {vex_load_32, vex_load_64}};
 	static const op_fn stores[2][2] = {{sse_store_32, sse_store_64}, {vex_store_32, vex_store_64}};
 	static const op_fn from[2][2] = {{sse_from_general_32, sse_from_general_64},
-	    {vex_from_general_32, vex_from_general_64}};
-	static const op_fn to[2][2] = {{sse_to_general_32, sse_to_general_64}, {vex_to_general_32, vex_to_general_64}};
+					 {vex_from_general_32, vex_from_general_64}};
+	static const op_fn to[2][2] = {{sse_to_general_32, sse_to_general_64},
+				       {vex_to_general_32, vex_to_general_64}};
 	unsigned vex = d->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 	unsigned wide;
 

@@ -7,22 +7,22 @@
 
 #include <cpuid.h>
 
-#define LEAF1_EDX                                                                              \
-	(1u << 0 /* FPU */ | 1u << 15 /* CMOV: FCMOV, FCOMI */ | 1u << 19 /* CLFSH */ |        \
-	    1u << 23 /* MMX */ | 1u << 24 /* FXSR */ | 1u << 25 /* SSE */ | 1u << 26 /* SSE2 */)
-#define LEAF1_ECX                                                                              \
-	(1u << 0 /* SSE3 */ | 1u << 1 /* PCLMULQDQ */ | 1u << 9 /* SSSE3 */ | 1u << 19 /* SSE4.1 */ | \
-	    1u << 20 /* SSE4.2 */ | 1u << 25 /* AES */)
-#define LEAF1_ECX_XSAVE (1u << 26)
-#define LEAF1_ECX_OSXSAVE (1u << 27)
-#define LEAF1_ECX_AVX (1u << 28)
-#define LEAF1_ECX_AVX_FAMILY (LEAF1_ECX_AVX | 1u << 12 /* FMA */ | 1u << 29 /* F16C */)
-#define LEAF7_EBX (1u << 29 /* SHA */)
-#define LEAF7_EBX_AVX2 (1u << 5)
+#define LEAF1_EDX                                                                                            \
+	(1u << 0 /* FPU */ | 1u << 15 /* CMOV: FCMOV, FCOMI */ | 1u << 19 /* CLFSH */ | 1u << 23 /* MMX */ | \
+	 1u << 24 /* FXSR */ | 1u << 25 /* SSE */ | 1u << 26 /* SSE2 */)
+#define LEAF1_ECX                                                                                            \
+	(1u << 0 /* SSE3 */ | 1u << 1 /* PCLMULQDQ */ | 1u << 9 /* SSSE3 */ | 1u << 19 /* SSE4.1 */ |        \
+	 1u << 20 /* SSE4.2 */ | 1u << 25 /* AES */)
+#define LEAF1_ECX_XSAVE               (1u << 26)
+#define LEAF1_ECX_OSXSAVE             (1u << 27)
+#define LEAF1_ECX_AVX                 (1u << 28)
+#define LEAF1_ECX_AVX_FAMILY          (LEAF1_ECX_AVX | 1u << 12 /* FMA */ | 1u << 29 /* F16C */)
+#define LEAF7_EBX                     (1u << 29 /* SHA */)
+#define LEAF7_EBX_AVX2                (1u << 5)
 #define LEAF7_EBX_FDP_ONLY_EXCEPTIONS (1u << 6)
-#define LEAF7_EBX_NO_FCS_FDS (1u << 13)
-#define LEAF7_ECX (1u << 8 /* GFNI */)
-#define LEAF7_ECX_AVX_FAMILY (1u << 9 /* VAES */ | 1u << 10 /* VPCLMULQDQ */)
+#define LEAF7_EBX_NO_FCS_FDS          (1u << 13)
+#define LEAF7_ECX                     (1u << 8 /* GFNI */)
+#define LEAF7_ECX_AVX_FAMILY          (1u << 9 /* VAES */ | 1u << 10 /* VPCLMULQDQ */)
 
 #define XCR0_X87 1u
 #define XCR0_SSE 2u
@@ -45,7 +45,7 @@ void vector_features(struct vector_features *features)
 	if (!__get_cpuid(1, &a, &b, &c, &d))
 		return;
 	avx = (c & LEAF1_ECX_OSXSAVE) && (c & LEAF1_ECX_AVX) &&
-	    (host_xcr0() & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
+	      (host_xcr0() & (XCR0_SSE | XCR0_AVX)) == (XCR0_SSE | XCR0_AVX);
 	features->leaf1_edx = d & LEAF1_EDX;
 	/* XSAVE is done here, not by the host. */
 	features->leaf1_ecx = (c & LEAF1_ECX) | LEAF1_ECX_XSAVE;

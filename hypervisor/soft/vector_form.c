@@ -12,10 +12,10 @@ static void put(struct native_code *code, unsigned count, const uint8_t *bytes)
 	code->length += count;
 }
 
-#define PUT(code, ...)                                         \
-	do {                                                   \
-		static const uint8_t put_bytes[] = {__VA_ARGS__}; \
-		put(code, sizeof(put_bytes), put_bytes);       \
+#define PUT(code, ...)                                                                                       \
+	do {                                                                                                 \
+		static const uint8_t put_bytes[] = {__VA_ARGS__};                                            \
+		put(code, sizeof(put_bytes), put_bytes);                                                     \
 	} while (0)
 
 static void put_byte(struct native_code *code, unsigned byte)
@@ -116,7 +116,8 @@ bool form_analyse(const struct decoding *d, struct form *form)
 	memset(form, 0, sizeof(*form));
 	form->result = FORM_COUNT;
 	form->string = is_string_compare(insn->mnemonic);
-	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;
 	if (insn->opcode_map < ZYDIS_OPCODE_MAP_0F || insn->opcode_map > ZYDIS_OPCODE_MAP_0F3A)
 		return false;
@@ -209,7 +210,8 @@ static void put_vex(struct native_code *code, const struct decoding *d)
 
 	put_byte(code, 0xc4);
 	put_byte(code, 0xe0u | (insn->raw.vex.m_mmmm & 0x1fu));
-	put_byte(code, (w & 1u) << 7 | (~vvvv & 15u) << 3 | (insn->raw.vex.L & 1u) << 2 | (insn->raw.vex.pp & 3u));
+	put_byte(code,
+		 (w & 1u) << 7 | (~vvvv & 15u) << 3 | (insn->raw.vex.L & 1u) << 2 | (insn->raw.vex.pp & 3u));
 }
 
 static unsigned normal_modrm(const struct decoding *d, const struct form *form)
@@ -324,8 +326,8 @@ const void *form_native_x87(const struct decoding *d)
 	struct native_code code = {.length = 0};
 	bool flags = insn->cpu_flags && (insn->cpu_flags->tested | insn->cpu_flags->modified);
 	unsigned modrm = insn->raw.modrm.mod == 3
-	    ? 0xc0u | (unsigned)insn->raw.modrm.reg << 3 | insn->raw.modrm.rm
-	    : (unsigned)insn->raw.modrm.reg << 3 | 7u;
+			     ? 0xc0u | (unsigned)insn->raw.modrm.reg << 3 | insn->raw.modrm.rm
+			     : (unsigned)insn->raw.modrm.reg << 3 | 7u;
 
 	if (flags)
 		PUT(&code, 0x89, 0xf8, 0x04, 0x7f, 0x9e); /* mov eax, edi; add al, 0x7f; sahf */

@@ -28,11 +28,12 @@ static const struct op *vzeroall(struct soft_vp *vp, const struct op *op)
 /* The processor checks all of the operand, whatever the mask, the upper half first (the manual leaves
  * faults under a mask of zeros to the implementation). */
 void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *value,
-    const void *mask, unsigned size)
+			       const void *mask, unsigned size)
 {
 	const uint8_t *v = value, *m = mask;
 	/* 32-bit addresses wrap between the halves too. */
-	uint64_t wrap = vp->mode == MODE_64 && op->flags & OP_ADDRESS_32 && op->seg == SEG_DS ? 0xffffffff : ~0ull;
+	uint64_t wrap =
+	    vp->mode == MODE_64 && op->flags & OP_ADDRESS_32 && op->seg == SEG_DS ? 0xffffffff : ~0ull;
 
 	for (unsigned i = size; i >= 8; i -= 8)
 		probe_write(vp, op, (linear + i - 8) & wrap, 8);
@@ -86,7 +87,7 @@ struct lanes {
 	uint8_t bytes;   /* of the vector: 16 or 32 */
 	uint8_t element; /* 4 or 8 */
 	uint8_t index_element;
-	uint8_t count;   /* of elements: gathers */
+	uint8_t count; /* of elements: gathers */
 	uint8_t scale;
 };
 _Static_assert(sizeof(struct lanes) <= 8, "it must fit into op->extra[0]");

@@ -17,7 +17,7 @@ struct mmx_frame {
 
 #define FRAME_OFFSET 64u
 _Static_assert(FRAME_OFFSET + sizeof(struct mmx_frame) <= sizeof(((struct soft_vp *)0)->vector_scratch),
-    "the frame lies in the scratch area");
+	       "the frame lies in the scratch area");
 
 /* Runs a native function with these registers; afterwards the host's x87 state is empty again. */
 uint64_t vector_mmx_call(uint64_t argument, const void *native, struct mmx_frame *frame);
@@ -155,7 +155,8 @@ static const struct op *maskmovq(struct soft_vp *vp, const struct op *op)
 
 static bool is_class(const ZydisDecodedOperand *operand, ZydisRegisterClass class)
 {
-	return operand->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(operand->reg.value) == class;
+	return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetClass(operand->reg.value) == class;
 }
 
 static bool has_class(const struct decoding *d, ZydisRegisterClass class)
@@ -172,7 +173,8 @@ bool vector_mmx_select(struct decoding *d, struct op *op, const struct form *for
 
 	if (!has_class(d, ZYDIS_REGCLASS_MMX))
 		return false;
-	o.count = (has_class(d, ZYDIS_REGCLASS_XMM) ? OPERATES_ON_XMM : 0) | (vector_may_except(d) ? MAY_EXCEPT : 0);
+	o.count = (has_class(d, ZYDIS_REGCLASS_XMM) ? OPERATES_ON_XMM : 0) |
+		  (vector_may_except(d) ? MAY_EXCEPT : 0);
 	memcpy(o.registers, form->registers, sizeof(o.registers));
 	memcpy(&op->extra[0], &o, sizeof(o));
 	op->extra[1] = 0; /* vector_exact.c: no arithmetic that it knows */

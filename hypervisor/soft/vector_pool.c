@@ -67,9 +67,11 @@ int vector_pool_create(struct vector_pool **out, struct error *err)
 		int code = errno;
 
 		vector_pool_destroy(pool);
-		return error_set(err, code,
+		return error_set(
+		    err, code,
 		    "Cannot map executable memory, which the software processor needs: %s. Does a security "
-		    "policy forbid it?", strerror(code));
+		    "policy forbid it?",
+		    strerror(code));
 	}
 	*out = pool;
 	return 0;

@@ -22,7 +22,7 @@
 #include "hypervisor/soft/vector.h"
 
 /* For what keeps arrays on the stack: inlined, they would keep the handler from its jump to the next. */
-#define own_frame static __attribute__((noinline))
+#define own_frame     static __attribute__((noinline))
 #define always_inline static inline __attribute__((always_inline))
 
 /* --- vector_pool.c ------------------------------------------------------------------------------ */
@@ -97,7 +97,7 @@ bool vector_lanes_select(struct decoding *d, struct op *op);
 
 /* Store those of `size` (8 or 16) bytes whose mask byte has its top bit set; all or none (vector_lanes.c). */
 void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *value,
-    const void *mask, unsigned size);
+			       const void *mask, unsigned size);
 
 /* Makes the implicit operand of MASKMOVQ and MASKMOVDQU, [rDI], the op's memory operand. */
 void vector_select_rdi_operand(const struct decoding *d, struct op *op);
@@ -133,7 +133,8 @@ always_inline void avx_check(struct soft_vp *vp, const struct op *op)
 
 /* Where the `size` bytes at `linear` can be read: in guest memory itself when they lie in one page of
  * RAM, else copied to vp->vector_scratch. Whoever reads them must do so once. */
-always_inline const void *vector_source_at(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+always_inline const void *vector_source_at(struct soft_vp *vp, const struct op *op, uint64_t linear,
+					   unsigned size)
 {
 	const struct tlb_entry *e = tlb_entry(vp, linear);
 
@@ -143,7 +144,8 @@ always_inline const void *vector_source_at(struct soft_vp *vp, const struct op *
 	return vp->vector_scratch;
 }
 
-always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsigned size, unsigned align, bool write)
+always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsigned size, unsigned align,
+				 bool write)
 {
 	uint64_t linear = ea(vp, op, size, write);
 
@@ -154,7 +156,8 @@ always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsign
 
 /* The processor looks at the last byte of large operands first, so that is the address a page fault
  * names when both ends are bad. */
-static inline void vector_probe_end(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
+static inline void vector_probe_end(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size,
+				    bool write)
 {
 	if (write)
 		probe_write(vp, op, linear + size - 1, 1);

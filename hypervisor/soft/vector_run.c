@@ -19,8 +19,8 @@
 typedef __m128i (*native_vector_128)(__m128i, __m128i, __m128i, __m128i, uint64_t);
 typedef uint64_t (*native_integer_128)(__m128i, __m128i, __m128i, __m128i, uint64_t);
 
-always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, bool vex, enum form_source source,
-    enum form_result result, bool may_except)
+always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, bool vex,
+				       enum form_source source, enum form_result result, bool may_except)
 {
 	struct vector_operands o = vector_operands(op);
 	uint64_t argument = 0, linear = 0, integer = 0;
@@ -41,11 +41,13 @@ always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, 
 	if (may_except)
 		mxcsr_enter(vp);
 	if (result == FORM_VECTOR)
-		vector = ((native_vector_128)(uintptr_t)op->data)(xmm_get(vp, o.registers[0]),
-		    xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]), xmm_get(vp, o.registers[3]), argument);
+		vector = ((native_vector_128)(uintptr_t)op->data)(
+		    xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]),
+		    xmm_get(vp, o.registers[3]), argument);
 	else
-		integer = ((native_integer_128)(uintptr_t)op->data)(xmm_get(vp, o.registers[0]),
-		    xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]), xmm_get(vp, o.registers[3]), argument);
+		integer = ((native_integer_128)(uintptr_t)op->data)(
+		    xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]),
+		    xmm_get(vp, o.registers[3]), argument);
 	if (may_except) {
 		uint32_t flags = mxcsr_leave(vp);
 
@@ -74,8 +76,8 @@ always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, 
 
 /* The compilers disagree on how a function built without AVX passes 256-bit vectors, so this is the
  * call: loads register 0 to 3, runs the function, stores register 0 to `result`. */
-uint64_t vector_call_256(uint64_t argument, const void *native, const void *r0, const void *r1, const void *r2,
-    const void *r3, void *result);
+uint64_t vector_call_256(uint64_t argument, const void *native, const void *r0, const void *r1,
+			 const void *r2, const void *r3, void *result);
 
 __asm__(".text\n"
 	".type vector_call_256, @function\n"
@@ -94,7 +96,7 @@ __asm__(".text\n"
 	".size vector_call_256, . - vector_call_256\n");
 
 always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, enum form_source source,
-    enum form_result result, bool may_except)
+				       enum form_result result, bool may_except)
 {
 	struct vector_operands o = vector_operands(op);
 	uint8_t *to = vp->vector_scratch + (result == FORM_VECTOR ? 0 : 64);
@@ -112,7 +114,7 @@ always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, 
 	if (may_except)
 		mxcsr_enter(vp);
 	integer = vector_call_256(argument, op->data, vp->ymm[o.registers[0]], vp->ymm[o.registers[1]],
-	    vp->ymm[o.registers[2]], vp->ymm[o.registers[3]], to);
+				  vp->ymm[o.registers[2]], vp->ymm[o.registers[3]], to);
 	if (may_except) {
 		uint32_t flags = mxcsr_leave(vp);
 
@@ -134,42 +136,43 @@ always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, 
 
 /* --- the handlers, and the table that finds them ------------------------------------------------ */
 
-#define DEFINE(name, source, result, except)                                                       \
-	static const struct op *sse_##name(struct soft_vp *vp, const struct op *op)                \
-	{                                                                                          \
-		return run_128(vp, op, false, source, result, except);                             \
-	}                                                                                          \
-	static const struct op *vex_128_##name(struct soft_vp *vp, const struct op *op)            \
-	{                                                                                          \
-		return run_128(vp, op, true, source, result, except);                              \
-	}                                                                                          \
-	static const struct op *vex_256_##name(struct soft_vp *vp, const struct op *op)            \
-	{                                                                                          \
-		return run_256(vp, op, source, result, except);                                    \
+#define DEFINE(name, source, result, except)                                                                 \
+	static const struct op *sse_##name(struct soft_vp *vp, const struct op *op)                          \
+	{                                                                                                    \
+		return run_128(vp, op, false, source, result, except);                                       \
+	}                                                                                                    \
+	static const struct op *vex_128_##name(struct soft_vp *vp, const struct op *op)                      \
+	{                                                                                                    \
+		return run_128(vp, op, true, source, result, except);                                        \
+	}                                                                                                    \
+	static const struct op *vex_256_##name(struct soft_vp *vp, const struct op *op)                      \
+	{                                                                                                    \
+		return run_256(vp, op, source, result, except);                                              \
 	}
 
 /* All that occur: name, source, result, MXCSR. */
-#define HANDLERS(X)                                                          \
-	X(registers_vector, FORM_REGISTERS, FORM_VECTOR, NO_EXCEPT)          \
-	X(registers_vector_except, FORM_REGISTERS, FORM_VECTOR, MAY_EXCEPT)  \
-	X(registers_general, FORM_REGISTERS, FORM_GENERAL, NO_EXCEPT)        \
-	X(registers_general_except, FORM_REGISTERS, FORM_GENERAL, MAY_EXCEPT) \
-	X(registers_flags, FORM_REGISTERS, FORM_FLAGS, NO_EXCEPT)            \
-	X(registers_flags_except, FORM_REGISTERS, FORM_FLAGS, MAY_EXCEPT)    \
-	X(load_vector, FORM_LOAD, FORM_VECTOR, NO_EXCEPT)                    \
-	X(load_vector_except, FORM_LOAD, FORM_VECTOR, MAY_EXCEPT)            \
-	X(load_general, FORM_LOAD, FORM_GENERAL, NO_EXCEPT)                  \
-	X(load_general_except, FORM_LOAD, FORM_GENERAL, MAY_EXCEPT)          \
-	X(load_flags, FORM_LOAD, FORM_FLAGS, NO_EXCEPT)                      \
-	X(load_flags_except, FORM_LOAD, FORM_FLAGS, MAY_EXCEPT)              \
-	X(store, FORM_STORE, FORM_MEMORY, NO_EXCEPT)                         \
-	X(store_except, FORM_STORE, FORM_MEMORY, MAY_EXCEPT)                 \
-	X(general_vector, FORM_GPR, FORM_VECTOR, NO_EXCEPT)                  \
+#define HANDLERS(X)                                                                                          \
+	X(registers_vector, FORM_REGISTERS, FORM_VECTOR, NO_EXCEPT)                                          \
+	X(registers_vector_except, FORM_REGISTERS, FORM_VECTOR, MAY_EXCEPT)                                  \
+	X(registers_general, FORM_REGISTERS, FORM_GENERAL, NO_EXCEPT)                                        \
+	X(registers_general_except, FORM_REGISTERS, FORM_GENERAL, MAY_EXCEPT)                                \
+	X(registers_flags, FORM_REGISTERS, FORM_FLAGS, NO_EXCEPT)                                            \
+	X(registers_flags_except, FORM_REGISTERS, FORM_FLAGS, MAY_EXCEPT)                                    \
+	X(load_vector, FORM_LOAD, FORM_VECTOR, NO_EXCEPT)                                                    \
+	X(load_vector_except, FORM_LOAD, FORM_VECTOR, MAY_EXCEPT)                                            \
+	X(load_general, FORM_LOAD, FORM_GENERAL, NO_EXCEPT)                                                  \
+	X(load_general_except, FORM_LOAD, FORM_GENERAL, MAY_EXCEPT)                                          \
+	X(load_flags, FORM_LOAD, FORM_FLAGS, NO_EXCEPT)                                                      \
+	X(load_flags_except, FORM_LOAD, FORM_FLAGS, MAY_EXCEPT)                                              \
+	X(store, FORM_STORE, FORM_MEMORY, NO_EXCEPT)                                                         \
+	X(store_except, FORM_STORE, FORM_MEMORY, MAY_EXCEPT)                                                 \
+	X(general_vector, FORM_GPR, FORM_VECTOR, NO_EXCEPT)                                                  \
 	X(general_vector_except, FORM_GPR, FORM_VECTOR, MAY_EXCEPT)
 
 HANDLERS(DEFINE)
 
-#define ENTRY(name, source, result, except) {source, result, except, {sse_##name, vex_128_##name, vex_256_##name}},
+#define ENTRY(name, source, result, except)                                                                  \
+	{source, result, except, {sse_##name, vex_128_##name, vex_256_##name}},
 
 static const struct {
 	enum form_source source;
@@ -198,7 +201,8 @@ struct string_compare {
 	uint8_t xmm0[16];
 };
 
-_Static_assert(sizeof(struct string_compare) <= sizeof(((struct soft_vp *)0)->vector_scratch), "it lies there");
+_Static_assert(sizeof(struct string_compare) <= sizeof(((struct soft_vp *)0)->vector_scratch),
+	       "it lies there");
 
 typedef void (*native_string)(__m128i, __m128i, __m128i, __m128i, struct string_compare *);
 
@@ -220,7 +224,7 @@ static const struct op *string_compare(struct soft_vp *vp, const struct op *op)
 	s->rdx = vp->gpr[GPR_RDX];
 	/* The first operand is register 0 or, where XMM0 is the result, register 1. */
 	((native_string)(uintptr_t)op->data)(xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), second,
-	    second, s);
+					     second, s);
 	vp->arith = (uint16_t)s->rax;
 	if (op->dst == STRING_INDEX)
 		reg64_set(vp, GPR_RCX * 8, (uint32_t)s->rdx);
@@ -282,7 +286,8 @@ static void describe_elements(const struct decoding *d, struct vector_operands *
 		return;
 	}
 	o->count = class == ZYDIS_EXCEPTION_CLASS_SSE3 || class == ZYDIS_EXCEPTION_CLASS_AVX3
-	    ? 1 : (uint8_t)(written->size / 8 / o->element);
+		       ? 1
+		       : (uint8_t)(written->size / 8 / o->element);
 }
 
 bool vector_run_select(struct decoding *d, struct op *op, const struct form *form)

@@ -18,40 +18,23 @@ struct requirement {
 };
 
 static const struct requirement requirements[] = {
-    {ZYDIS_ISA_SET_X87, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_FCMOV, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_PPRO, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_PENTIUMMMX, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_FXSAVE, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_FXSAVE64, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSE, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSEMXCSR, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSE_PREFETCH, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_PREFETCH_NOP, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSE2, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSE2MMX, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_CLFSH, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_XSAVE, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_XSAVEOPT, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_XSAVEC, WORD_ALWAYS, 0, false},
-    {ZYDIS_ISA_SET_SSE3, WORD_1_ECX, 0, false},
-    {ZYDIS_ISA_SET_SSE3X87, WORD_1_ECX, 0, false},
-    {ZYDIS_ISA_SET_PCLMULQDQ, WORD_1_ECX, 1, false},
-    {ZYDIS_ISA_SET_SSSE3, WORD_1_ECX, 9, false},
-    {ZYDIS_ISA_SET_SSSE3MMX, WORD_1_ECX, 9, false},
-    {ZYDIS_ISA_SET_FMA, WORD_1_ECX, 12, true},
-    {ZYDIS_ISA_SET_SSE4, WORD_1_ECX, 19, false},
-    {ZYDIS_ISA_SET_SSE42, WORD_1_ECX, 20, false},
-    {ZYDIS_ISA_SET_AES, WORD_1_ECX, 25, false},
-    {ZYDIS_ISA_SET_AVXAES, WORD_1_ECX, 25, true},
-    {ZYDIS_ISA_SET_AVX, WORD_1_ECX, 28, true},
-    {ZYDIS_ISA_SET_F16C, WORD_1_ECX, 29, true},
-    {ZYDIS_ISA_SET_AVX2, WORD_7_EBX, 5, true},
-    {ZYDIS_ISA_SET_AVX2GATHER, WORD_7_EBX, 5, true},
-    {ZYDIS_ISA_SET_SHA, WORD_7_EBX, 29, false},
-    {ZYDIS_ISA_SET_GFNI, WORD_7_ECX, 8, false},
-    {ZYDIS_ISA_SET_AVX_GFNI, WORD_7_ECX, 8, true},
-    {ZYDIS_ISA_SET_VAES, WORD_7_ECX, 9, true},
+    {ZYDIS_ISA_SET_X87, WORD_ALWAYS, 0, false},          {ZYDIS_ISA_SET_FCMOV, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_PPRO, WORD_ALWAYS, 0, false},         {ZYDIS_ISA_SET_PENTIUMMMX, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_FXSAVE, WORD_ALWAYS, 0, false},       {ZYDIS_ISA_SET_FXSAVE64, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_SSE, WORD_ALWAYS, 0, false},          {ZYDIS_ISA_SET_SSEMXCSR, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_SSE_PREFETCH, WORD_ALWAYS, 0, false}, {ZYDIS_ISA_SET_PREFETCH_NOP, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_SSE2, WORD_ALWAYS, 0, false},         {ZYDIS_ISA_SET_SSE2MMX, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_CLFSH, WORD_ALWAYS, 0, false},        {ZYDIS_ISA_SET_XSAVE, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_XSAVEOPT, WORD_ALWAYS, 0, false},     {ZYDIS_ISA_SET_XSAVEC, WORD_ALWAYS, 0, false},
+    {ZYDIS_ISA_SET_SSE3, WORD_1_ECX, 0, false},          {ZYDIS_ISA_SET_SSE3X87, WORD_1_ECX, 0, false},
+    {ZYDIS_ISA_SET_PCLMULQDQ, WORD_1_ECX, 1, false},     {ZYDIS_ISA_SET_SSSE3, WORD_1_ECX, 9, false},
+    {ZYDIS_ISA_SET_SSSE3MMX, WORD_1_ECX, 9, false},      {ZYDIS_ISA_SET_FMA, WORD_1_ECX, 12, true},
+    {ZYDIS_ISA_SET_SSE4, WORD_1_ECX, 19, false},         {ZYDIS_ISA_SET_SSE42, WORD_1_ECX, 20, false},
+    {ZYDIS_ISA_SET_AES, WORD_1_ECX, 25, false},          {ZYDIS_ISA_SET_AVXAES, WORD_1_ECX, 25, true},
+    {ZYDIS_ISA_SET_AVX, WORD_1_ECX, 28, true},           {ZYDIS_ISA_SET_F16C, WORD_1_ECX, 29, true},
+    {ZYDIS_ISA_SET_AVX2, WORD_7_EBX, 5, true},           {ZYDIS_ISA_SET_AVX2GATHER, WORD_7_EBX, 5, true},
+    {ZYDIS_ISA_SET_SHA, WORD_7_EBX, 29, false},          {ZYDIS_ISA_SET_GFNI, WORD_7_ECX, 8, false},
+    {ZYDIS_ISA_SET_AVX_GFNI, WORD_7_ECX, 8, true},       {ZYDIS_ISA_SET_VAES, WORD_7_ECX, 9, true},
     {ZYDIS_ISA_SET_VPCLMULQDQ, WORD_7_ECX, 10, true},
 };
 
@@ -197,5 +180,6 @@ bool vector_select(struct decoding *d, struct op *op)
 		return true;
 	if (!form_analyse(d, &form))
 		return false;
-	return vector_fast_select(d, op, &form) || vector_mmx_select(d, op, &form) || vector_run_select(d, op, &form);
+	return vector_fast_select(d, op, &form) || vector_mmx_select(d, op, &form) ||
+	       vector_run_select(d, op, &form);
 }

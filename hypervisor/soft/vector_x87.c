@@ -79,7 +79,7 @@ void x87_normalise(uint8_t *fx)
 }
 
 static uint64_t run(struct soft_vp *vp, const struct op *op, const struct x87_operands *x, uint64_t argument,
-    uint8_t image[512])
+		    uint8_t image[512])
 {
 	make_image(image, vp->fx);
 	le16_put(image + FX_OPCODE, ~x->native_opcode & 0x7ff);
@@ -89,21 +89,22 @@ static uint64_t run(struct soft_vp *vp, const struct op *op, const struct x87_op
 }
 
 static void replace_pointers(const struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
-    uint8_t image[512])
+			     uint8_t image[512])
 {
 	bool opcode = le16_get(image + FX_OPCODE) == x->native_opcode;
 
 	le16_put(image + FX_OPCODE, opcode ? x->opcode : le16_get(vp->fx + FX_OPCODE));
-	le64_put(image + FX_FIP, le64_get(image + FX_FIP) == IMPOSSIBLE_POINTER ? le64_get(vp->fx + FX_FIP)
-	                                                                        : op_rip(vp, op));
+	le64_put(image + FX_FIP,
+		 le64_get(image + FX_FIP) == IMPOSSIBLE_POINTER ? le64_get(vp->fx + FX_FIP) : op_rip(vp, op));
 	le64_put(image + FX_FDP, le64_get(image + FX_FDP) == IMPOSSIBLE_POINTER ? le64_get(vp->fx + FX_FDP)
-	                         : op->flags & OP_MEMORY                        ? ea_offset(vp, op)
-	                                                                        : 0);
+				 : op->flags & OP_MEMORY                        ? ea_offset(vp, op)
+										: 0);
 }
 
 /* Whether the instruction wrote its operand: with an unmasked exception it may not have. Two runs
  * over different bytes tell it from one that writes what was there. */
-static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_operands *x, uint8_t image[512])
+static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
+		      uint8_t image[512])
 {
 	static const uint8_t patterns[] = {0xa5, 0x5a};
 
@@ -118,7 +119,8 @@ static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_
 }
 
 /* FBSTP stores eight bytes, then two: at a page boundary the first stay though the second fault. */
-static void store_result(struct soft_vp *vp, const struct op *op, const struct x87_operands *x, uint64_t linear)
+static void store_result(struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
+			 uint64_t linear)
 {
 	unsigned first = (x->native_opcode & 0x738) == FBSTP_OPCODE ? 8 : op->size;
 
@@ -165,11 +167,11 @@ bool vector_x87_select(struct decoding *d, struct op *op)
 	const uint32_t flags = insn->cpu_flags ? insn->cpu_flags->tested | insn->cpu_flags->modified : 0;
 	struct x87_operands x = {.source = FORM_REGISTERS, .flags = flags != 0};
 
-	if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT || insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-	    insn->opcode < 0xd8 || insn->opcode > 0xdf)
+	if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
+	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->opcode < 0xd8 || insn->opcode > 0xdf)
 		return false;
 	x.opcode = (uint16_t)((insn->opcode & 7u) << 8 | (unsigned)insn->raw.modrm.mod << 6 |
-	    (unsigned)insn->raw.modrm.reg << 3 | insn->raw.modrm.rm);
+			      (unsigned)insn->raw.modrm.reg << 3 | insn->raw.modrm.rm);
 	x.native_opcode = x.opcode;
 	if (insn->raw.modrm.mod != 3) {
 		const ZydisDecodedOperand *memory = &d->operands[0];

@@ -30,7 +30,8 @@ static uint16_t tag_word(const uint8_t *fx)
 	unsigned top = x87_top(fx), word = 0;
 
 	for (unsigned i = 0; i < 8; i++) {
-		enum x87_tag tag = fx[FX_TAGS] >> i & 1 ? classify(x87_register(fx, (i - top) & 7)) : TAG_EMPTY;
+		enum x87_tag tag =
+		    fx[FX_TAGS] >> i & 1 ? classify(x87_register(fx, (i - top) & 7)) : TAG_EMPTY;
 
 		word |= (unsigned)tag << (2 * i);
 	}
@@ -116,7 +117,8 @@ static void environment_read(const struct soft_vp *vp, const struct op *op, cons
 	uint32_t field[7], fop;
 
 	for (unsigned i = 0; i < 7; i++)
-		field[i] = kind & LAYOUT_32 ? le32_get(bytes + 4 * (size_t)i) : le16_get(bytes + 2 * (size_t)i);
+		field[i] =
+		    kind & LAYOUT_32 ? le32_get(bytes + 4 * (size_t)i) : le16_get(bytes + 2 * (size_t)i);
 	if (kind & LAYOUT_REAL) {
 		fip = (field[3] & 0xffffu) | (uint64_t)(field[4] >> 12 & 0xffffu) << 16;
 		fdp = (field[5] & 0xffffu) | (uint64_t)(field[6] >> 12 & 0xffffu) << 16;
@@ -135,7 +137,8 @@ static void environment_read(const struct soft_vp *vp, const struct op *op, cons
 	le64_put(fx + FX_FDP, fdp);
 }
 
-/* The first field, then the last byte: so a page fault names the last byte where only the second page is bad. */
+/* The first field, then the last byte: so a page fault names the last byte where only the second page is bad.
+ */
 static void probe_ends(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, bool write)
 {
 	if (write)
@@ -158,7 +161,8 @@ static const struct op *fnstenv(struct soft_vp *vp, const struct op *op)
 	store_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
 	/* All exceptions are masked afterwards, so none is pending. */
 	le16_put(vp->fx + FX_CONTROL, le16_get(vp->fx + FX_CONTROL) | 0x3f);
-	le16_put(vp->fx + FX_STATUS, le16_get(vp->fx + FX_STATUS) & (uint16_t)~(X87_STATUS_ES | X87_STATUS_BUSY));
+	le16_put(vp->fx + FX_STATUS,
+		 le16_get(vp->fx + FX_STATUS) & (uint16_t) ~(X87_STATUS_ES | X87_STATUS_BUSY));
 	return dispatch(vp, op + 1);
 }
 

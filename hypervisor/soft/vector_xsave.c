@@ -12,12 +12,12 @@
 #define COMPONENT_SSE 2u
 #define COMPONENT_AVX 4u
 
-#define HEADER_OFFSET   512u
-#define HEADER_SIZE     64u
-#define AVX_OFFSET      576u
-#define AVX_SIZE        256u
-#define COMPACTED       (1ull << 63)
-#define FX_MXCSR_MASK   28u
+#define HEADER_OFFSET 512u
+#define HEADER_SIZE   64u
+#define AVX_OFFSET    576u
+#define AVX_SIZE      256u
+#define COMPACTED     (1ull << 63)
+#define FX_MXCSR_MASK 28u
 
 /* --- MXCSR -------------------------------------------------------------------------------------- */
 
@@ -299,7 +299,8 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 	static const uint8_t zero[512];
 	_Alignas(16) uint8_t image[512], area[AVX_SIZE];
 	uint8_t header[HEADER_SIZE];
-	uint64_t mask = requested(vp), linear = area_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false), present;
+	uint64_t mask = requested(vp), linear = area_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false),
+		 present;
 	bool compacted, load_mxcsr;
 
 	load_bytes(vp, op, linear + HEADER_OFFSET, header, HEADER_SIZE);
@@ -353,7 +354,8 @@ void vector_cpuid_xsave(const struct soft_vp *vp, uint32_t subleaf, uint32_t reg
 		registers[1] = area_size(vp->xcr0);
 		registers[2] = area_size(features->xcr0);
 	} else if (subleaf == 1) {
-		registers[0] = 1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV with ECX 1 */;
+		registers[0] =
+		    1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV with ECX 1 */;
 		registers[1] = area_size(vp->xcr0);
 	} else if (subleaf == 2 && (features->xcr0 & COMPONENT_AVX)) {
 		registers[0] = AVX_SIZE;

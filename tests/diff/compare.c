@@ -10,7 +10,9 @@
 
 /* --- what is not compared ----------------------------------------------------------------------- */
 
-#define ROTATE "SDM volume 2, RCL/RCR/ROL/ROR: \"The OF flag is defined only for the 1-bit rotates; it is undefined in all other cases\""
+#define ROTATE                                                                                               \
+	"SDM volume 2, RCL/RCR/ROL/ROR: \"The OF flag is defined only for the 1-bit rotates; it is "         \
+	"undefined in all other cases\""
 
 static const struct {
 	ZydisMnemonic mnemonic;
@@ -70,20 +72,22 @@ static void differ(struct report *r, const char *format, ...)
 	r->used += (size_t)snprintf(r->text + r->used, r->size - r->used, "\n");
 }
 
-static const char *const register_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10",
-    "r11", "r12", "r13", "r14", "r15"};
+static const char *const register_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+					       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
-static void compare_general(struct report *r, const struct outcome *native, const struct outcome *soft, uint32_t flags)
+static void compare_general(struct report *r, const struct outcome *native, const struct outcome *soft,
+			    uint32_t flags)
 {
 	for (unsigned i = 0; i < 16; i++)
 		if (native->cpu.gpr[i] != soft->cpu.gpr[i])
 			differ(r, "  %-6s host %016llx soft %016llx", register_names[i],
-			    (unsigned long long)native->cpu.gpr[i], (unsigned long long)soft->cpu.gpr[i]);
+			       (unsigned long long)native->cpu.gpr[i], (unsigned long long)soft->cpu.gpr[i]);
 	if (native->cpu.rip != soft->cpu.rip)
 		differ(r, "  rip    host %016llx soft %016llx", (unsigned long long)native->cpu.rip,
-		    (unsigned long long)soft->cpu.rip);
+		       (unsigned long long)soft->cpu.rip);
 	if ((native->cpu.rflags ^ soft->cpu.rflags) & flags)
-		differ(r, "  rflags host %08x soft %08x", (unsigned)native->cpu.rflags, (unsigned)soft->cpu.rflags);
+		differ(r, "  rflags host %08x soft %08x", (unsigned)native->cpu.rflags,
+		       (unsigned)soft->cpu.rflags);
 }
 
 static bool has_error_code(unsigned vector)
@@ -91,19 +95,20 @@ static bool has_error_code(unsigned vector)
 	return vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
 }
 
-static void compare_exception(struct report *r, const struct outcome *native, const struct outcome *soft, uint64_t cr2)
+static void compare_exception(struct report *r, const struct outcome *native, const struct outcome *soft,
+			      uint64_t cr2)
 {
 	uint32_t error = native->error ^ soft->error;
 
 	if (native->vector != soft->vector) {
 		differ(r, "  vector host %u soft %u (rip %llx, %llx; cr2 %llx)", native->vector, soft->vector,
-		    (unsigned long long)native->cpu.rip, (unsigned long long)soft->cpu.rip,
-		    (unsigned long long)soft->cr2);
+		       (unsigned long long)native->cpu.rip, (unsigned long long)soft->cpu.rip,
+		       (unsigned long long)soft->cr2);
 		return;
 	}
 	if (native->vector == 14 && ((native->cr2 ^ soft->cr2) & cr2))
 		differ(r, "  cr2    host %016llx soft %016llx", (unsigned long long)native->cr2,
-		    (unsigned long long)soft->cr2);
+		       (unsigned long long)soft->cr2);
 	/* Linux reports every address above user space as present, so as to give nothing away. */
 	if (native->vector == 14 && native->cr2 >= 0x7ffffffff000)
 		error &= ~1u;
@@ -118,7 +123,7 @@ static void hex(char *to, const uint8_t *p, unsigned size)
 }
 
 static void compare_field(struct report *r, const char *name, int index, const struct outcome *native,
-    const struct outcome *soft, unsigned offset, unsigned size)
+			  const struct outcome *soft, unsigned offset, unsigned size)
 {
 	char host_hex[65], soft_hex[65], label[16];
 
@@ -159,13 +164,14 @@ static void compare_memory(struct report *r, const struct outcome *native, const
 
 		if (h != s)
 			differ(r, "  [%llx] host %016llx soft %016llx",
-			    (unsigned long long)(i < DATA_SIZE ? DATA_LINEAR + i : STACK_LINEAR + i - DATA_SIZE),
-			    (unsigned long long)h, (unsigned long long)s);
+			       (unsigned long long)(i < DATA_SIZE ? DATA_LINEAR + i
+								  : STACK_LINEAR + i - DATA_SIZE),
+			       (unsigned long long)h, (unsigned long long)s);
 	}
 }
 
-unsigned outcome_compare(const struct scenario *s, const struct instruction *last, const struct outcome *native,
-    const struct outcome *soft, char *text, size_t size)
+unsigned outcome_compare(const struct scenario *s, const struct instruction *last,
+			 const struct outcome *native, const struct outcome *soft, char *text, size_t size)
 {
 	struct report r = {.text = text, .size = size};
 
@@ -185,8 +191,8 @@ static void disassemble(const struct scenario *s, const struct instruction *i, c
 	ZydisDisassembledInstruction d;
 
 	snprintf(text, size, "?");
-	if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_LINEAR + i->offset, s->code + i->offset,
-	        i->length, &d)))
+	if (ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_LINEAR + i->offset,
+					       s->code + i->offset, i->length, &d)))
 		snprintf(text, size, "%s", d.text);
 }
 
@@ -199,15 +205,16 @@ void scenario_describe(const struct scenario *s, char *text, size_t size)
 		char line[128];
 
 		disassemble(s, insn, line, sizeof(line));
-		used += (size_t)snprintf(text + used, size - used, "  %llx ", (unsigned long long)CODE_LINEAR + insn->offset);
+		used += (size_t)snprintf(text + used, size - used, "  %llx ",
+					 (unsigned long long)CODE_LINEAR + insn->offset);
 		for (unsigned k = 0; k < insn->length; k++)
 			used += (size_t)snprintf(text + used, size - used, "%02x", s->code[insn->offset + k]);
 		used += (size_t)snprintf(text + used, size - used, "  %s\n", line);
 	}
 	for (unsigned i = 0; i < 16 && used + 100 < size; i++)
 		used += (size_t)snprintf(text + used, size - used, "  %-3s %016llx%s", register_names[i],
-		    (unsigned long long)s->start.gpr[i], i % 4 == 3 ? "\n" : "");
+					 (unsigned long long)s->start.gpr[i], i % 4 == 3 ? "\n" : "");
 	snprintf(text + used, size - used, "  rflags %08x mxcsr %08x fcw %04x fsw %04x ftw %02x\n",
-	    (unsigned)s->start.rflags, le32_get(s->start.area + 24), le16_get(s->start.area),
-	    le16_get(s->start.area + 2), s->start.area[4]);
+		 (unsigned)s->start.rflags, le32_get(s->start.area + 24), le16_get(s->start.area),
+		 le16_get(s->start.area + 2), s->start.area[4]);
 }

@@ -35,13 +35,13 @@
 #define AREA_HEADER 512u
 #define AREA_AVX    576u
 
-#define FLAG_CF 0x001u
-#define FLAG_PF 0x004u
-#define FLAG_AF 0x010u
-#define FLAG_ZF 0x040u
-#define FLAG_SF 0x080u
-#define FLAG_DF 0x400u
-#define FLAG_OF 0x800u
+#define FLAG_CF    0x001u
+#define FLAG_PF    0x004u
+#define FLAG_AF    0x010u
+#define FLAG_ZF    0x040u
+#define FLAG_SF    0x080u
+#define FLAG_DF    0x400u
+#define FLAG_OF    0x800u
 #define FLAGS_USER (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_DF | FLAG_OF)
 
 struct cpu {
@@ -72,8 +72,8 @@ struct scenario {
 struct outcome {
 	struct cpu cpu;
 	unsigned vector;
-	uint32_t error; /* error code, where the vector has one */
-	uint64_t cr2;   /* of #PF */
+	uint32_t error;        /* error code, where the vector has one */
+	uint64_t cr2;          /* of #PF */
 	const uint8_t *memory; /* MEMORY_SIZE bytes of the side that ran; valid until its next run */
 };
 
@@ -100,7 +100,7 @@ unsigned encodings_find(const char *only);
 /* A random instruction, at most 15 bytes; its length. `pointers` and `indices` are masks of general
  * registers that hold addresses of data or small numbers; `rip` is where it will lie. */
 unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigned pointers, unsigned indices,
-    ZydisMnemonic *mnemonic);
+			ZydisMnemonic *mnemonic);
 
 /* --- scenario.c --------------------------------------------------------------------------------- */
 
@@ -127,8 +127,8 @@ bool soft_side_run(const struct scenario *s, struct outcome *out, struct error *
 
 /* The differences, for a person, into `text`; how many. `last` is the last instruction that ran: what
  * the manual leaves undefined after it is not compared. */
-unsigned outcome_compare(const struct scenario *s, const struct instruction *last, const struct outcome *native,
-    const struct outcome *soft, char *text, size_t size);
+unsigned outcome_compare(const struct scenario *s, const struct instruction *last,
+			 const struct outcome *native, const struct outcome *soft, char *text, size_t size);
 
 /* The sequence and the start state, for a person. */
 void scenario_describe(const struct scenario *s, char *text, size_t size);

@@ -35,23 +35,31 @@ static const struct {
 	uint8_t reg, bit;
 	uint32_t leaf;
 } optional_sets[] = {
-    {ZYDIS_ISA_SET_SSE3, 2, 0, 1}, {ZYDIS_ISA_SET_SSE3X87, 2, 0, 1}, {ZYDIS_ISA_SET_PCLMULQDQ, 2, 1, 1},
-    {ZYDIS_ISA_SET_SSSE3, 2, 9, 1}, {ZYDIS_ISA_SET_SSSE3MMX, 2, 9, 1}, {ZYDIS_ISA_SET_FMA, 2, 12, 1},
-    {ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1}, {ZYDIS_ISA_SET_SSE4, 2, 19, 1}, {ZYDIS_ISA_SET_SSE42, 2, 20, 1},
-    {ZYDIS_ISA_SET_MOVBE, 2, 22, 1}, {ZYDIS_ISA_SET_POPCNT, 2, 23, 1}, {ZYDIS_ISA_SET_AES, 2, 25, 1},
-    {ZYDIS_ISA_SET_AVXAES, 2, 25, 1}, {ZYDIS_ISA_SET_AVX, 2, 28, 1}, {ZYDIS_ISA_SET_F16C, 2, 29, 1},
-    {ZYDIS_ISA_SET_BMI1, 1, 3, 7}, {ZYDIS_ISA_SET_AVX2, 1, 5, 7}, {ZYDIS_ISA_SET_AVX2GATHER, 1, 5, 7},
-    {ZYDIS_ISA_SET_BMI2, 1, 8, 7}, {ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7}, {ZYDIS_ISA_SET_SHA, 1, 29, 7},
-    {ZYDIS_ISA_SET_GFNI, 2, 8, 7}, {ZYDIS_ISA_SET_AVX_GFNI, 2, 8, 7}, {ZYDIS_ISA_SET_VAES, 2, 9, 7},
-    {ZYDIS_ISA_SET_VPCLMULQDQ, 2, 10, 7}, {ZYDIS_ISA_SET_LAHF, 2, 0, 0x80000001},
+    {ZYDIS_ISA_SET_SSE3, 2, 0, 1},           {ZYDIS_ISA_SET_SSE3X87, 2, 0, 1},
+    {ZYDIS_ISA_SET_PCLMULQDQ, 2, 1, 1},      {ZYDIS_ISA_SET_SSSE3, 2, 9, 1},
+    {ZYDIS_ISA_SET_SSSE3MMX, 2, 9, 1},       {ZYDIS_ISA_SET_FMA, 2, 12, 1},
+    {ZYDIS_ISA_SET_CMPXCHG16B, 2, 13, 1},    {ZYDIS_ISA_SET_SSE4, 2, 19, 1},
+    {ZYDIS_ISA_SET_SSE42, 2, 20, 1},         {ZYDIS_ISA_SET_MOVBE, 2, 22, 1},
+    {ZYDIS_ISA_SET_POPCNT, 2, 23, 1},        {ZYDIS_ISA_SET_AES, 2, 25, 1},
+    {ZYDIS_ISA_SET_AVXAES, 2, 25, 1},        {ZYDIS_ISA_SET_AVX, 2, 28, 1},
+    {ZYDIS_ISA_SET_F16C, 2, 29, 1},          {ZYDIS_ISA_SET_BMI1, 1, 3, 7},
+    {ZYDIS_ISA_SET_AVX2, 1, 5, 7},           {ZYDIS_ISA_SET_AVX2GATHER, 1, 5, 7},
+    {ZYDIS_ISA_SET_BMI2, 1, 8, 7},           {ZYDIS_ISA_SET_ADOX_ADCX, 1, 19, 7},
+    {ZYDIS_ISA_SET_SHA, 1, 29, 7},           {ZYDIS_ISA_SET_GFNI, 2, 8, 7},
+    {ZYDIS_ISA_SET_AVX_GFNI, 2, 8, 7},       {ZYDIS_ISA_SET_VAES, 2, 9, 7},
+    {ZYDIS_ISA_SET_VPCLMULQDQ, 2, 10, 7},    {ZYDIS_ISA_SET_LAHF, 2, 0, 0x80000001},
     {ZYDIS_ISA_SET_LZCNT, 2, 5, 0x80000001},
 };
 
-static const uint16_t basic_sets[] = {ZYDIS_ISA_SET_I86, ZYDIS_ISA_SET_I186, ZYDIS_ISA_SET_I386, ZYDIS_ISA_SET_I486,
-    ZYDIS_ISA_SET_I486REAL, ZYDIS_ISA_SET_PENTIUMREAL, ZYDIS_ISA_SET_PPRO, ZYDIS_ISA_SET_CMOV, ZYDIS_ISA_SET_FAT_NOP,
-    ZYDIS_ISA_SET_LONGMODE, ZYDIS_ISA_SET_PAUSE, ZYDIS_ISA_SET_PREFETCH_NOP, ZYDIS_ISA_SET_X87, ZYDIS_ISA_SET_FCMOV,
-    ZYDIS_ISA_SET_PENTIUMMMX, ZYDIS_ISA_SET_FXSAVE, ZYDIS_ISA_SET_FXSAVE64, ZYDIS_ISA_SET_SSE, ZYDIS_ISA_SET_SSE2,
-    ZYDIS_ISA_SET_SSEMXCSR, ZYDIS_ISA_SET_SSE_PREFETCH, ZYDIS_ISA_SET_SSE2MMX, ZYDIS_ISA_SET_CLFSH};
+static const uint16_t basic_sets[] = {
+    ZYDIS_ISA_SET_I86,      ZYDIS_ISA_SET_I186,     ZYDIS_ISA_SET_I386,
+    ZYDIS_ISA_SET_I486,     ZYDIS_ISA_SET_I486REAL, ZYDIS_ISA_SET_PENTIUMREAL,
+    ZYDIS_ISA_SET_PPRO,     ZYDIS_ISA_SET_CMOV,     ZYDIS_ISA_SET_FAT_NOP,
+    ZYDIS_ISA_SET_LONGMODE, ZYDIS_ISA_SET_PAUSE,    ZYDIS_ISA_SET_PREFETCH_NOP,
+    ZYDIS_ISA_SET_X87,      ZYDIS_ISA_SET_FCMOV,    ZYDIS_ISA_SET_PENTIUMMMX,
+    ZYDIS_ISA_SET_FXSAVE,   ZYDIS_ISA_SET_FXSAVE64, ZYDIS_ISA_SET_SSE,
+    ZYDIS_ISA_SET_SSE2,     ZYDIS_ISA_SET_SSEMXCSR, ZYDIS_ISA_SET_SSE_PREFETCH,
+    ZYDIS_ISA_SET_SSE2MMX,  ZYDIS_ISA_SET_CLFSH};
 
 static bool is_set_offered(unsigned isa_set)
 {
@@ -65,7 +73,8 @@ static bool is_set_offered(unsigned isa_set)
 		offered |= basic_sets[i] == isa_set;
 	for (unsigned i = 0; i < ARRAY_SIZE(optional_sets); i++)
 		if (optional_sets[i].isa_set == isa_set)
-			offered = soft_side_has(optional_sets[i].leaf, optional_sets[i].reg, optional_sets[i].bit);
+			offered =
+			    soft_side_has(optional_sets[i].leaf, optional_sets[i].reg, optional_sets[i].bit);
 	known[isa_set] = offered ? 1 : 2;
 	return offered;
 }
@@ -110,7 +119,8 @@ static bool is_foreign(const ZydisDecodedInstruction *insn)
 
 static bool is_allowed(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *operands)
 {
-	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;
 	if (!is_set_offered(insn->meta.isa_set) || is_foreign(insn))
 		return false;
@@ -119,7 +129,8 @@ static bool is_allowed(const ZydisDecodedInstruction *insn, const ZydisDecodedOp
 		    ZydisRegisterGetClass(operands[i].reg.value) == ZYDIS_REGCLASS_SEGMENT)
 			return false;
 		/* FS is the host's thread pointer. */
-		if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operands[i].mem.segment == ZYDIS_REGISTER_FS)
+		if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    operands[i].mem.segment == ZYDIS_REGISTER_FS)
 			return false;
 	}
 	return true;
@@ -134,7 +145,8 @@ static unsigned put_opcode(const struct encoding *e, uint8_t *bytes, unsigned n,
 	if (e->kind == KIND_VEX) {
 		bytes[n++] = 0xc4;
 		bytes[n++] = (uint8_t)((~rex & 7u) << 5 | e->map);
-		bytes[n++] = (uint8_t)((unsigned)e->w << 7 | (~vvvv & 15u) << 3 | (unsigned)e->l << 2 | e->prefix);
+		bytes[n++] =
+		    (uint8_t)((unsigned)e->w << 7 | (~vvvv & 15u) << 3 | (unsigned)e->l << 2 | e->prefix);
 	} else {
 		if (e->prefix)
 			bytes[n++] = prefixes[e->prefix];
@@ -192,9 +204,11 @@ static void consider(struct encoding *e, const char *only)
 		unsigned n = put_opcode(e, bytes, 0, 0, vvvv);
 
 		/* Memory with a SIB byte, base RAX, index 1: right for VSIB too. */
-		bytes[n++] = (uint8_t)(e->memory ? 0x04u | (unsigned)e->reg << 3 : 0xc2u | (unsigned)e->reg << 3);
+		bytes[n++] =
+		    (uint8_t)(e->memory ? 0x04u | (unsigned)e->reg << 3 : 0xc2u | (unsigned)e->reg << 3);
 		bytes[n++] = 0x08;
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) || !is_allowed(&insn, operands))
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+		    !is_allowed(&insn, operands))
 			continue;
 		if (only && !is_listed(only, ZydisMnemonicGetString(insn.mnemonic)))
 			return;
@@ -203,7 +217,8 @@ static void consider(struct encoding *e, const char *only)
 			return;
 		e->vsib = false;
 		for (unsigned i = 0; i < insn.operand_count; i++)
-			if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY && operands[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+			if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			    operands[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 				e->vsib = true;
 		add(e, insn.mnemonic);
 		return;
@@ -265,10 +280,11 @@ static unsigned put_displacement(struct dice *dice, struct operand_bytes *o, uns
 }
 
 static void roll_memory_operand(struct dice *dice, const struct encoding *e, unsigned reg, unsigned pointers,
-    unsigned indices, struct operand_bytes *o)
+				unsigned indices, struct operand_bytes *o)
 {
 	unsigned base = roll_register(dice, roll_percent(dice, 92) ? pointers : 0);
-	unsigned index = e->vsib ? roll_below(dice, 16) : roll_register(dice, roll_percent(dice, 92) ? indices : 0);
+	unsigned index =
+	    e->vsib ? roll_below(dice, 16) : roll_register(dice, roll_percent(dice, 92) ? indices : 0);
 	unsigned mod = roll_below(dice, 3), kind = e->vsib ? 50 : roll_below(dice, 100);
 	unsigned head = (reg & 7) << 3;
 
@@ -303,7 +319,8 @@ static void roll_memory_operand(struct dice *dice, const struct encoding *e, uns
 
 static unsigned put_stray_prefixes(struct dice *dice, uint8_t *bytes)
 {
-	static const uint8_t strays[] = {0x67, 0x67, 0x65, 0x3e, 0x2e, 0x26, 0x36, 0xf0, 0xf0, 0xf2, 0xf3, 0xf3, 0x66};
+	static const uint8_t strays[] = {0x67, 0x67, 0x65, 0x3e, 0x2e, 0x26, 0x36,
+					 0xf0, 0xf0, 0xf2, 0xf3, 0xf3, 0x66};
 	unsigned n = 0;
 
 	while (n < 3 && roll_percent(dice, 7))
@@ -319,7 +336,8 @@ static int64_t branch_distance(struct dice *dice, uint64_t next)
 	return (int64_t)(CODE_LINEAR + PAGE - 64 + roll_below(dice, 32) - next);
 }
 
-static bool patch_immediates(struct dice *dice, const ZydisDecodedInstruction *insn, uint8_t *bytes, uint64_t rip)
+static bool patch_immediates(struct dice *dice, const ZydisDecodedInstruction *insn, uint8_t *bytes,
+			     uint64_t rip)
 {
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t v;
@@ -340,19 +358,20 @@ static bool patch_immediates(struct dice *dice, const ZydisDecodedInstruction *i
 	return true;
 }
 
-static void patch_rip_relative(struct dice *dice, const ZydisDecodedInstruction *insn, uint8_t *bytes, uint64_t rip)
+static void patch_rip_relative(struct dice *dice, const ZydisDecodedInstruction *insn, uint8_t *bytes,
+			       uint64_t rip)
 {
 	uint64_t target = DATA_LINEAR + roll_below(dice, DATA_SIZE);
 
 	if (roll_percent(dice, 60))
 		target &= ~31ull;
-	if ((insn->attributes & ZYDIS_ATTRIB_IS_RELATIVE) && insn->raw.disp.size == 32 && insn->raw.modrm.mod == 0 &&
-	    insn->raw.modrm.rm == 5)
+	if ((insn->attributes & ZYDIS_ATTRIB_IS_RELATIVE) && insn->raw.disp.size == 32 &&
+	    insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 5)
 		le32_put(bytes + insn->raw.disp.offset, (uint32_t)(target - rip - insn->length));
 }
 
-static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisMnemonic mnemonic, uint8_t *bytes,
-    uint64_t rip, unsigned pointers, unsigned indices)
+static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisMnemonic mnemonic,
+			     uint8_t *bytes, uint64_t rip, unsigned pointers, unsigned indices)
 {
 	struct operand_bytes o = {.length = 0};
 	ZydisDecodedInstruction insn;
@@ -375,16 +394,18 @@ static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisM
 	n = e->kind == KIND_VEX ? 0 : put_stray_prefixes(dice, bytes);
 	n = put_opcode(e, bytes, n, o.rex, roll_percent(dice, 80) ? roll_below(dice, 16) : 0);
 	memcpy(bytes + n, o.bytes, o.length);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) && e->kind == KIND_VEX) {
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) &&
+	    e->kind == KIND_VEX) {
 		/* VEX.vvvv may have to be all ones. */
 		put_opcode(e, bytes, 0, o.rex, 0);
 	}
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) || insn.mnemonic != mnemonic)
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+	    insn.mnemonic != mnemonic)
 		return 0;
 	patch_immediates(dice, &insn, bytes, rip);
 	patch_rip_relative(dice, &insn, bytes, rip);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) || insn.mnemonic != mnemonic ||
-	    !is_allowed(&insn, operands))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+	    insn.mnemonic != mnemonic || !is_allowed(&insn, operands))
 		return 0;
 	return insn.length;
 }
@@ -403,15 +424,15 @@ static unsigned try_bytes(struct dice *dice, uint8_t *bytes, uint64_t rip, Zydis
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)))
 		return 0;
 	patch_immediates(dice, &insn, bytes, rip);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) || !is_allowed(&insn, operands) ||
-	    !families[insn.mnemonic].count)
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+	    !is_allowed(&insn, operands) || !families[insn.mnemonic].count)
 		return 0;
 	*mnemonic = insn.mnemonic;
 	return insn.length;
 }
 
 unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigned pointers, unsigned indices,
-    ZydisMnemonic *mnemonic)
+			ZydisMnemonic *mnemonic)
 {
 	for (unsigned tries = 0; tries < 200; tries++) {
 		ZydisMnemonic m = (ZydisMnemonic)present[roll_below(dice, present_count)];
@@ -422,8 +443,8 @@ unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigne
 		if (roll_percent(dice, 40))
 			length = try_bytes(dice, buffer, rip, &m);
 		else
-			length = try_instance(dice, &f->list[roll_below(dice, f->count)], m, buffer, rip, pointers,
-			    indices);
+			length = try_instance(dice, &f->list[roll_below(dice, f->count)], m, buffer, rip,
+					      pointers, indices);
 		if (!length)
 			continue;
 		memcpy(bytes, buffer, length);

@@ -27,14 +27,16 @@ static void usage(void)
 {
 	printf("usage: diff_soft [--seed N] [--count N] [--only MNEMONIC,…] [--instructions 1-8]\n"
 	       "                 [--failures N] [--options SOFT] [--verbose] [--soft-only]\n"
-	       "  --soft-only: no host CPU and no comparison, for sanitizers, whose memory wild addresses would hit\n");
+	       "  --soft-only: no host CPU and no comparison, for sanitizers, whose memory wild addresses "
+	       "would hit\n");
 }
 
 static int parse(struct settings *s, int argc, char **argv)
 {
-	static const struct option options[] = {{"seed", 1, NULL, 's'}, {"count", 1, NULL, 'c'}, {"only", 1, NULL, 'o'},
-	    {"instructions", 1, NULL, 'i'}, {"failures", 1, NULL, 'f'}, {"options", 1, NULL, 'p'},
-	    {"verbose", 0, NULL, 'v'}, {"soft-only", 0, NULL, 'S'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+	    {"seed", 1, NULL, 's'},         {"count", 1, NULL, 'c'},     {"only", 1, NULL, 'o'},
+	    {"instructions", 1, NULL, 'i'}, {"failures", 1, NULL, 'f'},  {"options", 1, NULL, 'p'},
+	    {"verbose", 0, NULL, 'v'},      {"soft-only", 0, NULL, 'S'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	*s = (struct settings){.seed = 1, .count = 100000, .instructions = SCENARIO_MAX, .failures = 20};
@@ -78,7 +80,7 @@ static int parse(struct settings *s, int argc, char **argv)
 
 /* Runs both sides. Differences, or -1 with the reason in `text`. */
 static int run_both(const struct scenario *s, const struct instruction *last, char *text, size_t size,
-    struct outcome *native)
+		    struct outcome *native)
 {
 	static struct outcome soft;
 	struct error err = {.code = 0};
@@ -116,8 +118,8 @@ static void report(const struct scenario *s, const char *differences)
 
 	scenario_describe(s, text, sizeof(text));
 	printf("differs: %s, --seed %llu --count 1\n%s%s\n",
-	    s->count ? ZydisMnemonicGetString(s->instructions[s->count - 1].mnemonic) : "nothing",
-	    (unsigned long long)s->seed, text, differences);
+	       s->count ? ZydisMnemonicGetString(s->instructions[s->count - 1].mnemonic) : "nothing",
+	       (unsigned long long)s->seed, text, differences);
 	fflush(stdout);
 }
 
@@ -136,8 +138,8 @@ static void print_statistics(const struct statistics *t, const struct settings *
 
 	for (unsigned i = 0; i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
 		covered += t->per_mnemonic[i] != 0;
-	printf("%llu sequences in %.1f s, %u of %u mnemonics executed, %llu differ\n", (unsigned long long)t->ran, seconds,
-	    covered, t->mnemonics, (unsigned long long)t->failed);
+	printf("%llu sequences in %.1f s, %u of %u mnemonics executed, %llu differ\n",
+	       (unsigned long long)t->ran, seconds, covered, t->mnemonics, (unsigned long long)t->failed);
 	printf("ended by:");
 	for (unsigned i = 0; i < 32; i++)
 		if (t->per_vector[i])
@@ -145,7 +147,8 @@ static void print_statistics(const struct statistics *t, const struct settings *
 	printf("\n");
 	for (unsigned i = 0; settings->verbose && i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
 		if (t->per_mnemonic[i])
-			printf("  %-20s %llu\n", ZydisMnemonicGetString((ZydisMnemonic)i), (unsigned long long)t->per_mnemonic[i]);
+			printf("  %-20s %llu\n", ZydisMnemonicGetString((ZydisMnemonic)i),
+			       (unsigned long long)t->per_mnemonic[i]);
 }
 
 static double now(void)

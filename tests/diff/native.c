@@ -72,17 +72,19 @@ __asm__(".data\n"
 	"native_mxcsr: .long 0x1f80\n");
 
 _Static_assert(offsetof(struct cpu, gpr) == 0 && offsetof(struct cpu, rip) == 128 &&
-        offsetof(struct cpu, rflags) == 136 && offsetof(struct cpu, area) == 192, "native_enter knows these");
+		   offsetof(struct cpu, rflags) == 136 && offsetof(struct cpu, area) == 192,
+	       "native_enter knows these");
 
 static struct {
-	uint8_t *code;        /* writable */
-	uint8_t *memory;      /* writable, data and stack one after the other */
-	struct outcome *out;  /* of the run in progress */
+	uint8_t *code;       /* writable */
+	uint8_t *memory;     /* writable, data and stack one after the other */
+	struct outcome *out; /* of the run in progress */
 } native;
 
 /* uc_mcontext.gregs in the order of struct cpu. */
-static const uint8_t greg_order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-    REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+static const uint8_t greg_order[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+				       REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+				       REG_R12, REG_R13, REG_R14, REG_R15};
 
 static void take_state(const ucontext_t *context)
 {
@@ -122,7 +124,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
 static void *map_at(uint64_t linear, size_t size, int protection, int fd, off_t offset)
 {
 	return mmap((void *)(uintptr_t)linear, size, protection,
-	    MAP_SHARED | MAP_POPULATE | (linear ? MAP_FIXED_NOREPLACE : 0), fd, offset);
+		    MAP_SHARED | MAP_POPULATE | (linear ? MAP_FIXED_NOREPLACE : 0), fd, offset);
 }
 
 static int map_memory(struct error *err)
@@ -135,14 +137,14 @@ static int map_memory(struct error *err)
 	if (fd < 0 || ftruncate(fd, stack + STACK_SIZE) < 0)
 		return error_set(err, errno, "Cannot make a memory file: %s.", strerror(errno));
 	all = map_at(0, (size_t)stack + STACK_SIZE, PROT_READ | PROT_WRITE, fd, 0);
-	failed = all == MAP_FAILED ||
-	    map_at(CODE_LINEAR, PAGE, PROT_READ | PROT_EXEC, fd, 0) == MAP_FAILED ||
-	    map_at(DATA_LINEAR, DATA_SIZE - PAGE, PROT_READ | PROT_WRITE, fd, PAGE) == MAP_FAILED ||
-	    map_at(DATA_LINEAR + DATA_SIZE - PAGE, PAGE, PROT_READ, fd, DATA_SIZE) == MAP_FAILED ||
-	    map_at(STACK_LINEAR, STACK_SIZE, PROT_READ | PROT_WRITE, fd, stack) == MAP_FAILED;
+	failed = all == MAP_FAILED || map_at(CODE_LINEAR, PAGE, PROT_READ | PROT_EXEC, fd, 0) == MAP_FAILED ||
+		 map_at(DATA_LINEAR, DATA_SIZE - PAGE, PROT_READ | PROT_WRITE, fd, PAGE) == MAP_FAILED ||
+		 map_at(DATA_LINEAR + DATA_SIZE - PAGE, PAGE, PROT_READ, fd, DATA_SIZE) == MAP_FAILED ||
+		 map_at(STACK_LINEAR, STACK_SIZE, PROT_READ | PROT_WRITE, fd, stack) == MAP_FAILED;
 	close(fd);
 	if (failed)
-		return error_set(err, errno, "Cannot map the scenario's memory where it must lie: %s.", strerror(errno));
+		return error_set(err, errno, "Cannot map the scenario's memory where it must lie: %s.",
+				 strerror(errno));
 	native.code = all;
 	native.memory = all + PAGE;
 	return 0;

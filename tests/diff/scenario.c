@@ -29,8 +29,24 @@ bool roll_percent(struct dice *dice, unsigned percent)
 
 uint64_t roll_integer(struct dice *dice)
 {
-	static const uint64_t edges[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x10000,
-	    0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000, ~0ull};
+	static const uint64_t edges[] = {0,
+					 1,
+					 2,
+					 0x7f,
+					 0x80,
+					 0xff,
+					 0x100,
+					 0x7fff,
+					 0x8000,
+					 0xffff,
+					 0x10000,
+					 0x7fffffff,
+					 0x80000000,
+					 0xffffffff,
+					 0x100000000,
+					 0x7fffffffffffffff,
+					 0x8000000000000000,
+					 ~0ull};
 
 	switch (roll_below(dice, 6)) {
 	case 0:
@@ -52,19 +68,37 @@ uint64_t roll_integer(struct dice *dice)
 
 static uint64_t roll_double(struct dice *dice)
 {
-	static const uint64_t special[] = {0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000,
-	    0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001, 0xfff4000000000000,
-	    1, 0x000fffffffffffff, 0x800fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff,
-	    0xffefffffffffffff, 0x3fe0000000000000, 0x4000000000000000, 0x41e0000000000000,
-	    0xc1e0000000000000, 0x43e0000000000000, 0x3ca0000000000000};
+	static const uint64_t special[] = {0,
+					   0x8000000000000000,
+					   0x3ff0000000000000,
+					   0xbff0000000000000,
+					   0x7ff0000000000000,
+					   0xfff0000000000000,
+					   0x7ff8000000000000,
+					   0x7ff0000000000001,
+					   0xfff4000000000000,
+					   1,
+					   0x000fffffffffffff,
+					   0x800fffffffffffff,
+					   0x0010000000000000,
+					   0x7fefffffffffffff,
+					   0xffefffffffffffff,
+					   0x3fe0000000000000,
+					   0x4000000000000000,
+					   0x41e0000000000000,
+					   0xc1e0000000000000,
+					   0x43e0000000000000,
+					   0x3ca0000000000000};
 
 	switch (roll_below(dice, 4)) {
 	case 0:
 		return special[roll_below(dice, ARRAY_SIZE(special))];
 	case 1: /* near 1, so that results are exact or not by little */
-		return 0x3fe0000000000000 + (roll(dice) >> 10 & ~0ull << roll_below(dice, 54)) + (roll(dice) & 1) * (1ull << 63);
+		return 0x3fe0000000000000 + (roll(dice) >> 10 & ~0ull << roll_below(dice, 54)) +
+		       (roll(dice) & 1) * (1ull << 63);
 	case 2:
-		return (uint64_t)(roll_below(dice, 2046) + 1) << 52 | roll(dice) >> 12 | (roll(dice) & 1) << 63;
+		return (uint64_t)(roll_below(dice, 2046) + 1) << 52 | roll(dice) >> 12 |
+		       (roll(dice) & 1) << 63;
 	default:
 		return roll(dice);
 	}
@@ -72,17 +106,20 @@ static uint64_t roll_double(struct dice *dice)
 
 static uint32_t roll_float(struct dice *dice)
 {
-	static const uint32_t special[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
-	    0x7f800001, 0xffa00000, 1, 0x007fffff, 0x807fffff, 0x00800000, 0x7f7fffff, 0xff7fffff, 0x3f000000,
-	    0x40000000, 0x4f000000, 0xcf000000, 0x5f000000, 0x33800000};
+	static const uint32_t special[] = {
+	    0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000,
+	    0x7f800001, 0xffa00000, 1,          0x007fffff, 0x807fffff, 0x00800000, 0x7f7fffff,
+	    0xff7fffff, 0x3f000000, 0x40000000, 0x4f000000, 0xcf000000, 0x5f000000, 0x33800000};
 
 	switch (roll_below(dice, 4)) {
 	case 0:
 		return special[roll_below(dice, ARRAY_SIZE(special))];
 	case 1:
-		return 0x3f000000 + ((uint32_t)roll(dice) >> 7 & ~0u << roll_below(dice, 25)) + ((uint32_t)roll(dice) & 1u) * (1u << 31);
+		return 0x3f000000 + ((uint32_t)roll(dice) >> 7 & ~0u << roll_below(dice, 25)) +
+		       ((uint32_t)roll(dice) & 1u) * (1u << 31);
 	case 2:
-		return (roll_below(dice, 254) + 1) << 23 | (uint32_t)roll(dice) >> 9 | (uint32_t)roll(dice) << 31;
+		return (roll_below(dice, 254) + 1) << 23 | (uint32_t)roll(dice) >> 9 |
+		       (uint32_t)roll(dice) << 31;
 	default:
 		return (uint32_t)roll(dice);
 	}
@@ -111,7 +148,8 @@ static void roll_vector(struct dice *dice, uint8_t *to, unsigned size)
 				v |= (uint64_t)(roll_percent(dice, 50) ? 0xff : 0) << (8 * k);
 			break;
 		case 4: /* characters */
-			v = (roll(dice) & 0x0303030303030303) ^ (roll_percent(dice, 30) ? 0 : 0x4141414141414141);
+			v = (roll(dice) & 0x0303030303030303) ^
+			    (roll_percent(dice, 30) ? 0 : 0x4141414141414141);
 			break;
 		default:
 			v = roll(dice);
@@ -124,13 +162,15 @@ static void roll_vector(struct dice *dice, uint8_t *to, unsigned size)
 /* An 80-bit value, unnormal ones included. */
 static void roll_extended(struct dice *dice, uint8_t *to)
 {
-	static const uint64_t significands[] = {0, 0x8000000000000000, 0xc000000000000000, 0xa000000000000000, 1,
-	    0x7fffffffffffffff, 0xffffffffffffffff, 0x4000000000000000};
-	static const uint16_t exponents[] = {0, 1, 0x3fff, 0x3ffe, 0x4000, 0x7ffe, 0x7fff, 0x403e, 0x403d, 0x3f80, 0x4080,
-	    0x3c00, 0x4400, 0x3fbf};
-	uint64_t significand = roll_percent(dice, 40) ? significands[roll_below(dice, ARRAY_SIZE(significands))] : roll(dice);
+	static const uint64_t significands[] = {
+	    0, 0x8000000000000000, 0xc000000000000000, 0xa000000000000000,
+	    1, 0x7fffffffffffffff, 0xffffffffffffffff, 0x4000000000000000};
+	static const uint16_t exponents[] = {0,      1,      0x3fff, 0x3ffe, 0x4000, 0x7ffe, 0x7fff,
+					     0x403e, 0x403d, 0x3f80, 0x4080, 0x3c00, 0x4400, 0x3fbf};
+	uint64_t significand =
+	    roll_percent(dice, 40) ? significands[roll_below(dice, ARRAY_SIZE(significands))] : roll(dice);
 	unsigned exponent = roll_percent(dice, 40) ? exponents[roll_below(dice, ARRAY_SIZE(exponents))]
-	                                           : 0x3fff - 40 + roll_below(dice, 120);
+						   : 0x3fff - 40 + roll_below(dice, 120);
 
 	if (exponent && roll_percent(dice, 90))
 		significand |= 1ull << 63;
@@ -189,7 +229,8 @@ static uint64_t roll_pointer(struct dice *dice)
 
 	switch (roll_below(dice, 8)) {
 	case 0: /* around a page boundary: writable to writable, to read-only, to unmapped, from unmapped */
-		p = DATA_LINEAR + (uint64_t)roll_below(dice, DATA_PAGES + 1) * PAGE - 40 + roll_below(dice, 80);
+		p = DATA_LINEAR + (uint64_t)roll_below(dice, DATA_PAGES + 1) * PAGE - 40 +
+		    roll_below(dice, 80);
 		break;
 	case 1: /* the read-only page */
 		p = DATA_LINEAR + DATA_SIZE - PAGE + roll_below(dice, PAGE);
@@ -207,7 +248,10 @@ static void roll_registers(struct dice *dice, struct cpu *cpu, unsigned *pointer
 	for (unsigned i = 0; i < 16; i++) {
 		bool is_string = i == 6 || i == 7, is_count = i == 1;
 
-		if (i == 4 ? roll_percent(dice, 5) : roll_percent(dice, is_string ? 75 : is_count ? 10 : 40)) {
+		if (i == 4 ? roll_percent(dice, 5)
+			   : roll_percent(dice, is_string  ? 75
+						: is_count ? 10
+							   : 40)) {
 			cpu->gpr[i] = roll_pointer(dice);
 			*pointers |= 1u << i;
 		} else if (roll_percent(dice, is_count ? 80 : 40)) {
@@ -218,7 +262,9 @@ static void roll_registers(struct dice *dice, struct cpu *cpu, unsigned *pointer
 		}
 	}
 	if (!(*pointers & 1u << 4) && roll_percent(dice, 95))
-		cpu->gpr[4] = STACK_LINEAR + PAGE + (roll_percent(dice, 90) ? 8 * (uint64_t)roll_below(dice, 16) : roll_below(dice, 64));
+		cpu->gpr[4] =
+		    STACK_LINEAR + PAGE +
+		    (roll_percent(dice, 90) ? 8 * (uint64_t)roll_below(dice, 16) : roll_below(dice, 64));
 }
 
 static void roll_state(struct dice *dice, struct cpu *cpu, unsigned *pointers, unsigned *indices)
@@ -280,8 +326,8 @@ void scenario_roll(struct scenario *s, uint64_t seed, unsigned max_instructions)
 		struct instruction *i = &s->instructions[s->count];
 
 		i->offset = (uint16_t)offset;
-		i->length = (uint8_t)encodings_roll(&dice, s->code + offset, CODE_LINEAR + offset, pointers, indices,
-		    &i->mnemonic);
+		i->length = (uint8_t)encodings_roll(&dice, s->code + offset, CODE_LINEAR + offset, pointers,
+						    indices, &i->mnemonic);
 		offset += i->length;
 	}
 	end_after(s, s->count);

@@ -13,29 +13,29 @@
 #include "hypervisor/soft/soft.h"
 
 /* Guest physical memory, 1 MiB. The kernel's half of the address space maps it at KERNEL. */
-#define RAM_SIZE   0x100000u
-#define KERNEL     0xffffffff80000000ull
-#define PML4       0x1000u
-#define PDPT       0x2000u /* user */
-#define PD         0x3000u
-#define PT_CODE    0x4000u
-#define PT_DATA    0x5000u
-#define PT_STACK   0x6000u
-#define PDPT_TOP   0x7000u
-#define PD_TOP     0x8000u
-#define GDT        0x9000u
-#define IDT        0xa000u
-#define TSS        0xb000u
-#define STACK_TOP  0xd000u
-#define STUBS      0xe000u /* one of 64 bytes for each exception */
-#define ENTER      0xf000u
-#define SETUP      0xf100u
-#define ASK        0xf200u
-#define SAVED_RAX  0xf800u
-#define SAVED_RDX  0xf808u
-#define AREA       0x10000u
-#define CODE       0x20000u
-#define MEMORY     0x30000u
+#define RAM_SIZE  0x100000u
+#define KERNEL    0xffffffff80000000ull
+#define PML4      0x1000u
+#define PDPT      0x2000u /* user */
+#define PD        0x3000u
+#define PT_CODE   0x4000u
+#define PT_DATA   0x5000u
+#define PT_STACK  0x6000u
+#define PDPT_TOP  0x7000u
+#define PD_TOP    0x8000u
+#define GDT       0x9000u
+#define IDT       0xa000u
+#define TSS       0xb000u
+#define STACK_TOP 0xd000u
+#define STUBS     0xe000u /* one of 64 bytes for each exception */
+#define ENTER     0xf000u
+#define SETUP     0xf100u
+#define ASK       0xf200u
+#define SAVED_RAX 0xf800u
+#define SAVED_RDX 0xf808u
+#define AREA      0x10000u
+#define CODE      0x20000u
+#define MEMORY    0x30000u
 
 #define STUB_SIZE  64u
 #define EXCEPTIONS 32u
@@ -111,8 +111,8 @@ static uint64_t tsc(void *context)
 	return 0;
 }
 
-static const struct soft_host host = {io_read, io_write, mmio_read, mmio_write, msr_read, msr_write, cpuid, hypercall,
-    take_interrupt, cr8_read, cr8_write, tsc};
+static const struct soft_host host = {io_read, io_write,  mmio_read,      mmio_write, msr_read,  msr_write,
+				      cpuid,   hypercall, take_interrupt, cr8_read,   cr8_write, tsc};
 
 /* --- the kernel --------------------------------------------------------------------------------- */
 
@@ -128,10 +128,10 @@ static void emit(struct writer *w, const void *bytes, unsigned count)
 	w->linear += count;
 }
 
-#define EMIT(w, ...)                                             \
-	do {                                                     \
-		static const uint8_t emit_bytes[] = {__VA_ARGS__}; \
-		emit(w, emit_bytes, sizeof(emit_bytes));         \
+#define EMIT(w, ...)                                                                                         \
+	do {                                                                                                 \
+		static const uint8_t emit_bytes[] = {__VA_ARGS__};                                           \
+		emit(w, emit_bytes, sizeof(emit_bytes));                                                     \
 	} while (0)
 
 /* The last four bytes of an instruction with a RIP-relative operand at guest physical `target`. */
@@ -155,7 +155,8 @@ static void write_stub(unsigned vector)
 	emit_relative(&w, SAVED_RAX);
 	EMIT(&w, 0x48, 0x89, 0x15); /* mov [SAVED_RDX], rdx */
 	emit_relative(&w, SAVED_RDX);
-	EMIT(&w, 0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae, 0x25); /* mov eax, 7; xor edx, edx; xsave64 [AREA] */
+	EMIT(&w, 0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae,
+	     0x25); /* mov eax, 7; xor edx, edx; xsave64 [AREA] */
 	emit_relative(&w, AREA);
 	EMIT(&w, 0xf4); /* hlt */
 }
@@ -164,7 +165,8 @@ static void write_enter(void)
 {
 	struct writer w = writer_at(ENTER);
 
-	EMIT(&w, 0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae, 0x2d); /* mov eax, 7; xor edx, edx; xrstor64 [AREA] */
+	EMIT(&w, 0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae,
+	     0x2d); /* mov eax, 7; xor edx, edx; xrstor64 [AREA] */
 	emit_relative(&w, AREA);
 	EMIT(&w, 0x48, 0x8b, 0x05); /* mov rax, [SAVED_RAX] */
 	emit_relative(&w, SAVED_RAX);
@@ -197,7 +199,8 @@ static void write_tables(void)
 	put64(PD + 8 * (STACK_LINEAR >> 21), PT_STACK | PTE_USER);
 	put64(PT_CODE, CODE | PTE_READONLY);
 	for (unsigned i = 0; i < DATA_PAGES; i++)
-		put64(PT_DATA + 8 * i, (MEMORY + i * PAGE) | (i == DATA_PAGES - 1 ? PTE_READONLY : PTE_USER) | PTE_NX);
+		put64(PT_DATA + 8 * i,
+		      (MEMORY + i * PAGE) | (i == DATA_PAGES - 1 ? PTE_READONLY : PTE_USER) | PTE_NX);
 	for (unsigned i = 0; i < STACK_PAGES; i++)
 		put64(PT_STACK + 8 * i, (MEMORY + DATA_SIZE + i * PAGE) | PTE_USER | PTE_NX);
 	put64(PML4 + 8 * 511, PDPT_TOP | PTE_KERNEL);
@@ -221,17 +224,20 @@ static void write_descriptors(void)
 		uint64_t stub = KERNEL + STUBS + i * STUB_SIZE;
 		unsigned dpl = i == 3 || i == 4 ? 3 : 0;
 
-		put64(IDT + 16 * i, (stub & 0xffff) | SELECTOR_KERNEL_CODE << 16 | 0x8e00ull << 32 | (uint64_t)dpl << 45 |
-		    (stub >> 16 & 0xffff) << 48);
+		put64(IDT + 16 * i, (stub & 0xffff) | SELECTOR_KERNEL_CODE << 16 | 0x8e00ull << 32 |
+					(uint64_t)dpl << 45 | (stub >> 16 & 0xffff) << 48);
 		put64(IDT + 16 * i + 8, stub >> 32);
 	}
 }
 
 static void set_kernel_registers(void)
 {
-	const struct vp_segment code = {.limit = 0xffffffff, .selector = SELECTOR_KERNEL_CODE, .attributes = 0xa09b};
-	const struct vp_segment data = {.limit = 0xffffffff, .selector = SELECTOR_KERNEL_DATA, .attributes = 0xc093};
-	const struct vp_segment user = {.limit = 0xffffffff, .selector = SELECTOR_USER_DATA, .attributes = 0xc0f3};
+	const struct vp_segment code = {
+	    .limit = 0xffffffff, .selector = SELECTOR_KERNEL_CODE, .attributes = 0xa09b};
+	const struct vp_segment data = {
+	    .limit = 0xffffffff, .selector = SELECTOR_KERNEL_DATA, .attributes = 0xc093};
+	const struct vp_segment user = {
+	    .limit = 0xffffffff, .selector = SELECTOR_USER_DATA, .attributes = 0xc0f3};
 	struct vp_registers *r = &side.kernel;
 
 	memset(r, 0, sizeof(*r));
@@ -240,7 +246,8 @@ static void set_kernel_registers(void)
 	r->ss = data;
 	r->ds = r->es = r->fs = r->gs = user;
 	r->ldtr.attributes = 0x82;
-	r->tr = (struct vp_segment){.base = KERNEL + TSS, .limit = 0x67, .selector = SELECTOR_TSS, .attributes = 0x8b};
+	r->tr = (struct vp_segment){
+	    .base = KERNEL + TSS, .limit = 0x67, .selector = SELECTOR_TSS, .attributes = 0x8b};
 	r->gdt_base = KERNEL + GDT;
 	r->gdt_limit = 0x37;
 	r->idt_base = KERNEL + IDT;
@@ -266,7 +273,9 @@ static int run_from(uint32_t physical, struct error *err)
 	if (stop == SOFT_STOP_HALT)
 		return 0;
 	return error_set(err, EIO, "The software processor stopped: %s.",
-	    stop == SOFT_STOP_ERROR ? soft_vp_error(side.vp) : stop == SOFT_STOP_TRIPLE_FAULT ? "triple fault" : "kick");
+			 stop == SOFT_STOP_ERROR          ? soft_vp_error(side.vp)
+			 : stop == SOFT_STOP_TRIPLE_FAULT ? "triple fault"
+							  : "kick");
 }
 
 bool soft_side_has(uint32_t leaf, unsigned reg, unsigned bit)

@@ -50,8 +50,10 @@ static bool select_bytes(struct soft_vp *vp, const uint8_t *bytes, struct op *op
 static void equal_forms_share_a_function(void **state)
 {
 	/* pshufb with different registers and prefixes; the last is another instruction. */
-	static const uint8_t code[][15] = {{0x66, 0x0f, 0x38, 0x00, 0xca}, {0x66, 0x45, 0x0f, 0x38, 0x00, 0xfe},
-	    {0x3e, 0x66, 0x0f, 0x38, 0x00, 0xe5}, {0x66, 0x0f, 0x38, 0x01, 0xca}};
+	static const uint8_t code[][15] = {{0x66, 0x0f, 0x38, 0x00, 0xca},
+					   {0x66, 0x45, 0x0f, 0x38, 0x00, 0xfe},
+					   {0x3e, 0x66, 0x0f, 0x38, 0x00, 0xe5},
+					   {0x66, 0x0f, 0x38, 0x01, 0xca}};
 	struct soft_vp *vp = make_vp();
 	struct op op[4];
 
@@ -139,7 +141,8 @@ static unsigned select_modrm(struct soft_vp *vp, uint8_t *bytes, unsigned n)
 		unsigned mod = modrm >> 6, rm = modrm & 7;
 
 		/* One memory operand, [rcx], and all registers of x87 groups. */
-		if (mod == 1 || mod == 2 || (mod == 0 && rm != 1) || (mod == 3 && rm != 1 && bytes[0] >> 3 != 0x1b))
+		if (mod == 1 || mod == 2 || (mod == 0 && rm != 1) ||
+		    (mod == 3 && rm != 1 && bytes[0] >> 3 != 0x1b))
 			continue;
 		bytes[n] = (uint8_t)modrm;
 		memset(bytes + n + 1, 0, 15 - n);
@@ -172,7 +175,8 @@ static unsigned select_vex(struct soft_vp *vp, unsigned map, unsigned prefix, bo
 	for (unsigned i = 0; i < 4; i++) {
 		unsigned vvvv = i & 1 ? 15 : 11, l = i >> 1;
 		uint8_t bytes[32] = {0xc4, (uint8_t)(0xe0 | map),
-		    (uint8_t)((unsigned)w << 7 | vvvv << 3 | l << 2 | prefix), (uint8_t)opcode};
+				     (uint8_t)((unsigned)w << 7 | vvvv << 3 | l << 2 | prefix),
+				     (uint8_t)opcode};
 
 		selected += select_modrm(vp, bytes, 4);
 	}

@@ -16,17 +16,17 @@
 
 static struct machine m;
 
-#define RUN(bytes)                                           \
-	do {                                                 \
-		machine_code(&m, bytes, sizeof(bytes) - 1);  \
-		machine_run(&m);                             \
+#define RUN(bytes)                                                                                           \
+	do {                                                                                                 \
+		machine_code(&m, bytes, sizeof(bytes) - 1);                                                  \
+		machine_run(&m);                                                                             \
 	} while (0)
 
-#define CR0_MP 0x2u
-#define CR0_EM 0x4u
-#define CR0_TS 0x8u
-#define CR0_NE 0x20u
-#define CR4_FX 0x600u    /* OSFXSR, OSXMMEXCPT */
+#define CR0_MP      0x2u
+#define CR0_EM      0x4u
+#define CR0_TS      0x8u
+#define CR0_NE      0x20u
+#define CR4_FX      0x600u /* OSFXSR, OSXMMEXCPT */
 #define CR4_OSXSAVE 0x40000u
 
 enum { UD = 6, NM = 7, GP = 13, PF = 14, MF = 16, XM = 19 };
@@ -59,10 +59,10 @@ static void reset_state(void)
 
 /* --- when instructions may not run -------------------------------------------------------------- */
 
-#define X87 "\xd9\xe8"          /* fld1 */
-#define MMX "\x0f\xef\xc0"      /* pxor mm0, mm0 */
-#define SSE "\x66\x0f\xef\xc0"  /* pxor xmm0, xmm0 */
-#define AVX "\xc5\xf9\xef\xc0"  /* vpxor xmm0, xmm0, xmm0 */
+#define X87 "\xd9\xe8"         /* fld1 */
+#define MMX "\x0f\xef\xc0"     /* pxor mm0, mm0 */
+#define SSE "\x66\x0f\xef\xc0" /* pxor xmm0, xmm0 */
+#define AVX "\xc5\xf9\xef\xc0" /* vpxor xmm0, xmm0, xmm0 */
 
 static int fault_of(const char *code, size_t size, uint64_t cr0, uint64_t without_cr4)
 {
@@ -93,7 +93,7 @@ static void units_are_blocked(void **context)
 	assert_int_equal(FAULT(AVX, 0, 0), -1);
 	assert_int_equal(FAULT(AVX, CR0_TS, 0), NM);
 	assert_int_equal(FAULT(AVX, 0, CR4_OSXSAVE), UD);
-	assert_int_equal(FAULT("\x9b", CR0_TS, 0), NM); /* fwait */
+	assert_int_equal(FAULT("\x9b", CR0_TS, 0), NM);         /* fwait */
 	assert_int_equal(FAULT("\x0f\xae\x06", CR0_TS, 0), NM); /* fxsave [rsi] */
 	assert_int_equal(FAULT("\x0f\xae\x06", CR0_EM, 0), NM);
 	assert_int_equal(FAULT("\x0f\xae\x26", CR0_TS, 0), NM); /* xsave [rsi] */
@@ -124,7 +124,8 @@ static void avx_needs_xcr0(void **context)
 /* A SIMD exception is #XM, and #UD where the system does not know of it. */
 static void simd_exceptions_need_cr4(void **context)
 {
-	static const char divide[] = "\x0f\xae\x16\x0f\x57\xc0\x0f\x5e\xc0"; /* ldmxcsr [rsi]; xorps; divps xmm0, xmm0 */
+	static const char divide[] =
+	    "\x0f\xae\x16\x0f\x57\xc0\x0f\x5e\xc0"; /* ldmxcsr [rsi]; xorps; divps xmm0, xmm0 */
 
 	for (unsigned i = 0; i < 2; i++) {
 		reset_state();
@@ -219,9 +220,11 @@ static void save_and_restore(void **context)
 		/* fninit; fldpi; fld1; fnsave [rsi]; fnstcw [rsi - 16]; fnstsw [rsi - 14]; frstor [rsi];
 		 * fstp qword [rsi - 32]; fstp qword [rsi - 24] */
 		if (mode < 2)
-			RUN("\xdb\xe3\xd9\xeb\xd9\xe8\xdd\x36\xd9\x7e\xf0\xdd\x7e\xf2\xdd\x26\xdd\x5e\xe0\xdd\x5e\xe8");
+			RUN("\xdb\xe3\xd9\xeb\xd9\xe8\xdd\x36\xd9\x7e\xf0\xdd\x7e\xf2\xdd\x26\xdd\x5e\xe0\xdd"
+			    "\x5e\xe8");
 		else
-			RUN("\xdb\xe3\xd9\xeb\xd9\xe8\xdd\x34\xd9\x7c\xf0\xdd\x7c\xf2\xdd\x24\xdd\x5c\xe0\xdd\x5c\xe8");
+			RUN("\xdb\xe3\xd9\xeb\xd9\xe8\xdd\x34\xd9\x7c\xf0\xdd\x7c\xf2\xdd\x24\xdd\x5c\xe0\xdd"
+			    "\x5c\xe8");
 		assert_int_equal(m.fault, -1);
 		assert_int_equal(le16_get(m.data + 0x1f0), 0x037f);
 		assert_int_equal(le16_get(m.data + 0x1f2), 0);
@@ -275,7 +278,8 @@ static void fxrstor_checks_mxcsr(void **context)
 /* --- XSAVE -------------------------------------------------------------------------------------- */
 
 #define BV (m.data + 512) /* XSTATE_BV */
-#define ONES_IN_YMM1 "\xc5\xf0\xc2\xc9\x0f\xc4\xe3\x75\x18\xc9\x01" /* vcmpps xmm1, true; vinsertf128 ymm1, xmm1, 1 */
+#define ONES_IN_YMM1                                                                                         \
+	"\xc5\xf0\xc2\xc9\x0f\xc4\xe3\x75\x18\xc9\x01" /* vcmpps xmm1, true; vinsertf128 ymm1, xmm1, 1 */
 
 static void nothing_in_use(void **context)
 {
