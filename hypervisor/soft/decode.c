@@ -81,6 +81,13 @@ static bool is_string_source(const ZydisDecodedOperandMem *m)
 	return register_offset(m->base) != GPR_RSP * 8 && register_offset(m->base) != GPR_RBP * 8;
 }
 
+/* A SIB byte that says "no base, displacement of 32 bits", whatever REX.B (SDM volume 2, table 2-3).
+ * Zydis 4.0 takes R13D for the base when the address size is 32 bits. */
+static bool has_no_base(const ZydisDecodedInstruction *insn)
+{
+	return insn->attributes & ZYDIS_ATTRIB_HAS_SIB && insn->raw.modrm.mod == 0 && insn->raw.sib.base == 5;
+}
+
 static void fill_memory(const struct decoding *d, struct op *op)
 {
 	op->base = op->index = GPR_ZERO * 8;
@@ -104,6 +111,10 @@ static void fill_memory(const struct decoding *d, struct op *op)
 			op->scale = (uint8_t)__builtin_ctz(o->mem.scale);
 		if (o->mem.disp.has_displacement)
 			op->disp = o->mem.disp.value;
+		if (has_no_base(d->insn)) {
+			op->base = GPR_ZERO * 8;
+			op->disp = d->insn->raw.disp.value;
+		}
 		if (op->base == GPR_CODE_BASE * 8)
 			op->disp += op->offset + op->length;
 		break;

@@ -30,7 +30,9 @@ __asm__(".text\n"
 	"	ret\n"
 	".size vector_x87_call, . - vector_x87_call\n");
 
-#define FBSTP_OPCODE 0x730u /* DF /6, as FOP has it */
+/* As FOP has them. */
+#define FBSTP_OPCODE  0x730u /* DF /6 */
+#define FSTP80_OPCODE 0x338u /* DB /7 */
 
 #define IMPOSSIBLE_POINTER 1u /* no instruction or operand of ours lies there */
 
@@ -118,11 +120,13 @@ static bool run_store(struct soft_vp *vp, const struct op *op, const struct x87_
 	return false;
 }
 
-/* FBSTP stores eight bytes, then two: at a page boundary the first stay though the second fault. */
+/* FBSTP and FSTP m80 store eight bytes, then two: at a page boundary the first stay though the second
+ * fault. */
 static void store_result(struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
 			 uint64_t linear)
 {
-	unsigned first = (x->native_opcode & 0x738) == FBSTP_OPCODE ? 8 : op->size;
+	unsigned opcode = x->native_opcode & 0x738u;
+	unsigned first = opcode == FBSTP_OPCODE || opcode == FSTP80_OPCODE ? 8 : op->size;
 
 	store_bytes(vp, op, linear, vp->vector_scratch, first);
 	if (first < op->size)
