@@ -86,9 +86,8 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 		set(r, BASIC_LAST, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
 		break;
 	case 1:
-		/* Family 6, model 1AH (Nehalem): compilers' run-time dispatch takes whatever a later model number
-		 * promises (AVX-512) for there, without asking the feature bits. */
-		set(r, 0x000106a5, 8u << 8, CX16 | PCID | MOVBE | POPCNT | RDRAND | v->leaf1_ecx, LEAF1_EDX | v->leaf1_edx);
+		set(r, PROCESSOR_SIGNATURE, 8u << 8, CX16 | PCID | MOVBE | POPCNT | RDRAND | v->leaf1_ecx,
+		    LEAF1_EDX | v->leaf1_edx);
 		if (vp->cr4 & CR4_OSXSAVE)
 			r[2] |= OSXSAVE;
 		break;

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/system.h"
 
 static struct segment real_segment(uint16_t selector, uint64_t base, uint16_t attributes)
 {
@@ -16,7 +16,7 @@ static struct segment real_segment(uint16_t selector, uint64_t base, uint16_t at
 void soft_vp_init(struct soft_vp *vp)
 {
 	memset(vp->gpr, 0, sizeof(vp->gpr));
-	vp->gpr[GPR_RDX] = 0x000806f8; /* the signature, as in CPUID leaf 1 */
+	vp->gpr[GPR_RDX] = PROCESSOR_SIGNATURE;
 	vp->rip = 0xfff0;
 	vp->arith = 0;
 	vp->flags_system = 2;

@@ -135,6 +135,11 @@ bool calls_select(struct decoding *d, struct op *op);    /* system_calls.c: SYSC
 bool io_select(struct decoding *d, struct op *op);       /* system_io.c */
 bool machine_select(struct decoding *d, struct op *op);  /* system_machine.c: MSRs, CPUID, TSC */
 
+/* Family, model and stepping: EAX of CPUID leaf 1, and EDX after INIT. Family 6, model 1AH (Nehalem): compilers'
+ * run-time dispatch takes whatever a later model number promises (AVX-512) for there, without asking the
+ * feature bits. */
+#define PROCESSOR_SIGNATURE 0x000106a5u
+
 /* CPUID without the host's part (cpuid.c); probe: once for each `struct soft`. */
 void cpuid_probe(struct soft *soft);
 void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);

@@ -285,12 +285,8 @@ static const struct op *op_sti(struct soft_vp *vp, const struct op *op)
 	if (vp->flags_system & FLAG_IF)
 		return dispatch(vp, op + 1);
 	vp->flags_system |= FLAG_IF;
-	if (unlikely(vp->interrupt_pending || atomic_load_explicit(&vp->attention, memory_order_relaxed))) {
-		/* It comes after exactly one more instruction, which may be followed by CLI. */
+	if (vp->interrupt_pending)
 		atomic_fetch_or(&vp->attention, ATTENTION_INTERRUPT);
-		vp->interrupt_shadow = true;
-		return system_leave(vp, op);
-	}
 	return system_shadow(vp, op);
 }
 
