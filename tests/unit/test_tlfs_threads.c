@@ -92,14 +92,21 @@ static const struct tlfs_ops ops = {
 static void *send_messages(void *argument)
 {
 	for (uint32_t number = 0; number < MESSAGES;) {
+		bool full = false;
+
 		pthread_mutex_lock(&queue_lock);
 		if (!queue_count && post(number) == TLFS_POSTED) {
 			number++;
 		} else if (queue_count < QUEUE) {
 			queue[(queue_head + queue_count++) % QUEUE] = number;
 			number++;
+		} else {
+			full = true;
 		}
 		pthread_mutex_unlock(&queue_lock);
+		/* Else the guest hardly ever gets the lock that it needs to make room. */
+		if (full)
+			sched_yield();
 	}
 	return NULL;
 }
