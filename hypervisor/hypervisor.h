@@ -226,6 +226,31 @@ int vp_write_msr(struct partition *p, unsigned vp_index, uint32_t msr, uint64_t 
 uint64_t vp_hypercall(struct partition *p, unsigned vp_index, uint64_t input, uint64_t in_gpa, uint64_t out_gpa);
 int vp_take_interrupt(struct partition *p, unsigned vp_index);
 
+/* --- saved state ------------------------------------------------------------------------------ */
+
+/* Everything the hypervisor knows of a partition but for its RAM and its devices, as bytes in one versioned,
+ * little-endian form that does not depend on the processor. Only while paused (or before start, after stop).
+ * The bytes are the caller's to free(). */
+int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, struct error *err);
+
+/* Give a partition that has not been started the state of another: same number of VPs, RAM of the same sizes
+ * at the same addresses and already filled. It then starts where the other stood; partition time goes on from
+ * the moment of saving. -EBADMSG: no such form, or a state that no partition can be in; -EOVERFLOW: of a later
+ * version; -ENOTSUP: this processor lacks a feature that the guest was shown, which `err` names. After an
+ * error the partition must be destroyed. */
+int partition_load_state(struct partition *p, const uint8_t *bytes, size_t size, struct error *err);
+
+/* --- dirty pages ------------------------------------------------------------------------------ */
+
+/* [any but vp] Record which pages of RAM are written from now on, by VPs, by the hypervisor and by devices
+ * (partition_write, partition_memory_written, partition_host_written). Off costs nothing. Before start: -EAGAIN. */
+int partition_track_dirty(struct partition *p, bool on, struct error *err);
+
+/* [any but vp; one at a time] Which pages of [gpa, gpa + size) (page aligned, RAM of one region) were written
+ * since tracking began or since they were asked for last; bit i % 64 of bitmap[i / 64] is page i. A page that
+ * is written meanwhile is told now or next time. -EFAULT: not RAM; -EAGAIN: tracking is off. */
+int partition_fetch_dirty(struct partition *p, gpa_t gpa, uint64_t size, uint64_t *bitmap);
+
 /* [any] What this VP has done since start, for inspection and benchmarks. */
 struct vp_counters {
 	uint64_t instructions;   /* retired, 0 where the processor does not count */

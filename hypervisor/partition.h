@@ -13,6 +13,7 @@
 
 #include "hypervisor/apic/apic.h"
 #include "hypervisor/hypervisor.h"
+#include "hypervisor/state.h"
 #include "hypervisor/tlfs/tlfs.h"
 
 /* 200 MHz, as Hyper-V shows; and a TSC that counts nanoseconds of partition time. */
@@ -91,6 +92,15 @@ struct processor_ops {
 	void (*memory_written)(struct partition *p, gpa_t gpa, uint64_t size);
 	void (*write_hypercall_page)(struct partition *p, uint8_t *page);
 	void (*features)(struct partition *p, bool *x2apic, bool *tsc_deadline);
+	/* The VP stands still. `apic` and `tlfs` of the state are filled by the caller where apic/ and tlfs/ serve
+	 * them. load: -EINVAL when no processor can be in this state. */
+	int (*save_vp)(struct vp *vp, struct vp_state *state, struct error *err);
+	int (*load_vp)(struct vp *vp, const struct vp_state *state, struct error *err);
+	/* Its own answer to CPUID, before the partition amends it: EAX, EBX, ECX, EDX. */
+	void (*cpuid)(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+	/* Dirty pages of VPs: on or off; then add those of one region to `bitmap` and forget them. */
+	int (*track_dirty)(struct partition *p, bool on, struct error *err);
+	int (*fetch_dirty)(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages, uint64_t *bitmap);
 };
 
 extern const struct processor_ops processor_soft; /* processor_soft.c */
