@@ -107,7 +107,7 @@ static bool in_apic_page(struct vp *vp, gpa_t gpa, unsigned size, uint32_t *offs
 {
 	uint64_t base = apic_mmio_base(&vp->partition->apics[vp->index]);
 
-	if (!base || gpa < base || !range_fits_u64(gpa - base, size, APIC_PAGE_SIZE))
+	if (vp->partition->traits.own_apic || !base || gpa < base || !range_fits_u64(gpa - base, size, APIC_PAGE_SIZE))
 		return false;
 	*offset = (uint32_t)(gpa - base);
 	return true;
@@ -205,15 +205,23 @@ static void topology_leaf(struct vp *vp, uint32_t subleaf, uint32_t r[4])
 	}
 }
 
+static bool hypervisor_leaf(struct partition *p, uint32_t leaf, uint32_t r[4])
+{
+	if (!tlfs_cpuid(&p->tlfs, leaf, r))
+		return false;
+	if (p->processor->hypervisor_leaf)
+		p->processor->hypervisor_leaf(p, leaf, r);
+	return true;
+}
+
 /* `r` holds the processor's own answer: EAX, EBX, ECX, EDX. */
-void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	struct partition *p = vp->partition;
 	struct apic *apic = &p->apics[vp->index];
 	unsigned vps = p->config.vp_count;
 
-	count(&vp->cpuid_exits);
-	if (tlfs_cpuid(&p->tlfs, leaf, r))
+	if (hypervisor_leaf(p, leaf, r))
 		return;
 	switch (leaf) {
 	case 1:
@@ -234,4 +242,16 @@ void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[
 	default:
 		break;
 	}
+}
+
+void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	count(&vp->cpuid_exits);
+	amend_cpuid(vp, leaf, subleaf, r);
+}
+
+void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	vp->partition->processor->cpuid(vp, leaf, subleaf, r);
+	amend_cpuid(vp, leaf, subleaf, r);
 }

@@ -20,7 +20,7 @@
 #define APIC_TIMER_HZ 200000000ull
 #define SOFT_TSC_HZ   1000000000ull
 
-#define PARTITION_PHYSICAL_BITS 46
+#define PARTITION_PHYSICAL_BITS 46u
 #define PARTITION_MAX_REGIONS   16
 #define PARTITION_MAX_RANGES    64
 #define SYNIC_QUEUE_MAX         64
@@ -70,6 +70,16 @@ struct io_range {
 
 enum vp_run_result { VP_RUN_HALT, VP_RUN_KICK, VP_RUN_TRIPLE_FAULT, VP_RUN_ERROR };
 
+/* What a processor is like. */
+struct processor_traits {
+	bool x2apic, tsc_deadline;
+	bool own_apic;     /* its local APICs are not those of apic/, and INIT and SIPI are its own business */
+	bool no_auto_eoi;  /* recommend against auto-EOI */
+	bool tsc_unstable; /* the TSC is no clock */
+	uint64_t tsc_frequency, apic_frequency;
+	unsigned physical_bits;
+};
+
 /* One way to run guest code. `run` and what follows it belong to the VP's thread or need the VP not
  * to run; notify, kick, nmi, flush and memory_written are for any thread. */
 struct processor_ops {
@@ -84,14 +94,34 @@ struct processor_ops {
 	int (*get_registers)(struct vp *vp, struct vp_registers *registers);
 	int (*set_registers)(struct vp *vp, const struct vp_registers *registers);
 	uint64_t (*instructions)(struct vp *vp);
-	void (*report)(struct vp *vp, char *text, size_t size); /* why VP_RUN_ERROR */
+	uint64_t (*exits)(struct vp *vp); /* optional: how often it left guest code; 0: nobody counts */
+	void (*report)(struct vp *vp, char *text, size_t size); /* why VP_RUN_ERROR, and what else is to be said */
 	void (*notify)(struct vp *vp);
 	void (*kick)(struct vp *vp);
 	void (*nmi)(struct vp *vp);
-	void (*flush_tlb)(struct vp *self, const struct tlfs_flush *flush);
+	void (*flush_tlb)(struct vp *self, const struct tlfs_flush *flush); /* not with own_apic */
 	void (*memory_written)(struct partition *p, gpa_t gpa, uint64_t size);
 	void (*write_hypercall_page)(struct partition *p, uint8_t *page);
-	void (*features)(struct partition *p, bool *x2apic, bool *tsc_deadline);
+	void (*traits)(struct partition *p, struct processor_traits *traits);
+
+	/* With own_apic, for any thread. */
+	void (*assert_interrupt)(struct partition *p, const struct interrupt_message *message);
+	void (*request_interrupt)(struct vp *vp, uint8_t vector);
+	/* Optional: tell it too of an event port, so that it can signal with no detour. -errno. */
+	int (*event_port)(struct partition *p, uint32_t connection_id, int eventfd, bool open);
+	/* Optional: what CPUID says in a leaf of the hypervisor, where it serves some of that itself. */
+	void (*hypervisor_leaf)(struct partition *p, uint32_t leaf, uint32_t registers[4]);
+
+	/* Optional: the clock that partition time is measured by (any thread), else the host's monotonic one; a
+	 * clock that can be set is set to partition time whenever that begins to run. */
+	uint64_t (*counter_ns)(struct partition *p);
+	void (*set_counter)(struct partition *p, uint64_t ns);
+	/* Guest's TSC and reference time at one moment; optional where the TSC is partition time. */
+	void (*sample_clock)(struct partition *p, uint64_t *tsc, uint64_t *reference_time);
+	/* Optional: all VPs stand still now; and are about to go on. */
+	void (*paused)(struct partition *p);
+	void (*resumed)(struct partition *p);
+
 	/* The VP stands still. `apic` and `tlfs` of the state are filled by the caller where apic/ and tlfs/ serve
 	 * them. load: -EINVAL when no processor can be in this state. */
 	int (*save_vp)(struct vp *vp, struct vp_state *state, struct error *err);
@@ -103,6 +133,7 @@ struct processor_ops {
 	int (*fetch_dirty)(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages, uint64_t *bitmap);
 };
 
+extern const struct processor_ops processor_kvm;  /* kvm/processor.c */
 extern const struct processor_ops processor_soft; /* processor_soft.c */
 extern const struct processor_ops processor_none; /* processor_none.c */
 
@@ -110,7 +141,8 @@ struct partition {
 	struct partition_config config;
 	const struct processor_ops *processor;
 	void *processor_state; /* the processor's */
-	char reason[96];
+	char reason[512];
+	struct processor_traits traits;
 
 	/* memory.c */
 	int memfd;
@@ -172,6 +204,8 @@ void intercept_cr8_write(struct vp *vp, uint64_t value);
 bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value);
 bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value);
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+/* The same without being counted, and with the processor's own answer asked for. */
+void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* clock.c */
 int clock_init(struct partition *p);
@@ -181,6 +215,7 @@ void clock_destroy(struct partition *p);
 void clock_freeze(struct partition *p);
 void clock_thaw(struct partition *p);
 uint64_t clock_now(struct partition *p); /* ns of partition time */
+uint64_t clock_at(struct partition *p, uint64_t counter_ns); /* the same when the counter was that */
 void clock_arm_apic(struct partition *p, unsigned vp, uint64_t deadline_ns);
 void clock_arm_tlfs(struct partition *p, unsigned vp, uint64_t deadline_100ns);
 
@@ -195,10 +230,15 @@ enum tlfs_status synic_guest_signal(struct partition *p, uint32_t connection_id,
 /* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
 extern const struct apic_ops partition_apic_ops;
 extern const struct tlfs_ops partition_tlfs_ops;
+extern const struct tlfs_ops partition_tlfs_ops_own_apic; /* for a processor with traits.own_apic */
+
+/* kvm/probe.c: why this host cannot run guests in hardware; 0 when it can. */
+int kvm_usable(struct error *err);
 
 /* vp.c */
 void vp_init_all(struct partition *p);
 void vp_destroy_all(struct partition *p);
+void vp_choose_start(struct partition *p);  /* who waits for a SIPI, once the traits are known */
 void vp_wake(struct vp *vp);                /* [any] look at interrupts and requests */
 void vp_idle(struct vp *vp);                /* on its thread: sleep until a vector is pending or a request came */
 void vp_report_event(struct vp *vp, struct partition_event *event);

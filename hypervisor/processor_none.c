@@ -71,11 +71,14 @@ static void none_write_hypercall_page(struct partition *p, uint8_t *page)
 	memcpy(page, vmcall_ret, sizeof(vmcall_ret));
 }
 
-static void none_features(struct partition *p, bool *x2apic, bool *tsc_deadline)
+static void none_traits(struct partition *p, struct processor_traits *t)
 {
 	(void)p;
-	*x2apic = true;
-	*tsc_deadline = true;
+	*t = (struct processor_traits){.x2apic = true,
+	    .tsc_deadline = true,
+	    .tsc_frequency = SOFT_TSC_HZ,
+	    .apic_frequency = APIC_TIMER_HZ,
+	    .physical_bits = PARTITION_PHYSICAL_BITS};
 }
 
 /* run, init, sipi, interruptible and report stay empty: there is no VP thread to call them. */
@@ -93,7 +96,7 @@ const struct processor_ops processor_none = {
     .flush_tlb = none_flush_tlb,
     .memory_written = none_memory_written,
     .write_hypercall_page = none_write_hypercall_page,
-    .features = none_features,
+    .traits = none_traits,
 };
 
 static struct vp *driven_vp(struct partition *p, unsigned vp_index)

@@ -37,6 +37,13 @@ void vp_init_all(struct partition *p)
 	}
 }
 
+/* Where INIT and SIPI are the processor's, all of them run as far as we know. */
+void vp_choose_start(struct partition *p)
+{
+	for (unsigned i = 0; p->traits.own_apic && i < p->config.vp_count; i++)
+		atomic_store(&p->vps[i].startup, VP_STARTED);
+}
+
 void vp_destroy_all(struct partition *p)
 {
 	for (unsigned i = 0; i < p->config.vp_count; i++) {
@@ -108,11 +115,10 @@ static void end_by_fault(struct vp *vp, enum partition_event_kind kind)
 	vp->dead = true;
 	if (!vp->partition->processor->get_registers(vp, &r))
 		event.rip = r.rip;
-	if (kind == PARTITION_EVENT_PROCESSOR_ERROR) {
-		vp->partition->processor->report(vp, event.text, sizeof(event.text) / 2);
-		used = strlen(event.text);
+	vp->partition->processor->report(vp, event.text, sizeof(event.text) / 2);
+	used = strlen(event.text);
+	if (used)
 		event.text[used++] = '\n';
-	}
 	describe_state(vp, event.text + used, sizeof(event.text) - used);
 	vp_report_event(vp, &event);
 }
@@ -312,8 +318,11 @@ void partition_pause(struct partition *p)
 		}
 	while (p->resting < threads && !p->stopped)
 		pthread_cond_wait(&p->run_cond, &p->run_lock);
-	if (p->started)
+	if (p->started) {
 		clock_freeze(p);
+		if (p->processor->paused)
+			p->processor->paused(p);
+	}
 	pthread_mutex_unlock(&p->run_lock);
 }
 
@@ -321,6 +330,8 @@ void partition_resume(struct partition *p)
 {
 	pthread_mutex_lock(&p->run_lock);
 	if (p->started && atomic_load(&p->paused)) {
+		if (p->processor->resumed)
+			p->processor->resumed(p);
 		clock_thaw(p);
 		tlfs_clock_changed(&p->tlfs);
 	}

@@ -37,7 +37,7 @@ void tlfs_init(struct tlfs *t, struct tlfs_vp *vps, const struct tlfs_config *co
 	t->config = *config;
 	t->tsc_scale = 0;
 	/* Rounded up: where the frequency is a multiple of ours, page and MSR then agree to the unit. */
-	if (config->tsc_frequency > REFERENCE_FREQUENCY)
+	if (config->tsc_frequency > REFERENCE_FREQUENCY && !config->tsc_unstable)
 		t->tsc_scale =
 		    (uint64_t)((((unsigned __int128)REFERENCE_FREQUENCY << 64) + config->tsc_frequency - 1) /
 			       config->tsc_frequency);
