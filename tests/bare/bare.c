@@ -22,6 +22,12 @@ static struct {
 	char text[256];
 } state;
 
+/* Without a hypervisor that tells: few processors count faster. */
+static uint32_t ticks_per_microsecond = 4000;
+
+/* For anything that will ever happen to have happened, in microseconds. */
+#define PATIENCE 20000000u
+
 /* --- output ------------------------------------------------------------------------------------- */
 
 static void put_char(char c)
@@ -216,6 +222,67 @@ void *page_alloc(void)
 	return page;
 }
 
+/* --- time and who is there ---------------------------------------------------------------------- */
+
+/* HV_X64_MSR_TSC_FREQUENCY, in hertz (TLFS 12.4.1), where CPUID promises it. */
+static void learn_tsc_frequency(void)
+{
+	struct cpuid hypervisor = cpuid(0x40000000, 0);
+	uint64_t hertz;
+	uint32_t high, low;
+
+	if (!(cpuid(1, 0).c >> 31) || hypervisor.b != 0x7263694d || hypervisor.c != 0x666f736f ||
+	    !(cpuid(0x40000003, 0).a >> 11 & 1))
+		return;
+	hertz = rdmsr(0x40000022);
+	low = (uint32_t)hertz;
+	high = (uint32_t)(hertz >> 32);
+	/* No 64-bit division in a 32-bit guest. */
+	if (high < 1000000)
+		asm("divl %2" : "+a"(low), "+d"(high) : "r"(1000000u) : "cc");
+	if (low)
+		ticks_per_microsecond = low;
+}
+
+uint64_t ticks_of(uint32_t microseconds)
+{
+	return (uint64_t)microseconds * ticks_per_microsecond;
+}
+
+void spin(uint32_t microseconds)
+{
+	uint64_t start = rdtsc(), ticks = ticks_of(microseconds);
+
+	while (rdtsc() - start < ticks)
+		cpu_relax();
+}
+
+bool wait_for(const volatile unsigned *flag, unsigned value)
+{
+	uint64_t start = rdtsc(), ticks = ticks_of(PATIENCE);
+
+	while (*flag != value) {
+		if (rdtsc() - start > ticks)
+			return false;
+		cpu_relax();
+	}
+	return true;
+}
+
+bool is_amd(void)
+{
+	uint32_t b = cpuid(0, 0).b;
+
+	return b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
+}
+
+bool is_software(void)
+{
+	struct cpuid brand = cpuid(0x80000002, 0);
+
+	return brand.a == 0x6b6c7542 && brand.b == 0x64616568; /* "Bulkhead" */
+}
+
 /* --- interrupts and descriptors ----------------------------------------------------------------- */
 
 void set_handler(unsigned vector, interrupt_fn handler)
@@ -292,6 +359,7 @@ void bare_start(void)
 	tss.ss0 = SEL_DATA;
 #endif
 	load_tss();
+	learn_tsc_frequency();
 	guest_main();
 }
 
@@ -338,24 +406,4 @@ unsigned processor_count(void)
 			return count_madt(table);
 	}
 	return 1;
-}
-
-void spin(uint64_t ticks)
-{
-	uint64_t start = rdtsc();
-
-	while (rdtsc() - start < ticks)
-		cpu_relax();
-}
-
-bool wait_for(const volatile unsigned *flag, unsigned value)
-{
-	uint64_t start = rdtsc();
-
-	while (*flag != value) {
-		if (rdtsc() - start > PATIENCE)
-			return false;
-		cpu_relax();
-	}
-	return true;
 }
