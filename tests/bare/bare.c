@@ -16,6 +16,7 @@ struct tss tss __attribute__((aligned(128)));
 static interrupt_fn handlers[256];
 static uint8_t interrupt_stack[16384] __attribute__((aligned(16)));
 static char *next_page;
+static unsigned long top_of_memory;
 
 static struct {
 	bool failed, skipped;
@@ -213,6 +214,21 @@ int memcmp(const void *a, const void *b, size_t size)
 	return 0;
 }
 
+/* Before the first page is taken: what the loader says lies where pages come from (Multiboot 0.6.96, 3.3). */
+static void learn_memory(void)
+{
+	extern uint32_t multiboot_info;
+	const uint32_t *info = (const uint32_t *)(unsigned long)multiboot_info;
+
+	if (info[0] & 1)
+		top_of_memory = 0x100000 + 1024ul * info[2];
+}
+
+unsigned long memory_top(void)
+{
+	return top_of_memory;
+}
+
 void *page_alloc(void)
 {
 	char *page = next_page;
@@ -348,6 +364,7 @@ void bare_start(void)
 
 	outb(COM1 + 3, 3); /* 8 bits, no divisor */
 	next_page = guest_end;
+	learn_memory();
 	for (unsigned i = 0; i < 256; i++)
 		reset_gate(i);
 	lidt(&r);

@@ -53,6 +53,9 @@ void machine_exit(unsigned code) __attribute__((noreturn));
 /* A zeroed page that is never given back, identity mapped, below 4 GiB. */
 void *page_alloc(void);
 
+/* Where the memory from 1 MiB up ends; 0 when the loader did not say. */
+unsigned long memory_top(void);
+
 void *memset(void *to, int byte, size_t size);
 void *memcpy(void *to, const void *from, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
