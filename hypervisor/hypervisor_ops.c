@@ -59,11 +59,10 @@ static uint64_t ops_now(void *context)
 	return clock_now(context);
 }
 
-/* The TSC counts nanoseconds: SOFT_TSC_HZ. */
 static uint64_t ops_tsc(void *context, unsigned vp)
 {
 	(void)vp;
-	return clock_now(context);
+	return clock_tsc(context);
 }
 
 static void ops_apic_lock(void *context, unsigned vp)
@@ -120,8 +119,10 @@ static uint64_t ops_reference_time(void *context)
 
 static void ops_sample_clock(void *context, uint64_t *tsc, uint64_t *reference_time)
 {
-	*tsc = clock_now(context);
-	*reference_time = *tsc / 100;
+	uint64_t now = clock_now(context);
+
+	*tsc = clock_tsc_at(context, now);
+	*reference_time = now / 100;
 }
 
 static uint64_t ops_vp_runtime(void *context, unsigned vp)

@@ -28,10 +28,8 @@ int partition_create(struct partition **out, const struct partition_config *conf
 {
 	struct apic_config apic = {.vp_count = config->vp_count,
 	    .timer_frequency = APIC_TIMER_HZ,
-	    .tsc_frequency = SOFT_TSC_HZ,
 	    .physical_address_bits = PARTITION_PHYSICAL_BITS};
 	struct tlfs_config tlfs = {.vp_count = config->vp_count,
-	    .tsc_frequency = SOFT_TSC_HZ,
 	    .apic_frequency = APIC_TIMER_HZ,
 	    .physical_address_bits = PARTITION_PHYSICAL_BITS};
 	struct partition *p;
@@ -50,11 +48,12 @@ int partition_create(struct partition **out, const struct partition_config *conf
 		free(p);
 		return r;
 	}
-	p->processor->features(p, &apic.x2apic, &apic.tsc_deadline);
-	tlfs.x2apic = apic.x2apic;
 	vp_init_all(p);
 	synic_init(p);
 	clock_init(p);
+	p->processor->features(p, &apic.x2apic, &apic.tsc_deadline);
+	tlfs.x2apic = apic.x2apic;
+	apic.tsc_frequency = tlfs.tsc_frequency = p->tsc_frequency;
 	apic_init(&p->apic_bus, p->apics, &apic, &partition_apic_ops, p);
 	tlfs_init(&p->tlfs, p->tlfs_vps, &tlfs, &partition_tlfs_ops, p);
 	r = memory_init(p, err);
@@ -80,6 +79,7 @@ void partition_destroy(struct partition *p)
 	clock_destroy(p);
 	vp_destroy_all(p);
 	memory_destroy(p);
+	free(p->loaded_cpuid);
 	free(p);
 }
 

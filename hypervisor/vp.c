@@ -221,6 +221,16 @@ static void start_from_sipi(struct vp *vp)
 		vp->partition->processor->sipi(vp, (uint8_t)vector);
 }
 
+void vp_settle(struct vp *vp)
+{
+	if (vp->partition->processor == &processor_none)
+		return;
+	if (atomic_load(&vp->init_requested))
+		take_init(vp);
+	if (atomic_load(&vp->startup) >= 0)
+		start_from_sipi(vp);
+}
+
 static void run_once(struct vp *vp)
 {
 	struct partition *p = vp->partition;
@@ -274,8 +284,10 @@ int partition_start(struct partition *p, struct error *err)
 	if (r)
 		return r;
 	p->started = true;
-	if (!atomic_load(&p->paused))
+	if (!atomic_load(&p->paused)) {
 		clock_thaw(p);
+		tlfs_clock_changed(&p->tlfs); /* of a guest that was saved elsewhere */
+	}
 	r = clock_start(p, err);
 	if (r || p->processor == &processor_none)
 		return r;
@@ -317,10 +329,23 @@ void partition_pause(struct partition *p)
 	pthread_mutex_unlock(&p->run_lock);
 }
 
+bool vp_all_rest(struct partition *p)
+{
+	unsigned threads = 0;
+	bool rest;
+
+	pthread_mutex_lock(&p->run_lock);
+	for (unsigned i = 0; i < p->config.vp_count; i++)
+		threads += p->vps[i].thread_started;
+	rest = p->resting == threads && atomic_load(&p->frozen_at) >= 0;
+	pthread_mutex_unlock(&p->run_lock);
+	return rest;
+}
+
 void partition_resume(struct partition *p)
 {
 	pthread_mutex_lock(&p->run_lock);
-	if (p->started && atomic_load(&p->paused)) {
+	if (p->started && !p->stopped && atomic_load(&p->paused)) {
 		clock_thaw(p);
 		tlfs_clock_changed(&p->tlfs);
 	}
@@ -346,4 +371,5 @@ void partition_stop(struct partition *p)
 		p->vps[i].thread_started = false;
 	}
 	clock_stop(p);
+	clock_freeze(p);
 }
