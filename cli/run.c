@@ -24,6 +24,8 @@ static const char usage[] =
     "  --memory SIZE          such as 512M or 4G (default 1G)\n"
     "  --cpus N               virtual processors, 1 to 64 (default 1)\n"
     "  --processor KIND       auto or soft (default auto)\n"
+    "  --compatible           show the guest only the features that every kind of processor serves here,\n"
+    "                         so that its saved state can go on on another kind\n"
     "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
     "                         (default stdio)\n"
     "  --control PATH         a Unix socket for bulkhead control\n"
@@ -49,6 +51,7 @@ enum {
 	OPT_MEMORY,
 	OPT_CPUS,
 	OPT_PROCESSOR,
+	OPT_COMPATIBLE,
 	OPT_SERIAL,
 	OPT_CONTROL,
 	OPT_NAME,
@@ -67,6 +70,7 @@ static const struct option options[] = {{"image", required_argument, NULL, OPT_I
 					{"memory", required_argument, NULL, OPT_MEMORY},
 					{"cpus", required_argument, NULL, OPT_CPUS},
 					{"processor", required_argument, NULL, OPT_PROCESSOR},
+					{"compatible", no_argument, NULL, OPT_COMPATIBLE},
 					{"serial", required_argument, NULL, OPT_SERIAL},
 					{"control", required_argument, NULL, OPT_CONTROL},
 					{"name", required_argument, NULL, OPT_NAME},
@@ -194,6 +198,9 @@ static int parse_option(struct run_options *o, int option, char *value, struct e
 		return parse_cpus(o, value, err);
 	case OPT_PROCESSOR:
 		return parse_processor(o, value, err);
+	case OPT_COMPATIBLE:
+		o->config.compatible = true;
+		return 0;
 	case OPT_SERIAL:
 		return parse_serial(o, value, err);
 	case OPT_CONTROL:

@@ -37,7 +37,8 @@ const struct cpuid_entry *cpuid_table_find(const struct cpuid_table *table, uint
 	return NULL;
 }
 
-uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, unsigned number)
+uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf,
+			      unsigned number)
 {
 	const struct cpuid_entry *e = cpuid_table_find(table, leaf, subleaf);
 
@@ -82,8 +83,8 @@ static bool has_subleaves(uint32_t leaf)
 	}
 }
 
-/* Whether there is a subleaf after `subleaf`, whose answer is `r`. Of leaves that are not listed here it is not
- * known; a few are tried, and those that say nothing are left out. */
+/* Whether there is a subleaf after `subleaf`, whose answer is `r`. Of leaves that are not listed here it is
+ * not known; a few are tried, and those that say nothing are left out. */
 static bool has_next(uint32_t leaf, uint32_t subleaf, const uint32_t r[4], uint32_t first_eax)
 {
 	switch (leaf) {
@@ -121,12 +122,24 @@ static bool add(struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, cons
 	return true;
 }
 
+/* What follows from other registers is not part of the table. */
+static void forget_registers(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	if (leaf == 1)
+		r[ECX] &= ~LEAF1_ECX_OSXSAVE;
+	if (leaf == 7 && !subleaf)
+		r[ECX] &= ~LEAF7_ECX_OSPKE;
+	if (leaf == 0xd && subleaf <= 1)
+		r[EBX] = 0;
+}
+
 static bool collect_leaf(struct partition *p, struct cpuid_table *table, uint32_t leaf)
 {
 	uint32_t r[4], first_eax = 0;
 
 	for (uint32_t subleaf = 0; subleaf < SUBLEAVES_MAX; subleaf++) {
 		shown(p, leaf, subleaf, r);
+		forget_registers(leaf, subleaf, r);
 		if (subleaf == 0)
 			first_eax = r[EAX];
 		/* What says nothing reads as zeros anyway. */
@@ -148,7 +161,8 @@ int cpuid_collect(struct partition *p, struct cpuid_table *table)
 	table->count = 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(ranges); i++) {
 		shown(p, ranges[i][0], 0, r);
-		for (uint32_t leaf = ranges[i][0]; leaf <= min_u64(max_u64(r[EAX], ranges[i][0]), ranges[i][1]); leaf++)
+		for (uint32_t leaf = ranges[i][0];
+		     leaf <= min_u64(max_u64(r[EAX], ranges[i][0]), ranges[i][1]); leaf++)
 			if (!collect_leaf(p, table, leaf))
 				return -E2BIG;
 	}
@@ -186,7 +200,7 @@ void cpuid_recall(const struct cpuid_table *table, uint32_t leaf, uint32_t suble
 
 /* A list of features for a sentence. */
 struct missing {
-	char text[256];
+	char text[200];
 	size_t used;
 	unsigned count, left_out;
 };
@@ -196,15 +210,20 @@ static void miss(struct missing *m, const char *name)
 	size_t length = strlen(name);
 
 	m->count++;
-	if (m->used + length + 3 > sizeof(m->text)) {
+	if (m->left_out || m->used + length + 8 > sizeof(m->text)) {
 		m->left_out++;
 		return;
 	}
-	m->used += (size_t)snprintf(m->text + m->used, sizeof(m->text) - m->used, "%s%s", m->used ? ", " : "", name);
+	m->used +=
+	    (size_t)snprintf(m->text + m->used, sizeof(m->text) - m->used, "%s%s", m->used ? ", " : "", name);
 }
 
 static void miss_bits(struct missing *m, const struct cpuid_word *word, uint32_t bits)
 {
+	char subleaf[16] = "";
+
+	if (word->subleaf)
+		snprintf(subleaf, sizeof(subleaf), " subleaf %u", word->subleaf);
 	for (unsigned bit = 0; bit < 32; bit++) {
 		char number[64];
 		const char *name = word->names ? word->names[bit] : NULL;
@@ -212,8 +231,8 @@ static void miss_bits(struct missing *m, const struct cpuid_word *word, uint32_t
 		if (!(bits >> bit & 1))
 			continue;
 		if (!name) {
-			snprintf(number, sizeof(number), "leaf 0x%x%s E%cX bit %u", word->leaf,
-				 word->subleaf ? " subleaf 1 or more" : "", "ABCD"[word->number], bit);
+			snprintf(number, sizeof(number), "leaf 0x%x%s E%cX bit %u", word->leaf, subleaf,
+				 "ABCD"[word->number], bit);
 			name = number;
 		}
 		miss(m, name);
@@ -254,10 +273,11 @@ static int check_addresses(struct partition *p, struct error *err)
 		uint64_t last = p->regions[i].gpa + p->regions[i].size - 1;
 
 		if (bits < 64 && last >> bits)
-			return error_set(err, ENOTSUP,
-					 "guest memory at 0x%llx is beyond the %u address bits of this processor: give "
-					 "the guest less memory, or continue it elsewhere",
-					 (unsigned long long)p->regions[i].gpa, bits);
+			return error_set(
+			    err, ENOTSUP,
+			    "guest memory at 0x%llx is beyond the %u address bits of this processor: give "
+			    "the guest less memory, or continue it elsewhere",
+			    (unsigned long long)p->regions[i].gpa, bits);
 	}
 	return 0;
 }
@@ -281,10 +301,11 @@ int cpuid_check(struct partition *p, const struct cpuid_table *table, struct err
 	if (m.count) {
 		if (m.left_out)
 			snprintf(m.text + m.used, sizeof(m.text) - m.used, " …");
-		return error_set(err, ENOTSUP,
-				 "the guest was shown processor features that are missing here (%s): continue it where "
-				 "they are, or start it anew with --compatible",
-				 m.text);
+		return error_set(
+		    err, ENOTSUP,
+		    "the guest was shown processor features that are missing here (%s): continue it where "
+		    "they are, or start it anew with --compatible",
+		    m.text);
 	}
 	return check_addresses(p, err);
 }

@@ -36,7 +36,8 @@ struct field {
 	}
 #define SEGMENT(name)                                                                                        \
 	FIELD(struct vp_state, registers.name.base), FIELD(struct vp_state, registers.name.limit),           \
-	    FIELD(struct vp_state, registers.name.selector), FIELD(struct vp_state, registers.name.attributes)
+	    FIELD(struct vp_state, registers.name.selector),                                                 \
+	    FIELD(struct vp_state, registers.name.attributes)
 #define TIMER(n)                                                                                             \
 	FIELD(struct vp_state, tlfs.timers[n].config), FIELD(struct vp_state, tlfs.timers[n].count),         \
 	    FIELD(struct vp_state, tlfs.timers[n].deadline),                                                 \
@@ -402,9 +403,9 @@ static struct reader section(struct reader *r, enum section id)
 static void section_done(struct reader *r, const struct reader *inner)
 {
 	if (!r->bad)
-		r->bad = inner->bad                    ? inner->bad
-			 : inner->left                 ? "a section is longer than what it holds"
-						       : NULL;
+		r->bad = inner->bad    ? inner->bad
+			 : inner->left ? "a section is longer than what it holds"
+				       : NULL;
 }
 
 /* VPs and regions are told before anything is allocated. */
@@ -496,13 +497,15 @@ static int check_header(const uint8_t *bytes, size_t size, struct error *err)
 		return error_set(err, EBADMSG, "this is no saved state of a partition");
 	version = le32_get(bytes + SAVED_VERSION_AT);
 	if (version > SAVED_VERSION)
-		return error_set(err, EOVERFLOW,
-				 "the saved state is of version %u and this Bulkhead knows %u: use the one that saved "
-				 "it, or a later one",
-				 version, SAVED_VERSION);
+		return error_set(
+		    err, EOVERFLOW,
+		    "the saved state is of version %u and this Bulkhead knows %u: use the one that saved "
+		    "it, or a later one",
+		    version, SAVED_VERSION);
 	if (version < 1 || le64_get(bytes + SAVED_SIZE_AT) != size)
-		return error_set(err, EBADMSG, "the saved state is damaged: it is %zu bytes and should be %llu",
-				 size, (unsigned long long)le64_get(bytes + SAVED_SIZE_AT));
+		return error_set(err, EBADMSG,
+				 "the saved state is damaged: it is %zu bytes and should be %llu", size,
+				 (unsigned long long)le64_get(bytes + SAVED_SIZE_AT));
 	if (le32_get(bytes + SAVED_CHECKSUM_AT) != checksum(bytes, size))
 		return error_set(err, EBADMSG, "the saved state is damaged: its checksum is wrong");
 	return 0;
@@ -568,7 +571,8 @@ int saved_check(const struct saved_partition *s, struct error *err)
 {
 	/* Beyond these no clock of ours can count. */
 	if (s->time >= 1ull << 62 || s->tsc_frequency < 1000000 || s->tsc_frequency > 1000000000000ull)
-		return error_set(err, EBADMSG, "the saved state is damaged: its time or TSC frequency is impossible");
+		return error_set(err, EBADMSG,
+				 "the saved state is damaged: its time or TSC frequency is impossible");
 	for (unsigned i = 0; i < s->vp_count; i++) {
 		int r = vp_state_check(&s->vps[i].state, &s->cpuid, err);
 

@@ -2,9 +2,10 @@
 /*
  * saved_state.c - a partition's state out of it and into another.
  *
- * Local APIC and synthetic registers are taken from apic/ and tlfs/ first and given to them first; a processor
- * that serves them itself then replaces what was taken, and takes over what was given (struct processor_ops).
- * Deadlines are in partition time, which goes on where it stood, so timers need nothing but to be armed.
+ * Local APIC and synthetic registers are taken from apic/ and tlfs/ first and given to them first; a
+ * processor that serves them itself then replaces what was taken, and takes over what was given (struct
+ * processor_ops). Deadlines are in partition time, which goes on where it stood, so timers need nothing but
+ * to be armed.
  */
 #include "hypervisor/saved_state.h"
 
@@ -23,10 +24,11 @@ static int save_vp(struct vp *vp, struct saved_vp *saved, struct error *err)
 	struct vp_state *state = &saved->state;
 
 	if (vp->dead)
-		return error_set(err, EINVAL,
-				 "virtual processor %u has come to its end (fault, reset or error), so there is nothing "
-				 "to go on with: start the guest anew",
-				 vp->index);
+		return error_set(
+		    err, EINVAL,
+		    "virtual processor %u has come to its end (fault, reset or error), so there is nothing "
+		    "to go on with: start the guest anew",
+		    vp->index);
 	vp_settle(vp);
 	saved->runtime = atomic_load(&vp->runtime);
 	vp_state_reset(state);
@@ -47,9 +49,11 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 	s->tsc_frequency = p->tsc_frequency;
 	tlfs_save(&p->tlfs, &s->tlfs);
 	if (cpuid_collect(p, &s->cpuid))
-		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves", CPUID_TABLE_MAX);
+		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves",
+				 CPUID_TABLE_MAX);
 	if (synic_save(p, &s->messages, &s->message_count))
-		return error_set(err, ENOMEM, "no memory on the host for the messages that wait for the guest");
+		return error_set(err, ENOMEM,
+				 "no memory on the host for the messages that wait for the guest");
 	return 0;
 }
 
@@ -59,7 +63,8 @@ int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, str
 	int r = 0;
 
 	if (!p->processor->save_vp)
-		return error_set(err, ENOTSUP, "the state of processor %s cannot be saved", p->processor->name);
+		return error_set(err, ENOTSUP, "the state of processor %s cannot be saved",
+				 p->processor->name);
 	if (!vp_all_rest(p))
 		return error_set(err, EBUSY, "the partition runs: pause it before its state is saved");
 	s = saved_new(p->config.vp_count);
@@ -90,14 +95,16 @@ static int check_shape(const struct partition *p, const struct saved_partition *
 	bool same = p->region_count == s->region_count;
 
 	if (p->config.vp_count != s->vp_count)
-		return error_set(err, EINVAL,
-				 "the saved state is of a machine with %u virtual processors, and this one has %u",
-				 s->vp_count, p->config.vp_count);
+		return error_set(
+		    err, EINVAL,
+		    "the saved state is of a machine with %u virtual processors, and this one has %u",
+		    s->vp_count, p->config.vp_count);
 	/* Regions do not overlap, so with equal numbers one direction is enough. */
 	for (unsigned i = 0; i < s->region_count && same; i++)
 		same = has_region(p, &s->regions[i]);
 	if (!same)
-		return error_set(err, EINVAL, "the saved state is of a machine with other memory than this one");
+		return error_set(err, EINVAL,
+				 "the saved state is of a machine with other memory than this one");
 	return 0;
 }
 
@@ -115,8 +122,8 @@ static void load_time(struct partition *p, const struct saved_partition *s)
 	tlfs_set_tsc_frequency(&p->tlfs, frequency);
 }
 
-/* What stands there is the instruction of the processor that the guest comes from. Where it returns is the same
- * offset on all, so a VP may stand in the page. */
+/* What stands there is the instruction of the processor that the guest comes from. Where it returns is the
+ * same offset on all, so a VP may stand in the page. */
 static void renew_hypercall_page(struct partition *p)
 {
 	uint64_t value = atomic_load(&p->tlfs.hypercall);
@@ -136,9 +143,11 @@ static int load_vp(struct vp *vp, const struct saved_vp *saved, struct error *er
 	int r;
 
 	if (!apic_load(&p->apics[vp->index], &state->apic) || state->registers.cr8 != state->apic.tpr >> 4)
-		return error_set(err, EBADMSG, "virtual processor %u: no local APIC can be in its saved state", vp->index);
+		return error_set(err, EBADMSG,
+				 "virtual processor %u: no local APIC can be in its saved state", vp->index);
 	if (!tlfs_load_vp(&p->tlfs, vp->index, &state->tlfs))
-		return error_set(err, EBADMSG, "virtual processor %u: no guest can have made its synthetic registers so",
+		return error_set(err, EBADMSG,
+				 "virtual processor %u: no guest can have made its synthetic registers so",
 				 vp->index);
 	atomic_store(&vp->runtime, saved->runtime);
 	atomic_store(&vp->startup,
@@ -164,7 +173,8 @@ static int load(struct partition *p, const struct saved_partition *s, struct err
 		r = load_vp(&p->vps[i], &s->vps[i], err);
 	for (unsigned i = 0; i < s->message_count && !r; i++)
 		if (synic_load(p, &s->messages[i]))
-			r = error_set(err, EBADMSG, "more messages wait for the guest than there is room for");
+			r = error_set(err, EBADMSG,
+				      "more messages wait for the guest than there is room for");
 	return r;
 }
 
@@ -174,9 +184,11 @@ int partition_load_state(struct partition *p, const uint8_t *bytes, size_t size,
 	int r;
 
 	if (!p->processor->load_vp)
-		return error_set(err, ENOTSUP, "processor %s cannot go on from saved state", p->processor->name);
+		return error_set(err, ENOTSUP, "processor %s cannot go on from saved state",
+				 p->processor->name);
 	if (p->started || p->stopped || p->loaded_cpuid)
-		return error_set(err, EINVAL, "saved state can only be loaded into a partition that has not run");
+		return error_set(err, EINVAL,
+				 "saved state can only be loaded into a partition that has not run");
 	r = saved_decode(&s, bytes, size, err);
 	if (r)
 		return r;

@@ -4,8 +4,8 @@
  * (saved_form.c). Private to hypervisor/.
  *
  * The bytes, all little-endian: a header (magic, version, CRC-32C of everything but itself, total size), then
- * sections (id, size): the partition, CPUID, one for each VP in order, queued messages. Every field is written
- * by its own width; the tables in saved_form.c say which. A change to them is a new version.
+ * sections (id, size): the partition, CPUID, one for each VP in order, queued messages. Every field is
+ * written by its own width; the tables in saved_form.c say which. A change to them is a new version.
  */
 #pragma once
 

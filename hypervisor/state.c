@@ -10,10 +10,11 @@
 
 /* Architectural, and a guest can have changed them. */
 const uint32_t vp_saved_msrs[] = {
-    0x3b, 0x48, 0xe1, 0x122, 0x140, 0x174, 0x175, 0x176, 0x17a, 0x1a0, 0x1d9, 0x200, 0x201, 0x202, 0x203, 0x204,
-    0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f, 0x250, 0x258, 0x259, 0x268,
-    0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x277, 0x2ff, 0xda0, 0xc0000081, 0xc0000082, 0xc0000083,
-    0xc0000084, 0xc0000102, 0xc0000103, 0xc001011f,
+    0x3b,  0x48,       0xe1,       0x122,      0x140,      0x174,      0x175,      0x176,      0x17a, 0x1a0,
+    0x1d9, 0x200,      0x201,      0x202,      0x203,      0x204,      0x205,      0x206,      0x207, 0x208,
+    0x209, 0x20a,      0x20b,      0x20c,      0x20d,      0x20e,      0x20f,      0x250,      0x258, 0x259,
+    0x268, 0x269,      0x26a,      0x26b,      0x26c,      0x26d,      0x26e,      0x26f,      0x277, 0x2ff,
+    0xda0, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc001011f,
 };
 
 _Static_assert(ARRAY_SIZE(vp_saved_msrs) <= VP_MSR_MAX, "all of them fit into a state");
@@ -66,10 +67,11 @@ int vp_msr_missing(uint32_t msr, uint64_t value, struct error *err)
 
 	if (value == 0 || value == reset_value(msr))
 		return 0;
-	return error_set(err, ENOTSUP,
-			 "the guest has set MSR 0x%x (%s) to 0x%llx, which this processor does not have: continue "
-			 "it on the kind of processor where it was saved",
-			 msr, name ? name : "no usual one", (unsigned long long)value);
+	return error_set(
+	    err, ENOTSUP,
+	    "the guest has set MSR 0x%x (%s) to 0x%llx, which this processor does not have: continue "
+	    "it on the kind of processor where it was saved",
+	    msr, name ? name : "no usual one", (unsigned long long)value);
 }
 
 uint64_t vp_state_msr(const struct vp_state *state, uint32_t msr)
@@ -93,7 +95,8 @@ void vp_state_reset(struct vp_state *s)
 	r->rip = 0xfff0;
 	r->rflags = 2;
 	r->es = r->ss = r->ds = r->fs = r->gs = data;
-	r->cs = (struct vp_segment){.base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attributes = 0x93};
+	r->cs =
+	    (struct vp_segment){.base = 0xffff0000, .limit = 0xffff, .selector = 0xf000, .attributes = 0x93};
 	r->ldtr = (struct vp_segment){.limit = 0xffff, .attributes = 0x82};
 	r->tr = (struct vp_segment){.limit = 0xffff, .attributes = 0x8b};
 	r->gdt_limit = r->idt_limit = 0xffff;
@@ -102,7 +105,7 @@ void vp_state_reset(struct vp_state *s)
 	s->dr[7] = 0x400;
 	s->xcr0 = 1;
 	s->xsave_size = VP_XSAVE_MIN;
-	le16_put(s->xsave, 0x37f);    /* FCW as after FNINIT */
+	le16_put(s->xsave, 0x37f);       /* FCW as after FNINIT */
 	le32_put(s->xsave + 24, 0x1f80); /* MXCSR */
 	le32_put(s->xsave + 28, 0xffff); /* its valid bits */
 	s->msr_count = 0;

@@ -51,12 +51,12 @@ struct vp_state {
 	uint64_t xcr0;
 	uint32_t xsave_size; /* bytes used: VP_XSAVE_MIN or more */
 	_Alignas(64) uint8_t xsave[VP_XSAVE_MAX];
-	/* Those of vp_saved_msrs that the processor has: in any order, none twice. FS, GS base and EFER are in
-	 * `registers`, the TSC is below. */
+	/* Those of vp_saved_msrs that the processor has: in any order, none twice. FS, GS base and EFER are
+	 * in `registers`, the TSC is below. */
 	uint32_t msr_count;
 	struct vp_msr msrs[VP_MSR_MAX];
-	/* As RDTSC would read now, while partition time stands still. Less IA32_TSC_ADJUST it is the same on all
-	 * VPs; where it is not, VP 0 counts. */
+	/* As RDTSC would read now, while partition time stands still. Less IA32_TSC_ADJUST it is the same on
+	 * all VPs; where it is not, VP 0 counts. */
 	uint64_t tsc;
 	enum vp_activity activity;
 	struct vp_pending pending;
@@ -72,8 +72,8 @@ extern const unsigned vp_saved_msr_count; /* at most VP_MSR_MAX */
 /* "IA32_SPEC_CTRL" for those of the list, else NULL. */
 const char *vp_msr_name(uint32_t msr);
 
-/* For an MSR of a saved state that the processor does not have: 0 when it holds what it holds after reset, for
- * then nothing is lost; else -ENOTSUP and a sentence. */
+/* For an MSR of a saved state that the processor does not have: 0 when it holds what it holds after reset,
+ * for then nothing is lost; else -ENOTSUP and a sentence. */
 int vp_msr_missing(uint32_t msr, uint64_t value, struct error *err);
 
 /* The value in a state, 0 when it is not there. */
@@ -92,8 +92,8 @@ struct cpuid_entry {
 
 #define CPUID_TABLE_MAX 256u
 
-/* What a guest was shown: basic, extended and hypervisor leaves. Bits that belong to one VP or follow from its
- * other registers (APIC id, OSXSAVE, the size of XSAVE in leaf 0xd) stand as they were on VP 0. */
+/* What a guest was shown: basic, extended and hypervisor leaves. What belongs to one VP (APIC id) is VP 0's;
+ * what follows from other registers (OSXSAVE, OSPKE, EBX of leaf 0xd for subleaves 0 and 1) is 0. */
 struct cpuid_table {
 	unsigned count;
 	struct cpuid_entry entries[CPUID_TABLE_MAX];
@@ -103,10 +103,11 @@ struct cpuid_table {
 const struct cpuid_entry *cpuid_table_find(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf);
 
 /* One register of it, 0 when it is not there. */
-uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, unsigned number);
+uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf,
+			      unsigned number);
 
 /* --- checks (state_check.c) ---------------------------------------------------------------------- */
 
-/* -EBADMSG and a sentence for a state that no processor with this CPUID can be in. What only the processor can
- * know (which values an MSR takes) it checks itself; local APIC and synthetic registers theirs. */
+/* -EBADMSG and a sentence for a state that no processor with this CPUID can be in. What only the processor
+ * can know (which values an MSR takes) it checks itself; local APIC and synthetic registers theirs. */
 int vp_state_check(const struct vp_state *state, const struct cpuid_table *cpuid, struct error *err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * state_check.c - whether a processor could be in a saved state: what the SDM reserves, and what VM entry
- * checks (volume 3, 27.3), as far as it holds for every processor. The bytes come from outside, and a hardware
- * processor that is given a state that cannot be fails in ways that are hard to read.
+ * checks (volume 3, 27.3), as far as it holds for every processor. The bytes come from outside, and a
+ * hardware processor that is given a state that cannot be fails in ways that are hard to read.
  */
 #include "hypervisor/state.h"
 
@@ -55,28 +55,28 @@ struct gated_bit {
 };
 
 static const struct gated_bit cr4_bits[] = {
-    {0, EDX, 1, 0, 1},       /* VME */
-    {1, EDX, 1, 0, 1},       /* PVI: VME */
-    {2, EDX, 4, 0, 1},       /* TSD: TSC */
-    {3, EDX, 2, 0, 1},       /* DE */
-    {4, EDX, 3, 0, 1},       /* PSE */
-    {5, EDX, 6, 0, 1},       /* PAE */
-    {6, EDX, 7, 0, 1},       /* MCE */
-    {7, EDX, 13, 0, 1},      /* PGE */
-    {9, EDX, 24, 0, 1},      /* OSFXSR: FXSR */
-    {10, EDX, 25, 0, 1},     /* OSXMMEXCPT: SSE */
-    {11, ECX, 2, 0, 7},      /* UMIP */
-    {12, ECX, 16, 0, 7},     /* LA57 */
-    {16, EBX, 0, 0, 7},      /* FSGSBASE */
-    {17, ECX, 17, 0, 1},     /* PCID */
-    {18, ECX, 26, 0, 1},     /* OSXSAVE: XSAVE */
-    {20, EBX, 7, 0, 7},      /* SMEP */
-    {21, EBX, 20, 0, 7},     /* SMAP */
-    {22, ECX, 3, 0, 7},      /* PKE: PKU */
-    {23, ECX, 7, 0, 7},      /* CET: shadow stacks */
-    {24, ECX, 31, 0, 7},     /* PKS */
-    {27, EAX, 6, 1, 7},      /* LASS */
-    {28, EAX, 26, 1, 7},     /* LAM */
+    {0, EDX, 1, 0, 1},   /* VME */
+    {1, EDX, 1, 0, 1},   /* PVI: VME */
+    {2, EDX, 4, 0, 1},   /* TSD: TSC */
+    {3, EDX, 2, 0, 1},   /* DE */
+    {4, EDX, 3, 0, 1},   /* PSE */
+    {5, EDX, 6, 0, 1},   /* PAE */
+    {6, EDX, 7, 0, 1},   /* MCE */
+    {7, EDX, 13, 0, 1},  /* PGE */
+    {9, EDX, 24, 0, 1},  /* OSFXSR: FXSR */
+    {10, EDX, 25, 0, 1}, /* OSXMMEXCPT: SSE */
+    {11, ECX, 2, 0, 7},  /* UMIP */
+    {12, ECX, 16, 0, 7}, /* LA57 */
+    {16, EBX, 0, 0, 7},  /* FSGSBASE */
+    {17, ECX, 17, 0, 1}, /* PCID */
+    {18, ECX, 26, 0, 1}, /* OSXSAVE: XSAVE */
+    {20, EBX, 7, 0, 7},  /* SMEP */
+    {21, EBX, 20, 0, 7}, /* SMAP */
+    {22, ECX, 3, 0, 7},  /* PKE: PKU */
+    {23, ECX, 7, 0, 7},  /* CET: shadow stacks */
+    {24, ECX, 31, 0, 7}, /* PKS */
+    {27, EAX, 6, 1, 7},  /* LASS */
+    {28, EAX, 26, 1, 7}, /* LAM */
 };
 
 static const struct gated_bit efer_bits[] = {
@@ -295,7 +295,8 @@ static const char *check_vector(const struct vp_state *s, const struct cpuid_tab
 	const uint8_t *header = s->xsave + VP_XSAVE_LEGACY;
 	uint64_t offered = offered_xcr0(cpuid), present = le64_get(header), avx512 = s->xcr0 & XSTATE_AVX512;
 
-	if (!(s->xcr0 & XSTATE_X87) || s->xcr0 & ~offered || (s->xcr0 & XSTATE_AVX && !(s->xcr0 & XSTATE_SSE)) ||
+	if (!(s->xcr0 & XSTATE_X87) || s->xcr0 & ~offered ||
+	    (s->xcr0 & XSTATE_AVX && !(s->xcr0 & XSTATE_SSE)) ||
 	    (avx512 && (avx512 != XSTATE_AVX512 || !(s->xcr0 & XSTATE_AVX))))
 		return "XCR0 cannot have this value";
 	if (s->xsave_size < VP_XSAVE_MIN || s->xsave_size > VP_XSAVE_MAX)

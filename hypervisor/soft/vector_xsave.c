@@ -390,10 +390,14 @@ void vector_area_take(struct soft_vp *vp, const uint8_t *area)
 {
 	uint64_t present = le64_get(area + HEADER_OFFSET);
 
-	if (present & COMPONENT_X87)
+	if (present & COMPONENT_X87) {
 		x87_take(vp, area, true);
-	else
+		/* Some hosts drop them on the way unless an exception is pending; ours were kept in software. */
+		le16_put(vp->fx + FX_OPCODE, le16_get(area + FX_OPCODE) & 0x7ff);
+		memcpy(vp->fx + FX_FIP, area + FX_FIP, 16);
+	} else {
 		x87_initialise(vp->fx);
+	}
 	vp->mxcsr = le32_get(area + FX_MXCSR);
 	memset(vp->ymm, 0, sizeof(vp->ymm));
 	for (unsigned i = 0; i < 16; i++) {
