@@ -86,6 +86,7 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	if (!r) {
 		p->processor->traits(p, &p->traits);
 		p->traits.physical_bits = (unsigned)min_u64(p->traits.physical_bits, PARTITION_PHYSICAL_BITS);
+		clock_set_tsc(p, p->traits.tsc_frequency, 0);
 		init_interfaces(p);
 		vp_choose_start(p);
 	}
@@ -109,6 +110,7 @@ void partition_destroy(struct partition *p)
 	clock_destroy(p);
 	vp_destroy_all(p);
 	memory_destroy(p);
+	free(p->loaded_cpuid);
 	free(p);
 }
 
