@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "hypervisor/soft/soft.h"
+#include "hypervisor/tlfs/protocol.h"
 
 #define LEAF1_ECX_OSXSAVE (1u << 27)
 #define LEAF7_ECX_OSPKE   (1u << 4)
@@ -43,6 +44,15 @@ uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, ui
 	const struct cpuid_entry *e = cpuid_table_find(table, leaf, subleaf);
 
 	return e ? e->r[number] : 0;
+}
+
+static void cpuid_table_answer(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	const struct cpuid_entry *e = cpuid_table_find(table, leaf, subleaf);
+
+	memset(r, 0, 4 * sizeof(r[0]));
+	if (e)
+		memcpy(r, e->r, sizeof(e->r));
 }
 
 /* What VP 0 is shown now. */
@@ -330,16 +340,39 @@ static void restrict_xsave(uint32_t subleaf, const uint32_t common[4], uint32_t 
 	}
 }
 
-void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+/* Not on KVM: waiting with interrupts off, polled SINTs, a locked hypercall page; and where the worker serves
+ * Hyper-V on KVM also not: APIC registers, flushes, IPIs and auto-EOI. */
+static void restrict_hypervisor(uint32_t leaf, uint32_t r[4])
 {
-	uint32_t common[4];
+	if (leaf == 0x40000003) {
+		r[EAX] &= ~(HV_ACCESS_APIC_MSRS | HV_ACCESS_GUEST_IDLE);
+		r[EDX] &= ~(HV_FEATURE_GUEST_IDLE | HV_FEATURE_SINT_POLLING | HV_FEATURE_HYPERCALL_LOCK);
+	} else if (leaf == 0x40000004) {
+		r[EAX] &= ~(HV_RECOMMEND_REMOTE_FLUSH | HV_RECOMMEND_APIC_MSRS | HV_RECOMMEND_CLUSTER_IPI |
+			    HV_RECOMMEND_EX_MASKS);
+		r[EAX] |= HV_RECOMMEND_NO_AUTO_EOI;
+	}
+}
 
-	if (leaf >= HYPERVISOR_FIRST && leaf <= HYPERVISOR_LAST_MAX)
+void cpuid_restrict(const struct cpuid_table *kvm, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	uint32_t common[4], hardware[4];
+
+	if (leaf >= HYPERVISOR_FIRST && leaf <= HYPERVISOR_LAST_MAX) {
+		restrict_hypervisor(leaf, r);
 		return;
+	}
 	soft_cpuid_features(leaf, subleaf, common);
+	if (kvm) {
+		cpuid_table_answer(kvm, leaf, subleaf, hardware);
+		for (unsigned i = 0; i < 4; i++)
+			common[i] &= hardware[i];
+	}
 	for (const struct cpuid_word *word = cpuid_words; word->mask; word++)
 		if (word->leaf == leaf && word->subleaf == subleaf)
 			r[word->number] &= common[word->number] | ~word->mask;
-	if (leaf == 0xd)
+	if (leaf == 0xd) {
+		soft_cpuid_features(leaf, subleaf, common);
 		restrict_xsave(subleaf, common, r);
+	}
 }

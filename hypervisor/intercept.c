@@ -220,12 +220,13 @@ void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint3
 	struct partition *p = vp->partition;
 	struct apic *apic = &p->apics[vp->index];
 	unsigned vps = p->config.vp_count;
+	bool synthetic = hypervisor_leaf(p, leaf, r);
 
 	if (p->config.compatibility)
-		cpuid_restrict(leaf, subleaf, r);
+		cpuid_restrict(p->hardware_cpuid, leaf, subleaf, r);
 	if (p->loaded_cpuid)
 		cpuid_recall(p->loaded_cpuid, leaf, subleaf, r);
-	else if (hypervisor_leaf(p, leaf, r))
+	if (synthetic)
 		return;
 	switch (leaf) {
 	case 1:

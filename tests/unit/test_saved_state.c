@@ -842,18 +842,32 @@ static const struct {
 
 #define SOFT {PROCESSOR_SOFT, NULL, true}
 #define KVM  {PROCESSOR_KVM, NULL, true}
+#define OWN  {PROCESSOR_KVM, "hyperv=own", true}
 
 static struct pair pairs[] = {
-    {"soft to soft", SOFT, SOFT}, {"soft to kvm", SOFT, KVM}, {"kvm to soft", KVM, SOFT}, {"kvm to kvm", KVM, KVM}};
+    {"soft to soft", SOFT, SOFT}, {"soft to kvm", SOFT, KVM}, {"kvm to soft", KVM, SOFT}, {"kvm to kvm", KVM, KVM},
+    {"soft to kvm, own Hyper-V", SOFT, OWN}, {"kvm, own Hyper-V, to soft", OWN, SOFT}, {"kvm to kvm, own Hyper-V", KVM, OWN},
+    {"kvm, own Hyper-V, to kvm", OWN, KVM}};
 
-int main(void)
+static bool wanted(const char *pair, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], pair))
+			return true;
+	return argc <= 1;
+}
+
+/* Arguments are names of pairs; none: all that this host can run. SKIP in the environment is a pattern of tests. */
+int main(int argc, char **argv)
 {
 	static char names[ARRAY_SIZE(pairs) * ARRAY_SIZE(tests)][96];
 	static struct CMUnitTest all[ARRAY_SIZE(pairs) * ARRAY_SIZE(tests)];
 	unsigned possible = guest_is_possible((struct guest_processor)KVM) ? ARRAY_SIZE(pairs) : 1, count = 0;
 
+	if (getenv("SKIP"))
+		cmocka_set_skip_filter(getenv("SKIP"));
 	for (unsigned i = 0; i < possible; i++)
-		for (unsigned j = 0; j < ARRAY_SIZE(tests); j++, count++) {
+		for (unsigned j = 0; j < ARRAY_SIZE(tests) && wanted(pairs[i].name, argc, argv); j++, count++) {
 			snprintf(names[count], sizeof(names[count]), "%s: %s", pairs[i].name, tests[j].name);
 			all[count] = (struct CMUnitTest){
 			    .name = names[count], .test_func = tests[j].run, .initial_state = &pairs[i]};
