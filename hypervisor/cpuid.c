@@ -10,8 +10,9 @@
 
 #include "hypervisor/soft/soft.h"
 
-#define LEAF1_ECX_OSXSAVE (1u << 27)
-#define LEAF7_ECX_OSPKE   (1u << 4)
+#define LEAF1_ECX_OSXSAVE           (1u << 27)
+#define LEAF7_ECX_OSPKE             (1u << 4)
+#define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
 
 #define BASIC_LAST_MAX      0x3fu
 #define EXTENDED_FIRST      0x80000000u
@@ -337,6 +338,10 @@ void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 	if (leaf >= HYPERVISOR_FIRST && leaf <= HYPERVISOR_LAST_MAX)
 		return;
 	soft_cpuid_features(leaf, subleaf, common);
+	/* What the MSR says of attacks is different everywhere: a guest that does not see it defends itself.
+	 */
+	if (leaf == 7 && !subleaf)
+		common[EDX] &= ~LEAF7_EDX_ARCH_CAPABILITIES;
 	for (const struct cpuid_word *word = cpuid_words; word->mask; word++)
 		if (word->leaf == leaf && word->subleaf == subleaf)
 			r[word->number] &= common[word->number] | ~word->mask;

@@ -14,14 +14,23 @@
 
 #include "hypervisor/tlfs/protocol.h"
 
-#define MSR_TSC_ADJUST 0x3bu
+#define MSR_TSC_ADJUST              0x3bu
+#define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
 
 /* --- saving ------------------------------------------------------------------------------------------- */
 
-static int save_vp(struct vp *vp, struct saved_vp *saved, struct error *err)
+static void drop_msr(struct vp_state *state, uint32_t msr)
+{
+	for (unsigned i = 0; i < state->msr_count; i++)
+		if (state->msrs[i].index == msr)
+			state->msrs[i--] = state->msrs[--state->msr_count];
+}
+
+static int save_vp(struct vp *vp, struct saved_vp *saved, const struct cpuid_table *cpuid, struct error *err)
 {
 	struct partition *p = vp->partition;
 	struct vp_state *state = &saved->state;
+	int r;
 
 	if (vp->dead)
 		return error_set(
@@ -37,7 +46,10 @@ static int save_vp(struct vp *vp, struct saved_vp *saved, struct error *err)
 	tlfs_save_vp(&p->tlfs, vp->index, &state->tlfs);
 	if (atomic_load(&vp->startup) != VP_STARTED)
 		state->activity = VP_ACTIVITY_WAITS_FOR_SIPI;
-	return p->processor->save_vp(vp, state, err);
+	r = p->processor->save_vp(vp, state, err);
+	if (!(cpuid_table_register(cpuid, 7, 0, 3) & LEAF7_EDX_ARCH_CAPABILITIES))
+		drop_msr(state, VP_MSR_ARCH_CAPABILITIES);
+	return r;
 }
 
 static int save_partition(struct partition *p, struct saved_partition *s, struct error *err)
@@ -60,7 +72,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, struct error *err)
 {
 	struct saved_partition *s;
-	int r = 0;
+	int r;
 
 	if (!p->processor->save_vp)
 		return error_set(err, ENOTSUP, "the state of processor %s cannot be saved",
@@ -70,10 +82,9 @@ int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, str
 	s = saved_new(p->config.vp_count);
 	if (!s)
 		return error_set(err, ENOMEM, "no memory on the host for the saved state of a partition");
+	r = save_partition(p, s, err);
 	for (unsigned i = 0; i < p->config.vp_count && !r; i++)
-		r = save_vp(&p->vps[i], &s->vps[i], err);
-	if (!r)
-		r = save_partition(p, s, err);
+		r = save_vp(&p->vps[i], &s->vps[i], &s->cpuid, err);
 	if (!r)
 		r = saved_encode(s, bytes, size, err);
 	saved_free(s);

@@ -407,6 +407,15 @@ static void set_msr(struct guest_taken *t, uint32_t index, uint64_t value)
 	s->msrs[s->msr_count++] = (struct vp_msr){.index = index, .value = value};
 }
 
+static void change_msr(struct guest_taken *t, uint32_t index, uint64_t value)
+{
+	struct vp_state *s = &t->state->vps[0].state;
+
+	for (unsigned i = 0; i < s->msr_count; i++)
+		if (s->msrs[i].index == index)
+			s->msrs[i].value = value;
+}
+
 static void test_msrs_that_are_not_there(void **state)
 {
 	struct guest_taken t;
@@ -421,11 +430,33 @@ static void test_msrs_that_are_not_there(void **state)
 	set_msr(&t, 0xda0, 0x100);
 	guest_expect_error(load(soft, &t, &err), ENOTSUP, &err, "IA32_XSS");
 	t.state->vps[0].state.msr_count--;
-	for (unsigned i = 0; i < t.state->vps[0].state.msr_count; i++)
-		if (t.state->vps[0].state.msrs[i].index == 0xc0000082)
-			t.state->vps[0].state.msrs[i].value = 1ull << 50;
+	change_msr(&t, 0xc0000082, 1ull << 50);
 	guest_expect_error(load(soft, &t, &err), EINVAL, &err, "IA32_LSTAR");
+	change_msr(&t, 0xc0000082, 0);
+	/* An MTRR of somebody with more address bits. */
+	change_msr(&t, 0x201, 0xffffff0000800);
+	assert_int_equal(load(soft, &t, &err), 0);
+	change_msr(&t, 0x201, 1ull << 52);
+	guest_expect_error(load(soft, &t, &err), EINVAL, &err, "MTRR");
 	guest_free(&t);
+}
+
+static void test_safety_from_attacks_stays(void **state)
+{
+	struct guest_taken t;
+	struct error err;
+	uint64_t own;
+
+	(void)state;
+	take_example(&t, 1);
+	own = vp_state_msr(&t.state->vps[0].state, VP_MSR_ARCH_CAPABILITIES);
+	change_msr(&t, VP_MSR_ARCH_CAPABILITIES, own & ~1ull);
+	assert_int_equal(load(soft, &t, &err), 0);
+	change_msr(&t, VP_MSR_ARCH_CAPABILITIES, own | 1ull << 40);
+	guest_expect_error(load(soft, &t, &err), ENOTSUP, &err, "attacks");
+	guest_free(&t);
+	assert_int_equal(vp_check_arch_capabilities(0, 1 << 2, &err), -ENOTSUP);
+	assert_int_equal(vp_check_arch_capabilities(1 << 2, 0, &err), 0);
 }
 
 /* --- features
@@ -512,7 +543,7 @@ static void test_xsave_components_elsewhere(void **state)
 	guest_free(&t);
 }
 
-/* On the software processor the compatible features are all that there are. */
+/* On the software processor the compatible features are all that there are, but for what it says of attacks. */
 static void test_compatibility_takes_nothing_from_soft(void **state)
 {
 	static const struct guest_processor compatible = {.kind = PROCESSOR_SOFT, .compatibility = true};
@@ -521,6 +552,11 @@ static void test_compatibility_takes_nothing_from_soft(void **state)
 	(void)state;
 	guest_take(&all, guest_create(soft, 2, GUEST_REAL));
 	guest_take(&common, guest_create(compatible, 2, GUEST_REAL));
+	assert_true(vp_state_msr(&all.state->vps[1].state, VP_MSR_ARCH_CAPABILITIES) != 0);
+	assert_true(vp_state_msr(&common.state->vps[1].state, VP_MSR_ARCH_CAPABILITIES) == 0);
+	for (unsigned i = 0; i < all.state->cpuid.count; i++)
+		if (all.state->cpuid.entries[i].leaf == 7 && !all.state->cpuid.entries[i].subleaf)
+			all.state->cpuid.entries[i].r[3] &= ~(1u << 29);
 	assert_memory_equal(&all.state->cpuid, &common.state->cpuid, sizeof(all.state->cpuid));
 	guest_free(&all);
 	guest_free(&common);
@@ -670,6 +706,7 @@ int main(void)
 					   cmocka_unit_test(test_events_that_cannot_be),
 					   cmocka_unit_test(test_time_that_cannot_be),
 					   cmocka_unit_test(test_msrs_that_are_not_there),
+					   cmocka_unit_test(test_safety_from_attacks_stays),
 					   cmocka_unit_test(test_features_that_are_missing),
 					   cmocka_unit_test(test_bits_that_are_no_features),
 					   cmocka_unit_test(test_xsave_components_elsewhere),

@@ -821,6 +821,39 @@ static void test_a_guest_goes_on_seeing_its_cpuid(void **state)
 	partition_destroy(p);
 }
 
+/* SYSCALL from compatibility mode, which only AMD has. */
+STATE_CODE(syscalls, 32,
+	   "	syscall\n"
+	   "1:	jmp	1b\n");
+
+static void test_a_guest_of_amd_keeps_syscall(void **state)
+{
+	const struct pair *pair = *state;
+	struct partition *p = guest_create_running(pair->from, 1, GUEST_LONG, syscalls, syscalls_end);
+	struct guest_taken t;
+	struct vp_state *s;
+
+	if (pair->to.kind != PROCESSOR_SOFT) {
+		partition_destroy(p);
+		return;
+	}
+	guest_code(p, HANDLER_CODE, notes);
+	guest_take(&t, p);
+	memcpy(&entry(&t, 0, 0)->r[1], "Auth", 4);
+	memcpy(&entry(&t, 0, 0)->r[3], "enti", 4);
+	memcpy(&entry(&t, 0, 0)->r[2], "cAMD", 4);
+	s = &t.state->vps[0].state;
+	s->registers.cs.attributes = 0xc09b;
+	s->registers.cs.selector = 8;
+	for (unsigned i = 0; i < s->msr_count; i++) {
+		if (s->msrs[i].index == 0xc0000081)
+			s->msrs[i].value = 0x18ull << 32;
+		if (s->msrs[i].index == 0xc0000083)
+			s->msrs[i].value = HANDLER_CODE;
+	}
+	assert_int_equal(run_event(&t, pair, NULL, NULL), 0);
+}
+
 /* --------------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -838,6 +871,7 @@ static const struct {
     {"a VP waits for SIPI", test_a_vp_waits_for_sipi},
     {"messages wait", test_messages_wait},
     {"a guest goes on seeing its CPUID", test_a_guest_goes_on_seeing_its_cpuid},
+    {"a guest of AMD keeps SYSCALL", test_a_guest_of_amd_keeps_syscall},
 };
 
 #define SOFT {PROCESSOR_SOFT, NULL, true}
