@@ -59,6 +59,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 		s->regions[i] = (struct saved_region){p->regions[i].gpa, p->regions[i].size};
 	s->time = clock_now(p);
 	s->tsc_frequency = p->tsc_frequency;
+	s->apic_frequency = p->apic_bus.config.timer_frequency;
 	tlfs_save(&p->tlfs, &s->tlfs);
 	if (cpuid_collect(p, &s->cpuid))
 		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves",
@@ -119,6 +120,24 @@ static int check_shape(const struct partition *p, const struct saved_partition *
 	return 0;
 }
 
+/* Guests ask for it once, and never measure it again. */
+static int load_apic_frequency(struct partition *p, uint64_t hz, struct error *err)
+{
+	uint64_t here = p->apic_bus.config.timer_frequency;
+
+	if (hz == here)
+		return 0;
+	if (p->processor->set_apic_frequency && !p->processor->set_apic_frequency(p, hz))
+		return error_set(
+		    err, ENOTSUP,
+		    "the guest's APIC timer counts at %llu Hz, and that of this processor can only at %llu: "
+		    "continue it on the kind of processor where it was saved",
+		    (unsigned long long)hz, (unsigned long long)here);
+	p->apic_bus.config.timer_frequency = hz;
+	p->tlfs.config.apic_frequency = hz;
+	return 0;
+}
+
 /* Time goes on where it stood, and so does the TSC: at its frequency if this processor can. */
 static void load_time(struct partition *p, const struct saved_partition *s)
 {
@@ -170,8 +189,10 @@ static int load_vp(struct vp *vp, const struct saved_vp *saved, struct error *er
 
 static int load(struct partition *p, const struct saved_partition *s, struct error *err)
 {
-	int r = 0;
+	int r = load_apic_frequency(p, s->apic_frequency, err);
 
+	if (r)
+		return r;
 	p->loaded_cpuid = malloc(sizeof(*p->loaded_cpuid));
 	if (!p->loaded_cpuid)
 		return error_set(err, ENOMEM, "no memory on the host for the saved state of a partition");

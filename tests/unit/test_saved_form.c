@@ -391,6 +391,9 @@ static void test_time_that_cannot_be(void **state)
 	t.state->tsc_frequency = 0;
 	guest_expect_error(load(soft, &t, &err), EBADMSG, &err, "TSC");
 	t.state->tsc_frequency = SOFT_TSC_HZ;
+	t.state->apic_frequency = 999999;
+	guest_expect_error(load(soft, &t, &err), EBADMSG, &err, "APIC");
+	t.state->apic_frequency = APIC_TIMER_HZ;
 	t.state->time = 1ull << 62;
 	guest_expect_error(load(soft, &t, &err), EBADMSG, &err, "time");
 	guest_free(&t);
@@ -543,7 +546,8 @@ static void test_xsave_components_elsewhere(void **state)
 	guest_free(&t);
 }
 
-/* On the software processor the compatible features are all that there are, but for what it says of attacks. */
+/* On the software processor the compatible features are all that there are, but for what it says of attacks.
+ */
 static void test_compatibility_takes_nothing_from_soft(void **state)
 {
 	static const struct guest_processor compatible = {.kind = PROCESSOR_SOFT, .compatibility = true};
@@ -596,10 +600,18 @@ static void test_compatibility_takes_from_others(void **state)
 static void test_another_shape(void **state)
 {
 	struct guest_taken t;
+	struct partition *p;
 	struct error err;
+	uint8_t *bytes;
+	size_t size;
 
 	(void)state;
 	take_example(&t, 2);
+	p = guest_create(soft, 1, GUEST_REAL);
+	encode(&t, &bytes, &size);
+	guest_expect_error(partition_load_state(p, bytes, size, &err), EINVAL, &err, "2 virtual processors");
+	free(bytes);
+	partition_destroy(p);
 	t.state->regions[1].size *= 2;
 	guest_expect_error(load(soft, &t, &err), EINVAL, &err, "memory");
 	t.state->region_count = 1;

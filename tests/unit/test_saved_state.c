@@ -457,8 +457,8 @@ static void test_timers_and_time(void **state)
 	move_timers(pair, begin_timers(pair->from));
 }
 
-/* A guest keeps the TSC frequency that it began with, where the processor can count so. */
-static void test_tsc_of_another_frequency(void **state)
+/* A guest keeps the frequencies that it began with, where the processor can count so. */
+static void test_clocks_of_another_frequency(void **state)
 {
 	static const uint64_t frequencies[] = {2894561000, 999999999, 3700000000};
 	const struct pair *pair = *state;
@@ -469,12 +469,15 @@ static void test_tsc_of_another_frequency(void **state)
 
 		guest_take(&t, begin_timers(pair->from));
 		t.state->tsc_frequency = frequencies[i];
+		if (pair->from.kind == PROCESSOR_SOFT && pair->to.kind == PROCESSOR_SOFT)
+			t.state->apic_frequency = frequencies[i] / 3;
 		t.state->time = 5000000000;
 		t.state->vps[0].state.tsc = 1ull << 50;
 		p = guest_give(pair->to, &t);
 		if (pair->to.kind == PROCESSOR_SOFT) {
 			assert_true(clock_tsc(p) == 1ull << 50);
 			assert_true(p->tlfs.config.tsc_frequency == frequencies[i]);
+			assert_true(p->apic_bus.config.timer_frequency == t.state->apic_frequency);
 			assert_true(clock_tsc_at(p, 5000000000 + 1000000000) - (1ull << 50) - frequencies[i] + 1 <= 1);
 		}
 		guest_free(&t);
@@ -863,7 +866,7 @@ static const struct {
     {"computation", test_computation},
     {"a loaded state is saved the same", test_a_loaded_state_is_saved_the_same},
     {"timers and time", test_timers_and_time},
-    {"a TSC of another frequency", test_tsc_of_another_frequency},
+    {"clocks of another frequency", test_clocks_of_another_frequency},
     {"interrupt shadow", test_interrupt_shadow},
     {"NMI", test_nmi},
     {"events that were cut off", test_events_that_were_cut_off},
