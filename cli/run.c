@@ -23,7 +23,10 @@ static const char usage[] =
     "  --dvd FILE             an ISO file in a DVD drive (repeatable)\n"
     "  --memory SIZE          such as 512M or 4G (default 1G)\n"
     "  --cpus N               virtual processors, 1 to 64 (default 1)\n"
-    "  --processor KIND       auto or soft (default auto)\n"
+    "  --processor KIND       kvm runs the guest in hardware, soft needs none; auto (default) takes kvm where\n"
+    "                         it works. kvm,hyperv=kernel|own says who serves Hyper-V: the host's kernel\n"
+    "                         (where it can) or the machine's own process; kvm,hardware=any also takes a\n"
+    "                         /dev/kvm with no hardware behind it, which is slow\n"
     "  --compatible           show the guest only the features that every kind of processor serves here,\n"
     "                         so that its saved state can go on on another kind\n"
     "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
@@ -147,7 +150,7 @@ static int parse_processor(struct run_options *o, const char *text, struct error
 	else if (length == 3 && !strncmp(text, "kvm", 3))
 		o->config.processor = PROCESSOR_KVM;
 	else
-		return error_set(err, EINVAL, "--processor %s: write auto or soft", text);
+		return error_set(err, EINVAL, "--processor %s: write auto, kvm or soft", text);
 	return 0;
 }
 

@@ -21,6 +21,12 @@ static int64_t monotonic_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* What partition time is measured by. */
+static int64_t counter_ns(struct partition *p)
+{
+	return p->processor->counter_ns ? (int64_t)p->processor->counter_ns(p) : monotonic_ns();
+}
+
 int clock_init(struct partition *p)
 {
 	pthread_condattr_t attributes;
@@ -45,11 +51,18 @@ void clock_destroy(struct partition *p)
 	pthread_mutex_destroy(&p->timer_lock);
 }
 
-/* A reader that was interrupted by a freeze, or by a freeze and a thaw, reads again: it must not return a
- * time from inside a pause. */
 uint64_t clock_now(struct partition *p)
 {
-	for (;;) {
+	int64_t frozen = atomic_load(&p->frozen_at);
+
+	return frozen >= 0 ? (uint64_t)frozen : clock_at(p, (uint64_t)counter_ns(p));
+}
+
+/* A reader that was interrupted by a freeze, or by a freeze and a thaw, reads again: it must not return a
+ * time from inside a pause. */
+uint64_t clock_at(struct partition *p, uint64_t counter)
+{
+	for (;; counter = (uint64_t)counter_ns(p)) {
 		int64_t frozen = atomic_load(&p->frozen_at), origin, now;
 
 		if (frozen >= 0)
@@ -57,7 +70,7 @@ uint64_t clock_now(struct partition *p)
 		if (frozen == FREEZING)
 			continue;
 		origin = atomic_load(&p->clock_origin);
-		now = monotonic_ns() - origin;
+		now = (int64_t)counter - origin;
 		if (atomic_load(&p->frozen_at) == RUNNING && atomic_load(&p->clock_origin) == origin)
 			return (uint64_t)now;
 	}
@@ -107,7 +120,7 @@ void clock_freeze(struct partition *p)
 	if (atomic_load(&p->frozen_at) >= 0)
 		return;
 	atomic_store(&p->frozen_at, FREEZING);
-	atomic_store(&p->frozen_at, monotonic_ns() - atomic_load(&p->clock_origin));
+	atomic_store(&p->frozen_at, counter_ns(p) - atomic_load(&p->clock_origin));
 	/* A timer that came due before is still told: after this nothing in the partition changes. */
 	pthread_mutex_lock(&p->timer_lock);
 	while (p->timer_busy)
@@ -121,7 +134,9 @@ void clock_thaw(struct partition *p)
 
 	if (frozen < 0)
 		return;
-	atomic_store(&p->clock_origin, monotonic_ns() - frozen);
+	if (p->processor->set_counter)
+		p->processor->set_counter(p, (uint64_t)frozen);
+	atomic_store(&p->clock_origin, counter_ns(p) - frozen);
 	atomic_store(&p->frozen_at, RUNNING);
 	pthread_mutex_lock(&p->timer_lock);
 	pthread_cond_signal(&p->timer_cond);

@@ -3,7 +3,7 @@
  * cpuid.c - CPUID beyond one partition: what a guest was shown is saved, compared with what another processor
  * offers, and goes on being shown there. Bits: SDM volume 2, CPUID; APM volume 3, appendix E.
  */
-#include "hypervisor/cpuid.h"
+#include "hypervisor/cpuid_features.h"
 
 #include <errno.h>
 #include <string.h>

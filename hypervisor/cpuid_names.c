@@ -3,7 +3,7 @@
  * cpuid_names.c - the feature bits of CPUID (SDM volume 2, CPUID; APM volume 3, appendix E; TLFS 2.4) by the names
  * that /proc/cpuinfo and QEMU use.
  */
-#include "hypervisor/cpuid.h"
+#include "hypervisor/cpuid_features.h"
 #include "hypervisor/tlfs/protocol.h"
 
 enum { EAX, EBX, ECX, EDX };

@@ -119,9 +119,15 @@ static uint64_t ops_reference_time(void *context)
 
 static void ops_sample_clock(void *context, uint64_t *tsc, uint64_t *reference_time)
 {
-	uint64_t now = clock_now(context);
+	struct partition *p = context;
+	uint64_t now;
 
-	*tsc = clock_tsc_at(context, now);
+	if (p->processor->sample_clock) {
+		p->processor->sample_clock(p, tsc, reference_time);
+		return;
+	}
+	now = clock_now(p);
+	*tsc = clock_tsc_at(p, now);
 	*reference_time = now / 100;
 }
 
@@ -141,7 +147,10 @@ static void ops_request_interrupt(void *context, unsigned vp, uint8_t vector)
 {
 	struct partition *p = context;
 
-	apic_request(&p->apics[vp], vector);
+	if (p->traits.own_apic)
+		p->processor->request_interrupt(&p->vps[vp], vector);
+	else
+		apic_request(&p->apics[vp], vector);
 }
 
 static void ops_set_auto_eoi(void *context, unsigned vp, const uint64_t vectors[4])
@@ -307,6 +316,34 @@ const struct tlfs_ops partition_tlfs_ops = {
     .message_slot_free = ops_message_slot_free,
     .long_spin_wait = ops_long_spin_wait,
     .guest_idle = ops_guest_idle,
+    .reset = ops_reset,
+    .crash = ops_crash,
+};
+
+static void ops_own_auto_eoi(void *context, unsigned vp, const uint64_t vectors[4])
+{
+	(void)context; /* the processor has seen the register too, or we recommend against it */
+	(void)vp;
+	(void)vectors;
+}
+
+/* Without those that reach into apic/, or into a translation cache that we do not have. */
+const struct tlfs_ops partition_tlfs_ops_own_apic = {
+    .page = ops_page,
+    .read_memory = ops_read_memory,
+    .write_hypercall_page = ops_write_hypercall_page,
+    .reference_time = ops_reference_time,
+    .sample_clock = ops_sample_clock,
+    .vp_runtime = ops_vp_runtime,
+    .arm_timer = ops_arm_tlfs,
+    .request_interrupt = ops_request_interrupt,
+    .set_auto_eoi = ops_own_auto_eoi,
+    .lock = ops_tlfs_lock,
+    .unlock = ops_tlfs_unlock,
+    .post_message = ops_post_message,
+    .signal_event = ops_signal_event,
+    .message_slot_free = ops_message_slot_free,
+    .long_spin_wait = ops_long_spin_wait,
     .reset = ops_reset,
     .crash = ops_crash,
 };

@@ -107,7 +107,7 @@ static bool in_apic_page(struct vp *vp, gpa_t gpa, unsigned size, uint32_t *offs
 {
 	uint64_t base = apic_mmio_base(&vp->partition->apics[vp->index]);
 
-	if (!base || gpa < base || !range_fits_u64(gpa - base, size, APIC_PAGE_SIZE))
+	if (vp->partition->traits.own_apic || !base || gpa < base || !range_fits_u64(gpa - base, size, APIC_PAGE_SIZE))
 		return false;
 	*offset = (uint32_t)(gpa - base);
 	return true;
@@ -205,6 +205,15 @@ static void topology_leaf(struct vp *vp, uint32_t subleaf, uint32_t r[4])
 	}
 }
 
+static bool hypervisor_leaf(struct partition *p, uint32_t leaf, uint32_t r[4])
+{
+	if (!tlfs_cpuid(&p->tlfs, leaf, r))
+		return false;
+	if (p->processor->hypervisor_leaf)
+		p->processor->hypervisor_leaf(p, leaf, r);
+	return true;
+}
+
 /* `r` holds the processor's own answer: EAX, EBX, ECX, EDX. */
 void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
@@ -216,7 +225,7 @@ void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint3
 		cpuid_restrict(leaf, subleaf, r);
 	if (p->loaded_cpuid)
 		cpuid_recall(p->loaded_cpuid, leaf, subleaf, r);
-	else if (tlfs_cpuid(&p->tlfs, leaf, r))
+	else if (hypervisor_leaf(p, leaf, r))
 		return;
 	switch (leaf) {
 	case 1:
@@ -244,5 +253,11 @@ void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint3
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	count(&vp->cpuid_exits);
+	intercept_amend_cpuid(vp, leaf, subleaf, r);
+}
+
+void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	vp->partition->processor->cpuid(vp, leaf, subleaf, r);
 	intercept_amend_cpuid(vp, leaf, subleaf, r);
 }

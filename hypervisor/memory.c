@@ -55,11 +55,12 @@ static bool overlaps_memory(const struct partition *p, gpa_t gpa, uint64_t size)
 
 int partition_add_memory(struct partition *p, gpa_t gpa, uint64_t size, struct error *err)
 {
-	uint64_t top = 1ull << PARTITION_PHYSICAL_BITS;
+	uint64_t top = 1ull << p->traits.physical_bits;
 	void *mapping;
 
 	if (!size || !is_aligned_u64(gpa | size, GUEST_PAGE_SIZE) || !range_fits_u64(gpa, size, top))
-		return error_set(err, EINVAL, "guest memory at 0x%llx, 0x%llx bytes: not whole pages below 0x%llx",
+		return error_set(err, EINVAL,
+		    "guest memory at 0x%llx, 0x%llx bytes: not whole pages below 0x%llx, where this processor's addresses end",
 		    (unsigned long long)gpa, (unsigned long long)size, (unsigned long long)top);
 	if (p->started || p->region_count == PARTITION_MAX_REGIONS || overlaps_memory(p, gpa, size))
 		return error_set(err, EEXIST, "guest memory at 0x%llx overlaps or comes too late",

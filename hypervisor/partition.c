@@ -4,34 +4,63 @@
 #include <errno.h>
 #include <string.h>
 
+static size_t clause_length(const char *text)
+{
+	const char *end = strstr(text, ": ");
+
+	return end ? (size_t)(end - text) : strlen(text);
+}
+
 static int choose_processor(struct partition *p, struct error *err)
 {
+	struct error why = {0};
+
 	switch (p->config.processor) {
 	case PROCESSOR_NONE:
 		p->processor = &processor_none;
 		return 0;
 	case PROCESSOR_AUTO:
-		snprintf(p->reason, sizeof(p->reason), "this version has no hardware processor");
-		p->processor = &processor_soft;
+		if (kvm_usable(&why) == 0) {
+			p->processor = &processor_kvm;
+		} else {
+			/* The clause that says why; what could be done about it follows a colon. */
+			snprintf(p->reason, sizeof(p->reason), "%.*s", (int)clause_length(why.text), why.text);
+			p->processor = &processor_soft;
+		}
 		return 0;
 	case PROCESSOR_SOFT:
 		p->processor = &processor_soft;
 		return 0;
 	case PROCESSOR_KVM:
-		break;
+		p->processor = &processor_kvm;
+		return 0;
 	}
-	return error_set(err, ENOTSUP,
-	    "--processor kvm is not served by this version: use --processor soft or auto");
+	return error_set(err, EINVAL, "there is no processor of kind %d", (int)p->config.processor);
+}
+
+static void init_interfaces(struct partition *p)
+{
+	const struct processor_traits *t = &p->traits;
+	struct apic_config apic = {.vp_count = p->config.vp_count,
+	    .timer_frequency = APIC_TIMER_HZ,
+	    .tsc_frequency = t->tsc_frequency,
+	    .physical_address_bits = t->physical_bits,
+	    .x2apic = t->x2apic,
+	    .tsc_deadline = t->tsc_deadline};
+	struct tlfs_config tlfs = {.vp_count = p->config.vp_count,
+	    .tsc_frequency = t->tsc_frequency,
+	    .apic_frequency = t->apic_frequency,
+	    .physical_address_bits = t->physical_bits,
+	    .x2apic = t->x2apic,
+	    .deprecate_auto_eoi = t->no_auto_eoi,
+	    .tsc_unstable = t->tsc_unstable};
+
+	apic_init(&p->apic_bus, p->apics, &apic, &partition_apic_ops, p);
+	tlfs_init(&p->tlfs, p->tlfs_vps, &tlfs, t->own_apic ? &partition_tlfs_ops_own_apic : &partition_tlfs_ops, p);
 }
 
 int partition_create(struct partition **out, const struct partition_config *config, struct error *err)
 {
-	struct apic_config apic = {.vp_count = config->vp_count,
-	    .timer_frequency = APIC_TIMER_HZ,
-	    .physical_address_bits = PARTITION_PHYSICAL_BITS};
-	struct tlfs_config tlfs = {.vp_count = config->vp_count,
-	    .apic_frequency = APIC_TIMER_HZ,
-	    .physical_address_bits = PARTITION_PHYSICAL_BITS};
 	struct partition *p;
 	int r;
 
@@ -51,14 +80,16 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	vp_init_all(p);
 	synic_init(p);
 	clock_init(p);
-	p->processor->features(p, &apic.x2apic, &apic.tsc_deadline);
-	tlfs.x2apic = apic.x2apic;
-	apic.tsc_frequency = tlfs.tsc_frequency = p->tsc_frequency;
-	apic_init(&p->apic_bus, p->apics, &apic, &partition_apic_ops, p);
-	tlfs_init(&p->tlfs, p->tlfs_vps, &tlfs, &partition_tlfs_ops, p);
 	r = memory_init(p, err);
 	if (!r)
 		r = p->processor->create(p, config->processor_options, err);
+	if (!r) {
+		p->processor->traits(p, &p->traits);
+		p->traits.physical_bits = (unsigned)min_u64(p->traits.physical_bits, PARTITION_PHYSICAL_BITS);
+		clock_set_tsc(p, p->traits.tsc_frequency, 0);
+		init_interfaces(p);
+		vp_choose_start(p);
+	}
 	if (r) {
 		p->processor = NULL;
 		partition_destroy(p);
@@ -106,7 +137,10 @@ void partition_assert_interrupt(struct partition *p, const struct interrupt_mess
 	    .level = message->level,
 	    .destination = message->destination};
 
-	apic_deliver(&p->apic_bus, &m);
+	if (p->traits.own_apic)
+		p->processor->assert_interrupt(p, message);
+	else
+		apic_deliver(&p->apic_bus, &m);
 }
 
 void partition_set_eoi_handler(struct partition *p, void (*handler)(void *, uint8_t), void *context)
@@ -138,6 +172,7 @@ void vp_get_counters(struct partition *p, unsigned vp_index, struct vp_counters 
 		return;
 	vp = &p->vps[vp_index];
 	counters->instructions = p->processor->instructions(vp);
+	counters->exits = p->processor->exits ? p->processor->exits(vp) : 0;
 	counters->io_exits = atomic_load_explicit(&vp->io_exits, memory_order_relaxed);
 	counters->mmio_exits = atomic_load_explicit(&vp->mmio_exits, memory_order_relaxed);
 	counters->msr_exits = atomic_load_explicit(&vp->msr_exits, memory_order_relaxed);

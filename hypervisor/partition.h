@@ -16,12 +16,12 @@
 #include "hypervisor/state.h"
 #include "hypervisor/tlfs/tlfs.h"
 
-/* 200 MHz, as Hyper-V shows; and a TSC that counts nanoseconds of partition time, unless a guest came here that
+/* 1 GHz, which KVM's local APICs count too, for a guest measures it once and may be moved; and a TSC that counts nanoseconds of partition time, unless a guest came here that
  * had begun with another one. */
-#define APIC_TIMER_HZ 200000000ull
+#define APIC_TIMER_HZ 1000000000ull
 #define SOFT_TSC_HZ   1000000000ull
 
-#define PARTITION_PHYSICAL_BITS 46
+#define PARTITION_PHYSICAL_BITS 46u
 #define PARTITION_MAX_REGIONS   16
 #define PARTITION_MAX_RANGES    64
 #define SYNIC_QUEUE_MAX         64
@@ -77,6 +77,17 @@ struct io_range {
 
 enum vp_run_result { VP_RUN_HALT, VP_RUN_KICK, VP_RUN_TRIPLE_FAULT, VP_RUN_ERROR };
 
+/* What a processor is like. */
+struct processor_traits {
+	bool x2apic, tsc_deadline;
+	bool own_apic;     /* its local APICs are not those of apic/, and INIT and SIPI are its own business */
+	bool no_auto_eoi;  /* recommend against auto-EOI */
+	bool tsc_unstable; /* the TSC is no clock */
+	bool own_reference_page; /* it writes the reference TSC page */
+	uint64_t tsc_frequency, apic_frequency;
+	unsigned physical_bits;
+};
+
 /* One way to run guest code. `run` and what follows it belong to the VP's thread or need the VP not
  * to run; notify, kick, nmi, flush and memory_written are for any thread. */
 struct processor_ops {
@@ -91,14 +102,34 @@ struct processor_ops {
 	int (*get_registers)(struct vp *vp, struct vp_registers *registers);
 	int (*set_registers)(struct vp *vp, const struct vp_registers *registers);
 	uint64_t (*instructions)(struct vp *vp);
-	void (*report)(struct vp *vp, char *text, size_t size); /* why VP_RUN_ERROR */
+	uint64_t (*exits)(struct vp *vp); /* optional: how often it left guest code; 0: nobody counts */
+	void (*report)(struct vp *vp, char *text, size_t size); /* why VP_RUN_ERROR, and what else is to be said */
 	void (*notify)(struct vp *vp);
 	void (*kick)(struct vp *vp);
 	void (*nmi)(struct vp *vp);
-	void (*flush_tlb)(struct vp *self, const struct tlfs_flush *flush);
+	void (*flush_tlb)(struct vp *self, const struct tlfs_flush *flush); /* not with own_apic */
 	void (*memory_written)(struct partition *p, gpa_t gpa, uint64_t size);
 	void (*write_hypercall_page)(struct partition *p, uint8_t *page);
-	void (*features)(struct partition *p, bool *x2apic, bool *tsc_deadline);
+	void (*traits)(struct partition *p, struct processor_traits *traits);
+
+	/* With own_apic, for any thread. */
+	void (*assert_interrupt)(struct partition *p, const struct interrupt_message *message);
+	void (*request_interrupt)(struct vp *vp, uint8_t vector);
+	/* Optional: tell it too of an event port, so that it can signal with no detour. -errno. */
+	int (*event_port)(struct partition *p, uint32_t connection_id, int eventfd, bool open);
+	/* Optional: what CPUID says in a leaf of the hypervisor, where it serves some of that itself. */
+	void (*hypervisor_leaf)(struct partition *p, uint32_t leaf, uint32_t registers[4]);
+
+	/* Optional: the clock that partition time is measured by (any thread), else the host's monotonic one; a
+	 * clock that can be set is set to partition time whenever that begins to run. */
+	uint64_t (*counter_ns)(struct partition *p);
+	void (*set_counter)(struct partition *p, uint64_t ns);
+	/* Guest's TSC and reference time at one moment; optional where the TSC is clock_tsc(). */
+	void (*sample_clock)(struct partition *p, uint64_t *tsc, uint64_t *reference_time);
+	/* Optional: all VPs stand still now; and are about to go on. */
+	void (*paused)(struct partition *p);
+	void (*resumed)(struct partition *p);
+
 	/* The VP stands still; INIT and SIPI that were on their way are done with. The caller has filled `apic` and
 	 * `tlfs` from apic/ and tlfs/, `activity` from vp->startup, and the rest with what holds after reset; save_vp
 	 * replaces what it knows better: at least HALTED for RUNNING. */
@@ -119,6 +150,7 @@ struct processor_ops {
 	int (*fetch_dirty)(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages, uint64_t *bitmap);
 };
 
+extern const struct processor_ops processor_kvm;  /* kvm/processor.c */
 extern const struct processor_ops processor_soft; /* processor_soft.c */
 extern const struct processor_ops processor_none; /* processor_none.c */
 
@@ -126,7 +158,8 @@ struct partition {
 	struct partition_config config;
 	const struct processor_ops *processor;
 	void *processor_state; /* the processor's */
-	char reason[96];
+	char reason[512];
+	struct processor_traits traits;
 
 	/* memory.c */
 	int memfd;
@@ -194,6 +227,8 @@ void intercept_cr8_write(struct vp *vp, uint64_t value);
 bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value);
 bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value);
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+/* The same with the processor's own answer asked for. */
+void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]); /* not counted */
 
 /* clock.c */
@@ -204,6 +239,7 @@ void clock_destroy(struct partition *p);
 void clock_freeze(struct partition *p);
 void clock_thaw(struct partition *p);
 uint64_t clock_now(struct partition *p); /* ns of partition time */
+uint64_t clock_at(struct partition *p, uint64_t counter_ns); /* the same when the counter was that */
 void clock_set(struct partition *p, uint64_t ns);  /* before start */
 uint64_t clock_tsc(struct partition *p); /* the TSC, before IA32_TSC_ADJUST, that counts partition time */
 uint64_t clock_tsc_at(const struct partition *p, uint64_t ns);
@@ -237,14 +273,20 @@ void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 /* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
 extern const struct apic_ops partition_apic_ops;
 extern const struct tlfs_ops partition_tlfs_ops;
+extern const struct tlfs_ops partition_tlfs_ops_own_apic; /* for a processor with traits.own_apic */
+
+/* kvm/probe.c: why this host cannot run guests in hardware; 0 when it can. */
+int kvm_usable(struct error *err);
 
 /* vp.c */
 void vp_init_all(struct partition *p);
 void vp_destroy_all(struct partition *p);
+void vp_choose_start(struct partition *p);  /* who waits for a SIPI, once the traits are known */
 void vp_wake(struct vp *vp);                /* [any] look at interrupts and requests */
 void vp_idle(struct vp *vp);                /* on its thread: sleep until a vector is pending or a request came */
 void vp_report_event(struct vp *vp, struct partition_event *event);
-uint64_t vp_runtime_100ns(struct vp *vp);
+uint64_t vp_runtime_100ns(struct vp *vp); /* on its thread */
+uint64_t vp_runtime_ns(struct vp *vp);    /* while it stands still */
 void vp_settle(struct vp *vp);              /* while it stands still: do what INIT and SIPI asked of it */
 /* Whether no VP runs and time stands still: the state can be saved. */
 bool vp_all_rest(struct partition *p);

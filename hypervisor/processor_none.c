@@ -83,11 +83,14 @@ static void none_write_hypercall_page(struct partition *p, uint8_t *page)
 	memcpy(page, vmcall_ret, sizeof(vmcall_ret));
 }
 
-static void none_features(struct partition *p, bool *x2apic, bool *tsc_deadline)
+static void none_traits(struct partition *p, struct processor_traits *t)
 {
 	(void)p;
-	*x2apic = true;
-	*tsc_deadline = true;
+	*t = (struct processor_traits){.x2apic = true,
+	    .tsc_deadline = true,
+	    .tsc_frequency = SOFT_TSC_HZ,
+	    .apic_frequency = APIC_TIMER_HZ,
+	    .physical_bits = PARTITION_PHYSICAL_BITS};
 }
 
 /* What the local APIC and the synthetic registers say may have changed since. */
@@ -135,7 +138,7 @@ const struct processor_ops processor_none = {
     .flush_tlb = none_flush_tlb,
     .memory_written = none_memory_written,
     .write_hypercall_page = none_write_hypercall_page,
-    .features = none_features,
+    .traits = none_traits,
     .save_vp = none_save,
     .load_vp = none_load,
 };

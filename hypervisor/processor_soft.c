@@ -260,11 +260,14 @@ static void soft_processor_write_hypercall_page(struct partition *p, uint8_t *pa
 	memcpy(page, vmcall_ret, sizeof(vmcall_ret));
 }
 
-static void soft_processor_features(struct partition *p, bool *x2apic, bool *tsc_deadline)
+static void soft_processor_traits(struct partition *p, struct processor_traits *t)
 {
 	(void)p;
-	*x2apic = true;
-	*tsc_deadline = true;
+	*t = (struct processor_traits){.x2apic = true,
+	    .tsc_deadline = true,
+	    .tsc_frequency = SOFT_TSC_HZ,
+	    .apic_frequency = APIC_TIMER_HZ,
+	    .physical_bits = PARTITION_PHYSICAL_BITS};
 }
 
 static int soft_processor_save(struct vp *vp, struct vp_state *state, struct error *err)
@@ -307,7 +310,7 @@ const struct processor_ops processor_soft = {
     .flush_tlb = soft_processor_flush_tlb,
     .memory_written = soft_processor_memory_written,
     .write_hypercall_page = soft_processor_write_hypercall_page,
-    .features = soft_processor_features,
+    .traits = soft_processor_traits,
     .save_vp = soft_processor_save,
     .load_vp = soft_processor_load,
     .cpuid = soft_processor_cpuid,

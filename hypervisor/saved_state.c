@@ -39,7 +39,7 @@ static int save_vp(struct vp *vp, struct saved_vp *saved, const struct cpuid_tab
 		    "to go on with: start the guest anew",
 		    vp->index);
 	vp_settle(vp);
-	saved->runtime = atomic_load(&vp->runtime);
+	saved->runtime = vp_runtime_ns(vp);
 	vp_state_reset(state);
 	apic_save(&p->apics[vp->index], &state->apic);
 	state->registers.cr8 = state->apic.tpr >> 4;

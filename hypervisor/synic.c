@@ -227,6 +227,13 @@ static int open_port(struct partition *p, uint32_t connection_id, message_port_f
 	return r;
 }
 
+/* The processor signals with no detour where it can; what it does not find it brings to us. */
+static void tell_processor(struct partition *p, uint32_t connection_id, int eventfd, bool open)
+{
+	if (p->processor->event_port)
+		p->processor->event_port(p, connection_id, eventfd, open);
+}
+
 static void close_port(struct partition *p, uint32_t connection_id, bool message)
 {
 	struct synic_port **at, *port;
@@ -252,11 +259,16 @@ void partition_close_message_port(struct partition *p, uint32_t connection_id)
 
 int partition_open_event_port(struct partition *p, uint32_t connection_id, int eventfd)
 {
-	return open_port(p, connection_id, NULL, NULL, eventfd);
+	int r = open_port(p, connection_id, NULL, NULL, eventfd);
+
+	if (!r)
+		tell_processor(p, connection_id, eventfd, true);
+	return r;
 }
 
 void partition_close_event_port(struct partition *p, uint32_t connection_id)
 {
+	tell_processor(p, connection_id, -1, false);
 	close_port(p, connection_id, false);
 }
 

@@ -37,6 +37,13 @@ void vp_init_all(struct partition *p)
 	}
 }
 
+/* Where INIT and SIPI are the processor's, all of them run as far as we know. */
+void vp_choose_start(struct partition *p)
+{
+	for (unsigned i = 0; p->traits.own_apic && i < p->config.vp_count; i++)
+		atomic_store(&p->vps[i].startup, VP_STARTED);
+}
+
 void vp_destroy_all(struct partition *p)
 {
 	for (unsigned i = 0; i < p->config.vp_count; i++) {
@@ -56,9 +63,22 @@ void vp_wake(struct vp *vp)
 		vp->partition->processor->notify(vp);
 }
 
-uint64_t vp_runtime_100ns(struct vp *vp)
+/* Where halts are the processor's, the time of its thread is what it has run. */
+uint64_t vp_runtime_ns(struct vp *vp)
 {
 	uint64_t ns = atomic_load_explicit(&vp->runtime, memory_order_relaxed);
+	struct timespec t;
+	clockid_t clock;
+
+	if (!vp->partition->traits.own_apic || !vp->thread_started || pthread_getcpuclockid(vp->thread, &clock) ||
+	    clock_gettime(clock, &t))
+		return ns;
+	return ns + (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t vp_runtime_100ns(struct vp *vp)
+{
+	uint64_t ns = vp_runtime_ns(vp);
 
 	if (vp->run_since)
 		ns += (uint64_t)(monotonic_ns() - vp->run_since);
@@ -108,11 +128,10 @@ static void end_by_fault(struct vp *vp, enum partition_event_kind kind)
 	vp->dead = true;
 	if (!vp->partition->processor->get_registers(vp, &r))
 		event.rip = r.rip;
-	if (kind == PARTITION_EVENT_PROCESSOR_ERROR) {
-		vp->partition->processor->report(vp, event.text, sizeof(event.text) / 2);
-		used = strlen(event.text);
+	vp->partition->processor->report(vp, event.text, sizeof(event.text) / 2);
+	used = strlen(event.text);
+	if (used)
 		event.text[used++] = '\n';
-	}
 	describe_state(vp, event.text + used, sizeof(event.text) - used);
 	vp_report_event(vp, &event);
 }
@@ -168,12 +187,14 @@ static bool vector_came(struct vp *vp)
 
 static void runtime_begin(struct vp *vp)
 {
-	vp->run_since = monotonic_ns();
+	if (!vp->partition->traits.own_apic)
+		vp->run_since = monotonic_ns();
 }
 
 static void runtime_end(struct vp *vp)
 {
-	atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
+	if (vp->run_since)
+		atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
 	vp->run_since = 0;
 }
 
@@ -324,8 +345,11 @@ void partition_pause(struct partition *p)
 		}
 	while (p->resting < threads && !p->stopped)
 		pthread_cond_wait(&p->run_cond, &p->run_lock);
-	if (p->started)
+	if (p->started) {
 		clock_freeze(p);
+		if (p->processor->paused)
+			p->processor->paused(p);
+	}
 	pthread_mutex_unlock(&p->run_lock);
 }
 
@@ -346,8 +370,11 @@ void partition_resume(struct partition *p)
 {
 	pthread_mutex_lock(&p->run_lock);
 	if (p->started && !p->stopped && atomic_load(&p->paused)) {
+		if (p->processor->resumed)
+			p->processor->resumed(p);
 		clock_thaw(p);
-		tlfs_clock_changed(&p->tlfs);
+		if (!p->traits.own_reference_page)
+			tlfs_clock_changed(&p->tlfs);
 	}
 	atomic_store(&p->paused, false);
 	pthread_cond_broadcast(&p->run_cond);

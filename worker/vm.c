@@ -322,6 +322,19 @@ static int load_kernel(struct vm *vm, struct error *err)
 	return r;
 }
 
+/* "auto" says what it became when that is not the hardware processor; once, not at every restart. */
+static void report_processor(struct vm *vm)
+{
+	const char *reason = partition_processor_reason(vm->partition);
+	char text[600];
+
+	if (!reason[0] || vm->processor_told)
+		return;
+	vm->processor_told = true;
+	snprintf(text, sizeof(text), "runs on the %s processor, for %s", partition_processor_name(vm->partition), reason);
+	vm->events.report(vm->events.context, text);
+}
+
 int vm_power_up(struct vm *vm, struct error *err)
 {
 	struct partition_config config = {.processor = vm->config->processor,
@@ -350,6 +363,8 @@ int vm_power_up(struct vm *vm, struct error *err)
 	vm->running = !r;
 	if (r)
 		vm_power_down(vm);
+	else
+		report_processor(vm);
 	return r;
 }
 
@@ -464,7 +479,8 @@ static json_t *inspect_processors(struct vm *vm)
 
 		vp_get_counters(vm->partition, i, &c);
 		json_array_append_new(list,
-		    json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "instructions", (json_int_t)c.instructions,
+		    json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "instructions", (json_int_t)c.instructions, "exits",
+			(json_int_t)c.exits,
 			"io_exits", (json_int_t)c.io_exits, "mmio_exits", (json_int_t)c.mmio_exits, "msr_exits",
 			(json_int_t)c.msr_exits, "cpuid_exits", (json_int_t)c.cpuid_exits, "hypercalls",
 			(json_int_t)c.hypercalls, "halts", (json_int_t)c.halts, "interrupts", (json_int_t)c.interrupts));

@@ -51,6 +51,7 @@ struct vm {
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
 	struct integration *integration;
 	bool running, paused;
+	bool processor_told;
 	_Atomic bool guest_crashed; /* since the last power-up */
 	_Atomic unsigned crashes_told;
 };

@@ -26,8 +26,10 @@ static uint32_t text(const char *four)
 static void features(const struct tlfs *t, uint32_t out[4])
 {
 	out[0] = HV_ACCESS_VP_RUNTIME | HV_ACCESS_REFERENCE_COUNTER | HV_ACCESS_SYNIC | HV_ACCESS_STIMER |
-		 HV_ACCESS_APIC_MSRS | HV_ACCESS_HYPERCALL_MSRS | HV_ACCESS_VP_INDEX | HV_ACCESS_RESET |
-		 HV_ACCESS_REFERENCE_TSC | HV_ACCESS_FREQUENCIES;
+		 HV_ACCESS_HYPERCALL_MSRS | HV_ACCESS_VP_INDEX | HV_ACCESS_RESET | HV_ACCESS_REFERENCE_TSC |
+		 HV_ACCESS_FREQUENCIES;
+	if (t->ops->write_apic)
+		out[0] |= HV_ACCESS_APIC_MSRS;
 	out[1] = HV_POST_MESSAGES | HV_SIGNAL_EVENTS;
 	out[3] = HV_FEATURE_XMM_INPUT | HV_FEATURE_FREQUENCIES | HV_FEATURE_CRASH_MSRS |
 		 HV_FEATURE_SINT_POLLING | HV_FEATURE_HYPERCALL_LOCK | HV_FEATURE_DIRECT_STIMER;
@@ -41,9 +43,15 @@ static void features(const struct tlfs *t, uint32_t out[4])
 
 static void recommendations(const struct tlfs *t, uint32_t out[4])
 {
-	out[0] = HV_RECOMMEND_REMOTE_FLUSH | HV_RECOMMEND_RELAXED_TIMING | HV_RECOMMEND_CLUSTER_IPI |
-		 HV_RECOMMEND_EX_MASKS;
-	out[0] |= t->config.x2apic ? HV_RECOMMEND_X2APIC : HV_RECOMMEND_APIC_MSRS;
+	out[0] = HV_RECOMMEND_RELAXED_TIMING;
+	if (t->ops->flush_tlb)
+		out[0] |= HV_RECOMMEND_REMOTE_FLUSH | HV_RECOMMEND_EX_MASKS;
+	if (t->ops->send_ipi)
+		out[0] |= HV_RECOMMEND_CLUSTER_IPI | HV_RECOMMEND_EX_MASKS;
+	if (t->config.x2apic)
+		out[0] |= HV_RECOMMEND_X2APIC;
+	else if (t->ops->write_apic)
+		out[0] |= HV_RECOMMEND_APIC_MSRS;
 	if (t->config.deprecate_auto_eoi)
 		out[0] |= HV_RECOMMEND_NO_AUTO_EOI;
 	out[1] = t->ops->long_spin_wait ? SPIN_RETRIES : UINT32_MAX;

@@ -50,6 +50,8 @@ static enum tlfs_status flush(const struct request *request, uint64_t address_sp
 	    .address_space = address_space,
 	};
 
+	if (!t->ops->flush_tlb)
+		return HV_STATUS_INVALID_HYPERCALL_CODE;
 	if (flags & ~HV_FLUSH_DEFINED)
 		return HV_STATUS_INVALID_PARAMETER;
 	if (flags & HV_FLUSH_ALL_PROCESSORS)
@@ -93,6 +95,8 @@ static bool vtl_exists(uint8_t target_vtl)
 static enum tlfs_status send_ipi(const struct request *request, uint32_t vector, uint8_t target_vtl,
 				 const struct tlfs_vp_set *vps)
 {
+	if (!request->t->ops->send_ipi)
+		return HV_STATUS_INVALID_HYPERCALL_CODE;
 	if (vector < 16 || vector > 255 || !vtl_exists(target_vtl))
 		return HV_STATUS_INVALID_PARAMETER;
 	if (!tlfs_vp_set_is_empty(vps))

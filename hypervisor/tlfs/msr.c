@@ -46,7 +46,7 @@ static enum tlfs_msr read_synic(struct tlfs *t, unsigned vp, uint32_t msr, uint6
 
 static enum tlfs_msr read_apic(struct tlfs *t, unsigned vp, enum tlfs_apic_register which, uint64_t *value)
 {
-	return t->ops->read_apic(t->context, vp, which, value) ? TLFS_MSR_OK : TLFS_MSR_FAULT;
+	return t->ops->read_apic && t->ops->read_apic(t->context, vp, which, value) ? TLFS_MSR_OK : TLFS_MSR_FAULT;
 }
 
 enum tlfs_msr tlfs_read_msr(struct tlfs *t, unsigned vp, uint32_t msr, uint64_t *value)
@@ -176,6 +176,11 @@ static enum tlfs_msr checked(bool good)
 	return good ? TLFS_MSR_OK : TLFS_MSR_FAULT;
 }
 
+static enum tlfs_msr write_apic(struct tlfs *t, unsigned vp, enum tlfs_apic_register which, uint64_t value)
+{
+	return checked(t->ops->write_apic && t->ops->write_apic(t->context, vp, which, value));
+}
+
 static enum tlfs_msr write_synic(struct tlfs *t, unsigned vp, uint32_t msr, uint64_t value)
 {
 	struct tlfs_vp_state *state = &t->vps[vp].state;
@@ -228,11 +233,11 @@ enum tlfs_msr tlfs_write_msr(struct tlfs *t, unsigned vp, uint32_t msr, uint64_t
 	case HV_X64_MSR_REFERENCE_TSC:
 		return write_reference_tsc(t, value);
 	case HV_X64_MSR_EOI:
-		return checked(t->ops->write_apic(t->context, vp, TLFS_APIC_EOI, value));
+		return write_apic(t, vp, TLFS_APIC_EOI, value);
 	case HV_X64_MSR_ICR:
-		return checked(t->ops->write_apic(t->context, vp, TLFS_APIC_ICR, value));
+		return write_apic(t, vp, TLFS_APIC_ICR, value);
 	case HV_X64_MSR_TPR:
-		return checked(value <= 0xff && t->ops->write_apic(t->context, vp, TLFS_APIC_TPR, value));
+		return value <= 0xff ? write_apic(t, vp, TLFS_APIC_TPR, value) : TLFS_MSR_FAULT;
 	case HV_X64_MSR_VP_ASSIST_PAGE:
 		return write_assist_page(t, vp, value);
 	case HV_X64_MSR_CRASH_CTL:

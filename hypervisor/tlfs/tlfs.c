@@ -46,7 +46,7 @@ void tlfs_set_tsc_frequency(struct tlfs *t, uint64_t frequency)
 	t->config.tsc_frequency = frequency;
 	t->tsc_scale = 0;
 	/* Rounded up: where the frequency is a multiple of ours, page and MSR then agree to the unit. */
-	if (frequency > REFERENCE_FREQUENCY)
+	if (frequency > REFERENCE_FREQUENCY && !t->config.tsc_unstable)
 		t->tsc_scale =
 		    (uint64_t)((((unsigned __int128)REFERENCE_FREQUENCY << 64) + frequency - 1) / frequency);
 }

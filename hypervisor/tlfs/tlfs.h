@@ -123,11 +123,11 @@ struct tlfs_ops {
 	/* [vp] The vectors that are auto-EOI from now on (apic_set_auto_eoi). */
 	void (*set_auto_eoi)(void *context, unsigned vp, const uint64_t vectors[4]);
 
-	/* [vp] HV_X64_MSR_EOI (write only), ICR and TPR. False: #GP. */
+	/* [vp] Optional, offered when set: HV_X64_MSR_EOI (write only), ICR and TPR. False: #GP. */
 	bool (*read_apic)(void *context, unsigned vp, enum tlfs_apic_register which, uint64_t *value);
 	bool (*write_apic)(void *context, unsigned vp, enum tlfs_apic_register which, uint64_t value);
 
-	/* [vp] Make `vector` (16 to 255) pending on every VP of the set (TLFS 10.6). */
+	/* [vp] Optional, offered when set: make `vector` (16 to 255) pending on every VP of the set (TLFS 10.6). */
 	void (*send_ipi)(void *context, unsigned vp, const struct tlfs_vp_set *vps, uint8_t vector);
 
 	/* [any] Per-VP lock, not recursive. */
@@ -136,7 +136,7 @@ struct tlfs_ops {
 
 	/* --- what the guest asks for --- */
 
-	/* [vp] Returns when no VP of the set uses the translations any more. */
+	/* [vp] Optional, offered when set. Returns when no VP of the set uses the translations any more. */
 	void (*flush_tlb)(void *context, unsigned vp, const struct tlfs_flush *flush);
 
 	/* [vp] HvCallPostMessage and HvCallSignalEvent. `payload` is a private copy. */
@@ -172,6 +172,7 @@ struct tlfs_config {
 	unsigned physical_address_bits;
 	bool x2apic;             /* CPUID offers x2APIC: then it is recommended over the APIC MSRs */
 	bool deprecate_auto_eoi; /* recommend against auto-EOI: where hardware virtualizes the APIC */
+	bool tsc_unstable;       /* the TSC is no clock on this host: the reference TSC page is marked invalid */
 };
 
 /* --- state ------------------------------------------------------------------------------------ */

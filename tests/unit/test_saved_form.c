@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
-#include "hypervisor/cpuid.h"
+#include "hypervisor/cpuid_features.h"
 #include "hypervisor/soft/soft.h"
 #include "tests/double/state_guest.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* cpuid.h - which CPUID bits are features, and their names. Private to hypervisor/. */
+/* cpuid_features.h - which CPUID bits are features, and their names. Private to hypervisor/. */
 #pragma once
 
 #include "hypervisor/partition.h"

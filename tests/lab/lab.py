@@ -1,0 +1,322 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab: a Linux machine made of software (QEMU's TCG, an EPYC with SVM) whose /dev/kvm runs guests of ours.
+
+Usage: tests/lab/lab.py [--list] [CHECK…]     run all checks, or those named
+       tests/lab/lab.py --shell               a shell in the lab, on this terminal
+       tests/lab/lab.py --bench [ARGUMENT…]   bench/hardware.py in the lab
+       tests/lab/lab.py --prepare             only build the machine (cached in $XDG_CACHE_HOME/bulkhead)
+Needs build/release; ./test lab makes that first, and counts each check as a test.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = os.path.join(ROOT, "tests", "lab")
+BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
+LIMIT = 900  # seconds that a whole run of the lab may take
+SCRATCH = 16 << 30  # sparse
+UNUSED_DAYS = 30  # then a cached machine is removed
+
+
+# --- the machine's root file system -----------------------------------------------------------------
+
+def packages():
+    """What is installed in the lab: a list of our own and what the program is linked to."""
+    with open(os.path.join(HERE, "packages"), encoding="utf-8") as f:
+        names = {line.strip() for line in f if line.strip() and not line.startswith("#")}
+    linked = subprocess.run(["ldd", BULKHEAD], capture_output=True, text=True, check=True).stdout
+    for path in re.findall(r"=> (/\S+)", linked):
+        path = os.path.realpath(path)
+        places = {path, re.sub("^/usr/lib", "/lib", path)}
+        r = subprocess.run(["dpkg-query", "-S", *sorted(places)], capture_output=True, text=True)
+        owner = r.stdout.split(":")[0].strip()
+        if not owner:
+            raise SystemExit(f"lab: no Debian package has {path}, which bulkhead is linked to")
+        names.add(owner)
+    return sorted(names)
+
+
+def cache_directory():
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.path.join(base, "bulkhead")
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+def remove_tree(path):
+    """A tree that may hold files of the users of a namespace."""
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.exists(path):
+        subprocess.run(["unshare", "--map-auto", "--map-root-user", "rm", "-rf", path], check=True)
+
+
+def build_root(work, names):
+    """Fetch and install the packages and leave root.img and vmlinuz in the directory `work`."""
+    root = os.geteuid() == 0
+    tar = os.path.join(work, "root.tar")
+    log = os.path.join(work, "log")
+    commands = (["mmdebstrap", "--mode=root" if root else "--mode=unshare", "--variant=essential", "--format=tar",
+                 "--include=" + ",".join(names), '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
+                 '--aptopt=Acquire::Retries "3"', "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*",
+                 "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+                 f"--customize-hook={HERE}/add-kernel.sh \"$1\"", "bookworm", tar],
+                ([] if root else ["unshare", "--map-auto", "--map-root-user"])
+                + [os.path.join(HERE, "make-filesystem.sh"), tar, work, os.path.join(HERE, "init")])
+    for command in commands:
+        with open(log, "ab") as f:
+            r = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+        if r.returncode != 0:
+            with open(log, encoding="utf-8", errors="replace") as f:
+                raise SystemExit(f"lab: {os.path.basename(command[0])} failed with {r.returncode}:\n{f.read()[-3000:]}")
+
+
+def machine_directory():
+    """The cached machine (root.img, vmlinuz); built when there is none from the same inputs."""
+    names = packages()
+    inputs = "\n".join(names)
+    for name in ("add-kernel.sh", "make-filesystem.sh", "init"):
+        with open(os.path.join(HERE, name), encoding="utf-8") as f:
+            inputs += f"\n--- {name}\n" + f.read()
+    cache = cache_directory()
+    entry = os.path.join(cache, "lab-" + hashlib.sha256(inputs.encode()).hexdigest()[:16])
+    with open(os.path.join(cache, "lab.lock"), "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(entry):
+            print("lab: building the machine from Debian's packages (a minute or two)", file=sys.stderr, flush=True)
+            work = entry + ".partial"
+            remove_tree(work)
+            os.mkdir(work)
+            try:
+                build_root(work, names)
+                os.rename(work, entry)
+            finally:
+                if os.path.exists(work):
+                    remove_tree(work)
+        os.utime(entry)
+        for name in os.listdir(cache):
+            path = os.path.join(cache, name)
+            if name.startswith("lab-") and time.time() - os.stat(path).st_mtime > UNUSED_DAYS * 86400:
+                remove_tree(path)
+    return entry
+
+
+# --- what a run brings --------------------------------------------------------------------------------
+
+def guest_image():
+    """The Debian image that the guest tests boot: kernel, initrd and disk."""
+    sys.path.insert(0, os.path.join(ROOT, "tests", "guest"))
+    import test_debian  # pylint: disable=import-outside-toplevel,import-error
+    return test_debian.base_image({"bulkhead": BULKHEAD})
+
+
+def make_payload(directory, image, request):
+    """The disk that becomes /lab: the program and the tests as they lie in this tree, and what is asked of them."""
+    tree = os.path.join(directory, "payload")
+    def copy(path, *, to=None):
+        target = os.path.join(tree, to or os.path.relpath(path, ROOT))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy2(path, target)
+    copy(BULKHEAD)
+    bare = os.path.join(ROOT, "build", "release", "tests", "bare")
+    for name in os.listdir(bare):
+        if name.startswith("bare_") and os.path.isfile(os.path.join(bare, name)):
+            copy(os.path.join(bare, name))
+    for folder in ("tests", "tests/guest", "tests/bare", "tests/lab", "bench"):
+        for name in os.listdir(os.path.join(ROOT, folder)):
+            if name.endswith((".py", ".sh")):
+                copy(os.path.join(ROOT, folder, name))
+    for name in ("vmlinuz", "initrd.img", "image.json"):
+        copy(os.path.join(image, name), to=f"image/{name}")
+    seed = os.path.join(tree, "seed.iso")
+    subprocess.run([BULKHEAD, "image", "seed", seed, "--hostname", "under-test", "--user", "user", "--password", "bulkhead"],
+                   check=True)
+    for name, content in request.get("files", {}).items():
+        copy(content, to=name)
+    with open(os.path.join(tree, "request.json"), "w", encoding="utf-8") as f:
+        json.dump({key: value for key, value in request.items() if key != "files"}, f)
+    size = sum(os.path.getsize(os.path.join(where, name)) for where, _, names in os.walk(tree) for name in names)
+    path = os.path.join(directory, "payload.img")
+    with open(path, "wb") as f:
+        f.truncate((size * 11 // 10 + (8 << 20)) & ~4095)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", tree, path], check=True)
+    shutil.rmtree(tree)
+    return path
+
+
+# --- a run ---------------------------------------------------------------------------------------------
+
+class Lab:
+    """The machine, running. report() gives what it says about its checks."""
+
+    def __init__(self, request, *, terminal=False):
+        self.directory = tempfile.mkdtemp(prefix="bulkhead-lab-")
+        self.console_path = os.path.join(self.directory, "console")
+        self.process = self.socket = None
+        self.pending = b""
+        try:
+            self.start(request, terminal)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, request, terminal):
+        machine = machine_directory()
+        image = guest_image()
+        payload = make_payload(self.directory, image, request)
+        scratch = os.path.join(self.directory, "scratch.img")
+        with open(scratch, "wb") as f:
+            f.truncate(SCRATCH)
+        results = os.path.join(self.directory, "results")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(results)
+        listener.listen(1)
+        command = ["qemu-system-x86_64", "-name", "bulkhead-lab", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-machine", "q35",
+                   "-smp", "2", "-m", "4096", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                   "-kernel", os.path.join(machine, "vmlinuz"),
+                   "-append", "root=/dev/nvme0n1 ro console=ttyS0 quiet panic=-1 mitigations=off",
+                   "-drive", f"file={machine}/root.img,format=raw,if=none,id=root,readonly=on,cache=unsafe",
+                   "-device", "nvme,drive=root,serial=root",
+                   "-drive", f"file={payload},format=raw,if=virtio,readonly=on,cache=unsafe",
+                   "-drive", f"file={scratch},format=raw,if=virtio,cache=unsafe,discard=unmap",
+                   "-drive", f"file={image}/disk.vhdx,format=raw,if=virtio,readonly=on,cache=unsafe",
+                   "-device", "virtio-serial-pci", "-chardev", f"socket,id=results,path={results}",
+                   "-device", "virtserialport,chardev=results,name=lab.results",
+                   "-serial", "mon:stdio" if terminal else f"file:{self.console_path}"]
+        quiet = {} if terminal else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        with open(os.path.join(self.directory, "stderr"), "wb") as err:
+            self.process = subprocess.Popen(command, stderr=None if terminal else err, **quiet)
+        listener.settimeout(30)
+        try:
+            self.socket, _ = listener.accept()
+        except TimeoutError:
+            raise SystemExit(f"lab: QEMU did not start: {self.read('stderr')}") from None
+        finally:
+            listener.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.process:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+        if self.socket:
+            self.socket.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def read(self, name):
+        try:
+            with open(os.path.join(self.directory, name), encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    def report(self, deadline):
+        """The next message of the lab; None when it has ended or the deadline has passed."""
+        while b"\n" not in self.pending:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self.socket.settimeout(left)
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                return None
+            except ConnectionError:
+                data = b""
+            if not data:
+                return None
+            self.pending += data
+        line, self.pending = self.pending.split(b"\n", 1)
+        return json.loads(line)
+
+
+def run_checks(names, add, limit=LIMIT):
+    """Run the checks (those named, or all). add(name, result, seconds, detail) is called for each as it ends."""
+    start = time.monotonic()
+    deadline = start + limit
+    expected, begun = None, {}
+    with Lab({"mode": "checks", "names": [re.sub("^lab_", "", name) for name in names]}) as lab:
+        while True:
+            message = lab.report(deadline)
+            if message is None or "done" in message:
+                break
+            if "plan" in message:
+                expected = list(message["plan"])
+            elif "begin" in message:
+                begun[message["begin"]] = time.monotonic()
+            else:
+                expected.remove(message["check"])
+                add("lab_" + message["check"], message["result"], message["seconds"], message["detail"])
+        now = time.monotonic()
+        why = f"the lab reached its limit of {limit} s" if now >= deadline else "the lab ended before it told"
+        tail = f"{why}; its console ends with:\n{lab.read('console')[-2000:]}{lab.read('stderr')[-1000:]}"
+        if expected is None:
+            add("lab", "failed", now - start, tail)
+        for name in expected or []:
+            add("lab_" + name, "failed", now - begun.get(name, now), tail if name in begun else f"never begun: {why}")
+
+
+def forward_terminal(request):
+    with Lab(request, terminal=True) as lab:
+        return lab.process.wait()
+
+
+def bench(arguments):
+    with Lab({"mode": "bench", "arguments": arguments}) as lab:
+        deadline = time.monotonic() + 3600
+        while True:
+            message = lab.report(deadline)
+            if message is None:
+                print(f"lab: no end; the console ends with:\n{lab.read('console')[-2000:]}", file=sys.stderr)
+                return 1
+            if "done" in message:
+                return message["done"]
+            print(message["line"], file=sys.stderr if message.get("progress") else sys.stdout, flush=True)
+
+
+def main():
+    arguments = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    option = arguments.pop(0) if arguments and arguments[0].startswith("-") else None
+    if option in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if option == "--prepare":
+        print(machine_directory())
+        return 0
+    if option == "--shell":
+        return forward_terminal({"mode": "shell"})
+    if option == "--bench":
+        return bench(arguments)
+    if option:
+        print(f"lab: there is no option {option}; see --help", file=sys.stderr)
+        return 2
+    failed = []
+    def add(name, result, seconds, detail):
+        print(f"{result} {name} ({seconds:.1f} s){': ' + detail if detail else ''}", flush=True)
+        if result == "failed":
+            failed.append(name)
+    run_checks(arguments, add)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
