@@ -143,8 +143,6 @@ struct processor_ops {
 	void (*cpuid)(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 	/* Before start: whether the guest's TSC will count at `hz`. NULL: it is clock_tsc(), which can at any. */
 	bool (*set_tsc_frequency)(struct partition *p, uint64_t hz);
-	/* The same for the timer of the local APIC. NULL: apic/ serves it. */
-	bool (*set_apic_frequency)(struct partition *p, uint64_t hz);
 	/* Dirty pages of VPs: on or off; then add those of one region to `bitmap` and forget them. */
 	int (*track_dirty)(struct partition *p, bool on, struct error *err);
 	int (*fetch_dirty)(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages, uint64_t *bitmap);

@@ -59,7 +59,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 		s->regions[i] = (struct saved_region){p->regions[i].gpa, p->regions[i].size};
 	s->time = clock_now(p);
 	s->tsc_frequency = p->tsc_frequency;
-	s->apic_frequency = p->apic_bus.config.timer_frequency;
+	s->apic_frequency = p->tlfs.config.apic_frequency;
 	tlfs_save(&p->tlfs, &s->tlfs);
 	if (cpuid_collect(p, &s->cpuid))
 		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves",
@@ -120,14 +120,14 @@ static int check_shape(const struct partition *p, const struct saved_partition *
 	return 0;
 }
 
-/* Guests ask for it once, and never measure it again. */
+/* Guests ask for it once, and never measure it again; apic/ can count at any. */
 static int load_apic_frequency(struct partition *p, uint64_t hz, struct error *err)
 {
-	uint64_t here = p->apic_bus.config.timer_frequency;
+	uint64_t here = p->tlfs.config.apic_frequency;
 
 	if (hz == here)
 		return 0;
-	if (p->processor->set_apic_frequency && !p->processor->set_apic_frequency(p, hz))
+	if (p->traits.own_apic)
 		return error_set(
 		    err, ENOTSUP,
 		    "the guest's APIC timer counts at %llu Hz, and that of this processor can only at %llu: "
