@@ -211,6 +211,8 @@ static bool hypervisor_leaf(struct partition *p, uint32_t leaf, uint32_t r[4])
 		return false;
 	if (p->processor->hypervisor_leaf)
 		p->processor->hypervisor_leaf(p, leaf, r);
+	if (p->config.compatibility)
+		cpuid_restrict(leaf, 0, r);
 	return true;
 }
 

@@ -265,7 +265,8 @@ int cpuid_collect(struct partition *p, struct cpuid_table *table);
 int cpuid_check(struct partition *p, const struct cpuid_table *table, struct error *err);
 /* Replace a processor's answer by the table's, but for bits that follow from the VP's registers. */
 void cpuid_recall(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-/* Take away from a processor's answer the features that not every processor serves. */
+/* Take away the features that not every kind of processor serves on this host, and what a guest that moves should
+ * not rely on. */
 void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
