@@ -5,14 +5,18 @@
  */
 #include "hypervisor/cpuid_features.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 
 #include "hypervisor/soft/soft.h"
 #include "hypervisor/tlfs/protocol.h"
 
-#define LEAF1_ECX_OSXSAVE (1u << 27)
-#define LEAF7_ECX_OSPKE   (1u << 4)
+#define LEAF1_ECX_OSXSAVE           (1u << 27)
+#define LEAF7_ECX_OSPKE             (1u << 4)
+#define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
+
+#define LEAF80000007_EDX_INVARIANT_TSC (1u << 8)
 
 #define BASIC_LAST_MAX      0x3fu
 #define EXTENDED_FIRST      0x80000000u
@@ -44,15 +48,6 @@ uint32_t cpuid_table_register(const struct cpuid_table *table, uint32_t leaf, ui
 	const struct cpuid_entry *e = cpuid_table_find(table, leaf, subleaf);
 
 	return e ? e->r[number] : 0;
-}
-
-static void cpuid_table_answer(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
-{
-	const struct cpuid_entry *e = cpuid_table_find(table, leaf, subleaf);
-
-	memset(r, 0, 4 * sizeof(r[0]));
-	if (e)
-		memcpy(r, e->r, sizeof(e->r));
 }
 
 /* What VP 0 is shown now. */
@@ -340,8 +335,41 @@ static void restrict_xsave(uint32_t subleaf, const uint32_t common[4], uint32_t 
 	}
 }
 
-/* Not on KVM: waiting with interrupts off, polled SINTs, a locked hypercall page; and where the worker serves
- * Hyper-V on KVM also not: APIC registers, flushes, IPIs and auto-EOI. */
+/* The host's own answers to cpuid_words, asked once: under another hypervisor CPUID is slow. */
+#define WORDS_MAX 64u
+
+static uint32_t host_words[WORDS_MAX];
+static pthread_once_t host_once = PTHREAD_ONCE_INIT;
+
+static void ask_host(void)
+{
+	for (unsigned i = 0; i < WORDS_MAX && cpuid_words[i].mask; i++) {
+		const struct cpuid_word *word = &cpuid_words[i];
+		uint32_t r[4];
+
+		if (__get_cpuid_count(word->leaf, word->subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]))
+			host_words[i] = r[word->number];
+	}
+}
+
+/* What no guest that may move should rely on, although a processor serves it. */
+static uint32_t unmovable(const struct cpuid_word *word)
+{
+	/* What IA32_ARCH_CAPABILITIES says of attacks is different everywhere: a guest that does not see it
+	 * defends itself. */
+	if (word->leaf == 7 && word->subleaf == 0 && word->number == EDX)
+		return LEAF7_EDX_ARCH_CAPABILITIES;
+	/* Controls of a few models that come and go with versions of KVM. */
+	if (word->leaf == 7 && word->subleaf == 2)
+		return UINT32_MAX;
+	/* That its TSC never changes its pace. */
+	if (word->leaf == 0x80000007)
+		return LEAF80000007_EDX_INVARIANT_TSC;
+	return 0;
+}
+
+/* Of the TLFS, what Linux has not in its kernel; and where the worker serves Hyper-V beside KVM also not: APIC
+ * registers, flushes, IPIs and auto-EOI. */
 static void restrict_hypervisor(uint32_t leaf, uint32_t r[4])
 {
 	if (leaf == 0x40000003) {
@@ -354,25 +382,25 @@ static void restrict_hypervisor(uint32_t leaf, uint32_t r[4])
 	}
 }
 
-void cpuid_restrict(const struct cpuid_table *kvm, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
-	uint32_t common[4], hardware[4];
+	uint32_t common[4];
 
 	if (leaf >= HYPERVISOR_FIRST && leaf <= HYPERVISOR_LAST_MAX) {
 		restrict_hypervisor(leaf, r);
 		return;
 	}
+	pthread_once(&host_once, ask_host);
 	soft_cpuid_features(leaf, subleaf, common);
-	if (kvm) {
-		cpuid_table_answer(kvm, leaf, subleaf, hardware);
-		for (unsigned i = 0; i < 4; i++)
-			common[i] &= hardware[i];
+	for (unsigned i = 0; i < WORDS_MAX && cpuid_words[i].mask; i++) {
+		const struct cpuid_word *word = &cpuid_words[i];
+		uint32_t *both = &common[word->number];
+
+		if (word->leaf != leaf || word->subleaf != subleaf)
+			continue;
+		*both &= host_words[i] & ~unmovable(word);
+		r[word->number] &= *both | ~word->mask;
 	}
-	for (const struct cpuid_word *word = cpuid_words; word->mask; word++)
-		if (word->leaf == leaf && word->subleaf == subleaf)
-			r[word->number] &= common[word->number] | ~word->mask;
-	if (leaf == 0xd) {
-		soft_cpuid_features(leaf, subleaf, common);
+	if (leaf == 0xd)
 		restrict_xsave(subleaf, common, r);
-	}
 }

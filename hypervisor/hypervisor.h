@@ -230,15 +230,15 @@ int vp_take_interrupt(struct partition *p, unsigned vp_index);
 /* --- saved state ------------------------------------------------------------------------------ */
 
 /* Everything the hypervisor knows of a partition but for its RAM and its devices, as bytes in one versioned,
- * little-endian form that does not depend on the processor. Only while paused (or before start, after stop).
- * The bytes are the caller's to free(). */
+ * little-endian form that does not depend on the processor. Only while paused (or before start, after stop):
+ * -EBUSY. -EINVAL: a VP has come to its end. The bytes are the caller's to free(). */
 int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, struct error *err);
 
 /* Give a partition that has not been started the state of another: same number of VPs, RAM of the same sizes
  * at the same addresses and already filled. It then starts where the other stood; partition time goes on from
  * the moment of saving. -EBADMSG: no such form, or a state that no partition can be in; -EOVERFLOW: of a later
- * version; -ENOTSUP: this processor lacks a feature that the guest was shown, which `err` names. After an
- * error the partition must be destroyed. */
+ * version; -ENOTSUP: this processor lacks a feature that the guest was shown, which `err` names; -EINVAL: the
+ * partition is of another shape, or has run. After an error the partition must be destroyed. */
 int partition_load_state(struct partition *p, const uint8_t *bytes, size_t size, struct error *err);
 
 /* --- dirty pages ------------------------------------------------------------------------------ */

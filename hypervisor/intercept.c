@@ -211,6 +211,8 @@ static bool hypervisor_leaf(struct partition *p, uint32_t leaf, uint32_t r[4])
 		return false;
 	if (p->processor->hypervisor_leaf)
 		p->processor->hypervisor_leaf(p, leaf, r);
+	if (p->config.compatibility)
+		cpuid_restrict(leaf, 0, r);
 	return true;
 }
 
@@ -223,7 +225,7 @@ void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint3
 	bool synthetic = hypervisor_leaf(p, leaf, r);
 
 	if (p->config.compatibility)
-		cpuid_restrict(p->hardware_cpuid, leaf, subleaf, r);
+		cpuid_restrict(leaf, subleaf, r);
 	if (p->loaded_cpuid)
 		cpuid_recall(p->loaded_cpuid, leaf, subleaf, r);
 	if (synthetic)

@@ -81,8 +81,6 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	synic_init(p);
 	clock_init(p);
 	r = memory_init(p, err);
-	if (!r && config->compatibility)
-		p->hardware_cpuid = kvm_cpuid_table();
 	if (!r)
 		r = p->processor->create(p, config->processor_options, err);
 	if (!r) {
@@ -113,7 +111,6 @@ void partition_destroy(struct partition *p)
 	vp_destroy_all(p);
 	memory_destroy(p);
 	free(p->loaded_cpuid);
-	free(p->hardware_cpuid);
 	free(p);
 }
 

@@ -199,7 +199,6 @@ struct partition {
 	_Atomic bool end_reported;
 
 	/* saved_state.c: what the guest was shown of CPUID before it came here; NULL: it began here. */
-	struct cpuid_table *hardware_cpuid; /* with config.compatibility: what KVM offers, NULL where there is none */
 	struct cpuid_table *loaded_cpuid;
 
 	/* synic.c */
@@ -266,8 +265,9 @@ int cpuid_collect(struct partition *p, struct cpuid_table *table);
 int cpuid_check(struct partition *p, const struct cpuid_table *table, struct error *err);
 /* Replace a processor's answer by the table's, but for bits that follow from the VP's registers. */
 void cpuid_recall(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-/* Take away from a processor's answer the features that not every processor serves. */
-void cpuid_restrict(const struct cpuid_table *kvm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+/* Take away the features that not every kind of processor serves on this host, and what a guest that moves should
+ * not rely on. */
+void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
 extern const struct apic_ops partition_apic_ops;
@@ -276,8 +276,6 @@ extern const struct tlfs_ops partition_tlfs_ops_own_apic; /* for a processor wit
 
 /* kvm/probe.c: why this host cannot run guests in hardware; 0 when it can. */
 int kvm_usable(struct error *err);
-/* kvm/cpuid.c: what it could show a guest here, the caller's to free(); NULL where there is no KVM. */
-struct cpuid_table *kvm_cpuid_table(void);
 
 /* vp.c */
 void vp_init_all(struct partition *p);

@@ -277,8 +277,12 @@ static int soft_processor_save(struct vp *vp, struct vp_state *state, struct err
 	return 0;
 }
 
+#define VENDOR_AUTH 0x68747541u /* "Auth" of AuthenticAMD */
+
 static int soft_processor_load(struct vp *vp, const struct vp_state *state, struct error *err)
 {
+	if (cpuid_table_register(vp->partition->loaded_cpuid, 0, 0, 1) == VENDOR_AUTH)
+		soft_vp_take_for_amd(soft_of(vp));
 	return soft_vp_load(soft_of(vp), state, err);
 }
 

@@ -45,15 +45,11 @@ struct field {
 	    FIELD(struct vp_state, tlfs.timers[n].message_waits)
 
 static const struct field partition_fields[] = {
-    FIELD(struct saved_partition, vp_count),
-    FIELD(struct saved_partition, region_count),
-    FIELD(struct saved_partition, time),
-    FIELD(struct saved_partition, tsc_frequency),
-    FIELD(struct saved_partition, tlfs.guest_os_id),
-    FIELD(struct saved_partition, tlfs.hypercall),
-    FIELD(struct saved_partition, tlfs.reference_tsc),
-    ARRAY(struct saved_partition, tlfs.crash),
-    FIELD(struct saved_partition, tlfs.tsc_sequence),
+    FIELD(struct saved_partition, vp_count),       FIELD(struct saved_partition, region_count),
+    FIELD(struct saved_partition, time),           FIELD(struct saved_partition, tsc_frequency),
+    FIELD(struct saved_partition, apic_frequency), FIELD(struct saved_partition, tlfs.guest_os_id),
+    FIELD(struct saved_partition, tlfs.hypercall), FIELD(struct saved_partition, tlfs.reference_tsc),
+    ARRAY(struct saved_partition, tlfs.crash),     FIELD(struct saved_partition, tlfs.tsc_sequence),
 };
 
 static const struct field region_fields[] = {
@@ -567,12 +563,20 @@ void saved_free(struct saved_partition *s)
 	free(s);
 }
 
+/* Beyond these no clock of ours can count. */
+#define TIME_END (1ull << 62)
+
+static bool is_frequency(uint64_t hz)
+{
+	return hz >= 1000000 && hz <= 1000000000000ull;
+}
+
 int saved_check(const struct saved_partition *s, struct error *err)
 {
-	/* Beyond these no clock of ours can count. */
-	if (s->time >= 1ull << 62 || s->tsc_frequency < 1000000 || s->tsc_frequency > 1000000000000ull)
-		return error_set(err, EBADMSG,
-				 "the saved state is damaged: its time or TSC frequency is impossible");
+	if (s->time >= TIME_END || !is_frequency(s->tsc_frequency) || !is_frequency(s->apic_frequency))
+		return error_set(
+		    err, EBADMSG,
+		    "the saved state is damaged: its time, TSC or APIC timer frequency is impossible");
 	for (unsigned i = 0; i < s->vp_count; i++) {
 		int r = vp_state_check(&s->vps[i].state, &s->cpuid, err);
 

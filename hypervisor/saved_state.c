@@ -14,14 +14,23 @@
 
 #include "hypervisor/tlfs/protocol.h"
 
-#define MSR_TSC_ADJUST 0x3bu
+#define MSR_TSC_ADJUST              0x3bu
+#define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
 
 /* --- saving ------------------------------------------------------------------------------------------- */
 
-static int save_vp(struct vp *vp, struct saved_vp *saved, struct error *err)
+static void drop_msr(struct vp_state *state, uint32_t msr)
+{
+	for (unsigned i = 0; i < state->msr_count; i++)
+		if (state->msrs[i].index == msr)
+			state->msrs[i--] = state->msrs[--state->msr_count];
+}
+
+static int save_vp(struct vp *vp, struct saved_vp *saved, const struct cpuid_table *cpuid, struct error *err)
 {
 	struct partition *p = vp->partition;
 	struct vp_state *state = &saved->state;
+	int r;
 
 	if (vp->dead)
 		return error_set(
@@ -37,7 +46,10 @@ static int save_vp(struct vp *vp, struct saved_vp *saved, struct error *err)
 	tlfs_save_vp(&p->tlfs, vp->index, &state->tlfs);
 	if (atomic_load(&vp->startup) != VP_STARTED)
 		state->activity = VP_ACTIVITY_WAITS_FOR_SIPI;
-	return p->processor->save_vp(vp, state, err);
+	r = p->processor->save_vp(vp, state, err);
+	if (!(cpuid_table_register(cpuid, 7, 0, 3) & LEAF7_EDX_ARCH_CAPABILITIES))
+		drop_msr(state, VP_MSR_ARCH_CAPABILITIES);
+	return r;
 }
 
 static int save_partition(struct partition *p, struct saved_partition *s, struct error *err)
@@ -47,6 +59,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 		s->regions[i] = (struct saved_region){p->regions[i].gpa, p->regions[i].size};
 	s->time = clock_now(p);
 	s->tsc_frequency = p->tsc_frequency;
+	s->apic_frequency = p->tlfs.config.apic_frequency;
 	tlfs_save(&p->tlfs, &s->tlfs);
 	if (cpuid_collect(p, &s->cpuid))
 		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves",
@@ -60,7 +73,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, struct error *err)
 {
 	struct saved_partition *s;
-	int r = 0;
+	int r;
 
 	if (!p->processor->save_vp)
 		return error_set(err, ENOTSUP, "the state of processor %s cannot be saved",
@@ -70,10 +83,9 @@ int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, str
 	s = saved_new(p->config.vp_count);
 	if (!s)
 		return error_set(err, ENOMEM, "no memory on the host for the saved state of a partition");
+	r = save_partition(p, s, err);
 	for (unsigned i = 0; i < p->config.vp_count && !r; i++)
-		r = save_vp(&p->vps[i], &s->vps[i], err);
-	if (!r)
-		r = save_partition(p, s, err);
+		r = save_vp(&p->vps[i], &s->vps[i], &s->cpuid, err);
 	if (!r)
 		r = saved_encode(s, bytes, size, err);
 	saved_free(s);
@@ -105,6 +117,24 @@ static int check_shape(const struct partition *p, const struct saved_partition *
 	if (!same)
 		return error_set(err, EINVAL,
 				 "the saved state is of a machine with other memory than this one");
+	return 0;
+}
+
+/* Guests ask for it once, and never measure it again; apic/ can count at any. */
+static int load_apic_frequency(struct partition *p, uint64_t hz, struct error *err)
+{
+	uint64_t here = p->tlfs.config.apic_frequency;
+
+	if (hz == here)
+		return 0;
+	if (p->traits.own_apic)
+		return error_set(
+		    err, ENOTSUP,
+		    "the guest's APIC timer counts at %llu Hz, and that of this processor can only at %llu: "
+		    "continue it on the kind of processor where it was saved",
+		    (unsigned long long)hz, (unsigned long long)here);
+	p->apic_bus.config.timer_frequency = hz;
+	p->tlfs.config.apic_frequency = hz;
 	return 0;
 }
 
@@ -159,8 +189,10 @@ static int load_vp(struct vp *vp, const struct saved_vp *saved, struct error *er
 
 static int load(struct partition *p, const struct saved_partition *s, struct error *err)
 {
-	int r = 0;
+	int r = load_apic_frequency(p, s->apic_frequency, err);
 
+	if (r)
+		return r;
 	p->loaded_cpuid = malloc(sizeof(*p->loaded_cpuid));
 	if (!p->loaded_cpuid)
 		return error_set(err, ENOMEM, "no memory on the host for the saved state of a partition");

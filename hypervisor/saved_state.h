@@ -32,7 +32,7 @@ struct saved_partition {
 	uint32_t vp_count, region_count;
 	struct saved_region regions[PARTITION_MAX_REGIONS];
 	uint64_t time; /* ns of partition time */
-	uint64_t tsc_frequency;
+	uint64_t tsc_frequency, apic_frequency;
 	struct tlfs_state tlfs;
 	struct cpuid_table cpuid;
 	struct synic_message *messages; /* in the order of their queues */

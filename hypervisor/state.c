@@ -5,17 +5,21 @@
 #include <errno.h>
 #include <string.h>
 
-#define MSR_PAT         0x277u
 #define MSR_MISC_ENABLE 0x1a0u
+#define MSR_PAT         0x277u
 
-/* Architectural, and a guest can have changed them. */
+/* RSBA and RRSBA say that a processor has a weakness; all other bits, that it has none or can be helped. */
+#define WEAKNESSES (1ull << 2 | 1ull << 19)
+
+/* Architectural, and a guest can have changed them; and one that it must not find changed. */
+/* clang-format off */
 const uint32_t vp_saved_msrs[] = {
-    0x3b,  0x48,       0xe1,       0x122,      0x140,      0x174,      0x175,      0x176,      0x17a, 0x1a0,
-    0x1d9, 0x200,      0x201,      0x202,      0x203,      0x204,      0x205,      0x206,      0x207, 0x208,
-    0x209, 0x20a,      0x20b,      0x20c,      0x20d,      0x20e,      0x20f,      0x250,      0x258, 0x259,
-    0x268, 0x269,      0x26a,      0x26b,      0x26c,      0x26d,      0x26e,      0x26f,      0x277, 0x2ff,
-    0xda0, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc001011f,
+    0x3b, 0x48, 0xe1, 0x10a, 0x122, 0x140, 0x174, 0x175, 0x176, 0x17a, 0x1a0, 0x1d9,
+    0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
+    0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x277, 0x2ff, 0xda0,
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103, 0xc001011f,
 };
+/* clang-format on */
 
 _Static_assert(ARRAY_SIZE(vp_saved_msrs) <= VP_MSR_MAX, "all of them fit into a state");
 const unsigned vp_saved_msr_count = ARRAY_SIZE(vp_saved_msrs);
@@ -27,6 +31,7 @@ static const struct {
     {0x3b, 0x3b, "IA32_TSC_ADJUST"},
     {0x48, 0x48, "IA32_SPEC_CTRL"},
     {0xe1, 0xe1, "IA32_UMWAIT_CONTROL"},
+    {VP_MSR_ARCH_CAPABILITIES, VP_MSR_ARCH_CAPABILITIES, "IA32_ARCH_CAPABILITIES"},
     {0x122, 0x122, "IA32_TSX_CTRL"},
     {0x140, 0x140, "MISC_FEATURES_ENABLES"},
     {0x174, 0x174, "IA32_SYSENTER_CS"},
@@ -72,6 +77,18 @@ int vp_msr_missing(uint32_t msr, uint64_t value, struct error *err)
 	    "the guest has set MSR 0x%x (%s) to 0x%llx, which this processor does not have: continue "
 	    "it on the kind of processor where it was saved",
 	    msr, name ? name : "no usual one", (unsigned long long)value);
+}
+
+int vp_check_arch_capabilities(uint64_t told, uint64_t have, struct error *err)
+{
+	if (!((told & ~have & ~WEAKNESSES) | (have & ~told & WEAKNESSES)))
+		return 0;
+	return error_set(
+	    err, ENOTSUP,
+	    "the guest was told that the processor is safe from attacks that it is not safe from here "
+	    "(IA32_ARCH_CAPABILITIES 0x%llx, here 0x%llx): continue it on a host like its own, or start it "
+	    "anew with --compatible",
+	    (unsigned long long)told, (unsigned long long)have);
 }
 
 uint64_t vp_state_msr(const struct vp_state *state, uint32_t msr)

@@ -76,6 +76,13 @@ const char *vp_msr_name(uint32_t msr);
  * for then nothing is lost; else -ENOTSUP and a sentence. */
 int vp_msr_missing(uint32_t msr, uint64_t value, struct error *err);
 
+/* IA32_ARCH_CAPABILITIES tells a guest what it need not defend itself against, so it must not change under
+ * it: a processor goes on showing what was saved (`told`), and refuses it by this function where its own
+ * value promises less. It is not in the state of a guest whose CPUID does not show that there is such a
+ * register. */
+#define VP_MSR_ARCH_CAPABILITIES 0x10au
+int vp_check_arch_capabilities(uint64_t told, uint64_t have, struct error *err);
+
 /* The value in a state, 0 when it is not there. */
 uint64_t vp_state_msr(const struct vp_state *state, uint32_t msr);
 

@@ -181,8 +181,14 @@ static int load_msrs(struct kvm_vp *k, const struct vp_state *s, struct error *e
 {
 	for (unsigned i = 0; i < s->msr_count; i++) {
 		const struct vp_msr *m = &s->msrs[i];
-		int r = kvm_set_msr(k, m->index, m->value) ? vp_msr_missing(m->index, m->value, err) : 0;
+		uint64_t own;
+		int r = 0;
 
+		/* KVM takes whatever it is given for this one. */
+		if (m->index == VP_MSR_ARCH_CAPABILITIES && !kvm_get_msr(k, m->index, &own))
+			r = vp_check_arch_capabilities(m->value, own, err);
+		if (!r && kvm_set_msr(k, m->index, m->value))
+			r = vp_msr_missing(m->index, m->value, err);
 		if (r)
 			return r;
 	}

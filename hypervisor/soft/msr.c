@@ -37,12 +37,6 @@ enum {
 	MSR_TSC_AUX = 0xc0000103
 };
 
-/* Guest code never runs on the host CPU, so what can be tricked into speculation there is not here:
- * RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
- * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
-#define ARCH_CAPABILITIES ((1u << 0) | (1u << 1) | (1u << 3) | (1u << 4) | (1u << 5) | (1u << 6) | (1u << 8) | \
-                           (1u << 13) | (1u << 14) | (1u << 15) | (1u << 20) | (1u << 24) | (1u << 26) | (1u << 27) | (1ull << 62))
-
 #define MTRR_CAP 0x508 /* 8 variable ranges, fixed ranges, write combining */
 
 uint64_t tsc_read(const struct soft_vp *vp)
@@ -131,7 +125,7 @@ bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 		*value = MTRR_CAP;
 		return true;
 	case MSR_ARCH_CAPABILITIES:
-		*value = ARCH_CAPABILITIES;
+		*value = vp->msr_arch_capabilities;
 		return true;
 	case MSR_EFER:
 		*value = vp->efer;
@@ -239,9 +233,11 @@ bool msr_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 	}
 }
 
+/* --- saved state ---------------------------------------------------------------------------------- */
+
 bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 {
-	const uint64_t *p = plain(vp, msr);
+	const uint64_t *p = msr == MSR_ARCH_CAPABILITIES ? &vp->msr_arch_capabilities : plain(vp, msr);
 
 	if (p)
 		*value = *p;
@@ -250,9 +246,16 @@ bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 
 bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 {
-	uint64_t *p = plain(vp, msr);
+	uint64_t *p = plain(vp, msr), checked = value;
 
-	if (!p || !plain_valid(msr, value))
+	if (msr == MSR_ARCH_CAPABILITIES) {
+		vp->msr_arch_capabilities = value;
+		return true;
+	}
+	/* Variable ranges of a guest that was shown more address bits: they are only kept here. */
+	if (msr >= MSR_MTRR_VARIABLE && msr < MSR_MTRR_VARIABLE + ARRAY_SIZE(vp->mtrr_variable))
+		checked &= ~(((1ull << 52) - 1) & ~PHYSICAL_MASK);
+	if (!p || !plain_valid(msr, checked))
 		return false;
 	*p = value;
 	return true;

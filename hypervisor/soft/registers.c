@@ -36,6 +36,7 @@ void soft_vp_init(struct soft_vp *vp)
 	if (!vp->msr_pat) {
 		vp->msr_pat = 0x0007040600070406ull;
 		vp->msr_misc_enable = 1;
+		vp->msr_arch_capabilities = ARCH_CAPABILITIES;
 		vp->mtrr_default = 0x806; /* enabled, write-back: what firmware leaves behind */
 	}
 	vp->interrupt_shadow = vp->nmi_blocked = vp->nmi_waiting = vp->halted = vp->shut_down = false;

@@ -76,8 +76,12 @@ static int load_msrs(struct soft_vp *vp, const struct vp_state *state, struct er
 	for (unsigned i = 0; i < state->msr_count; i++) {
 		const struct vp_msr *msr = &state->msrs[i];
 		uint64_t value;
-		int r;
+		int r = 0;
 
+		if (msr->index == VP_MSR_ARCH_CAPABILITIES)
+			r = vp_check_arch_capabilities(msr->value, ARCH_CAPABILITIES, err);
+		if (r)
+			return r;
 		if (msr_saved_write(vp, msr->index, msr->value))
 			continue;
 		if (msr_saved_read(vp, msr->index, &value))
@@ -131,4 +135,9 @@ int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error 
 	registers_take(vp, &state->registers);
 	load_pending(vp, state);
 	return 0;
+}
+
+void soft_vp_take_for_amd(struct soft_vp *vp)
+{
+	vp->amd = true;
 }

@@ -117,6 +117,10 @@ int soft_vp_set_registers(struct soft_vp *vp, const struct vp_registers *registe
 void soft_vp_save(struct soft_vp *vp, struct vp_state *state);
 int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error *err);
 
+/* The guest began on a processor of AMD: what differs for programs is done AMD's way (SYSCALL in compatibility
+ * mode). */
+void soft_vp_take_for_amd(struct soft_vp *vp);
+
 /* CPUID without the host's part: as this VP would answer, and the most that a VP may ever answer here (XCR0
  * full, OSXSAVE clear), which needs none. [any] */
 void soft_vp_cpuid(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);

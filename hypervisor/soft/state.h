@@ -193,6 +193,7 @@ struct soft_vp {
 	uint64_t msr_pat, msr_tsc_aux, msr_tsc_adjust, msr_misc_enable;
 	bool interrupt_shadow; /* STI, MOV SS, POP SS: no interrupt before the next instruction */
 	bool nmi_blocked;      /* until IRET */
+	bool amd;              /* the guest takes this for a processor of AMD: system_calls.c */
 
 	struct soft *soft;
 	unsigned index;
@@ -233,7 +234,7 @@ struct soft_vp {
 	unsigned pauses; /* system_control.c: PAUSE instructions since the host CPU was yielded */
 
 	/* --- msr.c --- */
-	uint64_t msr_spec_ctrl;
+	uint64_t msr_spec_ctrl, msr_arch_capabilities;
 	uint64_t mtrr_fixed[11], mtrr_variable[16], mtrr_default;
 
 	/* --- segment.c --- */

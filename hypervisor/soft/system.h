@@ -140,6 +140,12 @@ bool machine_select(struct decoding *d, struct op *op);  /* system_machine.c: MS
  * feature bits. */
 #define PROCESSOR_SIGNATURE 0x000106a5u
 
+/* Guest code never runs on the host CPU, so what can be tricked into speculation there is not here:
+ * RDCL_NO, IBRS_ALL, SKIP_L1DFL, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+ * BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. */
+#define ARCH_CAPABILITIES ((1u << 0) | (1u << 1) | (1u << 3) | (1u << 4) | (1u << 5) | (1u << 6) | (1u << 8) | \
+                           (1u << 13) | (1u << 14) | (1u << 15) | (1u << 20) | (1u << 24) | (1u << 26) | (1u << 27) | (1ull << 62))
+
 /* CPUID without the host's part (cpuid.c); probe: once for each `struct soft`. */
 void cpuid_probe(struct soft *soft);
 void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);

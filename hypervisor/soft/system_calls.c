@@ -23,9 +23,10 @@ static void set_flat(struct soft_vp *vp, uint16_t cs, uint16_t ss, uint16_t code
 static const struct op *op_syscall(struct soft_vp *vp, const struct op *op)
 {
 	uint16_t cs = (uint16_t)(vp->msr_star >> 32) & 0xfffc;
+	bool wide = vp->mode == MODE_64;
 
-	/* Compatibility mode has no SYSCALL on the processors that CPUID says we are. */
-	if (!(vp->efer & EFER_SCE) || vp->mode != MODE_64)
+	/* Compatibility mode has SYSCALL on AMD's processors only. */
+	if (!(vp->efer & EFER_SCE) || (!wide && !(vp->amd && vp_long(vp))))
 		raise_fault(vp, op, VECTOR_UD);
 	vp->gpr[GPR_RCX] = op_next_rip(vp, op);
 	vp->gpr[GPR_R11] = rflags_read(vp) & ~(uint64_t)FLAG_RF;
@@ -33,7 +34,7 @@ static const struct op *op_syscall(struct soft_vp *vp, const struct op *op)
 	if (!(vp->flags_system & FLAG_TF))
 		vp->no_step = true;
 	set_flat(vp, cs, cs + 8, CODE64, 0);
-	vp->rip = vp->msr_lstar;
+	vp->rip = wide ? vp->msr_lstar : vp->msr_cstar;
 	return NULL;
 }
 
