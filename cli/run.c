@@ -27,6 +27,8 @@ static const char usage[] =
     "                         it works. kvm,hyperv=kernel|own says who serves Hyper-V: the host's kernel\n"
     "                         (where it can) or the machine's own process; kvm,hardware=any also takes a\n"
     "                         /dev/kvm with no hardware behind it, which is slow\n"
+    "  --compatible           show the guest only the features that every kind of processor serves here,\n"
+    "                         so that its saved state can go on on another kind\n"
     "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
     "                         (default stdio)\n"
     "  --control PATH         a Unix socket for bulkhead control\n"
@@ -52,6 +54,7 @@ enum {
 	OPT_MEMORY,
 	OPT_CPUS,
 	OPT_PROCESSOR,
+	OPT_COMPATIBLE,
 	OPT_SERIAL,
 	OPT_CONTROL,
 	OPT_NAME,
@@ -70,6 +73,7 @@ static const struct option options[] = {{"image", required_argument, NULL, OPT_I
 					{"memory", required_argument, NULL, OPT_MEMORY},
 					{"cpus", required_argument, NULL, OPT_CPUS},
 					{"processor", required_argument, NULL, OPT_PROCESSOR},
+					{"compatible", no_argument, NULL, OPT_COMPATIBLE},
 					{"serial", required_argument, NULL, OPT_SERIAL},
 					{"control", required_argument, NULL, OPT_CONTROL},
 					{"name", required_argument, NULL, OPT_NAME},
@@ -197,6 +201,9 @@ static int parse_option(struct run_options *o, int option, char *value, struct e
 		return parse_cpus(o, value, err);
 	case OPT_PROCESSOR:
 		return parse_processor(o, value, err);
+	case OPT_COMPATIBLE:
+		o->config.compatible = true;
+		return 0;
 	case OPT_SERIAL:
 		return parse_serial(o, value, err);
 	case OPT_CONTROL:

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define ENTRY_SIZE_MAX ((1 + COMMIT_PAGES_MAX) * VHDX_LOG_SECTOR)

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define LOG_OFFSET      (1 * VHDX_UNIT)

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 static const uint64_t slots[2] = {VHDX_HEADER_OFFSET_1, VHDX_HEADER_OFFSET_2};

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define LOG_LENGTH_MAX (64u << 20)

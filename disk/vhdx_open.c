@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 #include "disk/vhdx_metadata.h"
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -40,6 +40,7 @@ int clock_init(struct partition *p)
 	for (unsigned i = 0; i < PARTITION_MAX_VPS; i++)
 		p->apic_deadline[i] = p->tlfs_deadline[i] = UINT64_MAX;
 	atomic_store(&p->frozen_at, 0);
+	clock_set_tsc(p, SOFT_TSC_HZ, 0);
 	return 0;
 }
 
@@ -74,6 +75,40 @@ uint64_t clock_at(struct partition *p, uint64_t counter)
 			return (uint64_t)now;
 	}
 }
+
+void clock_set(struct partition *p, uint64_t ns)
+{
+	atomic_store(&p->frozen_at, (int64_t)ns);
+}
+
+/* --- the TSC ------------------------------------------------------------------------------------ */
+
+#define NANOSECONDS 1000000000ull
+
+uint64_t clock_tsc_at(const struct partition *p, uint64_t ns)
+{
+	uint64_t ticks = ns;
+
+	if (p->tsc_frequency != NANOSECONDS)
+		ticks = ns * (p->tsc_frequency / NANOSECONDS) +
+		    (uint64_t)((unsigned __int128)ns * p->tsc_fraction >> 64);
+	return ticks + p->tsc_offset;
+}
+
+uint64_t clock_tsc(struct partition *p)
+{
+	return clock_tsc_at(p, clock_now(p));
+}
+
+void clock_set_tsc(struct partition *p, uint64_t frequency, uint64_t now)
+{
+	p->tsc_frequency = frequency;
+	p->tsc_fraction = (uint64_t)(((unsigned __int128)(frequency % NANOSECONDS) << 64) / NANOSECONDS);
+	p->tsc_offset = 0;
+	p->tsc_offset = now - clock_tsc(p);
+}
+
+/* ------------------------------------------------------------------------------------------------- */
 
 uint64_t partition_reference_time(struct partition *p)
 {

@@ -58,6 +58,7 @@ struct partition_config {
 	enum processor_kind processor;
 	const char *processor_options; /* after "soft," on the command line; NULL for none */
 	unsigned vp_count;             /* 1 to PARTITION_MAX_VPS */
+	bool compatibility;            /* show the guest only CPUID features that every kind of processor serves */
 	/* [vp] Called for every event; the VP's thread waits meanwhile. Must not call partition_stop(). */
 	void (*on_event)(void *context, const struct partition_event *event);
 	void *context;

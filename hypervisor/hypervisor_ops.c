@@ -59,11 +59,10 @@ static uint64_t ops_now(void *context)
 	return clock_now(context);
 }
 
-/* The TSC counts nanoseconds: SOFT_TSC_HZ. */
 static uint64_t ops_tsc(void *context, unsigned vp)
 {
 	(void)vp;
-	return clock_now(context);
+	return clock_tsc(context);
 }
 
 static void ops_apic_lock(void *context, unsigned vp)
@@ -121,13 +120,15 @@ static uint64_t ops_reference_time(void *context)
 static void ops_sample_clock(void *context, uint64_t *tsc, uint64_t *reference_time)
 {
 	struct partition *p = context;
+	uint64_t now;
 
 	if (p->processor->sample_clock) {
 		p->processor->sample_clock(p, tsc, reference_time);
 		return;
 	}
-	*tsc = clock_now(p);
-	*reference_time = *tsc / 100;
+	now = clock_now(p);
+	*tsc = clock_tsc_at(p, now);
+	*reference_time = now / 100;
 }
 
 static uint64_t ops_vp_runtime(void *context, unsigned vp)

@@ -215,20 +215,27 @@ static bool hypervisor_leaf(struct partition *p, uint32_t leaf, uint32_t r[4])
 }
 
 /* `r` holds the processor's own answer: EAX, EBX, ECX, EDX. */
-static void amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	struct partition *p = vp->partition;
 	struct apic *apic = &p->apics[vp->index];
 	unsigned vps = p->config.vp_count;
+	bool synthetic = hypervisor_leaf(p, leaf, r);
 
-	if (hypervisor_leaf(p, leaf, r))
+	if (p->config.compatibility)
+		cpuid_restrict(p->hardware_cpuid, leaf, subleaf, r);
+	if (p->loaded_cpuid)
+		cpuid_recall(p->loaded_cpuid, leaf, subleaf, r);
+	if (synthetic)
 		return;
 	switch (leaf) {
 	case 1:
 		r[1] = (r[1] & 0xffff) | (uint32_t)vps << 16 | vp->index << 24;
 		r[2] |= 1u << 31; /* a hypervisor is present (TLFS 2.2) */
-		r[2] = (r[2] & ~(1u << 21)) | (uint32_t)p->apic_bus.config.x2apic << 21;
-		r[2] = (r[2] & ~(1u << 24)) | (uint32_t)p->apic_bus.config.tsc_deadline << 24;
+		if (!p->loaded_cpuid) {
+			r[2] = (r[2] & ~(1u << 21)) | (uint32_t)p->apic_bus.config.x2apic << 21;
+			r[2] = (r[2] & ~(1u << 24)) | (uint32_t)p->apic_bus.config.tsc_deadline << 24;
+		}
 		r[3] = (r[3] & ~(1u << 9)) | (uint32_t)apic_enabled(apic) << 9;
 		r[3] = (r[3] & ~(1u << 28)) | (uint32_t)(vps > 1) << 28; /* HTT: EBX[23:16] is valid */
 		break;
@@ -247,11 +254,11 @@ static void amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	count(&vp->cpuid_exits);
-	amend_cpuid(vp, leaf, subleaf, r);
+	intercept_amend_cpuid(vp, leaf, subleaf, r);
 }
 
 void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	vp->partition->processor->cpuid(vp, leaf, subleaf, r);
-	amend_cpuid(vp, leaf, subleaf, r);
+	intercept_amend_cpuid(vp, leaf, subleaf, r);
 }

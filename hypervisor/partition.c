@@ -81,11 +81,14 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	synic_init(p);
 	clock_init(p);
 	r = memory_init(p, err);
+	if (!r && config->compatibility)
+		p->hardware_cpuid = kvm_cpuid_table();
 	if (!r)
 		r = p->processor->create(p, config->processor_options, err);
 	if (!r) {
 		p->processor->traits(p, &p->traits);
 		p->traits.physical_bits = (unsigned)min_u64(p->traits.physical_bits, PARTITION_PHYSICAL_BITS);
+		clock_set_tsc(p, p->traits.tsc_frequency, 0);
 		init_interfaces(p);
 		vp_choose_start(p);
 	}
@@ -109,6 +112,8 @@ void partition_destroy(struct partition *p)
 	clock_destroy(p);
 	vp_destroy_all(p);
 	memory_destroy(p);
+	free(p->loaded_cpuid);
+	free(p->hardware_cpuid);
 	free(p);
 }
 

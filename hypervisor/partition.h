@@ -16,8 +16,9 @@
 #include "hypervisor/state.h"
 #include "hypervisor/tlfs/tlfs.h"
 
-/* 200 MHz, as Hyper-V shows; and a TSC that counts nanoseconds of partition time. */
-#define APIC_TIMER_HZ 200000000ull
+/* 1 GHz, which KVM's local APICs count too, for a guest measures it once and may be moved; and a TSC that counts nanoseconds of partition time, unless a guest came here that
+ * had begun with another one. */
+#define APIC_TIMER_HZ 1000000000ull
 #define SOFT_TSC_HZ   1000000000ull
 
 #define PARTITION_PHYSICAL_BITS 46u
@@ -55,6 +56,12 @@ struct vp {
 	unsigned queue_length[SYNIC_SINT_COUNT];
 };
 
+/* A message that waits for its slot, as it is saved. */
+struct synic_message {
+	uint32_t vp, sint, type, size;
+	uint8_t payload[SYNIC_MESSAGE_PAYLOAD];
+};
+
 struct memory_region {
 	gpa_t gpa;
 	uint64_t size;
@@ -76,6 +83,7 @@ struct processor_traits {
 	bool own_apic;     /* its local APICs are not those of apic/, and INIT and SIPI are its own business */
 	bool no_auto_eoi;  /* recommend against auto-EOI */
 	bool tsc_unstable; /* the TSC is no clock */
+	bool own_reference_page; /* it writes the reference TSC page */
 	uint64_t tsc_frequency, apic_frequency;
 	unsigned physical_bits;
 };
@@ -116,18 +124,25 @@ struct processor_ops {
 	 * clock that can be set is set to partition time whenever that begins to run. */
 	uint64_t (*counter_ns)(struct partition *p);
 	void (*set_counter)(struct partition *p, uint64_t ns);
-	/* Guest's TSC and reference time at one moment; optional where the TSC is partition time. */
+	/* Guest's TSC and reference time at one moment; optional where the TSC is clock_tsc(). */
 	void (*sample_clock)(struct partition *p, uint64_t *tsc, uint64_t *reference_time);
 	/* Optional: all VPs stand still now; and are about to go on. */
 	void (*paused)(struct partition *p);
 	void (*resumed)(struct partition *p);
 
-	/* The VP stands still. `apic` and `tlfs` of the state are filled by the caller where apic/ and tlfs/ serve
-	 * them. load: -EINVAL when no processor can be in this state. */
+	/* The VP stands still; INIT and SIPI that were on their way are done with. The caller has filled `apic` and
+	 * `tlfs` from apic/ and tlfs/, `activity` from vp->startup, and the rest with what holds after reset; save_vp
+	 * replaces what it knows better: at least HALTED for RUNNING. */
 	int (*save_vp)(struct vp *vp, struct vp_state *state, struct error *err);
+	/* Before start. The state has passed vp_state_check(), and the guest's CPUID is in p->loaded_cpuid, which
+	 * this processor can serve. apic/, tlfs/, vp->startup, partition time and the TSC (clock_tsc()) stand
+	 * already where they should. CR8 is in the local APIC. -EINVAL or -ENOTSUP for what it cannot be given. */
 	int (*load_vp)(struct vp *vp, const struct vp_state *state, struct error *err);
-	/* Its own answer to CPUID, before the partition amends it: EAX, EBX, ECX, EDX. */
+	/* Its own answer to CPUID, before the partition amends it: EAX, EBX, ECX, EDX. NULL: it runs no guest code,
+	 * and any CPUID is as good as another. */
 	void (*cpuid)(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+	/* Before start: whether the guest's TSC will count at `hz`. NULL: it is clock_tsc(), which can at any. */
+	bool (*set_tsc_frequency)(struct partition *p, uint64_t hz);
 	/* Dirty pages of VPs: on or off; then add those of one region to `bitmap` and forget them. */
 	int (*track_dirty)(struct partition *p, bool on, struct error *err);
 	int (*fetch_dirty)(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages, uint64_t *bitmap);
@@ -163,6 +178,9 @@ struct partition {
 	/* clock.c */
 	_Atomic int64_t clock_origin; /* monotonic ns at partition time 0 */
 	_Atomic int64_t frozen_at;    /* partition ns while time stands still, else negative */
+	uint64_t tsc_frequency;       /* Hz; as the next two, set before start */
+	uint64_t tsc_fraction;        /* of a tick a nanosecond, in 2^-64, beside the whole ones */
+	uint64_t tsc_offset;          /* the TSC at partition time 0 */
 	pthread_mutex_t timer_lock;
 	pthread_cond_t timer_cond, timer_idle;
 	pthread_t timer_thread;
@@ -179,6 +197,10 @@ struct partition {
 	_Atomic bool paused;
 	unsigned resting; /* VP threads that stand still for the pause; under run_lock */
 	_Atomic bool end_reported;
+
+	/* saved_state.c: what the guest was shown of CPUID before it came here; NULL: it began here. */
+	struct cpuid_table *hardware_cpuid; /* with config.compatibility: what KVM offers, NULL where there is none */
+	struct cpuid_table *loaded_cpuid;
 
 	/* synic.c */
 	pthread_rwlock_t port_lock;
@@ -204,8 +226,9 @@ void intercept_cr8_write(struct vp *vp, uint64_t value);
 bool intercept_msr_read(struct vp *vp, uint32_t msr, uint64_t *value);
 bool intercept_msr_write(struct vp *vp, uint32_t msr, uint64_t value);
 void intercept_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-/* The same without being counted, and with the processor's own answer asked for. */
+/* The same with the processor's own answer asked for. */
 void partition_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+void intercept_amend_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]); /* not counted */
 
 /* clock.c */
 int clock_init(struct partition *p);
@@ -216,6 +239,10 @@ void clock_freeze(struct partition *p);
 void clock_thaw(struct partition *p);
 uint64_t clock_now(struct partition *p); /* ns of partition time */
 uint64_t clock_at(struct partition *p, uint64_t counter_ns); /* the same when the counter was that */
+void clock_set(struct partition *p, uint64_t ns);  /* before start */
+uint64_t clock_tsc(struct partition *p); /* the TSC, before IA32_TSC_ADJUST, that counts partition time */
+uint64_t clock_tsc_at(const struct partition *p, uint64_t ns);
+void clock_set_tsc(struct partition *p, uint64_t frequency, uint64_t now); /* before start: it reads `now` now */
 void clock_arm_apic(struct partition *p, unsigned vp, uint64_t deadline_ns);
 void clock_arm_tlfs(struct partition *p, unsigned vp, uint64_t deadline_100ns);
 
@@ -227,6 +254,21 @@ enum tlfs_status synic_guest_post(struct partition *p, unsigned vp, uint32_t con
     const void *payload, size_t size);
 enum tlfs_status synic_guest_signal(struct partition *p, uint32_t connection_id, uint16_t flag);
 
+/* The messages that wait, in the order of their queues; the caller frees them. -ENOMEM. */
+int synic_save(struct partition *p, struct synic_message **messages, uint32_t *count);
+/* Queue one that waited, behind those before it. -ENOBUFS. */
+int synic_load(struct partition *p, const struct synic_message *message);
+
+/* cpuid.c */
+/* All that VP 0 is shown. -E2BIG: more than a table takes. */
+int cpuid_collect(struct partition *p, struct cpuid_table *table);
+/* Whether this partition can show its guest what `table` says; -ENOTSUP names what is missing. */
+int cpuid_check(struct partition *p, const struct cpuid_table *table, struct error *err);
+/* Replace a processor's answer by the table's, but for bits that follow from the VP's registers. */
+void cpuid_recall(const struct cpuid_table *table, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+/* Take away from a processor's answer the features that not every processor serves. */
+void cpuid_restrict(const struct cpuid_table *kvm, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+
 /* hypervisor_ops.c: what apic/ and tlfs/ ask of us. */
 extern const struct apic_ops partition_apic_ops;
 extern const struct tlfs_ops partition_tlfs_ops;
@@ -234,6 +276,8 @@ extern const struct tlfs_ops partition_tlfs_ops_own_apic; /* for a processor wit
 
 /* kvm/probe.c: why this host cannot run guests in hardware; 0 when it can. */
 int kvm_usable(struct error *err);
+/* kvm/cpuid.c: what it could show a guest here, the caller's to free(); NULL where there is no KVM. */
+struct cpuid_table *kvm_cpuid_table(void);
 
 /* vp.c */
 void vp_init_all(struct partition *p);
@@ -242,4 +286,8 @@ void vp_choose_start(struct partition *p);  /* who waits for a SIPI, once the tr
 void vp_wake(struct vp *vp);                /* [any] look at interrupts and requests */
 void vp_idle(struct vp *vp);                /* on its thread: sleep until a vector is pending or a request came */
 void vp_report_event(struct vp *vp, struct partition_event *event);
-uint64_t vp_runtime_100ns(struct vp *vp);
+uint64_t vp_runtime_100ns(struct vp *vp); /* on its thread */
+uint64_t vp_runtime_ns(struct vp *vp);    /* while it stands still */
+void vp_settle(struct vp *vp);              /* while it stands still: do what INIT and SIPI asked of it */
+/* Whether no VP runs and time stands still: the state can be saved. */
+bool vp_all_rest(struct partition *p);

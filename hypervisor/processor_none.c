@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* processor_none.c - a partition without a processor: the guest double plays the guest's part. */
+/*
+ * processor_none.c - a partition without a processor: the guest double plays the guest's part. A state that is
+ * loaded into it is kept as it is, so this is also where to look into one.
+ */
 #include "hypervisor/partition.h"
 
 #include <errno.h>
@@ -15,7 +18,15 @@ static int none_create(struct partition *p, const char *options, struct error *e
 
 static void none_destroy(struct partition *p)
 {
-	(void)p;
+	free(p->processor_state);
+}
+
+/* The loaded state of a VP, NULL when nothing was loaded. */
+static struct vp_state *loaded(struct vp *vp)
+{
+	struct vp_state *states = vp->partition->processor_state;
+
+	return states ? &states[vp->index] : NULL;
 }
 
 static int none_start(struct partition *p, struct error *err)
@@ -27,9 +38,10 @@ static int none_start(struct partition *p, struct error *err)
 
 static int none_get_registers(struct vp *vp, struct vp_registers *registers)
 {
-	(void)vp;
-	(void)registers;
-	return -ENOTSUP;
+	if (!loaded(vp))
+		return -ENOTSUP;
+	*registers = loaded(vp)->registers;
+	return 0;
 }
 
 static int none_set_registers(struct vp *vp, const struct vp_registers *registers)
@@ -81,6 +93,36 @@ static void none_traits(struct partition *p, struct processor_traits *t)
 	    .physical_bits = PARTITION_PHYSICAL_BITS};
 }
 
+/* What the local APIC and the synthetic registers say may have changed since. */
+static int none_save(struct vp *vp, struct vp_state *state, struct error *err)
+{
+	struct vp_state now = *state;
+
+	(void)err;
+	if (!loaded(vp))
+		return 0;
+	*state = *loaded(vp);
+	state->apic = now.apic;
+	state->tlfs = now.tlfs;
+	state->registers.cr8 = now.apic.tpr >> 4;
+	return 0;
+}
+
+static int none_load(struct vp *vp, const struct vp_state *state, struct error *err)
+{
+	struct partition *p = vp->partition;
+	size_t size = p->config.vp_count * sizeof(*state);
+
+	if (!p->processor_state) {
+		p->processor_state = aligned_alloc(_Alignof(struct vp_state), size);
+		if (!p->processor_state)
+			return error_set(err, ENOMEM, "no memory on the host to keep its state");
+		memset(p->processor_state, 0, size);
+	}
+	*loaded(vp) = *state;
+	return 0;
+}
+
 /* run, init, sipi, interruptible and report stay empty: there is no VP thread to call them. */
 const struct processor_ops processor_none = {
     .name = "none",
@@ -97,6 +139,8 @@ const struct processor_ops processor_none = {
     .memory_written = none_memory_written,
     .write_hypercall_page = none_write_hypercall_page,
     .traits = none_traits,
+    .save_vp = none_save,
+    .load_vp = none_load,
 };
 
 static struct vp *driven_vp(struct partition *p, unsigned vp_index)

@@ -113,7 +113,7 @@ static void host_cr8_write(void *context, unsigned vp, uint64_t value)
 
 static uint64_t host_tsc(void *context)
 {
-	return clock_now(context);
+	return clock_tsc(context);
 }
 
 static const struct soft_host host_ops = {
@@ -270,6 +270,23 @@ static void soft_processor_traits(struct partition *p, struct processor_traits *
 	    .physical_bits = PARTITION_PHYSICAL_BITS};
 }
 
+static int soft_processor_save(struct vp *vp, struct vp_state *state, struct error *err)
+{
+	(void)err;
+	soft_vp_save(soft_of(vp), state);
+	return 0;
+}
+
+static int soft_processor_load(struct vp *vp, const struct vp_state *state, struct error *err)
+{
+	return soft_vp_load(soft_of(vp), state, err);
+}
+
+static void soft_processor_cpuid(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+	soft_vp_cpuid(soft_of(vp), leaf, subleaf, registers);
+}
+
 const struct processor_ops processor_soft = {
     .name = "soft",
     .create = soft_processor_create,
@@ -290,4 +307,7 @@ const struct processor_ops processor_soft = {
     .memory_written = soft_processor_memory_written,
     .write_hypercall_page = soft_processor_write_hypercall_page,
     .traits = soft_processor_traits,
+    .save_vp = soft_processor_save,
+    .load_vp = soft_processor_load,
+    .cpuid = soft_processor_cpuid,
 };

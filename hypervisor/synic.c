@@ -123,6 +123,63 @@ void synic_slot_free(struct partition *p, unsigned vp_index, unsigned sint)
 	pthread_mutex_unlock(&vp->queue_lock);
 }
 
+static unsigned queued(struct vp *vp)
+{
+	unsigned count = 0;
+
+	for (unsigned sint = 0; sint < SYNIC_SINT_COUNT; sint++)
+		count += vp->queue_length[sint];
+	return count;
+}
+
+static void copy_queues(struct vp *vp, struct synic_message *to)
+{
+	for (unsigned sint = 0; sint < SYNIC_SINT_COUNT; sint++)
+		for (const struct queued_message *m = vp->queue_head[sint]; m; m = m->next, to++) {
+			*to = (struct synic_message){.vp = vp->index, .sint = sint, .type = m->type, .size = m->size};
+			memcpy(to->payload, m->payload, m->size);
+		}
+}
+
+int synic_save(struct partition *p, struct synic_message **messages, uint32_t *count)
+{
+	struct synic_message *all = NULL;
+	unsigned used = 0;
+
+	for (unsigned i = 0; i < p->config.vp_count; i++) {
+		struct vp *vp = &p->vps[i];
+		struct synic_message *more;
+		unsigned n;
+
+		pthread_mutex_lock(&vp->queue_lock);
+		n = queued(vp);
+		more = n ? realloc(all, (used + n) * sizeof(*all)) : all;
+		if (n && more)
+			copy_queues(vp, more + used);
+		pthread_mutex_unlock(&vp->queue_lock);
+		if (n && !more) {
+			free(all);
+			return -ENOMEM;
+		}
+		all = more;
+		used += n;
+	}
+	*messages = all;
+	*count = used;
+	return 0;
+}
+
+int synic_load(struct partition *p, const struct synic_message *m)
+{
+	struct vp *vp = &p->vps[m->vp];
+	int r;
+
+	pthread_mutex_lock(&vp->queue_lock);
+	r = queue_message(vp, m->sint, m->type, m->payload, m->size);
+	pthread_mutex_unlock(&vp->queue_lock);
+	return r;
+}
+
 int partition_signal_event(struct partition *p, unsigned vp_index, unsigned sint, unsigned flag)
 {
 	switch (tlfs_signal_event(&p->tlfs, vp_index, sint, flag)) {

@@ -63,9 +63,22 @@ void vp_wake(struct vp *vp)
 		vp->partition->processor->notify(vp);
 }
 
-uint64_t vp_runtime_100ns(struct vp *vp)
+/* Where halts are the processor's, the time of its thread is what it has run. */
+uint64_t vp_runtime_ns(struct vp *vp)
 {
 	uint64_t ns = atomic_load_explicit(&vp->runtime, memory_order_relaxed);
+	struct timespec t;
+	clockid_t clock;
+
+	if (!vp->partition->traits.own_apic || !vp->thread_started || pthread_getcpuclockid(vp->thread, &clock) ||
+	    clock_gettime(clock, &t))
+		return ns;
+	return ns + (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t vp_runtime_100ns(struct vp *vp)
+{
+	uint64_t ns = vp_runtime_ns(vp);
 
 	if (vp->run_since)
 		ns += (uint64_t)(monotonic_ns() - vp->run_since);
@@ -174,12 +187,14 @@ static bool vector_came(struct vp *vp)
 
 static void runtime_begin(struct vp *vp)
 {
-	vp->run_since = monotonic_ns();
+	if (!vp->partition->traits.own_apic)
+		vp->run_since = monotonic_ns();
 }
 
 static void runtime_end(struct vp *vp)
 {
-	atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
+	if (vp->run_since)
+		atomic_fetch_add_explicit(&vp->runtime, (uint64_t)(monotonic_ns() - vp->run_since), memory_order_relaxed);
 	vp->run_since = 0;
 }
 
@@ -225,6 +240,16 @@ static void start_from_sipi(struct vp *vp)
 	/* An INIT that comes in between wins: the VP waits for the SIPI that follows it. */
 	if (vector >= 0 && atomic_compare_exchange_strong(&vp->startup, &vector, VP_STARTED))
 		vp->partition->processor->sipi(vp, (uint8_t)vector);
+}
+
+void vp_settle(struct vp *vp)
+{
+	if (vp->partition->processor == &processor_none)
+		return;
+	if (atomic_load(&vp->init_requested))
+		take_init(vp);
+	if (atomic_load(&vp->startup) >= 0)
+		start_from_sipi(vp);
 }
 
 static void run_once(struct vp *vp)
@@ -280,8 +305,10 @@ int partition_start(struct partition *p, struct error *err)
 	if (r)
 		return r;
 	p->started = true;
-	if (!atomic_load(&p->paused))
+	if (!atomic_load(&p->paused)) {
 		clock_thaw(p);
+		tlfs_clock_changed(&p->tlfs); /* of a guest that was saved elsewhere */
+	}
 	r = clock_start(p, err);
 	if (r || p->processor == &processor_none)
 		return r;
@@ -326,14 +353,28 @@ void partition_pause(struct partition *p)
 	pthread_mutex_unlock(&p->run_lock);
 }
 
+bool vp_all_rest(struct partition *p)
+{
+	unsigned threads = 0;
+	bool rest;
+
+	pthread_mutex_lock(&p->run_lock);
+	for (unsigned i = 0; i < p->config.vp_count; i++)
+		threads += p->vps[i].thread_started;
+	rest = p->resting == threads && atomic_load(&p->frozen_at) >= 0;
+	pthread_mutex_unlock(&p->run_lock);
+	return rest;
+}
+
 void partition_resume(struct partition *p)
 {
 	pthread_mutex_lock(&p->run_lock);
-	if (p->started && atomic_load(&p->paused)) {
+	if (p->started && !p->stopped && atomic_load(&p->paused)) {
 		if (p->processor->resumed)
 			p->processor->resumed(p);
 		clock_thaw(p);
-		tlfs_clock_changed(&p->tlfs);
+		if (!p->traits.own_reference_page)
+			tlfs_clock_changed(&p->tlfs);
 	}
 	atomic_store(&p->paused, false);
 	pthread_cond_broadcast(&p->run_cond);
@@ -357,4 +398,5 @@ void partition_stop(struct partition *p)
 		p->vps[i].thread_started = false;
 	}
 	clock_stop(p);
+	clock_freeze(p);
 }

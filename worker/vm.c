@@ -340,6 +340,7 @@ int vm_power_up(struct vm *vm, struct error *err)
 	struct partition_config config = {.processor = vm->config->processor,
 	    .processor_options = vm->config->processor_options,
 	    .vp_count = vm->config->vp_count,
+	    .compatibility = vm->config->compatible,
 	    .on_event = on_partition_event,
 	    .context = vm};
 	int r;

@@ -34,6 +34,7 @@ struct worker_config {
 	const char *name;
 	enum processor_kind processor;
 	const char *processor_options;
+	bool compatible; /* the guest sees only what every kind of processor serves */
 	unsigned vp_count;
 	uint64_t memory; /* bytes */
 	const char *kernel, *initrd, *append;

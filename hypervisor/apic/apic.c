@@ -183,7 +183,13 @@ static bool state_is_sane(const struct apic *apic, const struct apic_state *stat
 {
 	uint64_t mode = state->base & (APIC_BASE_ENABLE | APIC_BASE_X2APIC);
 	uint64_t low_vectors = 0xffff; /* vectors below 16 are never accepted */
+	unsigned width = apic->bus->config.physical_address_bits;
 
+	if (state->base & (0x2ff | (width < 64 ? ~0ull << width : 0)))
+		return false;
+	for (int i = 0; i < APIC_LVT_COUNT; i++)
+		if (state->lvt[i] & ~LVT_DEFINED)
+			return false;
 	if (mode == APIC_BASE_X2APIC || (mode & APIC_BASE_X2APIC && !apic->bus->config.x2apic))
 		return false;
 	if (state->id != apic->id || state->svr & ~SVR_WRITABLE || state->tpr > 0xff || state->lint_level > 3)

@@ -101,7 +101,7 @@ struct apic_ops {
 
 struct apic_config {
 	unsigned vp_count;
-	uint64_t timer_frequency; /* Hz before the divide configuration; 200000000 is what Hyper-V shows */
+	uint64_t timer_frequency; /* Hz before the divide configuration */
 	uint64_t tsc_frequency;   /* Hz */
 	unsigned physical_address_bits; /* bounds IA32_APIC_BASE */
 	bool x2apic;                    /* whether CPUID offers x2APIC; if not, enabling it faults */

@@ -41,6 +41,7 @@ enum apic_register {
 #define LVT_TIMER_MODE 0x60000u
 #define LVT_PERIODIC   0x20000u
 #define LVT_DEADLINE   0x40000u
+#define LVT_DEFINED    0x7f7ffu /* in any entry; status bits too */
 
 /* Error status register. */
 #define ESR_SEND_ILLEGAL_VECTOR    0x20u

@@ -5,8 +5,15 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #define ENTRIES_MAX 256u
+
+static int ask(int device, struct kvm_cpuid2 *offered)
+{
+	offered->nent = ENTRIES_MAX;
+	return kvm_ioctl(device, KVM_GET_SUPPORTED_CPUID, offered);
+}
 
 int kvm_cpuid_offered(struct kvm_machine *m, struct error *err)
 {
@@ -15,8 +22,7 @@ int kvm_cpuid_offered(struct kvm_machine *m, struct error *err)
 	m->offered = calloc(1, sizeof(*m->offered) + ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
 	if (!m->offered)
 		return error_set(err, ENOMEM, "no memory for CPUID");
-	m->offered->nent = ENTRIES_MAX;
-	r = kvm_ioctl(m->device, KVM_GET_SUPPORTED_CPUID, m->offered);
+	r = ask(m->device, m->offered);
 	if (r)
 		return error_set(err, -r, "KVM does not tell what this host's processor offers: %s",
 				 strerror(-r));
@@ -59,6 +65,38 @@ static void withhold(uint32_t leaf, uint32_t r[4])
 	default:
 		break;
 	}
+}
+
+static void add_entry(struct cpuid_table *table, const struct kvm_cpuid_entry2 *from)
+{
+	struct cpuid_entry *e = &table->entries[table->count];
+
+	if (table->count == CPUID_TABLE_MAX)
+		return;
+	*e = (struct cpuid_entry){.leaf = from->function,
+				  .subleaf = from->index,
+				  .has_subleaf = from->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+				  .r = {from->eax, from->ebx, from->ecx, from->edx}};
+	withhold(e->leaf, e->r);
+	table->count++;
+}
+
+struct cpuid_table *kvm_cpuid_table(void)
+{
+	struct kvm_cpuid2 *offered =
+	    calloc(1, sizeof(*offered) + ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
+	struct cpuid_table *table = NULL;
+	struct error why = {0};
+	int device = -1;
+
+	if (offered && !kvm_probe(&device, false, &why) && !ask(device, offered))
+		table = calloc(1, sizeof(*table));
+	for (unsigned i = 0; table && i < offered->nent; i++)
+		add_entry(table, &offered->entries[i]);
+	if (device >= 0)
+		close(device);
+	free(offered);
+	return table;
 }
 
 static unsigned bits_for(unsigned n)

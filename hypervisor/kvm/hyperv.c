@@ -242,6 +242,104 @@ void kvm_hypercall_port(struct vp *vp)
 	k->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 }
 
+/* --- saving --------------------------------------------------------------------------------------- */
+
+/* What the kernel keeps and tlfs/ does not know, into the form that tlfs/ would have it in. */
+static void save_partition_registers(struct partition *p, struct kvm_vp *k)
+{
+	uint64_t value;
+
+	if (!kvm_get_msr(k, HV_X64_MSR_GUEST_OS_ID, &value))
+		atomic_store(&p->tlfs.guest_os_id, value);
+	if (!kvm_get_msr(k, HV_X64_MSR_HYPERCALL, &value))
+		atomic_store(&p->tlfs.hypercall, value);
+	if (!kvm_get_msr(k, HV_X64_MSR_REFERENCE_TSC, &value))
+		atomic_store(&p->tlfs.reference_tsc, value);
+}
+
+/* When a periodic timer is due next the kernel does not say: a period from now at the latest. */
+static void save_timer(struct kvm_vp *k, unsigned index, uint64_t now, struct tlfs_timer_state *timer)
+{
+	uint32_t msr = HV_X64_MSR_STIMER0_CONFIG + 2 * index;
+
+	*timer = (struct tlfs_timer_state){.deadline = TLFS_NEVER};
+	if (kvm_get_msr(k, msr, &timer->config) || kvm_get_msr(k, msr + 1, &timer->count))
+		return;
+	timer->config &= HV_STIMER_DEFINED;
+	if (timer->config & HV_STIMER_ENABLE && timer->count)
+		timer->deadline = timer->config & HV_STIMER_PERIODIC ? now + timer->count : timer->count;
+}
+
+void kvm_hyperv_save(struct vp *vp, struct vp_state *state)
+{
+	struct partition *p = vp->partition;
+	struct kvm_vp *k = kvm_vp_of(vp);
+	uint64_t now = partition_reference_time(p);
+
+	if (!kvm_of(p)->kernel_hyperv)
+		return;
+	if (vp->index == 0)
+		save_partition_registers(p, k);
+	kvm_get_msr(k, HV_X64_MSR_VP_ASSIST_PAGE, &state->tlfs.assist_page);
+	for (unsigned i = 0; i < TLFS_TIMER_COUNT; i++)
+		save_timer(k, i, now, &state->tlfs.timers[i]);
+}
+
+struct msr_list {
+	struct kvm_vp *k;
+	int r;
+	uint32_t failed;
+};
+
+static void put(struct msr_list *list, uint32_t msr, uint64_t value)
+{
+	if (list->r)
+		return;
+	list->r = kvm_set_msr(list->k, msr, value);
+	list->failed = msr;
+}
+
+static void put_partition_registers(struct msr_list *list, struct partition *p)
+{
+	put(list, HV_X64_MSR_GUEST_OS_ID, atomic_load(&p->tlfs.guest_os_id));
+	put(list, HV_X64_MSR_HYPERCALL, atomic_load(&p->tlfs.hypercall));
+	put(list, HV_X64_MSR_REFERENCE_TSC, atomic_load(&p->tlfs.reference_tsc));
+}
+
+static void put_synic(struct msr_list *list, const struct tlfs_vp_state *s)
+{
+	put(list, HV_X64_MSR_SIEFP, s->siefp);
+	put(list, HV_X64_MSR_SIMP, s->simp);
+	for (unsigned i = 0; i < TLFS_SINT_COUNT; i++)
+		put(list, HV_X64_MSR_SINT0 + i, s->sint[i]);
+	put(list, HV_X64_MSR_SCONTROL, s->scontrol);
+}
+
+/* tlfs/ has them already: the kernel is given what it serves, and its timers stop running here. */
+int kvm_hyperv_load(struct vp *vp, const struct vp_state *state, struct error *err)
+{
+	struct partition *p = vp->partition;
+	struct tlfs_vp_state *ours = &p->tlfs_vps[vp->index].state;
+	struct msr_list list = {.k = kvm_vp_of(vp)};
+
+	if (!kvm_of(p)->kernel_hyperv)
+		return 0;
+	if (vp->index == 0)
+		put_partition_registers(&list, p);
+	put(&list, HV_X64_MSR_VP_ASSIST_PAGE, state->tlfs.assist_page);
+	put_synic(&list, &state->tlfs);
+	for (unsigned i = 0; i < TLFS_TIMER_COUNT; i++) {
+		put(&list, HV_X64_MSR_STIMER0_CONFIG + 2 * i + 1, state->tlfs.timers[i].count);
+		put(&list, HV_X64_MSR_STIMER0_CONFIG + 2 * i, state->tlfs.timers[i].config);
+		ours->timers[i] = (struct tlfs_timer_state){.deadline = TLFS_NEVER};
+	}
+	put(&list, HV_X64_MSR_VP_RUNTIME, atomic_load(&vp->runtime) / 100);
+	clock_arm_tlfs(p, vp->index, TLFS_NEVER);
+	return list.r ? error_set(err, EBADMSG, "KVM refuses the saved value of synthetic register 0x%x",
+				  list.failed)
+		      : 0;
+}
+
 /* --- events --------------------------------------------------------------------------------------- */
 
 int kvm_event_port(struct partition *p, uint32_t connection_id, int eventfd, bool open)

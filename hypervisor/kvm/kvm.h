@@ -33,6 +33,7 @@ struct kvm_vp {
 	bool shutdown_resets; /* after a triple fault the registers are those of INIT (SVM) */
 	bool lost_registers;
 	struct kvm_regs last; /* at the last exit that brought them */
+	uint64_t loaded_tsc, loaded_deadline;
 	char error[1024];
 };
 
@@ -52,10 +53,10 @@ struct kvm_machine {
 	uint64_t tsc_khz;
 	bool tsc_stable;
 	uint64_t tsc_to_ns;  /* ns = tsc * this >> 60, own way only */
-	int64_t tsc_offset;  /* guest's TSC less the host's; fixed while the partition runs */
+	int64_t tsc_offset;  /* VP 0's TSC less the host's; fixed while the partition runs */
 	bool has_tsc_offset; /* KVM_VCPU_TSC_OFFSET */
-	uint64_t paused_tsc; /* the guest's TSC when it was paused */
-	bool tsc_paused;
+	uint64_t paused_at;  /* the host's TSC when the partition was paused; 0 while it runs */
+	bool loaded;         /* saved state waits for the start */
 
 	pthread_mutex_t route_lock;
 	struct kvm_level_route routes[KVM_LEVEL_ROUTES];
@@ -117,12 +118,17 @@ bool kvm_hyperv_write_msr(struct vp *vp, uint32_t msr, uint64_t value);
 void kvm_hyperv_exit(struct vp *vp);    /* KVM_EXIT_HYPERV */
 void kvm_hypercall_port(struct vp *vp); /* OUT of the own hypercall page */
 void kvm_write_hypercall_page(struct partition *p, uint8_t *page);
+void kvm_hyperv_save(struct vp *vp, struct vp_state *state);
+int kvm_hyperv_load(struct vp *vp, const struct vp_state *state, struct error *err);
 int kvm_event_port(struct partition *p, uint32_t connection_id, int eventfd, bool open);
 
 /* time.c */
 int kvm_time_init(struct partition *p, struct error *err);
 void kvm_time_pause(struct partition *p);
 void kvm_time_resume(struct partition *p);
+int kvm_get_tsc(struct vp *vp, uint64_t *tsc);
+void kvm_time_load(struct partition *p); /* at the start: the TSCs of the saved state */
+bool kvm_set_tsc_frequency(struct partition *p, uint64_t hz);
 uint64_t kvm_counter_ns(struct partition *p);
 void kvm_set_counter(struct partition *p, uint64_t ns);
 void kvm_sample_clock(struct partition *p, uint64_t *tsc, uint64_t *reference);
@@ -132,6 +138,9 @@ int kvm_map_memory(struct partition *p, struct error *err);
 int kvm_track_dirty(struct partition *p, bool on, struct error *err);
 int kvm_fetch_dirty(struct partition *p, unsigned region, uint64_t first, uint64_t pages, uint64_t *bitmap);
 
-/* saved.c */
+/* saved.c; saved_apic.c */
+void kvm_save_apic(struct partition *p, const struct kvm_lapic_state *from, uint64_t base,
+		   struct apic_state *to);
+void kvm_load_apic(struct partition *p, const struct apic_state *from, struct kvm_lapic_state *to);
 int kvm_save_vp(struct vp *vp, struct vp_state *state, struct error *err);
 int kvm_load_vp(struct vp *vp, const struct vp_state *state, struct error *err);

@@ -14,9 +14,6 @@
 #define IDENTITY_MAP 0xfffbc000ull
 #define TSS_PAGES    0xfffbd000ull
 
-/* 1 GHz: what KVM's local APIC timer counts. */
-#define KVM_APIC_HZ 1000000000ull
-
 #define MSR_MISC_ENABLE  0x1a0
 #define MSR_MTRR_DEFAULT 0x2ff
 
@@ -268,7 +265,17 @@ int kvm_prepare(struct partition *p, struct error *err)
 
 static int kvm_start(struct partition *p, struct error *err)
 {
-	return kvm_prepare(p, err);
+	struct kvm_machine *m = kvm_of(p);
+	int r = kvm_prepare(p, err);
+
+	if (r || !m->loaded)
+		return r;
+	kvm_time_load(p);
+	/* In terms of the TSC, so only now. */
+	for (unsigned i = 0; i < p->config.vp_count; i++)
+		if (m->vps[i].loaded_deadline)
+			kvm_set_msr(&m->vps[i], APIC_MSR_TSC_DEADLINE, m->vps[i].loaded_deadline);
+	return 0;
 }
 
 /* --- the rest of the table ------------------------------------------------------------------------ */
@@ -322,8 +329,9 @@ static void kvm_traits(struct partition *p, struct processor_traits *t)
 				       .own_apic = true,
 				       .no_auto_eoi = true,
 				       .tsc_unstable = !m->tsc_stable,
+				       .own_reference_page = m->kernel_hyperv,
 				       .tsc_frequency = m->tsc_khz * 1000,
-				       .apic_frequency = KVM_APIC_HZ,
+				       .apic_frequency = APIC_TIMER_HZ,
 				       .physical_bits = m->physical_bits};
 }
 
@@ -355,6 +363,9 @@ const struct processor_ops processor_kvm = {
     .sample_clock = kvm_sample_clock,
     .paused = kvm_time_pause,
     .resumed = kvm_time_resume,
+    .save_vp = kvm_save_vp,
+    .load_vp = kvm_load_vp,
+    .set_tsc_frequency = kvm_set_tsc_frequency,
     .cpuid = kvm_cpuid_answer,
     .track_dirty = kvm_track_dirty,
     .fetch_dirty = kvm_fetch_dirty,

@@ -117,25 +117,71 @@ void kvm_sample_clock(struct partition *p, uint64_t *tsc, uint64_t *reference)
 
 void kvm_time_pause(struct partition *p)
 {
-	struct kvm_machine *m = kvm_of(p);
-
-	m->paused_tsc = __rdtsc() + (uint64_t)m->tsc_offset;
-	m->tsc_paused = true;
+	kvm_of(p)->paused_at = __rdtsc();
 }
 
-/* The TSC goes on from where it was: on all VPs by the same offset, which KVM takes for "synchronized". */
-void kvm_time_resume(struct partition *p)
+/* Shift one VP's TSC. Equal offsets stay equal, which KVM takes for "synchronized". */
+static void shift_tsc(struct kvm_vp *k, uint64_t by)
 {
-	struct kvm_machine *m = kvm_of(p);
 	uint64_t offset;
 	struct kvm_device_attr attribute = offset_attribute(&offset);
 
-	if (!m->tsc_paused || !m->has_tsc_offset)
+	if (kvm_ioctl(k->fd, KVM_GET_DEVICE_ATTR, &attribute))
 		return;
-	m->tsc_paused = false;
-	offset = m->paused_tsc - __rdtsc();
+	offset += by;
+	kvm_ioctl(k->fd, KVM_SET_DEVICE_ATTR, &attribute);
+}
+
+/* The TSCs go on from where they were, each by its own offset. */
+void kvm_time_resume(struct partition *p)
+{
+	struct kvm_machine *m = kvm_of(p);
+	uint64_t by = m->paused_at - __rdtsc();
+
+	if (!m->paused_at || !m->has_tsc_offset)
+		return;
+	m->paused_at = 0;
 	for (unsigned i = 0; i < p->config.vp_count; i++)
-		if (kvm_ioctl(m->vps[i].fd, KVM_SET_DEVICE_ATTR, &attribute))
-			return;
-	m->tsc_offset = (int64_t)offset;
+		shift_tsc(&m->vps[i], by);
+	m->tsc_offset += (int64_t)by;
+}
+
+/* While the partition is paused its TSC stands where resume will let it go on. */
+int kvm_get_tsc(struct vp *vp, uint64_t *tsc)
+{
+	struct kvm_machine *m = kvm_of(vp->partition);
+	uint64_t offset, host = m->paused_at ? m->paused_at : __rdtsc();
+	struct kvm_device_attr attribute = offset_attribute(&offset);
+	int r;
+
+	if (!m->has_tsc_offset)
+		return kvm_get_msr(kvm_vp_of(vp), MSR_TSC, tsc);
+	r = kvm_ioctl(kvm_vp_of(vp)->fd, KVM_GET_DEVICE_ATTR, &attribute);
+	*tsc = host + offset;
+	return r;
+}
+
+void kvm_time_load(struct partition *p)
+{
+	struct kvm_machine *m = kvm_of(p);
+	uint64_t host = __rdtsc();
+
+	for (unsigned i = 0; i < p->config.vp_count; i++) {
+		uint64_t offset = m->vps[i].loaded_tsc - host;
+		struct kvm_device_attr attribute = offset_attribute(&offset);
+
+		if (m->has_tsc_offset)
+			kvm_ioctl(m->vps[i].fd, KVM_SET_DEVICE_ATTR, &attribute);
+		else
+			kvm_set_msr(&m->vps[i], MSR_TSC, m->vps[i].loaded_tsc);
+		if (i == 0)
+			m->tsc_offset = (int64_t)offset;
+	}
+}
+
+/* Nothing is scaled: a guest that moves to a host of another frequency learns it from the reference TSC page.
+ */
+bool kvm_set_tsc_frequency(struct partition *p, uint64_t hz)
+{
+	return hz == kvm_of(p)->tsc_khz * 1000;
 }

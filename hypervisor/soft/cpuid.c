@@ -4,6 +4,7 @@
  * The host adds what belongs to it: local APIC, topology, hypervisor leaves.
  */
 #include <cpuid.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "hypervisor/soft/system.h"
@@ -40,14 +41,27 @@
 #define BASIC_LAST    0xdu
 #define EXTENDED_LAST 0x80000008u
 
-void cpuid_probe(struct soft *soft)
+/* What the answers depend on. */
+struct model {
+	const struct vector_features *vector;
+	uint32_t host_leaf7_ebx, host_extended_ecx;
+	uint64_t xcr0;
+	bool osxsave;
+};
+
+static void probe(uint32_t *leaf7_ebx, uint32_t *extended_ecx)
 {
 	uint32_t a, b, c, d;
 
 	if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
-		soft->host_leaf7_ebx = b & LEAF7_EBX_HOST;
+		*leaf7_ebx = b & LEAF7_EBX_HOST;
 	if (__get_cpuid(0x80000001, &a, &b, &c, &d))
-		soft->host_extended_ecx = c & EXTENDED_ECX_HOST;
+		*extended_ecx = c & EXTENDED_ECX_HOST;
+}
+
+void cpuid_probe(struct soft *soft)
+{
+	probe(&soft->host_leaf7_ebx, &soft->host_extended_ecx);
 }
 
 static void text(uint32_t r[4], const char *s)
@@ -77,9 +91,9 @@ static void caches(uint32_t subleaf, uint32_t r[4])
 		memcpy(r, table[subleaf], sizeof(table[0]));
 }
 
-static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void basic(const struct model *m, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
-	const struct vector_features *v = vector_pool_features(vp->vectors);
+	const struct vector_features *v = m->vector;
 
 	switch (leaf) {
 	case 0:
@@ -88,7 +102,7 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 	case 1:
 		set(r, PROCESSOR_SIGNATURE, 8u << 8, CX16 | PCID | MOVBE | POPCNT | RDRAND | v->leaf1_ecx,
 		    LEAF1_EDX | v->leaf1_edx);
-		if (vp->cr4 & CR4_OSXSAVE)
+		if (m->osxsave)
 			r[2] |= OSXSAVE;
 		break;
 	case 2:
@@ -104,18 +118,18 @@ static void basic(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uin
 		if (subleaf == 2)
 			r[3] = BIT(4) | BIT(5); /* BHI_CTRL, MCDT_NO */
 		else if (!subleaf)
-			set(r, 2, LEAF7_EBX | vp->soft->host_leaf7_ebx | v->leaf7_ebx,
+			set(r, 2, LEAF7_EBX | m->host_leaf7_ebx | v->leaf7_ebx,
 			    LEAF7_ECX | v->leaf7_ecx, LEAF7_EDX);
 		break;
 	case 0xd:
-		vector_cpuid_xsave(vp, subleaf, r);
+		vector_cpuid_xsave(v, m->xcr0, subleaf, r);
 		break;
 	default:
 		break;
 	}
 }
 
-void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+static void answer(const struct model *m, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	set(r, 0, 0, 0, 0);
 	switch (leaf) {
@@ -123,7 +137,7 @@ void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint
 		r[0] = EXTENDED_LAST;
 		break;
 	case 0x80000001:
-		set(r, 0, 0, EXTENDED_ECX | vp->soft->host_extended_ecx, EXTENDED_EDX);
+		set(r, 0, 0, EXTENDED_ECX | m->host_extended_ecx, EXTENDED_EDX);
 		break;
 	case 0x80000002:
 		text(r, "Bulkhead softwar");
@@ -142,7 +156,44 @@ void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint
 		break;
 	default:
 		if (leaf <= BASIC_LAST)
-			basic(vp, leaf, subleaf, r);
+			basic(m, leaf, subleaf, r);
 		break;
 	}
+}
+
+void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	struct model m = {.vector = vector_pool_features(vp->vectors),
+	    .host_leaf7_ebx = vp->soft->host_leaf7_ebx,
+	    .host_extended_ecx = vp->soft->host_extended_ecx,
+	    .xcr0 = vp->xcr0,
+	    .osxsave = vp->cr4 & CR4_OSXSAVE};
+
+	answer(&m, leaf, subleaf, r);
+}
+
+void soft_vp_cpuid(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	cpuid_model(vp, leaf, subleaf, r);
+}
+
+/* --- of no VP ---------------------------------------------------------------------------------------- */
+
+static struct vector_features host_vector;
+static struct model host_model;
+
+static void make_host_model(void)
+{
+	vector_features(&host_vector);
+	host_model.vector = &host_vector;
+	host_model.xcr0 = host_vector.xcr0;
+	probe(&host_model.host_leaf7_ebx, &host_model.host_extended_ecx);
+}
+
+void soft_cpuid_features(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, make_host_model);
+	answer(&host_model, leaf, subleaf, r);
 }

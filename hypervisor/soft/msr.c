@@ -144,11 +144,11 @@ bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 	}
 }
 
+const uint64_t efer_known = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
+
 static bool efer_write(struct soft_vp *vp, uint64_t value)
 {
-	uint64_t known = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-
-	if (value & ~known || ((value ^ vp->efer) & EFER_LME && vp->cr0 & CR0_PG))
+	if (value & ~efer_known || ((value ^ vp->efer) & EFER_LME && vp->cr0 & CR0_PG))
 		return false;
 	/* LMA follows from the others. */
 	value = (value & ~(uint64_t)EFER_LMA) | (vp->efer & EFER_LMA);
@@ -237,4 +237,23 @@ bool msr_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 		host_call_end(vp);
 		return known;
 	}
+}
+
+bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
+{
+	const uint64_t *p = plain(vp, msr);
+
+	if (p)
+		*value = *p;
+	return p;
+}
+
+bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
+{
+	uint64_t *p = plain(vp, msr);
+
+	if (!p || !plain_valid(msr, value))
+		return false;
+	*p = value;
+	return true;
 }

@@ -40,6 +40,7 @@ void soft_vp_init(struct soft_vp *vp)
 	}
 	vp->interrupt_shadow = vp->nmi_blocked = vp->nmi_waiting = vp->halted = vp->shut_down = false;
 	vp->delivering = -1;
+	vp->again = AGAIN_NOTHING;
 	atomic_fetch_and(&vp->attention, ~ATTENTION_NMI);
 	tlb_flush_all(vp);
 	vp_mode_changed(vp);
@@ -104,12 +105,10 @@ static bool valid(const struct vp_registers *r)
 	return !(r->cr3 & ~PHYSICAL_MASK) && !(r->cr0 >> 32) && !(r->cr4 >> 32);
 }
 
-int soft_vp_set_registers(struct soft_vp *vp, const struct vp_registers *r)
+void registers_take(struct soft_vp *vp, const struct vp_registers *r)
 {
 	const struct vp_segment *segments[] = {&r->es, &r->cs, &r->ss, &r->ds, &r->fs, &r->gs};
 
-	if (!valid(r) || !pdptrs_load(vp, r->cr0, r->cr3, r->cr4, r->efer))
-		return -EINVAL;
 	memcpy(vp->gpr, r->gpr, sizeof(r->gpr));
 	vp->rip = r->rip;
 	for (unsigned i = 0; i < 6; i++)
@@ -125,13 +124,20 @@ int soft_vp_set_registers(struct soft_vp *vp, const struct vp_registers *r)
 	vp->cr3 = r->cr3;
 	vp->cr4 = r->cr4;
 	vp->efer = r->efer;
-	if (vp->soft->host->cr8_write)
-		vp->soft->host->cr8_write(vp->soft->context, vp->index, r->cr8);
 	/* The level is the DPL of SS, but real mode runs at 0 and virtual-8086 mode at 3. */
 	vp->cpl = !(r->cr0 & CR0_PE) ? 0 : r->rflags & FLAG_VM ? 3 : segment_dpl(&vp->seg[SEG_SS]);
 	vp->halted = vp->shut_down = vp->interrupt_shadow = false;
 	rflags_write(vp, r->rflags, ~0ull);
 	tlb_flush_all(vp);
 	vp_mode_changed(vp);
+}
+
+int soft_vp_set_registers(struct soft_vp *vp, const struct vp_registers *r)
+{
+	if (!valid(r) || !pdptrs_load(vp, r->cr0, r->cr3, r->cr4, r->efer))
+		return -EINVAL;
+	registers_take(vp, r);
+	if (vp->soft->host->cr8_write)
+		vp->soft->host->cr8_write(vp->soft->context, vp->index, r->cr8);
 	return 0;
 }

@@ -147,12 +147,30 @@ static enum soft_stop run_blocks(struct soft_vp *vp)
 	}
 }
 
+/* What a loaded state was about to deliver. May fault like any delivery: then that is what comes of it. */
+static void deliver_again(struct soft_vp *vp)
+{
+	bool exception = vp->again == AGAIN_EXCEPTION;
+
+	if (vp->again == AGAIN_NOTHING)
+		return;
+	vp->again = AGAIN_NOTHING;
+	if (!exception) {
+		event_deliver(vp, EVENT_EXTERNAL, vp->again_event.vector, vp->rip);
+		return;
+	}
+	vp->fault = vp->again_event;
+	vp->fault.linear = vp->cr2;
+	fault_deliver(vp);
+}
+
 static enum soft_stop run_until_stop(struct soft_vp *vp)
 {
 	int left = sigsetjmp(vp->leave, 0);
 
 	switch (left) {
 	case 0:
+		deliver_again(vp);
 		break;
 	case LEAVE_FAULT:
 		fault_deliver(vp);

@@ -19,6 +19,7 @@
 
 struct soft;
 struct soft_vp;
+struct vp_state; /* hypervisor/state.h */
 
 /* The general registers of a hypercall, in and out; the host changes what the call returns. */
 struct soft_hypercall {
@@ -109,6 +110,17 @@ void soft_vp_init(struct soft_vp *vp);
 void soft_vp_sipi(struct soft_vp *vp, uint8_t vector);
 void soft_vp_get_registers(struct soft_vp *vp, struct vp_registers *registers);
 int soft_vp_set_registers(struct soft_vp *vp, const struct vp_registers *registers);
+
+/* All of a VP that is the processor's, and back: not local APIC (and so not CR8), synthetic registers, or whether
+ * it waits for a SIPI. The VP does not run. load: the state has passed vp_state_check(); -EINVAL or -ENOTSUP for
+ * what this processor cannot be in. Its TSC, less IA32_TSC_ADJUST, is what soft_host.tsc says. */
+void soft_vp_save(struct soft_vp *vp, struct vp_state *state);
+int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error *err);
+
+/* CPUID without the host's part: as this VP would answer, and the most that a VP may ever answer here (XCR0
+ * full, OSXSAVE clear), which needs none. [any] */
+void soft_vp_cpuid(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+void soft_cpuid_features(uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* Whether an interrupt could be taken at once (IF set, no shadow): for deciding on HLT. */
 bool soft_vp_interruptible(const struct soft_vp *vp);

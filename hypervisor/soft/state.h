@@ -216,6 +216,9 @@ struct soft_vp {
 	bool no_step;           /* the instruction that just ran gets no single-step trap */
 	uint32_t breakpoints;   /* bits for DR6 that its data accesses hit */
 	struct fault fault;     /* what raise_* said */
+	/* A loaded state's event whose delivery was cut off elsewhere: done again before the first instruction. */
+	enum { AGAIN_NOTHING, AGAIN_EXCEPTION, AGAIN_INTERRUPT } again;
+	struct fault again_event; /* `linear` unused */
 	int delivering;         /* the exception that is going through the IDT; 256: an interrupt; -1: nothing */
 	bool holds_rmw_lock;
 

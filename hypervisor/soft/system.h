@@ -144,6 +144,16 @@ bool machine_select(struct decoding *d, struct op *op);  /* system_machine.c: MS
 void cpuid_probe(struct soft *soft);
 void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
+/* All but CR8; the values have been checked (registers.c). */
+void registers_take(struct soft_vp *vp, const struct vp_registers *r);
+
+/* For saved state: false when there is no such MSR here, or when it may not hold `value` (msr.c). */
+bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value);
+bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value);
+
+/* What may be set here in CR4 (system_control.c) and EFER (msr.c). */
+extern const uint64_t cr4_known, efer_known;
+
 /* False: #GP (msr.c). */
 bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value);
 bool msr_write(struct soft_vp *vp, uint32_t msr, uint64_t value);

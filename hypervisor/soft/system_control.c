@@ -10,6 +10,8 @@
 #define CR4_BITS (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
                   CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 
+const uint64_t cr4_known = CR4_BITS;
+
 static _Noreturn void refuse(struct soft_vp *vp, const struct op *op)
 {
 	raise_fault_code(vp, op, VECTOR_GP, 0);

@@ -344,19 +344,17 @@ static uint32_t area_size(uint64_t components)
 	return HEADER_OFFSET + HEADER_SIZE + (components & COMPONENT_AVX ? AVX_SIZE : 0);
 }
 
-void vector_cpuid_xsave(const struct soft_vp *vp, uint32_t subleaf, uint32_t registers[4])
+void vector_cpuid_xsave(const struct vector_features *features, uint64_t xcr0, uint32_t subleaf, uint32_t registers[4])
 {
-	const struct vector_features *features = vector_pool_features(vp->vectors);
-
 	memset(registers, 0, 4 * sizeof(registers[0]));
 	if (subleaf == 0) {
 		registers[0] = (uint32_t)features->xcr0;
-		registers[1] = area_size(vp->xcr0);
+		registers[1] = area_size(xcr0);
 		registers[2] = area_size(features->xcr0);
 	} else if (subleaf == 1) {
 		registers[0] =
 		    1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV with ECX 1 */;
-		registers[1] = area_size(vp->xcr0);
+		registers[1] = area_size(xcr0);
 	} else if (subleaf == 2 && (features->xcr0 & COMPONENT_AVX)) {
 		registers[0] = AVX_SIZE;
 		registers[1] = AVX_OFFSET;
@@ -370,6 +368,44 @@ void vector_reset(struct soft_vp *vp)
 	x87_initialise(vp->fx);
 	vp->mxcsr = MXCSR_DEFAULT;
 	vp->xcr0 = COMPONENT_X87;
+}
+
+/* --- saved state ---------------------------------------------------------------------------------- */
+
+_Static_assert(VECTOR_AREA == AVX_OFFSET + AVX_SIZE, "AVX is the last component");
+
+void vector_area_put(const struct soft_vp *vp, uint8_t *area)
+{
+	memset(area, 0, VECTOR_AREA);
+	x87_put(vp, area, true);
+	mxcsr_put(vp, area);
+	for (unsigned i = 0; i < 16; i++) {
+		memcpy(area + FX_XMM + 16 * (size_t)i, vp->ymm[i], 16);
+		memcpy(area + AVX_OFFSET + 16 * (size_t)i, vp->ymm[i] + 16, 16);
+	}
+	le64_put(area + HEADER_OFFSET, vector_in_use(vp));
+}
+
+void vector_area_take(struct soft_vp *vp, const uint8_t *area)
+{
+	uint64_t present = le64_get(area + HEADER_OFFSET);
+
+	if (present & COMPONENT_X87) {
+		x87_take(vp, area, true);
+		/* Some hosts drop them on the way unless an exception is pending; ours were kept in software. */
+		le16_put(vp->fx + FX_OPCODE, le16_get(area + FX_OPCODE) & 0x7ff);
+		memcpy(vp->fx + FX_FIP, area + FX_FIP, 16);
+	} else {
+		x87_initialise(vp->fx);
+	}
+	vp->mxcsr = le32_get(area + FX_MXCSR);
+	memset(vp->ymm, 0, sizeof(vp->ymm));
+	for (unsigned i = 0; i < 16; i++) {
+		if (present & COMPONENT_SSE)
+			memcpy(vp->ymm[i], area + FX_XMM + 16 * (size_t)i, 16);
+		if (present & COMPONENT_AVX)
+			memcpy(vp->ymm[i] + 16, area + AVX_OFFSET + 16 * (size_t)i, 16);
+	}
 }
 
 /* --- selection ---------------------------------------------------------------------------------- */

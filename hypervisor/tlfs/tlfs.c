@@ -35,15 +35,20 @@ void tlfs_init(struct tlfs *t, struct tlfs_vp *vps, const struct tlfs_config *co
 	t->ops = ops;
 	t->context = context;
 	t->config = *config;
-	t->tsc_scale = 0;
-	/* Rounded up: where the frequency is a multiple of ours, page and MSR then agree to the unit. */
-	if (config->tsc_frequency > REFERENCE_FREQUENCY && !config->tsc_unstable)
-		t->tsc_scale =
-		    (uint64_t)((((unsigned __int128)REFERENCE_FREQUENCY << 64) + config->tsc_frequency - 1) /
-			       config->tsc_frequency);
+	tlfs_set_tsc_frequency(t, config->tsc_frequency);
 	reset_partition(t);
 	for (unsigned vp = 0; vp < config->vp_count; vp++)
 		reset_vp(t, vp);
+}
+
+void tlfs_set_tsc_frequency(struct tlfs *t, uint64_t frequency)
+{
+	t->config.tsc_frequency = frequency;
+	t->tsc_scale = 0;
+	/* Rounded up: where the frequency is a multiple of ours, page and MSR then agree to the unit. */
+	if (frequency > REFERENCE_FREQUENCY && !t->config.tsc_unstable)
+		t->tsc_scale =
+		    (uint64_t)((((unsigned __int128)REFERENCE_FREQUENCY << 64) + frequency - 1) / frequency);
 }
 
 void tlfs_reset(struct tlfs *t)

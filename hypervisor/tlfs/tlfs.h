@@ -227,6 +227,10 @@ struct tlfs {
 void tlfs_init(struct tlfs *t, struct tlfs_vp *vps, const struct tlfs_config *config,
 	       const struct tlfs_ops *ops, void *context);
 
+/* [no vp runs] The guest's TSC counts at another frequency than tlfs_init() was told, because the guest began
+ * elsewhere. tlfs_clock_changed() must follow. */
+void tlfs_set_tsc_frequency(struct tlfs *t, uint64_t frequency);
+
 /* [no vp runs] System reset: everything back, timers cancelled. */
 void tlfs_reset(struct tlfs *t);
 

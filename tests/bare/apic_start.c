@@ -30,9 +30,9 @@ unsigned start_processors(void (*code)(unsigned number))
 	processors_running = 1;
 	apic_enable();
 	apic_send(0, ICR_OTHERS | ICR_INIT | ICR_ASSERT);
-	spin(10000000);
+	spin(10000);
 	apic_send(0, ICR_OTHERS | ICR_STARTUP | TRAMPOLINE >> 12);
-	spin(10000000);
+	spin(10000);
 	/* A second one, as firmware does: who runs already ignores it. */
 	apic_send(0, ICR_OTHERS | ICR_STARTUP | TRAMPOLINE >> 12);
 	wait_for(&processors_running, count);

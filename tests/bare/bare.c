@@ -16,11 +16,18 @@ struct tss tss __attribute__((aligned(128)));
 static interrupt_fn handlers[256];
 static uint8_t interrupt_stack[16384] __attribute__((aligned(16)));
 static char *next_page;
+static unsigned long top_of_memory;
 
 static struct {
 	bool failed, skipped;
 	char text[256];
 } state;
+
+/* Without a hypervisor that tells: few processors count faster. */
+static uint32_t ticks_per_microsecond = 4000;
+
+/* For anything that will ever happen to have happened, in microseconds. */
+#define PATIENCE 20000000u
 
 /* --- output ------------------------------------------------------------------------------------- */
 
@@ -242,6 +249,21 @@ int memcmp(const void *a, const void *b, size_t size)
 	return 0;
 }
 
+/* Before the first page is taken: what the loader says lies where pages come from (Multiboot 0.6.96, 3.3). */
+static void learn_memory(void)
+{
+	extern uint32_t multiboot_info;
+	const uint32_t *info = (const uint32_t *)(unsigned long)multiboot_info;
+
+	if (info[0] & 1)
+		top_of_memory = 0x100000 + 1024ul * info[2];
+}
+
+unsigned long memory_top(void)
+{
+	return top_of_memory;
+}
+
 void *page_alloc(void)
 {
 	char *page = next_page;
@@ -249,6 +271,67 @@ void *page_alloc(void)
 	next_page += 4096;
 	memset(page, 0, 4096);
 	return page;
+}
+
+/* --- time and who is there ---------------------------------------------------------------------- */
+
+/* HV_X64_MSR_TSC_FREQUENCY, in hertz (TLFS 12.4.1), where CPUID promises it. */
+static void learn_tsc_frequency(void)
+{
+	struct cpuid hypervisor = cpuid(0x40000000, 0);
+	uint64_t hertz;
+	uint32_t high, low;
+
+	if (!(cpuid(1, 0).c >> 31) || hypervisor.b != 0x7263694d || hypervisor.c != 0x666f736f ||
+	    !(cpuid(0x40000003, 0).a >> 11 & 1))
+		return;
+	hertz = rdmsr(0x40000022);
+	low = (uint32_t)hertz;
+	high = (uint32_t)(hertz >> 32);
+	/* No 64-bit division in a 32-bit guest. */
+	if (high < 1000000)
+		asm("divl %2" : "+a"(low), "+d"(high) : "r"(1000000u) : "cc");
+	if (low)
+		ticks_per_microsecond = low;
+}
+
+uint64_t ticks_of(uint32_t microseconds)
+{
+	return (uint64_t)microseconds * ticks_per_microsecond;
+}
+
+void spin(uint32_t microseconds)
+{
+	uint64_t start = rdtsc(), ticks = ticks_of(microseconds);
+
+	while (rdtsc() - start < ticks)
+		cpu_relax();
+}
+
+bool wait_for(const volatile unsigned *flag, unsigned value)
+{
+	uint64_t start = rdtsc(), ticks = ticks_of(PATIENCE);
+
+	while (*flag != value) {
+		if (rdtsc() - start > ticks)
+			return false;
+		cpu_relax();
+	}
+	return true;
+}
+
+bool is_amd(void)
+{
+	uint32_t b = cpuid(0, 0).b;
+
+	return b == 0x68747541 || b == 0x6f677948; /* "Auth"enticAMD, "Hygo"nGenuine */
+}
+
+bool is_software(void)
+{
+	struct cpuid brand = cpuid(0x80000002, 0);
+
+	return brand.a == 0x6b6c7542 && brand.b == 0x64616568; /* "Bulkhead" */
 }
 
 /* --- interrupts and descriptors ----------------------------------------------------------------- */
@@ -316,6 +399,7 @@ void bare_start(void)
 
 	outb(COM1 + 3, 3); /* 8 bits, no divisor */
 	next_page = guest_end;
+	learn_memory();
 	for (unsigned i = 0; i < 256; i++)
 		reset_gate(i);
 	lidt(&r);
@@ -327,6 +411,7 @@ void bare_start(void)
 	tss.ss0 = SEL_DATA;
 #endif
 	load_tss();
+	learn_tsc_frequency();
 	guest_main();
 }
 
@@ -373,24 +458,4 @@ unsigned processor_count(void)
 			return count_madt(table);
 	}
 	return 1;
-}
-
-void spin(uint64_t ticks)
-{
-	uint64_t start = rdtsc();
-
-	while (rdtsc() - start < ticks)
-		cpu_relax();
-}
-
-bool wait_for(const volatile unsigned *flag, unsigned value)
-{
-	uint64_t start = rdtsc();
-
-	while (*flag != value) {
-		if (rdtsc() - start > PATIENCE)
-			return false;
-		cpu_relax();
-	}
-	return true;
 }

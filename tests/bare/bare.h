@@ -53,6 +53,9 @@ void machine_exit(unsigned code) __attribute__((noreturn));
 /* A zeroed page that is never given back, identity mapped, below 4 GiB. */
 void *page_alloc(void);
 
+/* Where the memory from 1 MiB up ends; 0 when the loader did not say. */
+unsigned long memory_top(void);
+
 void *memset(void *to, int byte, size_t size);
 void *memcpy(void *to, const void *from, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
@@ -215,11 +218,18 @@ void load_tss(void);
 /* Virtual processors by the ACPI tables; 1 when there are none. */
 unsigned processor_count(void);
 
-/* Spin until *flag is `value`, for some seconds at the most; returns whether it came. */
+/* Spin until *flag is `value`, for many seconds at the most; returns whether it came. */
 bool wait_for(const volatile unsigned *flag, unsigned value);
 
-/* Let at least so many time-stamp ticks go by. */
-void spin(uint64_t ticks);
+/* Time in microseconds of the time-stamp counter. Exact where the hypervisor tells the counter's frequency;
+ * else it errs towards too long on all but the fastest. */
+uint64_t ticks_of(uint32_t microseconds);
 
-/* Enough ticks for anything that will ever happen to have happened. */
-#define PATIENCE 20000000000ull
+/* Let at least so much time go by. */
+void spin(uint32_t microseconds);
+
+/* Whose rules the processor follows where manuals differ. */
+bool is_amd(void); /* and Hygon; all others follow Intel */
+
+/* The software processor: where real ones may do either, it is held to what we meant it to do. */
+bool is_software(void);

@@ -302,13 +302,18 @@ static void pae_pointers(void)
 	map64(VA, page_alloc(), PTE_P | PTE_W);
 	EXPECT_NO_FAULT(read8(VA));
 	old = pdpt[3];
-	pdpt[3] = 0; /* not seen until CR3 is loaded: the four live in the processor */
-	invlpg((void *)VA);
-	EXPECT_NO_FAULT(read8(VA));
-	write_cr3(read_cr3());
+	/* Intel's four live in the processor from one load of CR3 to the next, and are checked when loaded;
+	 * AMD's are looked at when they are walked through, at the latest (APM volume 2, 15.25.10). */
+	if (!is_amd()) {
+		pdpt[3] = 0;
+		invlpg((void *)VA);
+		EXPECT_NO_FAULT(read8(VA));
+		pdpt[3] = old | PTE_W; /* reserved in a PDPTE */
+		EXPECT_FAULT(VEC_GP, 0, write_cr3((unsigned long)pdpt));
+	}
+	pdpt[3] = 0;
+	write_cr3((unsigned long)pdpt);
 	EXPECT_PF(0, VA, read8(VA));
-	pdpt[3] = old | PTE_W; /* reserved in a PDPTE */
-	EXPECT_FAULT(VEC_GP, 0, write_cr3((unsigned long)pdpt));
 	pdpt[3] = old;
 	write_cr3((unsigned long)pdpt);
 	EXPECT_NO_FAULT(read8(VA));

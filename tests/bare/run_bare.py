@@ -12,7 +12,7 @@ LIMIT = 120  # seconds; each takes a few
 
 # Guest, virtual processors.
 GUESTS = [("exceptions", 1), ("paging", 1), ("paging32", 1), ("rings", 1), ("legacy", 1), ("realmode", 1), ("selfmod", 1),
-          ("apic", 1), ("apic", 2), ("smp", 1), ("smp", 2), ("smp", 4), ("hyperv", 1), ("hyperv", 2), ("hyperv", 4)]
+          ("devices", 1), ("devices", 2), ("apic", 1), ("apic", 2), ("smp", 1), ("smp", 2), ("smp", 4), ("hyperv", 1), ("hyperv", 2), ("hyperv", 4)]
 
 
 def run(context, name, cpus, without=()):

@@ -467,7 +467,7 @@ static void switched_immediate(void)
 	begin_others(run_switched);
 	for (unsigned i = 0; i < 5000; i++) {
 		*(volatile uint32_t *)(patched + 1) = i & 1 ? 0x11111111 : 0x22222222;
-		spin(1000);
+		spin(1);
 	}
 	jump_stop = 1;
 	end_others();

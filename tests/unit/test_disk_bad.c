@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define METADATA (2 * VHDX_UNIT)

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define LOG       (1 * (uint64_t)MIB)

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "disk/crc32c.h"
+#include "base/crc32c.h"
 #include "disk/vhdx.h"
 
 #define DISK_SIZE (70 * MIB + 7 * 512)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* crc32c.h - the checksum of VHDX structures: CRC-32C (Castagnoli), RFC 3720 appendix B.4. */
+/* crc32c.h - the checksum of VHDX structures and of saved state: CRC-32C (Castagnoli), RFC 3720 appendix B.4. */
 #pragma once
 
 #include <stddef.h>
