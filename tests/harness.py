@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs all tests and counts them: unit (under several builds), bare guests, fuzzers, real guests.
+"""Runs all tests and counts them: unit (under several builds), bare guests, real guests, the lab, fuzzers.
 
-Usage: tests/harness.py [unit|bare|guest|fuzz|all] [NAME…]
+Usage: tests/harness.py [unit|bare|guest|lab|fuzz|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
 """
 
@@ -16,7 +16,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
-sys.path.insert(0, os.path.join(ROOT, "tests", "guest"))
+sys.path[:0] = [os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab")]
 
 
 class Skip(Exception):
@@ -144,20 +144,33 @@ def run_functions(results, path, names, context):
 def stage_bare(results, names):
     if build(results, "release"):
         run_functions(results, "tests/bare/run_bare.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
-                                                                  "directory": "build/release/tests/bare"})
+                                                                  "processor": "soft", "directory": "build/release/tests/bare"})
 
 
 def stage_guest(results, names):
     if build(results, "release"):
-        run_functions(results, "tests/guest/test_debian.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip})
+        run_functions(results, "tests/guest/test_debian.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
+                                                                     "processor": "soft"})
 
 
-STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "fuzz": stage_fuzz}
+def stage_lab(results, names):
+    """The hardware processor, in a machine of software that has one."""
+    if not build(results, "release"):
+        return
+    import lab  # pylint: disable=import-outside-toplevel,import-error
+    start = time.monotonic()
+    try:
+        lab.run_checks(names, results.add)
+    except (lab.LabError, OSError, subprocess.CalledProcessError) as e:
+        results.add("lab", "failed", time.monotonic() - start, str(e))
+
+
+STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "lab": stage_lab, "fuzz": stage_fuzz}
 
 
 def main():
     arguments = sys.argv[1:]
-    stages = ["unit", "bare", "guest", "fuzz"]
+    stages = list(STAGES)
     if arguments and arguments[0] in STAGES:
         stages = [arguments.pop(0)]
     elif arguments and arguments[0] == "all":

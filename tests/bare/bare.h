@@ -6,7 +6,7 @@
  * A guest is one program for one mode: 64-bit ones begin in long mode with the first 4 GiB mapped one to one
  * in 2 MiB pages, 32-bit ones in flat protected mode with paging off. Interrupts are off. Every test leaves
  * the machine as it found it. 0 is written to port 0xf4 when all passed, 1 when not; Bulkhead makes that exit
- * codes 1 and 3, as QEMU's isa-debug-exit does.
+ * codes 1 and 3, as QEMU's isa-debug-exit does. "without=NAME,NAME" on the command line leaves tests out.
  *
  * What a test expects is the manual's word, and Bochs agrees with it. QEMU's TCG is no reference: it leaves
  * out checks that processors make.

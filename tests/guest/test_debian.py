@@ -2,6 +2,7 @@
 """An unmodified Debian on `bulkhead run`: what a user of Hyper-V expects to find, seen from inside and outside.
 
 Each test boots the image (built once and cached) from a copy of its disk, so tests do not depend on each other.
+What is looked at is in functions that take a running guest: the lab calls them on the hardware processor.
 """
 
 import json
@@ -41,8 +42,8 @@ class Machine:
     def __exit__(self, *_):
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start(self, *options, processor="soft"):
-        return Guest(self.bulkhead, ["--image", self.image, "--dvd", self.seed, "--processor", processor, *options])
+    def start(self, *options):
+        return Guest(self.bulkhead, ["--image", self.image, "--dvd", self.seed, "--processor", self.context["processor"], *options])
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -92,30 +93,43 @@ def check_disk_from_outside(machine):
     require(r.returncode == 0, f"e2fsck -fn: {r.stdout}{r.stderr}")
 
 
+def look_for_hyper_v(guest):
+    """The guest found the whole of Hyper-V, and the host the guest."""
+    log = guest.check("dmesg")
+    require("Hypervisor detected: Microsoft Hyper-V" in log, f"no Hyper-V in dmesg:\n{log[:2000]}")
+    require(re.search(r"Vmbus version:5\.3", log), "no VMBus 5.3 in dmesg")
+    require(guest.check("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "hyperv_clocksource_tsc_page",
+            "the reference TSC page is not the clock source")
+    bound = guest.check("ls /sys/bus/vmbus/drivers/hv_storvsc /sys/bus/vmbus/drivers/hv_utils")
+    require(len(re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}", bound)) >= 4, f"drivers are not bound:\n{bound}")
+    require("ext4" in guest.check("findmnt -no FSTYPE /"), "root is not ext4")
+    require(guest.check("hostname") == "under-test", "the seed's host name was not taken")
+    device = guest.check("findmnt -no SOURCE /")
+    require(device.startswith("/dev/sd"), f"root is on {device}")
+    wait_for(lambda: guest.control("status")["heartbeat"] == "ok", "the heartbeat")
+    require(guest.control("status")["vmbus_version"] == "5.3", "the host saw another VMBus version")
+
+
+def write_what_must_last(guest):
+    guest.check("dd if=/dev/urandom of=/root/kept bs=1M count=8 conv=fsync; sha256sum /root/kept > /root/kept.sum; sync")
+
+
+def look_for_what_lasted(guest):
+    guest.check("sha256sum -c /root/kept.sum")
+
+
 def test_debian_boots_and_finds_hyper_v(context):
     with Machine(context) as machine:
         with machine.start("--cpus", "1") as guest:
             guest.login(timeout=BOOT)
-            log = guest.check("dmesg")
-            require("Hypervisor detected: Microsoft Hyper-V" in log, f"no Hyper-V in dmesg:\n{log[:2000]}")
-            require(re.search(r"Vmbus version:5\.3", log), "no VMBus 5.3 in dmesg")
-            require(guest.check("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") == "hyperv_clocksource_tsc_page",
-                    "the reference TSC page is not the clock source")
-            bound = guest.check("ls /sys/bus/vmbus/drivers/hv_storvsc /sys/bus/vmbus/drivers/hv_utils")
-            require(len(re.findall(r"[0-9a-f]{8}-[0-9a-f]{4}", bound)) >= 4, f"drivers are not bound:\n{bound}")
-            require("ext4" in guest.check("findmnt -no FSTYPE /"), "root is not ext4")
-            require(guest.check("hostname") == "under-test", "the seed's host name was not taken")
-            device = guest.check("findmnt -no SOURCE /")
-            require(device.startswith("/dev/sd"), f"root is on {device}")
-            wait_for(lambda: guest.control("status")["heartbeat"] == "ok", "the heartbeat")
-            require(guest.control("status")["vmbus_version"] == "5.3", "the host saw another VMBus version")
-            guest.check("dd if=/dev/urandom of=/root/kept bs=1M count=8 conv=fsync; sha256sum /root/kept > /root/kept.sum; sync")
+            look_for_hyper_v(guest)
+            write_what_must_last(guest)
             shut_down(guest)
             require("reboot: Power down" in guest.text, "the kernel did not power down cleanly")
         check_disk_from_outside(machine)
         with machine.start("--cpus", "2", "--memory", "512M") as guest:
             guest.login(timeout=BOOT)
-            guest.check("sha256sum -c /root/kept.sum")
+            look_for_what_lasted(guest)
             require(guest.check("nproc") == "2", "the second processor is missing")
             guest.check("journalctl --no-pager -b -p err -q | tail -5")
             shut_down(guest)
@@ -149,73 +163,99 @@ def test_debian_work_is_correct(context):
         check_disk_from_outside(machine)
 
 
+def pause_and_resume(guest, seconds=8):
+    """A pause stops the guest's time; afterwards its clock follows the host's."""
+    def offset():
+        before = time.time()
+        inside = float(guest.check("date +%s.%N"))
+        after = time.time()
+        return 0 if before - 0.5 <= inside <= after + 0.5 else inside - after
+    wait_for(lambda: offset() == 0, "the guest clock to agree before the pause")
+    uptime = float(guest.check("cat /proc/uptime").split()[0])
+    guest.control("pause")
+    start = time.monotonic()
+    require(guest.control("status")["state"] == "paused", "the machine is not paused")
+    frozen = guest.control("status")["reference_time_100ns"]
+    wait_for(lambda: time.monotonic() - start > seconds, "the pause")
+    require(guest.control("status")["reference_time_100ns"] == frozen, "time went on while paused")
+    guest.control("resume")
+    wait_for(lambda: offset() == 0, "the guest clock to follow the host", 30)
+    slept = float(guest.check("cat /proc/uptime").split()[0]) - uptime
+    require(slept < time.monotonic() - start + 1, "uptime jumped")
+
+
 def test_debian_clock_follows_the_host_after_a_pause(context):
     with Machine(context) as machine:
         with machine.start() as guest:
             guest.login(timeout=BOOT)
-            def offset():
-                before = time.time()
-                inside = float(guest.check("date +%s.%N"))
-                after = time.time()
-                return 0 if before - 0.5 <= inside <= after + 0.5 else inside - after
-            wait_for(lambda: offset() == 0, "the guest clock to agree before the pause")
-            uptime = float(guest.check("cat /proc/uptime").split()[0])
-            guest.control("pause")
-            start = time.monotonic()
-            require(guest.control("status")["state"] == "paused", "the machine is not paused")
-            frozen = guest.control("status")["reference_time_100ns"]
-            wait_for(lambda: time.monotonic() - start > 8, "eight seconds of pause")
-            require(guest.control("status")["reference_time_100ns"] == frozen, "time went on while paused")
-            guest.control("resume")
-            wait_for(lambda: offset() == 0, "the guest clock to follow the host", 30)
-            slept = float(guest.check("cat /proc/uptime").split()[0]) - uptime
-            require(slept < time.monotonic() - start + 1, "uptime jumped")
+            pause_and_resume(guest)
             shut_down(guest)
+
+
+def add_and_remove_disk(machine, guest):
+    """Add a disk, fill it and take it away; returns its path and the SHA-256 of what the guest wrote."""
+    extra = machine.path("extra.vhdx")
+    subprocess.run([machine.bulkhead, "disk", "create", extra, "64M"], check=True)
+    before = set(guest.check("lsblk -dno NAME").split())
+    added = guest.control("add-disk", extra)
+    def new():
+        return set(guest.check("lsblk -dno NAME").split()) - before
+    name = wait_for(new, "the new disk to appear").pop()
+    require(guest.check(f"blockdev --getsize64 /dev/{name}") == str(64 << 20), "the new disk has the wrong size")
+    guest.check(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=64 oflag=direct && blockdev --flushbufs /dev/{name} && "
+                f"sha256sum /dev/{name} > /root/sum", 300)
+    digest = guest.check("cat /root/sum").split()[0]
+    guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
+    wait_for(lambda: not new(), "the disk to disappear")
+    return extra, digest
+
+
+def check_added_disk(machine, extra, digest):
+    raw = machine.path("extra.raw")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", extra, raw], check=True)
+    require(subprocess.run(["sha256sum", raw], capture_output=True, text=True).stdout.split()[0] == digest,
+            "what the guest wrote is not what qemu-img reads")
 
 
 def test_debian_disk_hot_added(context):
     with Machine(context) as machine:
-        extra = machine.path("extra.vhdx")
-        subprocess.run([machine.bulkhead, "disk", "create", extra, "64M"], check=True)
         with machine.start("--cpus", "2") as guest:
             guest.login(timeout=BOOT)
-            before = set(guest.check("lsblk -dno NAME").split())
-            added = guest.control("add-disk", extra)
-            def new():
-                return set(guest.check("lsblk -dno NAME").split()) - before
-            name = wait_for(new, "the new disk to appear").pop()
-            require(guest.check(f"blockdev --getsize64 /dev/{name}") == str(64 << 20), "the new disk has the wrong size")
-            guest.check(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=64 oflag=direct && blockdev --flushbufs /dev/{name} && "
-                        f"sha256sum /dev/{name} > /root/sum", 300)
-            digest = guest.check("cat /root/sum").split()[0]
-            guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
-            wait_for(lambda: not new(), "the disk to disappear")
+            extra, digest = add_and_remove_disk(machine, guest)
             shut_down(guest)
-        raw = machine.path("extra.raw")
-        subprocess.run(["qemu-img", "convert", "-O", "raw", extra, raw], check=True)
-        require(subprocess.run(["sha256sum", raw], capture_output=True, text=True).stdout.split()[0] == digest,
-                "what the guest wrote is not what qemu-img reads")
+        check_added_disk(machine, extra, digest)
+
+
+def crash(guest):
+    """Crash a guest that runs with panic=1 and --no-reboot; what it reports must come through."""
+    guest.send("sudo sh -c 'echo c > /proc/sysrq-trigger'\n")
+    status = guest.wait(120)
+    require(status == 3, f"a crashed guest ended with {status}")
+    require("the guest reports a crash" in guest.stderr(), f"no report: {guest.stderr()}")
+    require("sysrq" in guest.stderr().lower(), f"the panic's message is missing: {guest.stderr()}")
 
 
 def test_debian_crash_is_reported(context):
     with Machine(context) as machine:
         with machine.start("--append", "panic=1", "--no-reboot") as guest:
             guest.login(timeout=BOOT)
-            guest.send("sudo sh -c 'echo c > /proc/sysrq-trigger'\n")
-            status = guest.wait(120)
-            require(status == 3, f"a crashed guest ended with {status}")
-            require("the guest reports a crash" in guest.stderr(), f"no report: {guest.stderr()}")
-            require("sysrq" in guest.stderr().lower(), f"the panic's message is missing: {guest.stderr()}")
+            crash(guest)
+
+
+def restart(guest):
+    """Restart from inside; the guest is logged in again afterwards."""
+    guest.send("sudo systemctl reboot\n")
+    guest.expect(r"reboot: Restarting system", BOOT)
+    guest.login(timeout=BOOT)
+    require("the guest restarts" in guest.stderr(), "the reset was not seen")
+    guest.control("inspect")
 
 
 def test_debian_restarts(context):
     with Machine(context) as machine:
         with machine.start() as guest:
             guest.login(timeout=BOOT)
-            guest.send("sudo systemctl reboot\n")
-            guest.login(timeout=BOOT)
-            require("the guest restarts" in guest.stderr(), "the reset was not seen")
-            guest.control("inspect")
+            restart(guest)
             shut_down(guest)
 
 
@@ -286,15 +326,19 @@ def tiny_kernel(path, code):
 
 def test_guests_that_go_astray(context):
     """Triple fault, garbage, endless loop: one report each, never a hang, never a crash of ours."""
+    processor = ["--processor", context["processor"]]
     with tempfile.TemporaryDirectory() as directory:
         path = os.path.join(directory, "astray")
         for code in (b"\x0f\x01\x1d\x00\x00\x00\x00\xcc", b"\xff\xff\xff\xff", bytes([0x0F, 0x0B])):
-            r = subprocess.run([context["bulkhead"], "run", "--kernel", tiny_kernel(path, code), "--serial", "none"],
+            r = subprocess.run([context["bulkhead"], "run", *processor, "--kernel", tiny_kernel(path, code), "--serial", "none"],
                                capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
             require(r.returncode == 3, f"{code}: status {r.returncode}: {r.stderr}")
             require("triple-faulted" in r.stderr and "RIP" in r.stderr, f"{code}: no report: {r.stderr}")
-        with Guest(context["bulkhead"], ["--kernel", tiny_kernel(path, b"\xeb\xfe")]) as guest:
-            wait_for(lambda: guest.control("status")["processors"][0]["instructions"] > 0, "the loop to run")
+        with Guest(context["bulkhead"], [*processor, "--kernel", tiny_kernel(path, b"\xeb\xfe")]) as guest:
+            def runs():
+                counts = guest.control("status")["processors"][0]
+                return counts["instructions"] + counts["exits"] > 0
+            wait_for(runs, "the loop to run")
             guest.terminate()
             wait_for(lambda: "asked to shut down" in guest.stderr(), "the first signal to be told")
             guest.terminate()

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs in the lab machine: the checks that were asked for, or the benchmark, and tells the host a JSON object a line.
 
-{"plan": [NAME, …]} first, then {"begin": NAME} and {"check": NAME, "result": …, "seconds": …, "detail": …} for
-each, and {"done": STATUS}. A check is a process of its own, so that its time limit ends all that it started.
+{"begin": NAME} and {"check": NAME, "result": …, "seconds": …, "detail": …} for each check; {"line": TEXT} of the
+benchmark and {"done": STATUS}. A check is a process of its own, so that its time limit ends all that it started.
 """
 
 import json
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 ROOT = "/lab"
 HERE = os.path.join(ROOT, "tests", "lab")
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "bare")]
+GUEST_DISK = "/dev/vdc"
+SIDE_BY_SIDE = 2  # checks that do not want the machine for themselves
 
 
 class Host:
@@ -26,37 +29,90 @@ class Host:
         for port in os.listdir(base):
             with open(os.path.join(base, port, "name"), encoding="ascii") as f:
                 if f.read().strip() == "lab.results":
-                    self.file = open(os.path.join("/dev", port), "w", encoding="utf-8")  # pylint: disable=consider-using-with
-        self.lock = threading.Lock()
+                    self.port = os.open(os.path.join("/dev", port), os.O_WRONLY)
 
     def tell(self, **message):
-        with self.lock:
-            self.file.write(json.dumps(message) + "\n")
-            self.file.flush()
+        data = (json.dumps(message) + "\n").encode()
+        while data:
+            data = data[os.write(self.port, data):]
 
 
-def run_check(host, name, limit):
-    host.tell(begin=name)
-    start = time.monotonic()
-    with subprocess.Popen([sys.executable, os.path.join(HERE, "checks.py"), name], cwd=ROOT, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True) as process:
+class Running:
+    """A check in a process and session of its own; the result comes through a pipe."""
+
+    def __init__(self, name, function, limit):
+        self.name, self.limit = name, limit
+        self.started = time.monotonic()
+        self.deadline = self.started + limit
+        self.pipe, theirs = os.pipe()
+        self.text = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.be_the_check(function, theirs)
+        os.close(theirs)
+
+    def be_the_check(self, function, pipe):
+        status = 1
         try:
-            text, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            text, _ = process.communicate()
-            text += f"\nno end within {limit} s"
-    result = {0: "passed", 77: "skipped"}.get(process.returncode, "failed")
-    host.tell(check=name, result=result, seconds=round(time.monotonic() - start, 2), detail="" if result == "passed" else text.strip()[-4000:])
+            os.setsid()
+            # Not for what it starts: the pipe is closed there.
+            with os.fdopen(pipe, "w", encoding="utf-8") as f:
+                f.write("\n".join(function(self.name)))
+            status = 0
+        finally:
+            os._exit(status)  # pylint: disable=protected-access
+
+    def look(self, ready):
+        """The message for the host, once it has ended or its time is over."""
+        if ready:
+            data = os.read(self.pipe, 65536)
+            self.text += data
+            if data:
+                return None
+        elif time.monotonic() < self.deadline:
+            return None
+        # All that it started is in its group.
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        os.waitpid(self.pid, 0)
+        os.close(self.pipe)
+        result, _, detail = self.text.decode(errors="replace").partition("\n")
+        if result not in ("passed", "failed", "skipped"):
+            result, detail = "failed", f"no end within {self.limit} s" if not ready else f"it ended without a result: {detail}"
+        return {"check": self.name, "result": result, "seconds": round(time.monotonic() - self.started, 2), "detail": detail[-4000:]}
+
+
+def prepare_image(directory):
+    """The Debian guest's image on the scratch disk, from where copies of it cost nothing."""
+    os.mkdir(directory)
+    for name in os.listdir(os.path.join(ROOT, "image")):
+        shutil.copy(os.path.join(ROOT, "image", name), directory)
+    subprocess.run(["cp", GUEST_DISK, os.path.join(directory, "disk.vhdx")], check=True)
 
 
 def run_checks(host, names):
     import checks  # pylint: disable=import-outside-toplevel
-    wanted = {name: check for name, check in checks.ALL.items() if not names or name in names}
-    host.tell(plan=list(wanted))
-    for name, check in wanted.items():
-        run_check(host, name, check.limit)
-    return 0
+    waiting = [name for name in checks.ALL if name in names]
+    if any(checks.ALL[name].image for name in waiting):
+        prepare_image(checks.IMAGE)
+    running = []
+    while waiting or running:
+        while waiting:
+            alone = checks.ALL[waiting[0]].alone
+            if len(running) >= (1 if alone else SIDE_BY_SIDE) or any(checks.ALL[other.name].alone for other in running):
+                break
+            name = waiting.pop(0)
+            host.tell(begin=name)
+            running.append(Running(name, checks.run, checks.ALL[name].limit))
+        left = max(min(check.deadline for check in running) - time.monotonic(), 0)
+        ready, _, _ = select.select([check.pipe for check in running], [], [], left)
+        for check in list(running):
+            message = check.look(check.pipe in ready)
+            if message:
+                running.remove(check)
+                host.tell(**message)
 
 
 def run_bench(host, arguments):
@@ -68,14 +124,16 @@ def run_bench(host, arguments):
 
 
 def main():
+    os.chdir(ROOT)
     with open(os.path.join(ROOT, "request.json"), encoding="utf-8") as f:
         request = json.load(f)
     host = Host()
+    with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "w", encoding="ascii") as f:
+        f.write("always" if request["mode"] == "checks" else "never")
     if request["mode"] == "bench":
-        status = run_bench(host, request["arguments"])
+        host.tell(done=run_bench(host, request["arguments"]))
     else:
-        status = run_checks(host, request["names"])
-    host.tell(done=status)
+        run_checks(host, request["names"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is checked in the lab, on the hardware processor. The guests and what is looked at in them are those of
+tests/bare and tests/guest.
+
+A check is a function that raises when it finds something wrong. ALL has them in the order in which they run: first
+those that want the machine for themselves, then the long ones, side by side.
+"""
+
+import fcntl
+import os
+import traceback
+from collections import namedtuple
+
+import run_bare
+import test_debian
+from guest import Guest
+from test_debian import require
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
+IMAGE = "/var/tmp/image"  # the Debian guest, on the scratch disk
+
+Check = namedtuple("Check", "function limit alone image")
+ALL = {}
+
+
+class Skip(Exception):
+    """The check cannot be made here; its text says why."""
+
+
+def context(processor):
+    return {"bulkhead": BULKHEAD, "skip": Skip, "processor": processor, "image": IMAGE,
+            "directory": os.path.join(ROOT, "build", "release", "tests", "bare")}
+
+
+def check(name, function, *, limit=60, alone=True, image=False):
+    ALL[name] = Check(function, limit, alone, image)
+
+
+# --- the machine itself ---------------------------------------------------------------------------------
+
+KVM_CHECK_EXTENSION = 0xAE03
+CAPABILITIES = {"HYPERV": 44, "HYPERV_TIME": 96, "HYPERV_SYNIC2": 148, "HYPERV_VP_INDEX": 149, "HYPERV_EVENTFD": 154, "HYPERV_TLBFLUSH": 155,
+                "HYPERV_SEND_IPI": 161, "HYPERV_CPUID": 167, "HYPERV_ENFORCE_CPUID": 199}
+
+
+def kvm_is_there():
+    with open("/dev/kvm", "rb", buffering=0) as kvm:
+        missing = [name for name, number in CAPABILITIES.items() if fcntl.ioctl(kvm, KVM_CHECK_EXTENSION, number) <= 0]
+    require(not missing, f"KVM has no {', '.join(missing)}")
+    # With any other clock source KVM gives guests no reference TSC page.
+    with open("/sys/devices/system/clocksource/clocksource0/current_clocksource", encoding="ascii") as f:
+        require(f.read().strip() == "tsc", "the TSC is not the lab's clock source")
+
+
+def auto_takes_kvm():
+    """A guest that loops: what runs it, without being told, is KVM, and there is nothing to say about that."""
+    path = test_debian.tiny_kernel(os.path.join(os.environ.get("TMPDIR", "/tmp"), "loop"), b"\xeb\xfe")
+    with Guest(BULKHEAD, ["--processor", "auto", "--kernel", path]) as guest:
+        status = guest.control("status")
+        require(status["processor"] == "kvm", f"auto took {status['processor']}")
+        require(guest.stderr() == "", f"it says: {guest.stderr()}")
+        guest.control("power-off")
+        require(guest.wait(30) == 4, "the power was not cut")
+
+
+check("kvm_is_there", kvm_is_there)
+check("auto_takes_kvm", auto_takes_kvm)
+
+
+# --- guests with no operating system ----------------------------------------------------------------------
+
+# Tests that fail for what runs the lab, not for what it runs: TCG leaves out checks that processors make.
+KNOWN = {
+    "exceptions": {"breakpoint": "TCG does not know ICEBP", "invalid-opcode": "TCG takes LOCK with any instruction",
+                   "simd-exception": "TCG raises no #XM"},
+    "paging": {"no-execute": "TCG: P is clear in the error code of reserved bits", "reserved-bits": "the same",
+               "crossing-data": "TCG reads before it writes, and reports that fault"},
+    "paging32": {"legacy-large": "TCG: P is clear in the error code of reserved bits", "pae-rights": "the same",
+                 "pae-large": "the same", "pae-pointers": "TCG does not check reserved bits of PAE pointers"},
+    "rings": {"privileged-instructions": "TCG: INT n in long mode gives a selector of twice the vector",
+              "alignment-check": "TCG raises no #AC"},
+    "legacy": {"limits": "TCG does not check segment limits"},
+    "realmode": {"exceptions": "TCG does not check segment limits"},
+    "apic": {"x2apic": "KVM of Linux 6.1 takes any value for EOI"},
+}
+
+
+def bare(name, cpus, hyperv):
+    return lambda: run_bare.run(context(f"kvm,hyperv={hyperv}"), name, cpus, KNOWN.get(name, ()))
+
+
+for by in ("kernel", "own"):
+    for guest_name, count in run_bare.GUESTS:
+        check(f"bare_{guest_name}_{count}_{by}", bare(guest_name, count, by), limit=run_bare.LIMIT + 10)
+    check(f"astray_{by}", lambda by=by: test_debian.test_guests_that_go_astray(context(f"kvm,hyperv={by}")), limit=120)
+
+
+# --- Debian -----------------------------------------------------------------------------------------------
+
+MEMORY = "512M"
+BOOT = 240
+
+
+def debian(by, cpus, then, append="quiet", options=()):
+    """Two lives of a guest: it finds Hyper-V and writes, and finds what it wrote; then something more happens to it."""
+    with test_debian.Machine(context(f"kvm,hyperv={by}")) as machine:
+        always = ["--cpus", str(cpus), "--memory", MEMORY]
+        with machine.start(*always, "--append", "quiet") as guest:
+            guest.login(timeout=BOOT)
+            test_debian.look_for_hyper_v(guest)
+            require(guest.check("nproc") == str(cpus), "not all processors are there")
+            test_debian.write_what_must_last(guest)
+            test_debian.shut_down(guest)
+            require("reboot: Power down" in guest.text, "the kernel did not power down cleanly")
+        test_debian.check_disk_from_outside(machine)
+        with machine.start(*always, "--append", append, *options) as guest:
+            guest.login(timeout=BOOT)
+            test_debian.look_for_what_lasted(guest)
+            then(machine, guest)
+
+
+def pause(_, guest):
+    test_debian.pause_and_resume(guest)
+    test_debian.shut_down(guest)
+
+
+def hot_disk(machine, guest):
+    extra, digest = test_debian.add_and_remove_disk(machine, guest)
+    test_debian.shut_down(guest)
+    test_debian.check_added_disk(machine, extra, digest)
+
+
+def restart(_, guest):
+    test_debian.restart(guest)
+    test_debian.look_for_what_lasted(guest)
+    test_debian.shut_down(guest)
+
+
+def crash(_, guest):
+    test_debian.crash(guest)
+
+
+for suffix, *parameters in (("kernel_1_restart", "kernel", 1, restart), ("own_2_hot_disk", "own", 2, hot_disk),
+                            ("kernel_2_crash", "kernel", 2, crash, "quiet panic=1", ["--no-reboot"]),
+                            ("own_1_pause", "own", 1, pause)):
+    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=480, alone=False, image=True)
+
+
+def run(name):
+    """Make a check; returns its result and what to say about it."""
+    try:
+        ALL[name].function()
+        return "passed", ""
+    except Skip as e:
+        return "skipped", str(e)
+    except AssertionError as e:
+        return "failed", str(e)
+    except Exception as e:  # pylint: disable=broad-except
+        return "failed", f"{type(e).__name__}: {e}\n" + traceback.format_exc().splitlines()[-3]
