@@ -104,7 +104,7 @@ for by in ("kernel", "own"):
 # --- Debian -----------------------------------------------------------------------------------------------
 
 MEMORY = "512M"
-BOOT = 240
+BOOT = 300
 
 
 # What a second boot does not need: it is slow here.
@@ -153,7 +153,7 @@ def crash(_, guest):
 for suffix, *parameters in (("kernel_1_restart", "kernel", 1, restart), ("own_2_hot_disk", "own", 2, hot_disk),
                             ("kernel_2_crash", "kernel", 2, crash, " panic=1", ["--no-reboot"]),
                             ("own_1_pause", "own", 1, pause)):
-    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=480, alone=False, image=True)
+    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=600, alone=False, image=True)
 
 
 def run(name):
