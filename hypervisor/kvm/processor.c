@@ -148,8 +148,6 @@ static int create_vm(struct kvm_machine *m, struct error *err)
 	/* Written pages: forgotten when we say so. Older kernels forget when they are asked; we tell both
 	 * alike. */
 	enable(m->vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
-	/* An instruction that cannot be emulated ends the machine with a report, also in user code. */
-	enable(m->vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
 	return 0;
 }
 

@@ -17,6 +17,7 @@ static interrupt_fn handlers[256];
 static uint8_t interrupt_stack[16384] __attribute__((aligned(16)));
 static char *next_page;
 static unsigned long top_of_memory;
+static char command_line[512];
 
 static struct {
 	bool failed, skipped;
@@ -169,20 +170,10 @@ void skip(const char *why)
 	*sink.at = '\0';
 }
 
-/* The command line, copied: tests use the memory where the loader left it. */
-static void copy_command_line(char *to, unsigned size)
+/* Whether the command line says without=NAME,NAME… and this is one of the names. */
+static bool left_out(const char *name)
 {
-	extern const uint32_t *multiboot_info; /* flags, …, command line */
-	const char *from = multiboot_info[0] & 4 ? (const char *)(unsigned long)multiboot_info[4] : "";
-
-	while (size-- > 1 && *from)
-		*to++ = *from++;
-	*to = '\0';
-}
-
-/* Whether it says without=NAME,NAME… and this is one of the names. */
-static bool left_out(const char *line, const char *name)
-{
+	const char *line = command_line;
 	static const char option[] = " without=";
 	unsigned n = 0;
 
@@ -201,13 +192,11 @@ static bool left_out(const char *line, const char *name)
 
 void run_tests(const struct test *tests, unsigned count)
 {
-	static char line[512];
 	unsigned failures = 0;
 
-	copy_command_line(line, sizeof(line));
 	for (unsigned i = 0; i < count; i++) {
 		state.failed = state.skipped = false;
-		if (left_out(line, tests[i].name))
+		if (left_out(tests[i].name))
 			skip("left out");
 		else
 			tests[i].run();
@@ -250,13 +239,19 @@ int memcmp(const void *a, const void *b, size_t size)
 }
 
 /* Before the first page is taken: what the loader says lies where pages come from (Multiboot 0.6.96, 3.3). */
-static void learn_memory(void)
+static void learn_from_loader(void)
 {
 	extern uint32_t multiboot_info;
 	const uint32_t *info = (const uint32_t *)(unsigned long)multiboot_info;
 
 	if (info[0] & 1)
 		top_of_memory = 0x100000 + 1024ul * info[2];
+	if (info[0] & 4) {
+		const char *line = (const char *)(unsigned long)info[4];
+
+		for (unsigned i = 0; i + 1 < sizeof(command_line) && line[i]; i++)
+			command_line[i] = line[i];
+	}
 }
 
 unsigned long memory_top(void)
@@ -399,7 +394,7 @@ void bare_start(void)
 
 	outb(COM1 + 3, 3); /* 8 bits, no divisor */
 	next_page = guest_end;
-	learn_memory();
+	learn_from_loader();
 	for (unsigned i = 0; i < 256; i++)
 		reset_gate(i);
 	lidt(&r);

@@ -66,8 +66,12 @@ static void begin_listening(void (*code)(unsigned number))
 
 static void end_listening(void)
 {
+	unsigned sent = taken_all + processors - 1;
+
 	stop_listening = 1;
 	apic_send(0, ICR_OTHERS | 0x50);
+	/* One that stopped before it came takes it while it waits for work. */
+	CHECK(wait_for(&taken_all, sent));
 	end_others();
 	set_handler(0x50, NULL);
 }

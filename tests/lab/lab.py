@@ -25,7 +25,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "lab")
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
-LIMIT = 1200  # seconds that a whole run of the lab may take
+LIMIT = 1500  # seconds that a whole run of the lab may take
 SCRATCH = 16 << 30  # sparse
 UNUSED_DAYS = 30  # then a cached machine is removed
 
