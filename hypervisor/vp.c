@@ -298,6 +298,12 @@ static void *vp_main(void *argument)
 	return NULL;
 }
 
+static void renew_reference_page(struct partition *p)
+{
+	if (!p->traits.own_reference_page)
+		tlfs_clock_changed(&p->tlfs);
+}
+
 int partition_start(struct partition *p, struct error *err)
 {
 	int r = p->processor->start(p, err);
@@ -307,7 +313,7 @@ int partition_start(struct partition *p, struct error *err)
 	p->started = true;
 	if (!atomic_load(&p->paused)) {
 		clock_thaw(p);
-		tlfs_clock_changed(&p->tlfs); /* of a guest that was saved elsewhere */
+		renew_reference_page(p); /* of a guest that was saved elsewhere */
 	}
 	r = clock_start(p, err);
 	if (r || p->processor == &processor_none)
@@ -373,8 +379,7 @@ void partition_resume(struct partition *p)
 		if (p->processor->resumed)
 			p->processor->resumed(p);
 		clock_thaw(p);
-		if (!p->traits.own_reference_page)
-			tlfs_clock_changed(&p->tlfs);
+		renew_reference_page(p);
 	}
 	atomic_store(&p->paused, false);
 	pthread_cond_broadcast(&p->run_cond);

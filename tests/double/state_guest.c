@@ -37,9 +37,18 @@ static void build_tables(struct partition *p, enum guest_mode mode)
 	}
 }
 
+/* A guest that comes to its end says why: the test that waits for it only sees that nothing comes. */
+static void on_event(void *context, const struct partition_event *event)
+{
+	(void)context;
+	print_message("virtual processor %u, event %d at 0x%llx: %s\n", event->vp_index, (int)event->kind,
+		      (unsigned long long)event->rip, event->text);
+}
+
 static int create(struct guest_processor processor, unsigned vps, struct partition **p, struct error *err)
 {
 	struct partition_config config = {.processor = processor.kind,
+					  .on_event = on_event,
 					  .processor_options = processor.options,
 					  .vp_count = vps,
 					  .compatibility = processor.compatibility};
