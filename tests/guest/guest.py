@@ -32,15 +32,17 @@ class Guest:
         self.seen = 0  # what expect() has consumed
         self.socket = None
         self.started_at = time.monotonic()
-        command = [bulkhead, "run", "--name", name, "--serial", f"unix:{self.console_path}",
-                   "--control", self.control_path, *arguments]
         with open(self.stderr_path, "wb") as err:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+            self.process = subprocess.Popen(self.command(name, arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
         try:
             self.connect()
         except BaseException:
             self.close()
             raise
+
+    def command(self, name, arguments):
+        return [self.bulkhead, "run", "--name", name, "--serial", f"unix:{self.console_path}", "--control", self.control_path,
+                *arguments]
 
     def __enter__(self):
         return self
