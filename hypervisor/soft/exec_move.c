@@ -257,6 +257,7 @@ static const struct op *xlat(struct soft_vp *vp, const struct op *op)
 static bool select_xlat(struct decoding *d, struct op *op)
 {
 	op->src2 = memory_segment(d);
+	op->seg = SEG_ES; /* not the stack, when it faults */
 	op->extra[0] = address_mask(d);
 	op->fn = xlat;
 	return true;

@@ -2,23 +2,35 @@
 /*
  * exec_multiply.c - MUL, IMUL with one, two and three operands, DIV, IDIV.
  *
- * The host multiplies, so the undefined flags are a real processor's too. Division leaves the flags,
- * all undefined after it, as they are.
+ * The host multiplies, so the undefined flags are a real processor's too: Intel's sets them by the
+ * product, AMD's leaves SF, ZF, AF and PF as they were, so it gets to see the guest's. Division leaves
+ * the flags, all undefined after it, as they are.
  */
 #include "hypervisor/soft/exec.h"
 
 /* --- products as wide as their factor ----------------------------------------------------------- */
 
-DEFINE_HOST_BINARY(imul, 16)
-DEFINE_HOST_BINARY(imul, 32)
-DEFINE_HOST_BINARY(imul, 64)
+/* OF needs no loading: a product always sets it, and CF. */
+#define LOAD_FLAGS_BUT_OF "sahf\n\t"
+
+#define DEFINE_HOST_IMUL(bits)                                                                          \
+	static inline uint16_t imul##bits(uint##bits##_t *a, uint##bits##_t b, uint16_t arith)          \
+	{                                                                                               \
+		__asm__(LOAD_FLAGS_BUT_OF "imul %2, %0" SAVE_FLAGS                                      \
+			: "+r"(*a), "+a"(arith) : "r"(b) : "cc");                                       \
+		return arith;                                                                           \
+	}
+
+DEFINE_HOST_IMUL(16)
+DEFINE_HOST_IMUL(32)
+DEFINE_HOST_IMUL(64)
 
 #define DEFINE_IMUL(bits)                                                                       \
 	static const struct op *imul##bits##_rr(struct soft_vp *vp, const struct op *op)        \
 	{                                                                                       \
 		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
                                                                                                 \
-		vp->arith = imul##bits(&a, reg##bits(vp, op->src), 0);                          \
+		vp->arith = imul##bits(&a, reg##bits(vp, op->src), vp->arith);                  \
 		reg##bits##_set(vp, op->dst, a);                                                \
 		return dispatch(vp, op + 1);                                                    \
 	}                                                                                       \
@@ -27,18 +39,18 @@ DEFINE_HOST_BINARY(imul, 64)
 	{                                                                                       \
 		uint##bits##_t a = reg##bits(vp, op->src);                                      \
                                                                                                 \
-		vp->arith = imul##bits(&a, (uint##bits##_t)op->imm, 0);                         \
+		vp->arith = imul##bits(&a, (uint##bits##_t)op->imm, vp->arith);                 \
 		reg##bits##_set(vp, op->dst, a);                                                \
 		return dispatch(vp, op + 1);                                                    \
 	}                                                                                       \
                                                                                                 \
 	DEFINE_LOAD(imul##bits##_rm, bits, {                                                    \
 		uint##bits##_t a = reg##bits(vp, op->dst);                                      \
-		vp->arith = imul##bits(&a, v, 0);                                               \
+		vp->arith = imul##bits(&a, v, vp->arith);                                       \
 		reg##bits##_set(vp, op->dst, a);                                                \
 	})                                                                                      \
 	DEFINE_LOAD(imul##bits##_rmi, bits, {                                                   \
-		vp->arith = imul##bits(&v, (uint##bits##_t)op->imm, 0);                         \
+		vp->arith = imul##bits(&v, (uint##bits##_t)op->imm, vp->arith);                 \
 		reg##bits##_set(vp, op->dst, v);                                                \
 	})
 
@@ -53,14 +65,14 @@ struct product {
 	uint16_t flags;
 };
 
-#define DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                       \
-	static inline struct product name##bits(uint##bits##_t a, uint##bits##_t b)     \
-	{                                                                               \
-		uint64_t rax = a, low, high = 0;                                        \
-                                                                                        \
-		__asm__(#mnemonic " %3\n\tmov %%rax, %1" SAVE_FLAGS                     \
-			: "+a"(rax), "=&r"(low), "+d"(high) : "r"(b) : "cc");           \
-		return (struct product){low, high, (uint16_t)rax};                      \
+#define DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                                               \
+	static inline struct product name##bits(uint##bits##_t a, uint##bits##_t b, uint16_t arith)             \
+	{                                                                                                       \
+		uint64_t rax = arith, low, high = 0;                                                            \
+                                                                                                                \
+		__asm__(LOAD_FLAGS_BUT_OF "mov %4, %%rax\n\t" #mnemonic " %3\n\tmov %%rax, %1" SAVE_FLAGS       \
+			: "+&a"(rax), "=&r"(low), "+d"(high) : "r"(b), "r"((uint64_t)a) : "cc");                \
+		return (struct product){low, high, (uint16_t)rax};                                              \
 	}
 
 static inline void product8_set(struct soft_vp *vp, struct product p)
@@ -81,16 +93,18 @@ DEFINE_PRODUCT_SET(16)
 DEFINE_PRODUCT_SET(32)
 DEFINE_PRODUCT_SET(64)
 
-#define DEFINE_WIDE_MULTIPLY(name, mnemonic, bits)                                                       \
-	DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                                        \
-                                                                                                         \
-	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op)                  \
-	{                                                                                                \
-		product##bits##_set(vp, name##bits(reg##bits(vp, GPR_RAX * 8), reg##bits(vp, op->dst))); \
-		return dispatch(vp, op + 1);                                                             \
-	}                                                                                                \
-                                                                                                         \
-	DEFINE_LOAD(name##bits##_m, bits, product##bits##_set(vp, name##bits(reg##bits(vp, GPR_RAX * 8), v)))
+#define DEFINE_WIDE_MULTIPLY(name, mnemonic, bits)                                                      \
+	DEFINE_HOST_PRODUCT(name, mnemonic, bits)                                                       \
+                                                                                                        \
+	static const struct op *name##bits##_r(struct soft_vp *vp, const struct op *op)                 \
+	{                                                                                               \
+		product##bits##_set(vp,                                                                 \
+		    name##bits(reg##bits(vp, GPR_RAX * 8), reg##bits(vp, op->dst), vp->arith));         \
+		return dispatch(vp, op + 1);                                                            \
+	}                                                                                               \
+                                                                                                        \
+	DEFINE_LOAD(name##bits##_m, bits,                                                               \
+	    product##bits##_set(vp, name##bits(reg##bits(vp, GPR_RAX * 8), v, vp->arith)))
 
 DEFINE_WIDE_MULTIPLY(mul_wide, mul, 8)
 DEFINE_WIDE_MULTIPLY(mul_wide, mul, 16)

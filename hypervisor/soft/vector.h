@@ -25,7 +25,8 @@ void vector_pool_destroy(struct vector_pool *pool);
 struct vector_features {
 	uint32_t leaf1_ecx, leaf1_edx;
 	uint32_t leaf7_ebx, leaf7_ecx;
-	uint64_t xcr0; /* the bits that XSETBV may set */
+	uint64_t xcr0;     /* the bits that XSETBV may set */
+	bool x87_pointers; /* the host saves FIP, FDP and FOP always, not only with an exception pending */
 };
 
 void vector_features(struct vector_features *features);

@@ -3,7 +3,7 @@
  * vector_features.c - which vector extensions there are: those that the host CPU has, its kernel has
  * enabled, and this part knows. Bits: SDM volume 2, CPUID.
  */
-#include "hypervisor/soft/vector_private.h"
+#include "hypervisor/soft/vector_x87.h"
 
 #include <cpuid.h>
 
@@ -56,8 +56,11 @@ void vector_features(struct vector_features *features)
 	}
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
 		b = c = 0;
-	/* When FDP is updated is what the host does; FCS and FDS are never kept. */
+	/* When FDP is updated is what the host does, if it tells; FCS and FDS are never kept. */
+	features->x87_pointers = x87_host_saves_pointers();
 	features->leaf7_ebx = (b & (LEAF7_EBX | LEAF7_EBX_FDP_ONLY_EXCEPTIONS)) | LEAF7_EBX_NO_FCS_FDS;
+	if (!features->x87_pointers)
+		features->leaf7_ebx |= LEAF7_EBX_FDP_ONLY_EXCEPTIONS;
 	features->leaf7_ecx = c & LEAF7_ECX;
 	if (avx) {
 		features->leaf7_ebx |= b & LEAF7_EBX_AVX2;

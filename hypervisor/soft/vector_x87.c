@@ -8,6 +8,11 @@
  * FIP, FDP and FOP come out as the host would set them: they are filled with values that cannot occur
  * before, and where the host has changed one, the guest's own value is put in its place. Source: SDM
  * volume 1, 8.1.8 and 8.1.9.
+ *
+ * AMD's processors save the three only with an exception pending, and zeros or nothing otherwise (APM
+ * volume 2, "FXSAVE and FXRSTOR Instructions"). There, without one, they come out as a recent processor
+ * of Intel's has them: each instruction but the control instructions sets FIP, none FDP and FOP. CPUID
+ * says so (FDP_EXCPTN_ONLY).
  */
 #include "hypervisor/soft/vector_x87.h"
 
@@ -30,6 +35,18 @@ __asm__(".text\n"
 	"	ret\n"
 	".size vector_x87_call, . - vector_x87_call\n");
 
+/* An x87 instruction to try the host with. */
+void vector_x87_one(void);
+
+__asm__(".text\n"
+	".type vector_x87_one, @function\n"
+	".globl vector_x87_one\n"
+	".hidden vector_x87_one\n"
+	"vector_x87_one:\n"
+	"	fld1\n"
+	"	ret\n"
+	".size vector_x87_one, . - vector_x87_one\n");
+
 /* As FOP has them. */
 #define FBSTP_OPCODE  0x730u /* DF /6 */
 #define FSTP80_OPCODE 0x338u /* DB /7 */
@@ -41,6 +58,7 @@ struct x87_operands {
 	uint16_t native_opcode; /* … and in its normal form */
 	uint8_t source;         /* enum form_source */
 	bool flags;             /* reads or writes EFLAGS */
+	bool control;           /* FLDCW, which leaves FIP alone */
 };
 _Static_assert(sizeof(struct x87_operands) <= 8, "it must fit into op->extra[0]");
 
@@ -71,13 +89,32 @@ static void make_image(uint8_t image[512], const uint8_t *fx)
 	le64_put(image + FX_MXCSR, MXCSR_DEFAULT);
 }
 
-void x87_normalise(uint8_t *fx)
+/* FOP, FIP and FDP. */
+static void copy_pointers(uint8_t *to, const uint8_t *from)
+{
+	memcpy(to + FX_OPCODE, from + FX_OPCODE, FX_MXCSR - FX_OPCODE);
+}
+
+bool x87_host_saves_pointers(void)
+{
+	_Alignas(64) uint8_t image[512], fx[FX_X87_SIZE];
+
+	x87_initialise(fx);
+	make_image(image, fx);
+	le64_put(image + FX_FIP, IMPOSSIBLE_POINTER);
+	vector_x87_call(0, (const void *)(uintptr_t)vector_x87_one, image);
+	return le64_get(image + FX_FIP) == (uintptr_t)vector_x87_one;
+}
+
+void x87_normalise(struct soft_vp *vp)
 {
 	_Alignas(64) uint8_t image[512];
 
-	make_image(image, fx);
+	make_image(image, vp->fx);
 	vector_x87_call(0, NULL, image);
-	memcpy(fx, image, FX_X87_SIZE);
+	if (!vector_pool_features(vp->vectors)->x87_pointers)
+		copy_pointers(image, vp->fx);
+	memcpy(vp->fx, image, FX_X87_SIZE);
 }
 
 static uint64_t run(struct soft_vp *vp, const struct op *op, const struct x87_operands *x, uint64_t argument,
@@ -101,6 +138,20 @@ static void replace_pointers(const struct soft_vp *vp, const struct op *op, cons
 	le64_put(image + FX_FDP, le64_get(image + FX_FDP) == IMPOSSIBLE_POINTER ? le64_get(vp->fx + FX_FDP)
 				 : op->flags & OP_MEMORY                        ? ea_offset(vp, op)
 										: 0);
+}
+
+static void set_pointers(const struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
+			 uint8_t image[512])
+{
+	bool pending = le16_get(image + FX_STATUS) & X87_STATUS_ES;
+
+	if (vector_pool_features(vp->vectors)->x87_pointers || (pending && !x->control)) {
+		replace_pointers(vp, op, x, image);
+		return;
+	}
+	copy_pointers(image, vp->fx);
+	if (!x->control)
+		le64_put(image + FX_FIP, op_rip(vp, op));
 }
 
 /* Whether the instruction wrote its operand: with an unmasked exception it may not have. Two runs
@@ -150,7 +201,7 @@ own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 	} else {
 		result = run(vp, op, &x, vp->arith, image);
 	}
-	replace_pointers(vp, op, &x, image);
+	set_pointers(vp, op, &x, image);
 	memcpy(vp->fx, image, FX_X87_SIZE);
 	if (x.flags)
 		vp->arith = (uint16_t)result;
@@ -169,7 +220,8 @@ bool vector_x87_select(struct decoding *d, struct op *op)
 {
 	const ZydisDecodedInstruction *insn = d->insn;
 	const uint32_t flags = insn->cpu_flags ? insn->cpu_flags->tested | insn->cpu_flags->modified : 0;
-	struct x87_operands x = {.source = FORM_REGISTERS, .flags = flags != 0};
+	struct x87_operands x = {
+	    .source = FORM_REGISTERS, .flags = flags != 0, .control = insn->mnemonic == ZYDIS_MNEMONIC_FLDCW};
 
 	if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT ||
 	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn->opcode < 0xd8 || insn->opcode > 0xdf)

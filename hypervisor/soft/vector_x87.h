@@ -40,4 +40,7 @@ void x87_initialise(uint8_t *fx);
 void x87_set_top(uint8_t *fx, unsigned top);
 
 /* As the processor takes in an image: reserved bits of FCW, and ES and B as the rest says. */
-void x87_normalise(uint8_t *fx);
+void x87_normalise(struct soft_vp *vp);
+
+/* Whether FXSAVE of the host always stores what FIP, FDP and FOP should be. */
+bool x87_host_saves_pointers(void);

@@ -177,7 +177,7 @@ static const struct op *fldenv(struct soft_vp *vp, const struct op *op)
 	load_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
 	x87_set_top(vp->fx, le16_get(vp->vector_scratch + environment_size(op) / 7) >> 11 & 7);
 	environment_read(vp, op, vp->vector_scratch, vp->fx);
-	x87_normalise(vp->fx);
+	x87_normalise(vp);
 	return dispatch(vp, op + 1);
 }
 
@@ -223,7 +223,7 @@ own_frame void restore(struct soft_vp *vp, const struct op *op)
 		memset(x87_register(vp->fx, i), 0, 16);
 		memcpy(x87_register(vp->fx, i), bytes + size + 10 * (size_t)i, 10);
 	}
-	x87_normalise(vp->fx);
+	x87_normalise(vp);
 }
 
 static const struct op *frstor(struct soft_vp *vp, const struct op *op)

@@ -96,7 +96,7 @@ static void x87_take(struct soft_vp *vp, const uint8_t *image, bool wide)
 		le32_put(vp->fx + FX_FIP + 4, 0);
 		le32_put(vp->fx + FX_FDP + 4, 0);
 	}
-	x87_normalise(vp->fx);
+	x87_normalise(vp);
 }
 
 static void mxcsr_put(const struct soft_vp *vp, uint8_t *image)

@@ -7,7 +7,8 @@
  *	encodings.c  which instructions there are, and random instances of them
  *	native.c     runs a scenario on the host CPU, in this process
  *	soft_side.c  runs it on the software processor, through soft.h alone
- *	compare.c    what is the same, and what the manual leaves undefined
+ *	compare.c    what is the same
+ *	open.c       what the manuals leave undefined
  *	main.c       the command
  *
  * Both sides see the same linear addresses: a page of code, data that ends in a read-only page with
@@ -129,6 +130,17 @@ bool soft_side_run(const struct scenario *s, struct outcome *out, struct error *
  * the manual leaves undefined after it is not compared. */
 unsigned outcome_compare(const struct scenario *s, const struct instruction *last,
 			 const struct outcome *native, const struct outcome *soft, char *text, size_t size);
+
+/* --- open.c ------------------------------------------------------------------------------------- */
+
+/* Where the manuals leave open what the last instruction does, `soft` becomes as `native` is. `last`
+ * may be NULL. */
+void outcome_settle(const struct scenario *s, const struct instruction *last, const struct outcome *native,
+		    struct outcome *soft);
+
+bool host_is_intel(void);
+
+/* --- compare.c, continued ----------------------------------------------------------------------- */
 
 /* The sequence and the start state, for a person. */
 void scenario_describe(const struct scenario *s, char *text, size_t size);

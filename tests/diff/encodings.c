@@ -117,8 +117,27 @@ static bool is_foreign(const ZydisDecodedInstruction *insn)
 	}
 }
 
+/* What only Intel's processors read as the software processor does: near branches with an operand-size
+ * prefix, which others let cut RIP to 16 bits (SDM volume 2, A.2.5: "f64"; APM volume 1, 3.7.9, table
+ * 3-9); REP NOP with REX.B, which is XCHG elsewhere; and 0F 0D with a register, a no-op or #UD (APM
+ * volume 3, PREFETCH). */
+static bool is_intel_only(const ZydisDecodedInstruction *insn)
+{
+	switch (insn->mnemonic) {
+	case ZYDIS_MNEMONIC_PAUSE:
+		return insn->raw.rex.B;
+	case ZYDIS_MNEMONIC_NOP:
+		return insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d;
+	default:
+		return insn->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+		       (insn->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+	}
+}
+
 static bool is_allowed(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *operands)
 {
+	if (is_intel_only(insn) && !host_is_intel())
+		return false;
 	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;

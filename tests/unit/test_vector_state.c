@@ -275,6 +275,42 @@ static void fxrstor_checks_mxcsr(void **context)
 	reset_state();
 }
 
+/* FOP, FIP and FDP: kept from FXRSTOR to FXSAVE, whatever the host does. An instruction moves FIP, FLDCW
+ * does not, an exception moves all three. */
+static void pointers(void **context)
+{
+	bool only_exceptions;
+
+	reset_state();
+	RUN("\xb8\x07\x00\x00\x00\x31\xc9\x0f\xa2"); /* cpuid of leaf 7 */
+	only_exceptions = m.r.gpr[RBX] >> 6 & 1;
+	begin();
+	le16_put(m.data, 0x037f);
+	le16_put(m.data + 6, 0x123);
+	le64_put(m.data + 8, 0x1122334455);
+	le64_put(m.data + 16, 0x66778899aa);
+	le32_put(m.data + 24, 0x1f80);
+	le16_put(m.data + 0x400, 0x037b); /* division by zero not masked */
+	/* fxrstor64 [rsi]; fxsave64 [rsi + 0x200]; fld1; fldcw [rsi + 0x400]; fxsave64 [rsi + 0x600] */
+	RUN("\x48\x0f\xae\x0e\x48\x0f\xae\x86\x00\x02\x00\x00\xd9\xe8\xd9\xae\x00\x04\x00\x00\x48\x0f\xae\x86"
+	    "\x00\x06\x00\x00");
+	assert_int_equal(m.fault, -1);
+	assert_memory_equal(m.data + 6, m.data + 0x206, 18);
+	assert_int_equal(le16_get(m.data + 0x606), 0x123);
+	assert_true(le64_get(m.data + 0x608) == CODE + 12);
+	if (only_exceptions)
+		assert_true(le64_get(m.data + 0x610) == 0x66778899aa);
+	begin();
+	RUN("\xda\xb6\x00\x07\x00\x00\x48\x0f\xae\x06"); /* fidiv dword [rsi + 0x700]; fxsave64 [rsi] */
+	assert_int_equal(m.fault, -1);
+	assert_int_equal(le16_get(m.data + 6), 0x2b6);
+	assert_true(le64_get(m.data + 8) == CODE);
+	assert_true(le64_get(m.data + 16) == DATA + 0x700);
+	begin();
+	RUN("\xdb\xe3"); /* fninit */
+	reset_state();
+}
+
 /* --- XSAVE -------------------------------------------------------------------------------------- */
 
 #define BV (m.data + 512) /* XSTATE_BV */
@@ -471,6 +507,7 @@ int main(void)
 	    cmocka_unit_test(save_and_restore),
 	    cmocka_unit_test(fxsave_in_32_bit_code),
 	    cmocka_unit_test(fxrstor_checks_mxcsr),
+	    cmocka_unit_test(pointers),
 	    cmocka_unit_test(nothing_in_use),
 	    cmocka_unit_test(components_are_told_apart),
 	    cmocka_unit_test(compacted_format),
