@@ -8,6 +8,8 @@ those that want the machine for themselves, then the long ones, side by side.
 
 import fcntl
 import os
+import re
+import subprocess
 import traceback
 from collections import namedtuple
 
@@ -99,6 +101,25 @@ for by in ("kernel", "own"):
     for guest_name, count in run_bare.GUESTS:
         check(f"bare_{guest_name}_{count}_{by}", bare(guest_name, count, by), limit=run_bare.LIMIT + 10)
     check(f"astray_{by}", lambda by=by: test_debian.test_guests_that_go_astray(context(f"kvm,hyperv={by}")), limit=120)
+
+
+# --- saved state ------------------------------------------------------------------------------------------
+
+SAVED_STATE = os.path.join(ROOT, "build", "release", "tests", "test_saved_state")
+MOVES = ("soft to kvm", "kvm to soft", "kvm to kvm", "kvm to kvm, own Hyper-V", "kvm, own Hyper-V, to kvm", "kvm, own Hyper-V, to soft")
+
+
+def saved_state(move):
+    """A guest that was stopped on one processor goes on on another."""
+    # TCG loses the interrupt shadow when it enters a guest.
+    r = subprocess.run([SAVED_STATE, f"{move}: *"], env=dict(os.environ, SKIP="* to kvm*: interrupt shadow"),
+                       capture_output=True, text=True)
+    passed = len(re.findall(r"^\[ +OK \]", r.stdout, re.MULTILINE))
+    require(r.returncode == 0 and passed >= 10, f"status {r.returncode}, {passed} passed:\n{(r.stdout + r.stderr)[-2500:]}")
+
+
+for kinds in MOVES:
+    check("saved_" + re.sub(r"\W+", "_", kinds).lower(), lambda kinds=kinds: saved_state(kinds), limit=150)
 
 
 # --- Debian -----------------------------------------------------------------------------------------------

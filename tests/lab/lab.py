@@ -139,6 +139,7 @@ def make_payload(directory, image, request):
     for name in os.listdir(bare):
         if name.startswith("bare_") and os.path.isfile(os.path.join(bare, name)):
             copy(os.path.join(bare, name))
+    copy(os.path.join(ROOT, "build", "release", "tests", "test_saved_state"))
     for folder in ("tests", "tests/guest", "tests/bare", "tests/lab", "bench"):
         for name in os.listdir(os.path.join(ROOT, folder)):
             if name.endswith((".py", ".sh")):
