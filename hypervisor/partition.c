@@ -55,6 +55,7 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	vp_init_all(p);
 	synic_init(p);
 	clock_init(p);
+	dirty_init(p);
 	apic_init(&p->apic_bus, p->apics, &apic, &partition_apic_ops, p);
 	tlfs_init(&p->tlfs, p->tlfs_vps, &tlfs, &partition_tlfs_ops, p);
 	r = memory_init(p, err);
@@ -79,6 +80,7 @@ void partition_destroy(struct partition *p)
 	synic_destroy(p);
 	clock_destroy(p);
 	vp_destroy_all(p);
+	dirty_destroy(p);
 	memory_destroy(p);
 	free(p);
 }
