@@ -95,6 +95,14 @@ static void *ops_page(void *context, uint64_t gpa)
 	return partition_memory(context, gpa, GUEST_PAGE_SIZE);
 }
 
+static void ops_page_written(void *context, const void *at, size_t size)
+{
+	struct partition *p = context;
+
+	if (dirty_is_tracked(p))
+		dirty_mark_host(p, at, size);
+}
+
 static bool ops_read_memory(void *context, uint64_t gpa, void *buffer, size_t size)
 {
 	return partition_read(context, gpa, buffer, size) == 0;
@@ -297,6 +305,7 @@ static void ops_crash(void *context, unsigned index, const struct tlfs_crash *cr
 
 const struct tlfs_ops partition_tlfs_ops = {
     .page = ops_page,
+    .page_written = ops_page_written,
     .read_memory = ops_read_memory,
     .write_hypercall_page = ops_write_hypercall_page,
     .reference_time = ops_reference_time,
@@ -330,6 +339,7 @@ static void ops_own_auto_eoi(void *context, unsigned vp, const uint64_t vectors[
 /* Without those that reach into apic/, or into a translation cache that we do not have. */
 const struct tlfs_ops partition_tlfs_ops_own_apic = {
     .page = ops_page,
+    .page_written = ops_page_written,
     .read_memory = ops_read_memory,
     .write_hypercall_page = ops_write_hypercall_page,
     .reference_time = ops_reference_time,

@@ -127,6 +127,8 @@ int partition_write(struct partition *p, gpa_t gpa, const void *buffer, size_t s
 void partition_memory_written(struct partition *p, gpa_t gpa, uint64_t size)
 {
 	p->processor->memory_written(p, gpa, size);
+	if (dirty_is_tracked(p))
+		dirty_mark_gpa(p, gpa, size);
 }
 
 /* Regions lie behind one another in the mapping, so a host range may cross from one to the next. */

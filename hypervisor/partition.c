@@ -80,6 +80,7 @@ int partition_create(struct partition **out, const struct partition_config *conf
 	vp_init_all(p);
 	synic_init(p);
 	clock_init(p);
+	dirty_init(p);
 	r = memory_init(p, err);
 	if (!r)
 		r = p->processor->create(p, config->processor_options, err);
@@ -109,6 +110,7 @@ void partition_destroy(struct partition *p)
 	synic_destroy(p);
 	clock_destroy(p);
 	vp_destroy_all(p);
+	dirty_destroy(p);
 	memory_destroy(p);
 	free(p->loaded_cpuid);
 	free(p);

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/bitmap.h"
 #include "hypervisor/apic/apic.h"
 #include "hypervisor/hypervisor.h"
 #include "hypervisor/state.h"
@@ -166,6 +167,11 @@ struct partition {
 	struct memory_region regions[PARTITION_MAX_REGIONS];
 	unsigned region_count;
 
+	/* dirty.c */
+	_Atomic bool tracks_dirty;
+	struct atomic_bitmap dirty;  /* by page of the mapping; written by the host */
+	pthread_mutex_t dirty_lock; /* switching on and off, asking */
+
 	/* intercept.c */
 	struct io_range ports[PARTITION_MAX_RANGES];
 	unsigned port_count;
@@ -215,6 +221,19 @@ struct partition {
 /* memory.c */
 int memory_init(struct partition *p, struct error *err);
 void memory_destroy(struct partition *p);
+
+/* dirty.c: after the host wrote guest RAM and where dirty_is_tracked(). [any] */
+void dirty_init(struct partition *p);
+void dirty_destroy(struct partition *p);
+void dirty_mark_gpa(struct partition *p, gpa_t gpa, uint64_t size);
+void dirty_mark_host(struct partition *p, const void *host, uint64_t size);
+
+/* The compiler must not look before it writes; the processor may (dirty.c). */
+static inline bool dirty_is_tracked(const struct partition *p)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	return atomic_load_explicit(&p->tracks_dirty, memory_order_relaxed);
+}
 
 /* intercept.c: dispatch for the processors, on the VP's thread. */
 uint64_t intercept_io_read(struct vp *vp, uint16_t port, unsigned size);

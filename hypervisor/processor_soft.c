@@ -252,6 +252,18 @@ static void soft_processor_memory_written(struct partition *p, gpa_t gpa, uint64
 		soft_memory_written(p->processor_state, gpa, size);
 }
 
+static int soft_processor_track_dirty(struct partition *p, bool on, struct error *err)
+{
+	return soft_track_dirty(p->processor_state, on, err);
+}
+
+static int soft_processor_fetch_dirty(struct partition *p, unsigned region, uint64_t first_page, uint64_t pages,
+    uint64_t *bitmap)
+{
+	soft_fetch_dirty(p->processor_state, (p->regions[region].offset >> GUEST_PAGE_SHIFT) + first_page, pages, bitmap);
+	return 0;
+}
+
 static void soft_processor_write_hypercall_page(struct partition *p, uint8_t *page)
 {
 	static const uint8_t vmcall_ret[] = {0x0f, 0x01, 0xc1, 0xc3};
@@ -314,4 +326,6 @@ const struct processor_ops processor_soft = {
     .save_vp = soft_processor_save,
     .load_vp = soft_processor_load,
     .cpuid = soft_processor_cpuid,
+    .track_dirty = soft_processor_track_dirty,
+    .fetch_dirty = soft_processor_fetch_dirty,
 };

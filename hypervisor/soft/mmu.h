@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 
+#include "base/bitmap.h"
 #include "hypervisor/soft/access.h"
 
 /* Guest physical addresses have 46 bits (CPUID 0x80000008). */
@@ -80,6 +81,11 @@ void tlb_flush_pcid(struct soft_vp *vp, unsigned pcid);     /* entries of one PC
 void tlb_flush_page(struct soft_vp *vp, uint64_t linear);   /* in every address space */
 void tlb_select(struct soft_vp *vp);                        /* after CR3 or CR4.PCIDE changed: the asid in force */
 
+/* From another thread: drop what may be written, and wait until that (and all that was asked before) is done or the VP
+ * does not run. */
+void tlb_post_drop_writes(struct soft_vp *vp);
+void tlb_wait_served(struct soft_vp *vp);
+
 int flush_queue_create(struct flush_queue **out);
 void flush_queue_destroy(struct flush_queue *q);
 /* Serve what others asked. */
@@ -120,6 +126,31 @@ struct soft {
 	struct code_pages code;
 	struct vector_pool *pool;
 	pthread_mutex_t rmw_lock;
+	_Atomic bool tracks_dirty;  /* dirty.c */
+	struct atomic_bitmap dirty; /* by RAM page, while they are tracked */
 	uint32_t host_leaf7_ebx, host_extended_ecx; /* cpuid.c: what the host must have */
 	struct soft_vp **vps;
 };
+
+/* --- dirty pages (dirty.c) --- */
+static inline bool dirty_is_tracked(const struct soft *soft)
+{
+	return atomic_load_explicit(&soft->tracks_dirty, memory_order_acquire);
+}
+
+static inline uint64_t ram_page(const struct soft *soft, const uint8_t *host)
+{
+	return (uint64_t)(host - soft->ram) >> GUEST_PAGE_SHIFT;
+}
+
+/* Before a TLB entry allows writing, or the write itself where it goes past the TLB. */
+static inline void dirty_mark(struct soft *soft, const uint8_t *host)
+{
+	if (unlikely(dirty_is_tracked(soft)) && !atomic_bitmap_test(&soft->dirty, ram_page(soft, host)))
+		atomic_bitmap_set(&soft->dirty, ram_page(soft, host));
+}
+
+static inline bool dirty_is_marked(const struct soft *soft, const uint8_t *host)
+{
+	return likely(!dirty_is_tracked(soft)) || atomic_bitmap_test(&soft->dirty, ram_page(soft, host));
+}

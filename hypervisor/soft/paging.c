@@ -41,18 +41,25 @@ static bool entry_read(struct soft_vp *vp, struct walk *w, gpa_t gpa, uint64_t *
 }
 
 /* False when an entry changed meanwhile: walk again. */
-static bool entry_mark(const struct walk *w, const struct step *s, uint64_t bits)
+static bool entry_mark(struct soft_vp *vp, const struct walk *w, const struct step *s, uint64_t bits)
 {
 	uint64_t old = s->entry;
 	uint32_t old32 = (uint32_t)old;
+	bool done;
 
 	if ((old & bits) == bits)
 		return true;
 	if (w->narrow)
-		return __atomic_compare_exchange_n((uint32_t *)s->host, &old32, old32 | (uint32_t)bits, false,
+		done = __atomic_compare_exchange_n((uint32_t *)s->host, &old32, old32 | (uint32_t)bits, false,
 		    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-	return __atomic_compare_exchange_n((uint64_t *)s->host, &old, old | bits, false, __ATOMIC_SEQ_CST,
-	    __ATOMIC_RELAXED);
+	else
+		done = __atomic_compare_exchange_n((uint64_t *)s->host, &old, old | bits, false, __ATOMIC_SEQ_CST,
+		    __ATOMIC_RELAXED);
+	/* Also from a walk of a VP that does not count as running, for which nobody waits: only a bit that is set after the
+	 * write is sure to be taken after it. */
+	if (done && unlikely(dirty_is_tracked(vp->soft)))
+		atomic_bitmap_set(&vp->soft->dirty, ram_page(vp->soft, s->host));
+	return done;
 }
 
 enum result { WALK_OK, WALK_NOT_PRESENT, WALK_RESERVED };
@@ -133,10 +140,10 @@ static bool allowed(const struct soft_vp *vp, const struct mapping *m, unsigned 
 	return access == ACCESS_READ || m->writable || (kind != TLB_USER && !(vp->cr0 & CR0_WP));
 }
 
-static bool mark_all(const struct walk *w, enum access access)
+static bool mark_all(struct soft_vp *vp, const struct walk *w, enum access access)
 {
 	for (unsigned i = 0; i < w->count; i++)
-		if (!entry_mark(w, &w->steps[i],
+		if (!entry_mark(vp, w, &w->steps[i],
 		        i == w->count - 1 && access == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A))
 			return false;
 	return true;
@@ -171,7 +178,7 @@ bool page_walk(struct soft_vp *vp, uint64_t linear, unsigned kind, enum access a
 		}
 		r = walk_any(vp, &w, linear, m);
 		if (likely(r == WALK_OK && allowed(vp, m, kind, access))) {
-			if (unlikely(!mark_all(&w, access)))
+			if (unlikely(!mark_all(vp, &w, access)))
 				continue;
 			m->dirty = access == ACCESS_WRITE || w.steps[w.count - 1].entry & PTE_D;
 			return true;
@@ -212,7 +219,7 @@ static void fill(struct soft_vp *vp, unsigned kind, uint64_t linear, const struc
 
 	e->addend = (uint64_t)(uintptr_t)host - (linear & PAGE_MASK);
 	e->read = allowed(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
-	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) ? tag : TLB_NO_TAG;
+	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host) ? tag : TLB_NO_TAG;
 	e->exec = allowed(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;
 	if (m->shift > GUEST_PAGE_SHIFT)
 		tlb_note_large(vp, linear, m->shift);
@@ -242,8 +249,11 @@ static bool resolve(struct soft_vp *vp, uint64_t linear, unsigned kind, enum acc
 	place->gpa = m.gpa | (linear & ~PAGE_MASK);
 	host = ram_host(vp->soft, m.gpa);
 	place->host = host ? host + (linear & ~PAGE_MASK) : NULL;
-	if (host)
-		fill(vp, kind, linear, &m, host);
+	if (!host)
+		return true;
+	if (access == ACCESS_WRITE)
+		dirty_mark(vp->soft, host);
+	fill(vp, kind, linear, &m, host);
 	return true;
 }
 

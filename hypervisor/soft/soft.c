@@ -107,6 +107,7 @@ void soft_destroy(struct soft *soft)
 		vp_destroy(soft->vps[i]);
 	free(soft->vps);
 	code_pages_destroy(&soft->code);
+	atomic_bitmap_destroy(&soft->dirty);
 	if (soft->pool)
 		vector_pool_destroy(soft->pool);
 	pthread_mutex_destroy(&soft->rmw_lock);

@@ -78,6 +78,13 @@ int soft_set_memory(struct soft *soft, void *base, uint64_t size, const struct s
 /* [any] The host wrote guest memory where code may lie. */
 void soft_memory_written(struct soft *soft, gpa_t gpa, uint64_t size);
 
+/* [any, one at a time] Note from now on which pages of the mapping the VPs write; or no longer. */
+int soft_track_dirty(struct soft *soft, bool on, struct error *err);
+
+/* [any, one at a time] Add those written since tracking began, or since they were asked for last, to `bitmap`, whose
+ * bit 0 is `first_page` (counted from the start of the mapping). What was stored before is seen on return. */
+void soft_fetch_dirty(struct soft *soft, uint64_t first_page, uint64_t pages, uint64_t *bitmap);
+
 /* VPs exist from soft_create() on, in the state of INIT (SDM volume 3, table 10-1), not running. */
 struct soft_vp *soft_vp(struct soft *soft, unsigned index);
 

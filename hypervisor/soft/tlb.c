@@ -110,17 +110,25 @@ void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
 	}
 }
 
+/* Entries of all address spaces, also of those that are not in force now. */
+static void drop_writes(struct soft_vp *vp)
+{
+	for (unsigned kind = 0; kind < TLB_CHECKED; kind++)
+		for (unsigned i = 0; i < TLB_ENTRIES; i++)
+			vp->tlbs[kind][i].write = TLB_NO_TAG;
+}
+
 /* --- from other threads --------------------------------------------------------------------------- */
 
 #define QUEUE_PAGES 64
 
 struct flush_queue {
 	pthread_mutex_t lock;
-	bool all;
+	bool all, writes; /* every entry; the right to write of every entry */
 	unsigned count;
 	uint64_t pages[QUEUE_PAGES];
-	uint64_t posted;       /* requests so far */
-	_Atomic uint64_t done; /* … of which these have been served */
+	_Atomic uint64_t posted; /* requests so far */
+	_Atomic uint64_t done;   /* … of which these have been served */
 	_Atomic bool running;
 };
 
@@ -148,17 +156,20 @@ void flush_serve(struct soft_vp *vp)
 	struct flush_queue *q = vp->flushes;
 	uint64_t pages[QUEUE_PAGES], posted;
 	unsigned count;
-	bool all;
+	bool all, writes;
 
 	atomic_fetch_and(&vp->attention, ~ATTENTION_FLUSH);
 	pthread_mutex_lock(&q->lock);
 	count = q->count;
 	all = q->all;
+	writes = q->writes;
 	posted = q->posted;
 	memcpy(pages, q->pages, count * sizeof(pages[0]));
 	q->count = 0;
-	q->all = false;
+	q->all = q->writes = false;
 	pthread_mutex_unlock(&q->lock);
+	if (writes)
+		drop_writes(vp);
 	if (all)
 		tlb_flush_all(vp);
 	else
@@ -209,6 +220,22 @@ static void wait_served(struct soft_vp *vp, uint64_t posted)
 		else
 			nanosleep(&(struct timespec){0, 50000}, NULL);
 	}
+}
+
+void tlb_post_drop_writes(struct soft_vp *vp)
+{
+	struct flush_queue *q = vp->flushes;
+
+	pthread_mutex_lock(&q->lock);
+	q->writes = true;
+	q->posted++;
+	pthread_mutex_unlock(&q->lock);
+	atomic_fetch_or(&vp->attention, ATTENTION_FLUSH);
+}
+
+void tlb_wait_served(struct soft_vp *vp)
+{
+	wait_served(vp, atomic_load(&vp->flushes->posted));
 }
 
 static void flush_self(struct soft_vp *vp, const uint64_t *pages, unsigned count)

@@ -310,7 +310,10 @@ static enum tlfs_status dispatch(struct tlfs *t, unsigned vp, const struct tlfs_
 		if (status)
 			return status;
 	}
-	return kind->handler(&request);
+	status = kind->handler(&request);
+	if (request.output)
+		tlfs_written(t, request.output, request.rep_count * sizeof(uint32_t));
+	return status;
 }
 
 void tlfs_hypercall(struct tlfs *t, unsigned vp, struct tlfs_hypercall *call)

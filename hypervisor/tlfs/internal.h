@@ -23,6 +23,12 @@ static inline void *tlfs_enabled_page(struct tlfs *t, uint64_t msr_value)
 	return msr_value & HV_PAGE_ENABLE ? t->ops->page(t->context, msr_value & HV_PAGE_MASK) : NULL;
 }
 
+static inline void tlfs_written(struct tlfs *t, const void *at, size_t size)
+{
+	if (t->ops->page_written)
+		t->ops->page_written(t->context, at, size);
+}
+
 /* Vectors to be raised when the lock is released. */
 struct tlfs_vectors {
 	unsigned count;

@@ -149,8 +149,10 @@ static enum tlfs_msr write_assist_page(struct tlfs *t, unsigned vp, uint64_t val
 	if (value & HV_PAGE_ENABLE && !page)
 		return TLFS_MSR_FAULT;
 	/* APIC assist: "no EOI required" is never set, so the guest always writes EOI. */
-	if (page)
+	if (page) {
 		__atomic_store_n(page, 0, __ATOMIC_SEQ_CST);
+		tlfs_written(t, page, sizeof(*page));
+	}
 	t->vps[vp].state.assist_page = value;
 	return TLFS_MSR_OK;
 }

@@ -37,6 +37,12 @@ static bool slot_is_free(struct hv_message *slot)
 	return __atomic_load_n(&slot->type, __ATOMIC_SEQ_CST) == HV_MESSAGE_NONE;
 }
 
+static void set_pending(struct tlfs *t, struct hv_message *slot)
+{
+	__atomic_fetch_or(&slot->flags, HV_MESSAGE_PENDING, __ATOMIC_SEQ_CST);
+	tlfs_written(t, &slot->flags, sizeof(slot->flags));
+}
+
 /* Whether another message is kept back for this slot, of a timer or of who was told "busy". */
 static bool others_wait(const struct tlfs_vp *vp, unsigned sint)
 {
@@ -55,7 +61,7 @@ enum tlfs_post tlfs_deliver_message(struct tlfs *t, unsigned vp, unsigned sint, 
 	if (!slot)
 		return TLFS_BUSY;
 	if (!slot_is_free(slot)) {
-		__atomic_fetch_or(&slot->flags, HV_MESSAGE_PENDING, __ATOMIC_SEQ_CST);
+		set_pending(t, slot);
 		/* The guest may have freed it before it could see the flag. */
 		if (!slot_is_free(slot))
 			return TLFS_BUSY;
@@ -70,6 +76,7 @@ enum tlfs_post tlfs_deliver_message(struct tlfs *t, unsigned vp, unsigned sint, 
 	if (size)
 		__builtin_memcpy(slot->payload, payload, size);
 	__atomic_store_n(&slot->type, type, __ATOMIC_SEQ_CST);
+	tlfs_written(t, slot, sizeof(*slot));
 	*vector = sint_vector(&t->vps[vp].state, sint);
 	return TLFS_POSTED;
 }
@@ -113,6 +120,7 @@ enum tlfs_signal tlfs_signal_event(struct tlfs *t, unsigned vp, unsigned sint, u
 			result = TLFS_SIGNALLED;
 			vector = sint_vector(state, sint);
 		}
+		tlfs_written(t, &sets[sint].words[flag >> 6], sizeof(uint64_t));
 	}
 	tlfs_unlock(t, vp);
 	if (vector)
@@ -136,7 +144,7 @@ void tlfs_synic_retry(struct tlfs *t, unsigned vp)
 		if (!slot)
 			continue;
 		if (!slot_is_free(slot))
-			__atomic_fetch_or(&slot->flags, HV_MESSAGE_PENDING, __ATOMIC_SEQ_CST);
+			set_pending(t, slot);
 		/* Looked at once more: freed just then, the guest may not have seen the flag. */
 		if (slot_is_free(slot))
 			ready |= 1u << sint;
@@ -186,8 +194,10 @@ bool tlfs_write_synic_page(struct tlfs *t, unsigned vp, uint64_t *msr, uint64_t 
 	}
 	tlfs_lock(t, vp);
 	/* A page that the guest has not seen before begins empty; what lies there is not for it. */
-	if (page && (!(*msr & HV_PAGE_ENABLE) || (*msr ^ value) & HV_PAGE_MASK))
+	if (page && (!(*msr & HV_PAGE_ENABLE) || (*msr ^ value) & HV_PAGE_MASK)) {
 		__builtin_memset(page, 0, 4096);
+		tlfs_written(t, page, 4096);
+	}
 	*msr = value;
 	tlfs_unlock(t, vp);
 	tlfs_synic_retry(t, vp);

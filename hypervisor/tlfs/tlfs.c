@@ -67,14 +67,11 @@ void tlfs_reset(struct tlfs *t)
 
 /* --- reference TSC page ----------------------------------------------------------------------- */
 
-void tlfs_write_reference_tsc(struct tlfs *t, uint64_t msr_value)
+static void fill_reference_tsc(struct tlfs *t, struct hv_reference_tsc *page)
 {
-	struct hv_reference_tsc *page = tlfs_enabled_page(t, msr_value);
 	uint64_t tsc, reference;
 	uint32_t sequence;
 
-	if (!page)
-		return;
 	/* While it is written a reader finds sequence 0 and falls back to the MSR. */
 	__atomic_store_n(&page->sequence, 0, __ATOMIC_SEQ_CST);
 	if (!t->tsc_scale)
@@ -90,6 +87,16 @@ void tlfs_write_reference_tsc(struct tlfs *t, uint64_t msr_value)
 		sequence = 1;
 	atomic_store(&t->tsc_sequence, sequence);
 	__atomic_store_n(&page->sequence, sequence, __ATOMIC_SEQ_CST);
+}
+
+void tlfs_write_reference_tsc(struct tlfs *t, uint64_t msr_value)
+{
+	struct hv_reference_tsc *page = tlfs_enabled_page(t, msr_value);
+
+	if (!page)
+		return;
+	fill_reference_tsc(t, page);
+	tlfs_written(t, page, sizeof(*page));
 }
 
 void tlfs_clock_changed(struct tlfs *t)

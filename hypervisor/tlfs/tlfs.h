@@ -18,8 +18,8 @@
  *   [any] from any thread at any time.
  *   [vp]  only from the thread that runs that VP, or while the VP does not run.
  * Per-VP SynIC and timer state is guarded by ops->lock(vp), a leaf lock: under it only page(),
- * reference_time(), sample_clock() and arm_timer() are called, and they must not come back into this
- * library. All other callbacks are made with no lock held. The lock of VP 0 also guards the
+ * page_written(), reference_time(), sample_clock() and arm_timer() are called, and they must not come
+ * back into this library. All other callbacks are made with no lock held. The lock of VP 0 also guards the
  * reference TSC page.
  *
  * A queue of messages above tlfs_post_message() needs a lock of its own, held over "post, and queue
@@ -93,6 +93,9 @@ struct tlfs_ops {
 	/* [any] Host address of the guest RAM page at `gpa` (page aligned), NULL when there is none.
 	 * Valid as long as the partition. */
 	void *(*page)(void *context, uint64_t gpa);
+
+	/* [any] Bytes inside what page() returned have been written. May be NULL. */
+	void (*page_written)(void *context, const void *at, size_t size);
 
 	/* [vp] Copy from guest memory (never across a page). False when some of it is not RAM. */
 	bool (*read_memory)(void *context, uint64_t gpa, void *buffer, size_t size);
