@@ -127,7 +127,7 @@ struct flush_queue {
 	bool all, writes; /* every entry; the right to write of every entry */
 	unsigned count;
 	uint64_t pages[QUEUE_PAGES];
-	_Atomic uint64_t posted; /* requests so far */
+	uint64_t posted;       /* requests so far */
 	_Atomic uint64_t done;   /* … of which these have been served */
 	_Atomic bool running;
 };
@@ -235,7 +235,13 @@ void tlb_post_drop_writes(struct soft_vp *vp)
 
 void tlb_wait_served(struct soft_vp *vp)
 {
-	wait_served(vp, atomic_load(&vp->flushes->posted));
+	struct flush_queue *q = vp->flushes;
+	uint64_t posted;
+
+	pthread_mutex_lock(&q->lock);
+	posted = q->posted;
+	pthread_mutex_unlock(&q->lock);
+	wait_served(vp, posted);
 }
 
 static void flush_self(struct soft_vp *vp, const uint64_t *pages, unsigned count)
