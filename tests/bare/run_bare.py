@@ -36,3 +36,42 @@ def make(name, cpus):
 
 for guest, count in GUESTS:
     globals()[f"test_bare_{guest}_{count}"] = make(guest, count)
+
+
+# --- on KVM ---------------------------------------------------------------------------------------------
+
+# Where nothing virtualizes in hardware a /dev/kvm may emulate every instruction. What such a KVM leaves out, by guest;
+# the guests that are not here test instructions that it does not have.
+EMULATED = {
+    "devices": {"msr-time": "TSC_ADJUST is kept and not added", "msr-memory-types": "reserved types are taken",
+                "pin-level": "EOI of the last interrupt is told late", "pin-level-masked": "the same"},
+    "apic": {"nesting": "the ISR is empty while a handler runs", "interrupt-shadows": "STI has no shadow"},
+    "hyperv": {},
+    "smp": {"atomic-operations": "there is no CMPXCHG16B"},
+}
+
+
+def has_hardware():
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as f:
+        return re.search(r"^flags\s*:.* (vmx|svm)( |$)", f.read(), re.MULTILINE) is not None
+
+
+def run_on_kvm(context, name, cpus):
+    """The same guest on the hardware processor: as it should be where there is hardware, else what can be expected."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        raise context["skip"]("there is no /dev/kvm")
+    if has_hardware():
+        run(dict(context, processor="kvm"), name, cpus)
+    elif name in EMULATED:
+        run(dict(context, processor="kvm,hardware=any"), name, cpus, EMULATED[name])
+    else:
+        raise context["skip"]("/dev/kvm has no hardware behind it")
+
+
+def make_kvm(name, cpus):
+    return lambda context: run_on_kvm(context, name, cpus)
+
+
+for guest, count in GUESTS:
+    if guest in EMULATED and (guest, count) != ("smp", 4):  # which takes long where locked instructions are emulated
+        globals()[f"test_bare_{guest}_{count}_kvm"] = make_kvm(guest, count)
