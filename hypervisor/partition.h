@@ -133,7 +133,8 @@ struct processor_ops {
 
 	/* The VP stands still; INIT and SIPI that were on their way are done with. The caller has filled `apic` and
 	 * `tlfs` from apic/ and tlfs/, `activity` from vp->startup, and the rest with what holds after reset; save_vp
-	 * replaces what it knows better: at least HALTED for RUNNING. */
+	 * replaces what it knows better: at least HALTED for RUNNING. What tlfs/ keeps for the whole partition is saved
+	 * after the last VP. */
 	int (*save_vp)(struct vp *vp, struct vp_state *state, struct error *err);
 	/* Before start. The state has passed vp_state_check(), and the guest's CPUID is in p->loaded_cpuid, which
 	 * this processor can serve. apic/, tlfs/, vp->startup, partition time and the TSC (clock_tsc()) stand

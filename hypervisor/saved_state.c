@@ -61,9 +61,6 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 	s->tsc_frequency = p->tsc_frequency;
 	s->apic_frequency = p->tlfs.config.apic_frequency;
 	tlfs_save(&p->tlfs, &s->tlfs);
-	if (cpuid_collect(p, &s->cpuid))
-		return error_set(err, E2BIG, "CPUID of this processor has more than %u leaves",
-				 CPUID_TABLE_MAX);
 	if (synic_save(p, &s->messages, &s->message_count))
 		return error_set(err, ENOMEM,
 				 "no memory on the host for the messages that wait for the guest");
@@ -73,7 +70,7 @@ static int save_partition(struct partition *p, struct saved_partition *s, struct
 int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, struct error *err)
 {
 	struct saved_partition *s;
-	int r;
+	int r = 0;
 
 	if (!p->processor->save_vp)
 		return error_set(err, ENOTSUP, "the state of processor %s cannot be saved",
@@ -83,9 +80,13 @@ int partition_save_state(struct partition *p, uint8_t **bytes, size_t *size, str
 	s = saved_new(p->config.vp_count);
 	if (!s)
 		return error_set(err, ENOMEM, "no memory on the host for the saved state of a partition");
-	r = save_partition(p, s, err);
+	if (cpuid_collect(p, &s->cpuid))
+		r = error_set(err, E2BIG, "CPUID of this processor has more than %u leaves", CPUID_TABLE_MAX);
 	for (unsigned i = 0; i < p->config.vp_count && !r; i++)
 		r = save_vp(&p->vps[i], &s->vps[i], &s->cpuid, err);
+	/* A processor that serves synthetic registers itself has told tlfs/ of them now. */
+	if (!r)
+		r = save_partition(p, s, err);
 	if (!r)
 		r = saved_encode(s, bytes, size, err);
 	saved_free(s);

@@ -381,13 +381,13 @@ STATE_CODE(tick, 64,
 	   "	jb	1f\n"
 	   "	movq	%rax, 0x28(%rdi)\n"
 	   "	movl	$3, %ebp\n"
-	   "	cmpl	$0, 0x32000\n"
-	   "	je	1f\n"
+	   "	cmpl	$0, 0x32000\n" /* the page says: ask the MSR */
+	   "	je	3f\n"
 	   "	leaq	10000(%rax), %rcx\n" /* 1 ms: KVM has another clock for the MSR while it renews the page */
 	   "	subq	%rbx, %rcx\n"
 	   "	cmpq	$50000000, %rcx\n"
 	   "	ja	1f\n"
-	   "	movl	$4, %ebp\n"
+	   "3:	movl	$4, %ebp\n"
 	   "	movl	$0x1005d, %ecx\n" /* HvCallSignalEvent, fast, on a connection that is not there */
 	   "	movl	$0x7777, %edx\n"
 	   "	movl	$0x30000, %eax\n"
