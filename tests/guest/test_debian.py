@@ -334,6 +334,12 @@ def test_guests_that_go_astray(context):
                                capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
             require(r.returncode == 3, f"{code}: status {r.returncode}: {r.stderr}")
             require("triple-faulted" in r.stderr and "RIP" in r.stderr, f"{code}: no report: {r.stderr}")
+        # mov eax, 0xd0000000; jmp eax: where nothing is, no processor finds an instruction.
+        nowhere = tiny_kernel(path, b"\xb8\x00\x00\x00\xd0\xff\xe0")
+        r = subprocess.run([context["bulkhead"], "run", *processor, "--kernel", nowhere, "--serial", "none"],
+                           capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        require(r.returncode == 3 and "cannot go on" in r.stderr and "RIP 0010:00000000d0000000" in r.stderr,
+                f"no instruction: status {r.returncode}: {r.stderr}")
         with Guest(context["bulkhead"], [*processor, "--kernel", tiny_kernel(path, b"\xeb\xfe")]) as guest:
             def runs():
                 counts = guest.control("status")["processors"][0]
