@@ -115,7 +115,7 @@ def measure(guest):
     found["rss"], found["pss"] = own_memory(guest.process.pid)
     before = kvm_exits(guest.process.pid)
     guest.send("\n")
-    done = guest.expect(r"written (\d+) (\d+)", 300)
+    done = guest.expect(r"written (\d+) (\d+)\r?\n", 300)
     found["exits"] = (kvm_exits(guest.process.pid) - before) / int(done.group(1))
     found["writes"] = int(done.group(1)) / int(done.group(2)) * 1e6
     guest.expect("BENCH done", 60)
