@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 /* --- kernel or own -------------------------------------------------------------------------------- */
 
@@ -253,8 +254,12 @@ static void save_partition_registers(struct partition *p, struct kvm_vp *k)
 		atomic_store(&p->tlfs.guest_os_id, value);
 	if (!kvm_get_msr(k, HV_X64_MSR_HYPERCALL, &value))
 		atomic_store(&p->tlfs.hypercall, value);
+	/* KVM takes any address; tlfs/ takes RAM only, so such a page is saved as what it is: none. */
 	if (!kvm_get_msr(k, HV_X64_MSR_REFERENCE_TSC, &value))
-		atomic_store(&p->tlfs.reference_tsc, value);
+		atomic_store(&p->tlfs.reference_tsc,
+			     partition_memory(p, value & HV_PAGE_MASK, GUEST_PAGE_SIZE)
+				 ? value
+				 : value & ~HV_PAGE_ENABLE);
 }
 
 /* When a periodic timer is due next the kernel does not say: a period from now at the latest. */
@@ -315,6 +320,15 @@ static void put_synic(struct msr_list *list, const struct tlfs_vp_state *s)
 	put(list, HV_X64_MSR_SCONTROL, s->scontrol);
 }
 
+/* The kernel takes a runtime to be that of the thread that sets it, and goes on with the VP's own. */
+static uint64_t thread_time_100ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 10000000u + (uint64_t)t.tv_nsec / 100;
+}
+
 /* tlfs/ has them already: the kernel is given what it serves, and its timers stop running here. */
 int kvm_hyperv_load(struct vp *vp, const struct vp_state *state, struct error *err)
 {
@@ -333,7 +347,7 @@ int kvm_hyperv_load(struct vp *vp, const struct vp_state *state, struct error *e
 		put(&list, HV_X64_MSR_STIMER0_CONFIG + 2 * i, state->tlfs.timers[i].config);
 		ours->timers[i] = (struct tlfs_timer_state){.deadline = TLFS_NEVER};
 	}
-	put(&list, HV_X64_MSR_VP_RUNTIME, atomic_load(&vp->runtime) / 100);
+	put(&list, HV_X64_MSR_VP_RUNTIME, atomic_load(&vp->runtime) / 100 + thread_time_100ns());
 	clock_arm_tlfs(p, vp->index, TLFS_NEVER);
 	return list.r ? error_set(err, EBADMSG, "KVM refuses the saved value of synthetic register 0x%x",
 				  list.failed)

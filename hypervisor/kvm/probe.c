@@ -17,7 +17,7 @@ int kvm_ioctl(int fd, unsigned long request, void *argument)
 
 	do {
 		r = ioctl(fd, request, argument);
-	} while (r < 0 && (errno == EINTR || errno == EAGAIN));
+	} while (r < 0 && errno == EINTR);
 	return r < 0 ? -errno : r;
 }
 

@@ -3,6 +3,7 @@
 #include "hypervisor/kvm/kvm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -157,8 +158,8 @@ static int find_exits(struct kvm_vp *k)
 	size_t size;
 
 	k->stats = ioctl(k->fd, KVM_GET_STATS_FD, NULL);
-	if (k->stats < 0 || pread(k->stats, &header, sizeof(header), 0) != sizeof(header) ||
-	    header.name_size > 256)
+	if (k->stats < 0 || fcntl(k->stats, F_SETFD, FD_CLOEXEC) ||
+	    pread(k->stats, &header, sizeof(header), 0) != sizeof(header) || header.name_size > 256)
 		return -ENOENT;
 	size = sizeof(struct kvm_stats_desc) + header.name_size;
 	for (uint32_t i = 0; i < header.num_desc; i++) {

@@ -30,7 +30,7 @@ static int save_registers(struct vp *vp, struct vp_state *s)
 	int r = kvm_get_registers(vp, &s->registers);
 
 	if (!r && uses_pdptrs(&s->registers)) {
-		r = kvm_ioctl(k->fd, KVM_GET_SREGS2, &sregs);
+		r = kvm_ioctl(k->fd, KVM_GET_SREGS2, &sregs); /* Linux 5.14 */
 		memcpy(s->pdptr, sregs.pdptrs, sizeof(s->pdptr));
 	}
 	if (!r)
@@ -299,11 +299,12 @@ int kvm_load_vp(struct vp *vp, const struct vp_state *s, struct error *err)
 	kvm_of(p)->loaded = true;
 	r = kvm_set_registers(vp, &s->registers);
 	if (!r)
-		r = load_pdptrs(k, s);
-	if (!r)
 		r = load_vectors(k, s);
 	if (!r)
 		r = load_apic(vp, s);
+	/* Whatever sets system registers loads these from memory; so this comes after all of it. */
+	if (!r)
+		r = load_pdptrs(k, s);
 	if (!r)
 		r = load_debug(k, s);
 	if (!r)

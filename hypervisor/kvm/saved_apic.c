@@ -25,6 +25,7 @@ enum {
 	REG_DIVIDE = 0x3e0
 };
 
+#define LVT_MASKED         (1u << 16)
 #define LVT_TIMER_MODE     (3u << 17)
 #define LVT_TIMER_PERIODIC (1u << 17)
 #define LVT_TIMER_DEADLINE (2u << 17)
@@ -61,6 +62,14 @@ static uint64_t tick(uint32_t divide)
 	return 1u << ((code + 1) & 7);
 }
 
+/* Whether the timer's interrupt waits or is being served. */
+static bool is_there(const struct apic_state *s)
+{
+	uint8_t vector = (uint8_t)s->lvt[APIC_LVT_TIMER];
+
+	return (s->irr[vector / 64] | s->isr[vector / 64]) >> (vector % 64) & 1;
+}
+
 static void save_timer(struct partition *p, const struct kvm_lapic_state *from, struct apic_state *to)
 {
 	uint32_t mode = to->lvt[APIC_LVT_TIMER] & LVT_TIMER_MODE;
@@ -69,7 +78,19 @@ static void save_timer(struct partition *p, const struct kvm_lapic_state *from, 
 	to->divide = get(from, REG_DIVIDE) & 0xb;
 	to->initial_count = mode == LVT_TIMER_DEADLINE ? 0 : get(from, REG_INITIAL);
 	to->timer_deadline = APIC_NEVER;
-	if (!to->initial_count || current > to->initial_count || (!current && mode != LVT_TIMER_PERIODIC)) {
+	if (!to->initial_count || current > to->initial_count) {
+		to->initial_count = 0;
+		return;
+	}
+	if (!current && mode != LVT_TIMER_PERIODIC && !(to->lvt[APIC_LVT_TIMER] & LVT_MASKED) &&
+	    !is_there(to)) {
+		/* Expired while the VP stood still: KVM tells the IRR of that only when the VP runs. Or long
+		 * ago and taken: then it comes once too often, which a guest can bear better than never. */
+		to->timer_start = now;
+		to->timer_deadline = now;
+		return;
+	}
+	if (!current && mode != LVT_TIMER_PERIODIC) {
 		/* One that is done counts no more: what it would show is zero either way. */
 		to->initial_count = 0;
 		return;

@@ -117,7 +117,8 @@ void kvm_sample_clock(struct partition *p, uint64_t *tsc, uint64_t *reference)
 
 void kvm_time_pause(struct partition *p)
 {
-	kvm_of(p)->paused_at = __rdtsc();
+	if (!kvm_of(p)->paused_at)
+		kvm_of(p)->paused_at = __rdtsc();
 }
 
 /* Shift one VP's TSC. Equal offsets stay equal, which KVM takes for "synchronized". */
@@ -166,6 +167,9 @@ void kvm_time_load(struct partition *p)
 	struct kvm_machine *m = kvm_of(p);
 	uint64_t host = __rdtsc();
 
+	/* One that is started paused stands still until it is resumed. */
+	if (atomic_load(&p->paused))
+		m->paused_at = host;
 	for (unsigned i = 0; i < p->config.vp_count; i++) {
 		uint64_t offset = m->vps[i].loaded_tsc - host;
 		struct kvm_device_attr attribute = offset_attribute(&offset);
