@@ -94,17 +94,12 @@ void kvm_cpuid_answer(struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t r
 		r[2] |= r[2] & 1 ? 1u << 1 : 0; /* CmpLegacy: the count above is of cores */
 }
 
-struct table {
-	struct kvm_cpuid2 header;
-	struct kvm_cpuid_entry2 entries[ENTRIES_MAX];
-};
-
-static void add(struct table *t, struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t flags)
+static void add(struct kvm_cpuid2 *t, struct vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t flags)
 {
-	struct kvm_cpuid_entry2 *e = &t->entries[t->header.nent];
+	struct kvm_cpuid_entry2 *e = &t->entries[t->nent];
 	uint32_t r[4];
 
-	if (t->header.nent == ENTRIES_MAX)
+	if (t->nent == ENTRIES_MAX)
 		return;
 	partition_cpuid(vp, leaf, subleaf, r);
 	*e = (struct kvm_cpuid_entry2){.function = leaf,
@@ -114,14 +109,14 @@ static void add(struct table *t, struct vp *vp, uint32_t leaf, uint32_t subleaf,
 				       .ebx = r[1],
 				       .ecx = r[2],
 				       .edx = r[3]};
-	t->header.nent++;
+	t->nent++;
 }
 
 /* Tell KVM what this VP answers. Before it has run for the first time. */
 int kvm_cpuid_apply(struct vp *vp, struct error *err)
 {
 	struct kvm_machine *m = kvm_of(vp->partition);
-	struct table *t = calloc(1, sizeof(*t));
+	struct kvm_cpuid2 *t = calloc(1, sizeof(*t) + ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
 	int r;
 
 	if (!t)

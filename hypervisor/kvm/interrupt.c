@@ -23,16 +23,17 @@ static struct kvm_msi msi_of(const struct interrupt_message *m)
 
 static int set_routes(struct kvm_machine *m)
 {
-	struct {
-		struct kvm_irq_routing header;
-		struct kvm_irq_routing_entry entries[KVM_LEVEL_ROUTES];
-	} table = {0};
+	union {
+		uint8_t bytes[sizeof(struct kvm_irq_routing) +
+			      KVM_LEVEL_ROUTES * sizeof(struct kvm_irq_routing_entry)];
+		struct kvm_irq_routing table;
+	} u = {0};
 
 	for (unsigned i = 0; i < KVM_LEVEL_ROUTES; i++)
 		if (m->routes[i].used)
-			table.entries[table.header.nr++] = (struct kvm_irq_routing_entry){
+			u.table.entries[u.table.nr++] = (struct kvm_irq_routing_entry){
 			    .gsi = i, .type = KVM_IRQ_ROUTING_MSI, .u.msi = m->routes[i].msi};
-	return kvm_ioctl(m->vm, KVM_SET_GSI_ROUTING, &table);
+	return kvm_ioctl(m->vm, KVM_SET_GSI_ROUTING, &u.table);
 }
 
 /* The oldest route makes room: there are no more pins than routes, so it is of a pin that was programmed

@@ -136,24 +136,32 @@ int kvm_set_registers(struct vp *vp, const struct vp_registers *from)
 	return r ? r : kvm_ioctl(k->fd, KVM_SET_REGS, &regs);
 }
 
-struct one_msr {
-	struct kvm_msrs header;
-	struct kvm_msr_entry entry;
+/* One register in the list that KVM takes. */
+union one_msr {
+	uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	struct kvm_msrs list;
 };
 
 int kvm_get_msr(struct kvm_vp *k, uint32_t index, uint64_t *value)
 {
-	struct one_msr m = {.header.nmsrs = 1, .entry.index = index};
-	int r = kvm_ioctl(k->fd, KVM_GET_MSRS, &m);
+	union one_msr m = {0};
+	int r;
 
-	*value = m.entry.data;
+	m.list.nmsrs = 1;
+	m.list.entries[0].index = index;
+	r = kvm_ioctl(k->fd, KVM_GET_MSRS, &m);
+	*value = m.list.entries[0].data;
 	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
 }
 
 int kvm_set_msr(struct kvm_vp *k, uint32_t index, uint64_t value)
 {
-	struct one_msr m = {.header.nmsrs = 1, .entry.index = index, .entry.data = value};
-	int r = kvm_ioctl(k->fd, KVM_SET_MSRS, &m);
+	union one_msr m = {0};
+	int r;
 
+	m.list.nmsrs = 1;
+	m.list.entries[0].index = index;
+	m.list.entries[0].data = value;
+	r = kvm_ioctl(k->fd, KVM_SET_MSRS, &m);
 	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
 }

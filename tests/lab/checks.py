@@ -114,14 +114,21 @@ MOVES = {"soft to kvm": "*", "kvm to kvm": "*", "kvm to kvm, own Hyper-V": "*", 
 def saved_state(move, which):
     """A guest that was stopped on one processor goes on on another."""
     # TCG loses the interrupt shadow when it enters a guest.
-    r = subprocess.run([SAVED_STATE, f"{move}: {which}"], env=dict(os.environ, SKIP="* to kvm*: interrupt shadow"),
-                       capture_output=True, text=True)
-    passed = len(re.findall(r"^\[ +OK \]", r.stdout, re.MULTILINE))
-    require(r.returncode == 0 and passed >= (10 if which == "*" else 2), f"status {r.returncode}, {passed} passed:\n{(r.stdout + r.stderr)[-2500:]}")
+    for attempt in ("passed", "passed the second time"):
+        r = move_once(move, which)
+        passed = len(re.findall(r"^\[ +OK \]", r.stdout, re.MULTILINE))
+        if r.returncode == 0 and passed >= (10 if which == "*" else 2):
+            return None if attempt == "passed" else attempt
+    raise AssertionError(f"status {r.returncode}, {passed} passed:\n{(r.stdout + r.stderr)[-2500:]}")
+
+
+def move_once(move, which):
+    return subprocess.run([SAVED_STATE, f"{move}: {which}"], env=dict(os.environ, SKIP="* to kvm*: interrupt shadow"),
+                          capture_output=True, text=True)
 
 
 for kinds, wanted in MOVES.items():
-    check("saved_" + re.sub(r"\W+", "_", kinds).lower(), lambda kinds=kinds, wanted=wanted: saved_state(kinds, wanted), limit=150)
+    check("saved_" + re.sub(r"\W+", "_", kinds).lower(), lambda kinds=kinds, wanted=wanted: saved_state(kinds, wanted), limit=240)
 
 
 # --- Debian -----------------------------------------------------------------------------------------------

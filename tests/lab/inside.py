@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs in the lab machine: the checks that were asked for, or the benchmark, and tells the host a JSON object a line.
 
-{"begin": NAME} and {"check": NAME, "result": …, "seconds": …, "detail": …} for each check; {"line": TEXT} of the
-benchmark and {"done": STATUS}. A check is a process of its own, so that its time limit ends all that it started.
+{"begin": NAME} and {"check": NAME, "result": …, "seconds": …, "detail": …} for each check, {"alive": true} while they run;
+{"line": TEXT} of the benchmark and {"done": STATUS}. A check is a process of its own, so that its time limit ends all that it started.
 """
 
 import json
@@ -18,6 +18,7 @@ ROOT = "/lab"
 HERE = os.path.join(ROOT, "tests", "lab")
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "bare")]
 GUEST_DISK = "/dev/vdc"
+SIGN_OF_LIFE = 5  # seconds between two
 SIDE_BY_SIDE = 2  # checks that do not want the machine for themselves
 
 
@@ -107,7 +108,8 @@ def run_checks(host, names):
             host.tell(begin=name)
             running.append(Running(name, checks.run, checks.ALL[name].limit))
         left = max(min(check.deadline for check in running) - time.monotonic(), 0)
-        ready, _, _ = select.select([check.pipe for check in running], [], [], left)
+        ready, _, _ = select.select([check.pipe for check in running], [], [], min(left, SIGN_OF_LIFE))
+        host.tell(alive=True)
         for check in list(running):
             message = check.look(check.pipe in ready)
             if message:

@@ -438,7 +438,10 @@ static void move_timers(const struct pair *pair, struct partition *p)
 {
 	bool halted = false;
 
-	for (unsigned hop = 0; hop < 4 || (!halted && hop < 50); hop++) {
+	/* How long a VP of KVM halts between ticks is the host's; on a slow one it may never be found so. */
+	bool must_halt = pair->from.kind == PROCESSOR_SOFT || pair->to.kind == PROCESSOR_SOFT;
+
+	for (unsigned hop = 0; hop < 4 || (must_halt && !halted && hop < 50); hop++) {
 		struct guest_taken t;
 
 		start(p);
@@ -453,7 +456,7 @@ static void move_timers(const struct pair *pair, struct partition *p)
 		assert_true(partition_reference_time(p) == t.state->time / 100);
 		guest_free(&t);
 	}
-	assert_true(halted);
+	assert_true(halted || !must_halt);
 	start(p);
 	wait_for_ticks(p, 5);
 	partition_destroy(p);
