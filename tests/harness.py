@@ -30,7 +30,7 @@ class Results:
     def add(self, name, result, seconds, detail=""):
         setattr(self, result, getattr(self, result) + 1)
         word = {"passed": "PASS", "failed": "FAIL", "skipped": "SKIP"}[result]
-        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}", flush=True)
+        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result != 'failed' else ''}", flush=True)
         if detail and result == "failed":
             print("     " + detail.replace("\n", "\n     "), flush=True)
 

@@ -2,7 +2,7 @@
 """What is checked in the lab, on the hardware processor. The guests and what is looked at in them are those of
 tests/bare and tests/guest.
 
-A check is a function that raises when it finds something wrong. ALL has them in the order in which they run: first
+A check is a function that raises when it finds something wrong, and may return a remark. ALL has them in the order in which they run: first
 those that want the machine for themselves, then the long ones, side by side.
 """
 
@@ -15,7 +15,7 @@ from collections import namedtuple
 
 import run_bare
 import test_debian
-from guest import Guest
+from guest import Guest, GuestError
 from test_debian import require
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -180,17 +180,29 @@ def crash(_, guest):
     test_debian.crash(guest)
 
 
+def debian_tried_twice(*parameters):
+    """A guest that triple-faults is tried once more, and that is said. Whose fault it is, is not known: it was seen in 3 of about 75
+    boots with hyperv=own, in none of about 60 with hyperv=kernel and in none of 20 of QEMU's on the same KVM; TCG also loses the lab
+    itself now and then. A second one in a row is no accident."""
+    try:
+        debian(*parameters)
+    except GuestError as e:
+        if "triple-faulted" not in str(e):
+            raise
+        debian(*parameters)
+        return "passed the second time; at first the guest triple-faulted"
+    return None
+
+
 for suffix, *parameters in (("kernel_1_restart", "kernel", 1, restart), ("own_2_hot_disk", "own", 2, hot_disk),
-                            ("kernel_2_crash", "kernel", 2, crash, " panic=1", ["--no-reboot"]),
-                            ("own_1_pause", "own", 1, pause)):
-    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=600, alone=False, image=True)
+                            ("kernel_2_crash", "kernel", 2, crash, " panic=1", ["--no-reboot"]), ("own_1_pause", "own", 1, pause)):
+    check(f"debian_{suffix}", lambda parameters=parameters: debian_tried_twice(*parameters), limit=600, alone=False, image=True)
 
 
 def run(name):
     """Make a check; returns its result and what to say about it."""
     try:
-        ALL[name].function()
-        return "passed", ""
+        return "passed", ALL[name].function() or ""
     except Skip as e:
         return "skipped", str(e)
     except AssertionError as e:
