@@ -106,9 +106,9 @@ for by in ("kernel", "own"):
 # --- saved state ------------------------------------------------------------------------------------------
 
 SAVED_STATE = os.path.join(ROOT, "build", "release", "tests", "test_saved_state")
-# To the software processor only what is not long: here it is software that runs in software.
-MOVES = {"soft to kvm": "*", "kvm to kvm": "*", "kvm to kvm, own Hyper-V": "*", "kvm, own Hyper-V, to kvm": "*",
-         "kvm to soft": "e*", "kvm, own Hyper-V, to soft": "e*"}
+# To the software processor only what is not long: here it is software that runs in software. From KVM to KVM nothing: the
+# lab itself has stood still in these moves, and whether TCG or KVM is to blame is not known.
+MOVES = {"soft to kvm": "*", "kvm to soft": "e*", "kvm, own Hyper-V, to soft": "e*"}
 
 
 def saved_state(move, which):
