@@ -91,8 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	header->read_index = take(&in, 2);
 	header->pending_send_size = take(&in, 2);
 	header->feature_bits = take(&in, 1);
-	can_read = ring_open(&reader, pages, PAGES, false) == 0;
-	can_write = ring_open(&writer, pages, PAGES, true) == 0;
+	can_read = ring_open(&reader, NULL, pages, PAGES, false) == 0;
+	can_write = ring_open(&writer, NULL, pages, PAGES, true) == 0;
 	while (in.at < in.end) {
 		switch (take(&in, 1) % 4) {
 		case 0:

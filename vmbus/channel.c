@@ -205,15 +205,17 @@ void channel_on_relid_released(struct vmbus *bus, uint32_t relid)
 /* A ring GPADL is one range of whole pages: the guest's ring first, ours from `downstream` on. */
 static int map_rings(struct channel *channel, const struct gpadl *gpadl, uint32_t downstream)
 {
+	struct partition *partition = channel->bus->partition;
 	int r;
 
 	if (gpadl->range_count != 1 || gpadl->ranges[0].byte_offset != 0 ||
 	    !is_aligned_u64(gpadl->size, GUEST_PAGE_SIZE) || downstream >= gpadl->page_count)
 		return -EINVAL;
-	r = ring_open(&channel->in, gpadl->pages, downstream, false);
+	r = ring_open(&channel->in, partition, gpadl->pages, downstream, false);
 	if (r < 0)
 		return r;
-	return ring_open(&channel->out, gpadl->pages + downstream, gpadl->page_count - downstream, true);
+	return ring_open(&channel->out, partition, gpadl->pages + downstream, gpadl->page_count - downstream,
+			 true);
 }
 
 static int open_channel(struct channel *channel, const struct vmbus_message_open *message)
@@ -379,6 +381,7 @@ void channel_signal_guest(struct channel *channel)
 
 		__atomic_fetch_or(&words[channel->relid / 64], 1ull << (channel->relid % 64),
 				  __ATOMIC_SEQ_CST);
+		partition_host_written(partition, &words[channel->relid / 64], sizeof(uint64_t));
 		flag = 0;
 		vp = 0;
 	}

@@ -9,8 +9,19 @@
 /* Fields of the header are the guest's to change at any time: always one atomic access. Sequentially
  * consistent, because every decision whether to signal or to sleep stores one field and then loads
  * another, while the guest does the same the other way round. */
-#define shared_load(field)         __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
-#define shared_store(field, value) __atomic_store_n(&(field), (value), __ATOMIC_SEQ_CST)
+#define shared_load(field) __atomic_load_n(&(field), __ATOMIC_SEQ_CST)
+
+static void told(const struct ring *ring, const void *at, size_t size)
+{
+	if (ring->partition)
+		partition_host_written(ring->partition, at, size);
+}
+
+static void shared_store(const struct ring *ring, uint32_t *field, uint32_t value)
+{
+	__atomic_store_n(field, value, __ATOMIC_SEQ_CST);
+	told(ring, field, sizeof(*field));
+}
 
 static bool index_valid(const struct ring *ring, uint32_t index)
 {
@@ -29,13 +40,15 @@ static uint32_t advance(const struct ring *ring, uint32_t index, uint32_t by)
 	return (uint32_t)(sum >= ring->size ? sum - ring->size : sum);
 }
 
-int ring_open(struct ring *ring, uint8_t *const *pages, unsigned page_count, bool writer)
+int ring_open(struct ring *ring, struct partition *partition, uint8_t *const *pages, unsigned page_count,
+	      bool writer)
 {
 	uint32_t read_index, write_index;
 
 	if (page_count < 2 || page_count - 1 > UINT32_MAX / 2 / GUEST_PAGE_SIZE)
 		return -EINVAL;
 	*ring = (struct ring){
+	    .partition = partition,
 	    .header = (struct vmbus_ring_header *)pages[0],
 	    .pages = pages + 1,
 	    .size = (page_count - 1) * GUEST_PAGE_SIZE,
@@ -46,11 +59,12 @@ int ring_open(struct ring *ring, uint8_t *const *pages, unsigned page_count, boo
 		return -EINVAL;
 	ring->index = writer ? write_index : read_index;
 	if (writer) {
-		shared_store(ring->header->pending_send_size, 0);
+		shared_store(ring, &ring->header->pending_send_size, 0);
 		__atomic_fetch_or(&ring->header->feature_bits, VMBUS_RING_FEATURE_PENDING_SEND_SIZE,
 				  __ATOMIC_SEQ_CST);
+		told(ring, &ring->header->feature_bits, sizeof(ring->header->feature_bits));
 	} else {
-		shared_store(ring->header->interrupt_mask, 0);
+		shared_store(ring, &ring->header->interrupt_mask, 0);
 	}
 	return 0;
 }
@@ -68,6 +82,7 @@ static void copy_pages(const struct ring *ring, uint32_t index, void *to, const 
 			to = (uint8_t *)to + chunk;
 		} else {
 			memcpy(page, from, chunk);
+			told(ring, page, chunk);
 			from = (const uint8_t *)from + chunk;
 		}
 		index = advance(ring, index, (uint32_t)chunk);
@@ -85,14 +100,14 @@ static int64_t readable(struct ring *ring)
 		return -EPROTO;
 	if (write_index == ring->index && ring->masked) {
 		ring->masked = false;
-		shared_store(ring->header->interrupt_mask, 0);
+		shared_store(ring, &ring->header->interrupt_mask, 0);
 		write_index = shared_load(ring->header->write_index);
 		if (!index_valid(ring, write_index))
 			return -EPROTO;
 	}
 	if (write_index != ring->index && !ring->masked) {
 		ring->masked = true;
-		shared_store(ring->header->interrupt_mask, 1);
+		shared_store(ring, &ring->header->interrupt_mask, 1);
 	}
 	return distance(ring, ring->index, write_index);
 }
@@ -126,7 +141,7 @@ bool ring_consume(struct ring *ring, uint32_t length)
 	uint32_t pending, write_index, room;
 
 	ring->index = advance(ring, ring->index, consumed);
-	shared_store(ring->header->read_index, ring->index);
+	shared_store(ring, &ring->header->read_index, ring->index);
 	if (!(shared_load(ring->header->feature_bits) & VMBUS_RING_FEATURE_PENDING_SEND_SIZE))
 		return false;
 	pending = shared_load(ring->header->pending_send_size);
@@ -154,11 +169,11 @@ static int reserve(struct ring *ring, uint32_t need)
 			break;
 		if (attempt > 0)
 			return -EAGAIN;
-		shared_store(ring->header->pending_send_size, need);
+		shared_store(ring, &ring->header->pending_send_size, need);
 		ring->waiting = true;
 	}
 	if (ring->waiting) {
-		shared_store(ring->header->pending_send_size, 0);
+		shared_store(ring, &ring->header->pending_send_size, 0);
 		ring->waiting = false;
 	}
 	return 0;
@@ -188,7 +203,7 @@ int ring_write(struct ring *ring, const struct iovec *parts, unsigned count, boo
 	at = advance(ring, at, (uint32_t)(padded - total));
 	copy_pages(ring, at, NULL, &trailer, sizeof(trailer));
 	ring->index = advance(ring, at, sizeof(trailer));
-	shared_store(ring->header->write_index, ring->index);
+	shared_store(ring, &ring->header->write_index, ring->index);
 	/* The guest sleeps only after it emptied the ring and cleared the mask. */
 	*signal =
 	    !shared_load(ring->header->interrupt_mask) && shared_load(ring->header->read_index) == start;

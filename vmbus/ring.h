@@ -19,7 +19,10 @@
 
 #include "vmbus/protocol.h"
 
+struct partition;
+
 struct ring {
+	struct partition *partition;      /* is told what we write */
 	struct vmbus_ring_header *header; /* guest memory */
 	uint8_t *const *pages;            /* of the data; the array and the memory are the caller's */
 	uint32_t size;                    /* bytes of data */
@@ -28,9 +31,10 @@ struct ring {
 	bool waiting;                     /* writer: pending_send_size is set */
 };
 
-/* A ring over `page_count` pages, the header's included. -EINVAL if there is no data page or an index
- * lies outside. `writer`: the host writes this one. */
-int ring_open(struct ring *ring, uint8_t *const *pages, unsigned page_count, bool writer);
+/* A ring over `page_count` pages of the partition, the header's included. -EINVAL if there is no data page or
+ * an index lies outside. `writer`: the host writes this one. `partition` may be NULL: nobody is told. */
+int ring_open(struct ring *ring, struct partition *partition, uint8_t *const *pages, unsigned page_count,
+	      bool writer);
 
 /* --- reader ------------------------------------------------------------------------------------- */
 

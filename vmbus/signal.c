@@ -33,6 +33,7 @@ void signal_scan_interrupt_page(struct vmbus *bus)
 		if (!bits)
 			continue;
 		bits = __atomic_exchange_n(&words[word], 0, __ATOMIC_ACQ_REL);
+		partition_host_written(bus->partition, &words[word], sizeof(words[word]));
 		for (; bits; bits &= bits - 1) {
 			struct channel *channel =
 			    bus_channel(bus, word * 64 + (uint32_t)__builtin_ctzll(bits));
@@ -66,6 +67,7 @@ void signal_scan_monitor_page(struct vmbus *bus)
 		if (!bits)
 			continue;
 		bits = __atomic_exchange_n(&page->group[group].pending, 0, __ATOMIC_ACQ_REL);
+		partition_host_written(bus->partition, &page->group[group], sizeof(page->group[group]));
 		for (; bits; bits &= bits - 1) {
 			struct channel *channel = monitored_channel(bus, group * VMBUS_MONITOR_TRIGGERS +
 									     (unsigned)__builtin_ctz(bits));
@@ -98,6 +100,7 @@ void signal_set_monitor(struct vmbus *bus, const struct channel *channel, bool u
 		page->latency[group][trigger] = MONITOR_LATENCY;
 		page->parameter[group][trigger].connection_id = BUS_CONNECTION_BASE + channel->relid;
 		__atomic_fetch_or(&page->trigger_state, 1u << group, __ATOMIC_RELEASE);
+		partition_host_written(bus->partition, page, sizeof(*page));
 		bus->open_monitored++;
 		bus->monitor_poll_ns = MONITOR_POLL_FIRST_NS;
 		bus->monitor_idle = 0;

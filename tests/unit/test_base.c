@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/base.h"
+#include "base/bitmap.h"
 
 static void test_error_says_and_returns(void **state)
 {
@@ -38,7 +39,8 @@ static void test_error_is_cut_not_overrun(void **state)
 
 static void test_guid_text(void **state)
 {
-	const struct guid network = GUID_INIT(0xf8615163u, 0xdf3e, 0x46c5, 0x91, 0x3f, 0xf2, 0xd2, 0xf9, 0x65, 0xed, 0x0e);
+	const struct guid network =
+	    GUID_INIT(0xf8615163u, 0xdf3e, 0x46c5, 0x91, 0x3f, 0xf2, 0xd2, 0xf9, 0x65, 0xed, 0x0e);
 	struct guid parsed;
 	char text[GUID_TEXT_SIZE];
 
@@ -81,11 +83,50 @@ static void test_bytes(void **state)
 	assert_false(range_fits_u64(1, UINT64_MAX, 8));
 }
 
+/* Any range, into words that begin elsewhere: the same as bit by bit. */
+static void test_bitmap(void **state)
+{
+	struct atomic_bitmap b;
+	uint64_t seed = 12345;
+
+	(void)state;
+	for (unsigned round = 0; round < 2000; round++) {
+		uint64_t bits = seed % 300 + 1, first = (seed >> 20) % bits,
+			 count = (seed >> 30) % (bits - first + 1);
+		uint64_t to[6] = {0}, rest[6] = {0};
+		bool any = false, was[300] = {false};
+
+		assert_int_equal(atomic_bitmap_create(&b, bits), 0);
+		for (uint64_t i = 0; i < bits; i++) {
+			seed = seed * 6364136223846793005 + 1442695040888963407;
+			was[i] = (seed >> 60) < (round & 15);
+			if (was[i])
+				atomic_bitmap_set(&b, i);
+			any |= was[i] && i >= first && i - first < count;
+		}
+		assert_int_equal(atomic_bitmap_take(&b, first, count, to), any);
+		atomic_bitmap_take(&b, 0, bits, rest);
+		for (uint64_t i = 0; i < 384; i++)
+			assert_int_equal(to[i / 64] >> (i % 64) & 1, i < count && was[first + i]);
+		for (uint64_t i = 0; i < bits; i++)
+			assert_int_equal(rest[i / 64] >> (i % 64) & 1,
+					 was[i] && !(i >= first && i - first < count));
+		atomic_bitmap_set(&b, bits - 1);
+		assert_true(atomic_bitmap_test(&b, bits - 1));
+		atomic_bitmap_clear(&b);
+		assert_false(atomic_bitmap_test(&b, bits - 1));
+		atomic_bitmap_destroy(&b);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_error_says_and_returns), cmocka_unit_test(test_error_is_cut_not_overrun),
-	    cmocka_unit_test(test_guid_text), cmocka_unit_test(test_guid_random), cmocka_unit_test(test_bytes)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_error_says_and_returns),
+					   cmocka_unit_test(test_error_is_cut_not_overrun),
+					   cmocka_unit_test(test_guid_text),
+					   cmocka_unit_test(test_guid_random),
+					   cmocka_unit_test(test_bytes),
+					   cmocka_unit_test(test_bitmap)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

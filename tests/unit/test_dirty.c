@@ -251,9 +251,91 @@ static void test_host_only(void **state)
 	partition_destroy(p);
 }
 
+/* --- what the hypervisor itself writes, one page for each of its kinds ----------------------------------- */
+
+enum { HYPERCALL_PAGE = 16, MESSAGE_PAGE, EVENT_PAGE, ASSIST_PAGE, TSC_PAGE };
+
+#define SINT      2
+#define MESSAGE   ((gpa_t)MESSAGE_PAGE * GUEST_PAGE_SIZE + 256 * SINT)
+#define ENABLED(page) ((uint64_t)(page) << GUEST_PAGE_SHIFT | 1)
+
+static uint64_t told_now(struct partition *p)
+{
+	uint64_t bits;
+
+	assert_int_equal(partition_fetch_dirty(p, 0, 64 * GUEST_PAGE_SIZE, &bits), 0);
+	return bits;
+}
+
+static void put_msr(struct partition *p, uint32_t msr, uint64_t value)
+{
+	assert_int_equal(vp_write_msr(p, 0, msr, value), 0);
+}
+
+/* Each is told when it is enabled, and for nothing that is no write. */
+static void enable_pages(struct partition *p)
+{
+	put_msr(p, 0x40000000, 0x8100ull << 48);
+	assert_int_equal(told_now(p), 0);
+	put_msr(p, 0x40000001, ENABLED(HYPERCALL_PAGE));
+	assert_int_equal(told_now(p), 1 << HYPERCALL_PAGE);
+	put_msr(p, 0x40000083, ENABLED(MESSAGE_PAGE));
+	assert_int_equal(told_now(p), 1 << MESSAGE_PAGE);
+	put_msr(p, 0x40000082, ENABLED(EVENT_PAGE));
+	assert_int_equal(told_now(p), 1 << EVENT_PAGE);
+	put_msr(p, 0x40000073, ENABLED(ASSIST_PAGE));
+	assert_int_equal(told_now(p), 1 << ASSIST_PAGE);
+	put_msr(p, 0x40000021, ENABLED(TSC_PAGE));
+	assert_int_equal(told_now(p), 1 << TSC_PAGE);
+	put_msr(p, 0x40000090 + SINT, 0xf3);
+	put_msr(p, 0x40000080, 1);
+	assert_int_equal(told_now(p), 0);
+}
+
+static void test_hypervisor_pages(void **state)
+{
+	struct partition_config config = {.processor = PROCESSOR_NONE, .vp_count = 1};
+	struct partition *p;
+	uint32_t none = 0;
+
+	(void)state;
+	assert_int_equal(partition_create(&p, &config, NULL), 0);
+	assert_int_equal(partition_add_memory(p, 0, 64 * GUEST_PAGE_SIZE, NULL), 0);
+	assert_int_equal(partition_start(p, NULL), 0);
+	assert_int_equal(partition_track_dirty(p, true, NULL), 0);
+	enable_pages(p);
+	/* Messages: the first, one that waits for its slot, and that one when it is free. */
+	assert_int_equal(partition_post_message(p, 0, SINT, 1, "first", 5), 0);
+	assert_int_equal(told_now(p), 1 << MESSAGE_PAGE);
+	assert_int_equal(partition_post_message(p, 0, SINT, 1, "second", 6), 0);
+	assert_int_equal(told_now(p), 1 << MESSAGE_PAGE); /* "another one waits" */
+	assert_int_equal(partition_write(p, MESSAGE, &none, sizeof(none)), 0);
+	told_now(p);
+	put_msr(p, 0x40000084, 0);
+	assert_int_equal(told_now(p), 1 << MESSAGE_PAGE);
+	assert_int_equal(partition_signal_event(p, 0, SINT, 77), 0);
+	assert_int_equal(told_now(p), 1 << EVENT_PAGE);
+	/* A timer whose time has come puts its message into the slot. */
+	assert_int_equal(partition_write(p, MESSAGE, &none, sizeof(none)), 0);
+	told_now(p);
+	put_msr(p, 0x400000b1, 1);
+	put_msr(p, 0x400000b0, SINT << 16 | 1);
+	assert_int_equal(told_now(p), 1 << MESSAGE_PAGE);
+	/* Time that stood still is told to the guest. */
+	partition_pause(p);
+	assert_int_equal(told_now(p), 0);
+	partition_resume(p);
+	assert_int_equal(told_now(p), 1 << TSC_PAGE);
+	/* A disabled page is left alone. */
+	put_msr(p, 0x40000073, 0);
+	put_msr(p, 0x40000021, 0);
+	assert_int_equal(told_now(p), 0);
+	partition_destroy(p);
+}
+
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_host_only), cmocka_unit_test(test_soft_1),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_host_only), cmocka_unit_test(test_hypervisor_pages), cmocka_unit_test(test_soft_1),
 	    cmocka_unit_test(test_soft_2), cmocka_unit_test(test_soft_4), cmocka_unit_test(test_kvm_2)};
 
 	if (argc > 1)

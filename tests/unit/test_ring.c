@@ -79,8 +79,8 @@ static void packets_keep_their_order_and_bytes(void **state)
 	uint64_t sent = 0, received = 0;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	while (received < 5000) {
 		while (sent < 5000 && write_packet(&writer, sent, sent * 37 % 3000, &signal) == 0)
 			sent++;
@@ -99,7 +99,7 @@ static void trailers_say_where_packets_began(void **state)
 	struct ring writer;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
 	assert_int_equal(write_packet(&writer, 1, 9, &signal), 0);
 	assert_int_equal(write_packet(&writer, 2, 8, &signal), 0);
 	assert_int_equal(pages->header->write_index, 40 + 32);
@@ -116,9 +116,9 @@ static void a_full_ring_asks_for_room(void **state)
 	bool signal;
 	unsigned sent = 0;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
 	assert_true(pages->header->feature_bits & VMBUS_RING_FEATURE_PENDING_SEND_SIZE);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	while (write_packet(&writer, sent, 100, &signal) == 0)
 		sent++;
 	/* 16 + 104 + 8 bytes each; never filled to the last byte. */
@@ -139,8 +139,8 @@ static void the_reader_signals_a_waiting_writer_once(void **state)
 	unsigned signals = 0, consumed = 0, first = 0;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	while (write_packet(&writer, 0, 100, &signal) == 0)
 		;
 	pages->header->pending_send_size = 1000;
@@ -171,8 +171,8 @@ static void equality_signals_both_kinds_of_writer(void **state)
 	struct vmbus_packet_header header;
 	bool signal, got[3];
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	for (unsigned i = 0; i < 3; i++)
 		assert_int_equal(write_packet(&writer, 0, 104, &signal), 0);
 	pages->header->pending_send_size = SIZE - 2 * 128;
@@ -192,8 +192,8 @@ static void only_the_first_packet_signals(void **state)
 	struct ring writer, reader;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	assert_int_equal(write_packet(&writer, 1, 8, &signal), 0);
 	assert_true(signal);
 	assert_int_equal(write_packet(&writer, 2, 8, &signal), 0);
@@ -213,8 +213,8 @@ static void the_reader_masks_while_it_reads(void **state)
 	struct vmbus_packet_header header;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	assert_int_equal(ring_peek(&reader, &header), 0);
 	assert_int_equal(pages->header->interrupt_mask, 0);
 	assert_int_equal(write_packet(&writer, 1, 8, &signal), 0);
@@ -237,17 +237,17 @@ static void lying_indices_are_refused(void **state)
 		struct pages *pages = new_pages();
 
 		pages->header->write_index = lies[i];
-		assert_int_equal(ring_open(&ring, pages->list, PAGES, false), -EINVAL);
+		assert_int_equal(ring_open(&ring, NULL, pages->list, PAGES, false), -EINVAL);
 		pages->header->write_index = 0;
 		pages->header->read_index = lies[i];
-		assert_int_equal(ring_open(&ring, pages->list, PAGES, true), -EINVAL);
+		assert_int_equal(ring_open(&ring, NULL, pages->list, PAGES, true), -EINVAL);
 		pages->header->read_index = 0;
-		assert_int_equal(ring_open(&ring, pages->list, PAGES, false), 0);
+		assert_int_equal(ring_open(&ring, NULL, pages->list, PAGES, false), 0);
 		pages->header->write_index = lies[i];
 		assert_int_equal(ring_peek(&ring, &header), -EPROTO);
 		assert_int_equal(ring_depth(&ring), 0);
 		pages->header->write_index = 0;
-		assert_int_equal(ring_open(&ring, pages->list, PAGES, true), 0);
+		assert_int_equal(ring_open(&ring, NULL, pages->list, PAGES, true), 0);
 		pages->header->read_index = lies[i];
 		assert_int_equal(write_packet(&ring, 1, 8, &signal), -EPROTO);
 		free(pages);
@@ -260,8 +260,8 @@ static void our_own_index_is_not_read_back(void **state)
 	struct ring writer, reader;
 	bool signal;
 
-	assert_int_equal(ring_open(&writer, pages->list, PAGES, true), 0);
-	assert_int_equal(ring_open(&reader, pages->list, PAGES, false), 0);
+	assert_int_equal(ring_open(&writer, NULL, pages->list, PAGES, true), 0);
+	assert_int_equal(ring_open(&reader, NULL, pages->list, PAGES, false), 0);
 	assert_int_equal(write_packet(&writer, 1, 8, &signal), 0);
 	pages->header->write_index = 4096;
 	assert_int_equal(write_packet(&writer, 2, 8, &signal), 0);
@@ -299,7 +299,7 @@ static void torn_packets_are_refused(void **state)
 		packet.length8 = cases[i].length8;
 		/* Across the end of the ring too. */
 		pages->header->read_index = pages->header->write_index = SIZE - 8;
-		assert_int_equal(ring_open(&ring, pages->list, PAGES, false), 0);
+		assert_int_equal(ring_open(&ring, NULL, pages->list, PAGES, false), 0);
 		put(pages, SIZE - 8, &packet, sizeof(packet));
 		pages->header->write_index = (SIZE - 8 + cases[i].written) % SIZE;
 		assert_int_equal(ring_peek(&ring, &header), -EPROTO);
@@ -314,9 +314,9 @@ static void the_smallest_packet_and_ring_work(void **state)
 	    packet = {.type = VMBUS_PACKET_IN_BAND, .data_offset8 = 2, .length8 = 2};
 	struct ring ring;
 
-	assert_int_equal(ring_open(&ring, pages->list, 0, false), -EINVAL);
-	assert_int_equal(ring_open(&ring, pages->list, 1, false), -EINVAL);
-	assert_int_equal(ring_open(&ring, pages->list, 2, false), 0);
+	assert_int_equal(ring_open(&ring, NULL, pages->list, 0, false), -EINVAL);
+	assert_int_equal(ring_open(&ring, NULL, pages->list, 1, false), -EINVAL);
+	assert_int_equal(ring_open(&ring, NULL, pages->list, 2, false), 0);
 	put(pages, 0, &packet, sizeof(packet));
 	pages->header->write_index = 24;
 	assert_int_equal(ring_peek(&ring, &header), 1);

@@ -776,6 +776,50 @@ static void subchannels_may_be_removed_while_their_primary_closes(void **state)
 	channel_remove(family.channel);
 }
 
+/* --- dirty pages ------------------------------------------------------------------------------------ */
+
+static bool page_told(struct machine *m, const uint64_t *bits, const volatile void *memory)
+{
+	uint64_t page = guest_gpa(m->guest, (const void *)memory) >> GUEST_PAGE_SHIFT;
+
+	return bits[page / 64] >> (page % 64) & 1;
+}
+
+/* The double itself writes as no VP and no device does, so all that is told the bus wrote. */
+static void what_the_bus_writes_is_told(void **state)
+{
+	struct machine *m = *state;
+	struct partition *p = guest_partition(m->guest);
+	const uint64_t size = partition_memory_size(p);
+	static uint64_t bits[(32u << 20) / GUEST_PAGE_SIZE / 64];
+	struct echo echo;
+
+	assert_true(size <= sizeof(bits) * 8 * GUEST_PAGE_SIZE);
+	echo_offer(&echo, m->bus, 1, 0, false, false);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct vmbus_message_offer *offer =
+		    connect_and_find(m, i ? VMBUS_VERSION(5, 3) : VMBUS_VERSION(0, 13));
+		struct guest_channel *channel = open_echo(m, offer, 2, 2);
+		const volatile uint8_t *ours = (const volatile void *)guest_out_ring(channel);
+
+		ping(channel, 1, 8);
+		assert_int_equal(partition_track_dirty(p, true, NULL), 0);
+		assert_int_equal(partition_fetch_dirty(p, 0, size, bits), 0);
+		for (unsigned n = 0; n < 3; n++) {
+			ping(channel, n, 64);
+			assert_int_equal(partition_fetch_dirty(p, 0, size, bits), 0);
+			assert_true(page_told(m, bits, guest_in_ring(channel))); /* read up to here */
+			assert_true(page_told(m, bits, ours));                   /* written up to here */
+			assert_true(page_told(m, bits, ours + GUEST_PAGE_SIZE)); /* the packet */
+		}
+		assert_int_equal(partition_track_dirty(p, false, NULL), 0);
+		assert_int_equal(guest_close(channel), 0);
+		assert_true(guest_wait(is_closed, &echo));
+		assert_int_equal(guest_unload(m->guest), 0);
+	}
+	echo_remove(&echo);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -808,6 +852,7 @@ int main(void)
 	    CASE(a_masked_guest_is_not_signalled),
 	    CASE(the_host_waits_for_room),
 	    CASE(the_guest_is_told_of_room),
+	    CASE(what_the_bus_writes_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
