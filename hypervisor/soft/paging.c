@@ -274,7 +274,8 @@ static _Noreturn void raise_not_canonical(struct soft_vp *vp, const struct op *o
 		raise_fault_code(vp, op, VECTOR_GP, 0);
 	/* Near the stack pointer and not the memory operand: a push or pop. Bit offsets and gathers go far
 	 * from where the operand begins. */
-	stack = op->seg == SEG_SS || (op->seg == SEG_NONE && linear - vp->gpr[GPR_RSP] + 64 < 128);
+	stack = op->seg == SEG_SS ||
+	    ((op->seg == SEG_NONE || op->flags & OP_MEMORY) && linear - vp->gpr[GPR_RSP] + 64 < 128);
 	if (op->flags & OP_MEMORY &&
 	    (!stack || linear - (vp->seg_base[op->seg] + ea_offset(vp, op)) < 1024))
 		stack = op->seg != SEG_FS && op->seg != SEG_GS &&

@@ -140,18 +140,22 @@ static void replace_pointers(const struct soft_vp *vp, const struct op *op, cons
 										: 0);
 }
 
+/* Nothing that the image says of them: even with an exception it may lack what was loaded, when the host's
+ * kernel saved and restored the state in between. */
 static void set_pointers(const struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
 			 uint8_t image[512])
 {
 	bool pending = le16_get(image + FX_STATUS) & X87_STATUS_ES;
 
-	if (vector_pool_features(vp->vectors)->x87_pointers || (pending && !x->control)) {
-		replace_pointers(vp, op, x, image);
-		return;
-	}
 	copy_pointers(image, vp->fx);
-	if (!x->control)
-		le64_put(image + FX_FIP, op_rip(vp, op));
+	if (x->control)
+		return;
+	le64_put(image + FX_FIP, op_rip(vp, op));
+	if (!pending)
+		return;
+	le16_put(image + FX_OPCODE, x->opcode);
+	if (op->flags & OP_MEMORY)
+		le64_put(image + FX_FDP, ea_offset(vp, op));
 }
 
 /* Whether the instruction wrote its operand: with an unmasked exception it may not have. Two runs
@@ -201,7 +205,10 @@ own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 	} else {
 		result = run(vp, op, &x, vp->arith, image);
 	}
-	set_pointers(vp, op, &x, image);
+	if (vector_pool_features(vp->vectors)->x87_pointers)
+		replace_pointers(vp, op, &x, image);
+	else
+		set_pointers(vp, op, &x, image);
 	memcpy(vp->fx, image, FX_X87_SIZE);
 	if (x.flags)
 		vp->arith = (uint16_t)result;

@@ -99,8 +99,10 @@ static bool minimise(struct scenario *s, char *text, size_t size)
 {
 	static struct outcome native;
 	static struct scenario whole;
+	static char first[8192];
 
 	whole = *s;
+	snprintf(first, sizeof(first), "%s", text);
 	for (unsigned count = 1; count <= whole.count; count++) {
 		*s = whole;
 		scenario_cut(s, count);
@@ -108,7 +110,7 @@ static bool minimise(struct scenario *s, char *text, size_t size)
 			return run_both(s, &s->instructions[count - 1], text, size, &native) == 0;
 	}
 	*s = whole;
-	snprintf(text, size, "  (differs only as a whole)\n");
+	snprintf(text, size, "  (did so once:)\n%.8000s", first);
 	return false;
 }
 
@@ -159,6 +161,24 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Whether it is no difference after all. Where FXSAVE stores the x87 pointers only for exceptions (open.c)
+ * they are lost when the kernel lets another thread run between two instructions, so there only what happens
+ * again and again counts. */
+static bool is_open(struct scenario *s, const struct settings *settings, char *text, size_t size)
+{
+	static struct outcome native;
+	uint64_t seed = s->seed;
+
+	if (minimise(s, text, size))
+		return true;
+	for (unsigned tries = host_is_intel() ? 0 : 2; tries > 0; tries--) {
+		scenario_roll(s, seed, settings->instructions);
+		if (run_both(s, NULL, text, size, &native) == 0 || minimise(s, text, size))
+			return true;
+	}
+	return false;
+}
+
 static void run_all(const struct settings *settings, struct statistics *t)
 {
 	static struct scenario scenario;
@@ -172,7 +192,7 @@ static void run_all(const struct settings *settings, struct statistics *t)
 			continue;
 		}
 		count_coverage(t, &scenario, &native);
-		if (minimise(&scenario, text, sizeof(text)))
+		if (is_open(&scenario, settings, text, sizeof(text)))
 			continue;
 		t->failed++;
 		report(&scenario, text);

@@ -218,6 +218,17 @@ static void string_registers(struct view *v)
 	}
 }
 
+/* SDM volume 2, MOVSXD, with a 16-bit operand: from r/m16. APM volume 3 has it from r/m32 alone, and four
+ * bytes are read. */
+static void extend_word(struct view *v)
+{
+	uint64_t linear;
+
+	if (v->operands[0].size == 16 && faulted(v, v->native) && !faulted(v, v->soft) &&
+	    operand_address(v, v->native, &linear) && !is_readable(linear + 3))
+		settle_all(v);
+}
+
 /* CALL to an address that is not canonical: #GP, with the return address already written or not. RSP
  * has not changed, so nobody may rely on what lies below it. */
 static void call(struct view *v)
@@ -379,14 +390,6 @@ static void x87_store(struct view *v)
 		settle_memory(v, linear, 8);
 }
 
-/* FLDCW makes an exception pending that was masked. FOP and FDP then are, by SDM volume 1, 8.1.8 and
- * 8.1.9, of the last exception, or of the last instruction. */
-static void control_load(struct view *v)
-{
-	settle_area(v, AREA_FOP, 2);
-	settle_area(v, AREA_FDP, 8);
-}
-
 /* The pointers have 64 bits in the image, and as many in the processor as its linear addresses have. */
 static void pointers_load(struct view *v)
 {
@@ -396,6 +399,15 @@ static void pointers_load(struct view *v)
 		if (!((le64_get(v->native->cpu.area + offsets[i]) ^ le64_get(v->soft->cpu.area + offsets[i]))
 		      << 16))
 			settle_area(v, offsets[i], 8);
+}
+
+/* FLDCW makes an exception pending that was masked, and so shows FIP. FOP and FDP then are, by SDM volume 1,
+ * 8.1.8 and 8.1.9, of the last exception, or of the last instruction. */
+static void control_load(struct view *v)
+{
+	settle_area(v, AREA_FOP, 2);
+	settle_area(v, AREA_FDP, 8);
+	pointers_load(v);
 }
 
 static void fxsave(struct view *v)
@@ -457,6 +469,7 @@ static const struct {
     {ZYDIS_MNEMONIC_SCASW, OTHERS, compare_string},
     {ZYDIS_MNEMONIC_SCASD, OTHERS, compare_string},
     {ZYDIS_MNEMONIC_SCASQ, OTHERS, compare_string},
+    {ZYDIS_MNEMONIC_MOVSXD, OTHERS, extend_word},
     {ZYDIS_MNEMONIC_CALL, OTHERS, call},
     {ZYDIS_MNEMONIC_MASKMOVQ, OTHERS, masked_bytes},
     {ZYDIS_MNEMONIC_MASKMOVDQU, OTHERS, masked_bytes},
