@@ -170,6 +170,15 @@ struct soft_vp {
 	struct block *block;          /* that runs, or ran last */
 	struct jump_entry *jumps;     /* block.h */
 
+	/* translated code (translate.h) */
+	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
+	uint64_t page_flags_origin;   /* page_flags, less the number of ram's page on the host */
+	bool vectors_live;            /* the host's MXCSR is the guest's */
+	bool stopped;                 /* translated_stop() has run */
+	struct op *run_begin, *run_end; /* copies of ops that translated code has called; run_begin NULL: none */
+	const struct op *handled;     /* what a handler wants to go on with */
+	struct translator *translator; /* NULL: blocks are interpreted only */
+
 	uint64_t rip;           /* valid between blocks and after op_sync(), else op_rip() */
 	const struct op *op;    /* the op that raised, for reports */
 	sigjmp_buf leave;       /* raise_* jump here; set with savemask 0 */
