@@ -59,10 +59,10 @@ static bool run_copies(struct soft_vp *vp, const struct op *op, const struct op 
 	do {
 		op = next;
 		next = op->fn(vp, op);
+		vp->handled = next;
 		if (next == stop)
-			return stop->fn == translated_stop;
+			return stop->fn == translated_stop; /* unless a store made it a way out */
 	} while (next > op && next < stop);
-	vp->handled = next;
 	return !next && vp->stopped;
 }
 
