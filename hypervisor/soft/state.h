@@ -172,6 +172,8 @@ struct soft_vp {
 
 	/* translated code (translate.h) */
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
+	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
+	struct native_target *native_targets;
 	uint64_t page_flags_origin;   /* page_flags, less the number of ram's page on the host */
 	bool vectors_live;            /* the host's MXCSR is the guest's */
 	bool stopped;                 /* translated_stop() has run */
@@ -277,6 +279,12 @@ void vp_mode_changed(struct soft_vp *vp);
 #define SEGMENT_L (1u << 13)
 #define SEGMENT_D (1u << 14)
 #define SEGMENT_G (1u << 15)
+
+/* After `asid` or `tlb_kind` changed. */
+static inline void code_key_changed(struct soft_vp *vp)
+{
+	vp->code_key = vp->asid | (uint64_t)vp->tlb_kind << 16;
+}
 
 static inline bool vp_protected(const struct soft_vp *vp)
 {

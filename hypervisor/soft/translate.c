@@ -50,6 +50,18 @@ void translation_leave(struct translation *t, struct native_exit *exit)
 
 /* --- cold code ---------------------------------------------------------------------------------------- */
 
+/* A target that is not in native_targets, in SCRATCH1. */
+static void emit_lookup_call(struct translation *t)
+{
+	uint8_t *miss;
+
+	emit_call(&t->e, t->t->lookup);
+	EMIT(&t->e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
+	miss = emit_jump_if_forward(&t->e, IF_Z);
+	EMIT(&t->e, 0x41, 0xff, 0xe3); /* jmp r11 */
+	emit_land(&t->e, miss);
+}
+
 static void emit_cold(struct translation *t, struct cold *c)
 {
 	struct emitter *e = &t->e;
@@ -59,10 +71,16 @@ static void emit_cold(struct translation *t, struct cold *c)
 		if (!c->from[i])
 			continue;
 		emit_land(e, c->from[i]);
+		/* The first way has the target in the entry that it was compared with. */
+		if (c->looks_up && i == 0)
+			emit_rm(e, (struct host_opcode){.opcode = 0x8b, .wide = true}, SCRATCH1,
+			    (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER});
 		used = true;
 	}
 	if (!used)
 		return;
+	if (c->looks_up)
+		emit_lookup_call(t);
 	if (c->leaves) {
 		if (c->undo_rsp)
 			emit_lea(e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER,
@@ -274,6 +292,15 @@ void translate_flush(struct soft_vp *vp)
 		return;
 	vp->translator->used = vp->translator->fixed;
 	vp->translator->full = false;
+	translate_forget_targets(vp);
+}
+
+void translate_forget_targets(struct soft_vp *vp)
+{
+	if (!vp->translator)
+		return;
+	for (unsigned i = 0; i < NATIVE_TARGETS; i++)
+		vp->translator->targets[i].rip = ~(uint64_t)i;
 }
 
 bool translate_full(const struct soft_vp *vp)

@@ -28,5 +28,8 @@ void translate_watch(struct soft_vp *vp, struct block *b);
 /* The block cache is being emptied, and every translation goes with it. */
 void translate_flush(struct soft_vp *vp);
 
+/* What is known of computed targets may no longer be true: an address lost its translation. */
+void translate_forget_targets(struct soft_vp *vp);
+
 /* Whether there was no room for a translation, so that the cache should be emptied when no block runs. */
 bool translate_full(const struct soft_vp *vp);

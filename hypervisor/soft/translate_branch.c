@@ -119,19 +119,34 @@ static struct native_exit *exit_op(struct translation *t)
 	return x;
 }
 
+#define FIELD(name) \
+	((struct host_memory){.base = SCRATCH2, .index = NO_REGISTER, .disp = offsetof(struct native_target, name)})
+
 /* Go on at SCRATCH1, or by the exit after RSP has moved back by `undo`. Flags are in vp. */
 static void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exit)
 {
 	struct cold *c = translation_cold(t);
+	struct emitter *e = &t->e;
 
-	emit_call(&t->e, t->t->lookup);
-	EMIT(&t->e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
-	c->from[0] = emit_jump_if_forward(&t->e, IF_Z);
-	EMIT(&t->e, 0x41, 0xff, 0xe3); /* jmp r11 */
-	c->leaves = true;
+	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, SCRATCH2, SCRATCH1);
+	EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, … */
+	emit32(e, NATIVE_TARGETS - 1);
+	EMIT(e, 0x41, 0xc1, 0xe3, 5); /* shl r11d, 5 */
+	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_targets));
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));
+	c->from[1] = emit_jump_if_forward(e, IF_NZ);
+	emit_load(e, SCRATCH1, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(key));
+	c->from[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(code_base));
+	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
+	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 4, FIELD(native)); /* jmp [native] */
+	c->leaves = c->looks_up = true;
 	c->undo_rsp = undo;
 	c->argument = (uintptr_t)exit;
 }
+
+_Static_assert(sizeof(struct native_target) == 32, "go_to_computed() says so");
 
 static void emit_code_base(struct translation *t, uint64_t target)
 {

@@ -66,7 +66,18 @@ struct native_exit {
 	uint8_t *patch;      /* the distance of the jump that leads to this edge's exit, where it may be changed */
 };
 
+/* Where computed branches have led, found by RIP: good for one address space and one set of rights, until a page
+ * loses its translation. An empty entry has a RIP that is never looked for in its place. */
+#define NATIVE_TARGETS 512u
+
+struct native_target {
+	uint64_t rip, key; /* key: vp->code_key */
+	uint64_t code_base;
+	const uint8_t *native;
+};
+
 struct translator {
+	struct native_target targets[NATIVE_TARGETS];
 	struct translate_options options;
 	struct native_memory memory;
 	size_t used, fixed; /* fixed: code that stays when the cache is emptied */
@@ -114,6 +125,7 @@ struct cold {
 	bool load_flags;     /* RFLAGS are the guest's where it goes on */
 	int32_t undo_rsp;    /* leave by the exit `argument`, RSP changed by so much */
 	bool leaves;
+	bool looks_up;       /* a computed target, first */
 	uint16_t vectors_dirty, vectors_loaded;
 };
 

@@ -141,6 +141,9 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
 	case EXIT_RIP:
 		vp->block = x->block;
 		vp->rip = vp->gpr[GPR_CODE_BASE] + x->target;
+		/* If nothing wants attention then this code is stale, and not to be led to again. */
+		if (!atomic_load_explicit(&vp->attention, memory_order_relaxed))
+			translate_forget_targets(vp);
 		return NULL;
 	default:
 		return vp->handled ? dispatch(vp, vp->handled) : NULL;
@@ -216,6 +219,23 @@ static void emit_call_thunk(struct translator *t, struct emitter *e)
 	((struct host_memory){.base = (register), .index = NO_REGISTER, .disp = (int32_t)(field)})
 #define PLAIN(code) ((struct host_opcode){.opcode = (code), .wide = true})
 
+/* Note for go_to_computed() that SCRATCH1 leads to SCRATCH2; SCRATCH1 becomes its page. */
+static void emit_remember(struct emitter *e)
+{
+	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
+	EMIT(e, 0x25); /* and eax, … */
+	emit32(e, NATIVE_TARGETS - 1);
+	EMIT(e, 0xc1, 0xe0, 5); /* shl eax, 5 */
+	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
+	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, rip)));
+	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key)));
+	emit_rm(e, PLAIN(0x89), SCRATCH2, AT(HOST_RAX, offsetof(struct native_target, native)));
+	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
+	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, code_base)));
+}
+
 /* What branch_find() does, for a target in SCRATCH1, as far as the jump cache serves. */
 static void emit_lookup(struct translator *t, struct emitter *e)
 {
@@ -256,8 +276,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x8b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, native)));
 	EMIT(e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
 	misses[3] = emit_jump_if_forward(e, IF_Z);
-	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
-	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_remember(e);
 	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
 	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
 	emit_load(e, HOST_RCX, VP_OFFSET(native_linear));
@@ -303,6 +322,8 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 	t->handled.kind = EXIT_HANDLED;
 	emit_fixed(t);
 	vp->translator = t;
+	vp->native_targets = t->targets;
+	translate_forget_targets(vp);
 	return 0;
 }
 
