@@ -114,6 +114,8 @@ struct segment {
 struct tlb_entry {
 	uint64_t read, write, exec;
 	uint64_t addend;
+	_Atomic uint8_t *flags; /* of the page, in page_flags */
+	uint64_t unused[3];     /* an entry is a cache line */
 };
 
 /* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
@@ -174,7 +176,6 @@ struct soft_vp {
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
 	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
 	struct native_target *native_targets;
-	uint64_t page_flags_origin;   /* page_flags, less the number of ram's page on the host */
 	bool vectors_live;            /* the host's MXCSR is the guest's */
 	bool stopped;                 /* translated_stop() has run */
 	struct op *run_begin, *run_end; /* copies of ops that translated code has called; run_begin NULL: none */

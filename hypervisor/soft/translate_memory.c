@@ -65,42 +65,40 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 /* SCRATCH2: the entry of the page that the address in it lies in. */
 static void emit_entry(struct emitter *e)
 {
-	EMIT(e, 0x49, 0xc1, 0xeb, GUEST_PAGE_SHIFT - 5);           /* shr r11, 7 */
+	EMIT(e, 0x49, 0xc1, 0xeb, GUEST_PAGE_SHIFT - 6);           /* shr r11, 6 */
 	EMIT(e, 0x41, 0x81, 0xe3);                                  /* and r11d, … */
 	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
 	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(tlb));                 /* add r11, [tlb] */
 }
 
-/* SCRATCH1 holds the address of the last byte. */
+/* A field of the entry at SCRATCH2. */
+#define FIELD(name) \
+	((struct host_memory){.base = SCRATCH2, .index = NO_REGISTER, .disp = offsetof(struct tlb_entry, name)})
+
+/* SCRATCH1 holds the address of the last byte. What is to be written must be no page that code was decoded from. */
 static void emit_compare(struct translation *t, struct cold *c, bool write)
 {
 	struct emitter *e = &t->e;
+	struct host_memory tag = FIELD(read);
 
+	if (write)
+		tag = FIELD(write);
 	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
 	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
 	emit_vp(e, 0x0b, SCRATCH1, VP_OFFSET(asid)); /* or r10, [asid] */
-	emit_rm(e, PLAIN(0x3b), SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
-	    .disp = write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read)});
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, tag);
 	c->from[0] = emit_jump_if_forward(e, IF_NZ);
-	emit_rm(e, PLAIN(0x8b), SCRATCH2, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
-	    .disp = offsetof(struct tlb_entry, addend)});
+	if (write) {
+		emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(flags));
+		emit_rm(e, (struct host_opcode){.opcode = 0x80}, 7,
+		    (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER}); /* cmp byte [r10], 0 */
+		emit8(e, 0);
+		c->from[1] = emit_jump_if_forward(e, IF_NZ);
+	}
+	emit_rm(e, PLAIN(0x8b), SCRATCH2, FIELD(addend));
 }
 
-/* Whether code was decoded from the page of the host address `m`; leaves SCRATCH2 alone. */
-static void emit_code_check(struct translation *t, struct cold *c, struct host_memory m)
-{
-	struct emitter *e = &t->e;
-
-	emit_lea(e, SCRATCH1, m);
-	EMIT(e, 0x49, 0xc1, 0xea, GUEST_PAGE_SHIFT); /* shr r10, 12 */
-	emit_vp(e, 0x03, SCRATCH1, VP_OFFSET(page_flags_origin));
-	emit_rm(e, (struct host_opcode){.opcode = 0x80}, 7,
-	    (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER}); /* cmp byte [r10], 0 */
-	emit8(e, 0);
-	c->from[1] = emit_jump_if_forward(e, IF_NZ);
-}
-
-_Static_assert(sizeof(struct tlb_entry) == 32, "emit_entry() says so");
+_Static_assert(sizeof(struct tlb_entry) == 64, "emit_entry() says so");
 
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w)
 {
@@ -134,7 +132,5 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 		EMIT(e, 0x41, 0xf6, 0xc2, w.align); /* test r10b, … */
 		c->from[2] = emit_jump_if_forward(e, IF_NZ);
 	}
-	if (w.write)
-		emit_code_check(t, c, m);
 	return m;
 }

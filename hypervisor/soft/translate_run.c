@@ -246,7 +246,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_store(e, HOST_RCX, VP_OFFSET(native_linear));
 	/* The execute tag. */
 	emit_move(e, HOST_RAX, SCRATCH1);
-	EMIT(e, 0x48, 0xc1, 0xe8, GUEST_PAGE_SHIFT - 5); /* shr rax, 7 */
+	EMIT(e, 0x48, 0xc1, 0xe8, GUEST_PAGE_SHIFT - 6); /* shr rax, 6 */
 	EMIT(e, 0x25);                                   /* and eax, … */
 	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(tlb));
@@ -342,7 +342,6 @@ void translator_attach(struct soft_vp *vp)
 		return;
 	vp->run_begin = NULL;
 	vp->vectors_live = false;
-	vp->page_flags_origin = (uint64_t)(uintptr_t)vp->page_flags - ((uint64_t)(uintptr_t)vp->ram >> GUEST_PAGE_SHIFT);
 	translate_set_gs(vp);
 }
 
