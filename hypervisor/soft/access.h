@@ -11,7 +11,9 @@
 
 #include "hypervisor/soft/op.h"
 
-#define CODE_PAGE 1u /* in page_flags */
+/* In page_flags. */
+#define CODE_PAGE 1u
+#define CODE_OPEN 2u /* whoever stores to the page has seen CODE_PAGE, so it may be read for decoding (code.c) */
 
 /* Guest memory of any alignment, read and written by exactly one host access. */
 typedef volatile uint8_t ram8;

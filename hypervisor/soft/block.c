@@ -194,6 +194,7 @@ static const _Atomic uint32_t *generation_of(const struct soft_vp *vp, const uin
 	return &vp->soft->code.generations[(uint64_t)(host - vp->ram) >> GUEST_PAGE_SHIFT];
 }
 
+/* NULL: look again where the code is. */
 static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_t key, uint8_t *host, uint64_t linear)
 {
 	struct op ops[BLOCK_MAX_OPS + 1];
@@ -203,6 +204,8 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 	uint32_t seen = atomic_load(generation_of(vp, page_host)), seen2 = 0;
 	struct block *b;
 
+	if (code_open(vp, (uint64_t)(page_host - vp->ram) >> GUEST_PAGE_SHIFT))
+		return NULL;
 	window_open(&w, vp, page_host, offset);
 	count = decode_run(vp, &w, offset, ops);
 	if (!count) {
@@ -211,6 +214,8 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 			raise_error(vp, NULL, "instruction fetch from memory-mapped I/O at linear 0x%llx",
 			    (unsigned long long)fetch_next_page(vp, linear));
 		seen2 = atomic_load(generation_of(vp, next_host));
+		if (code_open(vp, (uint64_t)(next_host - vp->ram) >> GUEST_PAGE_SHIFT))
+			return NULL;
 		count = decode_crossing(vp, &w, offset, next_host, ops);
 	}
 	bytes = vp->translator && !next_host ? ops[count].offset - offset : 0;
@@ -284,15 +289,18 @@ static uint8_t *fetch_host(struct soft_vp *vp, uint64_t linear)
 const struct op *block_start(struct soft_vp *vp)
 {
 	uint64_t linear = code_linear(vp, vp->rip), key;
-	uint8_t *host = fetch_host(vp, linear);
 	struct block *b;
 
 	if (unlikely(translate_full(vp)))
 		block_cache_flush(vp);
-	key = block_key(vp, host, vp->mode);
-	b = hash_find(vp->blocks, key);
-	if (unlikely(!b || !block_fresh(vp, b, linear)))
-		b = block_decode(vp, b, key, host, linear);
+	do {
+		uint8_t *host = fetch_host(vp, linear);
+
+		key = block_key(vp, host, vp->mode);
+		b = hash_find(vp->blocks, key);
+		if (unlikely(!b || !block_fresh(vp, b, linear)))
+			b = block_decode(vp, b, key, host, linear);
+	} while (unlikely(!b));
 	jump_note(vp, linear, b);
 	vp->gpr[GPR_CODE_BASE] = vp->rip - (linear & (GUEST_PAGE_SIZE - 1));
 	vp->block = b;

@@ -8,6 +8,10 @@
  * by membarrier() for the page (so that a store to a page of data costs the writer no fence), and the
  * writer by a fence for the lines. A writer that finds a mark moves the generation on and then takes the
  * marks away; whoever enters a block compares generations.
+ *
+ * Translated code looks at the page's mark before it writes, since after it the flags are another's. So where
+ * there is any, a decoder that marked a page waits until every other VP has been at the end of a block: then
+ * none is between the look and the store. That is what CODE_OPEN says of a page.
  */
 #include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/block.h"
@@ -78,6 +82,39 @@ static void barrier_everywhere(void)
 {
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0))
 		syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
+static uint32_t mark_page(struct code_pages *c, uint64_t page)
+{
+	uint32_t generation;
+
+	lock(c);
+	generation = atomic_load(&c->generations[page]);
+	if (!(atomic_load(&c->flags[page]) & CODE_PAGE)) {
+		atomic_fetch_or(&c->flags[page], CODE_PAGE);
+		if (c->shared)
+			barrier_everywhere();
+	}
+	unlock(c);
+	return generation;
+}
+
+bool code_open(struct soft_vp *vp, uint64_t page)
+{
+	struct code_pages *c = &vp->soft->code;
+	uint32_t generation;
+
+	if (likely(atomic_load(&c->flags[page]) & CODE_OPEN))
+		return false;
+	generation = mark_page(c, page);
+	if (c->shared && vp->translator)
+		vp_wait_for_others(vp);
+	lock(c);
+	/* Else the mark that was waited for is gone. */
+	if (atomic_load(&c->generations[page]) == generation)
+		atomic_fetch_or(&c->flags[page], CODE_OPEN);
+	unlock(c);
+	return true;
 }
 
 void code_mark(struct code_pages *c, uint64_t page, unsigned line)

@@ -92,10 +92,13 @@ void flush_queue_destroy(struct flush_queue *q);
 void flush_serve(struct soft_vp *vp);
 /* While a VP runs, whoever flushes its TLB waits for it; else it serves before it runs again. */
 void vp_set_running(struct soft_vp *vp, bool running);
+/* Until each other VP has been at the end of a block. The VP itself is not waited for meanwhile, so its TLB may
+ * be another when it returns. */
+void vp_wait_for_others(struct soft_vp *vp);
 
 /* --- code pages (code.c) --- */
 struct code_pages {
-	_Atomic uint8_t *flags;        /* by RAM page: CODE_PAGE */
+	_Atomic uint8_t *flags;        /* by RAM page: CODE_PAGE, CODE_OPEN */
 	_Atomic uint32_t *generations; /* by RAM page: grows when decoded bytes changed */
 	_Atomic uint64_t *lines;       /* by RAM page: one bit for each 64 bytes that hold decoded code */
 	uint64_t count;
@@ -107,6 +110,9 @@ int code_pages_create(struct code_pages *c, uint64_t count, bool shared);
 void code_pages_destroy(struct code_pages *c);
 /* Read before the bytes are: the generation to remember. */
 uint32_t code_generation(struct code_pages *c, uint64_t page);
+/* Before `page` is read for decoding, and after its generation was: false when it is open already; true when
+ * it was opened, which may have taken time in which the VP's TLB was flushed. */
+bool code_open(struct soft_vp *vp, uint64_t page);
 /* Before bytes of the 64-byte line `line` of `page` are read for decoding. */
 void code_mark(struct code_pages *c, uint64_t page, unsigned line);
 /* After bytes were written: true when decoded code was among them. */

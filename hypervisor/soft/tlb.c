@@ -248,6 +248,27 @@ void tlb_wait_served(struct soft_vp *vp)
 	wait_served(vp, posted);
 }
 
+void vp_wait_for_others(struct soft_vp *vp)
+{
+	struct soft *soft = vp->soft;
+
+	vp_set_running(vp, false);
+	for (unsigned i = 0; i < soft->vp_count; i++) {
+		struct flush_queue *q = soft->vps[i]->flushes;
+
+		if (soft->vps[i] == vp)
+			continue;
+		pthread_mutex_lock(&q->lock);
+		q->posted++;
+		pthread_mutex_unlock(&q->lock);
+		atomic_fetch_or(&soft->vps[i]->attention, ATTENTION_FLUSH);
+	}
+	for (unsigned i = 0; i < soft->vp_count; i++)
+		if (soft->vps[i] != vp)
+			tlb_wait_served(soft->vps[i]);
+	vp_set_running(vp, true);
+}
+
 static void flush_self(struct soft_vp *vp, const uint64_t *pages, unsigned count)
 {
 	if (!count)
