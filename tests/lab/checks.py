@@ -8,6 +8,7 @@ A check is a function that raises when it finds something wrong. ALL has them in
 import fcntl
 import os
 import re
+import resource
 import subprocess
 import traceback
 from collections import namedtuple
@@ -65,7 +66,51 @@ def auto_takes_kvm():
         require(guest.wait(30) == 4, "the power was not cut")
 
 
+def as_nobody():
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+def refused(wanted, *options, before=None):
+    """A start that fails: one sentence with `wanted` in it."""
+    kernel = test_debian.tiny_kernel(os.path.join(os.environ.get("TMPDIR", "/tmp"), "refused"), b"\xeb\xfe")
+    os.chmod(kernel, 0o644)
+    r = subprocess.run([BULKHEAD, "run", "--kernel", kernel, "--serial", "none", *options], stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=60, preexec_fn=before)
+    require(r.returncode == 1 and wanted in r.stderr and r.stderr.count("\n") == 1, f"{options}: status {r.returncode}: {r.stderr}")
+
+
+def left_behind():
+    """What a start that failed could leave on a host."""
+    with open("/proc/mounts", encoding="utf-8") as f:
+        mounts = f.read()
+    return sorted(os.listdir("/run")), sorted(os.listdir("/dev/shm")), mounts
+
+
+def refusals():
+    before = left_behind()
+    refused("no permission for /dev/kvm: become a member of the group kvm", "--processor", "kvm", before=as_nobody)
+    refused("address space for guest memory are refused", "--processor", "kvm",
+            before=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32)))
+    refused("more than this host has", "--processor", "kvm", "--memory", "1T")
+    refused("Too many open files: raise the limit on open files (ulimit -n)", "--processor", "kvm", "--cpus", "64",
+            before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
+    os.rename("/dev/kvm", "/dev/kvm-away")
+    try:
+        refused("there is no /dev/kvm: load the module (modprobe kvm_amd)", "--processor", "kvm")
+        with Guest(BULKHEAD, ["--processor", "auto", "--kernel", os.path.join(os.environ.get("TMPDIR", "/tmp"), "refused")]) as guest:
+            require(guest.control("status")["processor"] == "soft", "auto did not take the software processor")
+            require("there is no /dev/kvm" in guest.stderr() and guest.stderr().count("\n") == 1, f"it says: {guest.stderr()}")
+            guest.control("power-off")
+            guest.wait(30)
+    finally:
+        os.rename("/dev/kvm-away", "/dev/kvm")
+    require(left_behind() == before, f"something is left: {left_behind()}, before {before}")
+
+
 check("kvm_is_there", kvm_is_there)
+check("refusals", refusals)
 check("auto_takes_kvm", auto_takes_kvm)
 
 
