@@ -449,6 +449,19 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 	return true;
 }
 
+/* No memory, no handler, nothing that looks around. */
+bool copy_is_plain(const struct translation *t)
+{
+	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
+	if (!is_integer(t))
+		return false;
+	for (unsigned i = 0; i < t->insn.operand_count; i++)
+		if (t->operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER && t->operands[i].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+			return false;
+	return true;
+}
+
 static bool translate_lea(struct translation *t)
 {
 	unsigned guest = t->op.dst / 8, to = home(guest);

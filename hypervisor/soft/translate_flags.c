@@ -116,6 +116,18 @@ bool flags_killed(const struct translation *t)
 	}
 }
 
+void flags_note(struct translation *t, bool plain)
+{
+	if (t->flags_seen || t->flags_free)
+		return;
+	if (!plain || flags_read_mask(t))
+		t->flags_seen = true;
+	else if (flags_write_mask(t) && flags_killed(t))
+		t->flags_free = true;
+	else if (flags_write_mask(t))
+		t->flags_seen = true;
+}
+
 /* --- recipes ------------------------------------------------------------------------------------- */
 
 static unsigned guest_of(const ZydisDecodedOperand *o)
