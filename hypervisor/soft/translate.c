@@ -194,6 +194,33 @@ static void leave_to_op(struct translation *t, unsigned index)
 	translation_leave(t, x);
 }
 
+_Static_assert(BLOCK_MAX_OPS <= 64, "flags_dead has a bit for each");
+
+/* Which instructions leave flags that nothing will see; from the last to the first. */
+static void find_dead_flags(struct translation *t)
+{
+	struct {
+		bool plain, reads, kills;
+	} known[BLOCK_MAX_OPS];
+	const uint8_t *bytes = t->b->bytes;
+	bool seen = true;
+
+	for (unsigned i = 0; i < t->b->count; i++) {
+		known[i].plain = take_instruction(t, bytes, i) && !t->ends && copy_is_plain(t);
+		known[i].reads = flags_read_mask(t);
+		known[i].kills = flags_write_mask(t) && flags_killed(t);
+		bytes += t->b->ops[i].length;
+	}
+	for (unsigned i = t->b->count; i-- > 0;) {
+		if (!seen)
+			t->flags_dead |= 1ull << i;
+		if (!known[i].plain || known[i].reads)
+			seen = true;
+		else if (known[i].kills)
+			seen = false;
+	}
+}
+
 static void translate_instructions(struct translation *t)
 {
 	const uint8_t *bytes = t->b->bytes;
@@ -266,6 +293,7 @@ static bool translate(struct soft_vp *vp, struct block *b)
 	t.e = (struct emitter){.at = translator->memory.writable + translator->used,
 	    .limit = translator->memory.writable + translator->used + CODE_ROOM,
 	    .to_run = translator->memory.executable - translator->memory.writable};
+	find_dead_flags(&t);
 	emit_entry(&t);
 	translate_instructions(&t);
 	for (unsigned i = 0; i < t.cold_count; i++)

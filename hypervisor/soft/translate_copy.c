@@ -414,7 +414,7 @@ static void store_registers(struct translation *t, const struct copy *c)
 /* Old flags that the instruction reads, or keeps a part of. */
 static bool needs_flags(const struct translation *t)
 {
-	return flags_read_mask(t) || (flags_write_mask(t) && !flags_killed(t));
+	return flags_read_mask(t) || (flags_write_mask(t) && !flags_killed(t) && !flags_are_dead(t));
 }
 
 static bool copy_instruction(struct translation *t, const struct copy *c, struct host_opcode o)

@@ -152,6 +152,7 @@ struct translation {
 	unsigned exit_count;
 	struct cold colds[COLDS_MAX];
 	unsigned cold_count;
+	uint64_t flags_dead; /* by instruction: the flags it leaves are all set again before anything can see them */
 	/* The instruction at hand. */
 	unsigned index, offset;
 	const uint8_t *bytes;
@@ -180,6 +181,7 @@ void flags_to_vp(struct translation *t);
 void flags_before_clobber(struct translation *t); /* RFLAGS are about to be lost */
 void flags_before_write(struct translation *t, uint32_t registers); /* registers are about to change */
 void flags_written(struct translation *t);
+bool flags_are_dead(const struct translation *t);
 void flags_note(struct translation *t, bool plain); /* plain: the instruction can do nothing but compute */
 uint32_t flags_read_mask(const struct translation *t);
 uint32_t flags_write_mask(const struct translation *t);
