@@ -334,6 +334,7 @@ void translate_flush(struct soft_vp *vp)
 		return;
 	vp->translator->used = vp->translator->fixed;
 	vp->translator->full = false;
+	vp->run_begin = NULL; /* a fault left it there; the memory will hold other things */
 	translate_forget_targets(vp);
 }
 
