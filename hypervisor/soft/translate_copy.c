@@ -178,7 +178,7 @@ static void take_vector(struct copy *c, const ZydisDecodedOperand *o)
 		c->rm = (uint8_t)n;
 }
 
-static bool take_operand(struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
+static bool take_operand(const struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
 {
 	switch (o->type) {
 	case ZYDIS_OPERAND_TYPE_REGISTER:
@@ -211,7 +211,7 @@ static bool take_operand(struct translation *t, struct copy *c, const ZydisDecod
 	}
 }
 
-static bool take_all(struct translation *t, struct copy *c)
+static bool take_all(const struct translation *t, struct copy *c)
 {
 	*c = (struct copy){.in_vp = {NO_REGISTER, NO_REGISTER}, .reg = t->insn.raw.modrm.reg}; /* or opcode bits */
 	for (unsigned i = 0; i < t->insn.operand_count; i++)
@@ -449,17 +449,15 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 	return true;
 }
 
-/* No memory, no handler, nothing that looks around. */
+/* No memory, no handler, nothing that faults or looks around. */
 bool copy_is_plain(const struct translation *t)
 {
+	struct host_opcode o;
+	struct copy c;
+
 	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
 		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
-	if (!is_integer(t))
-		return false;
-	for (unsigned i = 0; i < t->insn.operand_count; i++)
-		if (t->operands[i].type != ZYDIS_OPERAND_TYPE_REGISTER && t->operands[i].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
-			return false;
-	return true;
+	return is_integer(t) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory && !c.vectors;
 }
 
 static bool translate_lea(struct translation *t)
