@@ -3,6 +3,7 @@
  * fuzz_soft.c - a hostile guest on the software processor: the input is its registers, its memory and
  * so its code, page tables, descriptor tables and stacks, in every mode, at the highest privilege. It
  * may do what it likes to itself; the host must survive, and every run must end when it is told to.
+ * 64-bit code runs a second time translated: what comes of it must be the same.
  *
  * Input: mode and options (4 bytes), CR3 and RIP (4), 16 general registers of 4 bytes, then memory,
  * repeated until it fills the RAM.
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -31,6 +33,7 @@ struct world {
 	size_t size, at;
 	struct soft *soft;
 	unsigned interrupts; /* that may still come */
+	bool may_differ;     /* the host did what the processor sees at its next look around, sooner or later */
 };
 
 static uint64_t next(struct world *w, unsigned size)
@@ -63,10 +66,14 @@ static void mmio_write(void *context, unsigned vp, gpa_t gpa, unsigned size, uin
 	/* Now and then the host answers by looking at the processor from outside. */
 	if (gpa & 8)
 		soft_vp_flush_tlb(soft_vp(w->soft, vp), soft_vp(w->soft, vp));
-	if (gpa & 16)
+	if (gpa & 16) {
 		soft_memory_written(w->soft, value & (LOW_RAM - 1) & ~0xfffull, 4096);
-	if (gpa & 32)
+		w->may_differ = true;
+	}
+	if (gpa & 32) {
 		soft_vp_nmi(soft_vp(w->soft, vp));
+		w->may_differ = true;
+	}
 }
 
 static bool msr_read(void *context, unsigned vp, uint32_t msr, uint64_t *value)
@@ -238,40 +245,96 @@ static void fill(uint8_t *ram, const uint8_t *data, size_t size)
 		memcpy(ram + i, data, size < RAM - i ? size : RAM - i);
 }
 
-static void run(struct soft *soft)
+/* --- runs ----------------------------------------------------------------------------------------- */
+
+struct result {
+	bool whole; /* it came to its end by itself, and nothing happened that may come a little sooner or later */
+	enum soft_stop stop;
+	struct vp_registers registers;
+	uint8_t ram[RAM];
+};
+
+static void run(struct world *world, struct result *result)
 {
-	struct soft_vp *vp = soft_vp(soft, 0);
-	struct vp_registers r;
+	struct soft_vp *vp = soft_vp(world->soft, 0);
 
 	guard(vp);
 	/* An interrupt may wake it from a halt. */
-	for (unsigned i = 0; i < 4; i++)
-		if (soft_vp_run(vp) != SOFT_STOP_HALT)
+	for (unsigned i = 0; i < 4; i++) {
+		result->stop = soft_vp_run(vp);
+		if (result->stop != SOFT_STOP_HALT)
 			break;
+	}
 	guard(NULL);
-	soft_vp_get_registers(vp, &r);
+	soft_vp_get_registers(vp, &result->registers);
+	result->whole = !world->may_differ && result->stop != SOFT_STOP_KICK;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void run_with(const char *options, const uint8_t *data, size_t size, struct result *result)
 {
 	const struct soft_range ranges[] = {{0, LOW_RAM, 0}, {HIGH_GPA, HIGH_RAM, LOW_RAM}};
 	static uint8_t *ram;
 	struct world world = {.data = data, .size = size, .interrupts = 4};
 
-	if (size <= HEAD)
-		return 0;
 	if (!ram) {
 		ram = mmap(NULL, RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		if (ram == MAP_FAILED)
 			abort();
 	}
 	fill(ram, data + HEAD, size - HEAD);
-	if (soft_create(&world.soft, &host, &world, 1, NULL, NULL) < 0)
+	memset(result, 0, sizeof(*result));
+	if (soft_create(&world.soft, &host, &world, 1, options, NULL) < 0)
 		abort();
 	if (soft_set_memory(world.soft, ram, RAM, ranges, 2, NULL) < 0)
 		abort();
 	if (set_registers(soft_vp(world.soft, 0), data) == 0)
-		run(world.soft);
+		run(&world, result);
 	soft_destroy(world.soft);
+	memcpy(result->ram, ram, RAM);
+}
+
+static bool same(const struct result *a, const struct result *b)
+{
+	return a->stop == b->stop && memcmp(&a->registers, &b->registers, sizeof(a->registers)) == 0 &&
+	    memcmp(a->ram, b->ram, RAM) == 0;
+}
+
+static void report(const struct result *a, const struct result *b)
+{
+	const uint64_t *x = a->registers.gpr, *y = b->registers.gpr;
+	const uint8_t *p = (const uint8_t *)&a->registers, *q = (const uint8_t *)&b->registers;
+
+	fprintf(stderr, "interpreted stops with %d at 0x%llx, translated with %d at 0x%llx; RFLAGS 0x%llx, 0x%llx\n", a->stop,
+	    (unsigned long long)a->registers.rip, b->stop, (unsigned long long)b->registers.rip,
+	    (unsigned long long)a->registers.rflags, (unsigned long long)b->registers.rflags);
+	for (unsigned i = 0; i < 16; i++)
+		if (x[i] != y[i])
+			fprintf(stderr, "register %u: 0x%llx, 0x%llx\n", i, (unsigned long long)x[i], (unsigned long long)y[i]);
+	for (unsigned i = sizeof(a->registers.gpr); i < sizeof(a->registers); i++)
+		if (p[i] != q[i])
+			fprintf(stderr, "byte %u of the registers: 0x%02x, 0x%02x\n", i, p[i], q[i]);
+	for (unsigned i = 0; i < RAM; i++)
+		if (a->ram[i] != b->ram[i])
+			fprintf(stderr, "memory 0x%x: 0x%02x, 0x%02x\n", i, a->ram[i], b->ram[i]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct result interpreted, translated, again;
+
+	if (size <= HEAD)
+		return 0;
+	run_with("translate=off", data, size, &interpreted);
+	if (data[0] % MODES != LONG)
+		return 0;
+	run_with("translate=on,threshold=1", data, size, &translated);
+	if (!interpreted.whole || !translated.whole || same(&interpreted, &translated))
+		return 0;
+	/* RDRAND is not the same twice. */
+	run_with("translate=off", data, size, &again);
+	if (same(&interpreted, &again)) {
+		report(&interpreted, &translated);
+		abort();
+	}
 	return 0;
 }

@@ -150,7 +150,7 @@ def stage_bare(results, names):
 def stage_guest(results, names):
     if build(results, "release"):
         run_functions(results, "tests/guest/test_debian.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
-                                                                     "processor": "soft"})
+                                                                     "processor": os.environ.get("TEST_PROCESSOR", "soft")})
 
 
 def stage_lab(results, names):

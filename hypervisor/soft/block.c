@@ -9,6 +9,7 @@
 
 #include "hypervisor/soft/decode.h"
 #include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/translate.h"
 
 #define BUCKETS (1u << 15)
 
@@ -56,6 +57,19 @@ void block_cache_flush(struct soft_vp *vp)
 	c->used = 0;
 	c->epoch++;
 	vp->block = NULL;
+	translate_flush(vp);
+}
+
+void *block_cache_reserve(struct soft_vp *vp, size_t size)
+{
+	struct block_cache *c = vp->blocks;
+
+	return c->used + size > c->size ? NULL : c->arena + c->used;
+}
+
+void block_cache_keep(struct soft_vp *vp, size_t kept)
+{
+	vp->blocks->used += align_up_u64(kept, 16);
 }
 
 static uint64_t block_key(const struct soft_vp *vp, const uint8_t *host, enum code_mode mode)
@@ -148,13 +162,14 @@ static unsigned decode_crossing(struct soft_vp *vp, struct window *w, unsigned o
 
 /* Room for a block of `count` instructions: in its old place when it is decoded again and fits. One that
  * reaches into a second page never takes the place of one that does not: links may lead there. */
-static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t key, unsigned count, bool crossing)
+static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t key, unsigned count, unsigned bytes,
+    bool crossing)
 {
 	struct block_cache *c = vp->blocks;
-	size_t size = sizeof(struct block) + (count + 1) * sizeof(struct op);
+	size_t ops = sizeof(struct block) + (count + 1) * sizeof(struct op), size = ops + bytes;
 	struct block *b;
 
-	if (old && old->capacity >= count + 1 && !!old->generation2 == crossing)
+	if (old && old->capacity >= count + 1 && old->byte_capacity >= bytes && !!old->generation2 == crossing)
 		return old;
 	if (c->used + size > c->size) {
 		block_cache_flush(vp);
@@ -167,6 +182,8 @@ static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t
 	c->used += align_up_u64(size, 16);
 	b->key = key;
 	b->capacity = (uint16_t)(count + 1);
+	b->bytes = (uint8_t *)b + ops;
+	b->byte_capacity = (uint16_t)bytes;
 	b->next = c->buckets[key_bucket(key)];
 	c->buckets[key_bucket(key)] = b;
 	return b;
@@ -181,7 +198,7 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 {
 	struct op ops[BLOCK_MAX_OPS + 1];
 	struct window w;
-	unsigned offset = linear & (GUEST_PAGE_SIZE - 1), count;
+	unsigned offset = linear & (GUEST_PAGE_SIZE - 1), count, bytes;
 	uint8_t *page_host = host - offset, *next_host = NULL;
 	uint32_t seen = atomic_load(generation_of(vp, page_host)), seen2 = 0;
 	struct block *b;
@@ -196,7 +213,8 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 		seen2 = atomic_load(generation_of(vp, next_host));
 		count = decode_crossing(vp, &w, offset, next_host, ops);
 	}
-	b = block_place(vp, old, key, count, next_host);
+	bytes = vp->translator && !next_host ? ops[count].offset - offset : 0;
+	b = block_place(vp, old, key, count, bytes, next_host);
 	b->generation = generation_of(vp, page_host);
 	b->seen = seen;
 	b->host_page = page_host;
@@ -205,6 +223,8 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 	b->host_page2 = next_host;
 	b->count = (uint16_t)count;
 	memcpy(b->ops, ops, (count + 1) * sizeof(ops[0]));
+	memcpy(b->bytes, w.bytes + offset, bytes);
+	translate_watch(vp, b);
 	return b;
 }
 
@@ -267,6 +287,8 @@ const struct op *block_start(struct soft_vp *vp)
 	uint8_t *host = fetch_host(vp, linear);
 	struct block *b;
 
+	if (unlikely(translate_full(vp)))
+		block_cache_flush(vp);
 	key = block_key(vp, host, vp->mode);
 	b = hash_find(vp->blocks, key);
 	if (unlikely(!b || !block_fresh(vp, b, linear)))

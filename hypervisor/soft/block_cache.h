@@ -16,3 +16,8 @@ const struct op *block_single(struct soft_vp *vp);
 
 /* The linear address of the page that follows the one of `linear` in code. */
 uint64_t fetch_next_page(const struct soft_vp *vp, uint64_t linear);
+
+/* Memory that lives until the cache is emptied: at least `size` bytes, of which `kept` are then taken; NULL when
+ * there is no room. */
+void *block_cache_reserve(struct soft_vp *vp, size_t size);
+void block_cache_keep(struct soft_vp *vp, size_t kept);

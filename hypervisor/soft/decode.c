@@ -159,6 +159,15 @@ void decode_end(struct op *op, unsigned offset)
 	*op = (struct op){.fn = op_block_end, .offset = (uint16_t)offset};
 }
 
+bool decode_instruction(enum code_mode mode, const uint8_t *bytes, unsigned size, ZydisDecodedInstruction *insn,
+    ZydisDecodedOperand *operands)
+{
+	ZydisDecoder decoder;
+
+	decoder_init(&decoder, mode);
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, size, insn, operands));
+}
+
 enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
     unsigned offset, struct op *op)
 {

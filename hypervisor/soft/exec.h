@@ -123,10 +123,8 @@ static inline bool tlb_reads(const struct soft_vp *vp, const struct tlb_entry *e
 static inline bool tlb_writes(const struct soft_vp *vp, const struct tlb_entry *e, uint64_t linear,
     unsigned size)
 {
-	uint64_t page = (linear + e->addend - (uint64_t)(uintptr_t)vp->ram) >> GUEST_PAGE_SHIFT;
-
 	return likely(e->write == (((linear + size - 1) & PAGE_MASK) | vp->asid)) &&
-	       likely(!atomic_load_explicit(&vp->page_flags[page], memory_order_relaxed));
+	       likely(!atomic_load_explicit(e->flags, memory_order_relaxed));
 }
 
 /* rmw_pointer(), with the TLB hit on the spot. */

@@ -296,6 +296,9 @@ void code_written(struct soft_vp *vp, const struct op *op, const void *host, uns
 
 	if (!code_check(&vp->soft->code, page, offset & (GUEST_PAGE_SIZE - 1), size))
 		return;
+	if (op && vp->run_begin && op >= vp->run_begin && op < vp->run_end && b && b->host_page == page_host)
+		for (struct op *o = vp->run_begin + (op - vp->run_begin) + 1; o < vp->run_end; o++)
+			o->fn = op_fetch_again;
 	if (!op || !b || (b->host_page != page_host && b->host_page2 != page_host) || op < b->ops ||
 	    op > b->ops + b->count)
 		return;

@@ -218,6 +218,7 @@ static void fill(struct soft_vp *vp, unsigned kind, uint64_t linear, const struc
 	uint64_t tag = (linear & PAGE_MASK) | vp->asid;
 
 	e->addend = (uint64_t)(uintptr_t)host - (linear & PAGE_MASK);
+	e->flags = &vp->page_flags[ram_page(vp->soft, host)];
 	e->read = allowed(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
 	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host) ? tag : TLB_NO_TAG;
 	e->exec = allowed(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;

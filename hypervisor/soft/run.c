@@ -6,6 +6,7 @@
 #include "hypervisor/soft/block_cache.h"
 #include "hypervisor/soft/interrupt.h"
 #include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/translate.h"
 
 /* Handlers that do not tail-call come back here after each instruction, the others after a block or many. */
 static void run_ops(struct soft_vp *vp, const struct op *op)
@@ -213,9 +214,11 @@ enum soft_stop soft_vp_run(struct soft_vp *vp)
 	vp->delivering = -1;
 	/* What the host did meanwhile need not have been announced. */
 	atomic_fetch_or(&vp->attention, ATTENTION_INTERRUPT);
+	translator_attach(vp);
 	vp_set_running(vp, true);
 	stop = run_until_stop(vp);
 	vp_set_running(vp, false);
+	translator_detach(vp);
 	if (stop == SOFT_STOP_TRIPLE_FAULT)
 		snprintf(vp->error, sizeof(vp->error), "triple fault: last exception was vector %u, error code 0x%x",
 		    vp->fault.vector, vp->fault.code);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/membarrier.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -11,16 +12,39 @@
 #include "hypervisor/soft/block_cache.h"
 #include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/system.h"
+#include "hypervisor/soft/translate.h"
 #include "hypervisor/soft/vector.h"
 
 /* Decoded instructions of all VPs together, and the least that one gets. */
 #define BLOCKS_TOTAL (28u << 20)
 #define BLOCKS_LEAST (4u << 20)
+/* Host code, likewise. */
+#define CODE_TOTAL (32u << 20)
+#define CODE_LEAST (4u << 20)
 
-static int parse_options(const char *options, struct error *err)
+/* Entries before a block is translated: less, and code that runs once costs more than it saves. */
+#define TRANSLATE_THRESHOLD 200
+
+/* "translate=on|off" and, for tests, "threshold=N", with commas between. */
+static int parse_options(const char *options, struct translate_options *translate, struct error *err)
 {
-	if (options && *options)
-		return error_set(err, EINVAL, "the software processor has no option \"%s\"", options);
+	*translate = (struct translate_options){.on = false, .threshold = TRANSLATE_THRESHOLD};
+	while (options && *options) {
+		size_t length = strcspn(options, ",");
+		uint64_t value;
+
+		if (length == 12 && memcmp(options, "translate=on", length) == 0)
+			translate->on = true;
+		else if (length == 13 && memcmp(options, "translate=off", length) == 0)
+			translate->on = false;
+		else if (length > 10 && memcmp(options, "threshold=", 10) == 0 &&
+		    (value = strtoull(options + 10, NULL, 10)) > 0 && value < UINT32_MAX)
+			translate->threshold = (uint32_t)value;
+		else
+			return error_set(err, EINVAL, "the software processor has no option \"%.*s\"", (int)length, options);
+		options += length;
+		options += *options == ',';
+	}
 	return 0;
 }
 
@@ -29,14 +53,16 @@ static void vp_destroy(struct soft_vp *vp)
 	if (!vp)
 		return;
 	block_cache_destroy(vp);
+	translator_destroy(vp);
 	flush_queue_destroy(vp->flushes);
 	if (vp->tlbs)
 		munmap(vp->tlbs, sizeof(*vp->tlbs) * TLB_KINDS);
 	free(vp);
 }
 
-static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index)
+static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, const struct translate_options *translate)
 {
+	size_t code = max_u64(CODE_TOTAL / soft->vp_count, CODE_LEAST);
 	size_t blocks = max_u64(BLOCKS_TOTAL / soft->vp_count, BLOCKS_LEAST);
 	struct soft_vp *vp = aligned_alloc(64, align_up_u64(sizeof(*vp), 64));
 
@@ -53,7 +79,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index)
 		return -ENOMEM;
 	}
 	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
-	if (flush_queue_create(&vp->flushes) || block_cache_create(vp, blocks)) {
+	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, code) || block_cache_create(vp, blocks)) {
 		vp_destroy(vp);
 		return -ENOMEM;
 	}
@@ -66,8 +92,9 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index)
 int soft_create(struct soft **out, const struct soft_host *host, void *context, unsigned vp_count,
     const char *options, struct error *err)
 {
+	struct translate_options translate;
 	struct soft *soft;
-	int r = parse_options(options, err);
+	int r = parse_options(options, &translate, err);
 
 	if (r)
 		return r;
@@ -90,7 +117,7 @@ int soft_create(struct soft **out, const struct soft_host *host, void *context, 
 	}
 	soft->vps = calloc(vp_count, sizeof(struct soft_vp *));
 	for (unsigned i = 0; soft->vps && i < vp_count; i++)
-		r = r ? r : vp_create(&soft->vps[i], soft, i);
+		r = r ? r : vp_create(&soft->vps[i], soft, i, &translate);
 	if (!soft->vps || r) {
 		soft_destroy(soft);
 		return error_set(err, ENOMEM, "out of memory for %u virtual processors", vp_count);

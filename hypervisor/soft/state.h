@@ -114,6 +114,8 @@ struct segment {
 struct tlb_entry {
 	uint64_t read, write, exec;
 	uint64_t addend;
+	_Atomic uint8_t *flags; /* of the page, in page_flags */
+	uint64_t unused[3];     /* an entry is a cache line */
 };
 
 /* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
@@ -169,6 +171,16 @@ struct soft_vp {
 	uint64_t instructions;        /* counted by block, when it is entered */
 	struct block *block;          /* that runs, or ran last */
 	struct jump_entry *jumps;     /* block.h */
+
+	/* translated code (translate.h) */
+	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
+	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
+	struct native_target *native_targets;
+	bool vectors_live;            /* the host's MXCSR is the guest's */
+	bool stopped;                 /* translated_stop() has run */
+	struct op *run_begin, *run_end; /* copies of ops that translated code has called; run_begin NULL: none */
+	const struct op *handled;     /* what a handler wants to go on with */
+	struct translator *translator; /* NULL: blocks are interpreted only */
 
 	uint64_t rip;           /* valid between blocks and after op_sync(), else op_rip() */
 	const struct op *op;    /* the op that raised, for reports */
@@ -268,6 +280,12 @@ void vp_mode_changed(struct soft_vp *vp);
 #define SEGMENT_L (1u << 13)
 #define SEGMENT_D (1u << 14)
 #define SEGMENT_G (1u << 15)
+
+/* After `asid` or `tlb_kind` changed. */
+static inline void code_key_changed(struct soft_vp *vp)
+{
+	vp->code_key = vp->asid | (uint64_t)vp->tlb_kind << 16;
+}
 
 static inline bool vp_protected(const struct soft_vp *vp)
 {

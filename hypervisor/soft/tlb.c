@@ -7,6 +7,7 @@
  * either: they are filled in again.
  */
 #include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/translate.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -23,6 +24,7 @@ static void tlb_clear(struct soft_vp *vp)
 	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
 	memset(vp->large_regions, 0, sizeof(vp->large_regions));
 	vp->asid_last = 0;
+	translate_forget_targets(vp);
 }
 
 static unsigned current_pcid(const struct soft_vp *vp)
@@ -40,6 +42,7 @@ void tlb_select(struct soft_vp *vp)
 		vp->pcid_asid[pcid] = ++vp->asid_last;
 	}
 	vp->asid = vp->pcid_asid[pcid];
+	code_key_changed(vp);
 }
 
 void tlb_flush_pcid(struct soft_vp *vp, unsigned pcid)
@@ -108,6 +111,7 @@ void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
 
 		e->read = e->write = e->exec = TLB_NO_TAG;
 	}
+	translate_forget_targets(vp);
 }
 
 /* Entries of all address spaces, also of those that are not in force now. */

@@ -2,8 +2,7 @@
 /*
  * vector_pool.c - native functions of a few bytes each, made on demand and never taken away.
  *
- * One memory file is mapped twice, once writable and once executable, so no mapping is both. The
- * functions are found by their bytes in a hash table. A new one comes to lie where no processor has
+ * They are found by their bytes in a hash table. A new one comes to lie where no processor has
  * executed before, and x86 keeps instruction fetches coherent with stores of other processors, so
  * nothing needs to be flushed.
  */
@@ -12,36 +11,21 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "hypervisor/soft/native_memory.h"
 
 /* All normal forms together are fewer: test_vector counts them. Memory is used for those in use. */
 #define POOL_FUNCTIONS (1u << 17)
 #define POOL_BYTES     (POOL_FUNCTIONS * (size_t)NATIVE_SIZE)
 #define TABLE_SIZE     (POOL_FUNCTIONS * 2)
 
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010u
-#endif
-
 struct vector_pool {
 	pthread_mutex_t lock;
-	uint8_t *writable;
-	uint8_t *executable;
+	struct native_memory memory;
 	uint32_t *table; /* function number plus 1, 0 for none; TABLE_SIZE of them, open addressing */
 	unsigned used;
 	struct vector_features features;
 };
-
-static int memory_file(void)
-{
-	int fd = (int)syscall(SYS_memfd_create, "bulkhead-vector", MFD_CLOEXEC | MFD_EXEC);
-
-	/* Kernels before 6.3 do not know MFD_EXEC; there every memfd may be executed. */
-	if (fd < 0 && errno == EINVAL)
-		fd = (int)syscall(SYS_memfd_create, "bulkhead-vector", MFD_CLOEXEC);
-	return fd;
-}
 
 static void *map_anonymous(size_t size)
 {
@@ -50,21 +34,17 @@ static void *map_anonymous(size_t size)
 
 int vector_pool_create(struct vector_pool **out, struct error *err)
 {
-	_cleanup_close_ int fd = memory_file();
-	struct vector_pool *pool;
+	struct vector_pool *pool = calloc(1, sizeof(*pool));
+	int r;
 
-	if (fd < 0 || ftruncate(fd, (off_t)POOL_BYTES) < 0)
-		return error_set(err, errno, "Cannot get memory for native code: %s.", strerror(errno));
-	pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		return error_set(err, ENOMEM, "Out of memory for the vector part of the processor.");
 	pthread_mutex_init(&pool->lock, NULL);
 	vector_features(&pool->features);
-	pool->writable = mmap(NULL, POOL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	pool->executable = mmap(NULL, POOL_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	r = native_memory_create(&pool->memory, "bulkhead-vector", POOL_BYTES);
 	pool->table = map_anonymous(TABLE_SIZE * sizeof(*pool->table));
-	if (pool->writable == MAP_FAILED || pool->executable == MAP_FAILED || pool->table == MAP_FAILED) {
-		int code = errno;
+	if (r < 0 || pool->table == MAP_FAILED) {
+		int code = r < 0 ? -r : errno;
 
 		vector_pool_destroy(pool);
 		return error_set(
@@ -87,8 +67,7 @@ void vector_pool_destroy(struct vector_pool *pool)
 {
 	if (!pool)
 		return;
-	unmap(pool->writable, POOL_BYTES);
-	unmap(pool->executable, POOL_BYTES);
+	native_memory_destroy(&pool->memory);
 	unmap(pool->table, TABLE_SIZE * sizeof(*pool->table));
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
@@ -115,17 +94,17 @@ const void *vector_pool_get(struct vector_pool *pool, const struct native_code *
 	for (slot = hash_bytes(bytes) % TABLE_SIZE; pool->table[slot]; slot = (slot + 1) % TABLE_SIZE) {
 		size_t at = (size_t)(pool->table[slot] - 1) * NATIVE_SIZE;
 
-		if (memcmp(pool->writable + at, bytes, NATIVE_SIZE) == 0) {
-			found = pool->executable + at;
+		if (memcmp(pool->memory.writable + at, bytes, NATIVE_SIZE) == 0) {
+			found = pool->memory.executable + at;
 			break;
 		}
 	}
 	if (!found && pool->used < POOL_FUNCTIONS) {
 		size_t at = (size_t)pool->used * NATIVE_SIZE;
 
-		memcpy(pool->writable + at, bytes, NATIVE_SIZE);
+		memcpy(pool->memory.writable + at, bytes, NATIVE_SIZE);
 		pool->table[slot] = ++pool->used;
-		found = pool->executable + at;
+		found = pool->memory.executable + at;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return found;

@@ -32,7 +32,7 @@ def start(context, name, cpus, without=()):
 def check(context, r):
     failed = [line for line in r.stdout.splitlines() if line.startswith("FAIL")]
     # The software processor offers all that the guests know of.
-    if context["processor"] == "soft":
+    if context["processor"].startswith("soft"):
         failed += [line for line in r.stdout.splitlines() if line.startswith("SKIP") and not line.endswith(": one processor only")]
     summary = re.search(r"^(\d+) tests, 0 failed", r.stdout, re.MULTILINE)
     # The exit port gives (code << 1) | 1.
@@ -48,8 +48,18 @@ def make(name, cpus):
     return lambda context: run(context, name, cpus)
 
 
+def make_translated(name, cpus):
+    """The same with every block of 64-bit code translated when it is first entered."""
+    def test(context):
+        if context["processor"] != "soft":
+            raise context["skip"]("the software processor only")
+        run({**context, "processor": "soft,translate=on,threshold=1"}, name, cpus)
+    return test
+
+
 for guest, count in GUESTS:
     globals()[f"test_bare_{guest}_{count}"] = make(guest, count)
+    globals()[f"test_bare_{guest}_{count}_translated"] = make_translated(guest, count)
 
 
 # --- on KVM ---------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ struct soft_machine *soft_machine_create(unsigned vp_count)
 	atomic_store(&m->interrupt, -1);
 	m->ram = mmap(NULL, MACHINE_RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_true(m->ram != MAP_FAILED);
-	assert_int_equal(soft_create(&m->soft, &host, m, vp_count, NULL, NULL), 0);
+	assert_int_equal(soft_create(&m->soft, &host, m, vp_count, getenv("SOFT_OPTIONS"), NULL), 0);
 	assert_int_equal(soft_set_memory(m->soft, m->ram, MACHINE_RAM, &range, 1, NULL), 0);
 	return m;
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -160,7 +161,7 @@ void machine_create(struct machine *m, unsigned vps)
 	m->data = m->ram + DATA_GPA;
 	fill_page_tables(m);
 	fill_descriptors(m);
-	assert_int_equal(soft_create(&m->soft, &host, m, vps, NULL, &err), 0);
+	assert_int_equal(soft_create(&m->soft, &host, m, vps, getenv("SOFT_OPTIONS"), &err), 0);
 	assert_int_equal(soft_set_memory(m->soft, m->ram, RAM_SIZE, &range, 1, &err), 0);
 	m->vp = soft_vp(m->soft, 0);
 }

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* translate.c - makes host code of a block: one instruction after the other, then what is seldom needed. */
+#include "hypervisor/soft/translate_private.h"
+
+#include "hypervisor/soft/block_cache.h"
+
+/* --- parts ------------------------------------------------------------------------------------------ */
+
+/* An op that the interpreter's handler is called with, followed by a stop. */
+const struct op *translation_copy(struct translation *t, const struct op *op)
+{
+	struct op *copy = &t->copies[t->copy_count];
+
+	if (t->copy_count + 2 > t->copy_max)
+		return NULL;
+	copy[0] = *op;
+	copy[1] = (struct op){.fn = translated_stop, .offset = (uint16_t)t->offset, .data = t->b, .src = (uint8_t)t->index};
+	t->copy_count += 2;
+	return copy;
+}
+
+struct cold *translation_cold(struct translation *t)
+{
+	struct cold *c = &t->colds[t->cold_count++];
+
+	*c = (struct cold){.call = translated_call_handler, .flags.in_vp = true};
+	return c;
+}
+
+struct native_exit *translation_exit(struct translation *t, enum native_exit_kind kind)
+{
+	struct native_exit *x = &t->exits[t->exit_count++];
+
+	*x = (struct native_exit){.kind = kind, .block = t->b};
+	return x;
+}
+
+void translation_call(struct translation *t, native_call call, uintptr_t argument)
+{
+	emit_constant(&t->e, SCRATCH1, argument);
+	emit_constant(&t->e, SCRATCH2, (uintptr_t)call);
+	emit_call(&t->e, t->t->call);
+}
+
+void translation_leave(struct translation *t, struct native_exit *exit)
+{
+	emit_constant(&t->e, SCRATCH1, (uintptr_t)exit);
+	emit_jump(&t->e, t->t->leave);
+}
+
+/* --- cold code ---------------------------------------------------------------------------------------- */
+
+/* A target that is not in native_targets, in SCRATCH1. */
+static void emit_lookup_call(struct translation *t)
+{
+	uint8_t *miss;
+
+	emit_call(&t->e, t->t->lookup);
+	EMIT(&t->e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
+	miss = emit_jump_if_forward(&t->e, IF_Z);
+	EMIT(&t->e, 0x41, 0xff, 0xe3); /* jmp r11 */
+	emit_land(&t->e, miss);
+}
+
+static void emit_cold(struct translation *t, struct cold *c)
+{
+	struct emitter *e = &t->e;
+	bool used = false;
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (!c->from[i])
+			continue;
+		emit_land(e, c->from[i]);
+		/* The first way has the target in the entry that it was compared with. */
+		if (c->looks_up && i == 0)
+			emit_rm(e, (struct host_opcode){.opcode = 0x8b, .wide = true}, SCRATCH1,
+			    (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER});
+		used = true;
+	}
+	if (!used)
+		return;
+	if (c->looks_up)
+		emit_lookup_call(t);
+	if (c->leaves) {
+		t->flags = c->flags;
+		flags_to_vp(t);
+		if (c->undo_rsp)
+			emit_lea(e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER,
+			    .disp = c->undo_rsp});
+		translation_leave(t, (struct native_exit *)c->argument);
+		return;
+	}
+	t->flags = c->flags;
+	flags_to_vp(t);
+	vectors_move(e, c->vectors_dirty, false);
+	translation_call(t, c->call, c->op ? (uintptr_t)c->op : c->argument);
+	vectors_move(e, c->vectors_loaded, true);
+	if (c->load_flags)
+		flags_emit_load(e);
+	emit_jump(e, emit_run_address(e, c->back));
+}
+
+/* --- the block -------------------------------------------------------------------------------------- */
+
+/* What block_ready() looks at. */
+void emit_ready_check(struct translation *t, struct cold *c)
+{
+	const struct host_memory attention = {.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
+	    .disp = VP_OFFSET(attention)};
+	struct emitter *e = &t->e;
+
+	emit_rm(e, (struct host_opcode){.opcode = 0x83}, 7, attention); /* cmp dword [attention], 0 */
+	emit8(e, 0);
+	c->from[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_constant(e, SCRATCH1, (uintptr_t)t->b->generation);
+	emit_rm(e, (struct host_opcode){.opcode = 0x81}, 7, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER});
+	emit32(e, t->b->seen);
+	c->from[1] = emit_jump_if_forward(e, IF_NZ);
+}
+
+/* That, and what block_enter() counts. */
+static void emit_entry(struct translation *t)
+{
+	struct native_exit *x = translation_exit(t, EXIT_RIP);
+	struct cold *c = translation_cold(t);
+	struct emitter *e = &t->e;
+
+	x->target = t->b->ops[0].offset;
+	c->leaves = true;
+	c->argument = (uintptr_t)x;
+	t->entry = emit_run_address(e, e->at);
+	emit_ready_check(t, c);
+	t->linked = emit_run_address(e, e->at);
+	emit_rm(e, (struct host_opcode){.opcode = 0x83, .wide = true}, 0, (struct host_memory){.base = NO_REGISTER,
+	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(instructions)});
+	emit8(e, t->b->count);
+	t->body = emit_run_address(e, e->at);
+}
+
+_Static_assert(BLOCK_MAX_OPS < 128, "the count is an immediate of 8 bits");
+
+/* Read the instruction at `bytes` again, as it was decoded for the block. */
+static bool take_instruction(struct translation *t, const uint8_t *bytes, unsigned index)
+{
+	const struct op *op = &t->b->ops[index];
+	enum decode_result r;
+
+	t->bytes = bytes;
+	t->index = index;
+	r = decode_op(t->vp, MODE_64, bytes, op->length, op->offset, &t->op);
+	t->offset = op->offset + (unsigned)op->length;
+	t->ends = r == DECODE_ENDS;
+	return r != DECODE_TRUNCATED && t->op.length == op->length &&
+	    decode_instruction(MODE_64, bytes, op->length, &t->insn, t->operands);
+}
+
+/* Instructions with no translation, one after the other, run in one call. */
+static void handler_run_begin(struct translation *t)
+{
+	flags_to_vp(t);
+	vectors_spill(t);
+	t->vectors_loaded = 0;
+	t->vectors_enabled = false;
+	t->flags = (struct flags_state){.in_vp = true};
+}
+
+static void add_to_run(struct translation *t)
+{
+	const struct op *copy;
+
+	if (!t->run)
+		handler_run_begin(t);
+	else
+		t->copy_count--; /* its op comes where the stop was */
+	copy = translation_copy(t, &t->op);
+	if (!t->run)
+		t->run = copy;
+}
+
+void translation_begin_native(struct translation *t)
+{
+	if (t->run)
+		translation_call(t, translated_call_handler, (uintptr_t)t->run);
+	t->run = NULL;
+}
+
+static void leave_to_op(struct translation *t, unsigned index)
+{
+	struct native_exit *x = translation_exit(t, EXIT_OP);
+
+	flags_to_vp(t);
+	vectors_spill(t);
+	x->op = &t->b->ops[index];
+	translation_leave(t, x);
+}
+
+_Static_assert(BLOCK_MAX_OPS <= 64, "flags_dead has a bit for each");
+
+/* Which instructions leave flags that nothing will see; from the last to the first. */
+static void find_dead_flags(struct translation *t)
+{
+	struct {
+		bool plain, reads, kills;
+	} known[BLOCK_MAX_OPS];
+	const uint8_t *bytes = t->b->bytes;
+	bool seen = true;
+
+	for (unsigned i = 0; i < t->b->count; i++) {
+		known[i].plain = take_instruction(t, bytes, i) && !t->ends && copy_is_plain(t);
+		known[i].reads = flags_read_mask(t);
+		known[i].kills = flags_write_mask(t) && flags_killed(t);
+		bytes += t->b->ops[i].length;
+	}
+	for (unsigned i = t->b->count; i-- > 0;) {
+		if (!seen)
+			t->flags_dead |= 1ull << i;
+		if (!known[i].plain || known[i].reads)
+			seen = true;
+		else if (known[i].kills)
+			seen = false;
+	}
+}
+
+static void translate_instructions(struct translation *t)
+{
+	const uint8_t *bytes = t->b->bytes;
+
+	for (unsigned i = 0; i < t->b->count; i++) {
+		bool known = take_instruction(t, bytes, i);
+
+		bytes += t->op.length;
+		flags_note(t, known && !t->ends && copy_is_plain(t));
+		if (!known || t->ends) {
+			translation_begin_native(t);
+			if (!known || !translate_branch(t))
+				leave_to_op(t, i);
+			return;
+		}
+		if (!translate_copy(t))
+			add_to_run(t);
+	}
+	translation_begin_native(t);
+	translate_fall_through(t);
+}
+
+/* --- the whole -------------------------------------------------------------------------------------- */
+
+/* Copies and exits lie in one piece of the block cache, as long as it turns out to be. */
+static bool take_memory(struct translation *t)
+{
+	size_t copies = sizeof(struct op) * (2 * t->b->count + 2), exits = sizeof(struct native_exit) * EXITS_MAX;
+	uint8_t *p = block_cache_reserve(t->vp, copies + exits);
+
+	t->copies = (struct op *)(void *)p;
+	t->copy_max = 2 * t->b->count + 2;
+	t->exits = p ? (struct native_exit *)(void *)(p + copies) : NULL;
+	return p;
+}
+
+static void keep_memory(struct translation *t)
+{
+	size_t copies = sizeof(struct op) * (2 * t->b->count + 2);
+
+	block_cache_keep(t->vp, copies + t->exit_count * sizeof(struct native_exit));
+}
+
+/* What one block may need at most, by far. */
+#define CODE_ROOM (96u << 10)
+
+static void finish(struct translation *t, struct translator *translator)
+{
+	t->b->native = t->entry;
+	t->b->native_linked = t->linked;
+	t->b->native_body = t->body;
+	t->b->flags_free = t->flags_free;
+	t->b->ops[0].fn = translated_enter;
+	translator->used = align_up_u64((uint64_t)(t->e.at - translator->memory.writable), 16);
+	translator->translations++;
+	keep_memory(t);
+}
+
+static bool translate(struct soft_vp *vp, struct block *b)
+{
+	struct translator *translator = vp->translator;
+	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true};
+
+	if (translator->full)
+		return false;
+	if (translator->memory.size - translator->used < CODE_ROOM || !take_memory(&t)) {
+		translator->full = true;
+		return false;
+	}
+	t.e = (struct emitter){.at = translator->memory.writable + translator->used,
+	    .limit = translator->memory.writable + translator->used + CODE_ROOM,
+	    .to_run = translator->memory.executable - translator->memory.writable};
+	find_dead_flags(&t);
+	emit_entry(&t);
+	translate_instructions(&t);
+	for (unsigned i = 0; i < t.cold_count; i++)
+		emit_cold(&t, &t.colds[i]);
+	if (t.e.full) {
+		translator->refused++;
+		return false;
+	}
+	finish(&t, translator);
+	return true;
+}
+
+/* ops[0] of a block that is not translated yet. */
+static const struct op *count_entry(struct soft_vp *vp, const struct op *op)
+{
+	struct block *b = vp->block;
+
+	if (unlikely(++b->heat >= vp->translator->options.threshold)) {
+		if (translate(vp, b))
+			return dispatch(vp, op);
+		b->ops[0].fn = b->first;
+	}
+	return b->first(vp, op);
+}
+
+void translate_watch(struct soft_vp *vp, struct block *b)
+{
+	b->heat = 0;
+	b->native = b->native_body = NULL;
+	b->first = b->ops[0].fn;
+	if (vp->translator && vp->mode == MODE_64 && !b->generation2)
+		b->ops[0].fn = count_entry;
+}
+
+void translate_flush(struct soft_vp *vp)
+{
+	if (!vp->translator)
+		return;
+	vp->translator->used = vp->translator->fixed;
+	vp->translator->full = false;
+	vp->run_begin = NULL; /* a fault left it there; the memory will hold other things */
+	translate_forget_targets(vp);
+}
+
+void translate_forget_targets(struct soft_vp *vp)
+{
+	if (!vp->translator)
+		return;
+	for (unsigned i = 0; i < NATIVE_TARGETS; i++)
+		vp->translator->targets[i].rip = ~(uint64_t)i;
+}
+
+bool translate_full(const struct soft_vp *vp)
+{
+	return vp->translator && vp->translator->full;
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * translate_branch.c - the stack, and how translated code goes from block to block.
+ *
+ * A direct branch within the page is an edge: it leaves to translated_enter() until the target has code too, which
+ * then changes the jump to lead there. All other targets are looked up by `lookup` (translate_run.c); what that does
+ * not find, the interpreter's handler does.
+ */
+#include "hypervisor/soft/exec_branch.h"
+
+#include "hypervisor/soft/translate_private.h"
+
+#define PLAIN(code) (struct host_opcode){.opcode = (code), .wide = true}
+
+/* --- stack ----------------------------------------------------------------------------------------- */
+
+/* The word at RSP + disp (RBP + disp), for the instruction at hand. */
+static bool stack_word(struct translation *t, unsigned base, int64_t disp, bool write, struct host_memory *m,
+    struct cold **cold)
+{
+	struct op word = {.base = (uint8_t)(base * 8), .index = GPR_ZERO * 8, .disp = disp, .seg = SEG_NONE};
+
+	*cold = translation_cold(t);
+	flags_before_clobber(t);
+	(*cold)->flags = t->flags;
+	(*cold)->vectors_dirty = t->vectors_dirty;
+	(*cold)->vectors_loaded = t->vectors_loaded;
+	*m = probe_operand(t, *cold, &word, (struct address_want){.size = 8, .write = write});
+	return true;
+}
+
+static void move_rsp(struct translation *t, int32_t by)
+{
+	emit_lea(&t->e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = by});
+}
+
+static void emit_push(struct translation *t, struct host_memory m)
+{
+	const ZydisDecodedOperand *o = &t->operands[0];
+	unsigned guest, reg;
+
+	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		emit_rm(&t->e, PLAIN(0xc7), 0, m);
+		emit32(&t->e, (uint32_t)t->op.imm);
+	} else {
+		guest = register_offset(o->reg.value) / 8;
+		reg = home(guest);
+		if (reg == NO_REGISTER) {
+			reg = SCRATCH1;
+			emit_load(&t->e, reg, gpr_offset(guest));
+		}
+		emit_rm(&t->e, PLAIN(0x89), reg, m);
+	}
+	move_rsp(t, -8);
+}
+
+static void emit_pop(struct translation *t, struct host_memory m, unsigned guest)
+{
+	unsigned reg = home(guest) == NO_REGISTER ? SCRATCH1 : home(guest);
+
+	emit_rm(&t->e, PLAIN(0x8b), reg, m);
+	if (guest != GPR_RSP)
+		move_rsp(t, 8);
+	if (reg == SCRATCH1)
+		emit_store(&t->e, reg, gpr_offset(guest));
+}
+
+bool translate_stack(struct translation *t)
+{
+	const ZydisDecodedOperand *o = &t->operands[0];
+	bool general = o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
+	const struct op *copy;
+	struct host_memory m;
+	struct cold *cold;
+
+	if (t->op.size != 8)
+		return false;
+	if (t->insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && !general &&
+	    !(t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH && o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
+		return false;
+	translation_begin_native(t);
+	copy = translation_copy(t, &t->op);
+	if (!copy)
+		return false;
+	if (t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH) {
+		flags_before_write(t, 1u << GPR_RSP);
+		stack_word(t, GPR_RSP, -8, true, &m, &cold);
+		emit_push(t, m);
+	} else if (t->insn.mnemonic == ZYDIS_MNEMONIC_POP) {
+		unsigned guest = register_offset(o->reg.value) / 8;
+
+		flags_before_write(t, 1u << GPR_RSP | 1u << guest);
+		stack_word(t, GPR_RSP, 0, false, &m, &cold);
+		emit_pop(t, m, guest);
+	} else {
+		flags_before_write(t, 1u << GPR_RSP | 1u << GPR_RBP);
+		stack_word(t, GPR_RBP, 0, false, &m, &cold);
+		emit_lea(&t->e, HOST_SP, (struct host_memory){.base = HOST_RBP, .index = NO_REGISTER, .disp = 8});
+		emit_rm(&t->e, PLAIN(0x8b), HOST_RBP, m);
+	}
+	cold->op = copy;
+	cold->back = t->e.at;
+	return true;
+}
+
+/* --- going on -------------------------------------------------------------------------------------- */
+
+static const struct op *last_op(const struct translation *t)
+{
+	return &t->b->ops[t->index];
+}
+
+static struct native_exit *exit_op(struct translation *t)
+{
+	struct native_exit *x = translation_exit(t, EXIT_OP);
+
+	x->op = last_op(t);
+	return x;
+}
+
+#define FIELD(name) \
+	((struct host_memory){.base = SCRATCH2, .index = NO_REGISTER, .disp = offsetof(struct native_target, name)})
+
+/* Go on at SCRATCH1, or by the exit after RSP has moved back by `undo`. Flags are in vp. */
+static void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exit)
+{
+	struct cold *c = translation_cold(t);
+	struct emitter *e = &t->e;
+
+	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, SCRATCH2, SCRATCH1);
+	EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, … */
+	emit32(e, NATIVE_TARGETS - 1);
+	EMIT(e, 0x41, 0xc1, 0xe3, 5); /* shl r11d, 5 */
+	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_targets));
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));
+	c->from[1] = emit_jump_if_forward(e, IF_NZ);
+	emit_load(e, SCRATCH1, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(key));
+	c->from[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(code_base));
+	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
+	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 4, FIELD(native)); /* jmp [native] */
+	c->leaves = c->looks_up = true;
+	c->undo_rsp = undo;
+	c->argument = (uintptr_t)exit;
+}
+
+_Static_assert(sizeof(struct native_target) == 32, "go_to_computed() says so");
+
+static void emit_code_base(struct translation *t, uint64_t target)
+{
+	emit_load(&t->e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
+	emit_lea(&t->e, SCRATCH1, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = (int32_t)target});
+}
+
+static struct native_exit *edge(struct translation *t, const struct op *op, int slot, uint64_t target)
+{
+	struct native_exit *x = translation_exit(t, EXIT_EDGE);
+
+	x->op = op;
+	x->slot = slot;
+	x->target = target;
+	return x;
+}
+
+/* To a place in this page. Backwards it looks around first, so that no loop escapes attention. Flags are saved on the
+ * way, but for a target that is known not to need them. */
+static void go_along(struct translation *t, struct native_exit *x)
+{
+	if (x->target <= t->op.offset) {
+		struct cold *c = translation_cold(t);
+
+		flags_before_clobber(t);
+		c->leaves = true;
+		c->argument = (uintptr_t)x;
+		c->flags = t->flags;
+		emit_ready_check(t, c);
+	}
+	if (!t->flags.in_vp) {
+		x->shortcut = t->e.at;
+		EMIT(&t->e, 0x0f, 0x1f, 0x44, 0x00, 0x00); /* a NOP as long as a jump */
+		flags_to_vp(t);
+	}
+	x->patch = emit_jump_forward(&t->e);
+	emit_land(&t->e, x->patch);
+	translation_leave(t, x);
+}
+
+/* A direct branch to `target`, counted from byte 0 of the page. Beyond the page it may turn out not to be canonical:
+ * the interpreter sees to that, on the state before the instruction. */
+static void go_to(struct translation *t, int slot, uint64_t target, int32_t undo)
+{
+	if (target < GUEST_PAGE_SIZE) {
+		go_along(t, edge(t, last_op(t), slot, target));
+		return;
+	}
+	flags_to_vp(t);
+	emit_code_base(t, target);
+	go_to_computed(t, undo, exit_op(t));
+}
+
+void translate_fall_through(struct translation *t)
+{
+	struct native_exit *x;
+
+	vectors_spill(t);
+	x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
+	if (t->offset < GUEST_PAGE_SIZE) {
+		go_along(t, x);
+		return;
+	}
+	flags_to_vp(t);
+	emit_code_base(t, t->offset);
+	go_to_computed(t, 0, x);
+}
+
+static bool target_is_near(uint64_t target)
+{
+	return (int64_t)target > INT32_MIN / 2 && (int64_t)target < INT32_MAX;
+}
+
+static bool translate_jump(struct translation *t)
+{
+	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !target_is_near(t->op.imm))
+		return false;
+	vectors_spill(t);
+	go_to(t, TAKEN, t->op.imm, 0);
+	return true;
+}
+
+static bool translate_conditional(struct translation *t)
+{
+	struct flags_state flags;
+	uint8_t *taken;
+
+	if (!target_is_near(t->op.imm))
+		return false;
+	vectors_spill(t);
+	flags_to_host(t);
+	flags = t->flags;
+	taken = emit_jump_if_forward(&t->e, t->insn.opcode & 15);
+	go_to(t, NOT_TAKEN, (uint64_t)t->op.disp, 0);
+	t->flags = flags;
+	emit_land(&t->e, taken);
+	go_to(t, TAKEN, t->op.imm, 0);
+	return true;
+}
+
+/* The target of an indirect branch into vp->native_saved[1]: probes need both scratch registers. */
+static bool take_target(struct translation *t)
+{
+	const ZydisDecodedOperand *o = &t->operands[0];
+	struct host_memory m;
+	struct cold *cold;
+	unsigned reg;
+
+	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+		reg = home(t->op.dst / 8);
+		if (reg == NO_REGISTER) {
+			reg = SCRATCH1;
+			emit_load(&t->e, reg, gpr_offset(t->op.dst / 8));
+		}
+		emit_store(&t->e, reg, VP_OFFSET(native_saved) + 8);
+		return true;
+	}
+	cold = translation_cold(t);
+	cold->leaves = true;
+	cold->argument = (uintptr_t)exit_op(t);
+	m = probe_operand(t, cold, &t->op, (struct address_want){.size = 8});
+	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
+	emit_store(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	return true;
+}
+
+static bool is_indirect(const struct translation *t)
+{
+	const ZydisDecodedOperand *o = &t->operands[0];
+
+	return (o->type == ZYDIS_OPERAND_TYPE_REGISTER || o->type == ZYDIS_OPERAND_TYPE_MEMORY) &&
+	    !(t->op.flags & OP_EA_CHECKED);
+}
+
+static bool translate_indirect_jump(struct translation *t)
+{
+	if (!is_indirect(t))
+		return false;
+	flags_to_vp(t);
+	vectors_spill(t);
+	take_target(t);
+	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	go_to_computed(t, 0, exit_op(t));
+	return true;
+}
+
+/* The return address, at RSP - 8. */
+static void push_return(struct translation *t)
+{
+	struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -8, .seg = SEG_NONE};
+	struct cold *cold = translation_cold(t);
+	struct host_memory m;
+
+	cold->leaves = true;
+	cold->argument = (uintptr_t)exit_op(t);
+	m = probe_operand(t, cold, &word, (struct address_want){.size = 8, .write = true});
+	emit_code_base(t, t->offset);
+	emit_rm(&t->e, PLAIN(0x89), SCRATCH1, m);
+	move_rsp(t, -8);
+}
+
+static bool translate_call(struct translation *t)
+{
+	bool direct = t->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+	if (direct ? !target_is_near(t->op.imm) : !is_indirect(t))
+		return false;
+	flags_to_vp(t);
+	vectors_spill(t);
+	if (!direct)
+		take_target(t);
+	push_return(t);
+	if (direct) {
+		go_to(t, TAKEN, t->op.imm, 8);
+		return true;
+	}
+	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	go_to_computed(t, 8, exit_op(t));
+	return true;
+}
+
+static bool translate_return(struct translation *t)
+{
+	struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .seg = SEG_NONE};
+	int32_t drop = 8 + (int32_t)t->op.imm;
+	struct host_memory m;
+	struct cold *cold;
+
+	flags_to_vp(t);
+	vectors_spill(t);
+	cold = translation_cold(t);
+	cold->leaves = true;
+	cold->argument = (uintptr_t)exit_op(t);
+	m = probe_operand(t, cold, &word, (struct address_want){.size = 8});
+	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
+	move_rsp(t, drop);
+	go_to_computed(t, -drop, exit_op(t));
+	return true;
+}
+
+bool translate_branch(struct translation *t)
+{
+	if (t->op.size != 8 || t->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+		return false;
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+		return t->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? translate_jump(t) : translate_indirect_jump(t);
+	case ZYDIS_MNEMONIC_CALL:
+		return translate_call(t);
+	case ZYDIS_MNEMONIC_RET:
+		return translate_return(t);
+	default:
+		return t->insn.meta.category == ZYDIS_CATEGORY_COND_BR && branch_condition(&t->op) >= 0 &&
+		    translate_conditional(t);
+	}
+}

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * translate_copy.c - instructions that the host runs as they are, with the registers of translated code and, for
+ * memory, a host address.
+ */
+#include "hypervisor/soft/translate_private.h"
+
+#include "hypervisor/soft/exec.h"
+
+/* --- which ---------------------------------------------------------------------------------------- */
+
+static bool is_integer(const struct translation *t)
+{
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+	case ZYDIS_MNEMONIC_MOVZX:
+	case ZYDIS_MNEMONIC_MOVSX:
+	case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_ADC:
+	case ZYDIS_MNEMONIC_SBB:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_TEST:
+	case ZYDIS_MNEMONIC_INC:
+	case ZYDIS_MNEMONIC_DEC:
+	case ZYDIS_MNEMONIC_NEG:
+	case ZYDIS_MNEMONIC_NOT:
+	case ZYDIS_MNEMONIC_SHL:
+	case ZYDIS_MNEMONIC_SHR:
+	case ZYDIS_MNEMONIC_SAR:
+	case ZYDIS_MNEMONIC_ROL:
+	case ZYDIS_MNEMONIC_ROR:
+	case ZYDIS_MNEMONIC_RCL:
+	case ZYDIS_MNEMONIC_RCR:
+	case ZYDIS_MNEMONIC_SHLD:
+	case ZYDIS_MNEMONIC_SHRD:
+	case ZYDIS_MNEMONIC_MUL:
+	case ZYDIS_MNEMONIC_IMUL:
+	case ZYDIS_MNEMONIC_BSF:
+	case ZYDIS_MNEMONIC_BSR:
+	case ZYDIS_MNEMONIC_TZCNT:
+	case ZYDIS_MNEMONIC_LZCNT:
+	case ZYDIS_MNEMONIC_POPCNT:
+	case ZYDIS_MNEMONIC_CBW:
+	case ZYDIS_MNEMONIC_CWDE:
+	case ZYDIS_MNEMONIC_CDQE:
+	case ZYDIS_MNEMONIC_CWD:
+	case ZYDIS_MNEMONIC_CDQ:
+	case ZYDIS_MNEMONIC_CQO:
+	case ZYDIS_MNEMONIC_XADD:
+	case ZYDIS_MNEMONIC_CMPXCHG:
+	case ZYDIS_MNEMONIC_XCHG:
+		return true;
+	case ZYDIS_MNEMONIC_BSWAP:
+		return t->op.size != 2;
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		/* With memory and a register the operand may lie far away. */
+		return t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER ||
+		    t->operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	default:
+		return t->insn.meta.category == ZYDIS_CATEGORY_CMOV || t->insn.meta.category == ZYDIS_CATEGORY_SETCC;
+	}
+}
+
+/* Of what vector.h offers, those whose operands are vector and general registers, memory and a constant, and
+ * which fault for nothing else than that operand. */
+static bool is_vector(const struct translation *t)
+{
+	switch (t->insn.meta.isa_set) {
+	case ZYDIS_ISA_SET_SSE:
+	case ZYDIS_ISA_SET_SSE2:
+	case ZYDIS_ISA_SET_SSE3:
+	case ZYDIS_ISA_SET_SSSE3:
+	case ZYDIS_ISA_SET_SSE4:
+	case ZYDIS_ISA_SET_SSE42:
+	case ZYDIS_ISA_SET_AES:
+	case ZYDIS_ISA_SET_PCLMULQDQ:
+	case ZYDIS_ISA_SET_SHA:
+		break;
+	default:
+		return false;
+	}
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+	case ZYDIS_MNEMONIC_CRC32:
+		return false;
+	default:
+		break;
+	}
+	for (unsigned i = 0; i < t->insn.operand_count; i++)
+		if (t->operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(t->operands[i].reg.value) == ZYDIS_REGCLASS_XMM)
+			return true;
+	return false;
+}
+
+/* --- operands --------------------------------------------------------------------------------------- */
+
+/* What an instruction has, for its copy. Host numbers; SCRATCH1 and SCRATCH2 stand for registers in memory. */
+struct copy {
+	const ZydisDecodedOperand *memory;
+	uint8_t reg, rm;            /* of ModRM, or `rm` in the opcode */
+	uint8_t in_vp[2];           /* guest registers that are loaded into the scratch registers */
+	bool loaded[2], stored[2];
+	bool high_byte;
+	uint16_t vectors, vectors_written, vectors_unread;
+	uint32_t written;           /* guest registers */
+};
+
+static bool is_high_byte(ZydisRegister r)
+{
+	return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
+}
+
+/* A register in memory goes through a scratch register: the first that is free. One that occurs twice, once. */
+static unsigned scratch_for(struct copy *c, unsigned guest, bool write)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		if (c->loaded[i] && c->in_vp[i] != guest)
+			continue;
+		c->loaded[i] = true;
+		c->in_vp[i] = (uint8_t)guest;
+		c->stored[i] |= write;
+		return i ? SCRATCH2 : SCRATCH1;
+	}
+	return NO_REGISTER;
+}
+
+static bool take_general(struct copy *c, const ZydisDecodedOperand *o)
+{
+	bool write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	unsigned guest = register_offset(o->reg.value) / 8, host = home(guest);
+
+	if (write)
+		c->written |= 1u << guest;
+	switch (o->encoding) {
+	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+	case ZYDIS_OPERAND_ENCODING_OPCODE:
+		break;
+	default:
+		return host == guest; /* where the instruction has it */
+	}
+	if (is_high_byte(o->reg.value)) {
+		c->high_byte = true;
+		host += 4;
+	} else if (host == NO_REGISTER) {
+		host = scratch_for(c, guest, write);
+	}
+	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+		c->reg = (uint8_t)host;
+	else
+		c->rm = (uint8_t)host;
+	return host != NO_REGISTER;
+}
+
+static void take_vector(struct copy *c, const ZydisDecodedOperand *o)
+{
+	unsigned n = (unsigned)(o->reg.value - ZYDIS_REGISTER_XMM0);
+
+	c->vectors |= (uint16_t)(1u << n);
+	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+		c->vectors_written |= (uint16_t)(1u << n);
+	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+		c->reg = (uint8_t)n;
+	else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		c->rm = (uint8_t)n;
+}
+
+static bool take_operand(const struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
+{
+	switch (o->type) {
+	case ZYDIS_OPERAND_TYPE_REGISTER:
+		switch (ZydisRegisterGetClass(o->reg.value)) {
+		case ZYDIS_REGCLASS_GPR8:
+		case ZYDIS_REGCLASS_GPR16:
+		case ZYDIS_REGCLASS_GPR32:
+		case ZYDIS_REGCLASS_GPR64:
+			return take_general(c, o);
+		case ZYDIS_REGCLASS_XMM:
+			take_vector(c, o);
+			return o->reg.value <= ZYDIS_REGISTER_XMM15;
+		case ZYDIS_REGCLASS_FLAGS:
+			return true;
+		default:
+			return false;
+		}
+	case ZYDIS_OPERAND_TYPE_MEMORY:
+		if (c->memory || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
+			return false;
+		c->memory = o;
+		/* SCRATCH2 holds its address. */
+		c->loaded[1] = true;
+		c->in_vp[1] = NO_REGISTER;
+		return !(t->op.flags & OP_EA_CHECKED);
+	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+		return !o->imm.is_relative;
+	default:
+		return false;
+	}
+}
+
+static bool take_all(const struct translation *t, struct copy *c)
+{
+	*c = (struct copy){.in_vp = {NO_REGISTER, NO_REGISTER}, .reg = t->insn.raw.modrm.reg}; /* or opcode bits */
+	for (unsigned i = 0; i < t->insn.operand_count; i++)
+		if (!take_operand(t, c, &t->operands[i]))
+			return false;
+	return true;
+}
+
+/* --- the opcode ------------------------------------------------------------------------------------- */
+
+static bool take_opcode(const struct translation *t, const struct copy *c, struct host_opcode *o)
+{
+	unsigned n = 0;
+
+	*o = (struct host_opcode){.opcode = t->insn.opcode, .map = (uint8_t)t->insn.opcode_map};
+	if (t->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->insn.opcode_map > ZYDIS_OPCODE_MAP_0F3A)
+		return false;
+	for (unsigned i = 0; i < t->insn.raw.prefix_count; i++) {
+		uint8_t p = t->insn.raw.prefixes[i].value;
+
+		if (p != 0x66 && p != 0xf2 && p != 0xf3 && p != 0xf0)
+			continue;
+		if (memchr(o->prefixes, p, sizeof(o->prefixes)))
+			continue;
+		if (n == sizeof(o->prefixes))
+			return false;
+		o->prefixes[n++] = p;
+	}
+	if (memchr(o->prefixes, 0xf2, sizeof(o->prefixes)) && memchr(o->prefixes, 0xf3, sizeof(o->prefixes)))
+		return false;
+	o->wide = t->insn.raw.rex.W;
+	o->rex = t->insn.attributes & ZYDIS_ATTRIB_HAS_REX;
+	/* AH to BH cannot be said with REX. */
+	return !c->high_byte || (!o->rex && !c->memory && c->reg < 8 && c->rm < 8);
+}
+
+static void emit_immediates(struct translation *t)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (t->insn.raw.imm[i].size)
+			emit_bytes(&t->e, t->bytes + t->insn.raw.imm[i].offset, t->insn.raw.imm[i].size / 8);
+}
+
+static void emit_copy(struct translation *t, const struct copy *c, struct host_opcode o, struct host_memory m)
+{
+	if (c->memory) {
+		emit_rm(&t->e, o, c->reg, m);
+	} else if (t->insn.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+		emit_rr(&t->e, o, c->reg, c->rm);
+	} else {
+		bool in_opcode = false;
+
+		for (unsigned i = 0; i < t->insn.operand_count; i++)
+			in_opcode |= t->operands[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE;
+		o.opcode = in_opcode ? o.opcode & 0xf8 : o.opcode;
+		emit_plus(&t->e, o, in_opcode ? c->rm : o.opcode & 7u);
+	}
+	emit_immediates(t);
+}
+
+/* --- vector registers --------------------------------------------------------------------------------- */
+
+static void emit_vector_move(struct emitter *e, bool load, unsigned n)
+{
+	emit_rm(e, (struct host_opcode){.map = 1, .opcode = load ? 0x28 : 0x29}, n,
+	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
+	    .disp = (int32_t)(VP_OFFSET(ymm) + n * 32)});
+}
+
+void vectors_move(struct emitter *e, uint16_t mask, bool load)
+{
+	for (unsigned n = 0; n < 16; n++)
+		if (mask >> n & 1)
+			emit_vector_move(e, load, n);
+}
+
+void vectors_spill(struct translation *t)
+{
+	vectors_move(&t->e, t->vectors_dirty, false);
+	t->vectors_dirty = 0;
+}
+
+/* Once in a block, and after each handler: that vector instructions run here, with the guest's MXCSR. */
+static bool vectors_enable(struct translation *t)
+{
+	struct native_exit *x;
+	struct cold *c;
+
+	if (t->vectors_enabled)
+		return true;
+	x = translation_exit(t, EXIT_OP);
+	c = translation_cold(t);
+	if (!x || !c)
+		return false;
+	x->op = &t->b->ops[t->index];
+	flags_before_clobber(t);
+	emit_rm(&t->e, (struct host_opcode){.opcode = 0x80}, 7,
+	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(vectors_live)});
+	emit8(&t->e, 0);
+	c->from[0] = emit_jump_if_forward(&t->e, IF_Z);
+	c->back = t->e.at;
+	c->call = translated_enable_vectors;
+	c->argument = (uintptr_t)x;
+	c->flags = t->flags;
+	c->vectors_dirty = t->vectors_dirty;
+	c->vectors_loaded = t->vectors_loaded;
+	t->vectors_enabled = true;
+	return true;
+}
+
+/* Moves that fill the whole register need not have it. */
+static bool fills_register(const struct translation *t, const struct copy *c)
+{
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVSS:
+	case ZYDIS_MNEMONIC_MOVSD:
+		return c->memory;
+	case ZYDIS_MNEMONIC_MOVAPS:
+	case ZYDIS_MNEMONIC_MOVAPD:
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQA:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_MOVD:
+	case ZYDIS_MNEMONIC_MOVQ:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PSHUFD:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void vectors_fetch(struct translation *t, const struct copy *c)
+{
+	uint16_t need = c->vectors & (uint16_t)~t->vectors_loaded;
+
+	if (fills_register(t, c)) {
+		uint16_t read = 0;
+
+		for (unsigned i = 0; i < t->insn.operand_count; i++)
+			if (t->operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+			    t->operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ &&
+			    ZydisRegisterGetClass(t->operands[i].reg.value) == ZYDIS_REGCLASS_XMM)
+				read |= (uint16_t)(1u << (t->operands[i].reg.value - ZYDIS_REGISTER_XMM0));
+		need &= (uint16_t)(read | ~c->vectors_written);
+	}
+	vectors_move(&t->e, need, true);
+	t->vectors_loaded |= need;
+}
+
+static uint8_t vector_address_bits(const struct translation *t, const struct copy *c)
+{
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+		return 0;
+	default:
+		return c->vectors && c->memory->size >= 128 ? (uint8_t)(c->memory->size / 8 - 1) : 0;
+	}
+}
+
+/* --- one instruction ---------------------------------------------------------------------------------- */
+
+/* The operand in memory. The interpreter's handler does the whole instruction where the look fails. */
+static bool reach_memory(struct translation *t, const struct copy *c, struct host_memory *m, struct cold **cold)
+{
+	struct address_want want = {.size = c->memory->size / 8,
+	    .write = c->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE || t->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG};
+	const struct op *copy = translation_copy(t, &t->op);
+
+	*cold = translation_cold(t);
+	if (!*cold || !copy || want.size == 0 || want.size > 16)
+		return false;
+	want.align = vector_address_bits(t, c);
+	flags_before_clobber(t);
+	(*cold)->op = copy;
+	(*cold)->flags = t->flags;
+	(*cold)->vectors_dirty = t->vectors_dirty;
+	*m = probe_operand(t, *cold, &t->op, want);
+	return true;
+}
+
+static void load_registers(struct translation *t, const struct copy *c)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (c->loaded[i] && c->in_vp[i] != NO_REGISTER)
+			emit_load(&t->e, i ? SCRATCH2 : SCRATCH1, gpr_offset(c->in_vp[i]));
+}
+
+static void store_registers(struct translation *t, const struct copy *c)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (c->stored[i])
+			emit_store(&t->e, i ? SCRATCH2 : SCRATCH1, gpr_offset(c->in_vp[i]));
+}
+
+/* Old flags that the instruction reads, or keeps a part of. */
+static bool needs_flags(const struct translation *t)
+{
+	return flags_read_mask(t) || (flags_write_mask(t) && !flags_killed(t) && !flags_are_dead(t));
+}
+
+static bool copy_instruction(struct translation *t, const struct copy *c, struct host_opcode o)
+{
+	struct host_memory m = {.base = NO_REGISTER};
+	struct cold *cold = NULL;
+
+	translation_begin_native(t);
+	if (c->vectors) {
+		if (!vectors_enable(t))
+			return false;
+		vectors_fetch(t, c);
+	}
+	if (!flags_write_mask(t))
+		flags_before_write(t, c->written);
+	if (c->memory && !reach_memory(t, c, &m, &cold))
+		return false;
+	if (needs_flags(t))
+		flags_to_host(t);
+	load_registers(t, c);
+	emit_copy(t, c, o, m);
+	store_registers(t, c);
+	t->vectors_loaded |= c->vectors;
+	t->vectors_dirty |= c->vectors_written;
+	if (flags_write_mask(t))
+		flags_written(t);
+	if (cold) {
+		cold->back = t->e.at;
+		cold->load_flags = t->flags.in_host;
+		cold->vectors_loaded = t->vectors_loaded;
+	}
+	return true;
+}
+
+/* No memory, no handler, nothing that faults or looks around. */
+bool copy_is_plain(const struct translation *t)
+{
+	struct host_opcode o;
+	struct copy c;
+
+	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
+	return is_integer(t) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory && !c.vectors;
+}
+
+static bool translate_lea(struct translation *t)
+{
+	unsigned guest = t->op.dst / 8, to = home(guest);
+
+	if (t->op.flags & OP_EA_CHECKED || t->op.size == 2)
+		return false;
+	translation_begin_native(t);
+	flags_before_write(t, 1u << guest);
+	if (to != NO_REGISTER && address_is_plain(&t->op)) {
+		emit_rm(&t->e, (struct host_opcode){.opcode = 0x8d, .wide = t->op.size == 8}, to, address_memory(&t->op, 0));
+		return true;
+	}
+	emit_address(t, SCRATCH1, &t->op, 0);
+	if (t->op.size == 4)
+		emit_rr(&t->e, (struct host_opcode){.opcode = 0x8b}, SCRATCH1, SCRATCH1);
+	if (to == NO_REGISTER)
+		emit_store(&t->e, SCRATCH1, gpr_offset(guest));
+	else
+		emit_move(&t->e, to, SCRATCH1);
+	return true;
+}
+
+bool translate_copy(struct translation *t)
+{
+	struct host_opcode o;
+	struct copy c;
+
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_NOP:
+	case ZYDIS_MNEMONIC_ENDBR64:
+		return true;
+	case ZYDIS_MNEMONIC_LEA:
+		return translate_lea(t);
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_LEAVE:
+		return translate_stack(t);
+	default:
+		break;
+	}
+	if (!is_integer(t) && !is_vector(t))
+		return false;
+	return take_all(t, &c) && take_opcode(t, &c, &o) && copy_instruction(t, &c, o);
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * translate_memory.c - memory operands in translated code: the look into the TLB, as access.h makes it.
+ *
+ * What misses, crosses a page, is not aligned or may be code goes to the cold way: the interpreter's handler.
+ */
+#include "hypervisor/soft/translate_private.h"
+
+#define PLAIN(code) (struct host_opcode){.opcode = (code), .wide = true}
+
+/* Base and index are in host registers: what an address can be made of in one go. */
+bool address_is_plain(const struct op *op)
+{
+	bool base = op->base == GPR_ZERO * 8 || home(op->base / 8) != NO_REGISTER;
+	bool index = op->index == GPR_ZERO * 8 || home(op->index / 8) != NO_REGISTER;
+
+	return base && index && op->seg == SEG_NONE && op->disp >= INT32_MIN / 2 && op->disp <= INT32_MAX / 2;
+}
+
+static unsigned host_part(uint8_t offset)
+{
+	return offset == GPR_ZERO * 8 ? NO_REGISTER : home(offset / 8);
+}
+
+struct host_memory address_memory(const struct op *op, int32_t more)
+{
+	return (struct host_memory){.base = (uint8_t)host_part(op->base), .index = (uint8_t)host_part(op->index),
+	    .scale = op->scale, .disp = (int32_t)op->disp + more};
+}
+
+/* Changes no flag. An address that is not plain takes both scratch registers. */
+void emit_address(struct translation *t, unsigned to, const struct op *op, int32_t more)
+{
+	struct emitter *e = &t->e;
+	unsigned other = to == SCRATCH1 ? SCRATCH2 : SCRATCH1;
+	struct host_memory m = {.base = (uint8_t)host_part(op->base), .index = (uint8_t)host_part(op->index),
+	    .scale = op->scale};
+
+	if (address_is_plain(op)) {
+		emit_lea(e, to, address_memory(op, more));
+		return;
+	}
+	if (m.base == NO_REGISTER && op->base != GPR_ZERO * 8) {
+		emit_load(e, to, gpr_offset(op->base / 8));
+		m.base = (uint8_t)to;
+	}
+	if (m.index == NO_REGISTER && op->index != GPR_ZERO * 8) {
+		emit_load(e, other, gpr_offset(op->index / 8));
+		m.index = (uint8_t)other;
+	}
+	if (op->disp >= INT32_MIN / 2 && op->disp <= INT32_MAX / 2) {
+		m.disp = (int32_t)op->disp + more;
+		emit_lea(e, to, m);
+	} else {
+		emit_lea(e, to, m);
+		emit_constant(e, other, (uint64_t)op->disp + (uint64_t)(int64_t)more);
+		emit_lea(e, to, (struct host_memory){.base = (uint8_t)to, .index = (uint8_t)other});
+	}
+	if (op->seg != SEG_NONE) {
+		emit_load(e, other, VP_OFFSET(seg_base) + op->seg * sizeof(uint64_t));
+		emit_lea(e, to, (struct host_memory){.base = (uint8_t)to, .index = (uint8_t)other});
+	}
+}
+
+/* SCRATCH2: the entry of the page that the address in it lies in. */
+static void emit_entry(struct emitter *e)
+{
+	EMIT(e, 0x49, 0xc1, 0xeb, GUEST_PAGE_SHIFT - 6);           /* shr r11, 6 */
+	EMIT(e, 0x41, 0x81, 0xe3);                                  /* and r11d, … */
+	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
+	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(tlb));                 /* add r11, [tlb] */
+}
+
+/* A field of the entry at SCRATCH2. */
+#define FIELD(name) \
+	((struct host_memory){.base = SCRATCH2, .index = NO_REGISTER, .disp = offsetof(struct tlb_entry, name)})
+
+/* SCRATCH1 holds the address of the last byte. What is to be written must be no page that code was decoded from. */
+static void emit_compare(struct translation *t, struct cold *c, bool write)
+{
+	struct emitter *e = &t->e;
+	struct host_memory tag = FIELD(read);
+
+	if (write)
+		tag = FIELD(write);
+	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
+	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_vp(e, 0x0b, SCRATCH1, VP_OFFSET(asid)); /* or r10, [asid] */
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, tag);
+	c->from[0] = emit_jump_if_forward(e, IF_NZ);
+	if (write) {
+		emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(flags));
+		emit_rm(e, (struct host_opcode){.opcode = 0x80}, 7,
+		    (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER}); /* cmp byte [r10], 0 */
+		emit8(e, 0);
+		c->from[1] = emit_jump_if_forward(e, IF_NZ);
+	}
+	emit_rm(e, PLAIN(0x8b), SCRATCH2, FIELD(addend));
+}
+
+_Static_assert(sizeof(struct tlb_entry) == 64, "emit_entry() says so");
+
+struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w)
+{
+	struct emitter *e = &t->e;
+	struct host_memory m = {.base = SCRATCH2, .index = NO_REGISTER};
+	bool plain = address_is_plain(op);
+
+	if (plain) {
+		emit_address(t, SCRATCH2, op, 0);
+		emit_entry(e);
+		emit_address(t, SCRATCH1, op, (int32_t)w.size - 1);
+	} else {
+		emit_address(t, SCRATCH2, op, 0);
+		emit_store(e, SCRATCH2, VP_OFFSET(native_linear));
+		emit_lea(e, SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
+		    .disp = (int32_t)w.size - 1});
+		emit_entry(e);
+	}
+	emit_compare(t, c, w.write);
+	if (!plain) {
+		emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_linear)); /* add r11, [linear] */
+	} else if (op->index != GPR_ZERO * 8) {
+		emit_address(t, SCRATCH1, op, 0);
+		emit_lea(e, SCRATCH2, (struct host_memory){.base = SCRATCH2, .index = SCRATCH1});
+	} else {
+		m.index = (uint8_t)host_part(op->base);
+		m.disp = (int32_t)op->disp;
+	}
+	if (w.align) {
+		emit_lea(e, SCRATCH1, m);
+		EMIT(e, 0x41, 0xf6, 0xc2, w.align); /* test r10b, … */
+		c->from[2] = emit_jump_if_forward(e, IF_NZ);
+	}
+	return m;
+}

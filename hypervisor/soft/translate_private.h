@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * translate_private.h - what the translate_*.c files share.
+ *
+ *	translate.c          a block, instruction by instruction
+ *	translate_flags.c    where the arithmetic flags are
+ *	translate_memory.c   addresses and the look into the TLB
+ *	translate_copy.c     instructions that run as they are, with other registers
+ *	translate_branch.c   the end of a block
+ *	translate_run.c      what runs around the code: entry, exits, calls of handlers
+ *
+ * In translated code guest registers lie in host registers of the same name, but: RSP is in R15; R10, R11 and R15
+ * are in struct soft_vp; host R10 and R11 are scratch; host RSP is the host's stack; GS has struct soft_vp as base.
+ */
+#pragma once
+
+#include "hypervisor/soft/decode.h"
+#include "hypervisor/soft/emit.h"
+#include "hypervisor/soft/native_memory.h"
+#include "hypervisor/soft/translate.h"
+#include "hypervisor/soft/vector_private.h"
+
+#define HOST_RAX 0u
+#define HOST_RCX 1u
+#define HOST_RDX 2u
+#define HOST_RBX 3u
+#define HOST_RSP 4u
+#define HOST_RBP 5u
+#define HOST_RSI 6u
+#define HOST_RDI 7u
+#define HOST_SP  15u /* the guest's RSP */
+#define SCRATCH1 10u
+#define SCRATCH2 11u
+
+#define VP_OFFSET(field) offsetof(struct soft_vp, field)
+
+/* The host register of a guest register; NO_REGISTER: it is in memory. */
+static inline unsigned home(unsigned guest)
+{
+	static const uint8_t homes[GPR_COUNT] = {0, 1, 2, 3, HOST_SP, 5, 6, 7, 8, 9, NO_REGISTER, NO_REGISTER, 12, 13, 14,
+	    NO_REGISTER, NO_REGISTER, NO_REGISTER};
+
+	return homes[guest];
+}
+
+static inline size_t gpr_offset(unsigned guest)
+{
+	return VP_OFFSET(gpr) + guest * sizeof(uint64_t);
+}
+
+/* --- ways out of translated code ---------------------------------------------------------------- */
+
+enum native_exit_kind {
+	EXIT_OP,     /* the interpreter goes on with `op` */
+	EXIT_EDGE,   /* a direct branch whose target is not known yet, or not in this page */
+	EXIT_RIP,    /* the run loop looks around, then goes on at `target` */
+	EXIT_HANDLED /* a handler said what is next: vp->handled */
+};
+
+struct native_exit {
+	enum native_exit_kind kind;
+	int slot;            /* of an edge: as in branch_near() */
+	struct block *block;
+	const struct op *op;
+	uint64_t target;     /* counted from byte 0 of the page */
+	/* What follow() may change: the distance of the jump that leads to this edge's exit, and room for a jump before
+	 * the flags are saved. */
+	uint8_t *patch, *shortcut;
+};
+
+/* Where computed branches have led, found by RIP: good for one address space and one set of rights, until a page
+ * loses its translation. An empty entry has a RIP that is never looked for in its place. */
+#define NATIVE_TARGETS 512u
+
+struct native_target {
+	uint64_t rip, key; /* key: vp->code_key */
+	uint64_t code_base;
+	const uint8_t *native;
+};
+
+struct translator {
+	struct native_target targets[NATIVE_TARGETS];
+	struct translate_options options;
+	struct native_memory memory;
+	size_t used, fixed; /* fixed: code that stays when the cache is emptied */
+	bool full;
+	uintptr_t (*enter)(struct soft_vp *vp, const uint8_t *code);
+	const uint8_t *leave;  /* jumped to with the exit in SCRATCH1 */
+	const uint8_t *call;   /* called with a C function in SCRATCH2 and its argument in SCRATCH1 */
+	const uint8_t *lookup; /* called with RIP in SCRATCH1: code to go on at in SCRATCH2, or 0 */
+	struct native_exit handled;
+	uint64_t translations, refused;
+};
+
+/* The type of what `call` calls: 0 to go on, or the exit to leave by. */
+typedef uintptr_t (*native_call)(struct soft_vp *vp, uintptr_t argument);
+
+uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t op);
+uintptr_t translated_enable_vectors(struct soft_vp *vp, uintptr_t exit);
+const struct op *translated_stop(struct soft_vp *vp, const struct op *op);
+const struct op *translated_enter(struct soft_vp *vp, const struct op *op);
+void translator_emit_fixed(struct translator *t);
+
+/* --- one translation in the making -------------------------------------------------------------- */
+
+/* How the flags can be made again from registers that have not changed since. */
+struct flags_recipe {
+	uint8_t bytes[24];
+	uint8_t length;
+	uint32_t depends; /* guest registers, a bit each */
+};
+
+struct flags_state {
+	bool in_host;                /* RFLAGS are the guest's */
+	bool in_vp;                  /* vp->arith is */
+	struct flags_recipe recipe;  /* length 0: none */
+};
+
+/* Code that is seldom needed, emitted behind the block: the handler instead of the instruction. */
+struct cold {
+	uint8_t *from[3];    /* jumps that lead here */
+	uint8_t *back;       /* where to go on */
+	const struct op *op; /* a copy, followed by one whose handler is translated_stop() */
+	native_call call;    /* translated_call_handler, or another */
+	uintptr_t argument;
+	struct flags_state flags;
+	bool load_flags;     /* RFLAGS are the guest's where it goes on */
+	int32_t undo_rsp;    /* leave by the exit `argument`, RSP changed by so much */
+	bool leaves;
+	bool looks_up;       /* a computed target, first */
+	uint16_t vectors_dirty, vectors_loaded;
+};
+
+#define COLDS_MAX (BLOCK_MAX_OPS * 3u)
+#define EXITS_MAX (BLOCK_MAX_OPS + 8u)
+
+struct translation {
+	struct soft_vp *vp;
+	struct translator *t;
+	struct block *b;
+	struct emitter e;
+	const uint8_t *entry; /* where it will run: with the checks that a block's entry makes */
+	const uint8_t *linked, *body;
+	bool flags_seen, flags_free; /* of those that the block begins with: something may look; nothing can any more */
+	struct flags_state flags;
+	uint16_t vectors_loaded, vectors_dirty; /* guest vector registers that are in the host's; newer there */
+	bool vectors_enabled;
+	const struct op *run; /* copies of instructions that are to run in one call, still without it */
+	struct op *copies;
+	unsigned copy_count, copy_max;
+	struct native_exit *exits;
+	unsigned exit_count;
+	struct cold colds[COLDS_MAX];
+	unsigned cold_count;
+	uint64_t flags_dead; /* by instruction: the flags it leaves are all set again before anything can see them */
+	/* The instruction at hand. */
+	unsigned index, offset;
+	const uint8_t *bytes;
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	struct op op;
+	bool ends;
+};
+
+/* translate.c */
+void emit_ready_check(struct translation *t, struct cold *c);
+const struct op *translation_copy(struct translation *t, const struct op *op);
+void translation_begin_native(struct translation *t); /* before code for the instruction at hand */
+struct cold *translation_cold(struct translation *t);
+struct native_exit *translation_exit(struct translation *t, enum native_exit_kind kind);
+void translation_call(struct translation *t, native_call call, uintptr_t argument);
+void translation_leave(struct translation *t, struct native_exit *exit);
+
+/* translate_copy.c, of the guest's vector registers */
+void vectors_spill(struct translation *t);
+void vectors_move(struct emitter *e, uint16_t mask, bool load);
+
+/* translate_flags.c */
+void flags_to_host(struct translation *t);
+void flags_to_vp(struct translation *t);
+void flags_before_clobber(struct translation *t); /* RFLAGS are about to be lost */
+void flags_before_write(struct translation *t, uint32_t registers); /* registers are about to change */
+void flags_written(struct translation *t);
+bool flags_are_dead(const struct translation *t);
+void flags_note(struct translation *t, bool plain); /* plain: the instruction can do nothing but compute */
+uint32_t flags_read_mask(const struct translation *t);
+uint32_t flags_write_mask(const struct translation *t);
+bool flags_killed(const struct translation *t); /* all are set, whatever they were */
+void flags_emit_load(struct emitter *e);
+void flags_emit_save(struct emitter *e);
+
+/* translate_memory.c: the address of a memory operand on the host, after a look into the TLB. */
+struct address_want {
+	unsigned size;
+	bool write;
+	uint8_t align;      /* bits that must be 0 */
+};
+struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w);
+void emit_address(struct translation *t, unsigned to, const struct op *op, int32_t more);
+bool address_is_plain(const struct op *op);
+struct host_memory address_memory(const struct op *op, int32_t more); /* of a plain one: the linear address */
+
+/* translate_copy.c: false when it is not known. */
+bool translate_copy(struct translation *t);
+bool translate_stack(struct translation *t);
+bool copy_is_plain(const struct translation *t);
+
+/* translate_branch.c */
+bool translate_branch(struct translation *t);
+void translate_fall_through(struct translation *t);

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * translate_run.c - around translated code: how it is entered and left, how it calls handlers, how it finds the
+ * code of a computed target.
+ */
+#include "hypervisor/soft/translate_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/translate_host.h"
+
+/* --- vector state: while vectors_live, the host's MXCSR is the guest's, all exceptions masked ------- */
+
+static void vectors_leave(struct soft_vp *vp)
+{
+	uint32_t flags = mxcsr_leave(vp);
+
+	vp->vectors_live = false;
+	vp->mxcsr |= flags;
+}
+
+static bool vectors_may_live(const struct soft_vp *vp)
+{
+	return !(vp->fp_block & (FP_BLOCK_SSE_UD | FP_BLOCK_SSE_NM)) && mxcsr_all_masked(vp);
+}
+
+static void vectors_enter(struct soft_vp *vp)
+{
+	__asm__ volatile("ldmxcsr %0" : : "m"(vp->mxcsr) : "memory");
+	vp->vectors_live = true;
+}
+
+uintptr_t translated_enable_vectors(struct soft_vp *vp, uintptr_t exit)
+{
+	if (!vectors_may_live(vp))
+		return exit;
+	vectors_enter(vp);
+	return 0;
+}
+
+/* --- handlers ----------------------------------------------------------------------------------------- */
+
+const struct op *translated_stop(struct soft_vp *vp, const struct op *op)
+{
+	vp->rip = op_rip(vp, op);
+	vp->stopped = true;
+	return NULL;
+}
+
+/* From op to the stop. Handlers that do not go on by themselves return the next one. True: the stop was reached,
+ * else vp->handled is what to go on with. */
+static bool run_copies(struct soft_vp *vp, const struct op *op, const struct op *stop)
+{
+	const struct op *next = op;
+
+	vp->stopped = false;
+	do {
+		op = next;
+		next = op->fn(vp, op);
+		vp->handled = next;
+		if (next == stop)
+			return stop->fn == translated_stop; /* unless a store made it a way out */
+	} while (next > op && next < stop);
+	return !next && vp->stopped;
+}
+
+static const struct op *find_stop(const struct op *op)
+{
+	while (op->fn != translated_stop)
+		op++;
+	return op;
+}
+
+uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
+{
+	const struct op *op = (const struct op *)argument, *stop = find_stop(op);
+	struct block *b = (struct block *)(uintptr_t)stop->data;
+	bool live = vp->vectors_live, done;
+
+	if (live)
+		vectors_leave(vp);
+	vp->block = b;
+	vp->run_begin = (struct op *)(uintptr_t)op;
+	vp->run_end = (struct op *)(uintptr_t)stop + 1;
+	done = run_copies(vp, op, stop);
+	vp->run_begin = NULL;
+	if (!done)
+		return (uintptr_t)&vp->translator->handled;
+	/* Its own store may have hit it; and who writes to a device means it now. */
+	if (atomic_load_explicit(&vp->attention, memory_order_relaxed) ||
+	    atomic_load_explicit(b->generation, memory_order_relaxed) != b->seen || (live && !vectors_may_live(vp))) {
+		vp->rip = op_rip(vp, stop);
+		vp->handled = NULL;
+		return (uintptr_t)&vp->translator->handled;
+	}
+	if (live)
+		vectors_enter(vp);
+	return 0;
+}
+
+/* --- entering and leaving -------------------------------------------------------------------------------- */
+
+/* From now on the edge leads to `to`, which lies in the same page and is as fresh. */
+static void link_edge(struct soft_vp *vp, struct native_exit *x, const struct block *to)
+{
+	const struct native_memory *m = &vp->translator->memory;
+	uint8_t *from = x->patch;
+	int32_t distance;
+
+	if (x->shortcut && to->flags_free) {
+		*x->shortcut = 0xe9;
+		from = x->shortcut + 1;
+	}
+	distance = (int32_t)(to->native_linked - m->executable - (from + 4 - m->writable));
+	memcpy(from, &distance, 4);
+}
+
+/* `x` led out of translated code because its target was not known: next time it may. */
+static const struct op *follow(struct soft_vp *vp, struct native_exit *x)
+{
+	uint64_t rip = vp->gpr[GPR_CODE_BASE] + x->target;
+	struct block *from = x->block, *to;
+	const struct op *next;
+
+	vp->block = from;
+	next = branch_near(vp, x->op, x->slot, rip);
+	if (!next)
+		return NULL;
+	to = vp->block;
+	if (x->patch && to->host_page == from->host_page && to->native && to->seen == from->seen)
+		link_edge(vp, x, to);
+	return dispatch(vp, next);
+}
+
+const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
+{
+	struct native_exit *x;
+
+	(void)op;
+	x = (struct native_exit *)vp->translator->enter(vp, vp->block->native_body);
+	if (vp->vectors_live)
+		vectors_leave(vp);
+	switch (x->kind) {
+	case EXIT_OP:
+		vp->block = x->block;
+		if (x->op == x->block->ops)
+			return x->block->first(vp, x->op);
+		return dispatch(vp, x->op);
+	case EXIT_EDGE:
+		return follow(vp, x);
+	case EXIT_RIP:
+		vp->block = x->block;
+		vp->rip = vp->gpr[GPR_CODE_BASE] + x->target;
+		/* If nothing wants attention then this code is stale, and not to be led to again. */
+		if (!atomic_load_explicit(&vp->attention, memory_order_relaxed))
+			translate_forget_targets(vp);
+		return NULL;
+	default:
+		return vp->handled ? dispatch(vp, vp->handled) : NULL;
+	}
+}
+
+/* --- code that is there from the start -------------------------------------------------------------------- */
+
+static void emit_registers(struct emitter *e, bool load)
+{
+	for (unsigned i = 0; i < 16; i++) {
+		if (home(i) == NO_REGISTER)
+			continue;
+		if (load)
+			emit_load(e, home(i), gpr_offset(i));
+		else
+			emit_store(e, home(i), gpr_offset(i));
+	}
+}
+
+static const uint8_t saved_registers[] = {HOST_RBX, HOST_RBP, 12, 13, 14, 15};
+
+/* The VP is at RSP; the stack is such that the thunk that translated code calls can call C. */
+#define FRAME 16u
+
+static void emit_enter(struct translator *t, struct emitter *e)
+{
+	t->enter = (uintptr_t(*)(struct soft_vp *, const uint8_t *))(uintptr_t)emit_run_address(e, e->at);
+	for (unsigned i = 0; i < sizeof(saved_registers); i++)
+		emit_plus(e, (struct host_opcode){.opcode = 0x50}, saved_registers[i]);
+	EMIT(e, 0x48, 0x83, 0xec, FRAME);       /* sub rsp, FRAME */
+	EMIT(e, 0x48, 0x89, 0x3c, 0x24);        /* mov [rsp], rdi */
+	emit_move(e, SCRATCH1, HOST_RSI);
+	emit_registers(e, true);
+	EMIT(e, 0x41, 0xff, 0xe2);              /* jmp r10 */
+}
+
+static void emit_return(struct emitter *e)
+{
+	EMIT(e, 0x48, 0x83, 0xc4, FRAME); /* add rsp, FRAME */
+	for (unsigned i = sizeof(saved_registers); i-- > 0;)
+		emit_plus(e, (struct host_opcode){.opcode = 0x58}, saved_registers[i]);
+	EMIT(e, 0xc3);
+}
+
+static void emit_leave(struct translator *t, struct emitter *e)
+{
+	t->leave = emit_run_address(e, e->at);
+	emit_registers(e, false);
+	emit_move(e, HOST_RAX, SCRATCH1);
+	emit_return(e);
+}
+
+static void emit_call_thunk(struct translator *t, struct emitter *e)
+{
+	uint8_t *leaves;
+
+	t->call = emit_run_address(e, e->at);
+	emit_registers(e, false);
+	EMIT(e, 0x48, 0x8b, 0x7c, 0x24, 0x08); /* mov rdi, [rsp + 8] */
+	emit_move(e, HOST_RSI, SCRATCH1);
+	EMIT(e, 0x41, 0xff, 0xd3);             /* call r11 */
+	EMIT(e, 0x48, 0x85, 0xc0);             /* test rax, rax */
+	leaves = emit_jump_if_forward(e, IF_NZ);
+	emit_registers(e, true);
+	EMIT(e, 0xc3);
+	emit_land(e, leaves);
+	EMIT(e, 0x48, 0x83, 0xc4, 0x08); /* add rsp, 8 */
+	emit_return(e);
+}
+
+#define AT(register, field) \
+	((struct host_memory){.base = (register), .index = NO_REGISTER, .disp = (int32_t)(field)})
+#define PLAIN(code) ((struct host_opcode){.opcode = (code), .wide = true})
+
+/* Note for go_to_computed() that SCRATCH1 leads to SCRATCH2; SCRATCH1 becomes its page. */
+static void emit_remember(struct emitter *e)
+{
+	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
+	EMIT(e, 0x25); /* and eax, … */
+	emit32(e, NATIVE_TARGETS - 1);
+	EMIT(e, 0xc1, 0xe0, 5); /* shl eax, 5 */
+	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
+	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, rip)));
+	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key)));
+	emit_rm(e, PLAIN(0x89), SCRATCH2, AT(HOST_RAX, offsetof(struct native_target, native)));
+	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
+	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, code_base)));
+}
+
+/* What branch_find() does, for a target in SCRATCH1, as far as the jump cache serves. */
+static void emit_lookup(struct translator *t, struct emitter *e)
+{
+	uint8_t *misses[4];
+
+	t->lookup = emit_run_address(e, e->at);
+	emit_store(e, HOST_RAX, VP_OFFSET(native_saved));
+	emit_store(e, HOST_RCX, VP_OFFSET(native_linear));
+	/* The execute tag. */
+	emit_move(e, HOST_RAX, SCRATCH1);
+	EMIT(e, 0x48, 0xc1, 0xe8, GUEST_PAGE_SHIFT - 6); /* shr rax, 6 */
+	EMIT(e, 0x25);                                   /* and eax, … */
+	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
+	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(tlb));
+	emit_move(e, HOST_RCX, SCRATCH1);
+	EMIT(e, 0x48, 0x81, 0xe1); /* and rcx, -4096 */
+	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_move(e, SCRATCH2, HOST_RCX);
+	emit_vp(e, 0x0b, HOST_RCX, VP_OFFSET(asid));
+	emit_rm(e, PLAIN(0x3b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, exec)));
+	misses[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x03), SCRATCH2, AT(HOST_RAX, offsetof(struct tlb_entry, addend)));
+	/* The jump cache. */
+	emit_move(e, HOST_RAX, SCRATCH1);
+	EMIT(e, 0x48, 0xc1, 0xe8, 12); /* shr rax, 12 */
+	emit_rr(e, PLAIN(0x33), HOST_RAX, SCRATCH1);
+	EMIT(e, 0x25);
+	emit32(e, JUMP_ENTRIES - 1);
+	EMIT(e, 0x48, 0xc1, 0xe0, 4); /* shl rax, 4 */
+	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(jumps));
+	emit_constant(e, HOST_RCX, (uint64_t)MODE_64 << 56);
+	emit_rr(e, PLAIN(0x33), HOST_RCX, SCRATCH1);
+	emit_rm(e, PLAIN(0x3b), HOST_RCX, AT(HOST_RAX, offsetof(struct jump_entry, tag)));
+	misses[1] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x8b), HOST_RAX, AT(HOST_RAX, offsetof(struct jump_entry, block)));
+	emit_rm(e, PLAIN(0x3b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, host_page)));
+	misses[2] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x8b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, native)));
+	EMIT(e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
+	misses[3] = emit_jump_if_forward(e, IF_Z);
+	emit_remember(e);
+	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
+	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
+	emit_load(e, HOST_RCX, VP_OFFSET(native_linear));
+	EMIT(e, 0xc3);
+	for (unsigned i = 0; i < 4; i++)
+		emit_land(e, misses[i]);
+	EMIT(e, 0x45, 0x31, 0xdb); /* xor r11d, r11d */
+	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
+	emit_load(e, HOST_RCX, VP_OFFSET(native_linear));
+	EMIT(e, 0xc3);
+}
+
+_Static_assert(sizeof(struct jump_entry) == 16, "emit_lookup() says so");
+
+/* --- making and unmaking ------------------------------------------------------------------------------------ */
+
+static void emit_fixed(struct translator *t)
+{
+	struct emitter e = {.at = t->memory.writable, .limit = t->memory.writable + t->memory.size,
+	    .to_run = t->memory.executable - t->memory.writable};
+
+	emit_enter(t, &e);
+	emit_leave(t, &e);
+	emit_call_thunk(t, &e);
+	emit_lookup(t, &e);
+	t->fixed = t->used = align_up_u64((uint64_t)(e.at - t->memory.writable), 64);
+}
+
+int translator_create(struct soft_vp *vp, const struct translate_options *options, size_t size)
+{
+	struct translator *t;
+
+	if (!options->on || !translate_host_serves())
+		return 0;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	if (native_memory_create(&t->memory, "bulkhead-code", size)) {
+		free(t);
+		return -ENOMEM;
+	}
+	t->options = *options;
+	t->handled.kind = EXIT_HANDLED;
+	emit_fixed(t);
+	vp->translator = t;
+	vp->native_targets = t->targets;
+	translate_forget_targets(vp);
+	return 0;
+}
+
+void translator_destroy(struct soft_vp *vp)
+{
+	if (!vp->translator)
+		return;
+	native_memory_destroy(&vp->translator->memory);
+	free(vp->translator);
+	vp->translator = NULL;
+}
+
+void translator_attach(struct soft_vp *vp)
+{
+	if (!vp->translator)
+		return;
+	vp->run_begin = NULL;
+	vp->vectors_live = false;
+	translate_set_gs(vp);
+}
+
+void translator_detach(struct soft_vp *vp)
+{
+	if (vp->translator)
+		translate_set_gs(NULL);
+}
