@@ -54,6 +54,7 @@ static void ioapic_queue(struct ioapic *io, unsigned pin, struct outbox *outbox)
 	    .delivery = (enum interrupt_delivery)(entry >> ENTRY_DELIVERY_SHIFT & 7),
 	    .logical = entry & ENTRY_LOGICAL,
 	    .level = entry & ENTRY_LEVEL,
+	    .pin = (uint8_t)pin,
 	    .destination = (uint32_t)(entry >> ENTRY_DESTINATION),
 	};
 }

@@ -208,11 +208,18 @@ static void rtc_catch_up(struct rtc *rtc)
 	rtc->seen = now;
 }
 
-static void rtc_update_irq(struct rtc *rtc)
+static bool rtc_note_irq(struct rtc *rtc)
 {
 	bool level = rtc->cmos[REG_B] & rtc->cmos[REG_C] & B_INTERRUPTS;
 
 	rtc->cmos[REG_C] = (uint8_t)((rtc->cmos[REG_C] & ~FLAG_IRQ) | (level ? FLAG_IRQ : 0));
+	return level;
+}
+
+static void rtc_update_irq(struct rtc *rtc)
+{
+	bool level = rtc_note_irq(rtc);
+
 	if (rtc->config.irq.set)
 		rtc->config.irq.set(rtc->config.irq.controller, rtc->config.irq.pin, level);
 }
@@ -270,9 +277,11 @@ static uint8_t rtc_read_register(struct rtc *rtc, uint8_t index)
 		value |= A_UPDATING;
 	if (index == REG_C) {
 		rtc_catch_up(rtc);
-		rtc_update_irq(rtc);
+		rtc_note_irq(rtc);
 		value = rtc->cmos[REG_C];
 		rtc->cmos[REG_C] = 0;
+		/* The line falls even when the next event is there by now: without an edge nobody would see it. */
+		rtc_update_irq(rtc);
 		rtc_refresh(rtc);
 	}
 	return value;

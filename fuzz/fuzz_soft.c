@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -32,7 +33,7 @@ struct world {
 	size_t size, at;
 	struct soft *soft;
 	unsigned interrupts; /* that may still come */
-	bool code_changed;   /* by the host: seen by the processor at the next block at the latest */
+	bool may_differ;     /* the host did what the processor sees at its next look around, sooner or later */
 };
 
 static uint64_t next(struct world *w, unsigned size)
@@ -67,10 +68,12 @@ static void mmio_write(void *context, unsigned vp, gpa_t gpa, unsigned size, uin
 		soft_vp_flush_tlb(soft_vp(w->soft, vp), soft_vp(w->soft, vp));
 	if (gpa & 16) {
 		soft_memory_written(w->soft, value & (LOW_RAM - 1) & ~0xfffull, 4096);
-		w->code_changed = true;
+		w->may_differ = true;
 	}
-	if (gpa & 32)
+	if (gpa & 32) {
 		soft_vp_nmi(soft_vp(w->soft, vp));
+		w->may_differ = true;
+	}
 }
 
 static bool msr_read(void *context, unsigned vp, uint32_t msr, uint64_t *value)
@@ -264,7 +267,7 @@ static void run(struct world *world, struct result *result)
 	}
 	guard(NULL);
 	soft_vp_get_registers(vp, &result->registers);
-	result->whole = !world->code_changed && result->stop != SOFT_STOP_KICK;
+	result->whole = !world->may_differ && result->stop != SOFT_STOP_KICK;
 }
 
 static void run_with(const char *options, const uint8_t *data, size_t size, struct result *result)
@@ -296,6 +299,25 @@ static bool same(const struct result *a, const struct result *b)
 	    memcmp(a->ram, b->ram, RAM) == 0;
 }
 
+static void report(const struct result *a, const struct result *b)
+{
+	const uint64_t *x = a->registers.gpr, *y = b->registers.gpr;
+	const uint8_t *p = (const uint8_t *)&a->registers, *q = (const uint8_t *)&b->registers;
+
+	fprintf(stderr, "interpreted stops with %d at 0x%llx, translated with %d at 0x%llx; RFLAGS 0x%llx, 0x%llx\n", a->stop,
+	    (unsigned long long)a->registers.rip, b->stop, (unsigned long long)b->registers.rip,
+	    (unsigned long long)a->registers.rflags, (unsigned long long)b->registers.rflags);
+	for (unsigned i = 0; i < 16; i++)
+		if (x[i] != y[i])
+			fprintf(stderr, "register %u: 0x%llx, 0x%llx\n", i, (unsigned long long)x[i], (unsigned long long)y[i]);
+	for (unsigned i = sizeof(a->registers.gpr); i < sizeof(a->registers); i++)
+		if (p[i] != q[i])
+			fprintf(stderr, "byte %u of the registers: 0x%02x, 0x%02x\n", i, p[i], q[i]);
+	for (unsigned i = 0; i < RAM; i++)
+		if (a->ram[i] != b->ram[i])
+			fprintf(stderr, "memory 0x%x: 0x%02x, 0x%02x\n", i, a->ram[i], b->ram[i]);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct result interpreted, translated, again;
@@ -310,7 +332,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	/* RDRAND is not the same twice. */
 	run_with("translate=off", data, size, &again);
-	if (same(&interpreted, &again))
+	if (same(&interpreted, &again)) {
+		report(&interpreted, &translated);
 		abort();
+	}
 	return 0;
 }

@@ -151,7 +151,8 @@ struct interrupt_message {
 	uint8_t vector;
 	enum interrupt_delivery delivery;
 	bool logical;     /* destination mode */
-	bool level;       /* trigger mode: sets the TMR bit, EOI is broadcast */
+	bool level;       /* trigger mode: sets the TMR bit, EOI is broadcast; only an I/O APIC sends these */
+	uint8_t pin;      /* of the I/O APIC, for level */
 	uint32_t destination;
 };
 

@@ -404,4 +404,6 @@ void partition_stop(struct partition *p)
 	}
 	clock_stop(p);
 	clock_freeze(p);
+	if (p->started && p->processor->paused)
+		p->processor->paused(p);
 }

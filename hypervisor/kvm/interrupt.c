@@ -3,7 +3,7 @@
  * interrupt.c - interrupt messages to the kernel's local APICs.
  *
  * Every message is an MSI (SDM volume 3, 11.11). For a level-triggered one the kernel must tell us of the
- * EOI: it does for vectors in its first 24 routes, so a route is made when a vector is first seen.
+ * EOI: it does for vectors in the routes of the I/O APIC's pins, so a pin's route follows what the pin sends.
  */
 #include "hypervisor/kvm/kvm.h"
 
@@ -36,18 +36,12 @@ static int set_routes(struct kvm_machine *m)
 	return kvm_ioctl(m->vm, KVM_SET_GSI_ROUTING, &u.table);
 }
 
-/* The oldest route makes room: there are no more pins than routes, so it is of a pin that was programmed
- * anew. */
-static void ensure_level_route(struct kvm_machine *m, const struct kvm_msi *msi)
+static void ensure_level_route(struct kvm_machine *m, unsigned pin, const struct kvm_msi *msi)
 {
-	struct kvm_level_route *r;
+	struct kvm_level_route *r = &m->routes[pin];
 
-	for (unsigned i = 0; i < KVM_LEVEL_ROUTES; i++) {
-		r = &m->routes[i];
-		if (r->used && r->msi.address_lo == msi->address_lo && r->msi.data == msi->data)
-			return;
-	}
-	r = &m->routes[m->next_route++ % KVM_LEVEL_ROUTES];
+	if (r->used && r->msi.address_lo == msi->address_lo && r->msi.data == msi->data)
+		return;
 	*r =
 	    (struct kvm_level_route){.used = true, .msi = {.address_lo = msi->address_lo, .data = msi->data}};
 	set_routes(m);
@@ -60,9 +54,9 @@ void kvm_assert_interrupt(struct partition *p, const struct interrupt_message *m
 
 	if (message->delivery == INTERRUPT_EXTINT || message->delivery == INTERRUPT_SMI)
 		return; /* there is no 8259 and no system management mode */
-	if (message->level) {
+	if (message->level && message->pin < KVM_LEVEL_ROUTES) {
 		pthread_mutex_lock(&m->route_lock);
-		ensure_level_route(m, &msi);
+		ensure_level_route(m, message->pin, &msi);
 		pthread_mutex_unlock(&m->route_lock);
 	}
 	/* 0: every APIC it names is disabled or does not exist; hardware drops it too. */

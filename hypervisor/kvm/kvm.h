@@ -19,7 +19,7 @@
 
 #include "hypervisor/partition.h"
 
-/* Guest routes 0 to 23 are reserved for level-triggered vectors, so that their EOI comes to us. */
+/* Routes 0 to 23 are those of the I/O APIC's pins, so that the EOI of a level-triggered one comes to us. */
 #define KVM_LEVEL_ROUTES 24u
 
 /* The own hypercall page traps by OUT to this port: none that a PC has. */
@@ -60,7 +60,6 @@ struct kvm_machine {
 
 	pthread_mutex_t route_lock;
 	struct kvm_level_route routes[KVM_LEVEL_ROUTES];
-	unsigned next_route;
 
 	bool prepared; /* memory and CPUID are set */
 	bool dirty_log;

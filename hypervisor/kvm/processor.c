@@ -184,8 +184,9 @@ static int create_vp(struct vp *vp, struct error *err)
 	int r = ioctl(m->vm, KVM_CREATE_VCPU, (unsigned long)vp->index);
 
 	if (r < 0)
-		return error_set(err, errno, "KVM does not create virtual processor %u: %s", vp->index,
-				 strerror(errno));
+		return error_set(err, errno, "KVM does not create virtual processor %u: %s%s", vp->index,
+				 strerror(errno),
+				 errno == EMFILE ? ": raise the limit on open files (ulimit -n)" : "");
 	k->fd = r;
 	run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
 	if (run == MAP_FAILED)

@@ -31,7 +31,9 @@ struct block {
 	op_fn first;                         /* what ops[0].fn is in the interpreter */
 	uint8_t *bytes;                      /* of the instructions, as they were decoded */
 	const uint8_t *native;               /* its code: checks what block_ready() does, and counts; NULL: none */
-	const uint8_t *native_body;          /* the same without the checks */
+	const uint8_t *native_linked;        /* the same without the checks … */
+	const uint8_t *native_body;          /* … and without the count */
+	bool flags_free;                     /* it sets all flags before anything could see those it began with */
 	struct op ops[];                     /* count of them, then one that goes on behind the block */
 };
 

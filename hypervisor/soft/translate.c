@@ -23,7 +23,7 @@ struct cold *translation_cold(struct translation *t)
 {
 	struct cold *c = &t->colds[t->cold_count++];
 
-	*c = (struct cold){.call = translated_call_handler};
+	*c = (struct cold){.call = translated_call_handler, .flags.in_vp = true};
 	return c;
 }
 
@@ -82,6 +82,8 @@ static void emit_cold(struct translation *t, struct cold *c)
 	if (c->looks_up)
 		emit_lookup_call(t);
 	if (c->leaves) {
+		t->flags = c->flags;
+		flags_to_vp(t);
 		if (c->undo_rsp)
 			emit_lea(e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER,
 			    .disp = c->undo_rsp});
@@ -100,19 +102,13 @@ static void emit_cold(struct translation *t, struct cold *c)
 
 /* --- the block -------------------------------------------------------------------------------------- */
 
-/* What block_ready() looks at, and what block_enter() counts. */
-static void emit_entry_checks(struct translation *t)
+/* What block_ready() looks at. */
+void emit_ready_check(struct translation *t, struct cold *c)
 {
-	struct native_exit *x = translation_exit(t, EXIT_RIP);
-	struct cold *c = translation_cold(t);
-	struct emitter *e = &t->e;
 	const struct host_memory attention = {.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
 	    .disp = VP_OFFSET(attention)};
+	struct emitter *e = &t->e;
 
-	x->target = t->b->ops[0].offset;
-	c->leaves = true;
-	c->argument = (uintptr_t)x;
-	t->entry = emit_run_address(e, e->at);
 	emit_rm(e, (struct host_opcode){.opcode = 0x83}, 7, attention); /* cmp dword [attention], 0 */
 	emit8(e, 0);
 	c->from[0] = emit_jump_if_forward(e, IF_NZ);
@@ -120,6 +116,21 @@ static void emit_entry_checks(struct translation *t)
 	emit_rm(e, (struct host_opcode){.opcode = 0x81}, 7, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER});
 	emit32(e, t->b->seen);
 	c->from[1] = emit_jump_if_forward(e, IF_NZ);
+}
+
+/* That, and what block_enter() counts. */
+static void emit_entry(struct translation *t)
+{
+	struct native_exit *x = translation_exit(t, EXIT_RIP);
+	struct cold *c = translation_cold(t);
+	struct emitter *e = &t->e;
+
+	x->target = t->b->ops[0].offset;
+	c->leaves = true;
+	c->argument = (uintptr_t)x;
+	t->entry = emit_run_address(e, e->at);
+	emit_ready_check(t, c);
+	t->linked = emit_run_address(e, e->at);
 	emit_rm(e, (struct host_opcode){.opcode = 0x83, .wide = true}, 0, (struct host_memory){.base = NO_REGISTER,
 	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(instructions)});
 	emit8(e, t->b->count);
@@ -183,6 +194,33 @@ static void leave_to_op(struct translation *t, unsigned index)
 	translation_leave(t, x);
 }
 
+_Static_assert(BLOCK_MAX_OPS <= 64, "flags_dead has a bit for each");
+
+/* Which instructions leave flags that nothing will see; from the last to the first. */
+static void find_dead_flags(struct translation *t)
+{
+	struct {
+		bool plain, reads, kills;
+	} known[BLOCK_MAX_OPS];
+	const uint8_t *bytes = t->b->bytes;
+	bool seen = true;
+
+	for (unsigned i = 0; i < t->b->count; i++) {
+		known[i].plain = take_instruction(t, bytes, i) && !t->ends && copy_is_plain(t);
+		known[i].reads = flags_read_mask(t);
+		known[i].kills = flags_write_mask(t) && flags_killed(t);
+		bytes += t->b->ops[i].length;
+	}
+	for (unsigned i = t->b->count; i-- > 0;) {
+		if (!seen)
+			t->flags_dead |= 1ull << i;
+		if (!known[i].plain || known[i].reads)
+			seen = true;
+		else if (known[i].kills)
+			seen = false;
+	}
+}
+
 static void translate_instructions(struct translation *t)
 {
 	const uint8_t *bytes = t->b->bytes;
@@ -191,6 +229,7 @@ static void translate_instructions(struct translation *t)
 		bool known = take_instruction(t, bytes, i);
 
 		bytes += t->op.length;
+		flags_note(t, known && !t->ends && copy_is_plain(t));
 		if (!known || t->ends) {
 			translation_begin_native(t);
 			if (!known || !translate_branch(t))
@@ -231,7 +270,9 @@ static void keep_memory(struct translation *t)
 static void finish(struct translation *t, struct translator *translator)
 {
 	t->b->native = t->entry;
+	t->b->native_linked = t->linked;
 	t->b->native_body = t->body;
+	t->b->flags_free = t->flags_free;
 	t->b->ops[0].fn = translated_enter;
 	translator->used = align_up_u64((uint64_t)(t->e.at - translator->memory.writable), 16);
 	translator->translations++;
@@ -252,7 +293,8 @@ static bool translate(struct soft_vp *vp, struct block *b)
 	t.e = (struct emitter){.at = translator->memory.writable + translator->used,
 	    .limit = translator->memory.writable + translator->used + CODE_ROOM,
 	    .to_run = translator->memory.executable - translator->memory.writable};
-	emit_entry_checks(&t);
+	find_dead_flags(&t);
+	emit_entry(&t);
 	translate_instructions(&t);
 	for (unsigned i = 0; i < t.cold_count; i++)
 		emit_cold(&t, &t.colds[i]);
@@ -292,6 +334,7 @@ void translate_flush(struct soft_vp *vp)
 		return;
 	vp->translator->used = vp->translator->fixed;
 	vp->translator->full = false;
+	vp->run_begin = NULL; /* a fault left it there; the memory will hold other things */
 	translate_forget_targets(vp);
 }
 

@@ -164,38 +164,55 @@ static struct native_exit *edge(struct translation *t, const struct op *op, int 
 	return x;
 }
 
+/* To a place in this page. Backwards it looks around first, so that no loop escapes attention. Flags are saved on the
+ * way, but for a target that is known not to need them. */
+static void go_along(struct translation *t, struct native_exit *x)
+{
+	if (x->target <= t->op.offset) {
+		struct cold *c = translation_cold(t);
+
+		flags_before_clobber(t);
+		c->leaves = true;
+		c->argument = (uintptr_t)x;
+		c->flags = t->flags;
+		emit_ready_check(t, c);
+	}
+	if (!t->flags.in_vp) {
+		x->shortcut = t->e.at;
+		EMIT(&t->e, 0x0f, 0x1f, 0x44, 0x00, 0x00); /* a NOP as long as a jump */
+		flags_to_vp(t);
+	}
+	x->patch = emit_jump_forward(&t->e);
+	emit_land(&t->e, x->patch);
+	translation_leave(t, x);
+}
+
 /* A direct branch to `target`, counted from byte 0 of the page. Beyond the page it may turn out not to be canonical:
  * the interpreter sees to that, on the state before the instruction. */
 static void go_to(struct translation *t, int slot, uint64_t target, int32_t undo)
 {
-	struct native_exit *x;
-
-	if (target >= GUEST_PAGE_SIZE) {
-		emit_code_base(t, target);
-		go_to_computed(t, undo, exit_op(t));
+	if (target < GUEST_PAGE_SIZE) {
+		go_along(t, edge(t, last_op(t), slot, target));
 		return;
 	}
-	x = edge(t, last_op(t), slot, target);
-	x->patch = emit_jump_forward(&t->e);
-	emit_land(&t->e, x->patch);
-	translation_leave(t, x);
+	flags_to_vp(t);
+	emit_code_base(t, target);
+	go_to_computed(t, undo, exit_op(t));
 }
 
 void translate_fall_through(struct translation *t)
 {
 	struct native_exit *x;
 
-	flags_to_vp(t);
 	vectors_spill(t);
 	x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
-	if (t->offset >= GUEST_PAGE_SIZE) {
-		emit_code_base(t, t->offset);
-		go_to_computed(t, 0, x);
+	if (t->offset < GUEST_PAGE_SIZE) {
+		go_along(t, x);
 		return;
 	}
-	x->patch = emit_jump_forward(&t->e);
-	emit_land(&t->e, x->patch);
-	translation_leave(t, x);
+	flags_to_vp(t);
+	emit_code_base(t, t->offset);
+	go_to_computed(t, 0, x);
 }
 
 static bool target_is_near(uint64_t target)
@@ -207,7 +224,6 @@ static bool translate_jump(struct translation *t)
 {
 	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !target_is_near(t->op.imm))
 		return false;
-	flags_to_vp(t);
 	vectors_spill(t);
 	go_to(t, TAKEN, t->op.imm, 0);
 	return true;
@@ -215,15 +231,17 @@ static bool translate_jump(struct translation *t)
 
 static bool translate_conditional(struct translation *t)
 {
+	struct flags_state flags;
 	uint8_t *taken;
 
 	if (!target_is_near(t->op.imm))
 		return false;
-	flags_to_vp(t);
 	vectors_spill(t);
 	flags_to_host(t);
+	flags = t->flags;
 	taken = emit_jump_if_forward(&t->e, t->insn.opcode & 15);
 	go_to(t, NOT_TAKEN, (uint64_t)t->op.disp, 0);
+	t->flags = flags;
 	emit_land(&t->e, taken);
 	go_to(t, TAKEN, t->op.imm, 0);
 	return true;

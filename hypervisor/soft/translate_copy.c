@@ -178,7 +178,7 @@ static void take_vector(struct copy *c, const ZydisDecodedOperand *o)
 		c->rm = (uint8_t)n;
 }
 
-static bool take_operand(struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
+static bool take_operand(const struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
 {
 	switch (o->type) {
 	case ZYDIS_OPERAND_TYPE_REGISTER:
@@ -211,7 +211,7 @@ static bool take_operand(struct translation *t, struct copy *c, const ZydisDecod
 	}
 }
 
-static bool take_all(struct translation *t, struct copy *c)
+static bool take_all(const struct translation *t, struct copy *c)
 {
 	*c = (struct copy){.in_vp = {NO_REGISTER, NO_REGISTER}, .reg = t->insn.raw.modrm.reg}; /* or opcode bits */
 	for (unsigned i = 0; i < t->insn.operand_count; i++)
@@ -414,7 +414,7 @@ static void store_registers(struct translation *t, const struct copy *c)
 /* Old flags that the instruction reads, or keeps a part of. */
 static bool needs_flags(const struct translation *t)
 {
-	return flags_read_mask(t) || (flags_write_mask(t) && !flags_killed(t));
+	return flags_read_mask(t) || (flags_write_mask(t) && !flags_killed(t) && !flags_are_dead(t));
 }
 
 static bool copy_instruction(struct translation *t, const struct copy *c, struct host_opcode o)
@@ -447,6 +447,17 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 		cold->vectors_loaded = t->vectors_loaded;
 	}
 	return true;
+}
+
+/* No memory, no handler, nothing that faults or looks around. */
+bool copy_is_plain(const struct translation *t)
+{
+	struct host_opcode o;
+	struct copy c;
+
+	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
+	return is_integer(t) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory && !c.vectors;
 }
 
 static bool translate_lea(struct translation *t)

@@ -116,6 +116,23 @@ bool flags_killed(const struct translation *t)
 	}
 }
 
+bool flags_are_dead(const struct translation *t)
+{
+	return t->flags_dead >> t->index & 1;
+}
+
+void flags_note(struct translation *t, bool plain)
+{
+	if (t->flags_seen || t->flags_free)
+		return;
+	if (!plain || flags_read_mask(t))
+		t->flags_seen = true;
+	else if (flags_write_mask(t) && flags_killed(t))
+		t->flags_free = true;
+	else if (flags_write_mask(t))
+		t->flags_seen = true;
+}
+
 /* --- recipes ------------------------------------------------------------------------------------- */
 
 static unsigned guest_of(const ZydisDecodedOperand *o)
@@ -221,6 +238,10 @@ void flags_written(struct translation *t)
 	struct emitter e = {.at = r->bytes, .limit = r->bytes + sizeof(r->bytes)};
 	uint32_t depends = 0;
 
+	if (flags_are_dead(t)) {
+		t->flags = (struct flags_state){.in_vp = true}; /* as good as any */
+		return;
+	}
 	t->flags = (struct flags_state){.in_host = true};
 	if (!make_recipe(&e, t, &depends) || e.full)
 		return;

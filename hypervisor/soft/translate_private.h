@@ -63,7 +63,9 @@ struct native_exit {
 	struct block *block;
 	const struct op *op;
 	uint64_t target;     /* counted from byte 0 of the page */
-	uint8_t *patch;      /* the distance of the jump that leads to this edge's exit, where it may be changed */
+	/* What follow() may change: the distance of the jump that leads to this edge's exit, and room for a jump before
+	 * the flags are saved. */
+	uint8_t *patch, *shortcut;
 };
 
 /* Where computed branches have led, found by RIP: good for one address space and one set of rights, until a page
@@ -138,7 +140,8 @@ struct translation {
 	struct block *b;
 	struct emitter e;
 	const uint8_t *entry; /* where it will run: with the checks that a block's entry makes */
-	const uint8_t *body;
+	const uint8_t *linked, *body;
+	bool flags_seen, flags_free; /* of those that the block begins with: something may look; nothing can any more */
 	struct flags_state flags;
 	uint16_t vectors_loaded, vectors_dirty; /* guest vector registers that are in the host's; newer there */
 	bool vectors_enabled;
@@ -149,6 +152,7 @@ struct translation {
 	unsigned exit_count;
 	struct cold colds[COLDS_MAX];
 	unsigned cold_count;
+	uint64_t flags_dead; /* by instruction: the flags it leaves are all set again before anything can see them */
 	/* The instruction at hand. */
 	unsigned index, offset;
 	const uint8_t *bytes;
@@ -159,6 +163,7 @@ struct translation {
 };
 
 /* translate.c */
+void emit_ready_check(struct translation *t, struct cold *c);
 const struct op *translation_copy(struct translation *t, const struct op *op);
 void translation_begin_native(struct translation *t); /* before code for the instruction at hand */
 struct cold *translation_cold(struct translation *t);
@@ -176,6 +181,8 @@ void flags_to_vp(struct translation *t);
 void flags_before_clobber(struct translation *t); /* RFLAGS are about to be lost */
 void flags_before_write(struct translation *t, uint32_t registers); /* registers are about to change */
 void flags_written(struct translation *t);
+bool flags_are_dead(const struct translation *t);
+void flags_note(struct translation *t, bool plain); /* plain: the instruction can do nothing but compute */
 uint32_t flags_read_mask(const struct translation *t);
 uint32_t flags_write_mask(const struct translation *t);
 bool flags_killed(const struct translation *t); /* all are set, whatever they were */
@@ -196,6 +203,7 @@ struct host_memory address_memory(const struct op *op, int32_t more); /* of a pl
 /* translate_copy.c: false when it is not known. */
 bool translate_copy(struct translation *t);
 bool translate_stack(struct translation *t);
+bool copy_is_plain(const struct translation *t);
 
 /* translate_branch.c */
 bool translate_branch(struct translation *t);

@@ -88,8 +88,9 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 	vp->run_begin = NULL;
 	if (!done)
 		return (uintptr_t)&vp->translator->handled;
-	/* Its own store may have hit it. */
-	if (atomic_load_explicit(b->generation, memory_order_relaxed) != b->seen || (live && !vectors_may_live(vp))) {
+	/* Its own store may have hit it; and who writes to a device means it now. */
+	if (atomic_load_explicit(&vp->attention, memory_order_relaxed) ||
+	    atomic_load_explicit(b->generation, memory_order_relaxed) != b->seen || (live && !vectors_may_live(vp))) {
 		vp->rip = op_rip(vp, stop);
 		vp->handled = NULL;
 		return (uintptr_t)&vp->translator->handled;
@@ -101,6 +102,21 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 
 /* --- entering and leaving -------------------------------------------------------------------------------- */
 
+/* From now on the edge leads to `to`, which lies in the same page and is as fresh. */
+static void link_edge(struct soft_vp *vp, struct native_exit *x, const struct block *to)
+{
+	const struct native_memory *m = &vp->translator->memory;
+	uint8_t *from = x->patch;
+	int32_t distance;
+
+	if (x->shortcut && to->flags_free) {
+		*x->shortcut = 0xe9;
+		from = x->shortcut + 1;
+	}
+	distance = (int32_t)(to->native_linked - m->executable - (from + 4 - m->writable));
+	memcpy(from, &distance, 4);
+}
+
 /* `x` led out of translated code because its target was not known: next time it may. */
 static const struct op *follow(struct soft_vp *vp, struct native_exit *x)
 {
@@ -110,15 +126,11 @@ static const struct op *follow(struct soft_vp *vp, struct native_exit *x)
 
 	vp->block = from;
 	next = branch_near(vp, x->op, x->slot, rip);
-	to = vp->block;
 	if (!next)
 		return NULL;
-	if (x->patch && x->target < GUEST_PAGE_SIZE && to->host_page == from->host_page && to->native && !to->generation2) {
-		int32_t distance = (int32_t)(to->native - vp->translator->memory.executable -
-		    (x->patch + 4 - vp->translator->memory.writable));
-
-		memcpy(x->patch, &distance, 4);
-	}
+	to = vp->block;
+	if (x->patch && to->host_page == from->host_page && to->native && to->seen == from->seen)
+		link_edge(vp, x, to);
 	return dispatch(vp, next);
 }
 

@@ -20,9 +20,13 @@ def start(context, name, cpus, without=()):
     path = os.path.join(context["directory"], f"bare_{name}")
     if not os.path.exists(path):
         raise AssertionError(f"{path} was not built")
-    return subprocess.run([context["bulkhead"], "run", "--processor", context["processor"], "--debug-exit", "--no-reboot", "--kernel",
-                           path, "--cpus", str(cpus), "--memory", "128M", *(["--append", "without=" + ",".join(without)] if without else [])],
-                          capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
+    command = [context["bulkhead"], "run", "--processor", context["processor"], "--debug-exit", "--no-reboot", "--kernel", path, "--cpus",
+               str(cpus), "--memory", "128M", *(["--append", "without=" + ",".join(without)] if without else [])]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as e:
+        said = (e.stdout or b"").decode(errors="replace") + (e.stderr or b"").decode(errors="replace")
+        raise AssertionError(f"no end within {LIMIT} s; it said: {said[-1000:]}") from None
 
 
 def check(context, r):

@@ -19,7 +19,6 @@ HERE = os.path.join(ROOT, "tests", "lab")
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "bare")]
 GUEST_DISK = "/dev/vdc"
 SIGN_OF_LIFE = 5  # seconds between two
-SIDE_BY_SIDE = 2  # checks that do not want the machine for themselves
 
 
 class Host:
@@ -98,23 +97,16 @@ def run_checks(host, names):
     waiting = [name for name in checks.ALL if name in names]
     if any(checks.ALL[name].image for name in waiting):
         prepare_image(checks.IMAGE)
-    running = []
-    while waiting or running:
-        while waiting:
-            alone = checks.ALL[waiting[0]].alone
-            if len(running) >= (1 if alone else SIDE_BY_SIDE) or any(checks.ALL[other.name].alone for other in running):
-                break
-            name = waiting.pop(0)
-            host.tell(begin=name)
-            running.append(Running(name, checks.run, checks.ALL[name].limit))
-        left = max(min(check.deadline for check in running) - time.monotonic(), 0)
-        ready, _, _ = select.select([check.pipe for check in running], [], [], min(left, SIGN_OF_LIFE))
-        host.tell(alive=True)
-        for check in list(running):
-            message = check.look(check.pipe in ready)
-            if message:
-                running.remove(check)
-                host.tell(**message)
+    for name in waiting:
+        host.tell(begin=name)
+        running = Running(name, checks.run, checks.ALL[name].limit)
+        message = None
+        while not message:
+            left = max(running.deadline - time.monotonic(), 0)
+            ready, _, _ = select.select([running.pipe], [], [], min(left, SIGN_OF_LIFE))
+            host.tell(alive=True)
+            message = running.look(bool(ready))
+        host.tell(**message)
 
 
 def run_bench(host, arguments):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lab: a Linux machine made of software (QEMU's TCG, an EPYC with SVM) whose /dev/kvm runs guests of ours.
+"""The lab: Linux machines made of software (QEMU's TCG, an EPYC with SVM) whose /dev/kvm runs guests of ours.
 
 Usage: tests/lab/lab.py [--list] [CHECK…]     run all checks, or those named
        tests/lab/lab.py --shell               a shell in the lab, on this terminal (Ctrl-A X cuts its power)
@@ -9,9 +9,11 @@ Usage: tests/lab/lab.py [--list] [CHECK…]     run all checks, or those named
 Needs build/release; ./test lab makes that first, and counts each check as a test.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -20,14 +22,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "lab")
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
-SILENCE = 150  # seconds without a sign of life after which the lab is lost (its start takes less)
-LOST_MAX = 4  # times that a run bears this
+SILENCE = 150  # seconds without a sign of life after which a machine is given up (its start takes less)
 LIMIT = 1500  # seconds that a whole run of the lab may take
+MACHINES = 2  # side by side, each with its share of the checks; one takes one processor of the host
 SCRATCH = 16 << 30  # sparse
 # TCG lets a guest's XSETBV by, which SVM intercepts, so KVM would not know what the guest enabled: no XSAVE here.
 CPU = "EPYC,+svm,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma"
@@ -70,18 +73,30 @@ def remove_tree(path):
         subprocess.run(["unshare", "--map-auto", "--map-root-user", "rm", "-rf", path], check=True)
 
 
+def bootstrap(variant, names, tar, *options):
+    """The command that fetches packages and leaves them, with what they depend on, in a tar file."""
+    return ["mmdebstrap", "--mode=root" if os.geteuid() == 0 else "--mode=unshare", f"--variant={variant}", "--format=tar",
+            "--include=" + ",".join(names), '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
+            '--aptopt=Acquire::Retries "3"', *options, "bookworm", tar]
+
+
 def build_root(work, names):
-    """Fetch and install the packages and leave root.img and vmlinuz in the directory `work`."""
+    """Fetch and install the packages and leave root.img, vmlinuz and the tree qemu in the directory `work`."""
     root = os.geteuid() == 0
     tar = os.path.join(work, "root.tar")
+    qemu = os.path.join(work, "qemu")
     log = os.path.join(work, "log")
-    commands = (["mmdebstrap", "--mode=root" if root else "--mode=unshare", "--variant=essential", "--format=tar",
-                 "--include=" + ",".join(names), '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
-                 '--aptopt=Acquire::Retries "3"', "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*",
-                 "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-                 f"--customize-hook={HERE}/add-kernel.sh \"$1\"", "bookworm", tar],
+    os.mkdir(qemu)
+    commands = (bootstrap("essential", names, tar, "--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*",
+                          "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+                          f"--customize-hook={HERE}/add-kernel.sh \"$1\""),
                 ([] if root else ["unshare", "--map-auto", "--map-root-user"])
-                + [os.path.join(HERE, "make-filesystem.sh"), tar, work, os.path.join(HERE, "init")])
+                + [os.path.join(HERE, "make-filesystem.sh"), tar, work, os.path.join(HERE, "init")],
+                # TCG's SVM of QEMU 7.2 forgets the interrupt shadow at VMRUN, among others, so guests lose wake-ups: a later QEMU.
+                bootstrap("extract", ["qemu-system-x86"], tar, f"--setup-hook={HERE}/add-backports.sh \"$1\"",
+                          '--aptopt=APT::Default-Release "bookworm-backports"'),
+                ["tar", "--extract", "--no-same-owner", "--exclude=./dev/*", "--file", tar, "--directory", qemu],
+                ["rm", tar])
     for command in commands:
         with open(log, "ab") as f:
             r = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
@@ -91,10 +106,10 @@ def build_root(work, names):
 
 
 def machine_directory():
-    """The cached machine (root.img, vmlinuz); built when there is none from the same inputs."""
+    """The cached machine (root.img, vmlinuz, qemu); built when there is none from the same inputs."""
     names = packages()
     inputs = "\n".join(names)
-    for name in ("add-kernel.sh", "make-filesystem.sh", "init"):
+    for name in ("add-kernel.sh", "add-backports.sh", "make-filesystem.sh", "init"):
         with open(os.path.join(HERE, name), encoding="utf-8") as f:
             inputs += f"\n--- {name}\n" + f.read()
     cache = cache_directory()
@@ -166,23 +181,44 @@ def make_payload(directory, image, request):
 
 # --- a run ---------------------------------------------------------------------------------------------
 
+def qemu(machine):
+    """The command that starts the QEMU of the lab, which is not installed but lies, with its libraries, in a tree."""
+    tree = os.path.join(machine, "qemu")
+    return [os.path.join(tree, "lib64/ld-linux-x86-64.so.2"), "--library-path",
+            ":".join(os.path.join(tree, path, "x86_64-linux-gnu") for path in ("lib", "usr/lib")),
+            os.path.join(tree, "usr/bin/qemu-system-x86_64"), "-L", os.path.join(tree, "usr/share/qemu"),
+            "-L", os.path.join(tree, "usr/share/seabios")]
+
+
+def tsc_khz(seconds=0.2):
+    """The frequency of the time stamp counter, which the lab has from its host. Its kernel would measure it while it starts, against a
+    timer that stands still whenever the host does something else, and be wrong about time ever after."""
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as code:
+        code.write(b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3")  # rdtsc; shl $32, %rdx; or %rdx, %rax; ret
+        address = ctypes.c_char.from_buffer(code)
+        rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(address))
+        before, tsc_before = time.monotonic(), rdtsc()
+        time.sleep(seconds)
+        after, tsc_after = time.monotonic(), rdtsc()
+        del rdtsc, address
+    return round((tsc_after - tsc_before) / (after - before) / 1000)
+
+
 class Lab:
     """The machine, running. report() gives what it says about its checks."""
 
-    def __init__(self, request, *, terminal=False):
+    def __init__(self, request, machine, image, *, terminal=False):
         self.directory = tempfile.mkdtemp(prefix="bulkhead-lab-")
         self.console_path = os.path.join(self.directory, "console")
         self.process = self.socket = None
         self.pending = b""
         try:
-            self.start(request, terminal)
+            self.start(request, machine, image, terminal)
         except BaseException:
             self.close()
             raise
 
-    def start(self, request, terminal):
-        machine = machine_directory()
-        image = guest_image()
+    def start(self, request, machine, image, terminal):
         payload = make_payload(self.directory, image, request)
         scratch = os.path.join(self.directory, "scratch.img")
         with open(scratch, "wb") as f:
@@ -191,10 +227,11 @@ class Lab:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(results)
         listener.listen(1)
-        command = ["qemu-system-x86_64", "-name", "bulkhead-lab", "-accel", "tcg,thread=multi", "-cpu", CPU, "-machine", "q35",
-                   "-smp", "2", "-m", "4096", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        # One processor: with more, TCG loses guests and the lab itself within minutes (docs/testing.md).
+        command = [*qemu(machine), "-name", "bulkhead-lab", "-accel", "tcg", "-cpu", CPU, "-machine", "q35", "-smp", "1", "-m", "4096", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    "-kernel", os.path.join(machine, "vmlinuz"),
-                   "-append", "root=/dev/nvme0n1 ro console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc",
+                   "-append", "root=/dev/nvme0n1 ro console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc "
+                   f"tsc_early_khz={tsc_khz()} no_timer_check",
                    "-drive", f"file={machine}/root.img,format=raw,if=none,id=root,readonly=on,cache=unsafe",
                    "-device", "nvme,drive=root,serial=root",
                    "-drive", f"file={payload},format=raw,if=virtio,readonly=on,cache=unsafe",
@@ -266,84 +303,67 @@ def checks_named(names):
     return [name for name in checks.ALL if not names or name in names or "lab_" + name in names]
 
 
-class Progress:
-    """What is known of the checks of a run, over all the times that the lab had to be started for it."""
-
-    def __init__(self, names, add):
-        self.left = list(names)
-        self.add = add
-        self.lost = {}  # how often the lab was lost while a check ran
-        self.running = {}
-
-    def note(self, message):
-        if "begin" in message:
-            self.running[message["begin"]] = time.monotonic()
-        elif "check" in message:
-            name = message["check"]
-            self.left.remove(name)
-            self.running.pop(name, None)
-            detail = message["detail"]
-            if message["result"] == "passed" and name in self.lost:
-                detail = "passed the second time; at first the lab itself was lost"
-            self.add("lab_" + name, message["result"], message["seconds"], detail)
-
-    def give_up(self, name, why):
-        self.left.remove(name)
-        began = self.running.pop(name, None)
-        self.add("lab_" + name, "failed", time.monotonic() - began if began else 0, why if began else f"never begun: {why[:200]}")
-
-    def lab_lost(self, why):
-        """The lab is gone with checks still to do. True when it is worth another start."""
-        for name in list(self.running):
-            self.lost[name] = self.lost.get(name, 0) + 1
-            if self.lost[name] == 2:
-                self.give_up(name, why)
-        worth = bool(self.running or self.lost) and sum(self.lost.values()) < LOST_MAX
-        self.running.clear()
-        return worth
-
-
-def follow(lab, progress, deadline):
-    """Until all is told; else why not."""
-    while progress.left:
+def follow(lab, left, add, deadline):
+    """Count what the machine tells and take it from `left`, the names of its checks; returns why it does not go on, if so."""
+    running = "its start"
+    while left:
         message = lab.report(min(deadline, time.monotonic() + SILENCE))
-        if message is not None:
-            progress.note(message)
-            continue
-        if time.monotonic() >= deadline:
-            return f"the lab reached its limit of {LIMIT} s"
-        return "the lab ended before" if lab.ended() else f"the lab said nothing for {SILENCE} s"
-    return None
+        if message is None:
+            break
+        if "begin" in message:
+            running = message["begin"]
+        elif "check" in message:
+            left.remove(message["check"])
+            add("lab_" + message["check"], message["result"], message["seconds"], message["detail"])
+    if not left:
+        return None
+    if time.monotonic() >= deadline:
+        why = f"the lab reached its limit of {LIMIT} s"
+    else:
+        why = "the lab ended before" if lab.ended() else f"the lab said nothing for {SILENCE} s"
+    return f"{why}, in {running}; its console ends with:\n{lab.read('console')[-2000:]}{lab.read('stderr')[-1000:]}"
+
+
+def run_share(names, machine, image, add, deadline):
+    """Run these checks in a machine of their own; what it does not tell of has failed."""
+    left = list(names)
+    try:
+        with Lab({"mode": "checks", "names": names}, machine, image) as lab:
+            why = follow(lab, left, add, deadline)
+    except Exception as e:  # pylint: disable=broad-except
+        why = f"{type(e).__name__}: {e}"
+    for name in left:
+        add("lab_" + name, "failed", 0, why)
 
 
 def run_checks(names, add, limit=LIMIT):
-    """Run the checks (those named, or all). add(name, result, seconds, detail) is called for each as it ends.
-
-    TCG's SVM now and then loses the whole machine, whoever is running guests in it: then it is started once more for
-    what is left, and a check with which it was lost twice has failed.
-    """
-    progress = Progress(checks_named(names), add)
+    """Run the checks (those named, or all). add(name, result, seconds, detail) is called for each as it ends."""
+    names = checks_named(names)
+    machine = machine_directory()
+    image = guest_image()
     deadline = time.monotonic() + limit
-    again = True
-    while progress.left and again:
-        with Lab({"mode": "checks", "names": progress.left}) as lab:
-            why = follow(lab, progress, deadline)
-            if why:
-                why += f"; its console ends with:\n{lab.read('console')[-2000:]}{lab.read('stderr')[-1000:]}"
-                again = progress.lab_lost(why) and time.monotonic() < deadline
-    for name in list(progress.left):
-        progress.give_up(name, why)
+    lock = threading.Lock()
+    def add_alone(*result):
+        with lock:
+            add(*result)
+    shares = [names[first::MACHINES] for first in range(MACHINES)]
+    threads = [threading.Thread(target=run_share, args=(share, machine, image, add_alone, deadline)) for share in shares if share]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def forward_terminal(request):
-    with Lab(request, terminal=True) as lab:
+    with Lab(request, machine_directory(), guest_image(), terminal=True) as lab:
         return lab.process.wait()
 
 
 def bench(arguments):
     program = os.path.join(ROOT, "build", "diskbench")
     subprocess.run(["gcc", "-O2", "-static", "-o", program, os.path.join(ROOT, "bench", "diskbench.c")], check=True)
-    with Lab({"mode": "bench", "arguments": arguments, "files": {"bench/diskbench": program}}) as lab:
+    request = {"mode": "bench", "arguments": arguments, "files": {"bench/diskbench": program}}
+    with Lab(request, machine_directory(), guest_image()) as lab:
         deadline = time.monotonic() + 3600
         while True:
             message = lab.report(deadline)

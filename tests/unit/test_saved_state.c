@@ -836,6 +836,24 @@ static void test_a_guest_goes_on_seeing_its_cpuid(void **state)
 	partition_destroy(p);
 }
 
+/* A processor that lacks what the guest was shown says what that is, and leaves nothing behind. */
+static void test_a_feature_that_is_missing_is_named(void **state)
+{
+	const struct pair *pair = *state;
+	struct partition *p = guest_create_running(pair->from, 1, GUEST_LONG, asks_cpuid, asks_cpuid_end);
+	struct guest_taken t;
+	struct error err = {0};
+	uint8_t *bytes;
+	size_t size;
+
+	guest_take(&t, p);
+	entry(&t, 1, 0)->r[2] |= 1u << 5;
+	assert_int_equal(saved_encode(t.state, &bytes, &size, &err), 0);
+	guest_expect_error(guest_load(pair->to, &t, bytes, size, &p, &err), ENOTSUP, &err, "vmx");
+	free(bytes);
+	guest_free(&t);
+}
+
 /* SYSCALL from compatibility mode, which only AMD has. */
 STATE_CODE(syscalls, 32,
 	   "	syscall\n"
@@ -886,6 +904,7 @@ static const struct {
     {"a VP waits for SIPI", test_a_vp_waits_for_sipi},
     {"messages wait", test_messages_wait},
     {"a guest goes on seeing its CPUID", test_a_guest_goes_on_seeing_its_cpuid},
+    {"a feature that is missing is named", test_a_feature_that_is_missing_is_named},
     {"a guest of AMD keeps SYSCALL", test_a_guest_of_amd_keeps_syscall},
 };
 
