@@ -9,9 +9,9 @@
  * writer by a fence for the lines. A writer that finds a mark moves the generation on and then takes the
  * marks away; whoever enters a block compares generations.
  *
- * Translated code looks at the page's mark before it writes, since after it the flags are another's. So where
- * there is any, a decoder that marked a page waits until every other VP has been at the end of a block: then
- * none is between the look and the store. That is what CODE_OPEN says of a page.
+ * Some look at the page's mark before they write: translated code, since after it the flags are another's, and
+ * handlers that write where they read. So a decoder that marked a page waits until every other VP has been at
+ * the end of a block: then none is between the look and the store. That is what CODE_OPEN says of a page.
  */
 #include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/block.h"
@@ -107,7 +107,7 @@ bool code_open(struct soft_vp *vp, uint64_t page)
 	if (likely(atomic_load(&c->flags[page]) & CODE_OPEN))
 		return false;
 	generation = mark_page(c, page);
-	if (c->shared && vp->translator)
+	if (c->shared)
 		vp_wait_for_others(vp);
 	lock(c);
 	/* Else the mark that was waited for is gone. */
