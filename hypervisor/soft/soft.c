@@ -41,7 +41,8 @@ static int parse_options(const char *options, struct translate_options *translat
 		    (value = strtoull(options + 10, NULL, 10)) > 0 && value < UINT32_MAX)
 			translate->threshold = (uint32_t)value;
 		else
-			return error_set(err, EINVAL, "the software processor has no option \"%.*s\"", (int)length, options);
+			return error_set(err, EINVAL, "the software processor has no option \"%.*s\": translate=on and translate=off are what it has",
+			    (int)length, options);
 		options += length;
 		options += *options == ',';
 	}

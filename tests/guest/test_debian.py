@@ -163,6 +163,13 @@ def test_debian_work_is_correct(context):
         check_disk_from_outside(machine)
 
 
+def test_debian_work_is_correct_translated(context):
+    """The same as translated code, which is not the default."""
+    if context["processor"] != "soft":
+        raise context["skip"]("only the software processor translates")
+    test_debian_work_is_correct(dict(context, processor="soft,translate=on"))
+
+
 def pause_and_resume(guest, seconds=8):
     """A pause stops the guest's time; afterwards its clock follows the host's."""
     def offset():
