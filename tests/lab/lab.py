@@ -209,18 +209,18 @@ def tsc_khz(seconds=0.2):
 class Lab:
     """The machine, running. report() gives what it says about its checks."""
 
-    def __init__(self, request, machine, image, *, terminal=False):
+    def __init__(self, request, machine, image, *, terminal=False, processors=1):
         self.directory = tempfile.mkdtemp(prefix="bulkhead-lab-")
         self.console_path = os.path.join(self.directory, "console")
         self.process = self.socket = None
         self.pending = b""
         try:
-            self.start(request, machine, image, terminal)
+            self.start(request, machine, image, terminal, processors)
         except BaseException:
             self.close()
             raise
 
-    def start(self, request, machine, image, terminal):
+    def start(self, request, machine, image, terminal, processors):
         payload = make_payload(self.directory, image, request)
         scratch = os.path.join(self.directory, "scratch.img")
         with open(scratch, "wb") as f:
@@ -230,7 +230,7 @@ class Lab:
         listener.bind(results)
         listener.listen(1)
         # One processor: with more, TCG loses guests and the lab itself within minutes (docs/testing.md).
-        command = [*qemu(machine), "-name", "bulkhead-lab", "-accel", "tcg", "-cpu", CPU, "-machine", "q35", "-smp", "1", "-m", "4096", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        command = [*qemu(machine), "-name", "bulkhead-lab", "-accel", "tcg", "-cpu", CPU, "-machine", "q35", "-smp", str(processors), "-m", "4096", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    "-kernel", os.path.join(machine, "vmlinuz"),
                    "-append", "root=/dev/nvme0n1 ro console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable clocksource=tsc "
                    f"tsc_early_khz={tsc_khz()} no_timer_check",
@@ -383,7 +383,8 @@ def bench(arguments):
     program = os.path.join(ROOT, "build", "diskbench")
     subprocess.run(["gcc", "-O2", "-static", "-o", program, os.path.join(ROOT, "bench", "diskbench.c")], check=True)
     request = {"mode": "bench", "arguments": arguments, "files": {"bench/diskbench": program}}
-    with Lab(request, machine_directory(), guest_image()) as lab:
+    # Two, so that a guest and what serves it run at one time. It may be lost, for which see docs/testing.md; then start it again.
+    with Lab(request, machine_directory(), guest_image(), processors=2) as lab:
         deadline = time.monotonic() + 3600
         while True:
             message = lab.report(deadline)
