@@ -279,8 +279,8 @@ class Lab:
         return self.process.poll() is not None
 
     def nudge(self):
-        """TCG can lose an interrupt that comes while VMRUN asks for a window, and a machine that waits for its timer alone then stands
-        still. Its local APIC still knows of it, and tells with the next one: so there always is a next one."""
+        """A machine that waits for its timer alone stands still when TCG loses that interrupt (docs/testing.md). Its local APIC
+        would still know of it, and tell with the next one: so there always is a next one."""
         try:
             self.socket.send(b"\n", socket.MSG_DONTWAIT)
         except OSError:
