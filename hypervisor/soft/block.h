@@ -33,6 +33,8 @@ struct block {
 	const uint8_t *native;               /* its code: checks what block_ready() does, and counts; NULL: none */
 	const uint8_t *native_linked;        /* the same without the checks … */
 	const uint8_t *native_body;          /* … and without the count */
+	const uint8_t *twin;                 /* the same with no use of the stack window (translate_stack.c) */
+	uint32_t twin_heat;
 	bool flags_free;                     /* it sets all flags before anything could see those it began with */
 	struct op ops[];                     /* count of them, then one that goes on behind the block */
 };

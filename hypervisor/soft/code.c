@@ -107,6 +107,7 @@ bool code_open(struct soft_vp *vp, uint64_t page)
 	if (likely(atomic_load(&c->flags[page]) & CODE_OPEN))
 		return false;
 	generation = mark_page(c, page);
+	window_drop(vp);
 	if (c->shared)
 		vp_wait_for_others(vp);
 	lock(c);
@@ -132,6 +133,15 @@ void code_mark(struct code_pages *c, uint64_t page, unsigned line)
 	unlock(c);
 }
 
+/* Translated code looks at `attention` only, once it has been entered. */
+static void tell_all(struct code_pages *c)
+{
+	const struct soft *soft = (const struct soft *)(const void *)((const uint8_t *)c - offsetof(struct soft, code));
+
+	for (unsigned i = 0; i < soft->vp_count; i++)
+		atomic_fetch_or(&soft->vps[i]->attention, ATTENTION_CODE);
+}
+
 bool code_check(struct code_pages *c, uint64_t page, unsigned offset, unsigned size)
 {
 	uint64_t hit;
@@ -149,6 +159,7 @@ bool code_check(struct code_pages *c, uint64_t page, unsigned offset, unsigned s
 		atomic_store(&c->flags[page], 0);
 	}
 	unlock(c);
+	tell_all(c);
 	return true;
 }
 

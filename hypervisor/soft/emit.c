@@ -2,10 +2,35 @@
 /* emit.c - encoding of host instructions. Source: SDM volume 2, chapter 2. */
 #include "hypervisor/soft/emit.h"
 
+/* The mandatory prefix as VEX.pp says it. */
+static unsigned vex_prefix(const struct host_opcode *o)
+{
+	for (unsigned i = 0; i < sizeof(o->prefixes); i++) {
+		if (o->prefixes[i] == 0x66)
+			return 1;
+		if (o->prefixes[i] == 0xf3)
+			return 2;
+		if (o->prefixes[i] == 0xf2)
+			return 3;
+	}
+	return 0;
+}
+
+static void emit_vex(struct emitter *e, const struct host_opcode *o, unsigned reg, unsigned index, unsigned base)
+{
+	emit8(e, 0xc4);
+	emit8(e, (~reg >> 3 & 1) << 7 | (~index >> 3 & 1) << 6 | (~base >> 3 & 1) << 5 | o->map);
+	emit8(e, (o->wide ? 0x80u : 0) | (~o->vvvv & 15u) << 3 | (unsigned)o->length << 2 | vex_prefix(o));
+}
+
 static void emit_start(struct emitter *e, struct host_opcode o, unsigned reg, unsigned index, unsigned base)
 {
 	unsigned rex = (o.wide ? 8u : 0) | (reg >> 3 & 1) << 2 | (index >> 3 & 1) << 1 | (base >> 3 & 1);
 
+	if (o.vex) {
+		emit_vex(e, &o, reg, index, base);
+		return;
+	}
 	for (unsigned i = 0; i < sizeof(o.prefixes) && o.prefixes[i]; i++)
 		emit8(e, o.prefixes[i]);
 	if (rex || o.rex)

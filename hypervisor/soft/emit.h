@@ -35,6 +35,9 @@ struct host_opcode {
 	uint8_t opcode;
 	bool wide;           /* REX.W */
 	bool rex;            /* REX even if empty: SPL, BPL, SIL, DIL */
+	bool vex;            /* VEX: */
+	uint8_t length;      /* L */
+	uint8_t vvvv;        /* the register, 0 for none */
 };
 
 static inline void emit_bytes(struct emitter *e, const void *bytes, size_t count)

@@ -176,7 +176,16 @@ struct soft_vp {
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
 	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
 	struct native_target *native_targets;
-	bool vectors_live;            /* the host's MXCSR is the guest's */
+	/* The stack window (translate_stack.c): a page that may be read and written with no look into the TLB, at linear
+	 * + addend on the host. Without one it is `no_window`, a page that no guest has, and an addend that does no harm. */
+	uint64_t stack_page, stack_addend;
+	uint64_t no_window;
+	uint8_t *scratch_page;
+	uint64_t window_drops;        /* how often it has been taken away */
+	uint64_t native_stack;        /* the host's RSP with no return address noted on it … */
+	uint64_t native_limit;        /* … with as many as may be … */
+	uint64_t native_rsp;          /* … and what it was before a call of C code */
+	uint8_t vectors_live;         /* VECTORS_*: what the host's registers and MXCSR are the guest's for */
 	bool stopped;                 /* translated_stop() has run */
 	struct op *run_begin, *run_end; /* copies of ops that translated code has called; run_begin NULL: none */
 	const struct op *handled;     /* what a handler wants to go on with */
@@ -273,6 +282,7 @@ void vp_mode_changed(struct soft_vp *vp);
 #define ATTENTION_NMI       (1u << 2)
 #define ATTENTION_FLUSH     (1u << 3)
 #define ATTENTION_SLOW      (1u << 4) /* mirrors vp->slow */
+#define ATTENTION_CODE      (1u << 5) /* some page's generation has moved on; only code in that page is stale */
 
 /* Attributes of a segment, beyond the type (bits 0-3). */
 #define SEGMENT_S (1u << 4) /* code or data */
@@ -285,6 +295,23 @@ void vp_mode_changed(struct soft_vp *vp);
 static inline void code_key_changed(struct soft_vp *vp)
 {
 	vp->code_key = vp->asid | (uint64_t)vp->tlb_kind << 16;
+}
+
+/* The stack window is no more what the page tables say. Translated code that called what does this is left. */
+static inline void window_drop(struct soft_vp *vp)
+{
+	if (vp->stack_page == vp->no_window)
+		return;
+	vp->stack_page = vp->no_window;
+	vp->stack_addend = (uint64_t)(uintptr_t)vp->scratch_page + GUEST_PAGE_SIZE - vp->no_window;
+	vp->window_drops++;
+}
+
+/* After `tlb` changed: the window stays if the page may be written all the same. */
+static inline void window_review(struct soft_vp *vp)
+{
+	if (vp->tlb[(vp->stack_page >> 12) & (TLB_ENTRIES - 1)].write != (vp->stack_page | vp->asid))
+		window_drop(vp);
 }
 
 static inline bool vp_protected(const struct soft_vp *vp)

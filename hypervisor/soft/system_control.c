@@ -302,6 +302,7 @@ static const struct op *ac_write(struct soft_vp *vp, const struct op *op, bool a
 	code_key_changed(vp);
 	if (likely(vp->tlb != vp->tlbs[TLB_CHECKED]))
 		vp->tlb = vp->tlbs[vp->tlb_kind];
+	window_review(vp);
 	return dispatch(vp, op + 1);
 }
 

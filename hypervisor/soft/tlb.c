@@ -23,6 +23,7 @@ static void tlb_clear(struct soft_vp *vp)
 	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
 	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
 	memset(vp->large_regions, 0, sizeof(vp->large_regions));
+	window_drop(vp);
 	vp->asid_last = 0;
 	translate_forget_targets(vp);
 }
@@ -42,6 +43,7 @@ void tlb_select(struct soft_vp *vp)
 		vp->pcid_asid[pcid] = ++vp->asid_last;
 	}
 	vp->asid = vp->pcid_asid[pcid];
+	window_drop(vp);
 	code_key_changed(vp);
 }
 
@@ -103,6 +105,7 @@ void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
 {
 	static const uint8_t shifts[] = {21, 22, 30};
 
+	window_drop(vp);
 	for (unsigned i = 0; i < sizeof(shifts); i++)
 		if (region_noted(vp, linear, shifts[i]))
 			drop_region(vp, linear, shifts[i]);
@@ -163,6 +166,7 @@ void flush_serve(struct soft_vp *vp)
 	bool all, writes;
 
 	atomic_fetch_and(&vp->attention, ~ATTENTION_FLUSH);
+	window_drop(vp); /* its page may hold code from now on */
 	pthread_mutex_lock(&q->lock);
 	count = q->count;
 	all = q->all;

@@ -79,6 +79,11 @@ static void emit_cold(struct translation *t, struct cold *c)
 	}
 	if (!used)
 		return;
+	if (c->forgets_returns) {
+		emit_load(e, HOST_RSP, VP_OFFSET(native_stack));
+		emit_jump(e, emit_run_address(e, c->back));
+		return;
+	}
 	if (c->looks_up)
 		emit_lookup_call(t);
 	if (c->leaves) {
@@ -92,9 +97,7 @@ static void emit_cold(struct translation *t, struct cold *c)
 	}
 	t->flags = c->flags;
 	flags_to_vp(t);
-	vectors_move(e, c->vectors_dirty, false);
 	translation_call(t, c->call, c->op ? (uintptr_t)c->op : c->argument);
-	vectors_move(e, c->vectors_loaded, true);
 	if (c->load_flags)
 		flags_emit_load(e);
 	emit_jump(e, emit_run_address(e, c->back));
@@ -102,16 +105,23 @@ static void emit_cold(struct translation *t, struct cold *c)
 
 /* --- the block -------------------------------------------------------------------------------------- */
 
-/* What block_ready() looks at. */
-void emit_ready_check(struct translation *t, struct cold *c)
+/* Once a block has been entered this does: ATTENTION_CODE tells when its page's generation moves on. */
+void emit_attention_check(struct translation *t, struct cold *c)
 {
 	const struct host_memory attention = {.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
 	    .disp = VP_OFFSET(attention)};
+
+	emit_rm(&t->e, (struct host_opcode){.opcode = 0x83}, 7, attention); /* cmp dword [attention], 0 */
+	emit8(&t->e, 0);
+	c->from[0] = emit_jump_if_forward(&t->e, IF_NZ);
+}
+
+/* What block_ready() looks at. */
+static void emit_ready_check(struct translation *t, struct cold *c)
+{
 	struct emitter *e = &t->e;
 
-	emit_rm(e, (struct host_opcode){.opcode = 0x83}, 7, attention); /* cmp dword [attention], 0 */
-	emit8(e, 0);
-	c->from[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_attention_check(t, c);
 	emit_constant(e, SCRATCH1, (uintptr_t)t->b->generation);
 	emit_rm(e, (struct host_opcode){.opcode = 0x81}, 7, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER});
 	emit32(e, t->b->seen);
@@ -135,6 +145,7 @@ static void emit_entry(struct translation *t)
 	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(instructions)});
 	emit8(e, t->b->count);
 	t->body = emit_run_address(e, e->at);
+	emit_window_check(t);
 }
 
 _Static_assert(BLOCK_MAX_OPS < 128, "the count is an immediate of 8 bits");
@@ -158,9 +169,7 @@ static bool take_instruction(struct translation *t, const uint8_t *bytes, unsign
 static void handler_run_begin(struct translation *t)
 {
 	flags_to_vp(t);
-	vectors_spill(t);
-	t->vectors_loaded = 0;
-	t->vectors_enabled = false;
+	t->vectors_enabled = 0;
 	t->flags = (struct flags_state){.in_vp = true};
 }
 
@@ -189,15 +198,14 @@ static void leave_to_op(struct translation *t, unsigned index)
 	struct native_exit *x = translation_exit(t, EXIT_OP);
 
 	flags_to_vp(t);
-	vectors_spill(t);
 	x->op = &t->b->ops[index];
 	translation_leave(t, x);
 }
 
 _Static_assert(BLOCK_MAX_OPS <= 64, "flags_dead has a bit for each");
 
-/* Which instructions leave flags that nothing will see; from the last to the first. */
-static void find_dead_flags(struct translation *t)
+/* Which words of the stack are reached, and which instructions leave flags that nothing will see. */
+static void survey(struct translation *t)
 {
 	struct {
 		bool plain, reads, kills;
@@ -209,8 +217,11 @@ static void find_dead_flags(struct translation *t)
 		known[i].plain = take_instruction(t, bytes, i) && !t->ends && copy_is_plain(t);
 		known[i].reads = flags_read_mask(t);
 		known[i].kills = flags_write_mask(t) && flags_killed(t);
+		stack_survey(t);
 		bytes += t->b->ops[i].length;
 	}
+	t->window.rsp = 0;
+	t->window.lost = false;
 	for (unsigned i = t->b->count; i-- > 0;) {
 		if (!seen)
 			t->flags_dead |= 1ull << i;
@@ -221,6 +232,22 @@ static void find_dead_flags(struct translation *t)
 	}
 }
 
+/* False: it is the last, and an end has been made. */
+static bool translate_instruction(struct translation *t, bool known)
+{
+	flags_note(t, known && !t->ends && copy_is_plain(t));
+	if (!known || t->ends) {
+		translation_begin_native(t);
+		if (!known || !translate_branch(t))
+			leave_to_op(t, t->index);
+		return false;
+	}
+	if (!translate_copy(t))
+		add_to_run(t);
+	stack_follow(t);
+	return true;
+}
+
 static void translate_instructions(struct translation *t)
 {
 	const uint8_t *bytes = t->b->bytes;
@@ -229,15 +256,10 @@ static void translate_instructions(struct translation *t)
 		bool known = take_instruction(t, bytes, i);
 
 		bytes += t->op.length;
-		flags_note(t, known && !t->ends && copy_is_plain(t));
-		if (!known || t->ends) {
-			translation_begin_native(t);
-			if (!known || !translate_branch(t))
-				leave_to_op(t, i);
+		t->window.touched = false;
+		if (!translate_instruction(t, known))
 			return;
-		}
-		if (!translate_copy(t))
-			add_to_run(t);
+		t->window.loaded = t->window.touched;
 	}
 	translation_begin_native(t);
 	translate_fall_through(t);
@@ -269,20 +291,24 @@ static void keep_memory(struct translation *t)
 
 static void finish(struct translation *t, struct translator *translator)
 {
+	translator->used = align_up_u64((uint64_t)(t->e.at - translator->memory.writable), 16);
+	translator->translations++;
+	keep_memory(t);
+	if (t->twin) {
+		t->b->twin = t->linked;
+		return;
+	}
 	t->b->native = t->entry;
 	t->b->native_linked = t->linked;
 	t->b->native_body = t->body;
 	t->b->flags_free = t->flags_free;
 	t->b->ops[0].fn = translated_enter;
-	translator->used = align_up_u64((uint64_t)(t->e.at - translator->memory.writable), 16);
-	translator->translations++;
-	keep_memory(t);
 }
 
-static bool translate(struct soft_vp *vp, struct block *b)
+static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 {
 	struct translator *translator = vp->translator;
-	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true};
+	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin};
 
 	if (translator->full)
 		return false;
@@ -293,11 +319,15 @@ static bool translate(struct soft_vp *vp, struct block *b)
 	t.e = (struct emitter){.at = translator->memory.writable + translator->used,
 	    .limit = translator->memory.writable + translator->used + CODE_ROOM,
 	    .to_run = translator->memory.executable - translator->memory.writable};
-	find_dead_flags(&t);
-	emit_entry(&t);
+	survey(&t);
+	if (twin)
+		t.linked = emit_run_address(&t.e, t.e.at);
+	else
+		emit_entry(&t);
 	translate_instructions(&t);
 	for (unsigned i = 0; i < t.cold_count; i++)
 		emit_cold(&t, &t.colds[i]);
+	emit_window_miss(&t);
 	if (t.e.full) {
 		translator->refused++;
 		return false;
@@ -306,13 +336,25 @@ static bool translate(struct soft_vp *vp, struct block *b)
 	return true;
 }
 
+/* Failures before a block gets a twin: the first ones may only be pages that have not been written yet. */
+#define TWIN_THRESHOLD 16u
+
+uintptr_t translated_make_twin(struct soft_vp *vp, uintptr_t exit)
+{
+	struct block *b = ((struct native_exit *)exit)->block;
+
+	if (++b->twin_heat < TWIN_THRESHOLD && b->twin_heat < vp->translator->options.threshold)
+		return exit;
+	return translate(vp, b, true) ? 0 : exit;
+}
+
 /* ops[0] of a block that is not translated yet. */
 static const struct op *count_entry(struct soft_vp *vp, const struct op *op)
 {
 	struct block *b = vp->block;
 
 	if (unlikely(++b->heat >= vp->translator->options.threshold)) {
-		if (translate(vp, b))
+		if (translate(vp, b, false))
 			return dispatch(vp, op);
 		b->ops[0].fn = b->first;
 	}
@@ -322,7 +364,8 @@ static const struct op *count_entry(struct soft_vp *vp, const struct op *op)
 void translate_watch(struct soft_vp *vp, struct block *b)
 {
 	b->heat = 0;
-	b->native = b->native_body = NULL;
+	b->native = b->native_body = b->twin = NULL;
+	b->twin_heat = 0;
 	b->first = b->ops[0].fn;
 	if (vp->translator && vp->mode == MODE_64 && !b->generation2)
 		b->ops[0].fn = count_entry;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * translate_branch.c - the stack, and how translated code goes from block to block.
+ * translate_branch.c - how translated code goes from block to block.
  *
  * A direct branch within the page is an edge: it leaves to translated_enter() until the target has code too, which
  * then changes the jump to lead there. All other targets are looked up by `lookup` (translate_run.c); what that does
@@ -11,98 +11,6 @@
 #include "hypervisor/soft/translate_private.h"
 
 #define PLAIN(code) (struct host_opcode){.opcode = (code), .wide = true}
-
-/* --- stack ----------------------------------------------------------------------------------------- */
-
-/* The word at RSP + disp (RBP + disp), for the instruction at hand. */
-static bool stack_word(struct translation *t, unsigned base, int64_t disp, bool write, struct host_memory *m,
-    struct cold **cold)
-{
-	struct op word = {.base = (uint8_t)(base * 8), .index = GPR_ZERO * 8, .disp = disp, .seg = SEG_NONE};
-
-	*cold = translation_cold(t);
-	flags_before_clobber(t);
-	(*cold)->flags = t->flags;
-	(*cold)->vectors_dirty = t->vectors_dirty;
-	(*cold)->vectors_loaded = t->vectors_loaded;
-	*m = probe_operand(t, *cold, &word, (struct address_want){.size = 8, .write = write});
-	return true;
-}
-
-static void move_rsp(struct translation *t, int32_t by)
-{
-	emit_lea(&t->e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = by});
-}
-
-static void emit_push(struct translation *t, struct host_memory m)
-{
-	const ZydisDecodedOperand *o = &t->operands[0];
-	unsigned guest, reg;
-
-	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		emit_rm(&t->e, PLAIN(0xc7), 0, m);
-		emit32(&t->e, (uint32_t)t->op.imm);
-	} else {
-		guest = register_offset(o->reg.value) / 8;
-		reg = home(guest);
-		if (reg == NO_REGISTER) {
-			reg = SCRATCH1;
-			emit_load(&t->e, reg, gpr_offset(guest));
-		}
-		emit_rm(&t->e, PLAIN(0x89), reg, m);
-	}
-	move_rsp(t, -8);
-}
-
-static void emit_pop(struct translation *t, struct host_memory m, unsigned guest)
-{
-	unsigned reg = home(guest) == NO_REGISTER ? SCRATCH1 : home(guest);
-
-	emit_rm(&t->e, PLAIN(0x8b), reg, m);
-	if (guest != GPR_RSP)
-		move_rsp(t, 8);
-	if (reg == SCRATCH1)
-		emit_store(&t->e, reg, gpr_offset(guest));
-}
-
-bool translate_stack(struct translation *t)
-{
-	const ZydisDecodedOperand *o = &t->operands[0];
-	bool general = o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
-	const struct op *copy;
-	struct host_memory m;
-	struct cold *cold;
-
-	if (t->op.size != 8)
-		return false;
-	if (t->insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && !general &&
-	    !(t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH && o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE))
-		return false;
-	translation_begin_native(t);
-	copy = translation_copy(t, &t->op);
-	if (!copy)
-		return false;
-	if (t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH) {
-		flags_before_write(t, 1u << GPR_RSP);
-		stack_word(t, GPR_RSP, -8, true, &m, &cold);
-		emit_push(t, m);
-	} else if (t->insn.mnemonic == ZYDIS_MNEMONIC_POP) {
-		unsigned guest = register_offset(o->reg.value) / 8;
-
-		flags_before_write(t, 1u << GPR_RSP | 1u << guest);
-		stack_word(t, GPR_RSP, 0, false, &m, &cold);
-		emit_pop(t, m, guest);
-	} else {
-		flags_before_write(t, 1u << GPR_RSP | 1u << GPR_RBP);
-		stack_word(t, GPR_RBP, 0, false, &m, &cold);
-		emit_lea(&t->e, HOST_SP, (struct host_memory){.base = HOST_RBP, .index = NO_REGISTER, .disp = 8});
-		emit_rm(&t->e, PLAIN(0x8b), HOST_RBP, m);
-	}
-	cold->op = copy;
-	cold->back = t->e.at;
-	return true;
-}
 
 /* --- going on -------------------------------------------------------------------------------------- */
 
@@ -175,7 +83,7 @@ static void go_along(struct translation *t, struct native_exit *x)
 		c->leaves = true;
 		c->argument = (uintptr_t)x;
 		c->flags = t->flags;
-		emit_ready_check(t, c);
+		emit_attention_check(t, c);
 	}
 	if (!t->flags.in_vp) {
 		x->shortcut = t->e.at;
@@ -204,7 +112,6 @@ void translate_fall_through(struct translation *t)
 {
 	struct native_exit *x;
 
-	vectors_spill(t);
 	x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
 	if (t->offset < GUEST_PAGE_SIZE) {
 		go_along(t, x);
@@ -224,7 +131,6 @@ static bool translate_jump(struct translation *t)
 {
 	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !target_is_near(t->op.imm))
 		return false;
-	vectors_spill(t);
 	go_to(t, TAKEN, t->op.imm, 0);
 	return true;
 }
@@ -236,7 +142,6 @@ static bool translate_conditional(struct translation *t)
 
 	if (!target_is_near(t->op.imm))
 		return false;
-	vectors_spill(t);
 	flags_to_host(t);
 	flags = t->flags;
 	taken = emit_jump_if_forward(&t->e, t->insn.opcode & 15);
@@ -286,7 +191,6 @@ static bool translate_indirect_jump(struct translation *t)
 	if (!is_indirect(t))
 		return false;
 	flags_to_vp(t);
-	vectors_spill(t);
 	take_target(t);
 	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
 	go_to_computed(t, 0, exit_op(t));
@@ -308,17 +212,60 @@ static void push_return(struct translation *t)
 	move_rsp(t, -8);
 }
 
+/* Remember where the call comes back to (SCRATCH1), by the host's own CALL, so that the host foresees the return. What
+ * follows runs in the function called. */
+static uint8_t *note_return(struct translation *t)
+{
+	struct cold *c = translation_cold(t);
+	struct emitter *e = &t->e;
+
+	emit_vp(e, 0x3b, HOST_RSP, VP_OFFSET(native_limit)); /* cmp rsp, [native_limit] */
+	c->from[0] = emit_jump_if_forward(e, IF_B);
+	c->back = e->at;
+	c->forgets_returns = true;
+	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 6, (struct host_memory){.base = NO_REGISTER,
+	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_key)}); /* push [code_key] */
+	EMIT(e, 0x41, 0x52);                                               /* push r10 */
+	emit8(e, 0xe8);                                                    /* call … */
+	emit32(e, 0);
+	return e->at - 4;
+}
+
+/* Where the host's RET leads: behind the call, with the address of that in SCRATCH1. */
+static void come_back(struct translation *t)
+{
+	struct native_exit *x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
+	struct emitter *e = &t->e;
+	struct cold *c;
+
+	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 16});
+	emit_lea(e, SCRATCH2, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = -(int32_t)t->offset});
+	emit_store(e, SCRATCH2, gpr_offset(GPR_CODE_BASE));
+	if (t->offset >= GUEST_PAGE_SIZE) {
+		go_to_computed(t, 0, x);
+		return;
+	}
+	c = translation_cold(t);
+	c->leaves = true;
+	c->argument = (uintptr_t)x;
+	emit_attention_check(t, c);
+	go_along(t, x);
+}
+
 static bool translate_call(struct translation *t)
 {
 	bool direct = t->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+	uint8_t *function;
 
 	if (direct ? !target_is_near(t->op.imm) : !is_indirect(t))
 		return false;
 	flags_to_vp(t);
-	vectors_spill(t);
 	if (!direct)
 		take_target(t);
 	push_return(t);
+	function = note_return(t);
+	come_back(t);
+	emit_land(&t->e, function);
 	if (direct) {
 		go_to(t, TAKEN, t->op.imm, 8);
 		return true;
@@ -326,6 +273,29 @@ static bool translate_call(struct translation *t)
 	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
 	go_to_computed(t, 8, exit_op(t));
 	return true;
+}
+
+/* If SCRATCH1 is where the last call that was noted comes back to, go there. Else that one is forgotten: of calls and
+ * returns that do not match, most have their own pair. */
+static void go_back(struct translation *t)
+{
+	const struct host_memory rip = {.base = HOST_RSP, .index = NO_REGISTER, .disp = 8};
+	const struct host_memory key = {.base = HOST_RSP, .index = NO_REGISTER, .disp = 16};
+	struct emitter *e = &t->e;
+	uint8_t *misses[2], *none;
+
+	emit_rm(e, PLAIN(0x3b), SCRATCH1, rip);
+	misses[0] = emit_jump_if_forward(e, IF_NZ);
+	emit_load(e, SCRATCH2, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x3b), SCRATCH2, key);
+	misses[1] = emit_jump_if_forward(e, IF_NZ);
+	EMIT(e, 0xc3); /* ret */
+	emit_land(e, misses[0]);
+	emit_land(e, misses[1]);
+	emit_vp(e, 0x3b, HOST_RSP, VP_OFFSET(native_stack)); /* cmp rsp, [native_stack] */
+	none = emit_jump_if_forward(e, IF_NB);
+	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 24});
+	emit_land(e, none);
 }
 
 static bool translate_return(struct translation *t)
@@ -336,13 +306,13 @@ static bool translate_return(struct translation *t)
 	struct cold *cold;
 
 	flags_to_vp(t);
-	vectors_spill(t);
 	cold = translation_cold(t);
 	cold->leaves = true;
 	cold->argument = (uintptr_t)exit_op(t);
 	m = probe_operand(t, cold, &word, (struct address_want){.size = 8});
 	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
 	move_rsp(t, drop);
+	go_back(t);
 	go_to_computed(t, -drop, exit_op(t));
 	return true;
 }

@@ -274,33 +274,13 @@ static void emit_copy(struct translation *t, const struct copy *c, struct host_o
 
 /* --- vector registers --------------------------------------------------------------------------------- */
 
-static void emit_vector_move(struct emitter *e, bool load, unsigned n)
-{
-	emit_rm(e, (struct host_opcode){.map = 1, .opcode = load ? 0x28 : 0x29}, n,
-	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
-	    .disp = (int32_t)(VP_OFFSET(ymm) + n * 32)});
-}
-
-void vectors_move(struct emitter *e, uint16_t mask, bool load)
-{
-	for (unsigned n = 0; n < 16; n++)
-		if (mask >> n & 1)
-			emit_vector_move(e, load, n);
-}
-
-void vectors_spill(struct translation *t)
-{
-	vectors_move(&t->e, t->vectors_dirty, false);
-	t->vectors_dirty = 0;
-}
-
 /* Once in a block, and after each handler: that vector instructions run here, with the guest's MXCSR. */
-static bool vectors_enable(struct translation *t)
+static bool vectors_enable(struct translation *t, uint8_t want)
 {
 	struct native_exit *x;
 	struct cold *c;
 
-	if (t->vectors_enabled)
+	if (t->vectors_enabled & want)
 		return true;
 	x = translation_exit(t, EXIT_OP);
 	c = translation_cold(t);
@@ -308,59 +288,16 @@ static bool vectors_enable(struct translation *t)
 		return false;
 	x->op = &t->b->ops[t->index];
 	flags_before_clobber(t);
-	emit_rm(&t->e, (struct host_opcode){.opcode = 0x80}, 7,
+	emit_rm(&t->e, (struct host_opcode){.opcode = 0xf6}, 0, /* test byte [vectors_live], … */
 	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(vectors_live)});
-	emit8(&t->e, 0);
+	emit8(&t->e, want);
 	c->from[0] = emit_jump_if_forward(&t->e, IF_Z);
 	c->back = t->e.at;
-	c->call = translated_enable_vectors;
+	c->call = want == VECTORS_AVX ? translated_enable_avx : translated_enable_vectors;
 	c->argument = (uintptr_t)x;
 	c->flags = t->flags;
-	c->vectors_dirty = t->vectors_dirty;
-	c->vectors_loaded = t->vectors_loaded;
-	t->vectors_enabled = true;
+	t->vectors_enabled |= want | VECTORS_SSE;
 	return true;
-}
-
-/* Moves that fill the whole register need not have it. */
-static bool fills_register(const struct translation *t, const struct copy *c)
-{
-	switch (t->insn.mnemonic) {
-	case ZYDIS_MNEMONIC_MOVSS:
-	case ZYDIS_MNEMONIC_MOVSD:
-		return c->memory;
-	case ZYDIS_MNEMONIC_MOVAPS:
-	case ZYDIS_MNEMONIC_MOVAPD:
-	case ZYDIS_MNEMONIC_MOVUPS:
-	case ZYDIS_MNEMONIC_MOVUPD:
-	case ZYDIS_MNEMONIC_MOVDQA:
-	case ZYDIS_MNEMONIC_MOVDQU:
-	case ZYDIS_MNEMONIC_MOVD:
-	case ZYDIS_MNEMONIC_MOVQ:
-	case ZYDIS_MNEMONIC_LDDQU:
-	case ZYDIS_MNEMONIC_PSHUFD:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static void vectors_fetch(struct translation *t, const struct copy *c)
-{
-	uint16_t need = c->vectors & (uint16_t)~t->vectors_loaded;
-
-	if (fills_register(t, c)) {
-		uint16_t read = 0;
-
-		for (unsigned i = 0; i < t->insn.operand_count; i++)
-			if (t->operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-			    t->operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ &&
-			    ZydisRegisterGetClass(t->operands[i].reg.value) == ZYDIS_REGCLASS_XMM)
-				read |= (uint16_t)(1u << (t->operands[i].reg.value - ZYDIS_REGISTER_XMM0));
-		need &= (uint16_t)(read | ~c->vectors_written);
-	}
-	vectors_move(&t->e, need, true);
-	t->vectors_loaded |= need;
 }
 
 static uint8_t vector_address_bits(const struct translation *t, const struct copy *c)
@@ -383,16 +320,18 @@ static bool reach_memory(struct translation *t, const struct copy *c, struct hos
 {
 	struct address_want want = {.size = c->memory->size / 8,
 	    .write = c->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE || t->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG};
-	const struct op *copy = translation_copy(t, &t->op);
 
-	*cold = translation_cold(t);
-	if (!*cold || !copy || want.size == 0 || want.size > 16)
+	if (want.size == 0 || want.size > 32)
 		return false;
 	want.align = vector_address_bits(t, c);
+	if (!want.align && window_has(t, &t->op, want.size)) {
+		*m = window_operand(t, &t->op);
+		return true;
+	}
+	*cold = translation_cold(t);
 	flags_before_clobber(t);
-	(*cold)->op = copy;
+	(*cold)->op = translation_copy(t, &t->op);
 	(*cold)->flags = t->flags;
-	(*cold)->vectors_dirty = t->vectors_dirty;
 	*m = probe_operand(t, *cold, &t->op, want);
 	return true;
 }
@@ -423,11 +362,8 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 	struct cold *cold = NULL;
 
 	translation_begin_native(t);
-	if (c->vectors) {
-		if (!vectors_enable(t))
-			return false;
-		vectors_fetch(t, c);
-	}
+	if (c->vectors && !vectors_enable(t, VECTORS_SSE))
+		return false;
 	if (!flags_write_mask(t))
 		flags_before_write(t, c->written);
 	if (c->memory && !reach_memory(t, c, &m, &cold))
@@ -437,14 +373,11 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 	load_registers(t, c);
 	emit_copy(t, c, o, m);
 	store_registers(t, c);
-	t->vectors_loaded |= c->vectors;
-	t->vectors_dirty |= c->vectors_written;
 	if (flags_write_mask(t))
 		flags_written(t);
 	if (cold) {
 		cold->back = t->e.at;
 		cold->load_flags = t->flags.in_host;
-		cold->vectors_loaded = t->vectors_loaded;
 	}
 	return true;
 }

@@ -21,6 +21,11 @@ bool translate_host_serves(void)
 	return __get_cpuid(0x80000001, &a, &b, &c, &d) && c & 1;
 }
 
+bool translate_host_has_avx(void)
+{
+	return __builtin_cpu_supports("avx");
+}
+
 /* GS is free in 64-bit programs: the C library uses FS. The kernel says in HWCAP2 whether programs may set it. */
 void translate_set_gs(const void *base)
 {

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 bool translate_host_serves(void);
+bool translate_host_has_avx(void); /* … and its kernel saves the registers */
 
 /* The base of GS on this thread. */
 void translate_set_gs(const void *base);

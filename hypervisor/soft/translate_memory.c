@@ -62,8 +62,7 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 	}
 }
 
-/* SCRATCH2: the entry of the page that the address in it lies in. */
-static void emit_entry(struct emitter *e)
+void emit_tlb_entry(struct emitter *e)
 {
 	EMIT(e, 0x49, 0xc1, 0xeb, GUEST_PAGE_SHIFT - 6);           /* shr r11, 6 */
 	EMIT(e, 0x41, 0x81, 0xe3);                                  /* and r11d, … */
@@ -98,7 +97,16 @@ static void emit_compare(struct translation *t, struct cold *c, bool write)
 	emit_rm(e, PLAIN(0x8b), SCRATCH2, FIELD(addend));
 }
 
-_Static_assert(sizeof(struct tlb_entry) == 64, "emit_entry() says so");
+_Static_assert(sizeof(struct tlb_entry) == 64, "emit_tlb_entry() says so");
+
+static void check_alignment(struct translation *t, struct cold *c, struct host_memory m, uint8_t bits)
+{
+	if (!bits)
+		return;
+	emit_lea(&t->e, SCRATCH1, m);
+	EMIT(&t->e, 0x41, 0xf6, 0xc2, bits); /* test r10b, … */
+	c->from[2] = emit_jump_if_forward(&t->e, IF_NZ);
+}
 
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w)
 {
@@ -106,16 +114,21 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 	struct host_memory m = {.base = SCRATCH2, .index = NO_REGISTER};
 	bool plain = address_is_plain(op);
 
+	if (window_has(t, op, w.size)) {
+		m = window_operand(t, op);
+		check_alignment(t, c, m, w.align);
+		return m;
+	}
 	if (plain) {
 		emit_address(t, SCRATCH2, op, 0);
-		emit_entry(e);
+		emit_tlb_entry(e);
 		emit_address(t, SCRATCH1, op, (int32_t)w.size - 1);
 	} else {
 		emit_address(t, SCRATCH2, op, 0);
 		emit_store(e, SCRATCH2, VP_OFFSET(native_linear));
 		emit_lea(e, SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
 		    .disp = (int32_t)w.size - 1});
-		emit_entry(e);
+		emit_tlb_entry(e);
 	}
 	emit_compare(t, c, w.write);
 	if (!plain) {
@@ -127,10 +140,6 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 		m.index = (uint8_t)host_part(op->base);
 		m.disp = (int32_t)op->disp;
 	}
-	if (w.align) {
-		emit_lea(e, SCRATCH1, m);
-		EMIT(e, 0x41, 0xf6, 0xc2, w.align); /* test r10b, … */
-		c->from[2] = emit_jump_if_forward(e, IF_NZ);
-	}
+	check_alignment(t, c, m, w.align);
 	return m;
 }

@@ -6,11 +6,13 @@
  *	translate_flags.c    where the arithmetic flags are
  *	translate_memory.c   addresses and the look into the TLB
  *	translate_copy.c     instructions that run as they are, with other registers
+ *	translate_stack.c    the stack window, PUSH, POP and LEAVE
  *	translate_branch.c   the end of a block
  *	translate_run.c      what runs around the code: entry, exits, calls of handlers
  *
  * In translated code guest registers lie in host registers of the same name, but: RSP is in R15; R10, R11 and R15
- * are in struct soft_vp; host R10 and R11 are scratch; host RSP is the host's stack; GS has struct soft_vp as base.
+ * are in struct soft_vp; host R10 and R11 are scratch; GS has struct soft_vp as base. Host RSP is the host's stack, with
+ * the return addresses of translated calls on it. Vector registers are the guest's while vp->vectors_live says so.
  */
 #pragma once
 
@@ -88,6 +90,8 @@ struct translator {
 	const uint8_t *leave;  /* jumped to with the exit in SCRATCH1 */
 	const uint8_t *call;   /* called with a C function in SCRATCH2 and its argument in SCRATCH1 */
 	const uint8_t *lookup; /* called with RIP in SCRATCH1: code to go on at in SCRATCH2, or 0 */
+	const uint8_t *window; /* emit_window_fill() */
+	bool avx;              /* vector registers have 32 bytes on this host */
 	struct native_exit handled;
 	uint64_t translations, refused;
 };
@@ -97,9 +101,14 @@ typedef uintptr_t (*native_call)(struct soft_vp *vp, uintptr_t argument);
 
 uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t op);
 uintptr_t translated_enable_vectors(struct soft_vp *vp, uintptr_t exit);
+uintptr_t translated_enable_avx(struct soft_vp *vp, uintptr_t exit);
+uintptr_t translated_make_twin(struct soft_vp *vp, uintptr_t exit);
 const struct op *translated_stop(struct soft_vp *vp, const struct op *op);
 const struct op *translated_enter(struct soft_vp *vp, const struct op *op);
-void translator_emit_fixed(struct translator *t);
+
+/* vp->vectors_live. */
+#define VECTORS_SSE 1u /* SSE instructions run, and the host has registers and MXCSR of the guest */
+#define VECTORS_AVX 2u /* so do those of AVX */
 
 /* --- one translation in the making -------------------------------------------------------------- */
 
@@ -128,7 +137,19 @@ struct cold {
 	int32_t undo_rsp;    /* leave by the exit `argument`, RSP changed by so much */
 	bool leaves;
 	bool looks_up;       /* a computed target, first */
-	uint16_t vectors_dirty, vectors_loaded;
+	bool forgets_returns; /* nothing else */
+};
+
+/* Which words of the stack a block reaches through the window (translate_stack.c). */
+struct stack_window {
+	bool used;         /* there are such words */
+	bool lost;         /* where RSP is, counted from the beginning of the block, cannot be told any more */
+	bool loaded;       /* SCRATCH2 holds vp->stack_addend */
+	bool touched;      /* … after the instruction at hand */
+	int32_t rsp;       /* how far it has moved */
+	int32_t low, high; /* the words, from RSP at the beginning */
+	uint8_t *miss;
+	const uint8_t *back;
 };
 
 #define COLDS_MAX (BLOCK_MAX_OPS * 3u)
@@ -143,8 +164,9 @@ struct translation {
 	const uint8_t *linked, *body;
 	bool flags_seen, flags_free; /* of those that the block begins with: something may look; nothing can any more */
 	struct flags_state flags;
-	uint16_t vectors_loaded, vectors_dirty; /* guest vector registers that are in the host's; newer there */
-	bool vectors_enabled;
+	uint8_t vectors_enabled; /* VECTORS_* that have been looked at */
+	struct stack_window window;
+	bool twin; /* without it */
 	const struct op *run; /* copies of instructions that are to run in one call, still without it */
 	struct op *copies;
 	unsigned copy_count, copy_max;
@@ -163,17 +185,13 @@ struct translation {
 };
 
 /* translate.c */
-void emit_ready_check(struct translation *t, struct cold *c);
+void emit_attention_check(struct translation *t, struct cold *c);
 const struct op *translation_copy(struct translation *t, const struct op *op);
 void translation_begin_native(struct translation *t); /* before code for the instruction at hand */
 struct cold *translation_cold(struct translation *t);
 struct native_exit *translation_exit(struct translation *t, enum native_exit_kind kind);
 void translation_call(struct translation *t, native_call call, uintptr_t argument);
 void translation_leave(struct translation *t, struct native_exit *exit);
-
-/* translate_copy.c, of the guest's vector registers */
-void vectors_spill(struct translation *t);
-void vectors_move(struct emitter *e, uint16_t mask, bool load);
 
 /* translate_flags.c */
 void flags_to_host(struct translation *t);
@@ -200,9 +218,21 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 bool address_is_plain(const struct op *op);
 struct host_memory address_memory(const struct op *op, int32_t more); /* of a plain one: the linear address */
 
+void emit_tlb_entry(struct emitter *e); /* SCRATCH2: the entry of the page that the address in it lies in */
+
+/* translate_stack.c */
+void stack_survey(struct translation *t);
+void stack_follow(struct translation *t);
+void emit_window_check(struct translation *t);
+void emit_window_miss(struct translation *t);
+void emit_window_fill(struct translator *t, struct emitter *e);
+bool window_has(const struct translation *t, const struct op *op, unsigned size); /* bytes at a distance from RSP */
+struct host_memory window_operand(struct translation *t, const struct op *op);
+void move_rsp(struct translation *t, int32_t by);
+bool translate_stack(struct translation *t);
+
 /* translate_copy.c: false when it is not known. */
 bool translate_copy(struct translation *t);
-bool translate_stack(struct translation *t);
 bool copy_is_plain(const struct translation *t);
 
 /* translate_branch.c */

@@ -7,34 +7,51 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
 
 #include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/translate_host.h"
 
-/* --- vector state: while vectors_live, the host's MXCSR is the guest's, all exceptions masked ------- */
+/* --- vector state: while vectors_live, the host's vector registers and MXCSR are the guest's, all exceptions masked.
+ * Registers go to and fro where C code is called (emit_vectors()). ------------------------------------------------ */
 
 static void vectors_leave(struct soft_vp *vp)
 {
 	uint32_t flags = mxcsr_leave(vp);
 
-	vp->vectors_live = false;
+	vp->vectors_live = 0;
 	vp->mxcsr |= flags;
 }
 
-static bool vectors_may_live(const struct soft_vp *vp)
+static uint8_t vectors_that_run(const struct soft_vp *vp)
 {
-	return !(vp->fp_block & (FP_BLOCK_SSE_UD | FP_BLOCK_SSE_NM)) && mxcsr_all_masked(vp);
+	if (vp->fp_block & (FP_BLOCK_SSE_UD | FP_BLOCK_SSE_NM) || !mxcsr_all_masked(vp))
+		return 0;
+	return vp->fp_block & FP_BLOCK_AVX_UD ? VECTORS_SSE : VECTORS_SSE | VECTORS_AVX;
 }
 
 static void vectors_enter(struct soft_vp *vp)
 {
 	__asm__ volatile("ldmxcsr %0" : : "m"(vp->mxcsr) : "memory");
-	vp->vectors_live = true;
+	vp->vectors_live = vectors_that_run(vp);
 }
 
 uintptr_t translated_enable_vectors(struct soft_vp *vp, uintptr_t exit)
 {
-	if (!vectors_may_live(vp))
+	if (vp->vectors_live)
+		vectors_leave(vp);
+	if (!(vectors_that_run(vp) & VECTORS_SSE))
+		return exit;
+	vectors_enter(vp);
+	return 0;
+}
+
+uintptr_t translated_enable_avx(struct soft_vp *vp, uintptr_t exit)
+{
+	if (vp->vectors_live)
+		vectors_leave(vp);
+	if (!(vectors_that_run(vp) & VECTORS_AVX))
 		return exit;
 	vectors_enter(vp);
 	return 0;
@@ -77,7 +94,9 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 {
 	const struct op *op = (const struct op *)argument, *stop = find_stop(op);
 	struct block *b = (struct block *)(uintptr_t)stop->data;
-	bool live = vp->vectors_live, done;
+	uint64_t drops = vp->window_drops;
+	uint8_t live = vp->vectors_live;
+	bool done;
 
 	if (live)
 		vectors_leave(vp);
@@ -89,8 +108,9 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 	if (!done)
 		return (uintptr_t)&vp->translator->handled;
 	/* Its own store may have hit it; and who writes to a device means it now. */
-	if (atomic_load_explicit(&vp->attention, memory_order_relaxed) ||
-	    atomic_load_explicit(b->generation, memory_order_relaxed) != b->seen || (live && !vectors_may_live(vp))) {
+	if (atomic_load_explicit(&vp->attention, memory_order_relaxed) || vp->window_drops != drops ||
+	    atomic_load_explicit(b->generation, memory_order_relaxed) != b->seen ||
+	    (live && vectors_that_run(vp) != live)) {
 		vp->rip = op_rip(vp, stop);
 		vp->handled = NULL;
 		return (uintptr_t)&vp->translator->handled;
@@ -178,16 +198,42 @@ static void emit_registers(struct emitter *e, bool load)
 
 static const uint8_t saved_registers[] = {HOST_RBX, HOST_RBP, 12, 13, 14, 15};
 
-/* The VP is at RSP; the stack is such that the thunk that translated code calls can call C. */
-#define FRAME 16u
+/* Vector registers, if they are the guest's. The upper halves are 0 afterwards, or C code would be slow. */
+static void emit_vectors(const struct translator *t, struct emitter *e, bool load)
+{
+	uint8_t *none;
+
+	emit_rm(e, (struct host_opcode){.opcode = 0x80}, 7, (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER,
+	    .vp = true, .disp = VP_OFFSET(vectors_live)}); /* cmp byte [vectors_live], 0 */
+	emit8(e, 0);
+	none = emit_jump_if_forward(e, IF_Z);
+	for (unsigned n = 0; n < 16; n++)
+		emit_rm(e, (struct host_opcode){.map = 1, .opcode = load ? 0x28 : 0x29, .vex = t->avx, .length = t->avx}, n,
+		    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
+		    .disp = (int32_t)(VP_OFFSET(ymm) + n * 32)});
+	if (t->avx && !load)
+		EMIT(e, 0xc5, 0xf8, 0x77); /* vzeroupper */
+	emit_land(e, none);
+}
+
+/* Return addresses of translated calls on the host's stack: what RET pops is compared with the second word, and the
+ * third with vp->code_key; the first is what the host's CALL has pushed. */
+#define RETURNS     256u
+#define RETURN_SIZE 24u
+
+/* Below the saved registers, to begin with: a return address that fits nowhere. */
+#define FRAME 24u
 
 static void emit_enter(struct translator *t, struct emitter *e)
 {
 	t->enter = (uintptr_t(*)(struct soft_vp *, const uint8_t *))(uintptr_t)emit_run_address(e, e->at);
 	for (unsigned i = 0; i < sizeof(saved_registers); i++)
 		emit_plus(e, (struct host_opcode){.opcode = 0x50}, saved_registers[i]);
-	EMIT(e, 0x48, 0x83, 0xec, FRAME);       /* sub rsp, FRAME */
-	EMIT(e, 0x48, 0x89, 0x3c, 0x24);        /* mov [rsp], rdi */
+	EMIT(e, 0x6a, 0xff, 0x6a, 0xff, 0x6a, 0xff); /* push -1, three times */
+	emit_store(e, HOST_RSP, VP_OFFSET(native_stack));
+	emit_lea(e, SCRATCH1, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER,
+	    .disp = -(int32_t)(RETURNS * RETURN_SIZE)});
+	emit_store(e, SCRATCH1, VP_OFFSET(native_limit));
 	emit_move(e, SCRATCH1, HOST_RSI);
 	emit_registers(e, true);
 	EMIT(e, 0x41, 0xff, 0xe2);              /* jmp r10 */
@@ -195,6 +241,7 @@ static void emit_enter(struct translator *t, struct emitter *e)
 
 static void emit_return(struct emitter *e)
 {
+	emit_load(e, HOST_RSP, VP_OFFSET(native_stack));
 	EMIT(e, 0x48, 0x83, 0xc4, FRAME); /* add rsp, FRAME */
 	for (unsigned i = sizeof(saved_registers); i-- > 0;)
 		emit_plus(e, (struct host_opcode){.opcode = 0x58}, saved_registers[i]);
@@ -205,25 +252,30 @@ static void emit_leave(struct translator *t, struct emitter *e)
 {
 	t->leave = emit_run_address(e, e->at);
 	emit_registers(e, false);
+	emit_vectors(t, e, false);
 	emit_move(e, HOST_RAX, SCRATCH1);
 	emit_return(e);
 }
 
-static void emit_call_thunk(struct translator *t, struct emitter *e)
+static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emitter *e)
 {
 	uint8_t *leaves;
 
 	t->call = emit_run_address(e, e->at);
 	emit_registers(e, false);
-	EMIT(e, 0x48, 0x8b, 0x7c, 0x24, 0x08); /* mov rdi, [rsp + 8] */
+	emit_vectors(t, e, false);
+	emit_constant(e, HOST_RDI, (uintptr_t)vp);
 	emit_move(e, HOST_RSI, SCRATCH1);
-	EMIT(e, 0x41, 0xff, 0xd3);             /* call r11 */
-	EMIT(e, 0x48, 0x85, 0xc0);             /* test rax, rax */
+	emit_store(e, HOST_RSP, VP_OFFSET(native_rsp));
+	EMIT(e, 0x48, 0x83, 0xe4, 0xf0); /* and rsp, -16 */
+	EMIT(e, 0x41, 0xff, 0xd3);       /* call r11 */
+	EMIT(e, 0x48, 0x85, 0xc0);       /* test rax, rax */
 	leaves = emit_jump_if_forward(e, IF_NZ);
+	emit_load(e, HOST_RSP, VP_OFFSET(native_rsp));
+	emit_vectors(t, e, true);
 	emit_registers(e, true);
 	EMIT(e, 0xc3);
 	emit_land(e, leaves);
-	EMIT(e, 0x48, 0x83, 0xc4, 0x08); /* add rsp, 8 */
 	emit_return(e);
 }
 
@@ -305,16 +357,33 @@ _Static_assert(sizeof(struct jump_entry) == 16, "emit_lookup() says so");
 
 /* --- making and unmaking ------------------------------------------------------------------------------------ */
 
-static void emit_fixed(struct translator *t)
+static void emit_fixed(struct translator *t, struct soft_vp *vp)
 {
 	struct emitter e = {.at = t->memory.writable, .limit = t->memory.writable + t->memory.size,
 	    .to_run = t->memory.executable - t->memory.writable};
 
 	emit_enter(t, &e);
 	emit_leave(t, &e);
-	emit_call_thunk(t, &e);
+	emit_call_thunk(t, vp, &e);
 	emit_lookup(t, &e);
+	emit_window_fill(t, &e);
 	t->fixed = t->used = align_up_u64((uint64_t)(e.at - t->memory.writable), 64);
+}
+
+/* A page that is not canonical and that nobody guesses; and if someone did, it would be this scratch page. */
+static int window_create(struct soft_vp *vp)
+{
+	uint64_t secret;
+
+	vp->scratch_page = mmap(NULL, GUEST_PAGE_SIZE * 3, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (vp->scratch_page == MAP_FAILED || getrandom(&secret, sizeof(secret), 0) != sizeof(secret)) {
+		vp->scratch_page = NULL;
+		return -ENOMEM;
+	}
+	vp->no_window = (secret >> 2 | 1ull << 62) & PAGE_MASK & ~(1ull << 63);
+	vp->stack_page = 0;
+	window_drop(vp);
+	return 0;
 }
 
 int translator_create(struct soft_vp *vp, const struct translate_options *options, size_t size)
@@ -326,13 +395,18 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
+	if (window_create(vp)) {
+		free(t);
+		return -ENOMEM;
+	}
 	if (native_memory_create(&t->memory, "bulkhead-code", size)) {
 		free(t);
 		return -ENOMEM;
 	}
 	t->options = *options;
 	t->handled.kind = EXIT_HANDLED;
-	emit_fixed(t);
+	t->avx = translate_host_has_avx();
+	emit_fixed(t, vp);
 	vp->translator = t;
 	vp->native_targets = t->targets;
 	translate_forget_targets(vp);
@@ -341,6 +415,9 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 
 void translator_destroy(struct soft_vp *vp)
 {
+	if (vp->scratch_page)
+		munmap(vp->scratch_page, GUEST_PAGE_SIZE * 3);
+	vp->scratch_page = NULL;
 	if (!vp->translator)
 		return;
 	native_memory_destroy(&vp->translator->memory);
@@ -353,7 +430,8 @@ void translator_attach(struct soft_vp *vp)
 	if (!vp->translator)
 		return;
 	vp->run_begin = NULL;
-	vp->vectors_live = false;
+	vp->vectors_live = 0;
+	window_drop(vp);
 	translate_set_gs(vp);
 }
 
