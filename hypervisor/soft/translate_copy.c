@@ -297,6 +297,7 @@ static bool vectors_enable(struct translation *t, uint8_t want)
 	c->argument = (uintptr_t)x;
 	c->flags = t->flags;
 	t->vectors_enabled |= want | VECTORS_SSE;
+	t->window.loaded = false; /* the cold way loses it */
 	return true;
 }
 

@@ -119,6 +119,7 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 		check_alignment(t, c, m, w.align);
 		return m;
 	}
+	t->window.loaded = false;
 	if (plain) {
 		emit_address(t, SCRATCH2, op, 0);
 		emit_tlb_entry(e);
