@@ -97,6 +97,7 @@ void vp_mode_changed(struct soft_vp *vp)
 	    : vp->cr4 & CR4_SMAP && vp->flags_system & FLAG_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
 	code_key_changed(vp);
 	vp->tlb = vp->tlbs[checked ? TLB_CHECKED : vp->tlb_kind];
+	vp->tlb_strict = checked || vp->tlb_kind != TLB_SUPERVISOR_AC ? vp->tlb : vp->tlbs[TLB_SUPERVISOR];
 	window_review(vp);
 	vp->fp_block = fp_block(vp);
 }

@@ -159,6 +159,7 @@ struct soft_vp {
 	uint8_t mode;           /* enum code_mode */
 	uint32_t flags_system;  /* FLAG_* other than the arithmetic ones, and bit 1 */
 	struct tlb_entry *tlb;  /* tlbs[…] for the current CPL and AC */
+	struct tlb_entry *tlb_strict; /* the same as if SMAP were never lifted */
 	uint64_t asid;          /* bits 0-11 of the tags in force */
 	uint8_t *ram;           /* host address of byte 0 of guest RAM */
 	/* One byte for each RAM page: CODE_PAGE when some VP has decoded it. Read after each store. */
@@ -294,7 +295,7 @@ void vp_mode_changed(struct soft_vp *vp);
 /* After `asid` or `tlb_kind` changed. */
 static inline void code_key_changed(struct soft_vp *vp)
 {
-	vp->code_key = vp->asid | (uint64_t)vp->tlb_kind << 16;
+	vp->code_key = vp->asid | (uint64_t)(vp->tlb_kind == TLB_USER) << 16;
 }
 
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */
@@ -307,10 +308,10 @@ static inline void window_drop(struct soft_vp *vp)
 	vp->window_drops++;
 }
 
-/* After `tlb` changed: the window stays if the page may be written all the same. */
+/* After `tlb_strict` changed: the window stays if the page may be written all the same. */
 static inline void window_review(struct soft_vp *vp)
 {
-	if (vp->tlb[(vp->stack_page >> 12) & (TLB_ENTRIES - 1)].write != (vp->stack_page | vp->asid))
+	if (vp->tlb_strict[(vp->stack_page >> 12) & (TLB_ENTRIES - 1)].write != (vp->stack_page | vp->asid))
 		window_drop(vp);
 }
 

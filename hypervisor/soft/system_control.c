@@ -299,10 +299,8 @@ static const struct op *ac_write(struct soft_vp *vp, const struct op *op, bool a
 	vp->flags_system = (vp->flags_system & ~FLAG_AC) | (ac ? FLAG_AC : 0);
 	/* vp_mode_changed(), as far as AC matters at level 0. */
 	vp->tlb_kind = ac && vp->cr4 & CR4_SMAP ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
-	code_key_changed(vp);
 	if (likely(vp->tlb != vp->tlbs[TLB_CHECKED]))
 		vp->tlb = vp->tlbs[vp->tlb_kind];
-	window_review(vp);
 	return dispatch(vp, op + 1);
 }
 

@@ -232,14 +232,27 @@ static void survey(struct translation *t)
 	}
 }
 
+static bool has_shadow(const struct translation *t)
+{
+	return t->insn.mnemonic == ZYDIS_MNEMONIC_STI ||
+	    (t->insn.mnemonic == ZYDIS_MNEMONIC_MOV && t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    t->operands[0].reg.value == ZYDIS_REGISTER_SS);
+}
+
 /* False: it is the last, and an end has been made. */
 static bool translate_instruction(struct translation *t, bool known)
 {
 	flags_note(t, known && !t->ends && copy_is_plain(t));
 	if (!known || t->ends) {
 		translation_begin_native(t);
-		if (!known || !translate_branch(t))
+		if (!known || (!translate_branch(t) && !translate_end(t)))
 			leave_to_op(t, t->index);
+		return false;
+	}
+	/* Its handler sees to it that no interrupt comes before the next block. */
+	if (has_shadow(t) && t->index + 1 == t->b->count) {
+		translation_begin_native(t);
+		leave_to_op(t, t->index);
 		return false;
 	}
 	if (!translate_copy(t))
@@ -386,7 +399,7 @@ void translate_forget_targets(struct soft_vp *vp)
 	if (!vp->translator)
 		return;
 	for (unsigned i = 0; i < NATIVE_TARGETS; i++)
-		vp->translator->targets[i].rip = ~(uint64_t)i;
+		vp->translator->targets[i].rip = ~(uint64_t)i << 2;
 }
 
 bool translate_full(const struct soft_vp *vp)

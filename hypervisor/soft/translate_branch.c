@@ -30,16 +30,15 @@ static struct native_exit *exit_op(struct translation *t)
 #define FIELD(name) \
 	((struct host_memory){.base = SCRATCH2, .index = NO_REGISTER, .disp = offsetof(struct native_target, name)})
 
-/* Go on at SCRATCH1, or by the exit after RSP has moved back by `undo`. Flags are in vp. */
-static void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exit)
+void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exit)
 {
 	struct cold *c = translation_cold(t);
 	struct emitter *e = &t->e;
 
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, SCRATCH2, SCRATCH1);
 	EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, … */
-	emit32(e, NATIVE_TARGETS - 1);
-	EMIT(e, 0x41, 0xc1, 0xe3, 5); /* shl r11d, 5 */
+	emit32(e, (NATIVE_TARGETS - 1) << 2);
+	EMIT(e, 0x41, 0xc1, 0xe3, 3); /* shl r11d, 3 */
 	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_targets));
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));
 	c->from[1] = emit_jump_if_forward(e, IF_NZ);

@@ -62,12 +62,12 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 	}
 }
 
-void emit_tlb_entry(struct emitter *e)
+void emit_tlb_entry(struct emitter *e, size_t tlb)
 {
 	EMIT(e, 0x49, 0xc1, 0xeb, GUEST_PAGE_SHIFT - 6);           /* shr r11, 6 */
 	EMIT(e, 0x41, 0x81, 0xe3);                                  /* and r11d, … */
 	emit32(e, (TLB_ENTRIES - 1) * sizeof(struct tlb_entry));
-	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(tlb));                 /* add r11, [tlb] */
+	emit_vp(e, 0x03, SCRATCH2, tlb);                            /* add r11, […] */
 }
 
 /* A field of the entry at SCRATCH2. */
@@ -122,14 +122,14 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 	t->window.loaded = false;
 	if (plain) {
 		emit_address(t, SCRATCH2, op, 0);
-		emit_tlb_entry(e);
+		emit_tlb_entry(e, VP_OFFSET(tlb));
 		emit_address(t, SCRATCH1, op, (int32_t)w.size - 1);
 	} else {
 		emit_address(t, SCRATCH2, op, 0);
 		emit_store(e, SCRATCH2, VP_OFFSET(native_linear));
 		emit_lea(e, SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
 		    .disp = (int32_t)w.size - 1});
-		emit_tlb_entry(e);
+		emit_tlb_entry(e, VP_OFFSET(tlb));
 	}
 	emit_compare(t, c, w.write);
 	if (!plain) {

@@ -7,6 +7,7 @@
  *	translate_memory.c   addresses and the look into the TLB
  *	translate_copy.c     instructions that run as they are, with other registers
  *	translate_stack.c    the stack window, PUSH, POP and LEAVE
+ *	translate_system.c   what kernels do all the time
  *	translate_branch.c   the end of a block
  *	translate_run.c      what runs around the code: entry, exits, calls of handlers
  *
@@ -70,9 +71,10 @@ struct native_exit {
 	uint8_t *patch, *shortcut;
 };
 
-/* Where computed branches have led, found by RIP: good for one address space and one set of rights, until a page
- * loses its translation. An empty entry has a RIP that is never looked for in its place. */
-#define NATIVE_TARGETS 512u
+/* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16): good
+ * for one address space and one set of rights, until a page loses its translation. An empty entry has a RIP that
+ * is never looked for in its place. */
+#define NATIVE_TARGETS 4096u
 
 struct native_target {
 	uint64_t rip, key; /* key: vp->code_key */
@@ -102,6 +104,7 @@ typedef uintptr_t (*native_call)(struct soft_vp *vp, uintptr_t argument);
 uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t op);
 uintptr_t translated_enable_vectors(struct soft_vp *vp, uintptr_t exit);
 uintptr_t translated_enable_avx(struct soft_vp *vp, uintptr_t exit);
+uintptr_t translated_finish(struct soft_vp *vp, uintptr_t op); /* 0: go on at vp->rip */
 uintptr_t translated_make_twin(struct soft_vp *vp, uintptr_t exit);
 const struct op *translated_stop(struct soft_vp *vp, const struct op *op);
 const struct op *translated_enter(struct soft_vp *vp, const struct op *op);
@@ -218,7 +221,8 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 bool address_is_plain(const struct op *op);
 struct host_memory address_memory(const struct op *op, int32_t more); /* of a plain one: the linear address */
 
-void emit_tlb_entry(struct emitter *e); /* SCRATCH2: the entry of the page that the address in it lies in */
+/* SCRATCH2: the entry of the page that the address in it lies in, in the TLB that a field of vp points at. */
+void emit_tlb_entry(struct emitter *e, size_t tlb);
 
 /* translate_stack.c */
 void stack_survey(struct translation *t);
@@ -231,6 +235,10 @@ struct host_memory window_operand(struct translation *t, const struct op *op);
 void move_rsp(struct translation *t, int32_t by);
 bool translate_stack(struct translation *t);
 
+/* translate_system.c */
+bool translate_system(struct translation *t);
+bool translate_end(struct translation *t);
+
 /* translate_copy.c: false when it is not known. */
 bool translate_copy(struct translation *t);
 bool copy_is_plain(const struct translation *t);
@@ -238,3 +246,5 @@ bool copy_is_plain(const struct translation *t);
 /* translate_branch.c */
 bool translate_branch(struct translation *t);
 void translate_fall_through(struct translation *t);
+/* Go on at SCRATCH1, or by the exit after RSP has moved back by `undo`. Flags are in vp. */
+void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exit);

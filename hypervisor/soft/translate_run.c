@@ -120,6 +120,28 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 	return 0;
 }
 
+uintptr_t translated_finish(struct soft_vp *vp, uintptr_t argument)
+{
+	const struct op *op = (const struct op *)argument, *stop = op + 1;
+	struct block *b = (struct block *)(uintptr_t)stop->data;
+	const struct op *next;
+
+	if (vp->vectors_live)
+		vectors_leave(vp);
+	vp->block = b;
+	vp->stopped = false;
+	vp->handled = NULL;
+	next = op->fn(vp, op);
+	if (next == stop)
+		translated_stop(vp, stop);
+	else if (next)
+		vp->handled = next;
+	if (vp->handled || vp->halted || vp->interrupt_shadow || vp->mode != MODE_64 ||
+	    atomic_load_explicit(&vp->attention, memory_order_relaxed))
+		return (uintptr_t)&vp->translator->handled;
+	return 0;
+}
+
 /* --- entering and leaving -------------------------------------------------------------------------------- */
 
 /* From now on the edge leads to `to`, which lies in the same page and is as fresh. */
@@ -288,8 +310,8 @@ static void emit_remember(struct emitter *e)
 {
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
 	EMIT(e, 0x25); /* and eax, … */
-	emit32(e, NATIVE_TARGETS - 1);
-	EMIT(e, 0xc1, 0xe0, 5); /* shl eax, 5 */
+	emit32(e, (NATIVE_TARGETS - 1) << 2);
+	EMIT(e, 0xc1, 0xe0, 3); /* shl eax, 3 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
 	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
 	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, rip)));

@@ -207,7 +207,7 @@ void emit_window_fill(struct translator *t, struct emitter *e)
 
 	t->window = emit_run_address(e, e->at);
 	emit_move(e, SCRATCH2, SCRATCH1);
-	emit_tlb_entry(e);
+	emit_tlb_entry(e, VP_OFFSET(tlb_strict));
 	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
 	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
 	emit_store(e, SCRATCH1, VP_OFFSET(native_linear));
@@ -321,12 +321,38 @@ static bool stack_serves(const struct translation *t)
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
 }
 
+/* Of a word in memory, which must not need both scratch registers longer than it takes to read it. */
+static bool push_memory(struct translation *t)
+{
+	const struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -8, .seg = SEG_NONE};
+	struct cold *cold;
+	struct host_memory m;
+
+	if (t->op.size != 8 || t->op.flags & OP_EA_CHECKED || !window_has(t, &word, 8))
+		return false;
+	translation_begin_native(t);
+	flags_before_write(t, 1u << GPR_RSP);
+	flags_before_clobber(t);
+	cold = translation_cold(t);
+	cold->flags = t->flags;
+	cold->op = translation_copy(t, &t->op);
+	m = probe_operand(t, cold, &t->op, (struct address_want){.size = 8});
+	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
+	emit_rm(&t->e, PLAIN(0x89), SCRATCH1, window_operand(t, &word));
+	move_rsp(t, -8);
+	cold->back = t->e.at;
+	t->window.touched = false; /* the cold way loses it */
+	return true;
+}
+
 bool translate_stack(struct translation *t)
 {
 	struct host_memory m;
 	struct cold *cold;
 	unsigned guest;
 
+	if (t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH && t->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+		return push_memory(t);
 	if (!stack_serves(t))
 		return false;
 	translation_begin_native(t);
