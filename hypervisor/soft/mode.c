@@ -73,6 +73,16 @@ static bool data_breakpoints(const struct soft_vp *vp)
 	return false;
 }
 
+void vp_choose_tlb(struct soft_vp *vp)
+{
+	unsigned set = vp->asid & (TLB_SETS - 1);
+
+	vp->tlb_sets_used |= 1u << set;
+	vp->tlbs = vp->tlb_sets[set];
+	vp->tlb = vp->tlbs[vp->tlb_checked ? TLB_CHECKED : vp->tlb_kind];
+	vp->tlb_strict = vp->tlb_checked || vp->tlb_kind != TLB_SUPERVISOR_AC ? vp->tlb : vp->tlbs[TLB_SUPERVISOR];
+}
+
 void vp_mode_changed(struct soft_vp *vp)
 {
 	bool checked = vp->cpl == 3 && vp->flags_system & FLAG_AC && vp->cr0 & CR0_AM;
@@ -96,8 +106,8 @@ void vp_mode_changed(struct soft_vp *vp)
 	vp->tlb_kind = vp->cpl == 3 ? TLB_USER
 	    : vp->cr4 & CR4_SMAP && vp->flags_system & FLAG_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
 	code_key_changed(vp);
-	vp->tlb = vp->tlbs[checked ? TLB_CHECKED : vp->tlb_kind];
-	vp->tlb_strict = checked || vp->tlb_kind != TLB_SUPERVISOR_AC ? vp->tlb : vp->tlbs[TLB_SUPERVISOR];
+	vp->tlb_checked = checked;
+	vp_choose_tlb(vp);
 	window_review(vp);
 	vp->fp_block = fp_block(vp);
 }

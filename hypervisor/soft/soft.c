@@ -56,8 +56,8 @@ static void vp_destroy(struct soft_vp *vp)
 	block_cache_destroy(vp);
 	translator_destroy(vp);
 	flush_queue_destroy(vp->flushes);
-	if (vp->tlbs)
-		munmap(vp->tlbs, sizeof(*vp->tlbs) * TLB_KINDS);
+	if (vp->tlb_sets)
+		munmap(vp->tlb_sets, sizeof(*vp->tlb_sets) * TLB_SETS);
 	free(vp);
 }
 
@@ -73,13 +73,13 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 	vp->soft = soft;
 	vp->index = index;
 	vp->vectors = soft->pool;
-	vp->tlbs = mmap(NULL, sizeof(*vp->tlbs) * TLB_KINDS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if ((void *)vp->tlbs == MAP_FAILED) {
-		vp->tlbs = NULL;
+	vp->tlb_sets = mmap(NULL, sizeof(*vp->tlb_sets) * TLB_SETS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if ((void *)vp->tlb_sets == MAP_FAILED) {
+		vp->tlb_sets = NULL;
 		vp_destroy(vp);
 		return -ENOMEM;
 	}
-	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
+	vp->tlbs = vp->tlb_sets[0];
 	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, code) || block_cache_create(vp, blocks)) {
 		vp_destroy(vp);
 		return -ENOMEM;

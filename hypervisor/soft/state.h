@@ -104,12 +104,14 @@ struct segment {
 
 /*
  * The TLB: direct-mapped by linear page. A tag is (linear page | asid), so that a new asid empties
- * it at once; TLB_NO_TAG never matches. The host address of a byte is linear + addend. A tag is
+ * it at once; asids begin at 1, so TLB_NO_TAG never matches. There are several sets, chosen by the asid: address spaces
+ * between which the guest switches, with the same pages at the same places, would else drive out each other. The host address of a byte is linear + addend. A tag is
  * present only when the access needs nothing more than the copy: RAM, permitted, A (and for writes
  * D) set. All else takes the slow path.
  */
 #define TLB_ENTRIES 1024u
-#define TLB_NO_TAG  (~0ull)
+#define TLB_SETS    8u
+#define TLB_NO_TAG  0ull
 
 struct tlb_entry {
 	uint64_t read, write, exec;
@@ -220,7 +222,10 @@ struct soft_vp {
 	struct soft *soft;
 	unsigned index;
 	struct block_cache *blocks;
-	struct tlb_entry (*tlbs)[TLB_ENTRIES]; /* TLB_KINDS of them */
+	struct tlb_entry (*tlbs)[TLB_ENTRIES]; /* of the set in force: TLB_KINDS of them */
+	struct tlb_entry (*tlb_sets)[TLB_KINDS][TLB_ENTRIES];
+	uint32_t tlb_sets_used;                /* bits: those that may have entries */
+	bool tlb_checked;                      /* TLB_CHECKED is in force */
 	char error[256];
 
 	struct vector_pool *vectors; /* vector.h: created with the `struct soft`, one for all its VPs */
@@ -276,6 +281,7 @@ _Noreturn void raise_error(struct soft_vp *vp, const struct op *op, const char *
 /* --- mode (mode.c): call after any change to CR0, CR4, EFER, XCR0, CPL, RFLAGS.AC/VM/TF or a
  * segment; brings all derived fields (tlb, mode, masks, seg_base, fp_block) up to date. */
 void vp_mode_changed(struct soft_vp *vp);
+void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the asid */
 
 /* Bits of `attention`. */
 #define ATTENTION_KICK      (1u << 0)

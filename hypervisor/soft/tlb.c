@@ -15,12 +15,14 @@
 #include <string.h>
 #include <time.h>
 
-/* ~0 is no tag, so the last one is not used. */
-#define ASID_MAX 0xffeu
+#define ASID_MAX 0xfffu
 
 static void tlb_clear(struct soft_vp *vp)
 {
-	memset(vp->tlbs, 0xff, sizeof(*vp->tlbs) * TLB_KINDS);
+	for (unsigned set = 0; set < TLB_SETS; set++)
+		if (vp->tlb_sets_used >> set & 1)
+			memset(vp->tlb_sets[set], 0, sizeof(vp->tlb_sets[set]));
+	vp->tlb_sets_used = 0;
 	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
 	memset(vp->large_regions, 0, sizeof(vp->large_regions));
 	window_drop(vp);
@@ -43,6 +45,7 @@ void tlb_select(struct soft_vp *vp)
 		vp->pcid_asid[pcid] = ++vp->asid_last;
 	}
 	vp->asid = vp->pcid_asid[pcid];
+	vp_choose_tlb(vp);
 	window_drop(vp);
 	code_key_changed(vp);
 }
@@ -84,19 +87,37 @@ void tlb_note_large(struct soft_vp *vp, uint64_t linear, unsigned shift)
 	vp->large_regions[bit / 64] |= 1ull << (bit % 64);
 }
 
+/* The tables that may have entries, one after the other; NULL: no more. *at begins at 0. */
+static struct tlb_entry *next_table(struct soft_vp *vp, unsigned *at)
+{
+	while (*at < TLB_SETS * TLB_CHECKED) {
+		unsigned set = *at / TLB_CHECKED, kind = (*at)++ % TLB_CHECKED;
+
+		if (vp->tlb_sets_used >> set & 1)
+			return vp->tlb_sets[set][kind];
+	}
+	return NULL;
+}
+
+static void drop_entry(struct tlb_entry *e)
+{
+	e->read = e->write = e->exec = TLB_NO_TAG;
+}
+
 /* The slots of a region of up to 4 MiB are consecutive. */
 static void drop_region(struct soft_vp *vp, uint64_t linear, unsigned shift)
 {
 	unsigned first = (linear >> shift << (shift - GUEST_PAGE_SHIFT)) & (TLB_ENTRIES - 1);
-	unsigned count = shift == 21 ? 512 : TLB_ENTRIES;
+	unsigned count = shift == 21 ? 512 : TLB_ENTRIES, at = 0;
+	struct tlb_entry *table;
 
-	for (unsigned kind = 0; kind < TLB_CHECKED; kind++) {
+	while ((table = next_table(vp, &at))) {
 		for (unsigned i = 0; i < count; i++) {
-			struct tlb_entry *e = &vp->tlbs[kind][(first + i) & (TLB_ENTRIES - 1)];
+			struct tlb_entry *e = &table[(first + i) & (TLB_ENTRIES - 1)];
 
 			if (!((e->read ^ linear) >> shift) || !((e->write ^ linear) >> shift) ||
 			    !((e->exec ^ linear) >> shift))
-				e->read = e->write = e->exec = TLB_NO_TAG;
+				drop_entry(e);
 		}
 	}
 }
@@ -104,25 +125,27 @@ static void drop_region(struct soft_vp *vp, uint64_t linear, unsigned shift)
 void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
 {
 	static const uint8_t shifts[] = {21, 22, 30};
+	struct tlb_entry *table;
+	unsigned at = 0;
 
 	window_drop(vp);
 	for (unsigned i = 0; i < sizeof(shifts); i++)
 		if (region_noted(vp, linear, shifts[i]))
 			drop_region(vp, linear, shifts[i]);
-	for (unsigned kind = 0; kind < TLB_CHECKED; kind++) {
-		struct tlb_entry *e = &vp->tlbs[kind][(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
-
-		e->read = e->write = e->exec = TLB_NO_TAG;
-	}
+	while ((table = next_table(vp, &at)))
+		drop_entry(&table[(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)]);
 	translate_forget_targets(vp);
 }
 
 /* Entries of all address spaces, also of those that are not in force now. */
 static void drop_writes(struct soft_vp *vp)
 {
-	for (unsigned kind = 0; kind < TLB_CHECKED; kind++)
+	struct tlb_entry *table;
+	unsigned at = 0;
+
+	while ((table = next_table(vp, &at)))
 		for (unsigned i = 0; i < TLB_ENTRIES; i++)
-			vp->tlbs[kind][i].write = TLB_NO_TAG;
+			table[i].write = TLB_NO_TAG;
 }
 
 /* --- from other threads --------------------------------------------------------------------------- */

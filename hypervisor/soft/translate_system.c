@@ -80,9 +80,10 @@ static bool translate_sti(struct translation *t)
 }
 
 /* Between the two TLBs of level 0, where the guest uses SMAP. The stack window serves both. */
+_Static_assert(TLB_SUPERVISOR == 0, "it is the first of a set");
+
 static bool translate_ac(struct translation *t, bool ac)
 {
-	struct tlb_entry *plain = t->vp->tlbs[TLB_SUPERVISOR], *lifted = t->vp->tlbs[TLB_SUPERVISOR_AC];
 	struct cold *c = begin(t);
 	struct emitter *e = &t->e;
 
@@ -90,12 +91,12 @@ static bool translate_ac(struct translation *t, bool ac)
 	emit32(e, CR4_SMAP);
 	c->from[0] = emit_jump_if_forward(e, IF_Z);
 	/* At level 0, and not all accesses are checked. */
-	emit_constant(e, SCRATCH1, (uintptr_t)plain);
+	emit_load(e, SCRATCH1, VP_OFFSET(tlbs));
 	emit_vp(e, 0x3b, SCRATCH1, VP_OFFSET(tlb_strict));
 	c->from[1] = emit_jump_if_forward(e, IF_NZ);
 	if (ac)
 		emit_lea(e, SCRATCH1, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER,
-		    .disp = (int32_t)((uint8_t *)lifted - (uint8_t *)plain)});
+		    .disp = (int32_t)(TLB_SUPERVISOR_AC * sizeof(t->vp->tlbs[0]))});
 	emit_store(e, SCRATCH1, VP_OFFSET(tlb));
 	emit_rm(e, (struct host_opcode){.opcode = 0xc6}, 0, vp_field(VP_OFFSET(tlb_kind))); /* mov byte […], … */
 	emit8(e, ac ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR);
