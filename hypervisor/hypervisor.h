@@ -255,7 +255,7 @@ int partition_fetch_dirty(struct partition *p, gpa_t gpa, uint64_t size, uint64_
 
 /* [any] What this VP has done since start, for inspection and benchmarks. */
 struct vp_counters {
-	uint64_t instructions;   /* retired, 0 where the processor does not count */
+	uint64_t instructions;   /* retired; fewer or 0 where the processor does not count all (translated code, hardware) */
 	uint64_t exits;          /* times it left guest code, whoever served that; 0 where nobody counts */
 	uint64_t io_exits, mmio_exits, msr_exits, cpuid_exits, hypercalls, halts, interrupts;
 };

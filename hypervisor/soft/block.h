@@ -30,9 +30,8 @@ struct block {
 	uint32_t heat;                       /* entries so far */
 	op_fn first;                         /* what ops[0].fn is in the interpreter */
 	uint8_t *bytes;                      /* of the instructions, as they were decoded */
-	const uint8_t *native;               /* its code: checks what block_ready() does, and counts; NULL: none */
-	const uint8_t *native_linked;        /* the same without the checks … */
-	const uint8_t *native_body;          /* … and without the count */
+	const uint8_t *native;               /* its code, with a look at `attention` first; NULL: none */
+	const uint8_t *native_body;          /* … and without */
 	const uint8_t *twin;                 /* the same with no use of the stack window (translate_stack.c) */
 	uint32_t twin_heat;
 	bool flags_free;                     /* it sets all flags before anything could see those it began with */

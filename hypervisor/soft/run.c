@@ -93,8 +93,10 @@ static bool attend(struct soft_vp *vp, enum soft_stop *stop)
 		*stop = SOFT_STOP_KICK;
 		return true;
 	}
-	if (attention & ATTENTION_CODE)
+	if (attention & ATTENTION_CODE) {
 		atomic_fetch_and(&vp->attention, ~ATTENTION_CODE);
+		translate_forget_targets(vp);
+	}
 	if (attention & ATTENTION_FLUSH)
 		flush_serve(vp);
 	if (attention & ATTENTION_INTERRUPT) {

@@ -116,19 +116,8 @@ void emit_attention_check(struct translation *t, struct cold *c)
 	c->from[0] = emit_jump_if_forward(&t->e, IF_NZ);
 }
 
-/* What block_ready() looks at. */
-static void emit_ready_check(struct translation *t, struct cold *c)
-{
-	struct emitter *e = &t->e;
-
-	emit_attention_check(t, c);
-	emit_constant(e, SCRATCH1, (uintptr_t)t->b->generation);
-	emit_rm(e, (struct host_opcode){.opcode = 0x81}, 7, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER});
-	emit32(e, t->b->seen);
-	c->from[1] = emit_jump_if_forward(e, IF_NZ);
-}
-
-/* That, and what block_enter() counts. */
+/* Entered from elsewhere it looks around first. A block that is stale is not entered: who comes from C code has looked,
+ * and what is known of targets is forgotten when code changes (ATTENTION_CODE). */
 static void emit_entry(struct translation *t)
 {
 	struct native_exit *x = translation_exit(t, EXIT_RIP);
@@ -139,16 +128,10 @@ static void emit_entry(struct translation *t)
 	c->leaves = true;
 	c->argument = (uintptr_t)x;
 	t->entry = emit_run_address(e, e->at);
-	emit_ready_check(t, c);
-	t->linked = emit_run_address(e, e->at);
-	emit_rm(e, (struct host_opcode){.opcode = 0x83, .wide = true}, 0, (struct host_memory){.base = NO_REGISTER,
-	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(instructions)});
-	emit8(e, t->b->count);
+	emit_attention_check(t, c);
 	t->body = emit_run_address(e, e->at);
 	emit_window_check(t);
 }
-
-_Static_assert(BLOCK_MAX_OPS < 128, "the count is an immediate of 8 bits");
 
 /* Read the instruction at `bytes` again, as it was decoded for the block. */
 static bool take_instruction(struct translation *t, const uint8_t *bytes, unsigned index)
@@ -308,11 +291,10 @@ static void finish(struct translation *t, struct translator *translator)
 	translator->translations++;
 	keep_memory(t);
 	if (t->twin) {
-		t->b->twin = t->linked;
+		t->b->twin = t->body;
 		return;
 	}
 	t->b->native = t->entry;
-	t->b->native_linked = t->linked;
 	t->b->native_body = t->body;
 	t->b->flags_free = t->flags_free;
 	t->b->ops[0].fn = translated_enter;
@@ -334,7 +316,7 @@ static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 	    .to_run = translator->memory.executable - translator->memory.writable};
 	survey(&t);
 	if (twin)
-		t.linked = emit_run_address(&t.e, t.e.at);
+		t.body = emit_run_address(&t.e, t.e.at);
 	else
 		emit_entry(&t);
 	translate_instructions(&t);
@@ -398,8 +380,11 @@ void translate_forget_targets(struct soft_vp *vp)
 {
 	if (!vp->translator)
 		return;
-	for (unsigned i = 0; i < NATIVE_TARGETS; i++)
-		vp->translator->targets[i].rip = ~(uint64_t)i << 2;
+	/* A key with the number of a round long ago would be taken for a new one. */
+	if (!++vp->code_epoch)
+		for (unsigned i = 0; i < NATIVE_TARGETS; i++)
+			vp->translator->targets[i].rip = ~(uint64_t)i << 2;
+	code_key_changed(vp);
 }
 
 bool translate_full(const struct soft_vp *vp)

@@ -151,30 +151,35 @@ static bool translate_conditional(struct translation *t)
 	return true;
 }
 
-/* The target of an indirect branch into vp->native_saved[1]: probes need both scratch registers. */
-static bool take_target(struct translation *t)
+/* The target of an indirect branch in memory into vp->native_saved[1]: the stack may need both scratch registers. */
+static void take_target(struct translation *t)
 {
-	const ZydisDecodedOperand *o = &t->operands[0];
 	struct host_memory m;
 	struct cold *cold;
-	unsigned reg;
 
-	if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-		reg = home(t->op.dst / 8);
-		if (reg == NO_REGISTER) {
-			reg = SCRATCH1;
-			emit_load(&t->e, reg, gpr_offset(t->op.dst / 8));
-		}
-		emit_store(&t->e, reg, VP_OFFSET(native_saved) + 8);
-		return true;
-	}
+	if (t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		return;
 	cold = translation_cold(t);
 	cold->leaves = true;
 	cold->argument = (uintptr_t)exit_op(t);
 	m = probe_operand(t, cold, &t->op, (struct address_want){.size = 8});
 	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
 	emit_store(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
-	return true;
+}
+
+/* Into SCRATCH1. RSP may have moved by `moved` since. */
+static void load_target(struct translation *t, int32_t moved)
+{
+	unsigned guest = t->op.dst / 8;
+
+	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
+		emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	else if (home(guest) == NO_REGISTER)
+		emit_load(&t->e, SCRATCH1, gpr_offset(guest));
+	else if (guest == GPR_RSP)
+		emit_lea(&t->e, SCRATCH1, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = -moved});
+	else
+		emit_move(&t->e, SCRATCH1, home(guest));
 }
 
 static bool is_indirect(const struct translation *t)
@@ -191,7 +196,7 @@ static bool translate_indirect_jump(struct translation *t)
 		return false;
 	flags_to_vp(t);
 	take_target(t);
-	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	load_target(t, 0);
 	go_to_computed(t, 0, exit_op(t));
 	return true;
 }
@@ -269,7 +274,7 @@ static bool translate_call(struct translation *t)
 		go_to(t, TAKEN, t->op.imm, 8);
 		return true;
 	}
-	emit_load(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
+	load_target(t, -8);
 	go_to_computed(t, 8, exit_op(t));
 	return true;
 }

@@ -73,7 +73,7 @@ struct native_exit {
 
 /* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16): good
  * for one address space and one set of rights, until a page loses its translation. An empty entry has a RIP that
- * is never looked for in its place. */
+ * is never looked for in its place. vp->code_epoch, a part of the key, forgets them all. */
 #define NATIVE_TARGETS 4096u
 
 struct native_target {
@@ -163,8 +163,7 @@ struct translation {
 	struct translator *t;
 	struct block *b;
 	struct emitter e;
-	const uint8_t *entry; /* where it will run: with the checks that a block's entry makes */
-	const uint8_t *linked, *body;
+	const uint8_t *entry, *body; /* where it will run: with a look around first, and without */
 	bool flags_seen, flags_free; /* of those that the block begins with: something may look; nothing can any more */
 	struct flags_state flags;
 	uint8_t vectors_enabled; /* VECTORS_* that have been looked at */

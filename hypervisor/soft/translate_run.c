@@ -155,7 +155,7 @@ static void link_edge(struct soft_vp *vp, struct native_exit *x, const struct bl
 		*x->shortcut = 0xe9;
 		from = x->shortcut + 1;
 	}
-	distance = (int32_t)(to->native_linked - m->executable - (from + 4 - m->writable));
+	distance = (int32_t)(to->native_body - m->executable - (from + 4 - m->writable));
 	memcpy(from, &distance, 4);
 }
 
@@ -195,9 +195,6 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
 	case EXIT_RIP:
 		vp->block = x->block;
 		vp->rip = vp->gpr[GPR_CODE_BASE] + x->target;
-		/* If nothing wants attention then this code is stale, and not to be led to again. */
-		if (!atomic_load_explicit(&vp->attention, memory_order_relaxed))
-			translate_forget_targets(vp);
 		return NULL;
 	default:
 		return vp->handled ? dispatch(vp, vp->handled) : NULL;
@@ -325,7 +322,7 @@ static void emit_remember(struct emitter *e)
 /* What branch_find() does, for a target in SCRATCH1, as far as the jump cache serves. */
 static void emit_lookup(struct translator *t, struct emitter *e)
 {
-	uint8_t *misses[4];
+	uint8_t *misses[5];
 
 	t->lookup = emit_run_address(e, e->at);
 	emit_store(e, HOST_RAX, VP_OFFSET(native_saved));
@@ -359,15 +356,19 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x8b), HOST_RAX, AT(HOST_RAX, offsetof(struct jump_entry, block)));
 	emit_rm(e, PLAIN(0x3b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, host_page)));
 	misses[2] = emit_jump_if_forward(e, IF_NZ);
+	emit_rm(e, PLAIN(0x8b), HOST_RCX, AT(HOST_RAX, offsetof(struct block, generation)));
+	EMIT(e, 0x8b, 0x09); /* mov ecx, [rcx] */
+	emit_rm(e, (struct host_opcode){.opcode = 0x3b}, HOST_RCX, AT(HOST_RAX, offsetof(struct block, seen)));
+	misses[3] = emit_jump_if_forward(e, IF_NZ);
 	emit_rm(e, PLAIN(0x8b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, native)));
 	EMIT(e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
-	misses[3] = emit_jump_if_forward(e, IF_Z);
+	misses[4] = emit_jump_if_forward(e, IF_Z);
 	emit_remember(e);
 	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
 	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
 	emit_load(e, HOST_RCX, VP_OFFSET(native_linear));
 	EMIT(e, 0xc3);
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < 5; i++)
 		emit_land(e, misses[i]);
 	EMIT(e, 0x45, 0x31, 0xdb); /* xor r11d, r11d */
 	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
