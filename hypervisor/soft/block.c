@@ -254,7 +254,7 @@ static bool block_fresh(struct soft_vp *vp, const struct block *b, uint64_t line
 
 static struct jump_entry *jump_slot(struct soft_vp *vp, uint64_t linear)
 {
-	return &vp->jumps[(linear ^ linear >> 12) & (JUMP_ENTRIES - 1)];
+	return &vp->jumps[(linear ^ linear >> 14) & (JUMP_ENTRIES - 1)];
 }
 
 static uint64_t jump_tag(const struct soft_vp *vp, uint64_t linear)

@@ -40,7 +40,7 @@ struct block {
 
 /* By linear address of the branch target. An entry holds until the cache is emptied; what it says is
  * checked against the TLB. */
-#define JUMP_ENTRIES 4096u
+#define JUMP_ENTRIES 16384u
 
 struct jump_entry {
 	uint64_t tag; /* linear address ^ mode << 56; not canonical but for mode 0, so modes differ */

@@ -179,6 +179,7 @@ struct soft_vp {
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
 	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
 	uint32_t code_epoch;          /* translate_forget_targets() */
+	uint32_t code_mix;            /* of the address space, for where native_targets has it */
 	struct native_target *native_targets;
 	/* The stack window (translate_stack.c): a page that may be read and written with no look into the TLB, at linear
 	 * + addend on the host. Without one it is `no_window`, a page that no guest has, and an addend that does no harm. */
@@ -303,6 +304,7 @@ void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the 
 static inline void code_key_changed(struct soft_vp *vp)
 {
 	vp->code_key = vp->asid | (uint64_t)(vp->tlb_kind == TLB_USER) << 16 | (uint64_t)vp->code_epoch << 32;
+	vp->code_mix = (uint32_t)(vp->asid & 7) << 12;
 }
 
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */

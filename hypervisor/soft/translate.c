@@ -383,7 +383,7 @@ void translate_forget_targets(struct soft_vp *vp)
 	/* A key with the number of a round long ago would be taken for a new one. */
 	if (!++vp->code_epoch)
 		for (unsigned i = 0; i < NATIVE_TARGETS; i++)
-			vp->translator->targets[i].rip = ~(uint64_t)i << 2;
+			vp->translator->targets[i].key = 0;
 	code_key_changed(vp);
 }
 

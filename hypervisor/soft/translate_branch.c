@@ -36,6 +36,8 @@ void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exi
 	struct emitter *e = &t->e;
 
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, SCRATCH2, SCRATCH1);
+	emit_rm(e, (struct host_opcode){.opcode = 0x33}, SCRATCH2, (struct host_memory){.base = NO_REGISTER,
+	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_mix)}); /* xor r11d, [code_mix] */
 	EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, … */
 	emit32(e, (NATIVE_TARGETS - 1) << 2);
 	EMIT(e, 0x41, 0xc1, 0xe3, 3); /* shl r11d, 3 */

@@ -71,10 +71,10 @@ struct native_exit {
 	uint8_t *patch, *shortcut;
 };
 
-/* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16): good
- * for one address space and one set of rights, until a page loses its translation. An empty entry has a RIP that
- * is never looked for in its place. vp->code_epoch, a part of the key, forgets them all. */
-#define NATIVE_TARGETS 4096u
+/* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16) and
+ * vp->code_mix (two address spaces with the same code do not drive out each other): good for one address space and one
+ * set of rights, until a page loses its translation. vp->code_epoch, a part of the key, forgets them all; no key is 0. */
+#define NATIVE_TARGETS 8192u
 
 struct native_target {
 	uint64_t rip, key; /* key: vp->code_key */

@@ -306,6 +306,8 @@ static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emi
 static void emit_remember(struct emitter *e)
 {
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
+	emit_rm(e, (struct host_opcode){.opcode = 0x33}, HOST_RAX, (struct host_memory){.base = NO_REGISTER,
+	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_mix)}); /* xor eax, [code_mix] */
 	EMIT(e, 0x25); /* and eax, … */
 	emit32(e, (NATIVE_TARGETS - 1) << 2);
 	EMIT(e, 0xc1, 0xe0, 3); /* shl eax, 3 */
@@ -343,7 +345,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x03), SCRATCH2, AT(HOST_RAX, offsetof(struct tlb_entry, addend)));
 	/* The jump cache. */
 	emit_move(e, HOST_RAX, SCRATCH1);
-	EMIT(e, 0x48, 0xc1, 0xe8, 12); /* shr rax, 12 */
+	EMIT(e, 0x48, 0xc1, 0xe8, 14); /* shr rax, 14 */
 	emit_rr(e, PLAIN(0x33), HOST_RAX, SCRATCH1);
 	EMIT(e, 0x25);
 	emit32(e, JUMP_ENTRIES - 1);
