@@ -39,6 +39,7 @@ struct mapping {
 	gpa_t gpa;      /* of the page */
 	bool user, writable, no_execute; /* all levels together */
 	bool dirty;
+	bool global;    /* the same in all address spaces, as the guest says */
 	uint8_t shift;  /* of the page that maps it: 12, 21, 22, 30 */
 };
 

@@ -97,6 +97,7 @@ static enum result walk_wide(struct soft_vp *vp, struct walk *w, uint64_t linear
 			table = (table & ~inside) | (linear & inside & PAGE_MASK);
 		}
 		m->gpa = table;
+		m->global = e & PTE_G && vp->cr4 & CR4_PGE;
 		return WALK_OK;
 	}
 }
@@ -222,6 +223,7 @@ static void fill(struct soft_vp *vp, unsigned kind, uint64_t linear, const struc
 	e->read = allowed(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
 	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host) ? tag : TLB_NO_TAG;
 	e->exec = allowed(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;
+	e->key_mask = m->global ? CODE_KEY_GLOBAL : ~0ull;
 	if (m->shift > GUEST_PAGE_SHIFT)
 		tlb_note_large(vp, linear, m->shift);
 }

@@ -117,7 +117,8 @@ struct tlb_entry {
 	uint64_t read, write, exec;
 	uint64_t addend;
 	_Atomic uint8_t *flags; /* of the page, in page_flags */
-	uint64_t unused[3];     /* an entry is a cache line */
+	uint64_t key_mask;      /* what of vp->code_key matters for code in it */
+	uint64_t unused[2];     /* an entry is a cache line */
 };
 
 /* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
@@ -179,6 +180,7 @@ struct soft_vp {
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
 	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
 	uint32_t code_epoch;          /* translate_forget_targets() */
+	uint64_t code_pages[128];     /* a filter by linear page: code_page_note() */
 	uint32_t code_mix;            /* of the address space, for where native_targets has it */
 	struct native_target *native_targets;
 	/* The stack window (translate_stack.c): a page that may be read and written with no look into the TLB, at linear
@@ -285,6 +287,8 @@ _Noreturn void raise_error(struct soft_vp *vp, const struct op *op, const char *
 void vp_mode_changed(struct soft_vp *vp);
 void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the asid */
 
+#define CODE_KEY_GLOBAL (~0xfffull) /* without the asid */
+
 /* Bits of `attention`. */
 #define ATTENTION_KICK      (1u << 0)
 #define ATTENTION_INTERRUPT (1u << 1)
@@ -300,11 +304,11 @@ void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the 
 #define SEGMENT_D (1u << 14)
 #define SEGMENT_G (1u << 15)
 
-/* After `asid`, `tlb_kind` or `code_epoch` changed. */
+/* After `asid`, `tlb_kind` or `code_epoch` changed. Kernels have their code in global pages: one place for it. */
 static inline void code_key_changed(struct soft_vp *vp)
 {
 	vp->code_key = vp->asid | (uint64_t)(vp->tlb_kind == TLB_USER) << 16 | (uint64_t)vp->code_epoch << 32;
-	vp->code_mix = (uint32_t)(vp->asid & 7) << 12;
+	vp->code_mix = vp->tlb_kind == TLB_USER ? (uint32_t)(vp->asid & 7) << 12 : 0;
 }
 
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */

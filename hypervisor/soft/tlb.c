@@ -61,6 +61,7 @@ void tlb_flush_all(struct soft_vp *vp)
 {
 	memset(vp->pcid_asid, 0, sizeof(vp->pcid_asid));
 	memset(vp->large_regions, 0, sizeof(vp->large_regions));
+	translate_forget_targets(vp);
 	tlb_select(vp);
 }
 
@@ -130,11 +131,13 @@ void tlb_flush_page(struct soft_vp *vp, uint64_t linear)
 
 	window_drop(vp);
 	for (unsigned i = 0; i < sizeof(shifts); i++)
-		if (region_noted(vp, linear, shifts[i]))
+		if (region_noted(vp, linear, shifts[i])) {
 			drop_region(vp, linear, shifts[i]);
+			translate_forget_targets(vp);
+		}
 	while ((table = next_table(vp, &at)))
 		drop_entry(&table[(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)]);
-	translate_forget_targets(vp);
+	translate_forget_page(vp, linear);
 }
 
 /* Entries of all address spaces, also of those that are not in force now. */

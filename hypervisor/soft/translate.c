@@ -380,11 +380,21 @@ void translate_forget_targets(struct soft_vp *vp)
 {
 	if (!vp->translator)
 		return;
-	/* A key with the number of a round long ago would be taken for a new one. */
+	/* To begin with; and a key with the number of a round long ago would be taken for a new one. */
 	if (!++vp->code_epoch)
 		for (unsigned i = 0; i < NATIVE_TARGETS; i++)
-			vp->translator->targets[i].key = 0;
+			vp->translator->targets[i] = (struct native_target){.key_mask = ~0ull};
 	code_key_changed(vp);
+	memset(vp->code_pages, 0, sizeof(vp->code_pages));
+	code_page_note(vp); /* it may be called from there */
+}
+
+void translate_forget_page(struct soft_vp *vp, uint64_t linear)
+{
+	unsigned bit = code_page_bit(linear);
+
+	if (vp->code_pages[bit / 64] >> (bit % 64) & 1)
+		translate_forget_targets(vp);
 }
 
 bool translate_full(const struct soft_vp *vp)

@@ -30,6 +30,7 @@ void translate_flush(struct soft_vp *vp);
 
 /* What is known of computed targets may no longer be true: an address lost its translation. */
 void translate_forget_targets(struct soft_vp *vp);
+void translate_forget_page(struct soft_vp *vp, uint64_t linear); /* those in one page, at least */
 
 /* Whether there was no room for a translation, so that the cache should be emptied when no block runs. */
 bool translate_full(const struct soft_vp *vp);

@@ -45,9 +45,12 @@ void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exi
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));
 	c->from[1] = emit_jump_if_forward(e, IF_NZ);
 	emit_load(e, SCRATCH1, VP_OFFSET(code_key));
+	emit_rm(e, PLAIN(0x23), SCRATCH1, FIELD(key_mask)); /* and r10, … */
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(key));
 	c->from[0] = emit_jump_if_forward(e, IF_NZ);
-	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(code_base));
+	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(rip));
+	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
+	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
 	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
 	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 4, FIELD(native)); /* jmp [native] */
 	c->leaves = c->looks_up = true;

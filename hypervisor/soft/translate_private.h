@@ -77,8 +77,8 @@ struct native_exit {
 #define NATIVE_TARGETS 8192u
 
 struct native_target {
-	uint64_t rip, key; /* key: vp->code_key */
-	uint64_t code_base;
+	uint64_t rip;
+	uint64_t key, key_mask; /* of vp->code_key */
 	const uint8_t *native;
 };
 
@@ -112,6 +112,23 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op);
 /* vp->vectors_live. */
 #define VECTORS_SSE 1u /* SSE instructions run, and the host has registers and MXCSR of the guest */
 #define VECTORS_AVX 2u /* so do those of AVX */
+
+/* --- vp->code_pages: a bit is set for each page in which translated code has run since targets were forgotten, so that
+ * what native_targets and the return addresses on the stack lead to is in it. Bits 12 to 24 of the address. */
+
+#define CODE_PAGES_BITS (sizeof(((struct soft_vp *)0)->code_pages) * 8)
+
+static inline unsigned code_page_bit(uint64_t linear)
+{
+	return linear >> GUEST_PAGE_SHIFT & (CODE_PAGES_BITS - 1);
+}
+
+static inline void code_page_note(struct soft_vp *vp)
+{
+	unsigned bit = code_page_bit(vp->gpr[GPR_CODE_BASE]);
+
+	vp->code_pages[bit / 64] |= 1ull << (bit % 64);
+}
 
 /* --- one translation in the making -------------------------------------------------------------- */
 

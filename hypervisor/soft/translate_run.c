@@ -181,6 +181,7 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
 	struct native_exit *x;
 
 	(void)op;
+	code_page_note(vp);
 	x = (struct native_exit *)vp->translator->enter(vp, vp->block->native_body);
 	if (vp->vectors_live)
 		vectors_leave(vp);
@@ -302,7 +303,8 @@ static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emi
 	((struct host_memory){.base = (register), .index = NO_REGISTER, .disp = (int32_t)(field)})
 #define PLAIN(code) ((struct host_opcode){.opcode = (code), .wide = true})
 
-/* Note for go_to_computed() that SCRATCH1 leads to SCRATCH2; SCRATCH1 becomes its page. */
+/* Note for go_to_computed() that SCRATCH1, whose page's key mask is in native_saved[1], leads to SCRATCH2; SCRATCH1
+ * becomes the page. */
 static void emit_remember(struct emitter *e)
 {
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
@@ -312,13 +314,20 @@ static void emit_remember(struct emitter *e)
 	emit32(e, (NATIVE_TARGETS - 1) << 2);
 	EMIT(e, 0xc1, 0xe0, 3); /* shl eax, 3 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
-	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
+	emit_load(e, HOST_RCX, VP_OFFSET(native_saved) + 8);
 	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, rip)));
+	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key_mask)));
+	emit_vp(e, 0x23, HOST_RCX, VP_OFFSET(code_key)); /* and rcx, [code_key] */
 	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key)));
 	emit_rm(e, PLAIN(0x89), SCRATCH2, AT(HOST_RAX, offsetof(struct native_target, native)));
 	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
 	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
-	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, code_base)));
+	emit_move(e, HOST_RCX, SCRATCH1);
+	EMIT(e, 0x48, 0xc1, 0xe9, GUEST_PAGE_SHIFT); /* shr rcx, 12 */
+	EMIT(e, 0x81, 0xe1);                         /* and ecx, … */
+	emit32(e, CODE_PAGES_BITS - 1);
+	emit_rm(e, (struct host_opcode){.map = 1, .opcode = 0xab, .wide = true}, HOST_RCX, (struct host_memory){
+	    .base = NO_REGISTER, .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_pages)}); /* bts […], rcx */
 }
 
 /* What branch_find() does, for a target in SCRATCH1, as far as the jump cache serves. */
@@ -343,6 +352,8 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x3b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, exec)));
 	misses[0] = emit_jump_if_forward(e, IF_NZ);
 	emit_rm(e, PLAIN(0x03), SCRATCH2, AT(HOST_RAX, offsetof(struct tlb_entry, addend)));
+	emit_rm(e, PLAIN(0x8b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, key_mask)));
+	emit_store(e, HOST_RCX, VP_OFFSET(native_saved) + 8);
 	/* The jump cache. */
 	emit_move(e, HOST_RAX, SCRATCH1);
 	EMIT(e, 0x48, 0xc1, 0xe8, 14); /* shr rax, 14 */
@@ -434,6 +445,7 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 	emit_fixed(t, vp);
 	vp->translator = t;
 	vp->native_targets = t->targets;
+	vp->code_epoch = UINT32_MAX; /* a round begins */
 	translate_forget_targets(vp);
 	return 0;
 }
