@@ -14,7 +14,7 @@ static const char usage[] =
     "  run                    start a virtual machine in this terminal\n"
     "  control SOCKET VERB    talk to a running machine (run --control)\n"
     "  image build|seed       make a Debian guest image, and the settings for its first boot\n"
-    "  disk create|info|check make and look at virtual disks\n"
+    "  disk VERB              make, look at and change virtual disks\n"
     "\n"
     "bulkhead COMMAND --help tells the rest. --version says which this is.\n";
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* create.c - new images: made whole under a name of their own, then given the name that was asked for. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "disk/image.h"
+#include "disk/new_file.h"
 
 #define SIZE_MAX_BYTES (UINT64_C(64) << 40)
 
@@ -42,56 +41,17 @@ static int fill_raw(struct file *file, const char *path, const struct disk_creat
 	return 0;
 }
 
-/* The name must last through a power cut too. Directories that cannot be synced are not our fault. */
-static void sync_directory(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	_cleanup_free_ char *directory = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-	_cleanup_close_ int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-
-	if (fd >= 0)
-		fsync(fd);
-}
-
-static int give_name(const char *from, const char *path, bool replace, struct error *err)
-{
-	int r = replace ? rename(from, path) : renameat2(AT_FDCWD, from, AT_FDCWD, path, RENAME_NOREPLACE);
-
-	if (r < 0 && !replace && errno == EINVAL) {
-		/* A file system without RENAME_NOREPLACE: a hard link does not replace either. */
-		r = link(from, path);
-		if (r == 0)
-			unlink(from);
-	}
-	if (r < 0 && errno == EEXIST)
-		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it",
-				 path);
-	if (r < 0)
-		return error_set(err, errno, "%s: the new image cannot get this name: %s", path,
-				 strerror(errno));
-	sync_directory(path);
-	return 0;
-}
-
 static int fill_file(int fd, const char *path, const struct disk_create_options *o, struct error *err)
 {
 	struct file file = {.fd = fd, .direct_fd = -1};
-	int r =
-	    o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
 
-	if (r == 0) {
-		r = file_sync(&file);
-		if (r < 0)
-			error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r));
-	}
-	return r;
+	return o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
 }
 
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err)
 {
 	struct disk_create_options o = *options;
-	_cleanup_free_ char *temporary = NULL;
-	_cleanup_close_ int fd = -1;
+	struct new_file file;
 	int r;
 
 	if (o.logical_sector_size == 0)
@@ -101,22 +61,13 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	if (!o.replace && access(path, F_OK) == 0)
-		return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it",
-				 path);
-	if (asprintf(&temporary, "%s.new-XXXXXX", path) < 0) {
-		temporary = NULL;
-		return error_set(err, ENOMEM, "%s: no memory to create it", path);
-	}
-	fd = mkostemp(temporary, O_CLOEXEC);
-	if (fd < 0)
-		return error_set(err, errno, "%s: cannot be created: %s", path, strerror(errno));
-	r = fill_file(fd, path, &o, err);
-	if (r == 0 && fchmod(fd, 0640) < 0)
-		r = error_set(err, errno, "%s: its rights cannot be set: %s", path, strerror(errno));
-	if (r == 0)
-		r = give_name(temporary, path, o.replace, err);
+	r = new_file_begin(&file, path, o.replace, err);
 	if (r < 0)
-		unlink(temporary);
-	return r;
+		return r;
+	r = fill_file(file.fd, path, &o, err);
+	if (r < 0) {
+		new_file_abandon(&file);
+		return r;
+	}
+	return new_file_finish(&file, path, o.replace, err);
 }

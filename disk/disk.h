@@ -27,6 +27,15 @@ struct disk_queue;
 
 enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_VHDX };
 
+/* What an operation that may take long tells between two of its steps, and how it is stopped: when `step`
+ * returns false, the operation ends with -ECANCELED, and the image is as it was before or as after, never
+ * between. `done` and `total` are in units of the operation's own. Called on the operation's thread.
+ * Where a `const struct disk_progress *` is asked for, NULL is allowed. */
+struct disk_progress {
+	bool (*step)(void *context, uint64_t done, uint64_t total);
+	void *context;
+};
+
 struct disk_open_options {
 	enum disk_format format; /* AUTO: VHDX by its signature, else raw */
 	bool read_only; /* a VHDX whose log is not empty is replayed into memory, not into the file */

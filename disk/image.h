@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <errno.h>
+
 #include "disk/disk.h"
 #include "disk/file.h"
 
@@ -46,6 +48,16 @@ struct disk {
 	char *path;
 	void *format; /* the format's own */
 };
+
+/* Between two steps of a long operation: 0, or -ECANCELED with its sentence. */
+static inline int progress_step(const struct disk_progress *progress, const char *path, uint64_t done,
+				uint64_t total, struct error *err)
+{
+	if (!progress || progress->step(progress->context, done, total))
+		return 0;
+	return error_set(err, ECANCELED, "%s: stopped before it was done, as was asked; nothing has changed",
+			 path);
+}
 
 /* Takes `fd` over in any case; no lock is taken. For tests and fuzzers too: `observer` may be NULL. */
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,

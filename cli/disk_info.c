@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* disk_info.c - `bulkhead disk info` and `check`: looking at an image without changing it. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli/disk_tool.h"
+
+static void print_info(const char *path, const struct disk_info *i)
+{
+	char id[GUID_TEXT_SIZE], text[SIZE_TEXT_SIZE];
+	const char *kind = i->format == DISK_FORMAT_RAW ? "" : i->dynamic ? ", dynamic" : ", fixed";
+
+	printf("file             %s\n", path);
+	printf("format           %s%s\n", tool_format_name(i->format), kind);
+	printf("size             %" PRIu64 " bytes (%s)\n", i->size, tool_size_text(i->size, text));
+	printf("space on host    %" PRIu64 " bytes (%s)\n", i->file_size, tool_size_text(i->file_size, text));
+	printf("sectors          %u logical, %u physical\n", i->logical_sector_size, i->physical_sector_size);
+	if (i->block_size)
+		printf("block size       %s\n", tool_size_text(i->block_size, text));
+	printf("identifier       %s\n", guid_format(&i->identifier, id));
+}
+
+static void put_info(json_t *o, const char *path, const struct disk_info *i)
+{
+	char id[GUID_TEXT_SIZE];
+
+	json_object_set_new(o, "file", json_string(path));
+	json_object_set_new(o, "format", json_string(tool_format_name(i->format)));
+	json_object_set_new(o, "dynamic", json_boolean(i->dynamic));
+	json_object_set_new(o, "size", json_bytes(i->size));
+	json_object_set_new(o, "space", json_bytes(i->file_size));
+	json_object_set_new(o, "logical_sector_size", json_bytes(i->logical_sector_size));
+	json_object_set_new(o, "physical_sector_size", json_bytes(i->physical_sector_size));
+	json_object_set_new(o, "block_size", json_bytes(i->block_size));
+	json_object_set_new(o, "identifier", json_string(guid_format(&i->identifier, id)));
+}
+
+static int run_info(struct tool *tool, int argc, char **argv)
+{
+	static const struct option none[] = {{NULL, 0, NULL, 0}};
+	struct disk_open_options options = {.read_only = true};
+	struct error err = {0};
+	struct disk_info info;
+	struct disk *disk;
+
+	if (getopt_long(argc, argv, "", none, NULL) >= 0)
+		return EXIT_USAGE;
+	if (argc - optind != 1)
+		return tool_usage(tool, "say which file: see bulkhead disk info --help");
+	if (disk_open(&disk, argv[optind], &options, &err))
+		return tool_fail(tool, &err);
+	disk_get_info(disk, &info);
+	if (tool->json)
+		put_info(tool->result, argv[optind], &info);
+	else
+		print_info(argv[optind], &info);
+	if (disk_close(disk, &err))
+		return tool_fail(tool, &err);
+	return 0;
+}
+
+/* The report's lines, as text or as an array. */
+static void show_findings(struct tool *tool, char *report)
+{
+	json_t *findings = json_array();
+	char *rest = report, *line;
+
+	while ((line = strsep(&rest, "\n"))) {
+		if (*line == '\0')
+			continue;
+		if (!tool->json)
+			puts(line);
+		json_array_append_new(findings, json_string(line));
+	}
+	json_object_set_new(tool->result, "findings", findings);
+}
+
+static int run_check(struct tool *tool, int argc, char **argv)
+{
+	static const struct option none[] = {{NULL, 0, NULL, 0}};
+	_cleanup_free_ char *report = NULL;
+	struct error err = {0};
+	size_t size;
+	FILE *to;
+	int r;
+
+	if (getopt_long(argc, argv, "", none, NULL) >= 0)
+		return EXIT_USAGE;
+	if (argc - optind != 1)
+		return tool_usage(tool, "say which file: see bulkhead disk check --help");
+	to = open_memstream(&report, &size);
+	if (!to)
+		return fail(1, "no memory to check a disk");
+	r = disk_check(argv[optind], to, &err);
+	fclose(to);
+	json_object_set_new(tool->result, "file", json_string(argv[optind]));
+	show_findings(tool, report);
+	if (r < 0)
+		return tool_fail(tool, &err);
+	if (!tool->json)
+		puts("no errors were found");
+	return 0;
+}
+
+const struct disk_verb disk_verb_info = {
+    .name = "info",
+    .summary = "what a disk is",
+    .arguments = "FILE",
+    .text = "Prints format, size, the space that it takes on the host, sectors and identifier.\n",
+    .run = run_info,
+};
+
+const struct disk_verb disk_verb_check = {
+    .name = "check",
+    .summary = "look for damage in a disk's structures",
+    .arguments = "FILE",
+    .text = "Looks through the structures of FILE and prints a line for each thing that is wrong, in which\n"
+	    "case the status is 1. Nothing is changed.\n",
+    .run = run_check,
+};

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/disk_tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#define BAR_WIDTH       30u
+#define BAR_FIRST_AFTER 400 /* milliseconds: what is over sooner needs no bar */
+#define BAR_EVERY       100
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int number)
+{
+	caught = number;
+}
+
+void tool_catch_signals(void)
+{
+	/* No SA_RESTART: a wait has to end too. */
+	const struct sigaction action = {.sa_handler = on_signal};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
+bool tool_interrupted(void)
+{
+	return caught != 0;
+}
+
+static int64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void draw(const struct bar *bar, uint64_t done, uint64_t total, int64_t elapsed)
+{
+	double ratio = total > 0 ? (double)done / (double)total : 1;
+	unsigned filled = (unsigned)(ratio * BAR_WIDTH + 0.5);
+	char cells[BAR_WIDTH + 1], left[32] = "";
+
+	memset(cells, '.', BAR_WIDTH);
+	memset(cells, '#', filled < BAR_WIDTH ? filled : BAR_WIDTH);
+	cells[BAR_WIDTH] = '\0';
+	if (ratio > 0.01 && ratio < 1) {
+		int64_t seconds = (int64_t)((double)elapsed / ratio * (1 - ratio) / 1000) + 1;
+
+		snprintf(left, sizeof(left), "%" PRId64 ":%02d left", seconds / 60, (int)(seconds % 60));
+	}
+	fprintf(stderr, "\r%-10s [%s] %3d %%  %-14s", bar->label, cells, (int)(ratio * 100), left);
+	fflush(stderr);
+}
+
+static bool bar_step(void *context, uint64_t done, uint64_t total)
+{
+	struct bar *bar = context;
+	int64_t time = now();
+
+	if (time - bar->start >= BAR_FIRST_AFTER && time - bar->drawn >= BAR_EVERY && isatty(STDERR_FILENO)) {
+		draw(bar, done, total, time - bar->start);
+		bar->drawn = time;
+		bar->shown = true;
+	}
+	return !tool_interrupted();
+}
+
+/* Takes the bar off the terminal, so that text can follow. */
+static void bar_end(struct bar *bar)
+{
+	if (bar->shown)
+		fprintf(stderr, "\r%*s\r", (int)BAR_WIDTH + 36, "");
+	bar->shown = false;
+}
+
+const struct disk_progress *tool_progress(struct tool *tool, const char *label)
+{
+	bar_end(&tool->bar);
+	tool_catch_signals();
+	tool->bar = (struct bar){.progress = {bar_step, &tool->bar}, .label = label, .start = now()};
+	return &tool->bar.progress;
+}
+
+static int report(struct tool *tool, int status, int code, const char *text)
+{
+	bar_end(&tool->bar);
+	fail(status, "%s", text);
+	if (tool->json) {
+		json_object_set_new(tool->result, "error", json_string(text));
+		json_object_set_new(tool->result, "code", json_string(strerrorname_np(code)));
+	}
+	return status;
+}
+
+int tool_fail(struct tool *tool, const struct error *err)
+{
+	bool interrupted = err->code == ECANCELED && tool_interrupted();
+
+	return report(tool, interrupted ? 128 + caught : 1, err->code, err->text);
+}
+
+int tool_usage(struct tool *tool, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return report(tool, EXIT_USAGE, EINVAL, text);
+}
+
+static const struct {
+	const char *name;
+	enum disk_format format;
+} formats[] = {{"raw", DISK_FORMAT_RAW}, {"vhdx", DISK_FORMAT_VHDX}};
+
+bool tool_parse_format(const char *text, enum disk_format *format)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
+		if (strcmp(text, formats[i].name) != 0)
+			continue;
+		*format = formats[i].format;
+		return true;
+	}
+	return false;
+}
+
+const char *tool_format_name(enum disk_format format)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (formats[i].format == format)
+			return formats[i].name;
+	return "unknown";
+}
+
+const char *tool_size_text(uint64_t bytes, char text[SIZE_TEXT_SIZE])
+{
+	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+	double value = (double)bytes;
+	unsigned unit = 0;
+
+	while (value >= 1024 && unit < ARRAY_SIZE(units) - 1) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(text, SIZE_TEXT_SIZE, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+	return text;
+}
+
+static void take_common(struct tool *tool, int *argc, char **argv, bool *help)
+{
+	int kept = 1;
+
+	for (int i = 1; i < *argc; i++) {
+		if (!strcmp(argv[i], "--")) {
+			while (i < *argc)
+				argv[kept++] = argv[i++];
+			break;
+		}
+		if (!strcmp(argv[i], "--json"))
+			tool->json = true;
+		else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			*help = true;
+		else
+			argv[kept++] = argv[i];
+	}
+	*argc = kept;
+	argv[kept] = NULL;
+}
+
+int tool_run(const struct disk_verb *verb, int argc, char **argv)
+{
+	struct tool tool = {.verb = verb};
+	char name[48]; /* how getopt_long() begins what it says */
+	bool help = false;
+	int status;
+
+	snprintf(name, sizeof(name), "bulkhead: disk %s", verb->name);
+	argv[0] = name;
+	take_common(&tool, &argc, argv, &help);
+	if (help) {
+		printf("Usage: bulkhead disk %s %s [--json]\n\n%s", verb->name, verb->arguments, verb->text);
+		return 0;
+	}
+	tool.result = json_object();
+	if (!tool.result)
+		return fail(1, "no memory");
+	status = verb->run(&tool, argc, argv);
+	bar_end(&tool.bar);
+	if (tool.json) {
+		json_dumpf(tool.result, stdout, JSON_INDENT(2));
+		putchar('\n');
+	}
+	json_decref(tool.result);
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return fail(status ? status : 1, "standard output: %s", strerror(errno));
+	return status;
+}
