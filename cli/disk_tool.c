@@ -116,6 +116,43 @@ int tool_usage(struct tool *tool, const char *format, ...)
 	return report(tool, EXIT_USAGE, EINVAL, text);
 }
 
+static int set_number(struct tool *tool, uint32_t *to, const char *text)
+{
+	struct error err = {0};
+	uint64_t value;
+
+	if (parse_size(text, &value, &err))
+		return tool_usage(tool, "%s", err.text);
+	if (value > UINT32_MAX)
+		return tool_usage(tool, "\"%s\" is too large", text);
+	*to = (uint32_t)value;
+	return 0;
+}
+
+int tool_target_option(struct tool *tool, int option, struct disk_create_options *o)
+{
+	switch (option) {
+	case 'f':
+		o->fixed = true;
+		return 0;
+	case 'r':
+		o->format = DISK_FORMAT_RAW;
+		return 0;
+	case 't':
+		if (tool_parse_format(optarg, &o->format))
+			return 0;
+		return tool_usage(tool, "there is no format \"%s\" to write; choose from " TOOL_FORMATS, optarg);
+	case 'b':
+		return set_number(tool, &o->block_size, optarg);
+	case 's':
+		return set_number(tool, &o->logical_sector_size, optarg);
+	case 'p':
+		return set_number(tool, &o->physical_sector_size, optarg);
+	default:
+		return EXIT_USAGE; /* getopt_long() has said what */
+	}
+}
+
 static const struct {
 	const char *name;
 	enum disk_format format;

@@ -39,7 +39,27 @@ struct tool {
 	} bar;
 };
 
-extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check;
+extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert;
+
+/* What verbs that make images take in common: an entry of their table, the case of their switch and the
+ * lines of their help. Options of these letters belong to it. */
+#define TOOL_TARGET_OPTIONS                                                                                  \
+	{"fixed", no_argument, NULL, 'f'}, {"format", required_argument, NULL, 't'},                         \
+	    {"raw", no_argument, NULL, 'r'}, {"block-size", required_argument, NULL, 'b'},                   \
+	    {"sector-size", required_argument, NULL, 's'},                                                   \
+	{                                                                                                    \
+		"physical-sector-size", required_argument, NULL, 'p'                                         \
+	}
+#define TOOL_TARGET_HELP                                                                                     \
+	"  --format " TOOL_FORMATS "          the new file's kind (vhdx); --raw is short for --format raw\n"  \
+	"  --fixed                      all its space is taken from the start\n"                             \
+	"  --block-size SIZE            VHDX: what it grows by, 1M to 256M (2M; --fixed: 32M)\n"             \
+	"  --sector-size 512|4096       the guest's unit\n"                                                  \
+	"  --physical-sector-size 512|4096  what the guest is told of the medium\n"
+#define TOOL_FORMATS "raw|vhdx"
+
+/* 0, or an exit status: the option was wrong, and that has been said. */
+int tool_target_option(struct tool *tool, int option, struct disk_create_options *o);
 
 /* Runs a verb: argv[0] is its name. */
 int tool_run(const struct disk_verb *verb, int argc, char **argv);

@@ -41,17 +41,11 @@ static int fill_raw(struct file *file, const char *path, const struct disk_creat
 	return 0;
 }
 
-static int fill_file(int fd, const char *path, const struct disk_create_options *o, struct error *err)
+int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
+			 struct error *err)
 {
 	struct file file = {.fd = fd, .direct_fd = -1};
-
-	return o->format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, o, err) : fill_raw(&file, path, o, err);
-}
-
-int disk_create(const char *path, const struct disk_create_options *options, struct error *err)
-{
 	struct disk_create_options o = *options;
-	struct new_file file;
 	int r;
 
 	if (o.logical_sector_size == 0)
@@ -61,13 +55,20 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	r = new_file_begin(&file, path, o.replace, err);
+	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, err) : fill_raw(&file, path, &o, err);
+}
+
+int disk_create(const char *path, const struct disk_create_options *options, struct error *err)
+{
+	struct new_file file;
+	int r = new_file_begin(&file, path, options->replace, err);
+
 	if (r < 0)
 		return r;
-	r = fill_file(file.fd, path, &o, err);
+	r = disk_fill_descriptor(file.fd, path, options, err);
 	if (r < 0) {
 		new_file_abandon(&file);
 		return r;
 	}
-	return new_file_finish(&file, path, o.replace, err);
+	return new_file_finish(&file, path, options->replace, err);
 }

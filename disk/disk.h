@@ -79,6 +79,40 @@ struct disk_create_options {
 /* Leaves nothing behind when it fails. */
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err);
 
+/* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
+ * sentence; they are called on the thread of disk_import(). */
+struct disk_source {
+	uint64_t size;
+	/* Whether what follows at `offset` reads as zeros, and how much of it, at least 1 byte. */
+	int (*extent)(void *context, uint64_t offset, uint64_t *length, bool *zero, struct error *err);
+	int (*read)(void *context, uint64_t offset, void *buffer, size_t size, struct error *err);
+	void *context;
+};
+
+/* A new image with the contents of another. The image at `from` is opened for reading (`from_options` may
+ * be NULL), and `to` appears when it is whole and synced, not before; it may be `from` itself, if `replace`
+ * is set. What is 0 in `options` is as in `from`: size (a larger one is filled up with zeros), sector sizes.
+ * Zeros take no space where the format can leave them out. */
+int disk_convert(const char *from, const struct disk_open_options *from_options, const char *to,
+		 const struct disk_create_options *options, const struct disk_progress *progress,
+		 struct error *err);
+
+int disk_import(const struct disk_source *source, const char *to, const struct disk_create_options *options,
+		const struct disk_progress *progress, struct error *err);
+
+/* A run of the disk whose bytes lie together. */
+struct disk_extent {
+	uint64_t offset, length;
+	bool zero;            /* reads as zeros, and takes no space on the host */
+	bool in_file;         /* it has a place in the file: a hole there, if `zero` is set */
+	uint64_t file_offset; /* if in_file */
+};
+
+/* What lies at `offset`, at most `length` bytes of it; the next extent may be of the same kind. Borders
+ * are multiples of 4096 or of where the format has them. [any thread; may block] */
+int disk_get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
+		    struct error *err);
+
 enum disk_op {
 	DISK_OP_READ,
 	DISK_OP_WRITE,

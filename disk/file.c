@@ -175,6 +175,13 @@ uint64_t file_next_data(const struct file *file, uint64_t offset)
 	return at >= 0 ? (uint64_t)at : errno == ENXIO ? UINT64_MAX : offset;
 }
 
+uint64_t file_next_hole(const struct file *file, uint64_t offset)
+{
+	off_t at = lseek(file->fd, (off_t)offset, SEEK_HOLE);
+
+	return at >= 0 ? (uint64_t)at : UINT64_MAX;
+}
+
 int file_size(const struct file *file, uint64_t *size)
 {
 	struct stat st;

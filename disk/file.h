@@ -73,5 +73,8 @@ int file_sync_result(struct file *file, int result);
  * file system that does not tell has no holes. */
 uint64_t file_next_data(const struct file *file, uint64_t offset);
 
+/* Where the next hole at or after `offset` begins: at the file's end at the latest. */
+uint64_t file_next_hole(const struct file *file, uint64_t offset);
+
 /* The length in bytes, of a block device too. */
 int file_size(const struct file *file, uint64_t *size);

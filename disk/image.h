@@ -67,6 +67,10 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 
+/* Makes an empty file an image. Defaults are filled in and the options are checked. */
+int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
+			 struct error *err);
+
 /* Makes an empty file a VHDX. */
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
 	      struct error *err);

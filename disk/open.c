@@ -72,9 +72,10 @@ static int open_format(struct disk *disk, const struct disk_open_options *option
 		if (other)
 			return error_set(
 			    err, ENOTSUP,
-			    "%s: a %s image, which is not supported; convert it by: qemu-img convert "
-			    "-O vhdx",
-			    disk->path, other);
+			    "%s: a %s image, which is not supported; convert it by: %s",
+			    disk->path, other,
+			    memcmp(start, "conectix", 8) == 0 ? "qemu-img convert -O vhdx"
+							      : "bulkhead disk convert");
 	}
 	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }

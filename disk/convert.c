@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* convert.c - a new image with the contents of another, which appears when it is whole. */
+#include <errno.h>
+#include <string.h>
+
+#include "disk/copy.h"
+#include "disk/new_file.h"
+
+/* What the contents come from: one of both. */
+struct contents {
+	struct disk *disk;
+	const struct disk_source *source;
+};
+
+static int copy_into(int fd, const char *to, const struct contents *contents,
+		     const struct disk_create_options *options, const struct disk_progress *progress,
+		     struct error *err)
+{
+	const struct disk_open_options open_options = {.format = options->format};
+	struct disk *disk;
+	int r, closed;
+
+	fd = dup(fd);
+	if (fd < 0)
+		return error_set(err, errno, "%s: cannot be opened: %s", to, strerror(errno));
+	r = disk_open_descriptor(&disk, fd, to, &open_options, NULL, err);
+	if (r < 0)
+		return r;
+	r = contents->disk ? copy_disk(contents->disk, disk, progress, err)
+			   : copy_source(contents->source, disk, progress, err);
+	closed = disk_close(disk, r < 0 ? NULL : err);
+	return r < 0 ? r : closed;
+}
+
+static int make(const struct contents *contents, const char *to, const struct disk_create_options *options,
+		const struct disk_progress *progress, struct error *err)
+{
+	struct new_file file;
+	int r = new_file_begin(&file, to, options->replace, err);
+
+	if (r < 0)
+		return r;
+	r = disk_fill_descriptor(file.fd, to, options, err);
+	if (r == 0)
+		r = copy_into(file.fd, to, contents, options, progress, err);
+	if (r < 0) {
+		new_file_abandon(&file);
+		return r;
+	}
+	return new_file_finish(&file, to, options->replace, err);
+}
+
+static int check_size(const char *to, uint64_t from_size, uint64_t size, struct error *err)
+{
+	if (size >= from_size)
+		return 0;
+	return error_set(err, EINVAL,
+			 "%s: a size of %ju bytes is too small for contents of %ju; choose at least that, and "
+			 "shrink the disk later",
+			 to, (uintmax_t)size, (uintmax_t)from_size);
+}
+
+/* A raw file that ends inside a sector shows less than it holds. */
+static int check_tail(const struct disk *from, struct error *err)
+{
+	uint64_t size;
+
+	if (from->info.format != DISK_FORMAT_RAW || file_size(&from->file, &size) < 0 ||
+	    size == from->info.size)
+		return 0;
+	return error_set(err, EINVAL,
+			 "%s: its last %ju bytes are no whole sector of %u bytes and would be lost; make it "
+			 "longer first, by: truncate -s %%%u",
+			 from->path, (uintmax_t)(size - from->info.size), from->info.logical_sector_size,
+			 from->info.logical_sector_size);
+}
+
+int disk_convert(const char *from, const struct disk_open_options *from_options, const char *to,
+		 const struct disk_create_options *options, const struct disk_progress *progress,
+		 struct error *err)
+{
+	struct disk_open_options open_options = from_options ? *from_options : (struct disk_open_options){0};
+	struct disk_create_options o = *options;
+	struct contents contents = {0};
+	int r;
+
+	open_options.read_only = true;
+	r = disk_open(&contents.disk, from, &open_options, err);
+	if (r < 0)
+		return r;
+	if (o.size == 0)
+		o.size = contents.disk->info.size;
+	if (o.logical_sector_size == 0)
+		o.logical_sector_size = contents.disk->info.logical_sector_size;
+	if (o.physical_sector_size == 0)
+		o.physical_sector_size = contents.disk->info.physical_sector_size;
+	r = check_tail(contents.disk, err);
+	if (r == 0)
+		r = check_size(to, contents.disk->info.size, o.size, err);
+	if (r == 0)
+		r = make(&contents, to, &o, progress, err);
+	disk_close(contents.disk, NULL);
+	return r;
+}
+
+int disk_import(const struct disk_source *source, const char *to, const struct disk_create_options *options,
+		const struct disk_progress *progress, struct error *err)
+{
+	struct disk_create_options o = *options;
+	struct contents contents = {.source = source};
+	int r;
+
+	if (o.size == 0)
+		o.size = source->size;
+	r = check_size(to, source->size, o.size, err);
+	return r < 0 ? r : make(&contents, to, &o, progress, err);
+}
