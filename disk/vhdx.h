@@ -28,6 +28,7 @@
 
 #include <pthread.h>
 
+#include "disk/commit.h"
 #include "disk/image.h"
 #include "disk/vhdx_format.h"
 
@@ -58,15 +59,6 @@ struct bat {
 	unsigned dirty_count, committing_count;
 	uint64_t file_end;   /* the file's length; with a log replayed into memory, what the log makes it */
 	uint64_t next_place; /* where the next block goes: behind everything that the file names */
-};
-
-/* One commit runs at a time. Those who come meanwhile wait for the next and share it. */
-struct commit {
-	pthread_mutex_t lock; /* never held during I/O */
-	pthread_cond_t over;
-	uint64_t begun, done; /* how many */
-	unsigned waiting;
-	int result; /* of the last */
 };
 
 struct region {

@@ -154,8 +154,9 @@ static int commit_batch(struct vhdx *v, unsigned *committed)
 	return r;
 }
 
-static int commit_all(struct vhdx *v)
+static int commit_all(void *context)
 {
+	struct vhdx *v = context;
 	unsigned left, committed;
 	int r;
 
@@ -174,32 +175,9 @@ static int commit_all(struct vhdx *v)
 	return r;
 }
 
-/* Whoever comes while a commit runs needs the next one, because this one has begun without his writes;
- * all who wait share it. */
 int vhdx_commit(struct disk *disk)
 {
 	struct vhdx *v = disk->format;
-	struct commit *commit = &v->commit;
-	uint64_t needed;
-	int r;
 
-	pthread_mutex_lock(&commit->lock);
-	needed = commit->begun + 1;
-	commit->waiting++;
-	while (commit->done < needed && commit->begun > commit->done)
-		pthread_cond_wait(&commit->over, &commit->lock);
-	commit->waiting--;
-	if (commit->done < needed) {
-		commit->begun++;
-		pthread_mutex_unlock(&commit->lock);
-		r = commit_all(v);
-		pthread_mutex_lock(&commit->lock);
-		commit->done++;
-		commit->result = r;
-		pthread_cond_broadcast(&commit->over);
-	}
-	/* A later one that has ended meanwhile covers the same and more. */
-	r = commit->result;
-	pthread_mutex_unlock(&commit->lock);
-	return r;
+	return commit_share(&v->commit, commit_all, v);
 }

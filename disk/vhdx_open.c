@@ -141,8 +141,7 @@ static void vhdx_free(struct vhdx *v)
 {
 	bat_destroy(&v->bat);
 	pthread_mutex_destroy(&v->header_lock);
-	pthread_cond_destroy(&v->commit.over);
-	pthread_mutex_destroy(&v->commit.lock);
+	commit_destroy(&v->commit);
 	free(v->commit_buffer);
 	free(v->overlays);
 	free(v->overlay_data);
@@ -224,8 +223,7 @@ int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct
 	disk->ops = &vhdx_ops;
 	disk->info.format = DISK_FORMAT_VHDX;
 	pthread_mutex_init(&v->header_lock, NULL);
-	pthread_mutex_init(&v->commit.lock, NULL);
-	pthread_cond_init(&v->commit.over, NULL);
+	commit_init(&v->commit);
 	bat_init(&v->bat);
 	r = open_parts(v, err);
 	if (r < 0) {
