@@ -27,12 +27,34 @@ int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, str
 	return run(disk, &request, "reading", err);
 }
 
+/* Of a differencing disk only whole sectors can be written. */
+static int write_unaligned(struct disk *disk, uint64_t offset, const void *buffer, size_t size,
+			   struct error *err)
+{
+	uint32_t sector = disk->info.logical_sector_size;
+	uint64_t start = offset / sector * sector;
+	size_t all = align_up_u64(offset + size, sector) - start;
+	_cleanup_free_ char *sectors = range_fits_u64(offset, size, disk->info.size) ? malloc(all) : NULL;
+	int r;
+
+	if (!sectors)
+		return error_set(err, EINVAL, "%s: writing %zu bytes at offset %ju failed", disk->path, size,
+				 (uintmax_t)offset);
+	r = disk_read(disk, start, sectors, all, err);
+	if (r < 0)
+		return r;
+	memcpy(sectors + (offset - start), buffer, size);
+	return disk_write(disk, start, sectors, all, err);
+}
+
 int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err)
 {
 	const struct iovec iov = {(void *)buffer, size};
 	struct disk_request request = {
 	    .op = DISK_OP_WRITE, .offset = offset, .length = size, .iov = &iov, .iov_count = 1};
 
+	if (disk->parent && size > 0 && !is_aligned_u64(offset | size, disk->info.logical_sector_size))
+		return write_unaligned(disk, offset, buffer, size, err);
 	return run(disk, &request, "writing", err);
 }
 

@@ -36,7 +36,8 @@ static int make(const struct contents *contents, const char *to, const struct di
 		const struct disk_progress *progress, struct error *err)
 {
 	struct new_file file;
-	int r = new_file_begin(&file, to, options->replace, err);
+	int r = options->parent ? error_set(err, EINVAL, "%s: a converted disk has no parent; leave it out", to)
+				: new_file_begin(&file, to, options->replace, err);
 
 	if (r < 0)
 		return r;

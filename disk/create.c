@@ -2,6 +2,7 @@
 /* create.c - new images: made whole under a name of their own, then given the name that was asked for. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk/image.h"
 #include "disk/new_file.h"
@@ -41,6 +42,51 @@ static int fill_raw(struct file *file, const char *path, const struct disk_creat
 	return 0;
 }
 
+/* All that a differencing disk has in common with its parent. */
+static int take_from_parent(const struct disk *parent, const char *path, struct disk_create_options *o,
+			    struct error *err)
+{
+	const struct disk_info *info = &parent->info;
+
+	if (info->format != DISK_FORMAT_VHDX)
+		return error_set(err, ENOTSUP,
+				 "%s: its parent %s is no VHDX; convert that first by: bulkhead disk convert", path,
+				 parent->path);
+	if ((o->size != 0 && o->size != info->size) ||
+	    (o->logical_sector_size != 0 && o->logical_sector_size != info->logical_sector_size))
+		return error_set(err, EINVAL,
+				 "%s: size and sectors of a differencing disk are those of its parent, %ju bytes in "
+				 "sectors of %u; leave them out",
+				 path, (uintmax_t)info->size, info->logical_sector_size);
+	o->size = info->size;
+	o->logical_sector_size = info->logical_sector_size;
+	if (o->physical_sector_size == 0)
+		o->physical_sector_size = info->physical_sector_size;
+	return check_options(path, o, err);
+}
+
+static int create_child(struct file *file, const char *path, struct disk_create_options *o, struct error *err)
+{
+	const struct disk_open_options options = {.read_only = true};
+	struct stat here, there;
+	struct disk *parent;
+	int r;
+
+	if (o->format != DISK_FORMAT_VHDX || o->fixed)
+		return error_set(err, EINVAL, "%s: only a VHDX that grows can have a parent", path);
+	if (stat(path, &here) == 0 && stat(o->parent, &there) == 0 && here.st_dev == there.st_dev &&
+	    here.st_ino == there.st_ino)
+		return error_set(err, EINVAL, "%s: a disk cannot be its own parent; choose another name", path);
+	r = disk_open(&parent, o->parent, &options, err);
+	if (r < 0)
+		return r;
+	r = take_from_parent(parent, path, o, err);
+	if (r == 0)
+		r = vhdx_fill(file, path, o, parent, err);
+	disk_close(parent, NULL);
+	return r;
+}
+
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
 			 struct error *err)
 {
@@ -48,6 +94,8 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	struct disk_create_options o = *options;
 	int r;
 
+	if (o.parent)
+		return create_child(&file, path, &o, err);
 	if (o.logical_sector_size == 0)
 		o.logical_sector_size = 512;
 	if (o.physical_sector_size == 0)
@@ -55,7 +103,7 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, err) : fill_raw(&file, path, &o, err);
+	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, NULL, err) : fill_raw(&file, path, &o, err);
 }
 
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err)

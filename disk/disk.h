@@ -65,10 +65,18 @@ int disk_close(struct disk *disk, struct error *err);
 /* [any thread] */
 void disk_get_info(const struct disk *disk, struct disk_info *info);
 
+/* The disk that a differencing disk continues, or NULL; open as long as `disk` is. [any thread] */
+const struct disk *disk_parent(const struct disk *disk);
+
+/* The name by which it was opened. */
+const char *disk_path(const struct disk *disk);
+
 struct disk_create_options {
 	enum disk_format format; /* RAW or VHDX */
 	bool fixed;              /* VHDX: all blocks allocated at once */
 	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB */
+	const char *parent;      /* VHDX: the new disk continues this one, from which it has its size (0 here),
+				    sectors and identifier; from then on the parent must not be written */
 	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux
 				    guests' ext4 spreads out) */
 	uint32_t logical_sector_size;  /* 0: 512 */
@@ -91,7 +99,7 @@ struct disk_source {
 
 /* A new image with the contents of another. The image at `from` is opened for reading (`from_options` may
  * be NULL), and `to` appears when it is whole and synced, not before; it may be `from` itself, if `replace`
- * is set. What is 0 in `options` is as in `from`: size (a larger one is filled up with zeros), sector sizes.
+ * is set. What is 0 in `options` is as in `from` (which has no parent afterwards): size (a larger one is filled up with zeros), sector sizes.
  * Zeros take no space where the format can leave them out. */
 int disk_convert(const char *from, const struct disk_open_options *from_options, const char *to,
 		 const struct disk_create_options *options, const struct disk_progress *progress,
@@ -104,7 +112,8 @@ int disk_import(const struct disk_source *source, const char *to, const struct d
 struct disk_extent {
 	uint64_t offset, length;
 	bool zero;            /* reads as zeros, and takes no space on the host */
-	bool in_file;         /* it has a place in the file: a hole there, if `zero` is set */
+	bool in_file;         /* it has a place in the image's own file, not a parent's: a hole there, if `zero` is
+				 set */
 	uint64_t file_offset; /* if in_file */
 };
 
@@ -161,7 +170,7 @@ int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, str
 int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err);
 int disk_flush(struct disk *disk, struct error *err);
 
-/* Opens the image for reading and examines its structures. 0: nothing is wrong. Else what is wrong is
+/* Opens the image for reading and examines its structures, and those of its chain of parents. 0: nothing is wrong. Else what is wrong is
  * printed to `report`, one finding a line, and the return says the kind of the worst: -EBADMSG when
  * the structures contradict each other, or why it could not be opened. */
 int disk_check(const char *path, FILE *report, struct error *err);

@@ -9,9 +9,9 @@
 
 /* Of a run that lies in the file: the part from its start on that is all hole or all data. Borders inside
  * the run are put on multiples of GRAIN, towards more data. */
-static void split_at_holes(const struct disk *disk, const struct extent *run, struct disk_extent *out)
+static void split_at_holes(const struct extent *run, struct disk_extent *out)
 {
-	uint64_t data = file_next_data(&disk->file, run->file_offset), hole, end;
+	uint64_t data = file_next_data(run->file, run->file_offset), hole, end;
 
 	data = data == UINT64_MAX ? run->length : min_u64(data - run->file_offset, run->length);
 	end = data == run->length ? data : data - min_u64(data, (out->offset + data) % GRAIN);
@@ -20,7 +20,7 @@ static void split_at_holes(const struct disk *disk, const struct extent *run, st
 		out->length = end;
 		return;
 	}
-	hole = file_next_hole(&disk->file, run->file_offset + data);
+	hole = file_next_hole(run->file, run->file_offset + data);
 	hole = min_u64(hole - run->file_offset, run->length);
 	hole = align_up_u64(out->offset + hole, GRAIN) - out->offset;
 	out->length = min_u64(hole, run->length);
@@ -35,11 +35,11 @@ static int extent_at(struct disk *disk, uint64_t offset, uint64_t length, struct
 		return r;
 	*out = (struct disk_extent){.offset = offset, .length = run.length};
 	out->zero = run.kind == EXTENT_ZERO;
-	out->in_file = run.kind == EXTENT_FILE;
-	if (out->in_file) {
+	out->in_file = run.kind == EXTENT_FILE && run.file == &disk->file;
+	if (out->in_file)
 		out->file_offset = run.file_offset;
-		split_at_holes(disk, &run, out);
-	}
+	if (run.kind == EXTENT_FILE)
+		split_at_holes(&run, out);
 	return 0;
 }
 

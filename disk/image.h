@@ -14,10 +14,13 @@
 
 /* A run of the disk that lies together. */
 struct extent {
-	enum { EXTENT_FILE, EXTENT_ZERO, EXTENT_MEMORY } kind; /* ZERO: nowhere, reads as zeros */
-	uint64_t length;                                       /* never 0, never more than asked */
+	/* ZERO: nowhere, reads as zeros. PARENT: inside of a format alone, never the answer of map() */
+	enum { EXTENT_FILE, EXTENT_ZERO, EXTENT_MEMORY, EXTENT_PARENT } kind;
+	uint64_t length;       /* never 0, never more than asked */
+	struct file *file;     /* FILE: the image's own, or that of one of its parents */
 	uint64_t file_offset;
 	const uint8_t *memory; /* read-only images: contents that a log replay has changed */
+	bool settle;           /* once these bytes are written, `settle` makes them count */
 };
 
 enum map_purpose { MAP_READ, MAP_WRITE, MAP_ZERO };
@@ -27,6 +30,10 @@ struct disk_ops {
 	 * range lies inside the disk. [any thread; may block for metadata] */
 	int (*map)(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 		   struct extent *extent);
+
+	/* Bytes of an extent of MAP_WRITE or MAP_ZERO with `settle` set have been written, `length` of them
+	 * from `offset` of the disk on; they were mapped to `file_offset`. [any thread; may block] */
+	int (*settle)(struct disk *disk, uint64_t offset, uint64_t length, uint64_t file_offset);
 
 	/* Whether a flush needs commit(), or whether syncing the file is enough. NULL: never. */
 	bool (*must_commit)(struct disk *disk);
@@ -46,7 +53,9 @@ struct disk {
 	struct file file;
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
-	void *format; /* the format's own */
+	struct disk *parent;      /* of a differencing disk: open for reading, closed with it */
+	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
+	void *format;             /* the format's own */
 };
 
 /* Between two steps of a long operation: 0, or -ECANCELED with its sentence. */
@@ -63,6 +72,10 @@ static inline int progress_step(const struct disk_progress *progress, const char
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
 			 const struct file_observer *observer, struct error *err);
 
+/* Opens the parent of `child`, which is being opened, for reading, with a shared lock: sets its `parent`.
+ * ELOOP: it is the child itself or above it in the chain. */
+int disk_open_parent(struct disk *child, const char *path, struct error *err);
+
 /* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
@@ -71,6 +84,6 @@ int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
 			 struct error *err);
 
-/* Makes an empty file a VHDX. */
+/* Makes an empty file a VHDX: with a parent, which is one too, a differencing disk. */
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	      struct error *err);
+	      const struct disk *parent, struct error *err);

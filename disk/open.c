@@ -10,8 +10,11 @@
 
 static const struct disk_open_options default_options;
 
+#define CHAIN_MAX 64 /* disks in a chain */
+
 static void release(struct disk *disk)
 {
+	disk_close(disk->parent, NULL);
 	if (disk->file.direct_fd >= 0)
 		close(disk->file.direct_fd);
 	close(disk->file.fd);
@@ -80,14 +83,12 @@ static int open_format(struct disk *disk, const struct disk_open_options *option
 	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }
 
-int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
-			 const struct file_observer *observer, struct error *err)
+static int open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
+			   const struct file_observer *observer, const struct disk *child, struct error *err)
 {
 	struct disk *disk = calloc(1, sizeof(*disk));
 	int r;
 
-	if (!options)
-		options = &default_options;
 	if (!disk) {
 		close(fd);
 		return error_set(err, ENOMEM, "%s: no memory to open it", path);
@@ -96,6 +97,7 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 	disk->file.direct_fd = -1;
 	disk->file.observer = observer;
 	disk->info.read_only = options->read_only;
+	disk->child = child;
 	disk->path = strdup(path);
 	r = disk->path ? check_kind(disk, err) : error_set(err, ENOMEM, "%s: no memory to open it", path);
 	if (r == 0 && options->direct)
@@ -110,12 +112,39 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 	return 0;
 }
 
-int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
+int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
+			 const struct file_observer *observer, struct error *err)
+{
+	return open_descriptor(out, fd, path, options ? options : &default_options, observer, NULL, err);
+}
+
+/* A file that is in the chain already would be waited for, or read, forever. */
+static int check_chain(int fd, const char *path, const struct disk *child, struct error *err)
+{
+	unsigned depth = 1;
+	struct stat st, above;
+
+	if (child && fstat(fd, &st) < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	for (const struct disk *d = child; d; d = d->child) {
+		if (fstat(d->file.fd, &above) == 0 && above.st_dev == st.st_dev && above.st_ino == st.st_ino)
+			return error_set(err, ELOOP,
+					 "%s: its parent is %s, whose own chain of parents it is in; name its right "
+					 "parent by: bulkhead disk reparent",
+					 child->path, path);
+		if (++depth > CHAIN_MAX)
+			return error_set(err, EMLINK,
+					 "%s: more than %d disks in a chain; merge some of them by: bulkhead disk merge",
+					 path, CHAIN_MAX);
+	}
+	return 0;
+}
+
+static int open_path(struct disk **out, const char *path, const struct disk_open_options *options,
+		     const struct disk *child, struct error *err)
 {
 	int fd, r;
 
-	if (!options)
-		options = &default_options;
 	fd = open(path, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0) {
 		const char *advice = errno == ENOENT ? "; check the path"
@@ -125,12 +154,37 @@ int disk_open(struct disk **out, const char *path, const struct disk_open_option
 
 		return error_set(err, errno, "%s: cannot be opened: %s%s", path, strerror(errno), advice);
 	}
-	r = lock_image(fd, path, !options->read_only, err);
+	r = check_chain(fd, path, child, err);
+	if (r == 0)
+		r = lock_image(fd, path, !options->read_only, err);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	return disk_open_descriptor(out, fd, path, options, NULL, err);
+	return open_descriptor(out, fd, path, options, NULL, child, err);
+}
+
+int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
+{
+	return open_path(out, path, options ? options : &default_options, NULL, err);
+}
+
+int disk_open_parent(struct disk *child, const char *path, struct error *err)
+{
+	const struct disk_open_options options = {
+	    .format = child->info.format, .read_only = true, .direct = child->file.direct_fd >= 0};
+
+	return open_path(&child->parent, path, &options, child, err);
+}
+
+const struct disk *disk_parent(const struct disk *disk)
+{
+	return disk->parent;
+}
+
+const char *disk_path(const struct disk *disk)
+{
+	return disk->path;
 }
 
 int disk_close(struct disk *disk, struct error *err)
@@ -168,8 +222,12 @@ int disk_check(const char *path, FILE *report, struct error *err)
 
 	if (r < 0)
 		return r;
-	if (disk->ops->check)
-		r = disk->ops->check(disk, report, err);
+	/* All of the chain; what is told in the end is the image's own trouble, if it has any. */
+	for (struct disk *d = disk; d; d = d->parent) {
+		int damage = d->ops->check ? d->ops->check(d, report, r < 0 ? NULL : err) : 0;
+
+		r = r < 0 ? r : damage;
+	}
 	disk_close(disk, NULL);
 	return r;
 }

@@ -30,6 +30,9 @@ static int check_request(const struct disk *disk, const struct disk_request *req
 		return -EINVAL;
 	if (changes_disk(request->op) && disk->info.read_only)
 		return -EROFS;
+	if (disk->parent && changes_disk(request->op) &&
+	    !is_aligned_u64(request->offset | request->length, disk->info.logical_sector_size))
+		return -EINVAL; /* a sector is here or the parent's, as a whole */
 	if ((request->op == DISK_OP_READ || request->op == DISK_OP_WRITE) &&
 	    !vector_has(request->iov, request->iov_count, request->length))
 		return -EINVAL;
@@ -45,6 +48,7 @@ void operation_start(struct operation *op, struct disk *disk, struct disk_reques
 	op->at = request->iov;
 	op->at_skip = 0;
 	op->synced = false;
+	op->unsettled = 0;
 	op->cannot_punch = false;
 	op->result = check_request(disk, request);
 }
@@ -115,6 +119,8 @@ static void step_data(struct operation *op, const struct extent *extent)
 	const struct disk_request *request = op->request;
 
 	op->step.kind = request->op == DISK_OP_READ ? STEP_READ : STEP_WRITE;
+	op->file = extent->file;
+	op->settle = extent->settle;
 	op->step.offset = extent->file_offset;
 	if (op->done == 0 && extent->length == request->length && request->iov_count <= IOV_MAX) {
 		op->step.length = request->length;
@@ -130,6 +136,8 @@ static void step_zero(struct operation *op, const struct extent *extent)
 	uint64_t left = extent->length;
 	int count = 0;
 
+	op->file = extent->file;
+	op->settle = extent->settle;
 	op->step = (struct step){.kind = STEP_ZERO, .offset = extent->file_offset, .length = left};
 	if (!op->cannot_punch)
 		return;
@@ -157,6 +165,7 @@ static bool step_sync(struct operation *op)
 		op->result = disk->ops->commit(disk);
 		return false;
 	}
+	op->file = &disk->file;
 	op->step = (struct step){.kind = STEP_SYNC};
 	return true;
 }
@@ -166,12 +175,25 @@ static enum map_purpose purpose_of(enum disk_op op)
 	return op == DISK_OP_READ ? MAP_READ : op == DISK_OP_WRITE ? MAP_WRITE : MAP_ZERO;
 }
 
+/* What was written counts from now on. A step that ended inside a sector leaves that to the next. */
+static void settle(struct operation *op)
+{
+	int r = op->disk->ops->settle(op->disk, op->request->offset + op->done - op->unsettled, op->unsettled,
+				      op->settle_at);
+
+	op->unsettled = 0;
+	if (op->result == 0)
+		op->result = r;
+}
+
 bool operation_next(struct operation *op)
 {
 	const struct disk_request *request = op->request;
 	bool flush = request->op == DISK_OP_FLUSH;
-	struct extent extent;
+	struct extent extent = {.settle = false};
 
+	if (op->unsettled > 0)
+		settle(op);
 	while (op->result == 0 && !flush && op->done < request->length) {
 		op->result = op->disk->ops->map(op->disk, purpose_of(request->op), request->offset + op->done,
 						request->length - op->done, &extent);
@@ -196,8 +218,10 @@ bool operation_next(struct operation *op)
 
 void operation_advance(struct operation *op, ssize_t outcome)
 {
+	uint64_t before = op->done;
+
 	if (op->step.kind == STEP_SYNC) {
-		op->result = file_sync_result(&op->disk->file, (int)outcome);
+		op->result = file_sync_result(op->file, (int)outcome);
 	} else if (outcome == -EINTR || outcome == -EAGAIN) {
 		return;
 	} else if (op->step.kind == STEP_ZERO && (outcome == -EOPNOTSUPP || outcome == -ENODEV)) {
@@ -213,11 +237,15 @@ void operation_advance(struct operation *op, ssize_t outcome)
 	} else {
 		pass(op, (uint64_t)outcome);
 	}
+	if (op->done > before && op->settle) {
+		op->unsettled = op->done - before;
+		op->settle_at = op->step.offset;
+	}
 }
 
 int operation_run(struct operation *op)
 {
 	while (operation_next(op))
-		operation_advance(op, file_perform(&op->disk->file, &op->step));
+		operation_advance(op, file_perform(op->file, &op->step));
 	return op->result;
 }

@@ -17,11 +17,15 @@ struct operation {
 	struct disk_request *request;
 	struct operation *next; /* the queue's lists */
 	struct step step;
+	struct file *file; /* which the step is about: the image's, or that of a parent */
 	int result;
 	uint64_t done;          /* bytes of the request that are finished */
 	const struct iovec *at; /* where `done` lies in the request's vector, */
 	size_t at_skip;         /* and in that element */
 	bool synced;            /* a flush or write-through has been carried out */
+	uint64_t unsettled;     /* bytes before `done` that are written and do not count yet */
+	uint64_t settle_at;     /* where the first of them lies in the file */
+	bool settle;            /* the step's bytes will have to be settled */
 	bool cannot_punch;      /* the file system has no holes: zeros are written */
 	struct iovec iov[OPERATION_IOV];
 };

@@ -122,7 +122,7 @@ void disk_queue_submit(struct disk_queue *queue, struct disk *disk, struct disk_
 static void prepare_entry(struct io_uring_sqe *entry, const struct operation *op)
 {
 	const struct step *step = &op->step;
-	int fd = file_descriptor(&op->disk->file, step);
+	int fd = file_descriptor(op->file, step);
 
 	switch (step->kind) {
 	case STEP_READ:
@@ -163,7 +163,7 @@ static void proceed(struct disk_queue *queue, struct operation *op)
 			return;
 		}
 		/* The ring is full of entries that the kernel has not taken. */
-		operation_advance(op, file_perform(&op->disk->file, &op->step));
+		operation_advance(op, file_perform(op->file, &op->step));
 		operation_run(op);
 	}
 	finish(queue, op);

@@ -12,7 +12,7 @@
 static int raw_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 		   struct extent *extent)
 {
-	*extent = (struct extent){.kind = EXTENT_FILE, .length = length, .file_offset = offset};
+	*extent = (struct extent){.kind = EXTENT_FILE, .length = length, .file = &disk->file, .file_offset = offset};
 	return 0;
 }
 

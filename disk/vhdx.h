@@ -7,6 +7,9 @@
  *   vhdx_log.c     reading the log: replay into the file, or into memory
  *   vhdx_scan.c    every BAT entry checked before the file may be written
  *   vhdx_bat.c     block to place in the file: a bounded cache of BAT pages, allocation
+ *   vhdx_locator.c (with a header of its own) which file the parent is
+ *   vhdx_parent.c  finding and comparing it
+ *   vhdx_child.c   differencing disks: what is here and what is the parent's, by sector
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
  *   vhdx_check.c   findings for a person
@@ -16,6 +19,10 @@
  * commit: (1) sync, which covers payload and the in-place writes of the commit before; (2) the BAT
  * pages go into the log as one entry, whose tail is the entry itself; (3) sync; (4) they are written
  * in place, to be synced by the next commit's (1). An entry never overlaps the one before it.
+ *
+ * In a differencing disk the pages of the sector bitmaps go the same way as those of the BAT. A sector's bit
+ * is set when the sector has been written, not before, so that until then it is the parent's. What a new
+ * BAT entry relies on, its bitmap, is committed first, unless both are in one page.
  *
  * Locks: header_lock, then bat.lock; commit.lock stands alone. Only bat.lock is on the way of data, and
  * it is never held during a sync; a page of the BAT that is not in memory is read under it, and the file
@@ -31,6 +38,7 @@
 #include "disk/commit.h"
 #include "disk/image.h"
 #include "disk/vhdx_format.h"
+#include "disk/vhdx_locator.h"
 
 #define BAT_PAGE_SIZE      4096u
 #define BAT_PAGE_ENTRIES   512u
@@ -41,11 +49,14 @@
 #define VHDX_FILE_SIZE_MAX (UINT64_C(128) << 40) /* twice the largest disk; its space_init() takes 16 MiB */
 
 struct bat_page {
-	uint64_t index; /* in units of BAT_PAGE_SIZE from the start of the BAT */
+	uint64_t index; /* in units of BAT_PAGE_SIZE from the start of the file */
 	struct bat_page *next_in_bucket;
 	struct bat_page *next_dirty;
 	bool dirty;      /* newer than the log */
 	bool committing; /* newer than the place in the file: must not be dropped */
+	bool leads;      /* has to be in the log before an entry of another page may rely on it, */
+	bool leading;    /* and is on its way there */
+	bool pinned;     /* somebody has a pointer to it */
 	bool used;       /* since the clock's hand passed */
 	uint64_t entries[BAT_PAGE_ENTRIES];
 };
@@ -78,6 +89,12 @@ struct vhdx {
 	unsigned block_shift;
 	uint64_t chunk_ratio; /* payload blocks for each sector bitmap block */
 	uint64_t block_count;
+	uint64_t bat_entries; /* that mean something */
+
+	bool has_parent;
+	struct locator locator;      /* if it has, as are the next two: */
+	struct region locator_item;  /* from the start of the metadata region */
+	unsigned locator_slot;       /* in its table */
 
 	pthread_mutex_t header_lock;
 	struct vhdx_header header; /* as it was written last */
@@ -140,6 +157,18 @@ void bat_destroy(struct bat *bat);
 int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 	     struct extent *extent);
 
+/* The page of the BAT or of a sector bitmap at this offset of the file. [bat.lock] */
+int bat_find_page(struct vhdx *v, uint64_t file_offset, struct bat_page **out);
+
+/* An entry of the BAT, as it is in a page. [bat.lock] */
+int bat_find_entry(struct vhdx *v, uint64_t index, struct bat_page **page, uint64_t **entry);
+
+/* New space for a block, which reads as zeros. [bat.lock] */
+int bat_allocate(struct vhdx *v, uint64_t length, uint64_t *place);
+
+/* Says once in a while that an entry cannot be; returns -EBADMSG. [bat.lock] */
+int bat_complain(struct vhdx *v, uint64_t block, uint64_t entry);
+
 /* Puts the page at the end of the dirty ones, unless it is one already. [bat.lock] */
 void bat_mark_dirty(struct bat *bat, struct bat_page *page);
 
@@ -157,6 +186,34 @@ static inline uint64_t vhdx_block_used(const struct vhdx *v, uint64_t block)
 
 /* Whether a block may lie there: inside the file and clear of the file's own structures. */
 bool vhdx_place_is_sane(const struct vhdx *v, uint64_t file_offset, uint64_t length, uint64_t file_end);
+
+/* Where the entry of a chunk's sector bitmap is. */
+static inline uint64_t bat_bitmap_index(const struct vhdx *v, uint64_t block)
+{
+	return (block / v->chunk_ratio + 1) * (v->chunk_ratio + 1) - 1;
+}
+
+/* --- vhdx_parent.c --- */
+
+/* Finds the parent of a disk that has one, opens it for reading and compares the two. */
+int vhdx_open_parent(struct vhdx *v, struct error *err);
+
+/* --- vhdx_child.c --- */
+
+/* A part of one block. */
+struct block_range {
+	uint64_t block, in_block, length;
+};
+
+/* The run at the range's start, in a block of a disk with a parent that is not or partially present.
+ * -EAGAIN: after a commit, try again. [bat.lock] */
+int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
+	      struct bat_page *page, uint64_t *entry, struct extent *extent);
+
+/* What the parent has there. */
+int child_map_parent(const struct disk *disk, uint64_t offset, struct extent *extent);
+
+int child_settle(struct disk *disk, uint64_t offset, uint64_t length, uint64_t file_offset);
 
 /* --- vhdx_scan.c --- */
 

@@ -52,7 +52,7 @@ static struct bat_page *take_page(struct bat *bat)
 		struct bat_page *page = bat->pages[bat->hand];
 
 		bat->hand = (bat->hand + 1) % BAT_PAGES_MAX;
-		if (page->dirty || page->committing)
+		if (page->dirty || page->committing || page->pinned)
 			continue;
 		if (!page->used) {
 			leave_bucket(bat, page);
@@ -71,10 +71,10 @@ static void enter_bucket(struct bat *bat, struct bat_page *page, uint64_t index)
 	bat->buckets[index % BAT_BUCKETS] = page;
 }
 
-/* [bat.lock] */
-static int find_page(struct vhdx *v, uint64_t index, struct bat_page **out)
+int bat_find_page(struct vhdx *v, uint64_t file_offset, struct bat_page **out)
 {
 	struct bat *bat = &v->bat;
+	uint64_t index = file_offset / BAT_PAGE_SIZE;
 	struct bat_page *page = bat->buckets[index % BAT_BUCKETS];
 	uint64_t entries[BAT_PAGE_ENTRIES];
 	int r;
@@ -82,7 +82,7 @@ static int find_page(struct vhdx *v, uint64_t index, struct bat_page **out)
 	while (page && page->index != index)
 		page = page->next_in_bucket;
 	if (!page) {
-		r = vhdx_read(v, v->bat_region.offset + index * BAT_PAGE_SIZE, entries, sizeof(entries));
+		r = vhdx_read(v, index * BAT_PAGE_SIZE, entries, sizeof(entries));
 		if (r < 0)
 			return r == -ENODATA ? -EBADMSG : r;
 		page = take_page(bat);
@@ -94,6 +94,15 @@ static int find_page(struct vhdx *v, uint64_t index, struct bat_page **out)
 	page->used = true;
 	*out = page;
 	return 0;
+}
+
+int bat_find_entry(struct vhdx *v, uint64_t index, struct bat_page **page, uint64_t **entry)
+{
+	int r = bat_find_page(v, v->bat_region.offset + index * 8, page);
+
+	if (r == 0)
+		*entry = &(*page)->entries[index % BAT_PAGE_ENTRIES];
+	return r;
 }
 
 static bool meets(const struct region *region, uint64_t offset, uint64_t length)
@@ -108,7 +117,7 @@ bool vhdx_place_is_sane(const struct vhdx *v, uint64_t file_offset, uint64_t len
 	       !meets(&v->metadata, file_offset, length);
 }
 
-static int complain(struct vhdx *v, uint64_t block, uint64_t entry)
+int bat_complain(struct vhdx *v, uint64_t block, uint64_t entry)
 {
 	if (log_limit_pass(&v->complaints, 3))
 		log_write(LOG_LEVEL_ERROR,
@@ -120,59 +129,75 @@ static int complain(struct vhdx *v, uint64_t block, uint64_t entry)
 	return -EBADMSG;
 }
 
-/* A new block is what lies behind the file's end, so that it reads as zeros: vhdx_begin_data() has cut
- * off what lay behind next_place. [bat.lock] */
-static int allocate(struct vhdx *v, struct bat_page *page, unsigned slot)
+/* It is what lies behind the file's end, so that it reads as zeros: vhdx_begin_data() has cut off what lay
+ * behind next_place. */
+int bat_allocate(struct vhdx *v, uint64_t length, uint64_t *place)
 {
-	uint64_t place = v->bat.next_place;
+	uint64_t end = v->bat.next_place + length;
 	int r;
 
-	if (place > VHDX_FILE_SIZE_MAX - v->block_size)
+	if (end > VHDX_FILE_SIZE_MAX)
 		return -EFBIG;
-	r = file_resize(&v->disk->file, place + v->block_size);
+	r = file_resize(&v->disk->file, end);
 	if (r < 0)
 		return r;
-	v->bat.file_end = v->bat.next_place = place + v->block_size;
-	page->entries[slot] = place | VHDX_BLOCK_FULLY_PRESENT;
+	*place = v->bat.next_place;
+	v->bat.file_end = v->bat.next_place = end;
+	return 0;
+}
+
+/* [bat.lock] */
+static int allocate(struct vhdx *v, struct bat_page *page, uint64_t *entry)
+{
+	uint64_t place;
+	int r = bat_allocate(v, v->block_size, &place);
+
+	if (r < 0)
+		return r;
+	*entry = place | VHDX_BLOCK_FULLY_PRESENT;
 	bat_mark_dirty(&v->bat, page);
 	return 0;
 }
 
 /* [bat.lock] */
-static int map_block(struct vhdx *v, bool allocating, uint64_t block, struct extent *extent)
+static int map_block(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
+		     struct extent *extent)
 {
-	uint64_t index = bat_entry_index(v, block), entry;
-	unsigned slot = index % BAT_PAGE_ENTRIES;
-	uint64_t used = vhdx_block_used(v, block);
+	uint64_t used = vhdx_block_used(v, range->block), *entry;
 	struct bat_page *page;
-	int r = find_page(v, index / BAT_PAGE_ENTRIES, &page);
+	int r = bat_find_entry(v, bat_entry_index(v, range->block), &page, &entry);
 
 	if (r < 0)
 		return r;
-	entry = page->entries[slot];
-	switch (entry & VHDX_BAT_STATE_MASK) {
+	switch (*entry & VHDX_BAT_STATE_MASK) {
 	case VHDX_BLOCK_FULLY_PRESENT:
 		break;
+	case VHDX_BLOCK_PARTIALLY_PRESENT:
+		if (!v->disk->parent)
+			return bat_complain(v, range->block, *entry);
+		return child_map(v, purpose, range, page, entry, extent);
 	case VHDX_BLOCK_NOT_PRESENT:
+		if (v->disk->parent)
+			return child_map(v, purpose, range, page, entry, extent);
+		/* fall through */
 	case VHDX_BLOCK_UNDEFINED:
 	case VHDX_BLOCK_ZERO:
 	case VHDX_BLOCK_UNMAPPED:
 	case VHDX_BLOCK_UNMAPPED_V095:
 		extent->kind = EXTENT_ZERO;
-		if (!allocating)
+		if (purpose != MAP_WRITE)
 			return 0;
-		r = allocate(v, page, slot);
+		r = allocate(v, page, entry);
 		if (r < 0)
 			return r;
-		entry = page->entries[slot];
 		break;
 	default:
-		return complain(v, block, entry);
+		return bat_complain(v, range->block, *entry);
 	}
 	extent->kind = EXTENT_FILE;
-	extent->file_offset = entry & VHDX_BAT_OFFSET_MASK;
-	if (!vhdx_place_is_sane(v, extent->file_offset, used, v->bat.file_end))
-		return complain(v, block, entry);
+	extent->file_offset = (*entry & VHDX_BAT_OFFSET_MASK) + range->in_block;
+	if (!vhdx_place_is_sane(v, *entry & VHDX_BAT_OFFSET_MASK, used, v->bat.file_end))
+		return bat_complain(v, range->block, *entry);
 	return 0;
 }
 
@@ -180,7 +205,8 @@ int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint6
 	     struct extent *extent)
 {
 	struct vhdx *v = disk->format;
-	uint64_t in_block = offset & (v->block_size - 1);
+	struct block_range range = {.block = offset >> v->block_shift,
+				    .in_block = offset & (v->block_size - 1)};
 	bool crowded;
 	int r;
 
@@ -189,17 +215,24 @@ int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint6
 		if (r < 0)
 			return r;
 	}
-	extent->length = min_u64(length, v->block_size - in_block);
-	pthread_mutex_lock(&v->bat.lock);
-	r = map_block(v, purpose == MAP_WRITE, offset >> v->block_shift, extent);
-	crowded = v->bat.dirty_count >= BAT_DIRTY_MAX;
-	pthread_mutex_unlock(&v->bat.lock);
-	if (r == 0 && crowded)
-		r = vhdx_commit(disk);
-	if (r < 0 || extent->kind != EXTENT_FILE)
+	range.length = min_u64(length, v->block_size - range.in_block);
+	do {
+		*extent = (struct extent){.length = range.length, .file = &disk->file};
+		pthread_mutex_lock(&v->bat.lock);
+		r = map_block(v, purpose, &range, extent);
+		crowded = v->bat.dirty_count >= BAT_DIRTY_MAX;
+		pthread_mutex_unlock(&v->bat.lock);
+		if (r == -EAGAIN || (r == 0 && crowded)) {
+			int committed = vhdx_commit(disk);
+
+			r = committed < 0 ? committed : r;
+		}
+	} while (r == -EAGAIN);
+	if (r < 0)
 		return r;
-	extent->file_offset += in_block;
-	if (v->overlay_count > 0)
+	if (extent->kind == EXTENT_PARENT)
+		return child_map_parent(disk, offset, extent);
+	if (extent->kind == EXTENT_FILE && v->overlay_count > 0)
 		vhdx_apply_overlays(v, extent);
 	return 0;
 }

@@ -14,6 +14,7 @@ struct check {
 	FILE *report;
 	unsigned findings;
 	struct space space;
+	uint64_t partial; /* blocks of the chunk in hand that need its bitmap */
 };
 
 __attribute__((format(printf, 2, 3))) static void find(struct check *check, const char *format, ...)
@@ -27,6 +28,8 @@ __attribute__((format(printf, 2, 3))) static void find(struct check *check, cons
 		fputs("more findings are not printed\n", check->report);
 		return;
 	}
+	if (check->v->disk->child || check->v->disk->parent)
+		fprintf(check->report, "%s: ", check->v->disk->path);
 	va_start(args, format);
 	vfprintf(check->report, format, args);
 	va_end(args);
@@ -54,10 +57,12 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 	if (entry & VHDX_BAT_RESERVED_MASK)
 		find(check, "block %ju: reserved bits are set in its entry %#jx", (uintmax_t)block,
 		     (uintmax_t)entry);
-	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT)
-		find(check, "block %ju: the state %u is impossible in a disk without parent",
-		     (uintmax_t)block, state);
-	if (state != VHDX_BLOCK_FULLY_PRESENT) {
+	if (state == 4 || (state == VHDX_BLOCK_PARTIALLY_PRESENT && !v->has_parent))
+		find(check, "block %ju: the state %u is impossible in a disk %s parent", (uintmax_t)block, state,
+		     v->has_parent ? "with" : "without");
+	if (state == VHDX_BLOCK_PARTIALLY_PRESENT) {
+		check->partial++;
+	} else if (state != VHDX_BLOCK_FULLY_PRESENT) {
 		if (!v->disk->info.dynamic && state == VHDX_BLOCK_NOT_PRESENT)
 			find(check, "block %ju: not present, although the disk is a fixed one",
 			     (uintmax_t)block);
@@ -73,10 +78,35 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 		     (uintmax_t)block, (uintmax_t)place);
 }
 
+static void check_bitmap(struct check *check, uint64_t chunk, uint64_t entry)
+{
+	struct vhdx *v = check->v;
+	uint64_t place = entry & VHDX_BAT_OFFSET_MASK, partial = check->partial;
+	bool present = (entry & VHDX_BAT_STATE_MASK) == VHDX_BITMAP_PRESENT;
+
+	check->partial = 0;
+	if (entry != 0 && !v->has_parent)
+		find(check, "chunk %ju: has a sector bitmap, although the disk has no parent", (uintmax_t)chunk);
+	else if (entry != 0 && !present)
+		find(check, "chunk %ju: its sector bitmap has the impossible entry %#jx", (uintmax_t)chunk,
+		     (uintmax_t)entry);
+	else if (present && !vhdx_place_is_sane(v, place, VHDX_BITMAP_SIZE, v->bat.file_end))
+		find(check,
+		     "chunk %ju: its sector bitmap at offset %#jx is outside the file of %ju bytes or inside its "
+		     "own structures",
+		     (uintmax_t)chunk, (uintmax_t)place, (uintmax_t)v->bat.file_end);
+	else if (present && !space_take(&check->space, place, VHDX_BITMAP_SIZE))
+		find(check, "chunk %ju: the place of its sector bitmap at offset %#jx belongs to a block too",
+		     (uintmax_t)chunk, (uintmax_t)place);
+	if (partial > 0 && !present)
+		find(check, "chunk %ju: has no sector bitmap, but %ju partially present blocks need it",
+		     (uintmax_t)chunk, (uintmax_t)partial);
+}
+
 static int check_bat(struct check *check, struct error *err)
 {
 	struct vhdx *v = check->v;
-	uint64_t total = bat_entry_index(v, v->block_count - 1) + 1;
+	uint64_t total = v->bat_entries;
 	_cleanup_free_ uint64_t *entries = malloc(BATCH * sizeof(*entries));
 
 	if (!entries)
@@ -94,9 +124,8 @@ static int check_bat(struct check *check, struct error *err)
 
 			if (within < v->chunk_ratio)
 				check_block(check, chunk * v->chunk_ratio + within, entries[i]);
-			else if (entries[i] != 0)
-				find(check, "chunk %ju: has a sector bitmap, although the disk has no parent",
-				     (uintmax_t)chunk);
+			else
+				check_bitmap(check, chunk, entries[i]);
 		}
 	}
 	return 0;

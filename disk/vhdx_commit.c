@@ -45,6 +45,8 @@ static void take_dirty(struct vhdx *v, struct batch *batch)
 		bat->dirty = page->next_dirty;
 		page->dirty = false;
 		page->committing = true;
+		page->leading = page->leads;
+		page->leads = false;
 		memcpy(batch->contents + batch->count * BAT_PAGE_SIZE, page->entries, BAT_PAGE_SIZE);
 		batch->pages[batch->count++] = page;
 	}
@@ -63,6 +65,9 @@ static void give_back(struct vhdx *v, struct batch *batch, bool failed)
 		batch->pages[i]->committing = false;
 		if (failed)
 			bat_mark_dirty(&v->bat, batch->pages[i]);
+		if (failed)
+			batch->pages[i]->leads |= batch->pages[i]->leading;
+		batch->pages[i]->leading = false;
 	}
 	v->bat.committing_count = 0;
 	pthread_mutex_unlock(&v->bat.lock);
@@ -90,7 +95,7 @@ static void build_entry(struct vhdx *v, struct batch *batch, uint64_t position)
 		memcpy(descriptors[i].signature, VHDX_LOG_DESC_SIGNATURE, 4);
 		memcpy(descriptors[i].leading_bytes, page, 8);
 		memcpy(descriptors[i].trailing_bytes, page + BAT_PAGE_SIZE - 4, 4);
-		descriptors[i].file_offset = v->bat_region.offset + batch->pages[i]->index * BAT_PAGE_SIZE;
+		descriptors[i].file_offset = batch->pages[i]->index * BAT_PAGE_SIZE;
 		descriptors[i].sequence_number = v->log_sequence;
 		memcpy(sectors[i].signature, VHDX_LOG_DATA_SIGNATURE, 4);
 		memcpy(sectors[i].data, page + 8, sizeof(sectors[i].data));
@@ -127,9 +132,8 @@ static int write_log(struct vhdx *v, struct batch *batch)
 static int write_in_place(struct vhdx *v, struct batch *batch)
 {
 	for (unsigned i = 0; i < batch->count; i++) {
-		int r =
-		    file_write(&v->disk->file, v->bat_region.offset + batch->pages[i]->index * BAT_PAGE_SIZE,
-			       batch->contents + i * BAT_PAGE_SIZE, BAT_PAGE_SIZE);
+		int r = file_write(&v->disk->file, batch->pages[i]->index * BAT_PAGE_SIZE,
+				   batch->contents + i * BAT_PAGE_SIZE, BAT_PAGE_SIZE);
 
 		if (r < 0)
 			return r;

@@ -11,6 +11,7 @@
 #define LOG_LENGTH      VHDX_UNIT
 #define METADATA_OFFSET (2 * VHDX_UNIT)
 #define METADATA_LENGTH VHDX_UNIT
+#define LOCATOR_AT      (2 * VHDX_TABLE_SIZE) /* in the metadata region */
 #define BAT_OFFSET      (3 * VHDX_UNIT)
 #define BAT_BATCH       8192u
 
@@ -34,6 +35,9 @@ static int plan(struct layout *layout, const char *path, const struct disk_creat
 	layout->block_count = (o->size + o->block_size - 1) / o->block_size;
 	layout->chunk_ratio = VHDX_CHUNK_SECTORS * o->logical_sector_size / o->block_size;
 	entries = layout->block_count + (layout->block_count - 1) / layout->chunk_ratio;
+	if (o->parent) /* as [MS-VHDX] 2.5 has it for differencing disks */
+		entries = (layout->block_count + layout->chunk_ratio - 1) / layout->chunk_ratio *
+			  (layout->chunk_ratio + 1);
 	layout->bat_length = align_up_u64(entries * 8, VHDX_UNIT);
 	layout->payload = BAT_OFFSET + layout->bat_length;
 	layout->file_end = layout->payload + (o->fixed ? layout->block_count * o->block_size : 0);
@@ -91,26 +95,30 @@ static int write_region_tables(struct file *file, const struct layout *layout)
 	return r < 0 ? r : file_write(file, VHDX_REGION_TABLE_OFFSET_2, table, VHDX_TABLE_SIZE);
 }
 
-static int write_metadata(struct file *file, const struct disk_create_options *o)
+static int write_metadata(struct file *file, const struct disk_create_options *o, const struct disk *parent,
+			  uint32_t locator_length)
 {
-	const struct vhdx_file_parameters parameters = {o->block_size,
-							o->fixed ? VHDX_LEAVE_BLOCK_ALLOCATED : 0};
+	const struct vhdx_file_parameters parameters = {
+	    o->block_size, (o->fixed ? VHDX_LEAVE_BLOCK_ALLOCATED : 0) | (parent ? VHDX_HAS_PARENT : 0)};
 	const uint32_t of_file = VHDX_METADATA_IS_REQUIRED;
 	const uint32_t of_disk = VHDX_METADATA_IS_REQUIRED | VHDX_METADATA_IS_VIRTUAL_DISK;
 	const uint32_t at = VHDX_TABLE_SIZE;
-	struct vhdx_metadata_table head = {.entry_count = 5};
-	const struct vhdx_metadata_entry entries[5] = {
+	struct vhdx_metadata_table head = {.entry_count = parent ? 6 : 5};
+	const struct vhdx_metadata_entry entries[6] = {
 	    {VHDX_ITEM_FILE_PARAMETERS, at, 8, of_file, 0},
 	    {VHDX_ITEM_VIRTUAL_DISK_SIZE, at + 8, 8, of_disk, 0},
 	    {VHDX_ITEM_VIRTUAL_DISK_ID, at + 16, 16, of_disk, 0},
 	    {VHDX_ITEM_LOGICAL_SECTOR_SIZE, at + 32, 4, of_disk, 0},
 	    {VHDX_ITEM_PHYSICAL_SECTOR_SIZE, at + 36, 4, of_disk, 0},
+	    {VHDX_ITEM_PARENT_LOCATOR, LOCATOR_AT, locator_length, of_file, 0},
 	};
 	uint8_t items[40];
 	struct guid id;
 	int r;
 
 	guid_random(&id);
+	if (parent)
+		id = parent->info.identifier; /* to the guest it is the same disk */
 	memcpy(items, &parameters, 8);
 	le64_put(items + 8, o->size);
 	memcpy(items + 16, &id, 16);
@@ -119,8 +127,27 @@ static int write_metadata(struct file *file, const struct disk_create_options *o
 	memcpy(head.signature, VHDX_METADATA_SIGNATURE, 8);
 	r = file_write(file, METADATA_OFFSET, &head, sizeof(head));
 	if (r == 0)
-		r = file_write(file, METADATA_OFFSET + sizeof(head), entries, sizeof(entries));
+		r = file_write(file, METADATA_OFFSET + sizeof(head), entries,
+			       head.entry_count * sizeof(entries[0]));
 	return r < 0 ? r : file_write(file, METADATA_OFFSET + at, items, sizeof(items));
+}
+
+static int write_locator(struct file *file, const char *path, const struct disk *parent, uint32_t *length,
+			 struct error *err)
+{
+	struct locator locator = {.linkage = ((struct vhdx *)parent->format)->header.data_write_guid};
+	_cleanup_free_ uint8_t *item = NULL;
+	size_t size;
+	int r = locator_relative_path(path, parent->path, &locator.relative_path, err);
+
+	if (r == 0)
+		r = locator_build(&locator, &item, &size, path, err);
+	locator_clear(&locator);
+	if (r < 0)
+		return r;
+	*length = (uint32_t)size;
+	r = file_write(file, METADATA_OFFSET + LOCATOR_AT, item, size);
+	return r < 0 ? error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
 }
 
 /* The BAT of a fixed disk; that of a dynamic one is zeros, which the new file has already. */
@@ -160,15 +187,20 @@ static int reserve(struct file *file, const struct layout *layout, bool fixed)
 }
 
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	      struct error *err)
+	      const struct disk *parent, struct error *err)
 {
 	struct disk_create_options o = *options;
 	struct layout layout = {0};
+	uint32_t locator_length = 0;
 	int r;
 
 	if (o.block_size == 0)
 		o.block_size = (o.fixed ? 32u : 2u) << 20;
 	r = plan(&layout, path, &o, err);
+	if (r < 0)
+		return r;
+	if (parent)
+		r = write_locator(file, path, parent, &locator_length, err);
 	if (r < 0)
 		return r;
 	r = reserve(file, &layout, o.fixed);
@@ -179,7 +211,7 @@ int vhdx_fill(struct file *file, const char *path, const struct disk_create_opti
 	if (r == 0)
 		r = write_region_tables(file, &layout);
 	if (r == 0)
-		r = write_metadata(file, &o);
+		r = write_metadata(file, &o, parent, locator_length);
 	if (r == 0 && o.fixed)
 		r = write_bat(file, &layout, o.block_size);
 	if (r < 0)

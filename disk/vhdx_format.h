@@ -136,6 +136,10 @@ enum vhdx_block_state {
 	VHDX_BLOCK_PARTIALLY_PRESENT = 7
 };
 
+/* 2.5.1.2: the states of a sector bitmap block are VHDX_BLOCK_NOT_PRESENT and */
+#define VHDX_BITMAP_PRESENT 6
+#define VHDX_BITMAP_SIZE    UINT64_C(0x100000)
+
 /* 2.6 Metadata Region */
 #define VHDX_METADATA_SIGNATURE       "metadata"
 #define VHDX_METADATA_IS_USER         1u
@@ -181,6 +185,25 @@ struct vhdx_file_parameters {
 	uint32_t flags;
 } __attribute__((packed));
 _Static_assert(sizeof(struct vhdx_file_parameters) == 8, "2.6.2.1");
+
+/* 2.6.2.6 Parent Locator: UTF-16 keys and values; offsets are from its start, lengths in bytes */
+#define VHDX_LOCATOR_TYPE                                                                                    \
+	GUID_INIT(0xb04aefb7, 0xd19e, 0x4a81, 0xb7, 0x89, 0x25, 0xb8, 0xe9, 0x44, 0x59, 0x13)
+
+struct vhdx_locator_header {
+	struct guid type;
+	uint16_t reserved;
+	uint16_t count;
+} __attribute__((packed));
+_Static_assert(sizeof(struct vhdx_locator_header) == 20, "2.6.2.6.1");
+
+struct vhdx_locator_entry {
+	uint32_t key_offset;
+	uint32_t value_offset;
+	uint16_t key_length;
+	uint16_t value_length;
+} __attribute__((packed));
+_Static_assert(sizeof(struct vhdx_locator_entry) == 12, "2.6.2.6.2");
 
 #define VHDX_BLOCK_SIZE_MIN (UINT32_C(1) << 20)
 #define VHDX_BLOCK_SIZE_MAX (UINT32_C(256) << 20)

@@ -16,6 +16,8 @@ struct items {
 	uint32_t physical_sector_size;
 };
 
+#define NO_LOCATOR UINT32_MAX
+
 struct known_item {
 	struct guid id;
 	const char *name;
@@ -51,8 +53,19 @@ static int read_item(struct vhdx *v, const struct known_item *item, const struct
 	return 0;
 }
 
-static int take_entry(struct vhdx *v, const struct vhdx_metadata_entry *entry, struct items *items,
-		      unsigned *found, struct error *err)
+/* Where the locator is. What it says counts only in a disk that has a parent. */
+static int take_locator(struct vhdx *v, const struct vhdx_metadata_entry *entry, unsigned index,
+			struct error *err)
+{
+	if (v->locator_slot != NO_LOCATOR)
+		return error_set(err, EBADMSG, "%s: its metadata has two parent locators; " ADVICE, v->disk->path);
+	v->locator_slot = index;
+	v->locator_item = (struct region){entry->offset, entry->length};
+	return 0;
+}
+
+static int take_entry(struct vhdx *v, const struct vhdx_metadata_entry *entry, unsigned index,
+		      struct items *items, unsigned *found, struct error *err)
 {
 	static const struct guid locator = VHDX_ITEM_PARENT_LOCATOR;
 	char text[GUID_TEXT_SIZE];
@@ -67,8 +80,9 @@ static int take_entry(struct vhdx *v, const struct vhdx_metadata_entry *entry, s
 		*found |= 1u << i;
 		return read_item(v, &known_items[i], entry, items, err);
 	}
-	/* Whether there is a parent is for the file parameters to say. */
-	if (!(entry->flags & VHDX_METADATA_IS_REQUIRED) || guid_equal(&entry->item_id, &locator))
+	if (!(entry->flags & VHDX_METADATA_IS_USER) && guid_equal(&entry->item_id, &locator))
+		return take_locator(v, entry, index, err);
+	if (!(entry->flags & VHDX_METADATA_IS_REQUIRED))
 		return 0;
 	return error_set(err, ENOTSUP,
 			 "%s: needs metadata item %s, a feature that is not supported; open it with the "
@@ -95,7 +109,7 @@ static int read_items(struct vhdx *v, struct items *items, struct error *err)
 		struct vhdx_metadata_entry entry;
 
 		memcpy(&entry, table + sizeof(head) + i * sizeof(entry), sizeof(entry));
-		r = take_entry(v, &entry, items, &found, err);
+		r = take_entry(v, &entry, i, items, &found, err);
 		if (r < 0)
 			return r;
 	}
@@ -111,11 +125,6 @@ static int check_items(const struct vhdx *v, const struct items *items, struct e
 	const char *path = v->disk->path;
 	uint32_t block = items->parameters.block_size;
 
-	if (items->parameters.flags & VHDX_HAS_PARENT)
-		return error_set(err, ENOTSUP,
-				 "%s: a differencing disk, which needs its parent; those are not supported: "
-				 "merge it into its parent first",
-				 path);
 	if (block < VHDX_BLOCK_SIZE_MIN || block > VHDX_BLOCK_SIZE_MAX || (block & (block - 1)) != 0)
 		return error_set(err, EBADMSG, "%s: its block size of %u bytes is impossible; " ADVICE, path,
 				 block);
@@ -134,14 +143,45 @@ static int check_items(const struct vhdx *v, const struct items *items, struct e
 	return 0;
 }
 
+static int read_locator(struct vhdx *v, struct error *err)
+{
+	const struct region *item = &v->locator_item;
+	_cleanup_free_ uint8_t *bytes = NULL;
+	int r;
+
+	if (v->locator_slot == NO_LOCATOR)
+		return error_set(err, EBADMSG,
+				 "%s: a differencing disk without parent locator, so that nothing says which disk "
+				 "it continues; name its parent by: bulkhead disk reparent",
+				 v->disk->path);
+	if (item->length > LOCATOR_SIZE_MAX || item->offset < VHDX_TABLE_SIZE ||
+	    !range_fits_u64(item->offset, item->length, v->metadata.length))
+		return error_set(err, EBADMSG,
+				 "%s: its parent locator has the impossible place %#jx or length %ju; " ADVICE,
+				 v->disk->path, (uintmax_t)item->offset, (uintmax_t)item->length);
+	bytes = malloc(item->length + 1);
+	if (!bytes)
+		return error_set(err, ENOMEM, "%s: no memory to open it", v->disk->path);
+	r = vhdx_read(v, v->metadata.offset + item->offset, bytes, item->length);
+	if (r < 0)
+		return error_set(err, r == -ENODATA ? EBADMSG : -r, "%s: its parent locator cannot be read: %s",
+				 v->disk->path, strerror(-r));
+	v->has_parent = true;
+	return locator_parse(&v->locator, bytes, item->length, v->disk->path, err);
+}
+
 int vhdx_read_metadata(struct vhdx *v, struct error *err)
 {
 	struct disk_info *info = &v->disk->info;
 	struct items items = {0};
-	int r = read_items(v, &items, err);
+	int r;
 
+	v->locator_slot = NO_LOCATOR;
+	r = read_items(v, &items, err);
 	if (r == 0)
 		r = check_items(v, &items, err);
+	if (r == 0 && (items.parameters.flags & VHDX_HAS_PARENT))
+		r = read_locator(v, err);
 	if (r < 0)
 		return r;
 	v->block_size = items.parameters.block_size;

@@ -127,7 +127,10 @@ static int check_bat_size(struct vhdx *v, struct error *err)
 	v->block_shift = (unsigned)__builtin_ctz(v->block_size);
 	v->chunk_ratio = VHDX_CHUNK_SECTORS * v->disk->info.logical_sector_size / v->block_size;
 	v->block_count = (v->disk->info.size + v->block_size - 1) >> v->block_shift;
-	entries = bat_entry_index(v, v->block_count - 1) + 1;
+	/* The bitmap of the last chunk has an entry in a differencing disk only. */
+	entries = v->has_parent ? bat_bitmap_index(v, v->block_count - 1) + 1
+				: bat_entry_index(v, v->block_count - 1) + 1;
+	v->bat_entries = entries;
 	if (entries * 8 > v->bat_region.length)
 		return error_set(err, EBADMSG,
 				 "%s: its block allocation table has %ju bytes, but a disk of %ju bytes in "
@@ -145,6 +148,7 @@ static void vhdx_free(struct vhdx *v)
 	free(v->commit_buffer);
 	free(v->overlays);
 	free(v->overlay_data);
+	locator_clear(&v->locator);
 	free(v);
 }
 
@@ -170,6 +174,7 @@ static int vhdx_close(struct disk *disk, struct error *err)
 
 static const struct disk_ops vhdx_ops = {
     .map = vhdx_map,
+    .settle = child_settle,
     .must_commit = vhdx_must_commit,
     .commit = vhdx_commit,
     .close = vhdx_close,
@@ -203,6 +208,8 @@ static int open_parts(struct vhdx *v, struct error *err)
 		r = vhdx_read_metadata(v, err);
 	if (r == 0)
 		r = check_bat_size(v, err);
+	if (r == 0 && v->has_parent)
+		r = vhdx_open_parent(v, err);
 	if (r == 0 && !v->disk->info.read_only)
 		r = vhdx_scan(v, err);
 	return r;

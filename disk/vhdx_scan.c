@@ -16,6 +16,8 @@ struct scan {
 	struct vhdx *v;
 	struct space space;
 	uint64_t end; /* of the last thing that has a place */
+	uint64_t chunk, partial_block; /* the chunk in hand, and a block of it that needs the bitmap, if */
+	bool partial;
 };
 
 int space_init(struct space *space, uint64_t file_end)
@@ -69,13 +71,15 @@ static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct 
 	unsigned state = entry & VHDX_BAT_STATE_MASK;
 	const char *path = v->disk->path;
 
-	if (state == 4 || state == VHDX_BLOCK_PARTIALLY_PRESENT)
+	if (state == 4 || (state == VHDX_BLOCK_PARTIALLY_PRESENT && !v->has_parent))
 		return error_set(err, EBADMSG,
 				 "%s: block %ju has the state %u in the block allocation table (entry %#jx), "
-				 "impossible in a disk "
-				 "without parent; " ADVICE,
-				 path, (uintmax_t)block, state, (uintmax_t)entry);
-	if (state != VHDX_BLOCK_FULLY_PRESENT) {
+				 "impossible in a disk %s parent; " ADVICE,
+				 path, (uintmax_t)block, state, (uintmax_t)entry, v->has_parent ? "with" : "without");
+	if (state == VHDX_BLOCK_PARTIALLY_PRESENT) {
+		scan->partial = true;
+		scan->partial_block = block;
+	} else if (state != VHDX_BLOCK_FULLY_PRESENT) {
 		keep(scan, entry, v->block_size);
 		return 0;
 	}
@@ -97,6 +101,41 @@ static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct 
 	return 0;
 }
 
+/* The entry of a chunk's bitmap; 0 also when it lies in a hole. */
+static int scan_bitmap(struct scan *scan, uint64_t entry, struct error *err)
+{
+	struct vhdx *v = scan->v;
+	uint64_t place = entry & VHDX_BAT_OFFSET_MASK;
+	unsigned state = entry & VHDX_BAT_STATE_MASK;
+	bool needed = scan->partial;
+
+	scan->partial = false;
+	if (!v->has_parent) {
+		keep(scan, entry, VHDX_BITMAP_SIZE);
+		return 0;
+	}
+	if (state != VHDX_BITMAP_PRESENT && needed)
+		return error_set(err, EBADMSG,
+				 "%s: block %ju is partially present, but its chunk %ju has no sector bitmap (entry "
+				 "%#jx in the block allocation table); " ADVICE,
+				 v->disk->path, (uintmax_t)scan->partial_block, (uintmax_t)scan->chunk,
+				 (uintmax_t)entry);
+	if (state != VHDX_BITMAP_PRESENT)
+		return 0;
+	if (!vhdx_place_is_sane(v, place, VHDX_BITMAP_SIZE, v->bat.file_end))
+		return error_set(err, EBADMSG,
+				 "%s: the sector bitmap of chunk %ju lies at offset %ju, outside the file of %ju bytes "
+				 "or over its own structures; " ADVICE,
+				 v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place,
+				 (uintmax_t)v->bat.file_end);
+	if (!space_take(&scan->space, place, VHDX_BITMAP_SIZE))
+		return error_set(err, EBADMSG,
+				 "%s: the sector bitmap of chunk %ju lies at offset %ju, over a block; " ADVICE,
+				 v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place);
+	scan->end = max_u64(scan->end, place + VHDX_BITMAP_SIZE);
+	return 0;
+}
+
 static int scan_entries(struct scan *scan, uint64_t first, const uint64_t *entries, size_t count,
 			struct error *err)
 {
@@ -106,12 +145,15 @@ static int scan_entries(struct scan *scan, uint64_t first, const uint64_t *entri
 	for (size_t i = 0; r == 0 && i < count; i++) {
 		uint64_t chunk = (first + i) / (ratio + 1), within = (first + i) % (ratio + 1);
 
-		if (entries[i] == 0)
+		if (entries[i] == 0 && !scan->partial)
 			continue;
-		if (within < ratio)
+		if (scan->partial && chunk != scan->chunk)
+			r = scan_bitmap(scan, 0, err);
+		scan->chunk = chunk;
+		if (r == 0 && within == ratio)
+			r = scan_bitmap(scan, entries[i], err);
+		else if (r == 0 && entries[i] != 0)
 			r = scan_block(scan, chunk * ratio + within, entries[i], err);
-		else
-			keep(scan, entries[i], VHDX_UNIT);
 	}
 	return r;
 }
@@ -119,7 +161,7 @@ static int scan_entries(struct scan *scan, uint64_t first, const uint64_t *entri
 static int scan_table(struct scan *scan, struct error *err)
 {
 	struct vhdx *v = scan->v;
-	uint64_t at = v->bat_region.offset, end = at + (bat_entry_index(v, v->block_count - 1) + 1) * 8;
+	uint64_t at = v->bat_region.offset, end = at + v->bat_entries * 8;
 	_cleanup_free_ uint64_t *entries = malloc(BATCH * sizeof(*entries));
 
 	if (!entries)
@@ -147,7 +189,7 @@ static int scan_table(struct scan *scan, struct error *err)
 			return r;
 		at += size;
 	}
-	return 0;
+	return scan->partial ? scan_bitmap(scan, 0, err) : 0;
 }
 
 int vhdx_scan(struct vhdx *v, struct error *err)

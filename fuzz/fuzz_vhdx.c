@@ -53,7 +53,7 @@ static void make_template(void)
 	nowhere = fopen("/dev/null", "w");
 	log_set_stream(nowhere);
 	template_image = calloc(1, IMAGE_SIZE);
-	if (vhdx_fill(&file, "template", &create, &err) < 0 ||
+	if (vhdx_fill(&file, "template", &create, NULL, &err) < 0 ||
 	    disk_open_descriptor(&disk, dup(file.fd), "template", &options, NULL, &err) < 0)
 		abort();
 	for (unsigned block = 0; block < 2; block++)

@@ -265,7 +265,7 @@ static struct damage damages[] = {
 	{ "item unknown", item_unknown, ENOTSUP, "needs metadata item beca1278" },
 	{ "item outside", item_outside, EBADMSG, "\"virtual disk size\"" },
 	{ "item twice", item_twice, EBADMSG, "\"virtual disk size\" twice" },
-	{ "differencing", with_parent, ENOTSUP, "differencing" },
+	{ "differencing without locator", with_parent, EBADMSG, "without parent locator" },
 	{ "block size", block_size, EBADMSG, "block size of 3145728" },
 	{ "disk too large", disk_too_large, EBADMSG, "virtual size" },
 	{ "disk unaligned", disk_unaligned, EBADMSG, "virtual size of 1000" },

@@ -35,7 +35,7 @@ static inline int image_create(const struct disk_create_options *options)
 	if (o.physical_sector_size == 0)
 		o.physical_sector_size = 4096;
 	if (o.format == DISK_FORMAT_VHDX)
-		r = vhdx_fill(&file, "image", &o, &err);
+		r = vhdx_fill(&file, "image", &o, NULL, &err);
 	else
 		r = file_resize(&file, o.size);
 	if (r != 0)

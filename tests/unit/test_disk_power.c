@@ -8,12 +8,16 @@
  */
 #include "tests/unit/test_disk_images.h"
 
+#include "disk/operation.h"
 #include "disk/vhdx.h"
 
 #define DISK_SIZE   (3 * MIB)
 #define SECTORS     (DISK_SIZE / 512)
 #define FILE_MAX    (8 * MIB)
 #define PENDING_MAX 64
+
+/* Where a differencing disk looks for its parent: in the directory of this path. */
+static char directory[64], image_path[96] = "image";
 
 struct change {
 	enum { WRITTEN, ZEROED, RESIZED } kind;
@@ -89,6 +93,17 @@ static bool sector_is_allowed(const struct expectation *e, unsigned sector, cons
 	return false;
 }
 
+static struct disk *must_open(int fd, bool read_only, const struct file_observer *observer)
+{
+	const struct disk_open_options options = { .read_only = read_only };
+	struct error err = { 0 };
+	struct disk *disk;
+
+	if (disk_open_descriptor(&disk, dup(fd), image_path, &options, observer, &err) != 0)
+		fail_msg("%s", err.text);
+	return disk;
+}
+
 static void check_contents(const struct recorder *recorder, struct disk *disk, uint8_t *contents)
 {
 	struct error err = { 0 };
@@ -122,7 +137,6 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 	static const uint8_t zeros[65536];
 	int fd = memfd_create("cut", MFD_CLOEXEC);
 	uint8_t *by_reading = malloc(DISK_SIZE), *by_writing = malloc(DISK_SIZE);
-	struct disk_open_options options = { 0 };
 	struct recorder *inner = NULL;
 	struct error err = { 0 };
 	struct disk *disk;
@@ -134,7 +148,7 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 		if (memcmp(image + at, zeros, part) != 0)
 			assert_int_equal(pwrite(fd, image + at, part, (off_t)at), part);
 	}
-	disk = image_must_open(fd, true);
+	disk = must_open(fd, true, NULL);
 	check_contents(recorder, disk, by_reading);
 	if (disk->ops->check(disk, stderr, &err) != 0)
 		fail_msg("%s", err.text);
@@ -145,8 +159,7 @@ static void open_after_cut(struct recorder *recorder, const uint8_t *image, uint
 		memcpy(inner->durable, image, size);
 		inner->durable_size = size;
 	}
-	if (disk_open_descriptor(&disk, dup(fd), "cut", &options, inner ? &inner->observer : NULL, &err) != 0)
-		fail_msg("%s", err.text);
+	disk = must_open(fd, false, inner ? &inner->observer : NULL);
 	check_contents(recorder, disk, by_writing);
 	assert_memory_equal(by_reading, by_writing, DISK_SIZE);
 	if (!inner)
@@ -253,19 +266,33 @@ struct scenario {
 	unsigned operations;
 	unsigned flush_in; /* one of so many operations is a flush */
 	bool reopen;
+	bool child; /* of a disk that is full; some operations are discards then */
 };
 
 static struct disk *open_recorded(int fd, struct recorder *recorder)
 {
-	const struct disk_open_options options = { 0 };
-	struct disk *disk;
-	struct error err = { 0 };
+	struct disk *disk = must_open(fd, false, &recorder->observer);
 
-	if (disk_open_descriptor(&disk, dup(fd), "image", &options, &recorder->observer, &err) != 0)
-		fail_msg("%s", err.text);
 	/* The log begins near its end, so that few commits fill and wrap it. */
 	((struct vhdx *)disk->format)->log_position = MIB - 3 * VHDX_LOG_SECTOR;
 	return disk;
+}
+
+static int discard(struct disk *disk, struct dice *dice, struct expectation *e)
+{
+	uint64_t offset = 512 * dice_roll(dice, SECTORS - 16), length = 8 * KIB;
+	struct disk_request request = { .op = DISK_OP_DISCARD };
+	struct operation operation;
+
+	if (dice_roll(dice, 2) == 0) {
+		offset = offset / MIB * MIB;
+		length = MIB;
+	}
+	request.offset = offset;
+	request.length = length;
+	expect(e, offset, length, 0);
+	operation_start(&operation, disk, &request);
+	return operation_run(&operation);
 }
 
 static int change_disk(struct disk *disk, struct dice *dice, struct expectation *e, uint32_t tag)
@@ -286,13 +313,45 @@ static int change_disk(struct disk *disk, struct dice *dice, struct expectation 
 	return disk_write(disk, offset, data, length, &err);
 }
 
+/* A parent whose sectors have tags of their own. */
+static int create_family(const struct scenario *scenario, struct expectation *e)
+{
+	struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .block_size = MIB };
+	uint32_t *data = malloc(DISK_SIZE);
+	struct error err = { 0 };
+	struct disk *disk;
+	char parent[96];
+	int fd;
+
+	if (!scenario->child) {
+		free(data);
+		return image_create(&scenario->create);
+	}
+	for (unsigned i = 0; i < DISK_SIZE / 4; i++)
+		data[i] = 0x80000000 + i / 128;
+	for (unsigned sector = 0; sector < SECTORS; sector++)
+		e->flushed[sector] = 0x80000000 + sector;
+	snprintf(parent, sizeof(parent), "%s/parent", directory);
+	assert_int_equal(disk_create(parent, &scenario->create, &err), 0);
+	assert_int_equal(disk_open(&disk, parent, NULL, &err), 0);
+	assert_int_equal(disk_write(disk, 0, data, DISK_SIZE, &err), 0);
+	image_must_close(disk);
+	free(data);
+	options.parent = parent;
+	fd = memfd_create("child", MFD_CLOEXEC);
+	if (disk_fill_descriptor(fd, image_path, &options, &err) != 0)
+		fail_msg("%s", err.text);
+	return fd;
+}
+
 static void cuts(void **state)
 {
 	const struct scenario *scenario = *state;
 	struct dice dice = { scenario->operations };
 	struct expectation *expectation = calloc(1, sizeof(*expectation));
 	struct recorder *recorder = recorder_create(expectation, &dice, 0);
-	int fd = image_create(&scenario->create);
+	int fd = create_family(scenario, expectation);
+	char parent[96];
 	unsigned unflushed = 0;
 	struct error err = { 0 };
 	struct disk *disk;
@@ -308,7 +367,10 @@ static void cuts(void **state)
 			unflushed = 0;
 			cut_power(recorder);
 		} else {
-			assert_int_equal(change_disk(disk, &dice, expectation, i), 0);
+			if (scenario->child && dice_roll(&dice, 5) == 0)
+				assert_int_equal(discard(disk, &dice, expectation), 0);
+			else
+				assert_int_equal(change_disk(disk, &dice, expectation, i), 0);
 			unflushed++;
 		}
 		if (scenario->reopen && i % 16 == 0) {
@@ -321,9 +383,12 @@ static void cuts(void **state)
 	image_must_close(disk);
 	expect_flushed(expectation);
 	cut_power(recorder);
+	snprintf(parent, sizeof(parent), "%s/parent", directory);
 	print_message("%u power cuts, %u of them with a log to replay\n", recorder->cuts, recorder->replays);
 	if (scenario->create.format == DISK_FORMAT_VHDX && !scenario->create.fixed)
 		assert_true(recorder->replays > 0);
+	if (scenario->child)
+		unlink(parent);
 	recorder_destroy(recorder);
 	free(expectation);
 	close(fd);
@@ -332,10 +397,12 @@ static void cuts(void **state)
 #define DYNAMIC { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }
 #define FIXED   { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB, .fixed = true }
 
-static struct scenario often = { DYNAMIC, 40, 3, false };
-static struct scenario seldom = { DYNAMIC, 28, 10, false };
-static struct scenario reopened = { DYNAMIC, 40, 4, true };
-static struct scenario fixed = { FIXED, 20, 4, true };
+static struct scenario often = { DYNAMIC, 40, 3, false, false };
+static struct scenario seldom = { DYNAMIC, 28, 10, false, false };
+static struct scenario reopened = { DYNAMIC, 40, 4, true, false };
+static struct scenario child = { DYNAMIC, 40, 3, true, true };
+static struct scenario child_seldom = { DYNAMIC, 28, 8, false, true };
+static struct scenario fixed = { FIXED, 20, 4, true, false };
 
 int main(void)
 {
@@ -344,7 +411,16 @@ int main(void)
 		{ "flushed seldom", cuts, NULL, NULL, &seldom },
 		{ "closed and opened", cuts, NULL, NULL, &reopened },
 		{ "fixed", cuts, NULL, NULL, &fixed },
+		{ "differencing", cuts, NULL, NULL, &child },
+		{ "differencing, flushed seldom", cuts, NULL, NULL, &child_seldom },
 	};
+	int r;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	snprintf(directory, sizeof(directory), "/tmp/bulkhead-power-XXXXXX");
+	if (!mkdtemp(directory))
+		return 1;
+	snprintf(image_path, sizeof(image_path), "%s/image", directory);
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	rmdir(directory);
+	return r;
 }

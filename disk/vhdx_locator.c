@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "disk/vhdx_locator.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "disk/vhdx_format.h"
+
+#define ADVICE      "restore the file from a backup"
+#define KEYS        5
+#define KEY_MAX     64
+#define PATH_UNITS  32767u /* the longest path of Windows */
+#define ENTRIES_MAX 256u
+
+static const char *const key_names[KEYS] = {"parent_linkage", "parent_linkage2", "relative_path", "volume_path",
+					    "absolute_win32_path"};
+
+/* One character of UTF-16. 0: `units` is not well-formed there, or it is NUL. */
+static uint32_t decode_unit(const uint8_t *text, size_t units, size_t *at)
+{
+	uint32_t c = le16_get(text + 2 * (*at)++), low;
+
+	if (c < 0xd800 || c > 0xdfff)
+		return c;
+	if (c > 0xdbff || *at == units)
+		return 0;
+	low = le16_get(text + 2 * (*at)++);
+	return low >= 0xdc00 && low <= 0xdfff ? 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00) : 0;
+}
+
+static char *put_utf8(char *to, uint32_t c)
+{
+	if (c < 0x80) {
+		*to++ = (char)c;
+	} else if (c < 0x800) {
+		*to++ = (char)(0xc0 | c >> 6);
+		*to++ = (char)(0x80 | (c & 0x3f));
+	} else if (c < 0x10000) {
+		*to++ = (char)(0xe0 | c >> 12);
+		*to++ = (char)(0x80 | (c >> 6 & 0x3f));
+		*to++ = (char)(0x80 | (c & 0x3f));
+	} else {
+		*to++ = (char)(0xf0 | c >> 18);
+		*to++ = (char)(0x80 | (c >> 12 & 0x3f));
+		*to++ = (char)(0x80 | (c >> 6 & 0x3f));
+		*to++ = (char)(0x80 | (c & 0x3f));
+	}
+	return to;
+}
+
+/* NULL with errno: EINVAL when it is no text. */
+static char *to_utf8(const uint8_t *text, size_t units)
+{
+	char *out, *to;
+
+	/* Some writers count a terminating NUL. */
+	if (units > 0 && le16_get(text + 2 * (units - 1)) == 0)
+		units--;
+	out = to = malloc(3 * units + 1);
+	for (size_t at = 0; out && at < units;) {
+		uint32_t c = decode_unit(text, units, &at);
+
+		if (c == 0) {
+			free(out);
+			errno = EINVAL;
+			return NULL;
+		}
+		to = put_utf8(to, c);
+	}
+	if (out)
+		*to = '\0';
+	return out;
+}
+
+/* One character of UTF-8, which must be well-formed; 0 otherwise. */
+static uint32_t decode_utf8(const char **text)
+{
+	static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+	const uint8_t *p = (const uint8_t *)*text;
+	unsigned more = p[0] < 0x80 ? 0 : p[0] < 0xc0 ? 9 : p[0] < 0xe0 ? 1 : p[0] < 0xf0 ? 2 : p[0] < 0xf8 ? 3 : 9;
+	uint32_t c = more ? p[0] & (0x3fu >> more) : p[0];
+
+	if (more == 9)
+		return 0;
+	for (unsigned i = 1; i <= more; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (p[i] & 0x3f);
+	}
+	*text += more + 1;
+	return c < least[more] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : c;
+}
+
+/* Appends it to `out` of `max` units; returns how many, or 0 when it is no UTF-8 or too long. */
+static size_t put_utf16(uint8_t *out, size_t max, const char *text)
+{
+	size_t n = 0;
+
+	while (*text) {
+		uint32_t c = decode_utf8(&text);
+
+		if (c == 0 || n + 2 > max)
+			return 0;
+		if (c >= 0x10000) {
+			le16_put(out + 2 * n++, (uint16_t)(0xd800 + ((c - 0x10000) >> 10)));
+			c = 0xdc00 + ((c - 0x10000) & 0x3ff);
+		}
+		le16_put(out + 2 * n++, (uint16_t)c);
+	}
+	return n;
+}
+
+static int bad(const char *path, const char *what, struct error *err)
+{
+	return error_set(err, EBADMSG, "%s: its parent locator %s; " ADVICE, path, what);
+}
+
+static int read_text(const uint8_t *item, size_t size, uint32_t offset, uint16_t length, char **out,
+		     const char *path, struct error *err)
+{
+	if (length == 0 || length % 2 != 0 || !range_fits_u64(offset, length, size))
+		return error_set(err, EBADMSG,
+				 "%s: its parent locator has a text at offset %u of %u bytes, outside its %zu "
+				 "bytes or no UTF-16; " ADVICE,
+				 path, offset, length, size);
+	*out = to_utf8(item + offset, length / 2);
+	if (*out)
+		return 0;
+	return errno == ENOMEM ? error_set(err, ENOMEM, "%s: no memory to open it", path)
+			       : bad(path, "has a text that is no UTF-16", err);
+}
+
+static int take_value(char *values[KEYS], const char *key, char **value, const char *path, struct error *err)
+{
+	for (size_t i = 0; i < KEYS; i++) {
+		if (strcmp(key, key_names[i]) != 0)
+			continue;
+		if (values[i])
+			return error_set(err, EBADMSG, "%s: its parent locator has the key \"%s\" twice; " ADVICE,
+					 path, key);
+		values[i] = *value;
+		*value = NULL;
+	}
+	return 0; /* keys of which nothing is known are left out */
+}
+
+static int read_entry(char *values[KEYS], const uint8_t *item, size_t size, unsigned index, const char *path,
+		      struct error *err)
+{
+	_cleanup_free_ char *key = NULL, *value = NULL;
+	struct vhdx_locator_entry entry;
+	int r;
+
+	memcpy(&entry, item + sizeof(struct vhdx_locator_header) + index * sizeof(entry), sizeof(entry));
+	r = read_text(item, size, entry.key_offset, entry.key_length, &key, path, err);
+	if (r == 0)
+		r = read_text(item, size, entry.value_offset, entry.value_length, &value, path, err);
+	return r < 0 ? r : take_value(values, key, &value, path, err);
+}
+
+static int take_linkage(struct guid *guid, const char *key, const char *text, const char *path,
+			struct error *err)
+{
+	if (text && guid_parse(guid, text) < 0)
+		return error_set(err, EBADMSG, "%s: its parent locator's \"%s\" is \"%s\", no GUID; " ADVICE, path,
+				 key, text);
+	return 0;
+}
+
+static int judge(struct locator *locator, char *values[KEYS], const char *path, struct error *err)
+{
+	int r;
+
+	if (!values[0])
+		return bad(path, "lacks the key \"parent_linkage\"", err);
+	if (!values[2] && !values[3] && !values[4])
+		return bad(path, "names no file: it has none of the keys \"relative_path\", \"volume_path\" and "
+				 "\"absolute_win32_path\"",
+			   err);
+	r = take_linkage(&locator->linkage, key_names[0], values[0], path, err);
+	if (r == 0)
+		r = take_linkage(&locator->linkage2, key_names[1], values[1], path, err);
+	return r;
+}
+
+int locator_parse(struct locator *locator, const uint8_t *item, size_t size, const char *path,
+		  struct error *err)
+{
+	static const struct guid type = VHDX_LOCATOR_TYPE;
+	struct vhdx_locator_header header;
+	char *values[KEYS] = {NULL}, text[GUID_TEXT_SIZE];
+	int r = 0;
+
+	*locator = (struct locator){.relative_path = NULL};
+	if (size < sizeof(header))
+		return bad(path, "is too short", err);
+	memcpy(&header, item, sizeof(header));
+	if (!guid_equal(&header.type, &type))
+		return error_set(err, ENOTSUP,
+				 "%s: its parent locator is of type %s, of which nothing is known; open it with the "
+				 "program that wrote it",
+				 path, guid_format(&header.type, text));
+	if (header.count > ENTRIES_MAX ||
+	    sizeof(header) + header.count * sizeof(struct vhdx_locator_entry) > size)
+		return bad(path, "claims more entries than it can hold", err);
+	for (unsigned i = 0; r == 0 && i < header.count; i++)
+		r = read_entry(values, item, size, i, path, err);
+	if (r == 0)
+		r = judge(locator, values, path, err);
+	free(values[0]);
+	free(values[1]);
+	locator->relative_path = values[2];
+	locator->volume_path = values[3];
+	locator->absolute_path = values[4];
+	if (r < 0)
+		locator_clear(locator);
+	return r;
+}
+
+void locator_clear(struct locator *locator)
+{
+	free(locator->relative_path);
+	free(locator->volume_path);
+	free(locator->absolute_path);
+	*locator = (struct locator){.relative_path = NULL};
+}
+
+static void format_linkage(const struct guid *guid, char text[GUID_TEXT_SIZE + 2])
+{
+	text[0] = '{';
+	guid_format(guid, text + 1);
+	strcat(text, "}");
+}
+
+int locator_build(const struct locator *locator, uint8_t **item, size_t *size, const char *path,
+		  struct error *err)
+{
+	char linkage[GUID_TEXT_SIZE + 2], linkage2[GUID_TEXT_SIZE + 2];
+	const char *values[KEYS] = {linkage, guid_is_zero(&locator->linkage2) ? NULL : linkage2,
+				    locator->relative_path, locator->volume_path, locator->absolute_path};
+	struct vhdx_locator_header header = {VHDX_LOCATOR_TYPE, 0, 0};
+	size_t at = sizeof(header) + KEYS * sizeof(struct vhdx_locator_entry);
+	size_t max = at + KEYS * 2 * (PATH_UNITS + KEY_MAX);
+	uint8_t *out = calloc(1, max);
+
+	if (!out)
+		return error_set(err, ENOMEM, "%s: no memory for its parent locator", path);
+	format_linkage(&locator->linkage, linkage);
+	format_linkage(&locator->linkage2, linkage2);
+	for (size_t i = 0; i < KEYS; i++) {
+		struct vhdx_locator_entry entry = {.key_offset = (uint32_t)at};
+
+		if (!values[i])
+			continue;
+		entry.key_length = (uint16_t)(2 * put_utf16(out + at, KEY_MAX, key_names[i]));
+		at += entry.key_length;
+		entry.value_offset = (uint32_t)at;
+		entry.value_length = (uint16_t)(2 * put_utf16(out + at, PATH_UNITS, values[i]));
+		at += entry.value_length;
+		if (entry.value_length == 0) {
+			free(out);
+			return error_set(err, EINVAL,
+					 "%s: the path \"%s\" of its parent is no UTF-8 or too long; rename the parent",
+					 path, values[i]);
+		}
+		memcpy(out + sizeof(header) + header.count++ * sizeof(entry), &entry, sizeof(entry));
+	}
+	memcpy(out, &header, sizeof(header));
+	*item = out;
+	*size = at;
+	return 0;
+}
+
+/* With the slash; "" when there is none. To be freed. */
+static char *directory_of(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+	const char *from = real ? real : path, *slash = strrchr(from, '/');
+
+	return strndup(from, slash ? (size_t)(slash - from) + 1 : 0);
+}
+
+static char *beside(const char *directory, const char *name)
+{
+	char *path;
+
+	if (asprintf(&path, "%s%s", directory, name) < 0)
+		return NULL;
+	for (char *p = path + strlen(directory); *p; p++)
+		if (*p == '\\')
+			*p = '/';
+	return path;
+}
+
+static const char *last_part(const char *path)
+{
+	const char *part = path;
+
+	for (; *path; path++)
+		if (*path == '\\' || *path == '/')
+			part = path + 1;
+	return part;
+}
+
+static bool is_relative(const char *path)
+{
+	return path[0] != '\\' && path[0] != '/' && path[0] != '\0' && path[1] != ':';
+}
+
+int locator_find(const struct locator *locator, const char *path, char **parent, struct error *err)
+{
+	_cleanup_free_ char *directory = directory_of(path);
+	const char *named[3] = {locator->relative_path, locator->volume_path, locator->absolute_path};
+	char *tried[3] = {NULL};
+	int r = -ENOENT;
+
+	for (size_t i = 0; directory && r == -ENOENT && i < ARRAY_SIZE(named); i++) {
+		const char *name = named[i];
+
+		if (!name)
+			continue;
+		if (i > 0 || !is_relative(name))
+			name = last_part(name);
+		tried[i] = beside(directory, name);
+		if (!tried[i])
+			r = -ENOMEM;
+		else if (*name && access(tried[i], F_OK) == 0)
+			r = 0;
+		if (r == 0) {
+			*parent = tried[i];
+			tried[i] = NULL;
+		}
+	}
+	if (!directory || r == -ENOMEM)
+		r = error_set(err, ENOMEM, "%s: no memory to find its parent", path);
+	else if (r == -ENOENT)
+		error_set(err, ENOENT,
+			  "%s: its parent is not there: looked for %s%s%s%s%s; put it there, or name it by: bulkhead "
+			  "disk reparent",
+			  path, tried[0] ? tried[0] : "", tried[0] && (tried[1] || tried[2]) ? ", " : "",
+			  tried[1] ? tried[1] : "",
+			  tried[1] && tried[2] && strcmp(tried[1], tried[2]) != 0 ? ", " : "",
+			  tried[2] && (!tried[1] || strcmp(tried[1], tried[2]) != 0) ? tried[2] : "");
+	for (size_t i = 0; i < ARRAY_SIZE(tried); i++)
+		free(tried[i]);
+	return r;
+}
+
+/* How much of both is the same directories, with the slash. */
+static size_t common_length(const char *a, const char *b)
+{
+	size_t common = 0;
+
+	for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+		if (a[i] == '/')
+			common = i + 1;
+	return common;
+}
+
+int locator_relative_path(const char *path, const char *parent, char **relative, struct error *err)
+{
+	_cleanup_free_ char *there = realpath(parent, NULL), *here = NULL, *name = NULL, *directory = NULL;
+	const char *slash = strrchr(path, '/');
+	unsigned up = 0;
+	size_t common;
+	char *out;
+
+	if (!there)
+		return error_set(err, errno, "%s: cannot be opened: %s; check the path", parent, strerror(errno));
+	name = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	directory = name ? realpath(name, NULL) : NULL;
+	if (!directory)
+		return error_set(err, errno, "%s: its directory cannot be found: %s; check the path", path,
+				 strerror(errno));
+	if (asprintf(&here, "%s/", strcmp(directory, "/") ? directory : "") < 0)
+		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
+	common = common_length(here, there);
+	for (const char *p = here + common; *p; p++)
+		up += *p == '/';
+	if (strchr(there + common, '\\'))
+		return error_set(err, EINVAL,
+				 "%s: a path with a backslash cannot be written into a VHDX; rename the file", parent);
+	out = malloc(3 * up + strlen(there + common) + 3);
+	if (!out)
+		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
+	strcpy(out, up ? "" : ".\\");
+	for (unsigned i = 0; i < up; i++)
+		strcat(out, "..\\");
+	strcat(out, there + common);
+	for (char *p = out; *p; p++)
+		if (*p == '/')
+			*p = '\\';
+	*relative = out;
+	return 0;
+}

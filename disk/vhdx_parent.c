@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* vhdx_parent.c - a differencing disk and its parent: whether they belong together. */
+#include <errno.h>
+#include <string.h>
+
+#include "disk/vhdx.h"
+
+static int check_linkage(const struct vhdx *v, const struct vhdx *parent, struct error *err)
+{
+	const struct guid *found = &parent->header.data_write_guid;
+	char expected[GUID_TEXT_SIZE], is[GUID_TEXT_SIZE];
+
+	if (guid_equal(found, &v->locator.linkage) ||
+	    (!guid_is_zero(&v->locator.linkage2) && guid_equal(found, &v->locator.linkage2)))
+		return 0;
+	return error_set(err, ESTALE,
+			 "%s: its parent %s has been changed since (its contents are %s, those expected %s); restore "
+			 "that file as it was, or if you know it to be the right one: bulkhead disk reparent --force",
+			 v->disk->path, parent->disk->path, guid_format(found, is),
+			 guid_format(&v->locator.linkage, expected));
+}
+
+static int compare(const struct vhdx *v, const struct vhdx *parent, struct error *err)
+{
+	uint32_t here = v->disk->info.logical_sector_size, there = parent->disk->info.logical_sector_size;
+
+	if (here != there)
+		return error_set(err, EBADMSG,
+				 "%s: its sectors have %u bytes, those of its parent %s have %u; name its right parent "
+				 "by: bulkhead disk reparent",
+				 v->disk->path, here, parent->disk->path, there);
+	return check_linkage(v, parent, err);
+}
+
+int vhdx_open_parent(struct vhdx *v, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = locator_find(&v->locator, v->disk->path, &path, err);
+
+	if (r == 0)
+		r = disk_open_parent(v->disk, path, err);
+	if (r < 0)
+		return r;
+	return compare(v, v->disk->parent->format, err);
+}
