@@ -5,10 +5,10 @@
 
 #include "cli/disk_tool.h"
 
-static void print_info(const char *path, const struct disk_info *i)
+static void print_info(const char *path, const struct disk_info *i, bool has_parent)
 {
 	char id[GUID_TEXT_SIZE], text[SIZE_TEXT_SIZE];
-	const char *kind = i->format == DISK_FORMAT_RAW ? "" : i->dynamic ? ", dynamic" : ", fixed";
+	const char *kind = i->format == DISK_FORMAT_RAW ? "" : has_parent ? ", differencing" : i->dynamic ? ", dynamic" : ", fixed";
 
 	printf("file             %s\n", path);
 	printf("format           %s%s\n", tool_format_name(i->format), kind);
@@ -18,6 +18,19 @@ static void print_info(const char *path, const struct disk_info *i)
 	if (i->block_size)
 		printf("block size       %s\n", tool_size_text(i->block_size, text));
 	printf("identifier       %s\n", guid_format(&i->identifier, id));
+}
+
+/* From the disk down: one line each of those that it continues. */
+static void print_chain(const struct disk *disk)
+{
+	char space[SIZE_TEXT_SIZE];
+	struct disk_info info;
+
+	for (const struct disk *d = disk_parent(disk); d; d = disk_parent(d)) {
+		disk_get_info(d, &info);
+		printf("%s %s (%s, %s on the host)\n", d == disk_parent(disk) ? "parent          " : "  its parent    ",
+		       disk_path(d), info.dynamic ? "dynamic" : "fixed", tool_size_text(info.file_size, space));
+	}
 }
 
 static void put_info(json_t *o, const char *path, const struct disk_info *i)
@@ -35,6 +48,21 @@ static void put_info(json_t *o, const char *path, const struct disk_info *i)
 	json_object_set_new(o, "identifier", json_string(guid_format(&i->identifier, id)));
 }
 
+static void put_chain(json_t *o, const struct disk *disk)
+{
+	json_t *chain = json_array();
+
+	for (const struct disk *d = disk_parent(disk); d; d = disk_parent(d)) {
+		json_t *one = json_object();
+		struct disk_info info;
+
+		disk_get_info(d, &info);
+		put_info(one, disk_path(d), &info);
+		json_array_append_new(chain, one);
+	}
+	json_object_set_new(o, "parents", chain);
+}
+
 static int run_info(struct tool *tool, int argc, char **argv)
 {
 	static const struct option none[] = {{NULL, 0, NULL, 0}};
@@ -50,10 +78,13 @@ static int run_info(struct tool *tool, int argc, char **argv)
 	if (disk_open(&disk, argv[optind], &options, &err))
 		return tool_fail(tool, &err);
 	disk_get_info(disk, &info);
-	if (tool->json)
+	if (tool->json) {
 		put_info(tool->result, argv[optind], &info);
-	else
-		print_info(argv[optind], &info);
+		put_chain(tool->result, disk);
+	} else {
+		print_info(argv[optind], &info, disk_parent(disk) != NULL);
+		print_chain(disk);
+	}
 	if (disk_close(disk, &err))
 		return tool_fail(tool, &err);
 	return 0;
@@ -106,7 +137,8 @@ const struct disk_verb disk_verb_info = {
     .name = "info",
     .summary = "what a disk is",
     .arguments = "FILE",
-    .text = "Prints format, size, the space that it takes on the host, sectors and identifier.\n",
+    .text = "Prints format, size, the space that it takes on the host, sectors and identifier, and of a\n"
+	    "differencing disk the whole chain of its parents.\n",
     .run = run_info,
 };
 
@@ -114,7 +146,7 @@ const struct disk_verb disk_verb_check = {
     .name = "check",
     .summary = "look for damage in a disk's structures",
     .arguments = "FILE",
-    .text = "Looks through the structures of FILE and prints a line for each thing that is wrong, in which\n"
-	    "case the status is 1. Nothing is changed.\n",
+    .text = "Looks through the structures of FILE, and of its chain of parents, and prints a line for each\n"
+	    "thing that is wrong, in which case the status is 1. Nothing is changed.\n",
     .run = run_check,
 };

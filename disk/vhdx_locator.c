@@ -327,7 +327,9 @@ int locator_find(const struct locator *locator, const char *path, char **parent,
 			r = -ENOMEM;
 		else if (*name && access(tried[i], F_OK) == 0)
 			r = 0;
-		if (r == 0) {
+		if (r == 0)
+			*parent = realpath(tried[i], NULL);
+		if (r == 0 && !*parent) {
 			*parent = tried[i];
 			tried[i] = NULL;
 		}
