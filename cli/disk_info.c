@@ -29,7 +29,7 @@ static void print_chain(const struct disk *disk)
 	for (const struct disk *d = disk_parent(disk); d; d = disk_parent(d)) {
 		disk_get_info(d, &info);
 		printf("%s %s (%s, %s on the host)\n", d == disk_parent(disk) ? "parent          " : "  its parent    ",
-		       disk_path(d), info.dynamic ? "dynamic" : "fixed", tool_size_text(info.file_size, space));
+		       disk_path(d), disk_parent(d) ? "differencing" : info.dynamic ? "dynamic" : "fixed", tool_size_text(info.file_size, space));
 	}
 }
 

@@ -41,6 +41,8 @@ struct tool {
 
 extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert;
 
+extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
+
 /* What verbs that make images take in common: an entry of their table, the case of their switch and the
  * lines of their help. Options of these letters belong to it. */
 #define TOOL_TARGET_OPTIONS                                                                                  \

@@ -2,7 +2,6 @@
 /* create.c - new images: made whole under a name of their own, then given the name that was asked for. */
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "disk/image.h"
 #include "disk/new_file.h"
@@ -65,22 +64,30 @@ static int take_from_parent(const struct disk *parent, const char *path, struct 
 	return check_options(path, o, err);
 }
 
+/* The new file must not take the name of one that it needs. */
+static int check_not_replaced(const struct disk *parent, const char *path, struct error *err)
+{
+	for (const struct disk *d = parent; d; d = d->parent)
+		if (disk_is_file(d, path))
+			return error_set(err, EINVAL, "%s: would replace one of its own parents; choose another name",
+					 path);
+	return 0;
+}
+
 static int create_child(struct file *file, const char *path, struct disk_create_options *o, struct error *err)
 {
 	const struct disk_open_options options = {.read_only = true};
-	struct stat here, there;
 	struct disk *parent;
 	int r;
 
 	if (o->format != DISK_FORMAT_VHDX || o->fixed)
 		return error_set(err, EINVAL, "%s: only a VHDX that grows can have a parent", path);
-	if (stat(path, &here) == 0 && stat(o->parent, &there) == 0 && here.st_dev == there.st_dev &&
-	    here.st_ino == there.st_ino)
-		return error_set(err, EINVAL, "%s: a disk cannot be its own parent; choose another name", path);
 	r = disk_open(&parent, o->parent, &options, err);
 	if (r < 0)
 		return r;
-	r = take_from_parent(parent, path, o, err);
+	r = check_not_replaced(parent, path, err);
+	if (r == 0)
+		r = take_from_parent(parent, path, o, err);
 	if (r == 0)
 		r = vhdx_fill(file, path, o, parent, err);
 	disk_close(parent, NULL);

@@ -87,6 +87,17 @@ struct disk_create_options {
 /* Leaves nothing behind when it fails. */
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err);
 
+/* What is in a differencing disk goes into its parent, and its file is removed. Nobody else may have one of
+ * the two open. It may be killed at any moment: until the file is removed the disk at `path` reads as before,
+ * and merging it again goes on. Disks that continue the one at `path` continue the parent by disk_reparent().
+ * Other children of the parent are lost: it is not what they were made from any more. */
+int disk_merge(const char *path, const struct disk_progress *progress, struct error *err);
+
+/* The differencing disk at `path` continues the one at `parent` from now on, which may have another name or
+ * place than before, but must have the same contents (else ESTALE), unless `even_if_changed` is set: then the
+ * disk reads as garbage where the contents do not fit. */
+int disk_reparent(const char *path, const char *parent, bool even_if_changed, struct error *err);
+
 /* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
  * sentence; they are called on the thread of disk_import(). */
 struct disk_source {

@@ -12,6 +12,8 @@
 #include "disk/disk.h"
 #include "disk/file.h"
 
+#define DISK_CHAIN_MAX 64 /* disks over each other, the uppermost and the lowest included */
+
 /* A run of the disk that lies together. */
 struct extent {
 	/* ZERO: nowhere, reads as zeros. PARENT: inside of a format alone, never the answer of map() */
@@ -53,7 +55,8 @@ struct disk {
 	struct file file;
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
-	struct disk *parent;      /* of a differencing disk: open for reading, closed with it */
+	struct disk *parent;      /* of a differencing disk: open for reading, closed with it, unless */
+	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW } parent_kind; /* the opener gave it: see below */
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
 };
@@ -71,6 +74,20 @@ static inline int progress_step(const struct disk_progress *progress, const char
 /* Takes `fd` over in any case; no lock is taken. For tests and fuzzers too: `observer` may be NULL. */
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
 			 const struct file_observer *observer, struct error *err);
+
+/* Opens a differencing disk over `parent`, which is open already and stays the caller's. GIVEN: it must be the
+ * parent that the image has; NEW: it is to become that, and whatever the image says of one does not count. */
+int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,
+		   struct disk *parent, bool is_new, const struct file_observer *observer, struct error *err);
+
+/* As disk_open() and disk_merge(), and tests look on. */
+int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
+		      const struct file_observer *observer, struct error *err);
+int disk_merge_watched(const char *path, const struct disk_progress *progress, const struct file_observer *child,
+		       const struct file_observer *parent, struct error *err);
+
+/* Whether `path` names its file. */
+bool disk_is_file(const struct disk *disk, const char *path);
 
 /* Opens the parent of `child`, which is being opened, for reading, with a shared lock: sets its `parent`.
  * ELOOP: it is the child itself or above it in the chain. */

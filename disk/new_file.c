@@ -14,8 +14,7 @@ static char *directory_of(const char *path)
 	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 }
 
-/* The name must last through a power cut too. Directories that cannot be synced are not our fault. */
-static void sync_directory(const char *path)
+void new_file_sync_directory(const char *path)
 {
 	_cleanup_free_ char *directory = directory_of(path);
 	_cleanup_close_ int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -127,7 +126,7 @@ int new_file_finish(struct new_file *file, const char *path, bool replace, struc
 		new_file_abandon(file);
 		return r;
 	}
-	sync_directory(path);
+	new_file_sync_directory(path);
 	close(file->fd);
 	free(file->temporary);
 	*file = (struct new_file){.fd = -1};

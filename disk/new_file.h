@@ -22,5 +22,9 @@ int new_file_begin(struct new_file *file, const char *path, bool replace, struct
 /* The file is synced and gets its name, durably. Or nothing of it is left. Closes the descriptor. */
 int new_file_finish(struct new_file *file, const char *path, bool replace, struct error *err);
 
+/* The names in the directory of `path` last through a power cut from now on. Directories that cannot be synced
+ * are not our fault. */
+void new_file_sync_directory(const char *path);
+
 /* Nothing is left of it. */
 void new_file_abandon(struct new_file *file);

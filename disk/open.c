@@ -8,13 +8,20 @@
 #include "disk/image.h"
 #include "disk/lock.h"
 
-static const struct disk_open_options default_options;
+/* Of a disk that is being opened: who asks for it as a parent; what it gets as a parent. */
+struct relatives {
+	const struct disk *child;
+	struct disk *parent;
+	int kind;
+	const struct file_observer *observer; /* of its own file */
+};
 
-#define CHAIN_MAX 64 /* disks in a chain */
+static const struct disk_open_options default_options;
 
 static void release(struct disk *disk)
 {
-	disk_close(disk->parent, NULL);
+	if (disk->parent_kind == PARENT_OWN)
+		disk_close(disk->parent, NULL);
 	if (disk->file.direct_fd >= 0)
 		close(disk->file.direct_fd);
 	close(disk->file.fd);
@@ -84,7 +91,7 @@ static int open_format(struct disk *disk, const struct disk_open_options *option
 }
 
 static int open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
-			   const struct file_observer *observer, const struct disk *child, struct error *err)
+			   const struct relatives *relatives, struct error *err)
 {
 	struct disk *disk = calloc(1, sizeof(*disk));
 	int r;
@@ -95,9 +102,11 @@ static int open_descriptor(struct disk **out, int fd, const char *path, const st
 	}
 	disk->file.fd = fd;
 	disk->file.direct_fd = -1;
-	disk->file.observer = observer;
+	disk->file.observer = relatives->observer;
 	disk->info.read_only = options->read_only;
-	disk->child = child;
+	disk->child = relatives->child;
+	disk->parent = relatives->parent;
+	disk->parent_kind = relatives->kind;
 	disk->path = strdup(path);
 	r = disk->path ? check_kind(disk, err) : error_set(err, ENOMEM, "%s: no memory to open it", path);
 	if (r == 0 && options->direct)
@@ -115,7 +124,8 @@ static int open_descriptor(struct disk **out, int fd, const char *path, const st
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
 			 const struct file_observer *observer, struct error *err)
 {
-	return open_descriptor(out, fd, path, options ? options : &default_options, observer, NULL, err);
+	return open_descriptor(out, fd, path, options ? options : &default_options,
+			       &(struct relatives){.observer = observer}, err);
 }
 
 /* A file that is in the chain already would be waited for, or read, forever. */
@@ -132,16 +142,16 @@ static int check_chain(int fd, const char *path, const struct disk *child, struc
 					 "%s: its parent is %s, whose own chain of parents it is in; name its right "
 					 "parent by: bulkhead disk reparent",
 					 child->path, path);
-		if (++depth > CHAIN_MAX)
+		if (++depth > DISK_CHAIN_MAX)
 			return error_set(err, EMLINK,
 					 "%s: more than %d disks in a chain; merge some of them by: bulkhead disk merge",
-					 path, CHAIN_MAX);
+					 path, DISK_CHAIN_MAX);
 	}
 	return 0;
 }
 
 static int open_path(struct disk **out, const char *path, const struct disk_open_options *options,
-		     const struct disk *child, struct error *err)
+		     const struct relatives *relatives, struct error *err)
 {
 	int fd, r;
 
@@ -154,19 +164,19 @@ static int open_path(struct disk **out, const char *path, const struct disk_open
 
 		return error_set(err, errno, "%s: cannot be opened: %s%s", path, strerror(errno), advice);
 	}
-	r = check_chain(fd, path, child, err);
+	r = check_chain(fd, path, relatives->child, err);
 	if (r == 0)
 		r = lock_image(fd, path, !options->read_only, err);
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	return open_descriptor(out, fd, path, options, NULL, child, err);
+	return open_descriptor(out, fd, path, options, relatives, err);
 }
 
 int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
 {
-	return open_path(out, path, options ? options : &default_options, NULL, err);
+	return open_path(out, path, options ? options : &default_options, &(struct relatives){.child = NULL}, err);
 }
 
 int disk_open_parent(struct disk *child, const char *path, struct error *err)
@@ -174,7 +184,30 @@ int disk_open_parent(struct disk *child, const char *path, struct error *err)
 	const struct disk_open_options options = {
 	    .format = child->info.format, .read_only = true, .direct = child->file.direct_fd >= 0};
 
-	return open_path(&child->parent, path, &options, child, err);
+	return open_path(&child->parent, path, &options, &(struct relatives){.child = child}, err);
+}
+
+int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
+		      const struct file_observer *observer, struct error *err)
+{
+	return open_path(out, path, options, &(struct relatives){.observer = observer}, err);
+}
+
+int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,
+		   struct disk *parent, bool is_new, const struct file_observer *observer, struct error *err)
+{
+	const struct relatives relatives = {
+	    .parent = parent, .kind = is_new ? PARENT_NEW : PARENT_GIVEN, .observer = observer};
+
+	return open_path(out, path, options, &relatives, err);
+}
+
+bool disk_is_file(const struct disk *disk, const char *path)
+{
+	struct stat open_one, named;
+
+	return fstat(disk->file.fd, &open_one) == 0 && stat(path, &named) == 0 &&
+	       open_one.st_dev == named.st_dev && open_one.st_ino == named.st_ino;
 }
 
 const struct disk *disk_parent(const struct disk *disk)

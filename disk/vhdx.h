@@ -9,6 +9,7 @@
  *   vhdx_bat.c     block to place in the file: a bounded cache of BAT pages, allocation
  *   vhdx_locator.c (with a header of its own) which file the parent is
  *   vhdx_parent.c  finding and comparing it
+ *   vhdx_relink.c  writing the parent locator of a file that is there
  *   vhdx_child.c   differencing disks: what is here and what is the parent's, by sector
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
@@ -40,6 +41,7 @@
 #include "disk/vhdx_format.h"
 #include "disk/vhdx_locator.h"
 
+#define VHDX_NO_SLOT       UINT32_MAX /* the metadata table has no locator */
 #define BAT_PAGE_SIZE      4096u
 #define BAT_PAGE_ENTRIES   512u
 #define BAT_PAGES_MAX      2048u /* 8 MiB of cache: 2 TiB of disk in blocks of 2 MiB */
@@ -99,6 +101,7 @@ struct vhdx {
 	pthread_mutex_t header_lock;
 	struct vhdx_header header; /* as it was written last */
 	unsigned header_slot;      /* where: 0 or 1 */
+	struct guid next_data_guid; /* the one for the first write after opening; zero: a random one */
 	_Atomic bool data_begun;   /* DataWriteGuid is new since the file was opened */
 
 	struct bat bat;
@@ -131,6 +134,12 @@ int vhdx_write_headers(struct vhdx *v);
 /* To be called before anything the guest can see changes. */
 int vhdx_begin_data(struct vhdx *v);
 
+/* To be called before anything else changes. */
+int vhdx_begin_file(struct vhdx *v);
+
+/* The contents are these from now on: writes the header. */
+int vhdx_set_data_guid(struct vhdx *v, const struct guid *guid);
+
 /* The log's entries of this GUID (or none, if zero) are to be replayed from now on. */
 int vhdx_name_log(struct vhdx *v, const struct guid *log_guid);
 
@@ -154,6 +163,9 @@ int vhdx_commit(struct disk *disk);
 
 void bat_init(struct bat *bat);
 void bat_destroy(struct bat *bat);
+/* As vhdx_map(), but what the parent has is EXTENT_PARENT. */
+int vhdx_map_here(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+		  struct extent *extent);
 int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 	     struct extent *extent);
 
@@ -197,6 +209,15 @@ static inline uint64_t bat_bitmap_index(const struct vhdx *v, uint64_t block)
 
 /* Finds the parent of a disk that has one, opens it for reading and compares the two. */
 int vhdx_open_parent(struct vhdx *v, struct error *err);
+
+/* ESTALE: this is not the parent that the locator says. */
+int vhdx_check_linkage(const struct vhdx *v, const struct vhdx *parent, struct error *err);
+
+/* --- vhdx_relink.c --- */
+
+/* Makes this the parent locator, durably and at once: after a power cut the file has it or the one before. No
+ * request may be in flight. The strings of `locator` are taken over, also on failure. */
+int vhdx_relink(struct vhdx *v, struct locator *locator, struct error *err);
 
 /* --- vhdx_child.c --- */
 

@@ -201,8 +201,8 @@ static int map_block(struct vhdx *v, enum map_purpose purpose, const struct bloc
 	return 0;
 }
 
-int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-	     struct extent *extent)
+int vhdx_map_here(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+		  struct extent *extent)
 {
 	struct vhdx *v = disk->format;
 	struct block_range range = {.block = offset >> v->block_shift,
@@ -230,9 +230,15 @@ int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint6
 	} while (r == -EAGAIN);
 	if (r < 0)
 		return r;
-	if (extent->kind == EXTENT_PARENT)
-		return child_map_parent(disk, offset, extent);
 	if (extent->kind == EXTENT_FILE && v->overlay_count > 0)
 		vhdx_apply_overlays(v, extent);
 	return 0;
+}
+
+int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+	     struct extent *extent)
+{
+	int r = vhdx_map_here(disk, purpose, offset, length, extent);
+
+	return r == 0 && extent->kind == EXTENT_PARENT ? child_map_parent(disk, offset, extent) : r;
 }

@@ -121,13 +121,37 @@ int vhdx_begin_data(struct vhdx *v)
 	pthread_mutex_lock(&v->header_lock);
 	if (!atomic_load(&v->data_begun)) {
 		guid_random(&v->header.file_write_guid);
-		guid_random(&v->header.data_write_guid);
+		v->header.data_write_guid = v->next_data_guid;
+		if (guid_is_zero(&v->next_data_guid))
+			guid_random(&v->header.data_write_guid);
 		r = cut_leftovers(v);
 		if (r == 0)
 			r = vhdx_write_headers(v);
 		if (r == 0)
 			atomic_store_explicit(&v->data_begun, true, memory_order_release);
 	}
+	pthread_mutex_unlock(&v->header_lock);
+	return r;
+}
+
+int vhdx_begin_file(struct vhdx *v)
+{
+	int r;
+
+	pthread_mutex_lock(&v->header_lock);
+	guid_random(&v->header.file_write_guid);
+	r = vhdx_write_headers(v);
+	pthread_mutex_unlock(&v->header_lock);
+	return r;
+}
+
+int vhdx_set_data_guid(struct vhdx *v, const struct guid *guid)
+{
+	int r;
+
+	pthread_mutex_lock(&v->header_lock);
+	v->header.data_write_guid = *guid;
+	r = vhdx_write_headers(v);
 	pthread_mutex_unlock(&v->header_lock);
 	return r;
 }

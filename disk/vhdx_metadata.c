@@ -16,8 +16,6 @@ struct items {
 	uint32_t physical_sector_size;
 };
 
-#define NO_LOCATOR UINT32_MAX
-
 struct known_item {
 	struct guid id;
 	const char *name;
@@ -57,7 +55,7 @@ static int read_item(struct vhdx *v, const struct known_item *item, const struct
 static int take_locator(struct vhdx *v, const struct vhdx_metadata_entry *entry, unsigned index,
 			struct error *err)
 {
-	if (v->locator_slot != NO_LOCATOR)
+	if (v->locator_slot != VHDX_NO_SLOT)
 		return error_set(err, EBADMSG, "%s: its metadata has two parent locators; " ADVICE, v->disk->path);
 	v->locator_slot = index;
 	v->locator_item = (struct region){entry->offset, entry->length};
@@ -149,7 +147,7 @@ static int read_locator(struct vhdx *v, struct error *err)
 	_cleanup_free_ uint8_t *bytes = NULL;
 	int r;
 
-	if (v->locator_slot == NO_LOCATOR)
+	if (v->locator_slot == VHDX_NO_SLOT)
 		return error_set(err, EBADMSG,
 				 "%s: a differencing disk without parent locator, so that nothing says which disk "
 				 "it continues; name its parent by: bulkhead disk reparent",
@@ -166,7 +164,6 @@ static int read_locator(struct vhdx *v, struct error *err)
 	if (r < 0)
 		return error_set(err, r == -ENODATA ? EBADMSG : -r, "%s: its parent locator cannot be read: %s",
 				 v->disk->path, strerror(-r));
-	v->has_parent = true;
 	return locator_parse(&v->locator, bytes, item->length, v->disk->path, err);
 }
 
@@ -176,12 +173,17 @@ int vhdx_read_metadata(struct vhdx *v, struct error *err)
 	struct items items = {0};
 	int r;
 
-	v->locator_slot = NO_LOCATOR;
+	v->locator_slot = VHDX_NO_SLOT;
 	r = read_items(v, &items, err);
 	if (r == 0)
 		r = check_items(v, &items, err);
-	if (r == 0 && (items.parameters.flags & VHDX_HAS_PARENT))
+	v->has_parent = items.parameters.flags & VHDX_HAS_PARENT;
+	if (r == 0 && v->has_parent) {
 		r = read_locator(v, err);
+		/* It is to be replaced, whatever it says. */
+		if (r < 0 && v->disk->parent_kind == PARENT_NEW)
+			r = 0;
+	}
 	if (r < 0)
 		return r;
 	v->block_size = items.parameters.block_size;

@@ -157,7 +157,7 @@ static int vhdx_close(struct disk *disk, struct error *err)
 	struct vhdx *v = disk->format;
 	int r = 0;
 
-	if (!disk->info.read_only && atomic_load(&v->data_begun)) {
+	if (!disk->info.read_only && (atomic_load(&v->data_begun) || v->log_in_use)) {
 		r = vhdx_commit(disk);
 		/* The in-place writes of the last commit, before the log that has them is let go. */
 		if (r == 0 && v->log_in_use)
@@ -194,6 +194,13 @@ static int find_file_end(struct vhdx *v, struct error *err)
 	return 0;
 }
 
+static int check_no_parent(const struct vhdx *v, struct error *err)
+{
+	if (v->disk->parent_kind == PARENT_OWN)
+		return 0;
+	return error_set(err, EINVAL, "%s: no differencing disk, so that it has no parent", v->disk->path);
+}
+
 static int open_parts(struct vhdx *v, struct error *err)
 {
 	int r = vhdx_read_headers(v, err);
@@ -208,8 +215,8 @@ static int open_parts(struct vhdx *v, struct error *err)
 		r = vhdx_read_metadata(v, err);
 	if (r == 0)
 		r = check_bat_size(v, err);
-	if (r == 0 && v->has_parent)
-		r = vhdx_open_parent(v, err);
+	if (r == 0)
+		r = v->has_parent ? vhdx_open_parent(v, err) : check_no_parent(v, err);
 	if (r == 0 && !v->disk->info.read_only)
 		r = vhdx_scan(v, err);
 	return r;

@@ -5,7 +5,7 @@
 
 #include "disk/vhdx.h"
 
-static int check_linkage(const struct vhdx *v, const struct vhdx *parent, struct error *err)
+int vhdx_check_linkage(const struct vhdx *v, const struct vhdx *parent, struct error *err)
 {
 	const struct guid *found = &parent->header.data_write_guid;
 	char expected[GUID_TEXT_SIZE], is[GUID_TEXT_SIZE];
@@ -20,7 +20,7 @@ static int check_linkage(const struct vhdx *v, const struct vhdx *parent, struct
 			 guid_format(&v->locator.linkage, expected));
 }
 
-static int compare(const struct vhdx *v, const struct vhdx *parent, struct error *err)
+static int compare_sectors(const struct vhdx *v, const struct vhdx *parent, struct error *err)
 {
 	uint32_t here = v->disk->info.logical_sector_size, there = parent->disk->info.logical_sector_size;
 
@@ -29,17 +29,28 @@ static int compare(const struct vhdx *v, const struct vhdx *parent, struct error
 				 "%s: its sectors have %u bytes, those of its parent %s have %u; name its right parent "
 				 "by: bulkhead disk reparent",
 				 v->disk->path, here, parent->disk->path, there);
-	return check_linkage(v, parent, err);
+	return 0;
+}
+
+static int check_given(const struct disk *disk, const char *path, struct error *err)
+{
+	if (disk_is_file(disk->parent, path))
+		return 0;
+	return error_set(err, ESTALE, "%s: its parent is %s now, not %s any more; try again", disk->path, path,
+			 disk->parent->path);
 }
 
 int vhdx_open_parent(struct vhdx *v, struct error *err)
 {
 	_cleanup_free_ char *path = NULL;
-	int r = locator_find(&v->locator, v->disk->path, &path, err);
+	int r;
 
+	if (v->disk->parent_kind == PARENT_NEW)
+		return compare_sectors(v, v->disk->parent->format, err);
+	r = locator_find(&v->locator, v->disk->path, &path, err);
 	if (r == 0)
-		r = disk_open_parent(v->disk, path, err);
-	if (r < 0)
-		return r;
-	return compare(v, v->disk->parent->format, err);
+		r = v->disk->parent ? check_given(v->disk, path, err) : disk_open_parent(v->disk, path, err);
+	if (r == 0)
+		r = compare_sectors(v, v->disk->parent->format, err);
+	return r < 0 ? r : vhdx_check_linkage(v, v->disk->parent->format, err);
 }

@@ -170,6 +170,29 @@ static void reopen(struct model *m, bool deeper)
 	}
 }
 
+/* The uppermost disk, or one below it, whose child then continues its parent. */
+static void merge(struct model *m)
+{
+	unsigned which = m->depth > 1 && dice_roll(&m->dice, 2) ? m->depth - 1 : m->depth;
+	char name[96], parent[96], top[96];
+	struct error err = { 0 };
+
+	image_must_close(m->disk);
+	if (disk_merge(name_of(which, name), NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(access(name, F_OK), -1);
+	name_of(which - 1, parent);
+	if (which < m->depth) {
+		if (disk_reparent(name_of(m->depth, top), parent, false, &err) != 0)
+			fail_msg("%s", err.text);
+		assert_int_equal(rename(top, name), 0);
+	}
+	m->depth--;
+	must_check(name_of(m->depth, name));
+	m->disk = must_open(name, false);
+	check_all(m);
+}
+
 static void change(struct model *m)
 {
 	uint64_t sectors = m->size / m->sector;
@@ -217,6 +240,11 @@ static void run_model(uint64_t seed, uint64_t size, uint32_t sector, unsigned op
 	}
 	check_all(&m);
 	assert_int_equal(m.depth, DEPTH - 1);
+	while (m.depth > 0) {
+		merge(&m);
+		for (unsigned i = 0; i < 8; i++)
+			change(&m);
+	}
 	image_must_close(m.disk);
 	for (unsigned i = 0; i <= m.depth; i++)
 		assert_int_equal(unlink(name_of(i, name)), 0);
@@ -224,7 +252,7 @@ static void run_model(uint64_t seed, uint64_t size, uint32_t sector, unsigned op
 	free(m.read);
 }
 
-static unsigned rounds = 4;
+static unsigned rounds = 3;
 
 static void model_512(void **state)
 {
@@ -293,9 +321,7 @@ int main(int argc, char **argv)
 	/* --count N: more rounds, by hand */
 	if (argc == 3 && !strcmp(argv[1], "--count"))
 		rounds = (unsigned)atoi(argv[2]);
-	snprintf(directory, sizeof(directory), "/tmp/bulkhead-chain-XXXXXX");
-	if (!mkdtemp(directory))
-		return 1;
+	image_directory(directory, sizeof(directory));
 	r = cmocka_run_group_tests(tests, NULL, NULL);
 	rmdir(directory);
 	return r;

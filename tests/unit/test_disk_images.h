@@ -5,10 +5,12 @@
  */
 #pragma once
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -67,6 +69,13 @@ static inline void image_must_close(struct disk *disk)
 
 	if (disk_close(disk, &err) != 0)
 		fail_msg("%s", err.text);
+}
+
+/* A directory of its own for images that need names: in memory, where the host has such a place. */
+static inline void image_directory(char *path, size_t size)
+{
+	snprintf(path, size, "%s/bulkhead-images-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+	assert_non_null(mkdtemp(path));
 }
 
 struct dice {

@@ -416,9 +416,7 @@ int main(void)
 	};
 	int r;
 
-	snprintf(directory, sizeof(directory), "/tmp/bulkhead-power-XXXXXX");
-	if (!mkdtemp(directory))
-		return 1;
+	image_directory(directory, sizeof(directory));
 	snprintf(image_path, sizeof(image_path), "%s/image", directory);
 	r = cmocka_run_group_tests(tests, NULL, NULL);
 	rmdir(directory);

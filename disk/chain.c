@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * chain.c - differencing disks and their parents as files: merging the one into the other, another parent.
+ *
+ * A merge may end at any moment, by a kill or a power cut. The parent's identity changes when the first byte is
+ * written to it, so that other children of it do not take it for what it was. So before that the child is told
+ * of both identities, the old and the new one ([MS-VHDX] 2.6.2.6.3 has two places for that). What is in the
+ * child hides what has come into the parent until then; so the child reads the same all the time, and merging
+ * it again ends what was begun. In the end the parent gets the child's identity, whose contents it has: disks
+ * that continue the child may continue the parent instead. Then the child is removed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "disk/new_file.h"
+#include "disk/operation.h"
+#include "disk/vhdx.h"
+
+#define PART    (UINT64_C(1) << 20)  /* read and written at a time */
+#define RUN_MAX (UINT64_C(64) << 20) /* zeroed at a time */
+
+static int must_be_vhdx(const struct disk *disk, struct error *err)
+{
+	if (disk->info.format == DISK_FORMAT_VHDX)
+		return 0;
+	return error_set(err, ENOTSUP, "%s: no VHDX; only those can have a parent or be one here", disk->path);
+}
+
+static const struct guid *data_guid(const struct disk *disk)
+{
+	return &((struct vhdx *)disk->format)->header.data_write_guid;
+}
+
+/* Tells the child which identities its parent may have: the one of now and another. */
+static int expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err)
+{
+	struct vhdx *v = child->format;
+	struct locator locator = v->locator;
+
+	v->locator = (struct locator){.relative_path = NULL};
+	locator.linkage = *data_guid(parent);
+	locator.linkage2 = *also;
+	return vhdx_relink(v, &locator, err);
+}
+
+static int zero(struct disk *disk, uint64_t offset, uint64_t length, struct error *err)
+{
+	struct disk_request request = {.op = DISK_OP_DISCARD, .offset = offset, .length = length};
+	struct operation op;
+	int r;
+
+	operation_start(&op, disk, &request);
+	r = operation_run(&op);
+	return r < 0 ? error_set(err, -r, "%s: zeroing %ju bytes at offset %ju failed: %s", disk->path,
+				 (uintmax_t)length, (uintmax_t)offset, strerror(-r))
+		     : 0;
+}
+
+/* What is the same from `offset` on, and how much of it. */
+static int run_at(struct disk *child, uint64_t offset, uint64_t *length, int *kind)
+{
+	uint64_t left = min_u64(RUN_MAX, child->info.size - offset);
+	struct extent extent;
+	int r = vhdx_map_here(child, MAP_READ, offset, left, &extent);
+
+	if (r < 0)
+		return r;
+	*kind = extent.kind;
+	*length = extent.length;
+	while (*length < left) {
+		r = vhdx_map_here(child, MAP_READ, offset + *length, left - *length, &extent);
+		if (r < 0 || (int)extent.kind != *kind)
+			break;
+		*length += extent.length;
+	}
+	return 0;
+}
+
+static int stopped(const struct disk *child, struct error *err)
+{
+	return error_set(err, ECANCELED,
+			 "%s: merging was stopped, as was asked; the disk is what it was, and merging it again goes on",
+			 child->path);
+}
+
+static int copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_t length, void *buffer,
+		const struct disk_progress *progress, struct error *err)
+{
+	for (uint64_t done = 0; done < length;) {
+		size_t part = min_u64(PART, length - done);
+		int r;
+
+		if (progress && !progress->step(progress->context, offset + done, child->info.size))
+			return stopped(child, err);
+		r = disk_read(child, offset + done, buffer, part, err);
+		if (r == 0)
+			r = disk_write(parent, offset + done, buffer, part, err);
+		if (r < 0)
+			return r;
+		done += part;
+	}
+	return 0;
+}
+
+static int copy_all(struct disk *child, struct disk *parent, const struct disk_progress *progress,
+		    struct error *err)
+{
+	_cleanup_free_ void *buffer = malloc(PART);
+	uint64_t offset = 0, length;
+	int r = 0, kind;
+
+	if (!buffer)
+		return error_set(err, ENOMEM, "%s: no memory to merge it", child->path);
+	while (r == 0 && offset < child->info.size) {
+		if (progress && !progress->step(progress->context, offset, child->info.size))
+			return stopped(child, err);
+		r = run_at(child, offset, &length, &kind);
+		if (r < 0)
+			return error_set(err, -r, "%s: what is at offset %ju cannot be found: %s", child->path,
+					 (uintmax_t)offset, strerror(-r));
+		if (kind == EXTENT_ZERO)
+			r = zero(parent, offset, length, err);
+		else if (kind != EXTENT_PARENT)
+			r = copy(child, parent, offset, length, buffer, progress, err);
+		offset += length;
+	}
+	return r;
+}
+
+static int merge(struct disk *child, struct disk *parent, const struct disk_progress *progress,
+		 struct error *err)
+{
+	struct vhdx *to = parent->format;
+	int r;
+
+	if (child->info.size != parent->info.size)
+		return error_set(err, EINVAL,
+				 "%s: has %ju bytes, and its parent %s has %ju; convert the child to a disk of its own "
+				 "instead, by: bulkhead disk convert",
+				 child->path, (uintmax_t)child->info.size, parent->path,
+				 (uintmax_t)parent->info.size);
+	guid_random(&to->next_data_guid);
+	r = expect(child, parent, &to->next_data_guid, err);
+	if (r == 0)
+		r = copy_all(child, parent, progress, err);
+	if (r == 0)
+		r = disk_flush(parent, err);
+	if (r == 0)
+		r = expect(child, parent, data_guid(child), err);
+	if (r < 0)
+		return r;
+	r = vhdx_set_data_guid(to, data_guid(child));
+	return r < 0 ? error_set(err, -r, "%s: its header cannot be written: %s", parent->path, strerror(-r)) : 0;
+}
+
+/* Where the parent is, by opening the whole chain as it is. */
+static int find_parent(const char *path, char **parent, struct error *err)
+{
+	const struct disk_open_options options = {.read_only = true};
+	struct disk *disk;
+	int r = disk_open(&disk, path, &options, err);
+
+	if (r < 0)
+		return r;
+	if (!disk->parent)
+		r = error_set(err, EINVAL, "%s: no differencing disk, so that it has no parent to be merged into", path);
+	else if (!(*parent = strdup(disk->parent->path)))
+		r = error_set(err, ENOMEM, "%s: no memory to merge it", path);
+	disk_close(disk, NULL);
+	return r;
+}
+
+/* `r` is what the work on it came to: an error of closing counts only if there was none before. */
+static int close_after(struct disk *disk, int r, struct error *err)
+{
+	int closed = disk_close(disk, r < 0 ? NULL : err);
+
+	return r < 0 ? r : closed;
+}
+
+static int remove_merged(const char *path, struct error *err)
+{
+	if (unlink(path) < 0)
+		return error_set(err, errno, "%s: merged, but cannot be removed: %s; remove it", path, strerror(errno));
+	new_file_sync_directory(path);
+	return 0;
+}
+
+int disk_merge_watched(const char *path, const struct disk_progress *progress,
+		       const struct file_observer *of_child, const struct file_observer *of_parent,
+		       struct error *err)
+{
+	const struct disk_open_options writing = {.format = DISK_FORMAT_VHDX};
+	_cleanup_free_ char *real = realpath(path, NULL), *parent_path = NULL;
+	struct disk *parent, *child;
+	int r = find_parent(path, &parent_path, err);
+
+	if (r == 0 && !real)
+		r = error_set(err, errno, "%s: cannot be opened: %s", path, strerror(errno));
+	if (r == 0)
+		r = disk_open_watched(&parent, parent_path, &writing, of_parent, err);
+	if (r < 0)
+		return r;
+	r = disk_open_over(&child, real, &writing, parent, false, of_child, err);
+	if (r < 0)
+		return close_after(parent, r, err);
+	r = merge(child, parent, progress, err);
+	r = close_after(parent, r, err);
+	/* While it is locked: nobody begins to use it meanwhile. */
+	if (r == 0)
+		r = remove_merged(real, err);
+	return close_after(child, r, err);
+}
+
+int disk_merge(const char *path, const struct disk_progress *progress, struct error *err)
+{
+	return disk_merge_watched(path, progress, NULL, NULL, err);
+}
+
+static int check_new_chain(const char *path, const struct disk *parent, struct error *err)
+{
+	unsigned depth = 1;
+
+	for (const struct disk *d = parent; d; d = d->parent) {
+		if (disk_is_file(d, path))
+			return error_set(err, ELOOP, "%s: is in the chain of parents of %s; choose another parent",
+					 path, parent->path);
+		if (++depth > DISK_CHAIN_MAX)
+			return error_set(err, EMLINK, "%s: more than %d disks in a chain; merge some of them first",
+					 path, DISK_CHAIN_MAX);
+	}
+	return 0;
+}
+
+static int check_contents(const struct disk *child, const struct disk *parent, struct error *err)
+{
+	const struct vhdx *v = child->format;
+
+	if (guid_is_zero(&v->locator.linkage))
+		return error_set(err, EBADMSG,
+				 "%s: does not say which disk it continues, so that nothing shows that %s is it; if you "
+				 "know it: bulkhead disk reparent --force",
+				 child->path, parent->path);
+	return vhdx_check_linkage(v, parent->format, err);
+}
+
+static int relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
+{
+	struct vhdx *v = child->format;
+	struct locator locator = {.linkage = *data_guid(parent)};
+	/* Other contents below are other contents here. */
+	bool changes = !guid_equal(&v->locator.linkage, &locator.linkage) &&
+		       !guid_equal(&v->locator.linkage2, &locator.linkage);
+	int r = locator_relative_path(path, parent->path, &locator.relative_path, err);
+
+	if (r == 0 && changes) {
+		r = vhdx_begin_data(v);
+		if (r < 0)
+			error_set(err, -r, "%s: its header cannot be written: %s", path, strerror(-r));
+	}
+	return r < 0 ? r : vhdx_relink(v, &locator, err);
+}
+
+int disk_reparent(const char *path, const char *parent_path, bool even_if_changed, struct error *err)
+{
+	const struct disk_open_options reading = {.read_only = true}, writing = {.format = DISK_FORMAT_VHDX};
+	/* Relative to the file itself, not to a link to it. */
+	_cleanup_free_ char *real = realpath(path, NULL);
+	struct disk *parent, *child;
+	int r;
+
+	if (!real)
+		return error_set(err, errno, "%s: cannot be opened: %s; check the path", path, strerror(errno));
+	r = disk_open(&parent, parent_path, &reading, err);
+	if (r < 0)
+		return r;
+	r = must_be_vhdx(parent, err);
+	if (r == 0)
+		r = check_new_chain(real, parent, err);
+	if (r == 0)
+		r = disk_open_over(&child, real, &writing, parent, true, NULL, err);
+	if (r == 0) {
+		r = even_if_changed ? 0 : check_contents(child, parent, err);
+		if (r == 0)
+			r = relink(child, real, parent, err);
+		r = close_after(child, r, err);
+	}
+	return close_after(parent, r, err);
+}
