@@ -105,16 +105,59 @@ static bool is_vector(const struct translation *t)
 	return false;
 }
 
+/* VEX-encoded instructions of general registers. */
+static bool is_integer_vex(const struct translation *t)
+{
+	return t->insn.meta.isa_set == ZYDIS_ISA_SET_BMI1 || t->insn.meta.isa_set == ZYDIS_ISA_SET_BMI2;
+}
+
+/* The same for AVX. Gathers and masked moves touch less memory than their operand says. */
+static bool is_avx(const struct translation *t)
+{
+	switch (t->insn.meta.isa_set) {
+	case ZYDIS_ISA_SET_AVX:
+	case ZYDIS_ISA_SET_AVX2:
+	case ZYDIS_ISA_SET_AVXAES:
+	case ZYDIS_ISA_SET_AVX_GFNI:
+	case ZYDIS_ISA_SET_FMA:
+	case ZYDIS_ISA_SET_F16C:
+	case ZYDIS_ISA_SET_VAES:
+	case ZYDIS_ISA_SET_VPCLMULQDQ:
+		break;
+	default:
+		return false;
+	}
+	switch (t->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_VMASKMOVPS:
+	case ZYDIS_MNEMONIC_VMASKMOVPD:
+	case ZYDIS_MNEMONIC_VPMASKMOVD:
+	case ZYDIS_MNEMONIC_VPMASKMOVQ:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_VPCMPESTRI:
+	case ZYDIS_MNEMONIC_VPCMPESTRM:
+	case ZYDIS_MNEMONIC_VPCMPISTRI:
+	case ZYDIS_MNEMONIC_VPCMPISTRM:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_VSTMXCSR:
+	case ZYDIS_MNEMONIC_VZEROALL:
+	case ZYDIS_MNEMONIC_VZEROUPPER:
+		return false;
+	default:
+		return t->t->avx;
+	}
+}
+
 /* --- operands --------------------------------------------------------------------------------------- */
 
 /* What an instruction has, for its copy. Host numbers; SCRATCH1 and SCRATCH2 stand for registers in memory. */
 struct copy {
 	const ZydisDecodedOperand *memory;
 	uint8_t reg, rm;            /* of ModRM, or `rm` in the opcode */
+	uint8_t vvvv;               /* of VEX */
 	uint8_t in_vp[2];           /* guest registers that are loaded into the scratch registers */
 	bool loaded[2], stored[2];
 	bool high_byte;
-	uint16_t vectors, vectors_written, vectors_unread;
+	bool vectors;               /* has some */
 	uint32_t written;           /* guest registers */
 };
 
@@ -148,6 +191,7 @@ static bool take_general(struct copy *c, const ZydisDecodedOperand *o)
 	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
 	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
 	case ZYDIS_OPERAND_ENCODING_OPCODE:
+	case ZYDIS_OPERAND_ENCODING_NDSNDD:
 		break;
 	default:
 		return host == guest; /* where the instruction has it */
@@ -160,22 +204,25 @@ static bool take_general(struct copy *c, const ZydisDecodedOperand *o)
 	}
 	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
 		c->reg = (uint8_t)host;
+	else if (o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD)
+		c->vvvv = (uint8_t)host;
 	else
 		c->rm = (uint8_t)host;
 	return host != NO_REGISTER;
 }
 
+/* The register of a vector operand that is in an immediate is copied with it. */
 static void take_vector(struct copy *c, const ZydisDecodedOperand *o)
 {
-	unsigned n = (unsigned)(o->reg.value - ZYDIS_REGISTER_XMM0);
+	uint8_t n = (uint8_t)ZydisRegisterGetId(o->reg.value);
 
-	c->vectors |= (uint16_t)(1u << n);
-	if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-		c->vectors_written |= (uint16_t)(1u << n);
+	c->vectors = true;
 	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
-		c->reg = (uint8_t)n;
+		c->reg = n;
 	else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
-		c->rm = (uint8_t)n;
+		c->rm = n;
+	else if (o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD)
+		c->vvvv = n;
 }
 
 static bool take_operand(const struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
@@ -189,15 +236,16 @@ static bool take_operand(const struct translation *t, struct copy *c, const Zydi
 		case ZYDIS_REGCLASS_GPR64:
 			return take_general(c, o);
 		case ZYDIS_REGCLASS_XMM:
+		case ZYDIS_REGCLASS_YMM:
 			take_vector(c, o);
-			return o->reg.value <= ZYDIS_REGISTER_XMM15;
+			return ZydisRegisterGetId(o->reg.value) < 16;
 		case ZYDIS_REGCLASS_FLAGS:
 			return true;
 		default:
 			return false;
 		}
 	case ZYDIS_OPERAND_TYPE_MEMORY:
-		if (c->memory || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
+		if (c->memory || c->loaded[1] || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 			return false;
 		c->memory = o;
 		/* SCRATCH2 holds its address. */
@@ -227,6 +275,16 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 	unsigned n = 0;
 
 	*o = (struct host_opcode){.opcode = t->insn.opcode, .map = (uint8_t)t->insn.opcode_map};
+	if (t->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		static const uint8_t prefixes[] = {0, 0x66, 0xf3, 0xf2};
+
+		o->prefixes[0] = prefixes[t->insn.raw.vex.pp & 3];
+		o->vex = true;
+		o->wide = t->insn.raw.vex.W;
+		o->length = t->insn.raw.vex.L;
+		o->vvvv = c->vvvv;
+		return t->insn.opcode_map >= ZYDIS_OPCODE_MAP_0F && t->insn.opcode_map <= ZYDIS_OPCODE_MAP_0F3A;
+	}
 	if (t->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->insn.opcode_map > ZYDIS_OPCODE_MAP_0F3A)
 		return false;
 	for (unsigned i = 0; i < t->insn.raw.prefix_count; i++) {
@@ -275,17 +333,15 @@ static void emit_copy(struct translation *t, const struct copy *c, struct host_o
 /* --- vector registers --------------------------------------------------------------------------------- */
 
 /* Once in a block, and after each handler: that vector instructions run here, with the guest's MXCSR. */
-static bool vectors_enable(struct translation *t, uint8_t want)
+static void vectors_enable(struct translation *t, uint8_t want)
 {
 	struct native_exit *x;
 	struct cold *c;
 
 	if (t->vectors_enabled & want)
-		return true;
+		return;
 	x = translation_exit(t, EXIT_OP);
 	c = translation_cold(t);
-	if (!x || !c)
-		return false;
 	x->op = &t->b->ops[t->index];
 	flags_before_clobber(t);
 	emit_rm(&t->e, (struct host_opcode){.opcode = 0xf6}, 0, /* test byte [vectors_live], … */
@@ -298,7 +354,6 @@ static bool vectors_enable(struct translation *t, uint8_t want)
 	c->flags = t->flags;
 	t->vectors_enabled |= want | VECTORS_SSE;
 	t->window.loaded = false; /* the cold way loses it */
-	return true;
 }
 
 static uint8_t vector_address_bits(const struct translation *t, const struct copy *c)
@@ -309,7 +364,17 @@ static uint8_t vector_address_bits(const struct translation *t, const struct cop
 	case ZYDIS_MNEMONIC_MOVDQU:
 	case ZYDIS_MNEMONIC_LDDQU:
 		return 0;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+		return (uint8_t)(c->memory->size / 8 - 1);
 	default:
+		if (t->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+			return 0;
 		return c->vectors && c->memory->size >= 128 ? (uint8_t)(c->memory->size / 8 - 1) : 0;
 	}
 }
@@ -363,8 +428,10 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 	struct cold *cold = NULL;
 
 	translation_begin_native(t);
-	if (c->vectors && !vectors_enable(t, VECTORS_SSE))
-		return false;
+	if (is_avx(t)) /* conversions from memory have no vector register */
+		vectors_enable(t, VECTORS_AVX);
+	else if (c->vectors)
+		vectors_enable(t, VECTORS_SSE);
 	if (!flags_write_mask(t))
 		flags_before_write(t, c->written);
 	if (c->memory && !reach_memory(t, c, &m, &cold))
@@ -391,7 +458,8 @@ bool copy_is_plain(const struct translation *t)
 
 	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
 		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
-	return is_integer(t) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory && !c.vectors;
+	return (is_integer(t) || is_integer_vex(t)) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory &&
+	    !c.vectors;
 }
 
 static bool translate_lea(struct translation *t)
@@ -416,6 +484,16 @@ static bool translate_lea(struct translation *t)
 	return true;
 }
 
+static bool translate_zeroupper(struct translation *t)
+{
+	if (!t->t->avx)
+		return false;
+	translation_begin_native(t);
+	vectors_enable(t, VECTORS_AVX);
+	EMIT(&t->e, 0xc5, 0xf8, 0x77);
+	return true;
+}
+
 bool translate_copy(struct translation *t)
 {
 	struct host_opcode o;
@@ -427,6 +505,8 @@ bool translate_copy(struct translation *t)
 		return true;
 	case ZYDIS_MNEMONIC_LEA:
 		return translate_lea(t);
+	case ZYDIS_MNEMONIC_VZEROUPPER:
+		return translate_zeroupper(t);
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_POP:
 	case ZYDIS_MNEMONIC_LEAVE:
@@ -444,7 +524,7 @@ bool translate_copy(struct translation *t)
 	default:
 		break;
 	}
-	if (!is_integer(t) && !is_vector(t))
+	if (!is_integer(t) && !is_vector(t) && !is_integer_vex(t) && !is_avx(t))
 		return false;
 	return take_all(t, &c) && take_opcode(t, &c, &o) && copy_instruction(t, &c, o);
 }
