@@ -159,42 +159,48 @@ void decode_end(struct op *op, unsigned offset)
 	*op = (struct op){.fn = op_block_end, .offset = (uint16_t)offset};
 }
 
-bool decode_instruction(enum code_mode mode, const uint8_t *bytes, unsigned size, ZydisDecodedInstruction *insn,
-    ZydisDecodedOperand *operands)
+static enum decode_result select_op(struct decoding *d, struct op *op)
 {
-	ZydisDecoder decoder;
-
-	decoder_init(&decoder, mode);
-	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, size, insn, operands));
+	op->length = d->insn->length;
+	op->size = d->insn->operand_width / 8;
+	fill_flags(d, op);
+	fill_memory(d, op);
+	if (!integer_select(d, op) && !vector_select(d, op) && !system_select(d, op)) {
+		op->fn = op_undefined;
+		return DECODE_ENDS;
+	}
+	return d->ends_block ? DECODE_ENDS : DECODE_OK;
 }
 
-enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
-    unsigned offset, struct op *op)
+enum decode_result decode_instruction(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
+    unsigned offset, struct decoded *out)
 {
-	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-	ZydisDecodedInstruction insn;
+	struct decoding d = {.vp = vp, .mode = mode, .insn = &out->insn, .operands = out->operands, .bytes = bytes};
+	struct op *op = &out->op;
 	ZydisDecoder decoder;
 	ZyanStatus status;
-	struct decoding d = {.vp = vp, .mode = mode, .insn = &insn, .operands = operands, .bytes = bytes};
 
 	*op = (struct op){.offset = (uint16_t)offset, .base = GPR_ZERO * 8, .index = GPR_ZERO * 8, .seg = SEG_NONE};
 	decoder_init(&decoder, mode);
-	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &insn, operands);
+	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &out->insn, out->operands);
+	out->valid = ZYAN_SUCCESS(status);
 	if (status == ZYDIS_STATUS_NO_MORE_DATA && size < INSTRUCTION_MAX)
 		return DECODE_TRUNCATED;
-	if (!ZYAN_SUCCESS(status)) {
+	if (!out->valid) {
 		op->length = 1;
 		op->fn = status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA
 		    ? op_too_long : op_undefined;
 		return DECODE_ENDS;
 	}
-	op->length = insn.length;
-	op->size = insn.operand_width / 8;
-	fill_flags(&d, op);
-	fill_memory(&d, op);
-	if (!integer_select(&d, op) && !vector_select(&d, op) && !system_select(&d, op)) {
-		op->fn = op_undefined;
-		return DECODE_ENDS;
-	}
-	return d.ends_block ? DECODE_ENDS : DECODE_OK;
+	return select_op(&d, op);
+}
+
+enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
+    unsigned offset, struct op *op)
+{
+	struct decoded decoded;
+	enum decode_result r = decode_instruction(vp, mode, bytes, size, offset, &decoded);
+
+	*op = decoded.op;
+	return r;
 }

@@ -17,9 +17,15 @@ enum decode_result {
 enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
     unsigned offset, struct op *op);
 
-/* The same look at the bytes alone; false when they are no instruction. */
-bool decode_instruction(enum code_mode mode, const uint8_t *bytes, unsigned size, ZydisDecodedInstruction *insn,
-    ZydisDecodedOperand *operands);
+/* The same, with all that is known of the instruction. */
+struct decoded {
+	struct op op;
+	bool valid; /* the bytes are an instruction: */
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+};
+enum decode_result decode_instruction(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
+    unsigned offset, struct decoded *out);
 
 /* The op behind the last of a block that does not end with a branch, at `offset`. */
 void decode_end(struct op *op, unsigned offset);

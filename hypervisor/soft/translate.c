@@ -133,19 +133,34 @@ static void emit_entry(struct translation *t)
 	emit_window_check(t);
 }
 
-/* Read the instruction at `bytes` again, as it was decoded for the block. */
-static bool take_instruction(struct translation *t, const uint8_t *bytes, unsigned index)
+/* Read the block's instructions again, as they were decoded for it. */
+static void decode_again(struct translation *t)
 {
-	const struct op *op = &t->b->ops[index];
-	enum decode_result r;
+	const uint8_t *bytes = t->b->bytes;
 
-	t->bytes = bytes;
+	for (unsigned i = 0; i < t->b->count; i++) {
+		struct translator_instruction *n = &t->t->instructions[i];
+		const struct op *op = &t->b->ops[i];
+		enum decode_result r = decode_instruction(t->vp, MODE_64, bytes, op->length, op->offset, &n->decoded);
+
+		n->ends = r == DECODE_ENDS;
+		n->known = r != DECODE_TRUNCATED && n->decoded.valid && n->decoded.op.length == op->length;
+		bytes += op->length;
+	}
+}
+
+static void take_instruction(struct translation *t, unsigned index)
+{
+	const struct translator_instruction *n = &t->t->instructions[index];
+
 	t->index = index;
-	r = decode_op(t->vp, MODE_64, bytes, op->length, op->offset, &t->op);
-	t->offset = op->offset + (unsigned)op->length;
-	t->ends = r == DECODE_ENDS;
-	return r != DECODE_TRUNCATED && t->op.length == op->length &&
-	    decode_instruction(MODE_64, bytes, op->length, &t->insn, t->operands);
+	t->bytes = t->b->bytes + (t->b->ops[index].offset - t->b->ops[0].offset);
+	t->insn = &n->decoded.insn;
+	t->operands = n->decoded.operands;
+	t->op = n->decoded.op;
+	t->offset = t->op.offset + (unsigned)t->b->ops[index].length;
+	t->known = n->known;
+	t->ends = n->ends;
 }
 
 /* Instructions with no translation, one after the other, run in one call. */
@@ -193,15 +208,20 @@ static void survey(struct translation *t)
 	struct {
 		bool plain, reads, kills;
 	} known[BLOCK_MAX_OPS];
-	const uint8_t *bytes = t->b->bytes;
 	bool seen = true;
 
+	decode_again(t);
 	for (unsigned i = 0; i < t->b->count; i++) {
-		known[i].plain = take_instruction(t, bytes, i) && !t->ends && copy_is_plain(t);
+		take_instruction(t, i);
+		if (!t->known) {
+			known[i] = (typeof(known[i])){.reads = true};
+			t->window.lost = true;
+			continue;
+		}
+		known[i].plain = !t->ends && copy_is_plain(t);
 		known[i].reads = flags_read_mask(t);
 		known[i].kills = flags_write_mask(t) && flags_killed(t);
 		stack_survey(t);
-		bytes += t->b->ops[i].length;
 	}
 	t->window.rsp = 0;
 	t->window.lost = false;
@@ -217,18 +237,24 @@ static void survey(struct translation *t)
 
 static bool has_shadow(const struct translation *t)
 {
-	return t->insn.mnemonic == ZYDIS_MNEMONIC_STI ||
-	    (t->insn.mnemonic == ZYDIS_MNEMONIC_MOV && t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	return t->insn->mnemonic == ZYDIS_MNEMONIC_STI ||
+	    (t->insn->mnemonic == ZYDIS_MNEMONIC_MOV && t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 	    t->operands[0].reg.value == ZYDIS_REGISTER_SS);
 }
 
 /* False: it is the last, and an end has been made. */
-static bool translate_instruction(struct translation *t, bool known)
+static bool translate_instruction(struct translation *t)
 {
-	flags_note(t, known && !t->ends && copy_is_plain(t));
-	if (!known || t->ends) {
+	if (!t->known) {
+		t->flags_seen = true;
 		translation_begin_native(t);
-		if (!known || (!translate_branch(t) && !translate_end(t)))
+		leave_to_op(t, t->index);
+		return false;
+	}
+	flags_note(t, !t->ends && copy_is_plain(t));
+	if (t->ends) {
+		translation_begin_native(t);
+		if (!translate_branch(t) && !translate_end(t))
 			leave_to_op(t, t->index);
 		return false;
 	}
@@ -246,14 +272,10 @@ static bool translate_instruction(struct translation *t, bool known)
 
 static void translate_instructions(struct translation *t)
 {
-	const uint8_t *bytes = t->b->bytes;
-
 	for (unsigned i = 0; i < t->b->count; i++) {
-		bool known = take_instruction(t, bytes, i);
-
-		bytes += t->op.length;
+		take_instruction(t, i);
 		t->window.touched = false;
-		if (!translate_instruction(t, known))
+		if (!translate_instruction(t))
 			return;
 		t->window.loaded = t->window.touched;
 	}

@@ -148,7 +148,7 @@ static bool translate_conditional(struct translation *t)
 		return false;
 	flags_to_host(t);
 	flags = t->flags;
-	taken = emit_jump_if_forward(&t->e, t->insn.opcode & 15);
+	taken = emit_jump_if_forward(&t->e, t->insn->opcode & 15);
 	go_to(t, NOT_TAKEN, (uint64_t)t->op.disp, 0);
 	t->flags = flags;
 	emit_land(&t->e, taken);
@@ -328,9 +328,9 @@ static bool translate_return(struct translation *t)
 
 bool translate_branch(struct translation *t)
 {
-	if (t->op.size != 8 || t->insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+	if (t->op.size != 8 || t->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_JMP:
 		return t->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? translate_jump(t) : translate_indirect_jump(t);
 	case ZYDIS_MNEMONIC_CALL:
@@ -338,7 +338,7 @@ bool translate_branch(struct translation *t)
 	case ZYDIS_MNEMONIC_RET:
 		return translate_return(t);
 	default:
-		return t->insn.meta.category == ZYDIS_CATEGORY_COND_BR && branch_condition(&t->op) >= 0 &&
+		return t->insn->meta.category == ZYDIS_CATEGORY_COND_BR && branch_condition(&t->op) >= 0 &&
 		    translate_conditional(t);
 	}
 }

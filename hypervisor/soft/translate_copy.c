@@ -11,7 +11,7 @@
 
 static bool is_integer(const struct translation *t)
 {
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
 	case ZYDIS_MNEMONIC_MOVZX:
 	case ZYDIS_MNEMONIC_MOVSX:
@@ -65,7 +65,7 @@ static bool is_integer(const struct translation *t)
 		return t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER ||
 		    t->operands[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	default:
-		return t->insn.meta.category == ZYDIS_CATEGORY_CMOV || t->insn.meta.category == ZYDIS_CATEGORY_SETCC;
+		return t->insn->meta.category == ZYDIS_CATEGORY_CMOV || t->insn->meta.category == ZYDIS_CATEGORY_SETCC;
 	}
 }
 
@@ -73,7 +73,7 @@ static bool is_integer(const struct translation *t)
  * which fault for nothing else than that operand. */
 static bool is_vector(const struct translation *t)
 {
-	switch (t->insn.meta.isa_set) {
+	switch (t->insn->meta.isa_set) {
 	case ZYDIS_ISA_SET_SSE:
 	case ZYDIS_ISA_SET_SSE2:
 	case ZYDIS_ISA_SET_SSE3:
@@ -87,7 +87,7 @@ static bool is_vector(const struct translation *t)
 	default:
 		return false;
 	}
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
 	case ZYDIS_MNEMONIC_PCMPESTRI:
 	case ZYDIS_MNEMONIC_PCMPESTRM:
@@ -98,7 +98,7 @@ static bool is_vector(const struct translation *t)
 	default:
 		break;
 	}
-	for (unsigned i = 0; i < t->insn.operand_count; i++)
+	for (unsigned i = 0; i < t->insn->operand_count; i++)
 		if (t->operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    ZydisRegisterGetClass(t->operands[i].reg.value) == ZYDIS_REGCLASS_XMM)
 			return true;
@@ -108,13 +108,13 @@ static bool is_vector(const struct translation *t)
 /* VEX-encoded instructions of general registers. */
 static bool is_integer_vex(const struct translation *t)
 {
-	return t->insn.meta.isa_set == ZYDIS_ISA_SET_BMI1 || t->insn.meta.isa_set == ZYDIS_ISA_SET_BMI2;
+	return t->insn->meta.isa_set == ZYDIS_ISA_SET_BMI1 || t->insn->meta.isa_set == ZYDIS_ISA_SET_BMI2;
 }
 
 /* The same for AVX. Gathers and masked moves touch less memory than their operand says. */
 static bool is_avx(const struct translation *t)
 {
-	switch (t->insn.meta.isa_set) {
+	switch (t->insn->meta.isa_set) {
 	case ZYDIS_ISA_SET_AVX:
 	case ZYDIS_ISA_SET_AVX2:
 	case ZYDIS_ISA_SET_AVXAES:
@@ -127,7 +127,7 @@ static bool is_avx(const struct translation *t)
 	default:
 		return false;
 	}
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_VMASKMOVPS:
 	case ZYDIS_MNEMONIC_VMASKMOVPD:
 	case ZYDIS_MNEMONIC_VPMASKMOVD:
@@ -261,8 +261,8 @@ static bool take_operand(const struct translation *t, struct copy *c, const Zydi
 
 static bool take_all(const struct translation *t, struct copy *c)
 {
-	*c = (struct copy){.in_vp = {NO_REGISTER, NO_REGISTER}, .reg = t->insn.raw.modrm.reg}; /* or opcode bits */
-	for (unsigned i = 0; i < t->insn.operand_count; i++)
+	*c = (struct copy){.in_vp = {NO_REGISTER, NO_REGISTER}, .reg = t->insn->raw.modrm.reg}; /* or opcode bits */
+	for (unsigned i = 0; i < t->insn->operand_count; i++)
 		if (!take_operand(t, c, &t->operands[i]))
 			return false;
 	return true;
@@ -274,21 +274,21 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 {
 	unsigned n = 0;
 
-	*o = (struct host_opcode){.opcode = t->insn.opcode, .map = (uint8_t)t->insn.opcode_map};
-	if (t->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+	*o = (struct host_opcode){.opcode = t->insn->opcode, .map = (uint8_t)t->insn->opcode_map};
+	if (t->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
 		static const uint8_t prefixes[] = {0, 0x66, 0xf3, 0xf2};
 
-		o->prefixes[0] = prefixes[t->insn.raw.vex.pp & 3];
+		o->prefixes[0] = prefixes[t->insn->raw.vex.pp & 3];
 		o->vex = true;
-		o->wide = t->insn.raw.vex.W;
-		o->length = t->insn.raw.vex.L;
+		o->wide = t->insn->raw.vex.W;
+		o->length = t->insn->raw.vex.L;
 		o->vvvv = c->vvvv;
-		return t->insn.opcode_map >= ZYDIS_OPCODE_MAP_0F && t->insn.opcode_map <= ZYDIS_OPCODE_MAP_0F3A;
+		return t->insn->opcode_map >= ZYDIS_OPCODE_MAP_0F && t->insn->opcode_map <= ZYDIS_OPCODE_MAP_0F3A;
 	}
-	if (t->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->insn.opcode_map > ZYDIS_OPCODE_MAP_0F3A)
+	if (t->insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->insn->opcode_map > ZYDIS_OPCODE_MAP_0F3A)
 		return false;
-	for (unsigned i = 0; i < t->insn.raw.prefix_count; i++) {
-		uint8_t p = t->insn.raw.prefixes[i].value;
+	for (unsigned i = 0; i < t->insn->raw.prefix_count; i++) {
+		uint8_t p = t->insn->raw.prefixes[i].value;
 
 		if (p != 0x66 && p != 0xf2 && p != 0xf3 && p != 0xf0)
 			continue;
@@ -300,8 +300,8 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 	}
 	if (memchr(o->prefixes, 0xf2, sizeof(o->prefixes)) && memchr(o->prefixes, 0xf3, sizeof(o->prefixes)))
 		return false;
-	o->wide = t->insn.raw.rex.W;
-	o->rex = t->insn.attributes & ZYDIS_ATTRIB_HAS_REX;
+	o->wide = t->insn->raw.rex.W;
+	o->rex = t->insn->attributes & ZYDIS_ATTRIB_HAS_REX;
 	/* AH to BH cannot be said with REX. */
 	return !c->high_byte || (!o->rex && !c->memory && c->reg < 8 && c->rm < 8);
 }
@@ -309,20 +309,20 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 static void emit_immediates(struct translation *t)
 {
 	for (unsigned i = 0; i < 2; i++)
-		if (t->insn.raw.imm[i].size)
-			emit_bytes(&t->e, t->bytes + t->insn.raw.imm[i].offset, t->insn.raw.imm[i].size / 8);
+		if (t->insn->raw.imm[i].size)
+			emit_bytes(&t->e, t->bytes + t->insn->raw.imm[i].offset, t->insn->raw.imm[i].size / 8);
 }
 
 static void emit_copy(struct translation *t, const struct copy *c, struct host_opcode o, struct host_memory m)
 {
 	if (c->memory) {
 		emit_rm(&t->e, o, c->reg, m);
-	} else if (t->insn.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+	} else if (t->insn->attributes & ZYDIS_ATTRIB_HAS_MODRM) {
 		emit_rr(&t->e, o, c->reg, c->rm);
 	} else {
 		bool in_opcode = false;
 
-		for (unsigned i = 0; i < t->insn.operand_count; i++)
+		for (unsigned i = 0; i < t->insn->operand_count; i++)
 			in_opcode |= t->operands[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE;
 		o.opcode = in_opcode ? o.opcode & 0xf8 : o.opcode;
 		emit_plus(&t->e, o, in_opcode ? c->rm : o.opcode & 7u);
@@ -358,7 +358,7 @@ static void vectors_enable(struct translation *t, uint8_t want)
 
 static uint8_t vector_address_bits(const struct translation *t, const struct copy *c)
 {
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_MOVUPS:
 	case ZYDIS_MNEMONIC_MOVUPD:
 	case ZYDIS_MNEMONIC_MOVDQU:
@@ -373,7 +373,7 @@ static uint8_t vector_address_bits(const struct translation *t, const struct cop
 	case ZYDIS_MNEMONIC_VMOVNTPD:
 		return (uint8_t)(c->memory->size / 8 - 1);
 	default:
-		if (t->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		if (t->insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 			return 0;
 		return c->vectors && c->memory->size >= 128 ? (uint8_t)(c->memory->size / 8 - 1) : 0;
 	}
@@ -385,7 +385,7 @@ static uint8_t vector_address_bits(const struct translation *t, const struct cop
 static bool reach_memory(struct translation *t, const struct copy *c, struct host_memory *m, struct cold **cold)
 {
 	struct address_want want = {.size = c->memory->size / 8,
-	    .write = c->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE || t->insn.mnemonic == ZYDIS_MNEMONIC_CMPXCHG};
+	    .write = c->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE || t->insn->mnemonic == ZYDIS_MNEMONIC_CMPXCHG};
 
 	if (want.size == 0 || want.size > 32)
 		return false;
@@ -456,7 +456,7 @@ bool copy_is_plain(const struct translation *t)
 	struct host_opcode o;
 	struct copy c;
 
-	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEA || t->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+	if (t->insn->mnemonic == ZYDIS_MNEMONIC_LEA || t->insn->mnemonic == ZYDIS_MNEMONIC_NOP)
 		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
 	return (is_integer(t) || is_integer_vex(t)) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory &&
 	    !c.vectors;
@@ -499,7 +499,7 @@ bool translate_copy(struct translation *t)
 	struct host_opcode o;
 	struct copy c;
 
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_NOP:
 	case ZYDIS_MNEMONIC_ENDBR64:
 		return true;

@@ -69,19 +69,19 @@ void flags_before_write(struct translation *t, uint32_t registers)
 
 uint32_t flags_read_mask(const struct translation *t)
 {
-	return t->insn.cpu_flags ? t->insn.cpu_flags->tested & FLAGS_ARITHMETIC : 0;
+	return t->insn->cpu_flags ? t->insn->cpu_flags->tested & FLAGS_ARITHMETIC : 0;
 }
 
 uint32_t flags_write_mask(const struct translation *t)
 {
-	const ZydisAccessedFlags *f = t->insn.cpu_flags;
+	const ZydisAccessedFlags *f = t->insn->cpu_flags;
 
 	return f ? (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITHMETIC : 0;
 }
 
 static bool counts_some(const struct translation *t)
 {
-	const ZydisDecodedOperand *count = &t->operands[t->insn.operand_count_visible - 1];
+	const ZydisDecodedOperand *count = &t->operands[t->insn->operand_count_visible - 1];
 	unsigned mask = t->operands[0].size == 64 ? 63 : 31;
 
 	return count->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && count->imm.value.u & mask;
@@ -90,7 +90,7 @@ static bool counts_some(const struct translation *t)
 /* Only what the interpreter computes without the old flags too (exec_flags.h). */
 bool flags_killed(const struct translation *t)
 {
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
 	case ZYDIS_MNEMONIC_CMP:
@@ -195,11 +195,11 @@ static bool make_recipe(struct emitter *e, const struct translation *t, uint32_t
 	const ZydisDecodedOperand *a = &t->operands[0], *b = &t->operands[1];
 	unsigned r;
 
-	if (t->insn.operand_count_visible != 2 || !is_homed(a))
+	if (t->insn->operand_count_visible != 2 || !is_homed(a))
 		return false;
 	r = home(guest_of(a));
 	*depends = 1u << guest_of(a);
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_CMP:
 		if (!operands_serve(a, b))
 			return false;
@@ -224,7 +224,7 @@ static bool make_recipe(struct emitter *e, const struct translation *t, uint32_t
 		return true;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
-		if (t->insn.mnemonic == ZYDIS_MNEMONIC_SUB && b->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		if (t->insn->mnemonic == ZYDIS_MNEMONIC_SUB && b->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    is_homed(b) && guest_of(a) == guest_of(b)) {
 			emit_rr(e, sized(0x85, a), r, r);
 			return true;
@@ -232,7 +232,7 @@ static bool make_recipe(struct emitter *e, const struct translation *t, uint32_t
 		if (!operands_serve(a, b))
 			return false;
 		*depends = bits_of(a, b);
-		return emit_again(e, t->insn.mnemonic == ZYDIS_MNEMONIC_ADD, a, b);
+		return emit_again(e, t->insn->mnemonic == ZYDIS_MNEMONIC_ADD, a, b);
 	default:
 		return false;
 	}

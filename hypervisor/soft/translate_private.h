@@ -96,6 +96,10 @@ struct translator {
 	bool avx;              /* vector registers have 32 bytes on this host */
 	struct native_exit handled;
 	uint64_t translations, refused;
+	struct translator_instruction {
+		struct decoded decoded;
+		bool known, ends;
+	} instructions[BLOCK_MAX_OPS]; /* of the block that is being translated */
 };
 
 /* The type of what `call` calls: 0 to go on, or the exit to leave by. */
@@ -197,9 +201,10 @@ struct translation {
 	/* The instruction at hand. */
 	unsigned index, offset;
 	const uint8_t *bytes;
-	ZydisDecodedInstruction insn;
-	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	const ZydisDecodedInstruction *insn;
+	const ZydisDecodedOperand *operands;
 	struct op op;
+	bool known; /* it is what was decoded for the block */
 	bool ends;
 };
 

@@ -21,7 +21,7 @@
 
 static bool writes_rsp(const struct translation *t)
 {
-	for (unsigned i = 0; i < t->insn.operand_count; i++) {
+	for (unsigned i = 0; i < t->insn->operand_count; i++) {
 		const ZydisDecodedOperand *o = &t->operands[i];
 
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE &&
@@ -39,7 +39,7 @@ static bool is_rsp(const ZydisDecodedOperand *o)
 /* The word that the instruction itself has on the stack, from RSP. */
 static bool implied_word(const struct translation *t, int32_t *at)
 {
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_CALL:
 		*at = -8;
@@ -59,7 +59,7 @@ static bool rsp_change(const struct translation *t, int32_t *by)
 	const ZydisDecodedOperand *o = t->operands;
 
 	*by = 0;
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		*by = -8;
@@ -74,7 +74,7 @@ static bool rsp_change(const struct translation *t, int32_t *by)
 			break;
 		if (o[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || o[1].imm.value.s > REACH || o[1].imm.value.s < -REACH)
 			return false;
-		*by = (int32_t)(t->insn.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s);
+		*by = (int32_t)(t->insn->mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s);
 		return true;
 	case ZYDIS_MNEMONIC_LEA:
 		if (!is_rsp(&o[0]))
@@ -91,7 +91,7 @@ static bool rsp_change(const struct translation *t, int32_t *by)
 /* A memory operand at a distance from RSP. */
 static bool rsp_operand(const struct translation *t, int32_t *at, unsigned *size)
 {
-	for (unsigned i = 0; i < t->insn.operand_count_visible; i++) {
+	for (unsigned i = 0; i < t->insn->operand_count_visible; i++) {
 		const ZydisDecodedOperand *o = &t->operands[i];
 
 		if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
@@ -127,7 +127,7 @@ void stack_survey(struct translation *t)
 		return;
 	if (implied_word(t, &at))
 		widen(w, w->rsp + at, 8);
-	if (t->insn.mnemonic != ZYDIS_MNEMONIC_LEA && rsp_operand(t, &at, &size))
+	if (t->insn->mnemonic != ZYDIS_MNEMONIC_LEA && rsp_operand(t, &at, &size))
 		widen(w, w->rsp + at, size);
 	w->lost = !rsp_change(t, &by);
 	w->rsp += by;
@@ -314,10 +314,10 @@ static bool stack_serves(const struct translation *t)
 
 	if (t->op.size != 8)
 		return false;
-	if (t->insn.mnemonic == ZYDIS_MNEMONIC_LEAVE)
+	if (t->insn->mnemonic == ZYDIS_MNEMONIC_LEAVE)
 		return true;
 	if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		return t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH;
+		return t->insn->mnemonic == ZYDIS_MNEMONIC_PUSH;
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
 }
 
@@ -351,12 +351,12 @@ bool translate_stack(struct translation *t)
 	struct cold *cold;
 	unsigned guest;
 
-	if (t->insn.mnemonic == ZYDIS_MNEMONIC_PUSH && t->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+	if (t->insn->mnemonic == ZYDIS_MNEMONIC_PUSH && t->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
 		return push_memory(t);
 	if (!stack_serves(t))
 		return false;
 	translation_begin_native(t);
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_PUSH:
 		flags_before_write(t, 1u << GPR_RSP);
 		cold = stack_word(t, GPR_RSP, -8, true, &m);

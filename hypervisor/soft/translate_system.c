@@ -140,7 +140,7 @@ static bool translate_fence(struct translation *t)
 
 bool translate_system(struct translation *t)
 {
-	switch (t->insn.mnemonic) {
+	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_SWAPGS:
 		return translate_swapgs(t);
 	case ZYDIS_MNEMONIC_CLI:
@@ -170,7 +170,7 @@ bool translate_end(struct translation *t)
 {
 	const struct op *copy;
 
-	switch (t->insn.meta.branch_type) {
+	switch (t->insn->meta.branch_type) {
 	case ZYDIS_BRANCH_TYPE_SHORT:
 	case ZYDIS_BRANCH_TYPE_NEAR:
 		return false;
