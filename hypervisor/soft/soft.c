@@ -16,10 +16,10 @@
 #include "hypervisor/soft/vector.h"
 
 /* Decoded instructions of all VPs together, and the least that one gets. */
-#define BLOCKS_TOTAL (28u << 20)
+#define BLOCKS_TOTAL (36u << 20)
 #define BLOCKS_LEAST (4u << 20)
 /* Host code, likewise. */
-#define CODE_TOTAL (32u << 20)
+#define CODE_TOTAL (40u << 20)
 #define CODE_LEAST (4u << 20)
 
 /* Entries before a block is translated: less, and code that runs once costs more than it saves. */

@@ -6,16 +6,24 @@
 
 /* --- parts ------------------------------------------------------------------------------------------ */
 
+/* What ROOM says is there. */
+static void *take_room(struct translation *t, size_t size)
+{
+	void *p = t->room + t->room_used;
+
+	t->room_used += size;
+	return p;
+}
+
+_Static_assert(sizeof(struct op) % 8 == 0 && sizeof(struct native_exit) % 8 == 0, "they lie one behind the other");
+
 /* An op that the interpreter's handler is called with, followed by a stop. */
 const struct op *translation_copy(struct translation *t, const struct op *op)
 {
-	struct op *copy = &t->copies[t->copy_count];
+	struct op *copy = take_room(t, 2 * sizeof(*copy));
 
-	if (t->copy_count + 2 > t->copy_max)
-		return NULL;
 	copy[0] = *op;
 	copy[1] = (struct op){.fn = translated_stop, .offset = (uint16_t)t->offset, .data = t->b, .src = (uint8_t)t->index};
-	t->copy_count += 2;
 	return copy;
 }
 
@@ -29,7 +37,7 @@ struct cold *translation_cold(struct translation *t)
 
 struct native_exit *translation_exit(struct translation *t, enum native_exit_kind kind)
 {
-	struct native_exit *x = &t->exits[t->exit_count++];
+	struct native_exit *x = take_room(t, sizeof(*x));
 
 	*x = (struct native_exit){.kind = kind, .block = t->b};
 	return x;
@@ -38,8 +46,9 @@ struct native_exit *translation_exit(struct translation *t, enum native_exit_kin
 void translation_call(struct translation *t, native_call call, uintptr_t argument)
 {
 	emit_constant(&t->e, SCRATCH1, argument);
-	emit_constant(&t->e, SCRATCH2, (uintptr_t)call);
-	emit_call(&t->e, t->t->call);
+	if (call != translated_call_handler)
+		emit_constant(&t->e, SCRATCH2, (uintptr_t)call);
+	emit_call(&t->e, call == translated_call_handler ? t->t->handle : t->t->call);
 }
 
 void translation_leave(struct translation *t, struct native_exit *exit)
@@ -178,7 +187,7 @@ static void add_to_run(struct translation *t)
 	if (!t->run)
 		handler_run_begin(t);
 	else
-		t->copy_count--; /* its op comes where the stop was */
+		t->room_used -= sizeof(struct op); /* its op comes where the stop was */
 	copy = translation_copy(t, &t->op);
 	if (!t->run)
 		t->run = copy;
@@ -285,24 +294,8 @@ static void translate_instructions(struct translation *t)
 
 /* --- the whole -------------------------------------------------------------------------------------- */
 
-/* Copies and exits lie in one piece of the block cache, as long as it turns out to be. */
-static bool take_memory(struct translation *t)
-{
-	size_t copies = sizeof(struct op) * (2 * t->b->count + 2), exits = sizeof(struct native_exit) * EXITS_MAX;
-	uint8_t *p = block_cache_reserve(t->vp, copies + exits);
-
-	t->copies = (struct op *)(void *)p;
-	t->copy_max = 2 * t->b->count + 2;
-	t->exits = p ? (struct native_exit *)(void *)(p + copies) : NULL;
-	return p;
-}
-
-static void keep_memory(struct translation *t)
-{
-	size_t copies = sizeof(struct op) * (2 * t->b->count + 2);
-
-	block_cache_keep(t->vp, copies + t->exit_count * sizeof(struct native_exit));
-}
+/* A copy and its stop for each instruction and a few more, and exits. */
+#define ROOM ((2 * BLOCK_MAX_OPS + 2) * sizeof(struct op) + EXITS_MAX * sizeof(struct native_exit))
 
 /* What one block may need at most, by far. */
 #define CODE_ROOM (96u << 10)
@@ -311,7 +304,7 @@ static void finish(struct translation *t, struct translator *translator)
 {
 	translator->used = align_up_u64((uint64_t)(t->e.at - translator->memory.writable), 16);
 	translator->translations++;
-	keep_memory(t);
+	block_cache_keep(t->vp, t->room_used);
 	if (t->twin) {
 		t->b->twin = t->body;
 		return;
@@ -329,7 +322,7 @@ static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 
 	if (translator->full)
 		return false;
-	if (translator->memory.size - translator->used < CODE_ROOM || !take_memory(&t)) {
+	if (translator->memory.size - translator->used < CODE_ROOM || !(t.room = block_cache_reserve(vp, ROOM))) {
 		translator->full = true;
 		return false;
 	}

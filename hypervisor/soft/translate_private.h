@@ -91,6 +91,7 @@ struct translator {
 	uintptr_t (*enter)(struct soft_vp *vp, const uint8_t *code);
 	const uint8_t *leave;  /* jumped to with the exit in SCRATCH1 */
 	const uint8_t *call;   /* called with a C function in SCRATCH2 and its argument in SCRATCH1 */
+	const uint8_t *handle; /* the same with translated_call_handler() */
 	const uint8_t *lookup; /* called with RIP in SCRATCH1: code to go on at in SCRATCH2, or 0 */
 	const uint8_t *window; /* emit_window_fill() */
 	bool avx;              /* vector registers have 32 bytes on this host */
@@ -191,10 +192,8 @@ struct translation {
 	struct stack_window window;
 	bool twin; /* without it */
 	const struct op *run; /* copies of instructions that are to run in one call, still without it */
-	struct op *copies;
-	unsigned copy_count, copy_max;
-	struct native_exit *exits;
-	unsigned exit_count;
+	uint8_t *room; /* in the block cache, for copies of ops and for exits */
+	size_t room_used;
 	struct cold colds[COLDS_MAX];
 	unsigned cold_count;
 	uint64_t flags_dead; /* by instruction: the flags it leaves are all set again before anything can see them */

@@ -281,6 +281,8 @@ static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emi
 {
 	uint8_t *leaves;
 
+	t->handle = emit_run_address(e, e->at);
+	emit_constant(e, SCRATCH2, (uintptr_t)translated_call_handler);
 	t->call = emit_run_address(e, e->at);
 	emit_registers(e, false);
 	emit_vectors(t, e, false);
