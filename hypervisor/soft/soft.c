@@ -23,7 +23,7 @@
 #define CODE_LEAST (4u << 20)
 
 /* Entries before a block is translated: less, and code that runs once costs more than it saves. */
-#define TRANSLATE_THRESHOLD 200
+#define TRANSLATE_THRESHOLD 50
 
 /* "translate=on|off" and, for tests, "threshold=N", with commas between. */
 static int parse_options(const char *options, struct translate_options *translate, struct error *err)
