@@ -286,21 +286,27 @@ static uint8_t *fetch_host(struct soft_vp *vp, uint64_t linear)
 	return host;
 }
 
+/* How often a page is opened for decoding (code_open()) before others, who store there all the while, are let be: then one
+ * instruction runs as it is now, and the run loop looks around. A page that nobody stores to is open the second time. */
+#define OPEN_TRIES 4u
+
 const struct op *block_start(struct soft_vp *vp)
 {
 	uint64_t linear = code_linear(vp, vp->rip), key;
-	struct block *b;
+	struct block *b = NULL;
 
 	if (unlikely(translate_full(vp)))
 		block_cache_flush(vp);
-	do {
+	for (unsigned tries = 0; !b && tries < OPEN_TRIES; tries++) {
 		uint8_t *host = fetch_host(vp, linear);
 
 		key = block_key(vp, host, vp->mode);
 		b = hash_find(vp->blocks, key);
 		if (unlikely(!b || !block_fresh(vp, b, linear)))
 			b = block_decode(vp, b, key, host, linear);
-	} while (unlikely(!b));
+	}
+	if (unlikely(!b))
+		return block_single(vp);
 	jump_note(vp, linear, b);
 	vp->gpr[GPR_CODE_BASE] = vp->rip - (linear & (GUEST_PAGE_SIZE - 1));
 	vp->block = b;

@@ -3,6 +3,7 @@
 #include "tests/double/soft_machine.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 /* --- one VP -------------------------------------------------------------------------------------------------------- */
@@ -241,6 +242,72 @@ static void code_changes_on_another_vp(void **state)
 	soft_machine_destroy(m);
 }
 
+/* VP 1 stores into the loop that VP 0 runs, without end: VP 0 goes on, and hears of a kick. */
+GUEST_CODE(stored_into, 64,
+    "1: mov $0, %al\n"
+    "incl 0x20000\n"
+    "jmp 1b");
+GUEST_CODE(storing, 64,
+    "1: movb %cl, 0x11001\n"
+    "inc %ecx\n"
+    "jmp 1b");
+
+#define KICKS 40u
+
+struct kicked {
+	struct soft_machine *m;
+	_Atomic unsigned count;
+};
+
+static void *run_until_kicked(void *argument)
+{
+	struct kicked *k = argument;
+
+	while (atomic_load(&k->count) < KICKS && soft_vp_run(soft_vp(k->m->soft, 0)) == SOFT_STOP_KICK)
+		atomic_fetch_add(&k->count, 1);
+	return NULL;
+}
+
+static uint32_t volatile_read32(struct soft_machine *m, uint64_t gpa)
+{
+	return __atomic_load_n((uint32_t *)(void *)(m->ram + gpa), __ATOMIC_ACQUIRE);
+}
+
+static void code_that_never_rests(void **state)
+{
+	struct kicked k = {.m = soft_machine_create(2)};
+	struct runner writer = {.m = k.m, .vp = 1};
+	pthread_t threads[2];
+	struct vp_registers r;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		machine_long(k.m, i);
+		r = machine_registers(k.m, i);
+		r.rip = i ? 0x12000 : 0x11000;
+		machine_set_registers(k.m, i, &r);
+	}
+	machine_code(k.m, 0x11000, stored_into);
+	machine_code(k.m, 0x12000, storing);
+	pthread_create(&threads[1], NULL, run_vp, &writer);
+	pthread_create(&threads[0], NULL, run_until_kicked, &k);
+	for (unsigned i = 0; i < KICKS; i++) {
+		uint32_t before = volatile_read32(k.m, 0x20000);
+
+		while (volatile_read32(k.m, 0x20000) == before)
+			sched_yield();
+		soft_vp_kick(soft_vp(k.m->soft, 0));
+		while (atomic_load(&k.count) == i)
+			sched_yield();
+	}
+	pthread_join(threads[0], NULL);
+	soft_vp_kick(soft_vp(k.m->soft, 1));
+	pthread_join(threads[1], NULL);
+	assert_int_equal(writer.stop, SOFT_STOP_KICK);
+	assert_int_equal(atomic_load(&k.count), KICKS);
+	soft_machine_destroy(k.m);
+}
+
 /* Locked increments, some across a page boundary and so under the slow lock. */
 GUEST_CODE(locked, 64,
     "mov $20000, %ecx\n"
@@ -277,11 +344,6 @@ GUEST_CODE(flush_reader, 64,
     "1: mov 0x500000, %eax\n"
     "mov %eax, 0x20000\n"
     "jmp 1b");
-
-static uint32_t volatile_read32(struct soft_machine *m, uint64_t gpa)
-{
-	return __atomic_load_n((uint32_t *)(void *)(m->ram + gpa), __ATOMIC_ACQUIRE);
-}
 
 static void flush_from_another_thread(void **state)
 {
@@ -370,6 +432,7 @@ int main(void)
 	    cmocka_unit_test(code_at_two_addresses),
 	    cmocka_unit_test(more_code_than_the_cache_holds),
 	    cmocka_unit_test(code_changes_on_another_vp),
+	    cmocka_unit_test(code_that_never_rests),
 	    cmocka_unit_test(locked_operations),
 	    cmocka_unit_test(flush_from_another_thread),
 	    cmocka_unit_test(flush_each_other),
