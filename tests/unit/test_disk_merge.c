@@ -271,7 +271,7 @@ static void remove_all(void)
 	unlink(in("/cut", "child.vhdx", path));
 }
 
-static unsigned rounds = 8;
+static unsigned rounds = 4;
 
 static unsigned cut_off_once(unsigned length, uint64_t seed)
 {
