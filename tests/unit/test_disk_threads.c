@@ -105,33 +105,79 @@ static void *work(void *argument)
 	return NULL;
 }
 
-static void several_queues(void **state)
+static void use_at_once(struct disk *disk, uint8_t *model, enum queue_kind kind)
 {
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
-	int fd = image_create(&create);
-	struct disk *disk = image_must_open(fd, false);
-	uint8_t *model = calloc(1, DISK_SIZE), *all = malloc(DISK_SIZE);
 	struct worker workers[THREADS];
-	struct error err = { 0 };
 
 	for (unsigned i = 0; i < THREADS; i++) {
-		workers[i] = (struct worker){ .disk = disk, .number = i, .model = model,
-			.kind = *(const enum queue_kind *)*state };
+		workers[i] = (struct worker){ .disk = disk, .number = i, .model = model, .kind = kind };
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
 	}
 	for (unsigned i = 0; i < THREADS; i++) {
 		pthread_join(workers[i].thread, NULL);
 		assert_int_equal(workers[i].failures, 0);
 	}
-	image_must_close(disk);
-	disk = image_must_open(fd, true);
+}
+
+static void must_be(struct disk *disk, const uint8_t *model)
+{
+	uint8_t *all = malloc(DISK_SIZE);
+	struct error err = { 0 };
+
 	assert_int_equal(disk_read(disk, 0, all, DISK_SIZE, &err), 0);
 	assert_true(memcmp(all, model, DISK_SIZE) == 0);
 	assert_int_equal(disk->ops->check(disk, stderr, &err), 0);
+	free(all);
+}
+
+static void several_queues(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	int fd = image_create(&create);
+	struct disk *disk = image_must_open(fd, false);
+	uint8_t *model = calloc(1, DISK_SIZE);
+
+	use_at_once(disk, model, *(const enum queue_kind *)*state);
+	image_must_close(disk);
+	disk = image_must_open(fd, true);
+	must_be(disk, model);
 	image_must_close(disk);
 	free(model);
-	free(all);
 	close(fd);
+}
+
+/* A differencing disk, whose blocks are partially present, and then are not any more. */
+static void over_a_parent(void **state)
+{
+	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	const struct disk_open_options reading = { .read_only = true };
+	char directory[64], base[96], child[96];
+	uint8_t *model = malloc(DISK_SIZE);
+	struct dice dice = { 77 };
+	struct error err = { 0 };
+	struct disk *disk;
+
+	image_directory(directory, sizeof(directory));
+	snprintf(base, sizeof(base), "%s/base.vhdx", directory);
+	snprintf(child, sizeof(child), "%s/child.vhdx", directory);
+	dice_fill(&dice, model, DISK_SIZE);
+	assert_int_equal(disk_create(base, &create, &err), 0);
+	assert_int_equal(disk_open(&disk, base, NULL, &err), 0);
+	assert_int_equal(disk_write(disk, 0, model, DISK_SIZE, &err), 0);
+	image_must_close(disk);
+	create.size = 0;
+	create.parent = base;
+	assert_int_equal(disk_create(child, &create, &err), 0);
+	assert_int_equal(disk_open(&disk, child, NULL, &err), 0);
+	use_at_once(disk, model, *(const enum queue_kind *)*state);
+	image_must_close(disk);
+	assert_int_equal(disk_open(&disk, child, &reading, &err), 0);
+	must_be(disk, model);
+	image_must_close(disk);
+	unlink(base);
+	unlink(child);
+	rmdir(directory);
+	free(model);
 }
 
 /* A file whose syncs do not end before the gate is opened. */
@@ -294,6 +340,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		{ "several queues", several_queues, NULL, NULL, &automatic },
 		{ "several queues, threads", several_queues, NULL, NULL, &threaded },
+		{ "over a parent", over_a_parent, NULL, NULL, &automatic },
+		{ "over a parent, threads", over_a_parent, NULL, NULL, &threaded },
 		cmocka_unit_test(slow_flush),
 		cmocka_unit_test(shared_commit),
 	};
