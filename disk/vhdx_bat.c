@@ -165,21 +165,18 @@ static int map_block(struct vhdx *v, enum map_purpose purpose, const struct bloc
 {
 	uint64_t used = vhdx_block_used(v, range->block), *entry;
 	struct bat_page *page;
+	unsigned state;
 	int r = bat_find_entry(v, bat_entry_index(v, range->block), &page, &entry);
 
 	if (r < 0)
 		return r;
-	switch (*entry & VHDX_BAT_STATE_MASK) {
+	state = *entry & VHDX_BAT_STATE_MASK;
+	if (v->disk->parent && (state == VHDX_BLOCK_NOT_PRESENT || state == VHDX_BLOCK_PARTIALLY_PRESENT))
+		return child_map(v, purpose, range, page, entry, extent);
+	switch (state) {
 	case VHDX_BLOCK_FULLY_PRESENT:
 		break;
-	case VHDX_BLOCK_PARTIALLY_PRESENT:
-		if (!v->disk->parent)
-			return bat_complain(v, range->block, *entry);
-		return child_map(v, purpose, range, page, entry, extent);
 	case VHDX_BLOCK_NOT_PRESENT:
-		if (v->disk->parent)
-			return child_map(v, purpose, range, page, entry, extent);
-		/* fall through */
 	case VHDX_BLOCK_UNDEFINED:
 	case VHDX_BLOCK_ZERO:
 	case VHDX_BLOCK_UNMAPPED:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A hostile VHDX. A sound image with a written block and a log to replay is patched as the input says,
+ * A hostile VHDX. A sound image with a written block and a log to replay, or a differencing one whose parent is
+ * sound, is patched as the input says,
  * its checksums are made right again unless the input wishes otherwise, and it is opened, checked, read
  * and written. What could be opened for writing and was closed without error must open again.
  */
@@ -15,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MIB        (1u << 20)
 #define IMAGE_SIZE (6 * MIB)
+#define CHILD_SIZE (7 * MIB) /* of the differencing one: a bitmap more */
 #define CHECK_MAX  (UINT64_C(1) << 36) /* larger disks take the check too long to be fuzzed */
 
 /* The pieces of the file that matter, as patches name them. */
@@ -32,38 +34,69 @@ static const struct {
     {2 * MIB, 256},
     {2 * MIB + VHDX_TABLE_SIZE, 64},
     {3 * MIB, 64},
+    {2 * MIB + 2 * VHDX_TABLE_SIZE, 512}, /* the parent locator */
+    {3 * MIB + 4096 * 8, 8},              /* the bitmap's entry, */
+    {4 * MIB, 1024},                      /* and the bitmap */
 };
 
-static uint8_t *template_image;
+static struct template {
+	uint8_t *image;
+	uint64_t size;
+	char path[64]; /* where the parent is looked for */
+} sound, child;
+
+static char directory[32], base[64];
 static FILE *nowhere;
 
-static void make_template(void)
+static void make_template(struct template *template, const struct disk_create_options *create)
 {
-	const struct disk_create_options create = {.format = DISK_FORMAT_VHDX,
-						   .size = 8 * MIB,
-						   .block_size = MIB,
-						   .logical_sector_size = 512,
-						   .physical_sector_size = 4096};
 	const struct disk_open_options options = {0};
 	struct file file = {.fd = memfd_create("template", 0), .direct_fd = -1};
 	char sector[512] = "written";
 	struct error err;
 	struct disk *disk;
 
-	nowhere = fopen("/dev/null", "w");
-	log_set_stream(nowhere);
-	template_image = calloc(1, IMAGE_SIZE);
-	if (vhdx_fill(&file, "template", &create, NULL, &err) < 0 ||
-	    disk_open_descriptor(&disk, dup(file.fd), "template", &options, NULL, &err) < 0)
+	template->image = calloc(1, template->size);
+	if (disk_fill_descriptor(file.fd, template->path, create, &err) < 0 ||
+	    disk_open_descriptor(&disk, dup(file.fd), template->path, &options, NULL, &err) < 0)
 		abort();
 	for (unsigned block = 0; block < 2; block++)
 		if (disk_write(disk, (block + 1) * MIB, sector, sizeof(sector), &err) < 0 ||
 		    disk_flush(disk, &err) < 0)
 			abort();
-	if (pread(file.fd, template_image, IMAGE_SIZE, 0) != IMAGE_SIZE)
+	if (pread(file.fd, template->image, template->size, 0) != (ssize_t)template->size)
 		abort();
 	disk_close(disk, NULL);
 	close(file.fd);
+}
+
+static void clean_up(void)
+{
+	unlink(base);
+	rmdir(directory);
+}
+
+static void make_templates(void)
+{
+	struct disk_create_options create = {.format = DISK_FORMAT_VHDX, .size = 8 * MIB, .block_size = MIB};
+
+	nowhere = fopen("/dev/null", "w");
+	log_set_stream(nowhere);
+	strcpy(directory, "/tmp/fuzz-vhdx-XXXXXX");
+	if (!mkdtemp(directory))
+		abort();
+	snprintf(base, sizeof(base), "%s/base", directory);
+	atexit(clean_up);
+	sound.size = IMAGE_SIZE;
+	strcpy(sound.path, "image");
+	make_template(&sound, &create);
+	if (disk_create(base, &create, NULL) < 0)
+		abort();
+	child.size = CHILD_SIZE;
+	snprintf(child.path, sizeof(child.path), "%s/image", directory);
+	create.parent = base;
+	create.size = 0;
+	make_template(&child, &create);
 }
 
 static void seal(uint8_t *image, uint64_t offset, uint64_t size)
@@ -93,15 +126,15 @@ static void seal_all(uint8_t *image, uint8_t wishes)
 	}
 }
 
-/* The input: wishes, the file's length, then patches of piece, place, count and bytes. */
-static int build(const uint8_t *data, size_t size)
+/* The input: wishes (8: the differencing one), the file's length, then patches of piece, place, count and bytes. */
+static int build(const struct template *template, const uint8_t *data, size_t size)
 {
-	static uint8_t image[IMAGE_SIZE];
-	uint64_t length = IMAGE_SIZE - (data[1] & 0x7f) * (data[1] & 0x80 ? 40000u : 0u);
+	static uint8_t image[CHILD_SIZE];
+	uint64_t length = template->size - (data[1] & 0x7f) * (data[1] & 0x80 ? 40000u : 0u);
 	int fd = memfd_create("image", MFD_CLOEXEC);
 	size_t at = 2;
 
-	memcpy(image, template_image, IMAGE_SIZE);
+	memcpy(image, template->image, template->size);
 	while (size - at >= 4) {
 		unsigned piece = data[at] % ARRAY_SIZE(pieces);
 		uint32_t place = le16_get(data + at + 1) % pieces[piece].size;
@@ -121,11 +154,11 @@ static int build(const uint8_t *data, size_t size)
 	return fd;
 }
 
-static int open_image(struct disk **disk, int fd, bool read_only)
+static int open_image(struct disk **disk, int fd, const char *path, bool read_only)
 {
 	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX, .read_only = read_only};
 	struct error err = {0};
-	int r = disk_open_descriptor(disk, dup(fd), "image", &options, NULL, &err);
+	int r = disk_open_descriptor(disk, dup(fd), path, &options, NULL, &err);
 
 	if (r < 0 && (err.code != -r || err.text[0] == '\0'))
 		abort();
@@ -155,24 +188,26 @@ static void use(struct disk *disk)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	const struct template *template;
 	struct disk *disk;
 	int fd;
 
-	if (!template_image)
-		make_template();
+	if (!sound.image)
+		make_templates();
 	if (size < 2)
 		return 0;
-	fd = build(data, size);
-	if (open_image(&disk, fd, true) == 0) {
+	template = data[0] & 8 ? &child : &sound;
+	fd = build(template, data, size);
+	if (open_image(&disk, fd, template->path, true) == 0) {
 		use(disk);
 		if (disk->info.size <= CHECK_MAX)
 			disk->ops->check(disk, nowhere, NULL);
 		disk_close(disk, NULL);
 	}
-	if (open_image(&disk, fd, false) == 0) {
+	if (open_image(&disk, fd, template->path, false) == 0) {
 		use(disk);
 		if (disk_close(disk, NULL) == 0) {
-			if (open_image(&disk, fd, true) < 0)
+			if (open_image(&disk, fd, template->path, true) < 0)
 				abort();
 			disk_close(disk, NULL);
 		}

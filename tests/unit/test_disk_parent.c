@@ -30,7 +30,9 @@ static void setup_with(uint32_t sector)
 	uint8_t *data = malloc(DISK_SIZE);
 
 	options.replace = true;
-	if (disk_create(base, &options, &err) != 0 || disk_open(&disk, base, NULL, &err) != 0)
+	if (disk_create(base, &options, &err) != 0)
+		fail_msg("%s", err.text);
+	if (disk_open(&disk, base, NULL, &err) != 0)
 		fail_msg("%s", err.text);
 	memset(data, 0x11, DISK_SIZE);
 	assert_int_equal(disk_write(disk, 0, data, DISK_SIZE, &err), 0);
@@ -48,7 +50,9 @@ static int setup(void **state)
 	struct disk *disk;
 
 	setup_with(512);
-	if (disk_create(child, &options, &err) != 0 || disk_open(&disk, child, NULL, &err) != 0)
+	if (disk_create(child, &options, &err) != 0)
+		fail_msg("%s", err.text);
+	if (disk_open(&disk, child, NULL, &err) != 0)
 		fail_msg("%s", err.text);
 	memset(sector, 0x22, sizeof(sector));
 	assert_int_equal(disk_write(disk, MIB, sector, sizeof(sector), &err), 0);
