@@ -323,18 +323,27 @@ static void cut_off(void **state)
 
 static void qemu_finds_the_same(void **state)
 {
-	char path[128], raw[128], command[512];
+	char path[128], raw[128], whole[128], command[512];
+	struct error err = { 0 };
 	uint8_t *expected = calloc(1, DISK_SIZE);
 	struct dice dice = { 9 };
 
 	create_chain(2, expected, &dice);
-	must_merge(in("", "child.vhdx", path));
+	write_image(in("", "raw", raw), expected, DISK_SIZE);
+	in("", "child.vhdx", path);
+	in("", "whole.vhdx", whole);
+	if (disk_convert(path, NULL, whole, &(struct disk_create_options){ .format = DISK_FORMAT_VHDX }, NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	must_merge(path);
 	must_merge(in("", "1.vhdx", path));
 	in("", "0.vhdx", path);
-	write_image(in("", "raw", raw), expected, DISK_SIZE);
-	snprintf(command, sizeof(command), "qemu-img compare -f vhdx -F raw %s %s >/dev/null", path, raw);
-	assert_int_equal(system(command), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		snprintf(command, sizeof(command), "qemu-img compare -f vhdx -F raw %s %s >/dev/null", i ? whole : path,
+		    raw);
+		assert_int_equal(system(command), 0);
+	}
 	unlink(raw);
+	unlink(whole);
 	free(expected);
 	remove_all();
 }

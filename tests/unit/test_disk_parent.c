@@ -327,6 +327,41 @@ static void sixty_four(void **state)
 	}
 }
 
+/* A parent with a log to replay, which stays as it is. */
+static void parent_with_a_log(void **state)
+{
+	const struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB,
+		.replace = true };
+	struct disk_create_options of_child = { .format = DISK_FORMAT_VHDX, .parent = base, .replace = true };
+	uint8_t sector[512];
+	char command[300];
+	struct error err = { 0 };
+	struct disk *disk;
+
+	memset(sector, 0x66, sizeof(sector));
+	assert_int_equal(disk_create(child, &options, &err), 0);
+	disk = must_open(child, false);
+	assert_int_equal(disk_write(disk, 2 * MIB, sector, sizeof(sector), &err), 0);
+	assert_int_equal(disk_flush(disk, &err), 0);
+	snprintf(command, sizeof(command), "cp --sparse=always %s %s", child, base);
+	assert_int_equal(system(command), 0);
+	image_must_close(disk);
+	/* Of its table in place nothing is left. */
+	patch(base, BAT, &(uint64_t[4]){ 0 }, 32);
+	assert_int_equal(disk_create(child, &of_child, &err), 0);
+	disk = must_open(child, false);
+	assert_int_equal(disk_write(disk, 0, sector, sizeof(sector), &err), 0);
+	expect_bytes(disk, 512, 2 * MIB - 512, 0);
+	expect_bytes(disk, 2 * MIB, 512, 0x66);
+	expect_bytes(disk, 2 * MIB + 512, MIB, 0);
+	image_must_close(disk);
+	assert_int_equal(disk_merge(child, NULL, &err), 0);
+	disk = must_open(base, true);
+	expect_bytes(disk, 0, 512, 0x66);
+	expect_bytes(disk, 2 * MIB, 512, 0x66);
+	image_must_close(disk);
+}
+
 /* Hyper-V names Windows paths too; the relative one comes first. */
 static void windows_paths(void **state)
 {
@@ -595,6 +630,7 @@ int main(void)
 		WITH_FILES(smaller),
 		WITH_FILES(locked),
 		WITH_FILES(sixty_four),
+		WITH_FILES(parent_with_a_log),
 		WITH_FILES(windows_paths),
 		WITH_FILES(long_name),
 		cmocka_unit_test(bad_bitmap),
