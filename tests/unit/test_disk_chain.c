@@ -135,7 +135,7 @@ struct model {
 	struct dice dice;
 	uint8_t *bytes, *read;
 	uint64_t size;
-	uint32_t sector;
+	uint32_t sector, block;
 	unsigned depth;
 	struct disk *disk;
 };
@@ -160,7 +160,7 @@ static void reopen(struct model *m, bool deeper)
 	if (deeper && m->depth + 1 < DEPTH) {
 		name_of(m->depth++, parent);
 		/* Blocks of other sizes than the parent's. */
-		create_child(name_of(m->depth, name), parent, MIB << dice_roll(&m->dice, 3));
+		create_child(name_of(m->depth, name), parent, m->block << dice_roll(&m->dice, 3));
 	}
 	m->disk = must_open(name, dice_roll(&m->dice, 4) == 0);
 	check_all(m);
@@ -200,9 +200,12 @@ static void change(struct model *m)
 	unsigned kind = (unsigned)dice_roll(&m->dice, 8);
 
 	if (kind == 0) /* whole blocks and more */
-		count = 3 * MIB / m->sector;
+		count = 3 * (uint64_t)m->block / 2 / m->sector;
 	if (dice_roll(&m->dice, 8) == 0)
-		first = first * m->sector / MIB * MIB / m->sector;
+		first = first * m->sector / m->block * m->block / m->sector;
+	if (kind == 3 && m->block > 16 * MIB) /* over the border of two pages of a bitmap */
+		first = first / 32768 * 32768 + 32768 - count / 2;
+	first = min_u64(first, sectors - 1);
 	count = min_u64(count, sectors - first);
 	offset = first * m->sector;
 	length = count * m->sector;
@@ -221,9 +224,9 @@ static void change(struct model *m)
 	must_write(m->disk, offset, m->bytes + offset, length);
 }
 
-static void run_model(uint64_t seed, uint64_t size, uint32_t sector, unsigned operations)
+static void run_model(uint64_t seed, uint64_t size, uint32_t sector, uint32_t block, unsigned operations)
 {
-	struct model m = { .dice = { seed }, .size = size, .sector = sector };
+	struct model m = { .dice = { seed }, .size = size, .sector = sector, .block = block };
 	struct error err = { 0 };
 	char name[96];
 
@@ -257,13 +260,19 @@ static unsigned rounds = 3;
 static void model_512(void **state)
 {
 	for (unsigned i = 0; i < rounds; i++)
-		run_model(i, DISK_SIZE, 512, 480);
+		run_model(i, DISK_SIZE, 512, MIB, 480);
 }
 
 static void model_4096(void **state)
 {
 	for (unsigned i = 0; i < rounds; i++)
-		run_model(100 + i, 6 * MIB + 4096, 4096, 480);
+		run_model(100 + i, 6 * MIB + 4096, 4096, MIB, 480);
+}
+
+/* Blocks whose bits fill several pages of the bitmap. */
+static void model_large_blocks(void **state)
+{
+	run_model(200, 100 * MIB + 512, 512, 32 * MIB, 96);
 }
 
 /* --- what is where --- */
@@ -309,12 +318,50 @@ static void a_write_leaves_the_rest_to_the_parent(void **state)
 	unlink(child);
 }
 
+static void several_chunks(void **state)
+{
+	static const uint64_t places[] = { 0, (UINT64_C(4) << 30) - 512, (UINT64_C(8) << 30) - MIB - 512,
+		(UINT64_C(9) << 30) - 1024 };
+	char base[96], child[96];
+	struct disk *disk;
+
+	create_base(name_of(0, base), UINT64_C(9) << 30, 512);
+	disk = must_open(base, false);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		fill(disk, places[i], 1024, 0x11);
+	image_must_close(disk);
+	create_child(name_of(1, child), base, 0);
+	disk = must_open(child, false);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		fill(disk, places[i] + 512, 512, 0x22);
+	image_must_close(disk);
+	must_check(child);
+	disk = must_open(child, true);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		expect_bytes(disk, places[i], 512, 0x11);
+		expect_bytes(disk, places[i] + 512, 512, 0x22);
+	}
+	expect_bytes(disk, UINT64_C(4) << 30 | 512, MIB, 0);
+	expect_bytes(disk, (UINT64_C(9) << 30) - MIB - 1024, MIB, 0);
+	image_must_close(disk);
+	assert_int_equal(disk_merge(child, NULL, NULL), 0);
+	disk = must_open(base, true);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		expect_bytes(disk, places[i], 512, 0x11);
+		expect_bytes(disk, places[i] + 512, 512, 0x22);
+	}
+	image_must_close(disk);
+	unlink(base);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_write_leaves_the_rest_to_the_parent),
 		cmocka_unit_test(model_512),
 		cmocka_unit_test(model_4096),
+		cmocka_unit_test(model_large_blocks),
+		cmocka_unit_test(several_chunks),
 	};
 	int r;
 
