@@ -61,7 +61,9 @@ static uint32_t current_count(struct apic *apic, uint64_t at)
 {
 	unsigned __int128 ticks;
 
-	if (!apic->initial_count || at < apic->timer_start)
+	if (apic->timer_deadline == APIC_NEVER)
+		return 0;
+	if (at < apic->timer_start)
 		return apic->initial_count;
 	ticks = (unsigned __int128)(at - apic->timer_start) * apic->bus->config.timer_frequency /
 		NANOSECONDS / divisor(apic);
@@ -78,22 +80,6 @@ void apic_timer_reset(struct apic *apic)
 	apic->timer_start = 0;
 	apic->tsc_deadline = 0;
 	arm(apic, APIC_NEVER);
-	unlock(apic);
-}
-
-void apic_timer_set_lvt(struct apic *apic, uint32_t value)
-{
-	uint32_t before;
-
-	lock(apic);
-	before = apic_lvt_read(apic, APIC_LVT_TIMER);
-	atomic_store(&apic->lvt[APIC_LVT_TIMER], value);
-	/* Going to or from TSC-deadline mode disarms the timer. */
-	if ((before ^ value) & LVT_DEADLINE) {
-		apic->initial_count = 0;
-		apic->tsc_deadline = 0;
-		arm(apic, APIC_NEVER);
-	}
 	unlock(apic);
 }
 
@@ -157,6 +143,32 @@ static void fire(struct apic *apic)
 
 	if (!(lvt & LVT_MASKED))
 		apic_request(apic, (uint8_t)(lvt & LVT_VECTOR));
+}
+
+void apic_timer_set_lvt(struct apic *apic, uint32_t value)
+{
+	uint32_t before;
+	bool due;
+
+	lock(apic);
+	before = apic_lvt_read(apic, APIC_LVT_TIMER);
+	/* A count that has come to its end stays there: it ended in the old mode. */
+	due = !(before & (LVT_PERIODIC | LVT_DEADLINE)) && now(apic) >= apic->timer_deadline;
+	if (due)
+		arm(apic, APIC_NEVER);
+	/* The period that runs is the last one, and not the first. */
+	if (before & LVT_PERIODIC && !(value & LVT_PERIODIC) && apic->timer_deadline != APIC_NEVER)
+		apic->timer_start = apic->timer_deadline - after_ticks(apic, 0, apic->initial_count);
+	atomic_store(&apic->lvt[APIC_LVT_TIMER], value);
+	/* Going to or from TSC-deadline mode disarms the timer. */
+	if ((before ^ value) & LVT_DEADLINE) {
+		apic->initial_count = 0;
+		apic->tsc_deadline = 0;
+		arm(apic, APIC_NEVER);
+	}
+	unlock(apic);
+	if (due)
+		fire(apic);
 }
 
 void apic_timer_set_tsc_deadline(struct apic *apic, uint64_t value)

@@ -140,8 +140,10 @@ void segments_drop_inner(struct soft_vp *vp, unsigned cpl)
 		                         : s->attributes & SEGMENT_P) {
 			s->selector = 0;
 			s->attributes = 0;
-			s->base = 0;
 			s->limit = 0;
+			/* SDM volume 2, IRET: only the selector becomes null. In long mode the base still counts. */
+			if (!vp_long(vp))
+				s->base = 0;
 		}
 	}
 }

@@ -3,10 +3,14 @@
 #include "hypervisor/soft/segment.h"
 #include "hypervisor/soft/system.h"
 
-/* What follows from a load: new modes and, for SS, the shadow. */
+/* What follows from MOV and POP: new modes and, for SS, the shadow. LSS, which loads RSP too, has none. */
 static const struct op *loaded(struct soft_vp *vp, const struct op *op, unsigned seg)
 {
-	return seg == SEG_SS ? system_shadow(vp, op) : system_next(vp, op);
+	if (seg != SEG_SS)
+		return system_next(vp, op);
+	/* SDM volume 3, 6.8.3: debug exceptions wait as well. */
+	vp->no_step = true;
+	return system_shadow(vp, op);
 }
 
 static const struct op *op_mov_to_seg(struct soft_vp *vp, const struct op *op)
@@ -59,7 +63,7 @@ static const struct op *op_load_pointer(struct soft_vp *vp, const struct op *op)
 
 	segment_load(vp, op, op->src, selector);
 	reg_size_set(vp, op->dst, op->size, offset);
-	return loaded(vp, op, op->src);
+	return system_next(vp, op);
 }
 
 /* --- FS and GS bases ------------------------------------------------------------------------------------------------ */

@@ -53,7 +53,7 @@
 #define PTE_RO     5u
 #define PTE_NX     (1ull << 63)
 
-#define LEG_SECONDS 2
+#define LEG_SECONDS 1 /* of the thread's own time: others may have the host's processors */
 
 struct program_side {
 	struct soft *soft;
@@ -66,7 +66,9 @@ struct program_side {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	uint64_t run, told;
+	uint64_t run;
+	clockid_t clock; /* of the thread that runs */
+	double began;
 	bool running, over;
 };
 
@@ -266,6 +268,14 @@ static int set_registers(struct program_side *side, uint32_t rip, bool pcid)
 
 /* --- the watchdog ---------------------------------------------------------------------------------- */
 
+static double seconds_of(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void *watch(void *argument)
 {
 	struct program_side *side = argument;
@@ -284,8 +294,8 @@ static void *watch(void *argument)
 		while (side->running && side->run == run && !side->over)
 			if (pthread_cond_timedwait(&side->changed, &side->lock, &until) == ETIMEDOUT)
 				break;
-		if (side->running && side->run == run && !side->over) {
-			side->told = run;
+		if (side->running && side->run == run && !side->over &&
+		    seconds_of(side->clock) - side->began >= LEG_SECONDS) {
 			soft_vp_kick(side->vp);
 			/* It is told once. */
 			while (side->running && side->run == run)
@@ -296,12 +306,12 @@ static void *watch(void *argument)
 	return NULL;
 }
 
-/* Rare enough that the thread need not be told of the beginning of each run: it looks again when one has lasted. */
 static void watchdog(struct program_side *side, bool running)
 {
 	pthread_mutex_lock(&side->lock);
 	side->running = running;
 	side->run += running;
+	side->began = seconds_of(CLOCK_THREAD_CPUTIME_ID);
 	pthread_cond_signal(&side->changed);
 	pthread_mutex_unlock(&side->lock);
 }
@@ -334,6 +344,7 @@ int program_side_open(struct program_side **out, const char *options, struct err
 	write_enter(side);
 	if (set_registers(side, SETUP, false) < 0 || soft_vp_run(side->vp) != SOFT_STOP_HALT)
 		return error_set(err, EIO, "The software processor does not run the kernel: %s.", soft_vp_error(side->vp));
+	pthread_getcpuclockid(pthread_self(), &side->clock);
 	if (pthread_create(&side->thread, NULL, watch, side))
 		return error_set(err, EAGAIN, "Cannot start a thread.");
 	*out = side;

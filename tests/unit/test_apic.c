@@ -690,6 +690,48 @@ static void test_timer_periodic(void **state)
 	assert_int_equal(take(0), -1);
 }
 
+/* One-shot to periodic: a count that has ended stays ended, whether its alarm has come already or not. */
+static void test_timer_mode_after_end(void **state)
+{
+	for (unsigned alarm = 0; alarm < 2; alarm++) {
+		mmio_write(0, 0x320, 0xec);
+		mmio_write(0, 0x380, 1000);
+		fake.now = fake.deadline[0];
+		if (alarm) {
+			apic_timer_expired(&fake.apics[0], fake.now);
+			assert_int_equal(take(0), 0xec);
+		}
+		mmio_write(0, 0x320, 0x200ec);
+		if (!alarm) {
+			assert_int_equal(take(0), 0xec);
+			assert_int_equal(fake.deadline[0], APIC_NEVER);
+		}
+		fake.now += 100;
+		assert_int_equal(mmio_read(0, 0x390), 0);
+	}
+}
+
+/* Periodic to one-shot: the period that runs comes to its end. */
+static void test_timer_last_period(void **state)
+{
+	uint64_t begin = fake.now;
+
+	mmio_write(0, 0x3e0, 11);
+	mmio_write(0, 0x320, 0x200ec);
+	mmio_write(0, 0x380, 200);
+	for (unsigned i = 0; i < 3; i++) {
+		expire(0);
+		assert_int_equal(take(0), 0xec);
+	}
+	fake.now += 300;
+	mmio_write(0, 0x320, 0xec);
+	assert_int_equal(mmio_read(0, 0x390), 140);
+	expire(0);
+	assert_int_equal(fake.now, begin + 4000);
+	assert_int_equal(take(0), 0xec);
+	assert_int_equal(mmio_read(0, 0x390), 0);
+}
+
 static void test_tsc_deadline(void **state)
 {
 	struct apic *apic = &fake.apics[0];
@@ -802,6 +844,8 @@ int main(void)
 	    cmocka_unit_test_setup(test_timer_one_shot, setup),
 	    cmocka_unit_test_setup(test_timer_early, setup),
 	    cmocka_unit_test_setup(test_timer_periodic, setup),
+	    cmocka_unit_test_setup(test_timer_mode_after_end, setup),
+	    cmocka_unit_test_setup(test_timer_last_period, setup),
 	    cmocka_unit_test_setup(test_tsc_deadline, setup),
 	    cmocka_unit_test_setup(test_software_disable_masks, setup),
 	    cmocka_unit_test_setup(test_save_and_load, setup),

@@ -270,6 +270,48 @@ static void single_step(void **state)
 	soft_machine_destroy(m);
 }
 
+/* No trap after MOV to SS, but after the instruction behind it; LSS has one of its own. */
+GUEST_CODE(stepped_stack, 64,
+    "mov %ss, %edx\n"
+    "movl $0x30000, 0x600000\n"
+    "mov %dx, 0x600004\n"
+    "mov %rsp, %rbp\n"
+    "pushf\n"
+    "orl $0x100, (%rsp)\n"
+    "popf\n"
+    "mov %edx, %ss\n"        /* 0x22 */
+    "inc %eax\n"             /* 0x24 */
+    "lss 0x600000, %esp\n"   /* 0x26 */
+    "mov %rbp, %rsp\n"       /* 0x2e */
+    "pushf\n"
+    "andl $0xfffffeff, (%rsp)\n"
+    "popf\n"
+    "hlt");
+
+static void single_step_past_the_stack(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+	unsigned count;
+	uint32_t first;
+
+	(void)state;
+	machine_long(m, 0);
+	machine_code(m, MACHINE_CODE, stepped_stack);
+	machine_code(m, 0x12000, step_handler);
+	machine_gate64(m, 1, 0x8e, SEL_CODE64, 0x12000, 0);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), -1);
+	assert_int_equal(r.gpr[0], 1);
+	count = machine_read32(m, 0x20000);
+	first = machine_read32(m, 0x20004);
+	/* INC, LSS, MOV, PUSHF, AND, POPF. */
+	assert_int_equal(count, 6);
+	assert_memory_equal(m->ram + first - 2, "\xff\xc0", 2);
+	assert_int_equal(machine_read32(m, 0x20008) - first, 8);
+	soft_machine_destroy(m);
+}
+
 /* DR0 on an instruction, DR1 on a write. */
 GUEST_CODE(breakpoints, 64,
     "mov $0x11000, %eax\n"
@@ -523,6 +565,7 @@ int main(void)
 	    cmocka_unit_test(double_and_triple_fault),
 	    cmocka_unit_test(page_fault_on_the_stack),
 	    cmocka_unit_test(single_step),
+	    cmocka_unit_test(single_step_past_the_stack),
 	    cmocka_unit_test(data_and_instruction_breakpoints),
 	    cmocka_unit_test(alignment_check),
 	    cmocka_unit_test(io_permission_bitmap),

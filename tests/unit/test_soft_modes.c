@@ -552,6 +552,44 @@ static void syscall_and_back(void **state)
 	soft_machine_destroy(m);
 }
 
+/* GS has a segment of level 0 and a base by MSR: at level 3 the selector is null, the base what it was. */
+GUEST_CODE(gs_to_user, 64,
+    "mov $0x10, %eax\n"
+    "mov %eax, %gs\n"
+    "mov $0xc0000101, %ecx\n"
+    "mov $0x30000, %eax\n"
+    "xor %edx, %edx\n"
+    "wrmsr\n"
+    "pushq $0x3b\n"
+    "pushq $0xa000\n"
+    "pushq $0x2\n"
+    "pushq $0x43\n"
+    "pushq $0x11000\n"
+    "iretq");
+GUEST_CODE(gs_user, 64,
+    "mov %gs, %eax\n"
+    "mov %gs:0, %ebx\n"
+    "ud2");
+
+static void base_survives_outer_level(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	machine_long(m, 0);
+	for (unsigned i = 0; i < 3; i++)
+		machine_write64(m, MACHINE_TABLES + 0x1000 * i, machine_read64(m, MACHINE_TABLES + 0x1000 * i) | 4);
+	machine_code(m, MACHINE_CODE, gs_to_user);
+	machine_code(m, 0x11000, gs_user);
+	machine_write32(m, 0x30000, 0x1234);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), 6);
+	assert_int_equal(r.gpr[0], 0);
+	assert_int_equal(r.gpr[3], 0x1234);
+	soft_machine_destroy(m);
+}
+
 GUEST_CODE(to_compatibility, 64,
     "pushq $0x10\n"
     "pushq $0x9000\n"
@@ -636,6 +674,7 @@ int main(void)
 	    cmocka_unit_test(real_mode_far_calls),
 	    cmocka_unit_test(real_mode_segment_limit),
 	    cmocka_unit_test(unreal_mode),
+	    cmocka_unit_test(base_survives_outer_level),
 	    cmocka_unit_test(levels_by_iret_and_int),
 	    cmocka_unit_test(privileged_at_level_3),
 	    cmocka_unit_test(call_gate),
