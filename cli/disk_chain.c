@@ -58,7 +58,8 @@ const struct disk_verb disk_verb_merge = {
     .name = "merge",
     .summary = "put a differencing disk into its parent",
     .arguments = "FILE",
-    .text = "Writes what is in FILE into its parent and then removes FILE. It may be stopped and done again: FILE\n"
+    .text = "Writes what is in FILE into its parent and then removes FILE. It may be stopped and done again: "
+	    "FILE\n"
 	    "reads the same until it is removed. Disks that continue FILE continue its parent afterwards by\n"
 	    "bulkhead disk reparent. Other disks that continue the parent cannot be used any more.\n",
     .run = run_merge,
@@ -71,6 +72,7 @@ const struct disk_verb disk_verb_reparent = {
     .text = "FILE continues the disk in PARENT from now on: for a parent that has been moved or renamed, or\n"
 	    "merged.\n"
 	    "\n"
-	    "  --force                      also when PARENT has been written since: what does not fit is garbage\n",
+	    "  --force                      also when PARENT has been written since: what does not fit is "
+	    "garbage\n",
     .run = run_reparent,
 };

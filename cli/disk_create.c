@@ -30,8 +30,8 @@ static int run_create(struct tool *tool, int argc, char **argv)
 	if (status)
 		return status;
 	if (o.parent && argc - optind != 1)
-		return tool_usage(tool, "say which file, and no size, which is the parent's: see bulkhead disk create "
-					"--help");
+		return tool_usage(
+		    tool, "say which file; the size is the parent's: see bulkhead disk create --help");
 	if (!o.parent && argc - optind != 2)
 		return tool_usage(tool, "say which file and how large: see bulkhead disk create --help");
 	if (!o.parent && parse_size(argv[optind + 1], &o.size, &err))
@@ -54,8 +54,8 @@ const struct disk_verb disk_verb_create = {
     .text =
 	"Makes an empty disk that grows as it is written. SIZE is a number and K, M, G or T.\n"
 	"\n"
-	"  --parent PARENT              a differencing VHDX: contents and size are PARENT's, which must not be\n"
-	"                               written from then on; what is written goes into FILE\n"
+	"  --parent PARENT              a differencing VHDX: contents and size are PARENT's, and what is\n"
+	"                               written goes into FILE; PARENT must not be written any more\n"
 	"  --replace                    an existing FILE is replaced\n" TOOL_TARGET_HELP,
     .run = run_create,
 };

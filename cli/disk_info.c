@@ -8,7 +8,10 @@
 static void print_info(const char *path, const struct disk_info *i, bool has_parent)
 {
 	char id[GUID_TEXT_SIZE], text[SIZE_TEXT_SIZE];
-	const char *kind = i->format == DISK_FORMAT_RAW ? "" : has_parent ? ", differencing" : i->dynamic ? ", dynamic" : ", fixed";
+	const char *kind = i->format == DISK_FORMAT_RAW ? ""
+			   : has_parent                 ? ", differencing"
+			   : i->dynamic                 ? ", dynamic"
+							: ", fixed";
 
 	printf("file             %s\n", path);
 	printf("format           %s%s\n", tool_format_name(i->format), kind);
@@ -28,8 +31,12 @@ static void print_chain(const struct disk *disk)
 
 	for (const struct disk *d = disk_parent(disk); d; d = disk_parent(d)) {
 		disk_get_info(d, &info);
-		printf("%s %s (%s, %s on the host)\n", d == disk_parent(disk) ? "parent          " : "  its parent    ",
-		       disk_path(d), disk_parent(d) ? "differencing" : info.dynamic ? "dynamic" : "fixed", tool_size_text(info.file_size, space));
+		printf("%s %s (%s, %s on the host)\n",
+		       d == disk_parent(disk) ? "parent          " : "  its parent    ", disk_path(d),
+		       disk_parent(d) ? "differencing"
+		       : info.dynamic ? "dynamic"
+				      : "fixed",
+		       tool_size_text(info.file_size, space));
 	}
 }
 

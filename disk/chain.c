@@ -2,12 +2,12 @@
 /*
  * chain.c - differencing disks and their parents as files: merging the one into the other, another parent.
  *
- * A merge may end at any moment, by a kill or a power cut. The parent's identity changes when the first byte is
- * written to it, so that other children of it do not take it for what it was. So before that the child is told
- * of both identities, the old and the new one ([MS-VHDX] 2.6.2.6.3 has two places for that). What is in the
- * child hides what has come into the parent until then; so the child reads the same all the time, and merging
- * it again ends what was begun. In the end the parent gets the child's identity, whose contents it has: disks
- * that continue the child may continue the parent instead. Then the child is removed.
+ * A merge may end at any moment, by a kill or a power cut. The parent's identity changes when the first byte
+ * is written to it, so that other children of it do not take it for what it was. So before that the child is
+ * told of both identities, the old and the new one ([MS-VHDX] 2.6.2.6.3 has two places for that). What is in
+ * the child hides what has come into the parent until then; so the child reads the same all the time, and
+ * merging it again ends what was begun. In the end the parent gets the child's identity, whose contents it
+ * has: disks that continue the child may continue the parent instead. Then the child is removed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,8 @@ static int must_be_vhdx(const struct disk *disk, struct error *err)
 {
 	if (disk->info.format == DISK_FORMAT_VHDX)
 		return 0;
-	return error_set(err, ENOTSUP, "%s: no VHDX; only those can have a parent or be one here", disk->path);
+	return error_set(err, ENOTSUP, "%s: no VHDX; only those can have a parent or be one here",
+			 disk->path);
 }
 
 static const struct guid *data_guid(const struct disk *disk)
@@ -79,9 +80,10 @@ static int run_at(struct disk *child, uint64_t offset, uint64_t *length, int *ki
 
 static int stopped(const struct disk *child, struct error *err)
 {
-	return error_set(err, ECANCELED,
-			 "%s: merging was stopped, as was asked; the disk is what it was, and merging it again goes on",
-			 child->path);
+	return error_set(
+	    err, ECANCELED,
+	    "%s: merging was stopped, as was asked; the disk is what it was, and merging it again goes on",
+	    child->path);
 }
 
 static int copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_t length, void *buffer,
@@ -117,8 +119,8 @@ static int copy_all(struct disk *child, struct disk *parent, const struct disk_p
 			return stopped(child, err);
 		r = run_at(child, offset, &length, &kind);
 		if (r < 0)
-			return error_set(err, -r, "%s: what is at offset %ju cannot be found: %s", child->path,
-					 (uintmax_t)offset, strerror(-r));
+			return error_set(err, -r, "%s: what is at offset %ju cannot be found: %s",
+					 child->path, (uintmax_t)offset, strerror(-r));
 		if (kind == EXTENT_ZERO)
 			r = zero(parent, offset, length, err);
 		else if (kind != EXTENT_PARENT)
@@ -135,11 +137,11 @@ static int merge(struct disk *child, struct disk *parent, const struct disk_prog
 	int r;
 
 	if (child->info.size != parent->info.size)
-		return error_set(err, EINVAL,
-				 "%s: has %ju bytes, and its parent %s has %ju; convert the child to a disk of its own "
-				 "instead, by: bulkhead disk convert",
-				 child->path, (uintmax_t)child->info.size, parent->path,
-				 (uintmax_t)parent->info.size);
+		return error_set(
+		    err, EINVAL,
+		    "%s: has %ju bytes, and its parent %s has %ju; convert the child to a disk of its own "
+		    "instead, by: bulkhead disk convert",
+		    child->path, (uintmax_t)child->info.size, parent->path, (uintmax_t)parent->info.size);
 	guid_random(&to->next_data_guid);
 	r = expect(child, parent, &to->next_data_guid, err);
 	if (r == 0)
@@ -151,7 +153,8 @@ static int merge(struct disk *child, struct disk *parent, const struct disk_prog
 	if (r < 0)
 		return r;
 	r = vhdx_set_data_guid(to, data_guid(child));
-	return r < 0 ? error_set(err, -r, "%s: its header cannot be written: %s", parent->path, strerror(-r)) : 0;
+	return r < 0 ? error_set(err, -r, "%s: its header cannot be written: %s", parent->path, strerror(-r))
+		     : 0;
 }
 
 /* Where the parent is, by opening the whole chain as it is. */
@@ -164,7 +167,8 @@ static int find_parent(const char *path, char **parent, struct error *err)
 	if (r < 0)
 		return r;
 	if (!disk->parent)
-		r = error_set(err, EINVAL, "%s: no differencing disk, so that it has no parent to be merged into", path);
+		r = error_set(err, EINVAL,
+			      "%s: no differencing disk, so that it has no parent to be merged into", path);
 	else if (!(*parent = strdup(disk->parent->path)))
 		r = error_set(err, ENOMEM, "%s: no memory to merge it", path);
 	disk_close(disk, NULL);
@@ -182,7 +186,8 @@ static int close_after(struct disk *disk, int r, struct error *err)
 static int remove_merged(const char *path, struct error *err)
 {
 	if (unlink(path) < 0)
-		return error_set(err, errno, "%s: merged, but cannot be removed: %s; remove it", path, strerror(errno));
+		return error_set(err, errno, "%s: merged, but cannot be removed: %s; remove it", path,
+				 strerror(errno));
 	new_file_sync_directory(path);
 	return 0;
 }
@@ -224,11 +229,13 @@ static int check_new_chain(const char *path, const struct disk *parent, struct e
 
 	for (const struct disk *d = parent; d; d = d->parent) {
 		if (disk_is_file(d, path))
-			return error_set(err, ELOOP, "%s: is in the chain of parents of %s; choose another parent",
-					 path, parent->path);
+			return error_set(err, ELOOP,
+					 "%s: is in the chain of parents of %s; choose another parent", path,
+					 parent->path);
 		if (++depth > DISK_CHAIN_MAX)
-			return error_set(err, EMLINK, "%s: more than %d disks in a chain; merge some of them first",
-					 path, DISK_CHAIN_MAX);
+			return error_set(err, EMLINK,
+					 "%s: more than %d disks in a chain; merge some of them first", path,
+					 DISK_CHAIN_MAX);
 	}
 	return 0;
 }
@@ -238,10 +245,11 @@ static int check_contents(const struct disk *child, const struct disk *parent, s
 	const struct vhdx *v = child->format;
 
 	if (guid_is_zero(&v->locator.linkage))
-		return error_set(err, EBADMSG,
-				 "%s: does not say which disk it continues, so that nothing shows that %s is it; if you "
-				 "know it: bulkhead disk reparent --force",
-				 child->path, parent->path);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: does not say which disk it continues, so that nothing shows that %s is it; if you "
+		    "know it: bulkhead disk reparent --force",
+		    child->path, parent->path);
 	return vhdx_check_linkage(v, parent->format, err);
 }
 
@@ -271,7 +279,8 @@ int disk_reparent(const char *path, const char *parent_path, bool even_if_change
 	int r;
 
 	if (!real)
-		return error_set(err, errno, "%s: cannot be opened: %s; check the path", path, strerror(errno));
+		return error_set(err, errno, "%s: cannot be opened: %s; check the path", path,
+				 strerror(errno));
 	r = disk_open(&parent, parent_path, &reading, err);
 	if (r < 0)
 		return r;

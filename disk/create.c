@@ -49,14 +49,15 @@ static int take_from_parent(const struct disk *parent, const char *path, struct 
 
 	if (info->format != DISK_FORMAT_VHDX)
 		return error_set(err, ENOTSUP,
-				 "%s: its parent %s is no VHDX; convert that first by: bulkhead disk convert", path,
-				 parent->path);
+				 "%s: its parent %s is no VHDX; convert that first by: bulkhead disk convert",
+				 path, parent->path);
 	if ((o->size != 0 && o->size != info->size) ||
 	    (o->logical_sector_size != 0 && o->logical_sector_size != info->logical_sector_size))
-		return error_set(err, EINVAL,
-				 "%s: size and sectors of a differencing disk are those of its parent, %ju bytes in "
-				 "sectors of %u; leave them out",
-				 path, (uintmax_t)info->size, info->logical_sector_size);
+		return error_set(
+		    err, EINVAL,
+		    "%s: size and sectors of a differencing disk are those of its parent, %ju bytes in "
+		    "sectors of %u; leave them out",
+		    path, (uintmax_t)info->size, info->logical_sector_size);
 	o->size = info->size;
 	o->logical_sector_size = info->logical_sector_size;
 	if (o->physical_sector_size == 0)
@@ -69,7 +70,8 @@ static int check_not_replaced(const struct disk *parent, const char *path, struc
 {
 	for (const struct disk *d = parent; d; d = d->parent)
 		if (disk_is_file(d, path))
-			return error_set(err, EINVAL, "%s: would replace one of its own parents; choose another name",
+			return error_set(err, EINVAL,
+					 "%s: would replace one of its own parents; choose another name",
 					 path);
 	return 0;
 }
@@ -110,7 +112,8 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, NULL, err) : fill_raw(&file, path, &o, err);
+	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, NULL, err)
+					    : fill_raw(&file, path, &o, err);
 }
 
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err)

@@ -18,8 +18,8 @@
 struct extent {
 	/* ZERO: nowhere, reads as zeros. PARENT: inside of a format alone, never the answer of map() */
 	enum { EXTENT_FILE, EXTENT_ZERO, EXTENT_MEMORY, EXTENT_PARENT } kind;
-	uint64_t length;       /* never 0, never more than asked */
-	struct file *file;     /* FILE: the image's own, or that of one of its parents */
+	uint64_t length;   /* never 0, never more than asked */
+	struct file *file; /* FILE: the image's own, or that of one of its parents */
 	uint64_t file_offset;
 	const uint8_t *memory; /* read-only images: contents that a log replay has changed */
 	bool settle;           /* once these bytes are written, `settle` makes them count */
@@ -55,7 +55,7 @@ struct disk {
 	struct file file;
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
-	struct disk *parent;      /* of a differencing disk: open for reading, closed with it, unless */
+	struct disk *parent; /* of a differencing disk: open for reading, closed with it, unless */
 	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW } parent_kind; /* the opener gave it: see below */
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
@@ -75,16 +75,18 @@ static inline int progress_step(const struct disk_progress *progress, const char
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
 			 const struct file_observer *observer, struct error *err);
 
-/* Opens a differencing disk over `parent`, which is open already and stays the caller's. GIVEN: it must be the
- * parent that the image has; NEW: it is to become that, and whatever the image says of one does not count. */
+/* Opens a differencing disk over `parent`, which is open already and stays the caller's. GIVEN: it must be
+ * the parent that the image has; NEW: it is to become that, and whatever the image says of one does not
+ * count. */
 int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,
 		   struct disk *parent, bool is_new, const struct file_observer *observer, struct error *err);
 
 /* As disk_open() and disk_merge(), and tests look on. */
 int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
 		      const struct file_observer *observer, struct error *err);
-int disk_merge_watched(const char *path, const struct disk_progress *progress, const struct file_observer *child,
-		       const struct file_observer *parent, struct error *err);
+int disk_merge_watched(const char *path, const struct disk_progress *progress,
+		       const struct file_observer *child, const struct file_observer *parent,
+		       struct error *err);
 
 /* Whether `path` names its file. */
 bool disk_is_file(const struct disk *disk, const char *path);

@@ -80,18 +80,18 @@ static int open_format(struct disk *disk, const struct disk_open_options *option
 		format = r == 0 && memcmp(start, "vhdxfile", 8) == 0 ? DISK_FORMAT_VHDX : DISK_FORMAT_RAW;
 		other = r == 0 ? foreign_format(start) : NULL;
 		if (other)
-			return error_set(
-			    err, ENOTSUP,
-			    "%s: a %s image, which is not supported; convert it by: %s",
-			    disk->path, other,
-			    memcmp(start, "conectix", 8) == 0 ? "qemu-img convert -O vhdx"
-							      : "bulkhead disk convert");
+			return error_set(err, ENOTSUP,
+					 "%s: a %s image, which is not supported; convert it by: %s",
+					 disk->path, other,
+					 memcmp(start, "conectix", 8) == 0 ? "qemu-img convert -O vhdx"
+									   : "bulkhead disk convert");
 	}
 	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }
 
-static int open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
-			   const struct relatives *relatives, struct error *err)
+static int open_descriptor(struct disk **out, int fd, const char *path,
+			   const struct disk_open_options *options, const struct relatives *relatives,
+			   struct error *err)
 {
 	struct disk *disk = calloc(1, sizeof(*disk));
 	int r;
@@ -138,14 +138,16 @@ static int check_chain(int fd, const char *path, const struct disk *child, struc
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	for (const struct disk *d = child; d; d = d->child) {
 		if (fstat(d->file.fd, &above) == 0 && above.st_dev == st.st_dev && above.st_ino == st.st_ino)
-			return error_set(err, ELOOP,
-					 "%s: its parent is %s, whose own chain of parents it is in; name its right "
-					 "parent by: bulkhead disk reparent",
-					 child->path, path);
+			return error_set(
+			    err, ELOOP,
+			    "%s: its parent is %s, whose own chain of parents it is in; name its right "
+			    "parent by: bulkhead disk reparent",
+			    child->path, path);
 		if (++depth > DISK_CHAIN_MAX)
-			return error_set(err, EMLINK,
-					 "%s: more than %d disks in a chain; merge some of them by: bulkhead disk merge",
-					 path, DISK_CHAIN_MAX);
+			return error_set(
+			    err, EMLINK,
+			    "%s: more than %d disks in a chain; merge some of them by: bulkhead disk merge",
+			    path, DISK_CHAIN_MAX);
 	}
 	return 0;
 }
@@ -176,7 +178,8 @@ static int open_path(struct disk **out, const char *path, const struct disk_open
 
 int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
 {
-	return open_path(out, path, options ? options : &default_options, &(struct relatives){.child = NULL}, err);
+	return open_path(out, path, options ? options : &default_options, &(struct relatives){.child = NULL},
+			 err);
 }
 
 int disk_open_parent(struct disk *child, const char *path, struct error *err)

@@ -94,15 +94,15 @@ struct vhdx {
 	uint64_t bat_entries; /* that mean something */
 
 	bool has_parent;
-	struct locator locator;      /* if it has, as are the next two: */
-	struct region locator_item;  /* from the start of the metadata region */
-	unsigned locator_slot;       /* in its table */
+	struct locator locator;     /* if it has, as are the next two: */
+	struct region locator_item; /* from the start of the metadata region */
+	unsigned locator_slot;      /* in its table */
 
 	pthread_mutex_t header_lock;
-	struct vhdx_header header; /* as it was written last */
-	unsigned header_slot;      /* where: 0 or 1 */
+	struct vhdx_header header;  /* as it was written last */
+	unsigned header_slot;       /* where: 0 or 1 */
 	struct guid next_data_guid; /* the one for the first write after opening; zero: a random one */
-	_Atomic bool data_begun;   /* DataWriteGuid is new since the file was opened */
+	_Atomic bool data_begun;    /* DataWriteGuid is new since the file was opened */
 
 	struct bat bat;
 

@@ -58,8 +58,8 @@ static void check_block(struct check *check, uint64_t block, uint64_t entry)
 		find(check, "block %ju: reserved bits are set in its entry %#jx", (uintmax_t)block,
 		     (uintmax_t)entry);
 	if (state == 4 || (state == VHDX_BLOCK_PARTIALLY_PRESENT && !v->has_parent))
-		find(check, "block %ju: the state %u is impossible in a disk %s parent", (uintmax_t)block, state,
-		     v->has_parent ? "with" : "without");
+		find(check, "block %ju: the state %u is impossible in a disk %s parent", (uintmax_t)block,
+		     state, v->has_parent ? "with" : "without");
 	if (state == VHDX_BLOCK_PARTIALLY_PRESENT) {
 		check->partial++;
 	} else if (state != VHDX_BLOCK_FULLY_PRESENT) {
@@ -86,13 +86,15 @@ static void check_bitmap(struct check *check, uint64_t chunk, uint64_t entry)
 
 	check->partial = 0;
 	if (entry != 0 && !v->has_parent)
-		find(check, "chunk %ju: has a sector bitmap, although the disk has no parent", (uintmax_t)chunk);
+		find(check, "chunk %ju: has a sector bitmap, although the disk has no parent",
+		     (uintmax_t)chunk);
 	else if (entry != 0 && !present)
 		find(check, "chunk %ju: its sector bitmap has the impossible entry %#jx", (uintmax_t)chunk,
 		     (uintmax_t)entry);
 	else if (present && !vhdx_place_is_sane(v, place, VHDX_BITMAP_SIZE, v->bat.file_end))
 		find(check,
-		     "chunk %ju: its sector bitmap at offset %#jx is outside the file of %ju bytes or inside its "
+		     "chunk %ju: its sector bitmap at offset %#jx is outside the file of %ju bytes or inside "
+		     "its "
 		     "own structures",
 		     (uintmax_t)chunk, (uintmax_t)place, (uintmax_t)v->bat.file_end);
 	else if (present && !space_take(&check->space, place, VHDX_BITMAP_SIZE))

@@ -21,7 +21,8 @@ struct sectors {
 	uint64_t first, end;
 };
 
-static struct sectors sectors_of(const struct vhdx *v, uint64_t bitmap, uint64_t block, uint64_t from, uint64_t to)
+static struct sectors sectors_of(const struct vhdx *v, uint64_t bitmap, uint64_t block, uint64_t from,
+				 uint64_t to)
 {
 	uint64_t start = (block % v->chunk_ratio) << v->block_shift;
 	uint32_t size = v->disk->info.logical_sector_size;
@@ -148,8 +149,8 @@ static int find_bitmap(struct vhdx *v, uint64_t block, struct bat_page **page, u
 	return 0;
 }
 
-/* Before a block becomes partially present: its chunk has a bitmap, in which its sectors' bits are clear, also
- * after a power cut. */
+/* Before a block becomes partially present: its chunk has a bitmap, in which its sectors' bits are clear,
+ * also after a power cut. */
 static int prepare_bitmap(struct vhdx *v, uint64_t block, const struct bat_page *block_page)
 {
 	struct bat_page *page;
@@ -202,7 +203,8 @@ static int map_absent(struct vhdx *v, enum map_purpose purpose, const struct blo
 		extent->kind = EXTENT_PARENT;
 		return 0;
 	}
-	if (purpose == MAP_ZERO && range->in_block == 0 && range->length >= vhdx_block_used(v, range->block)) {
+	if (purpose == MAP_ZERO && range->in_block == 0 &&
+	    range->length >= vhdx_block_used(v, range->block)) {
 		extent->kind = EXTENT_ZERO;
 		*entry = VHDX_BLOCK_ZERO;
 		bat_mark_dirty(&v->bat, page);
@@ -229,7 +231,8 @@ static int map_partial(struct vhdx *v, enum map_purpose purpose, const struct bl
 		return r;
 	if (bitmap == 0 || !vhdx_place_is_sane(v, place, vhdx_block_used(v, range->block), v->bat.file_end))
 		return bat_complain(v, range->block, entry);
-	sectors = sectors_of(v, bitmap, range->block, range->in_block, range->in_block + range->length + size - 1);
+	sectors =
+	    sectors_of(v, bitmap, range->block, range->in_block, range->in_block + range->length + size - 1);
 	r = look_up(v, &sectors, &count, &here);
 	if (r < 0)
 		return r;
@@ -246,8 +249,8 @@ static int map_partial(struct vhdx *v, enum map_purpose purpose, const struct bl
 	return 0;
 }
 
-int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range, struct bat_page *page,
-	      uint64_t *entry, struct extent *extent)
+int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
+	      struct bat_page *page, uint64_t *entry, struct extent *extent)
 {
 	int r;
 

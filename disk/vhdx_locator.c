@@ -13,8 +13,8 @@
 #define PATH_UNITS  32767u /* the longest path of Windows */
 #define ENTRIES_MAX 256u
 
-static const char *const key_names[KEYS] = {"parent_linkage", "parent_linkage2", "relative_path", "volume_path",
-					    "absolute_win32_path"};
+static const char *const key_names[KEYS] = {"parent_linkage", "parent_linkage2", "relative_path",
+					    "volume_path", "absolute_win32_path"};
 
 /* One character of UTF-16. 0: `units` is not well-formed there, or it is NUL. */
 static uint32_t decode_unit(const uint8_t *text, size_t units, size_t *at)
@@ -78,7 +78,12 @@ static uint32_t decode_utf8(const char **text)
 {
 	static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
 	const uint8_t *p = (const uint8_t *)*text;
-	unsigned more = p[0] < 0x80 ? 0 : p[0] < 0xc0 ? 9 : p[0] < 0xe0 ? 1 : p[0] < 0xf0 ? 2 : p[0] < 0xf8 ? 3 : 9;
+	unsigned more = p[0] < 0x80   ? 0
+			: p[0] < 0xc0 ? 9
+			: p[0] < 0xe0 ? 1
+			: p[0] < 0xf0 ? 2
+			: p[0] < 0xf8 ? 3
+				      : 9;
 	uint32_t c = more ? p[0] & (0x3fu >> more) : p[0];
 
 	if (more == 9)
@@ -120,10 +125,11 @@ static int read_text(const uint8_t *item, size_t size, uint32_t offset, uint16_t
 		     const char *path, struct error *err)
 {
 	if (length == 0 || length % 2 != 0 || !range_fits_u64(offset, length, size))
-		return error_set(err, EBADMSG,
-				 "%s: its parent locator has a text at offset %u of %u bytes, outside its %zu "
-				 "bytes or no UTF-16; " ADVICE,
-				 path, offset, length, size);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: its parent locator has a text at offset %u of %u bytes, outside its %zu "
+		    "bytes or no UTF-16; " ADVICE,
+		    path, offset, length, size);
 	*out = to_utf8(item + offset, length / 2);
 	if (*out)
 		return 0;
@@ -137,8 +143,9 @@ static int take_value(char *values[KEYS], const char *key, char **value, const c
 		if (strcmp(key, key_names[i]) != 0)
 			continue;
 		if (values[i])
-			return error_set(err, EBADMSG, "%s: its parent locator has the key \"%s\" twice; " ADVICE,
-					 path, key);
+			return error_set(err, EBADMSG,
+					 "%s: its parent locator has the key \"%s\" twice; " ADVICE, path,
+					 key);
 		values[i] = *value;
 		*value = NULL;
 	}
@@ -163,8 +170,8 @@ static int take_linkage(struct guid *guid, const char *key, const char *text, co
 			struct error *err)
 {
 	if (text && guid_parse(guid, text) < 0)
-		return error_set(err, EBADMSG, "%s: its parent locator's \"%s\" is \"%s\", no GUID; " ADVICE, path,
-				 key, text);
+		return error_set(err, EBADMSG, "%s: its parent locator's \"%s\" is \"%s\", no GUID; " ADVICE,
+				 path, key, text);
 	return 0;
 }
 
@@ -175,8 +182,9 @@ static int judge(struct locator *locator, char *values[KEYS], const char *path, 
 	if (!values[0])
 		return bad(path, "lacks the key \"parent_linkage\"", err);
 	if (!values[2] && !values[3] && !values[4])
-		return bad(path, "names no file: it has none of the keys \"relative_path\", \"volume_path\" and "
-				 "\"absolute_win32_path\"",
+		return bad(path,
+			   "names no file: it has none of the keys \"relative_path\", \"volume_path\" and "
+			   "\"absolute_win32_path\"",
 			   err);
 	r = take_linkage(&locator->linkage, key_names[0], values[0], path, err);
 	if (r == 0)
@@ -197,10 +205,11 @@ int locator_parse(struct locator *locator, const uint8_t *item, size_t size, con
 		return bad(path, "is too short", err);
 	memcpy(&header, item, sizeof(header));
 	if (!guid_equal(&header.type, &type))
-		return error_set(err, ENOTSUP,
-				 "%s: its parent locator is of type %s, of which nothing is known; open it with the "
-				 "program that wrote it",
-				 path, guid_format(&header.type, text));
+		return error_set(
+		    err, ENOTSUP,
+		    "%s: its parent locator is of type %s, of which nothing is known; open it with the "
+		    "program that wrote it",
+		    path, guid_format(&header.type, text));
 	if (header.count > ENTRIES_MAX ||
 	    sizeof(header) + header.count * sizeof(struct vhdx_locator_entry) > size)
 		return bad(path, "claims more entries than it can hold", err);
@@ -260,9 +269,10 @@ int locator_build(const struct locator *locator, uint8_t **item, size_t *size, c
 		at += entry.value_length;
 		if (entry.value_length == 0) {
 			free(out);
-			return error_set(err, EINVAL,
-					 "%s: the path \"%s\" of its parent is no UTF-8 or too long; rename the parent",
-					 path, values[i]);
+			return error_set(
+			    err, EINVAL,
+			    "%s: the path \"%s\" of its parent is no UTF-8 or too long; rename the parent",
+			    path, values[i]);
 		}
 		memcpy(out + sizeof(header) + header.count++ * sizeof(entry), &entry, sizeof(entry));
 	}
@@ -338,7 +348,8 @@ int locator_find(const struct locator *locator, const char *path, char **parent,
 		r = error_set(err, ENOMEM, "%s: no memory to find its parent", path);
 	else if (r == -ENOENT)
 		error_set(err, ENOENT,
-			  "%s: its parent is not there: looked for %s%s%s%s%s; put it there, or name it by: bulkhead "
+			  "%s: its parent is not there: looked for %s%s%s%s%s; put it there, or name it by: "
+			  "bulkhead "
 			  "disk reparent",
 			  path, tried[0] ? tried[0] : "", tried[0] && (tried[1] || tried[2]) ? ", " : "",
 			  tried[1] ? tried[1] : "",
@@ -369,7 +380,8 @@ int locator_relative_path(const char *path, const char *parent, char **relative,
 	char *out;
 
 	if (!there)
-		return error_set(err, errno, "%s: cannot be opened: %s; check the path", parent, strerror(errno));
+		return error_set(err, errno, "%s: cannot be opened: %s; check the path", parent,
+				 strerror(errno));
 	name = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 	directory = name ? realpath(name, NULL) : NULL;
 	if (!directory)
@@ -382,7 +394,8 @@ int locator_relative_path(const char *path, const char *parent, char **relative,
 		up += *p == '/';
 	if (strchr(there + common, '\\'))
 		return error_set(err, EINVAL,
-				 "%s: a path with a backslash cannot be written into a VHDX; rename the file", parent);
+				 "%s: a path with a backslash cannot be written into a VHDX; rename the file",
+				 parent);
 	out = malloc(3 * up + strlen(there + common) + 3);
 	if (!out)
 		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);

@@ -16,13 +16,14 @@
 #define LOCATOR_SIZE_MAX (1u << 20)
 
 struct locator {
-	struct guid linkage; /* the parent's DataWriteGuid, */
+	struct guid linkage;  /* the parent's DataWriteGuid, */
 	struct guid linkage2; /* or this one, unless it is zero: while the child is merged into its parent */
 	char *relative_path, *volume_path, *absolute_path; /* NULL: not there */
 };
 
-/* Takes an item of the metadata apart; `path` is the image's, for errors. On success the locator's strings are
- * to be freed by locator_clear(). EBADMSG: it is damaged; ENOTSUP: of a type of which nothing is known. */
+/* Takes an item of the metadata apart; `path` is the image's, for errors. On success the locator's strings
+ * are to be freed by locator_clear(). EBADMSG: it is damaged; ENOTSUP: of a type of which nothing is known.
+ */
 int locator_parse(struct locator *locator, const uint8_t *item, size_t size, const char *path,
 		  struct error *err);
 

@@ -56,7 +56,8 @@ static int take_locator(struct vhdx *v, const struct vhdx_metadata_entry *entry,
 			struct error *err)
 {
 	if (v->locator_slot != VHDX_NO_SLOT)
-		return error_set(err, EBADMSG, "%s: its metadata has two parent locators; " ADVICE, v->disk->path);
+		return error_set(err, EBADMSG, "%s: its metadata has two parent locators; " ADVICE,
+				 v->disk->path);
 	v->locator_slot = index;
 	v->locator_item = (struct region){entry->offset, entry->length};
 	return 0;
@@ -148,22 +149,24 @@ static int read_locator(struct vhdx *v, struct error *err)
 	int r;
 
 	if (v->locator_slot == VHDX_NO_SLOT)
-		return error_set(err, EBADMSG,
-				 "%s: a differencing disk without parent locator, so that nothing says which disk "
-				 "it continues; name its parent by: bulkhead disk reparent",
-				 v->disk->path);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: a differencing disk without parent locator, so that nothing says which disk "
+		    "it continues; name its parent by: bulkhead disk reparent",
+		    v->disk->path);
 	if (item->length > LOCATOR_SIZE_MAX || item->offset < VHDX_TABLE_SIZE ||
 	    !range_fits_u64(item->offset, item->length, v->metadata.length))
-		return error_set(err, EBADMSG,
-				 "%s: its parent locator has the impossible place %#jx or length %ju; " ADVICE,
-				 v->disk->path, (uintmax_t)item->offset, (uintmax_t)item->length);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: its parent locator has the impossible place %#jx or length %ju; " ADVICE,
+		    v->disk->path, (uintmax_t)item->offset, (uintmax_t)item->length);
 	bytes = malloc(item->length + 1);
 	if (!bytes)
 		return error_set(err, ENOMEM, "%s: no memory to open it", v->disk->path);
 	r = vhdx_read(v, v->metadata.offset + item->offset, bytes, item->length);
 	if (r < 0)
-		return error_set(err, r == -ENODATA ? EBADMSG : -r, "%s: its parent locator cannot be read: %s",
-				 v->disk->path, strerror(-r));
+		return error_set(err, r == -ENODATA ? EBADMSG : -r,
+				 "%s: its parent locator cannot be read: %s", v->disk->path, strerror(-r));
 	return locator_parse(&v->locator, bytes, item->length, v->disk->path, err);
 }
 

@@ -13,11 +13,12 @@ int vhdx_check_linkage(const struct vhdx *v, const struct vhdx *parent, struct e
 	if (guid_equal(found, &v->locator.linkage) ||
 	    (!guid_is_zero(&v->locator.linkage2) && guid_equal(found, &v->locator.linkage2)))
 		return 0;
-	return error_set(err, ESTALE,
-			 "%s: its parent %s has been changed since (its contents are %s, those expected %s); restore "
-			 "that file as it was, or if you know it to be the right one: bulkhead disk reparent --force",
-			 v->disk->path, parent->disk->path, guid_format(found, is),
-			 guid_format(&v->locator.linkage, expected));
+	return error_set(
+	    err, ESTALE,
+	    "%s: its parent %s has been changed since (its contents are %s, those expected %s); restore "
+	    "that file as it was, or if you know it to be the right one: bulkhead disk reparent --force",
+	    v->disk->path, parent->disk->path, guid_format(found, is),
+	    guid_format(&v->locator.linkage, expected));
 }
 
 static int compare_sectors(const struct vhdx *v, const struct vhdx *parent, struct error *err)
@@ -25,10 +26,11 @@ static int compare_sectors(const struct vhdx *v, const struct vhdx *parent, stru
 	uint32_t here = v->disk->info.logical_sector_size, there = parent->disk->info.logical_sector_size;
 
 	if (here != there)
-		return error_set(err, EBADMSG,
-				 "%s: its sectors have %u bytes, those of its parent %s have %u; name its right parent "
-				 "by: bulkhead disk reparent",
-				 v->disk->path, here, parent->disk->path, there);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: its sectors have %u bytes, those of its parent %s have %u; name its right parent "
+		    "by: bulkhead disk reparent",
+		    v->disk->path, here, parent->disk->path, there);
 	return 0;
 }
 
@@ -36,8 +38,8 @@ static int check_given(const struct disk *disk, const char *path, struct error *
 {
 	if (disk_is_file(disk->parent, path))
 		return 0;
-	return error_set(err, ESTALE, "%s: its parent is %s now, not %s any more; try again", disk->path, path,
-			 disk->parent->path);
+	return error_set(err, ESTALE, "%s: its parent is %s now, not %s any more; try again", disk->path,
+			 path, disk->parent->path);
 }
 
 int vhdx_open_parent(struct vhdx *v, struct error *err)

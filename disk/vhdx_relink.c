@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * vhdx_relink.c - another parent locator for a file that is there. It goes where there is room in the metadata
- * region, and through the log together with the table's entry that names it.
+ * vhdx_relink.c - another parent locator for a file that is there. It goes where there is room in the
+ * metadata region, and through the log together with the table's entry that names it.
  */
 #include <errno.h>
 #include <string.h>
@@ -55,7 +55,8 @@ static int put_item(struct vhdx *v, const uint8_t *item, size_t size)
 {
 	_cleanup_free_ uint8_t *table = malloc(VHDX_TABLE_SIZE);
 	struct vhdx_metadata_table head;
-	struct vhdx_metadata_entry entry = {VHDX_ITEM_PARENT_LOCATOR, 0, (uint32_t)size, VHDX_METADATA_IS_REQUIRED, 0};
+	struct vhdx_metadata_entry entry = {VHDX_ITEM_PARENT_LOCATOR, 0, (uint32_t)size,
+					    VHDX_METADATA_IS_REQUIRED, 0};
 	uint64_t place = 0, slot = v->locator_slot;
 	int r = table ? vhdx_read(v, v->metadata.offset, table, VHDX_TABLE_SIZE) : -ENOMEM;
 
@@ -96,8 +97,8 @@ int vhdx_relink(struct vhdx *v, struct locator *locator, struct error *err)
 	if (r < 0)
 		return r;
 	if (size > PAGES_MAX * BAT_PAGE_SIZE)
-		return error_set(err, ENAMETOOLONG, "%s: its parent has too long a name; move the two closer together",
-				 path);
+		return error_set(err, ENAMETOOLONG,
+				 "%s: its parent has too long a name; move the two closer together", path);
 	r = vhdx_begin_file(v);
 	/* All of it has to be in one entry of the log: nothing else may be waiting. */
 	if (r == 0)

@@ -15,7 +15,7 @@
 struct scan {
 	struct vhdx *v;
 	struct space space;
-	uint64_t end; /* of the last thing that has a place */
+	uint64_t end;                  /* of the last thing that has a place */
 	uint64_t chunk, partial_block; /* the chunk in hand, and a block of it that needs the bitmap, if */
 	bool partial;
 };
@@ -75,7 +75,8 @@ static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct 
 		return error_set(err, EBADMSG,
 				 "%s: block %ju has the state %u in the block allocation table (entry %#jx), "
 				 "impossible in a disk %s parent; " ADVICE,
-				 path, (uintmax_t)block, state, (uintmax_t)entry, v->has_parent ? "with" : "without");
+				 path, (uintmax_t)block, state, (uintmax_t)entry,
+				 v->has_parent ? "with" : "without");
 	if (state == VHDX_BLOCK_PARTIALLY_PRESENT) {
 		scan->partial = true;
 		scan->partial_block = block;
@@ -115,23 +116,24 @@ static int scan_bitmap(struct scan *scan, uint64_t entry, struct error *err)
 		return 0;
 	}
 	if (state != VHDX_BITMAP_PRESENT && needed)
-		return error_set(err, EBADMSG,
-				 "%s: block %ju is partially present, but its chunk %ju has no sector bitmap (entry "
-				 "%#jx in the block allocation table); " ADVICE,
-				 v->disk->path, (uintmax_t)scan->partial_block, (uintmax_t)scan->chunk,
-				 (uintmax_t)entry);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: block %ju is partially present, but its chunk %ju has no sector bitmap (entry "
+		    "%#jx in the block allocation table); " ADVICE,
+		    v->disk->path, (uintmax_t)scan->partial_block, (uintmax_t)scan->chunk, (uintmax_t)entry);
 	if (state != VHDX_BITMAP_PRESENT)
 		return 0;
 	if (!vhdx_place_is_sane(v, place, VHDX_BITMAP_SIZE, v->bat.file_end))
-		return error_set(err, EBADMSG,
-				 "%s: the sector bitmap of chunk %ju lies at offset %ju, outside the file of %ju bytes "
-				 "or over its own structures; " ADVICE,
-				 v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place,
-				 (uintmax_t)v->bat.file_end);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: the sector bitmap of chunk %ju lies at offset %ju, outside the file of %ju bytes "
+		    "or over its own structures; " ADVICE,
+		    v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place, (uintmax_t)v->bat.file_end);
 	if (!space_take(&scan->space, place, VHDX_BITMAP_SIZE))
-		return error_set(err, EBADMSG,
-				 "%s: the sector bitmap of chunk %ju lies at offset %ju, over a block; " ADVICE,
-				 v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place);
+		return error_set(
+		    err, EBADMSG,
+		    "%s: the sector bitmap of chunk %ju lies at offset %ju, over a block; " ADVICE,
+		    v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place);
 	scan->end = max_u64(scan->end, place + VHDX_BITMAP_SIZE);
 	return 0;
 }
