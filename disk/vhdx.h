@@ -96,6 +96,7 @@ struct vhdx {
 	bool has_parent;
 	struct locator locator;     /* if it has, as are the next two: */
 	struct region locator_item; /* from the start of the metadata region */
+	bool locator_stale;         /* its relative path leads nowhere: the parent was found by another */
 	unsigned locator_slot;      /* in its table */
 
 	pthread_mutex_t header_lock;
@@ -214,6 +215,9 @@ int vhdx_open_parent(struct vhdx *v, struct error *err);
 int vhdx_check_linkage(const struct vhdx *v, const struct vhdx *parent, struct error *err);
 
 /* --- vhdx_relink.c --- */
+
+/* Makes the relative path that of the parent, if it is stale. If that fails, it stays as it is. */
+void vhdx_refresh_path(struct vhdx *v);
 
 /* Makes this the parent locator, durably and at once: after a power cut the file has it or the one before. No
  * request may be in flight. The strings of `locator` are taken over, also on failure. */

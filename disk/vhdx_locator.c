@@ -318,44 +318,54 @@ static bool is_relative(const char *path)
 	return path[0] != '\\' && path[0] != '/' && path[0] != '\0' && path[1] != ':';
 }
 
-int locator_find(const struct locator *locator, const char *path, char **parent, struct error *err)
+/* A place that an entry of the locator leads to, or NULL; to be freed. */
+static char *place_of(const struct locator *locator, unsigned entry, const char *directory)
+{
+	const char *named[] = {locator->relative_path, locator->volume_path, locator->absolute_path};
+	const char *name = named[entry];
+
+	if (name && (entry > 0 || !is_relative(name)))
+		name = last_part(name);
+	return name && *name ? beside(directory, name) : NULL;
+}
+
+static int not_there(char *const tried[3], const char *path, struct error *err)
+{
+	char places[3 * 128] = "";
+
+	for (unsigned i = 0; i < 3; i++) {
+		size_t used = strlen(places);
+
+		/* Most often they are all the same. */
+		if (tried[i] && !strstr(places, tried[i]))
+			snprintf(places + used, sizeof(places) - used, "%s%s", used ? ", " : "", tried[i]);
+	}
+	return error_set(
+	    err, ENOENT,
+	    "%s: its parent is not there: looked for %s; put it there, or name it by: bulkhead disk reparent",
+	    path, places);
+}
+
+int locator_find(const struct locator *locator, const char *path, char **parent, bool *stale,
+		 struct error *err)
 {
 	_cleanup_free_ char *directory = directory_of(path);
-	const char *named[3] = {locator->relative_path, locator->volume_path, locator->absolute_path};
 	char *tried[3] = {NULL};
 	int r = -ENOENT;
 
-	for (size_t i = 0; directory && r == -ENOENT && i < ARRAY_SIZE(named); i++) {
-		const char *name = named[i];
-
-		if (!name)
+	for (unsigned i = 0; directory && r < 0 && i < ARRAY_SIZE(tried); i++) {
+		tried[i] = place_of(locator, i, directory);
+		if (!tried[i] || access(tried[i], F_OK) < 0)
 			continue;
-		if (i > 0 || !is_relative(name))
-			name = last_part(name);
-		tried[i] = beside(directory, name);
-		if (!tried[i])
-			r = -ENOMEM;
-		else if (*name && access(tried[i], F_OK) == 0)
-			r = 0;
-		if (r == 0)
-			*parent = realpath(tried[i], NULL);
-		if (r == 0 && !*parent) {
-			*parent = tried[i];
-			tried[i] = NULL;
-		}
+		*parent = realpath(tried[i], NULL);
+		*stale = i > 0;
+		r = 0;
 	}
-	if (!directory || r == -ENOMEM)
+	if (!directory || (r == 0 && !*parent))
 		r = error_set(err, ENOMEM, "%s: no memory to find its parent", path);
-	else if (r == -ENOENT)
-		error_set(err, ENOENT,
-			  "%s: its parent is not there: looked for %s%s%s%s%s; put it there, or name it by: "
-			  "bulkhead "
-			  "disk reparent",
-			  path, tried[0] ? tried[0] : "", tried[0] && (tried[1] || tried[2]) ? ", " : "",
-			  tried[1] ? tried[1] : "",
-			  tried[1] && tried[2] && strcmp(tried[1], tried[2]) != 0 ? ", " : "",
-			  tried[2] && (!tried[1] || strcmp(tried[1], tried[2]) != 0) ? tried[2] : "");
-	for (size_t i = 0; i < ARRAY_SIZE(tried); i++)
+	else if (r < 0)
+		not_there(tried, path, err);
+	for (unsigned i = 0; i < ARRAY_SIZE(tried); i++)
 		free(tried[i]);
 	return r;
 }

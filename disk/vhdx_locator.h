@@ -34,8 +34,10 @@ int locator_build(const struct locator *locator, uint8_t **item, size_t *size, c
 void locator_clear(struct locator *locator);
 
 /* The parent of the image at `path`, which exists; to be freed. Tried are the relative path, then files of
- * the same name as in the other paths in the image's own directory. ENOENT: the text names them. */
-int locator_find(const struct locator *locator, const char *path, char **parent, struct error *err);
+ * the same name as in the other paths in the image's own directory, which makes the relative one `stale`.
+ * ENOENT: the text names them. */
+int locator_find(const struct locator *locator, const char *path, char **parent, bool *stale,
+		 struct error *err);
 
 /* The way from the image at `path` to the file `parent`, as a relative path with backslashes; to be freed. */
 int locator_relative_path(const char *path, const char *parent, char **relative, struct error *err);

@@ -219,6 +219,8 @@ static int open_parts(struct vhdx *v, struct error *err)
 		r = v->has_parent ? vhdx_open_parent(v, err) : check_no_parent(v, err);
 	if (r == 0 && !v->disk->info.read_only)
 		r = vhdx_scan(v, err);
+	if (r == 0 && !v->disk->info.read_only && v->disk->parent_kind == PARENT_OWN && v->locator_stale)
+		vhdx_refresh_path(v);
 	return r;
 }
 

@@ -49,7 +49,7 @@ int vhdx_open_parent(struct vhdx *v, struct error *err)
 
 	if (v->disk->parent_kind == PARENT_NEW)
 		return compare_sectors(v, v->disk->parent->format, err);
-	r = locator_find(&v->locator, v->disk->path, &path, err);
+	r = locator_find(&v->locator, v->disk->path, &path, &v->locator_stale, err);
 	if (r == 0)
 		r = v->disk->parent ? check_given(v->disk, path, err) : disk_open_parent(v->disk, path, err);
 	if (r == 0)

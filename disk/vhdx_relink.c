@@ -111,3 +111,25 @@ int vhdx_relink(struct vhdx *v, struct locator *locator, struct error *err)
 		error_set(err, -r, "%s: its parent locator cannot be written: %s", path, strerror(-r));
 	return r;
 }
+
+static char *copy_of(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+void vhdx_refresh_path(struct vhdx *v)
+{
+	_cleanup_free_ char *real = realpath(v->disk->path, NULL);
+	const char *path = real ? real : v->disk->path;
+	struct locator locator = v->locator;
+	struct error err = {0};
+	int r = locator_relative_path(path, v->disk->parent->path, &locator.relative_path, &err);
+
+	if (r == 0) {
+		locator.volume_path = copy_of(v->locator.volume_path);
+		locator.absolute_path = copy_of(v->locator.absolute_path);
+		r = vhdx_relink(v, &locator, &err);
+	}
+	if (r < 0)
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+}

@@ -375,6 +375,15 @@ static void windows_paths(void **state)
 	image_must_close(disk);
 	disk = must_open(child, true);
 	assert_string_equal(disk_path(disk_parent(disk)), base);
+	assert_null(((struct vhdx *)disk->format)->locator.relative_path);
+	image_must_close(disk);
+	/* Opening it for writing adds the relative one, which is taken from then on. */
+	image_must_close(must_open(child, false));
+	disk = must_open(child, true);
+	v = disk->format;
+	assert_string_equal(v->locator.relative_path, ".\\base.vhdx");
+	assert_string_equal(v->locator.absolute_path, "C:\\Hyper-V\\base.vhdx");
+	assert_false(v->locator_stale);
 	image_must_close(disk);
 }
 
