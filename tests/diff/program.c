@@ -116,6 +116,7 @@ void program_roll(struct program *p, uint64_t seed, bool kernel)
 	p->seed = seed;
 	p->kernel = kernel;
 	p->pcid = kernel && roll_percent(&dice, 50);
+	p->tracked = roll_percent(&dice, 30);
 	p->steady = p->pcid && roll_percent(&dice, 40);
 	roll_start(p, &assembly);
 	roll_code(p, &assembly);

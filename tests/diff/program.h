@@ -52,6 +52,7 @@ struct program {
 	uint64_t seed;
 	bool kernel; /* does what only a kernel may */
 	bool pcid;
+	bool tracked; /* dirty pages are: each that changes in a leg must be told */
 	bool steady; /* page tables stay: CR3 may be loaded and keep the TLB */
 	struct cpu start;
 	uint8_t code[CODE_FRAMES * PAGE];

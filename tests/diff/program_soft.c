@@ -60,6 +60,10 @@ struct program_side {
 	struct soft_vp *vp;
 	uint8_t *ram;
 	bool out; /* an exception's stub was reached */
+	/* Dirty pages: as RAM was when a leg began, and which pages have changed in it and were not told. */
+	bool tracked;
+	uint8_t *before;
+	uint64_t told[2], untold[2];
 	struct vp_state state;
 	struct leg_state leg;
 	/* The watchdog. */
@@ -316,6 +320,30 @@ static void watchdog(struct program_side *side, bool running)
 	pthread_mutex_unlock(&side->lock);
 }
 
+/* --- dirty pages ------------------------------------------------------------------------------------ */
+
+#define PAGES (PROGRAM_RAM / PAGE)
+
+_Static_assert(PAGES <= 128, "two words have a bit for each");
+
+static void track(struct program_side *side, bool on)
+{
+	if (soft_track_dirty(side->soft, on, NULL) < 0)
+		abort();
+	side->tracked = on;
+	memset(side->told, 0, sizeof(side->told));
+	memset(side->untold, 0, sizeof(side->untold));
+}
+
+static void check_told(struct program_side *side)
+{
+	soft_fetch_dirty(side->soft, 0, PAGES, side->told);
+	for (unsigned i = 0; i < PAGES; i++)
+		if (memcmp(side->ram + i * PAGE, side->before + i * PAGE, PAGE) && !(side->told[i / 64] >> (i % 64) & 1))
+			side->untold[i / 64] |= 1ull << (i % 64);
+	memset(side->told, 0, sizeof(side->told));
+}
+
 /* --- opening ---------------------------------------------------------------------------------------- */
 
 int program_side_open(struct program_side **out, const char *options, struct error *err)
@@ -334,8 +362,9 @@ int program_side_open(struct program_side **out, const char *options, struct err
 		return r;
 	side->vp = soft_vp(side->soft, 0);
 	side->ram = mmap(NULL, PROGRAM_RAM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (side->ram == MAP_FAILED)
-		return error_set(err, errno, "Out of memory.");
+	side->before = malloc(PROGRAM_RAM);
+	if (side->ram == MAP_FAILED || !side->before)
+		return error_set(err, ENOMEM, "Out of memory.");
 	r = soft_set_memory(side->soft, side->ram, PROGRAM_RAM, &range, 1, err);
 	if (r < 0)
 		return r;
@@ -360,6 +389,7 @@ void program_side_close(struct program_side *side)
 	pthread_join(side->thread, NULL);
 	soft_destroy(side->soft);
 	munmap(side->ram, PROGRAM_RAM);
+	free(side->before);
 	free(side);
 }
 
@@ -369,6 +399,8 @@ void program_side_load(struct program_side *side, const struct program *p)
 {
 	uint8_t *frame = side->ram + IST_TOP - 40;
 
+	if (side->tracked != p->tracked)
+		track(side, p->tracked);
 	memset(side->ram, 0, PROGRAM_RAM);
 	write_tables(side);
 	write_descriptors(side);
@@ -434,9 +466,13 @@ enum leg_end program_side_run(struct program_side *side, struct error *err)
 	enum soft_stop stop;
 
 	side->out = false;
+	if (side->tracked)
+		memcpy(side->before, side->ram, PROGRAM_RAM);
 	watchdog(side, true);
 	stop = soft_vp_run(side->vp);
 	watchdog(side, false);
+	if (side->tracked)
+		check_told(side);
 	memset(&side->state, 0, sizeof(side->state));
 	soft_vp_save(side->vp, &side->state);
 	note_leg(side);
@@ -534,5 +570,9 @@ unsigned program_sides_compare(struct program_side *a, struct program_side *b, c
 	compare_words(&t, "xsave", a->state.xsave, b->state.xsave, a->state.xsave_size);
 	compare_words(&t, "msrs", a->state.msrs, b->state.msrs, sizeof(a->state.msrs));
 	compare_words(&t, "memory", a->ram, b->ram, PROGRAM_RAM);
+	for (unsigned i = 0; i < 2; i++) {
+		differ(&t, "not told", i, a->untold[i], 0);
+		differ(&t, "not told", i, 0, b->untold[i]);
+	}
 	return t.count;
 }

@@ -201,6 +201,7 @@ static void run(struct guest_processor processor, unsigned vps)
 }
 
 static const struct guest_processor soft = {PROCESSOR_SOFT, NULL, false};
+static const struct guest_processor translated = {PROCESSOR_SOFT, "translate=on,threshold=1", false};
 static const struct guest_processor kvm = {PROCESSOR_KVM, NULL, false};
 
 static void test_soft_1(void **state)
@@ -219,6 +220,47 @@ static void test_soft_4(void **state)
 {
 	(void)state;
 	run(soft, 4);
+}
+
+static void test_translated_2(void **state)
+{
+	(void)state;
+	run(translated, 2);
+}
+
+static void test_translated_4(void **state)
+{
+	(void)state;
+	run(translated, 4);
+}
+
+/* On and off many times while the guest runs, fetched once or not at all; then everything is told as ever. */
+static void switch_often(struct guest_processor processor)
+{
+	struct partition *p = guest_create_running(processor, 2, GUEST_LONG, storing, storing_end);
+	uint64_t bits[WORDS];
+	struct watched w;
+
+	assert_int_equal(partition_start(p, NULL), 0);
+	for (unsigned times = 0; times < 24; times++) {
+		wait_for_stores(p, 2, 10);
+		assert_int_equal(partition_track_dirty(p, true, NULL), 0);
+		wait_for_stores(p, 2, times % 20);
+		if (times % 3 == 0)
+			assert_int_equal(partition_fetch_dirty(p, 0, GUEST_RAM, bits), 0);
+		assert_int_equal(partition_track_dirty(p, false, NULL), 0);
+	}
+	begin(&w, p);
+	check_rounds(&w, 2, 100);
+	free(w.shadow);
+	partition_destroy(p);
+}
+
+static void test_switched_often(void **state)
+{
+	(void)state;
+	switch_often(soft);
+	switch_often(translated);
 }
 
 static void test_kvm_2(void **state)
@@ -336,7 +378,9 @@ static void test_hypervisor_pages(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_host_only), cmocka_unit_test(test_hypervisor_pages), cmocka_unit_test(test_soft_1),
-	    cmocka_unit_test(test_soft_2), cmocka_unit_test(test_soft_4), cmocka_unit_test(test_kvm_2)};
+	    cmocka_unit_test(test_soft_2), cmocka_unit_test(test_soft_4), cmocka_unit_test(test_kvm_2),
+	    cmocka_unit_test(test_translated_2), cmocka_unit_test(test_translated_4),
+	    cmocka_unit_test(test_switched_often)};
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
