@@ -223,7 +223,7 @@ static void fill(struct soft_vp *vp, unsigned kind, uint64_t linear, const struc
 	e->read = allowed(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
 	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host) ? tag : TLB_NO_TAG;
 	e->exec = allowed(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;
-	e->key_mask = m->global ? CODE_KEY_GLOBAL : ~0ull;
+	e->private = kind != TLB_USER && !m->global;
 	if (m->shift > GUEST_PAGE_SHIFT)
 		tlb_note_large(vp, linear, m->shift);
 }

@@ -117,7 +117,7 @@ struct tlb_entry {
 	uint64_t read, write, exec;
 	uint64_t addend;
 	_Atomic uint8_t *flags; /* of the page, in page_flags */
-	uint64_t key_mask;      /* what of vp->code_key matters for code in it */
+	uint64_t private;       /* 1: of level 0, and not the same in all address spaces */
 	uint64_t unused[2];     /* an entry is a cache line */
 };
 
@@ -180,6 +180,7 @@ struct soft_vp {
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
 	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
 	uint32_t code_epoch;          /* translate_forget_targets() */
+	uint64_t private_code;        /* 1: native_targets lead to a page that is `private` */
 	uint64_t code_pages[128];     /* a filter by linear page: code_page_note() */
 	uint32_t code_mix;            /* of the address space, for where native_targets has it */
 	struct native_target *native_targets;
@@ -287,8 +288,6 @@ _Noreturn void raise_error(struct soft_vp *vp, const struct op *op, const char *
 void vp_mode_changed(struct soft_vp *vp);
 void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the asid */
 
-#define CODE_KEY_GLOBAL (~0xfffull) /* without the asid */
-
 /* Bits of `attention`. */
 #define ATTENTION_KICK      (1u << 0)
 #define ATTENTION_INTERRUPT (1u << 1)
@@ -304,11 +303,14 @@ void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the 
 #define SEGMENT_D (1u << 14)
 #define SEGMENT_G (1u << 15)
 
-/* After `asid`, `tlb_kind` or `code_epoch` changed. Kernels have their code in global pages: one place for it. */
+/* After `asid`, `tlb_kind` or `code_epoch` changed. Kernels have their code in global pages, so at level 0 the address space
+ * does not count (tlb_select() sees to it where it does). */
 static inline void code_key_changed(struct soft_vp *vp)
 {
-	vp->code_key = vp->asid | (uint64_t)(vp->tlb_kind == TLB_USER) << 16 | (uint64_t)vp->code_epoch << 32;
-	vp->code_mix = vp->tlb_kind == TLB_USER ? (uint32_t)(vp->asid & 7) << 12 : 0;
+	uint64_t space = vp->tlb_kind == TLB_USER ? vp->asid | 1u << 16 : 0;
+
+	vp->code_key = space | (uint64_t)vp->code_epoch << 32;
+	vp->code_mix = (uint32_t)(space & 7) << 12;
 }
 
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */

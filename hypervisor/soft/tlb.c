@@ -47,7 +47,10 @@ void tlb_select(struct soft_vp *vp)
 	vp->asid = vp->pcid_asid[pcid];
 	vp_choose_tlb(vp);
 	window_drop(vp);
-	code_key_changed(vp);
+	if (vp->private_code)
+		translate_forget_targets(vp);
+	else
+		code_key_changed(vp);
 }
 
 void tlb_flush_pcid(struct soft_vp *vp, unsigned pcid)

@@ -396,9 +396,11 @@ void translate_forget_targets(struct soft_vp *vp)
 	if (!vp->translator)
 		return;
 	/* To begin with; and a key with the number of a round long ago would be taken for a new one. */
-	if (!++vp->code_epoch)
-		for (unsigned i = 0; i < NATIVE_TARGETS; i++)
-			vp->translator->targets[i] = (struct native_target){.key_mask = ~0ull};
+	if (!++vp->code_epoch) {
+		memset(vp->translator->targets, 0, sizeof(vp->translator->targets));
+		vp->code_epoch = 1; /* no key is 0 */
+	}
+	vp->private_code = 0;
 	code_key_changed(vp);
 	memset(vp->code_pages, 0, sizeof(vp->code_pages));
 	code_page_note(vp); /* it may be called from there */

@@ -45,12 +45,9 @@ void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exi
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));
 	c->from[1] = emit_jump_if_forward(e, IF_NZ);
 	emit_load(e, SCRATCH1, VP_OFFSET(code_key));
-	emit_rm(e, PLAIN(0x23), SCRATCH1, FIELD(key_mask)); /* and r10, … */
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(key));
 	c->from[0] = emit_jump_if_forward(e, IF_NZ);
-	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(rip));
-	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
-	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_rm(e, PLAIN(0x8b), SCRATCH1, FIELD(code_base));
 	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
 	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 4, FIELD(native)); /* jmp [native] */
 	c->leaves = c->looks_up = true;
@@ -232,10 +229,8 @@ static uint8_t *note_return(struct translation *t)
 	c->from[0] = emit_jump_if_forward(e, IF_B);
 	c->back = e->at;
 	c->forgets_returns = true;
-	emit_rm(e, (struct host_opcode){.opcode = 0xff}, 6, (struct host_memory){.base = NO_REGISTER,
-	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_key)}); /* push [code_key] */
-	EMIT(e, 0x41, 0x52);                                               /* push r10 */
-	emit8(e, 0xe8);                                                    /* call … */
+	EMIT(e, 0x41, 0x52); /* push r10 */
+	emit8(e, 0xe8);      /* call … */
 	emit32(e, 0);
 	return e->at - 4;
 }
@@ -247,7 +242,7 @@ static void come_back(struct translation *t)
 	struct emitter *e = &t->e;
 	struct cold *c;
 
-	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 16});
+	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 8});
 	emit_lea(e, SCRATCH2, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = -(int32_t)t->offset});
 	emit_store(e, SCRATCH2, gpr_offset(GPR_CODE_BASE));
 	if (t->offset >= GUEST_PAGE_SIZE) {
@@ -289,21 +284,16 @@ static bool translate_call(struct translation *t)
 static void go_back(struct translation *t)
 {
 	const struct host_memory rip = {.base = HOST_RSP, .index = NO_REGISTER, .disp = 8};
-	const struct host_memory key = {.base = HOST_RSP, .index = NO_REGISTER, .disp = 16};
 	struct emitter *e = &t->e;
-	uint8_t *misses[2], *none;
+	uint8_t *miss, *none;
 
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, rip);
-	misses[0] = emit_jump_if_forward(e, IF_NZ);
-	emit_load(e, SCRATCH2, VP_OFFSET(code_key));
-	emit_rm(e, PLAIN(0x3b), SCRATCH2, key);
-	misses[1] = emit_jump_if_forward(e, IF_NZ);
+	miss = emit_jump_if_forward(e, IF_NZ);
 	EMIT(e, 0xc3); /* ret */
-	emit_land(e, misses[0]);
-	emit_land(e, misses[1]);
+	emit_land(e, miss);
 	emit_vp(e, 0x3b, HOST_RSP, VP_OFFSET(native_stack)); /* cmp rsp, [native_stack] */
 	none = emit_jump_if_forward(e, IF_NB);
-	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 24});
+	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 16});
 	emit_land(e, none);
 }
 

@@ -57,7 +57,8 @@ enum native_exit_kind {
 	EXIT_OP,     /* the interpreter goes on with `op` */
 	EXIT_EDGE,   /* a direct branch whose target is not known yet, or not in this page */
 	EXIT_RIP,    /* the run loop looks around, then goes on at `target` */
-	EXIT_HANDLED /* a handler said what is next: vp->handled */
+	EXIT_HANDLED, /* a handler said what is next: vp->handled */
+	EXIT_NOWHERE  /* the run loop looks around, then goes on at vp->rip */
 };
 
 struct native_exit {
@@ -78,7 +79,8 @@ struct native_exit {
 
 struct native_target {
 	uint64_t rip;
-	uint64_t key, key_mask; /* of vp->code_key */
+	uint64_t key; /* vp->code_key */
+	uint64_t code_base;
 	const uint8_t *native;
 };
 
@@ -95,7 +97,7 @@ struct translator {
 	const uint8_t *lookup; /* called with RIP in SCRATCH1: code to go on at in SCRATCH2, or 0 */
 	const uint8_t *window; /* emit_window_fill() */
 	bool avx;              /* vector registers have 32 bytes on this host */
-	struct native_exit handled;
+	struct native_exit handled, nowhere;
 	uint64_t translations, refused;
 	struct translator_instruction {
 		struct decoded decoded;

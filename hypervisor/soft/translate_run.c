@@ -57,6 +57,20 @@ uintptr_t translated_enable_avx(struct soft_vp *vp, uintptr_t exit)
 	return 0;
 }
 
+/* --- return addresses on the host's stack ------------------------------------------------------------- */
+
+/* What translated code must not be returned to: the address space, the rights, or a page with code may be others.
+ * Translated code has called, so the first word is where that goes on. */
+static void forget_returns(struct soft_vp *vp, uint64_t key, uint64_t asid)
+{
+	uint64_t *base = (uint64_t *)vp->native_stack;
+
+	if (vp->code_key == key && vp->asid == asid)
+		return;
+	base[-1] = *(const uint64_t *)vp->native_rsp;
+	vp->native_rsp = (uint64_t)(uintptr_t)(base - 1);
+}
+
 /* --- handlers ----------------------------------------------------------------------------------------- */
 
 const struct op *translated_stop(struct soft_vp *vp, const struct op *op)
@@ -94,7 +108,7 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 {
 	const struct op *op = (const struct op *)argument, *stop = find_stop(op);
 	struct block *b = (struct block *)(uintptr_t)stop->data;
-	uint64_t drops = vp->window_drops;
+	uint64_t drops = vp->window_drops, key = vp->code_key, asid = vp->asid;
 	uint8_t live = vp->vectors_live;
 	bool done;
 
@@ -117,6 +131,7 @@ uintptr_t translated_call_handler(struct soft_vp *vp, uintptr_t argument)
 	}
 	if (live)
 		vectors_enter(vp);
+	forget_returns(vp, key, asid);
 	return 0;
 }
 
@@ -124,6 +139,7 @@ uintptr_t translated_finish(struct soft_vp *vp, uintptr_t argument)
 {
 	const struct op *op = (const struct op *)argument, *stop = op + 1;
 	struct block *b = (struct block *)(uintptr_t)stop->data;
+	uint64_t key = vp->code_key, asid = vp->asid;
 	const struct op *next;
 
 	if (vp->vectors_live)
@@ -139,6 +155,7 @@ uintptr_t translated_finish(struct soft_vp *vp, uintptr_t argument)
 	if (vp->handled || vp->halted || vp->interrupt_shadow || vp->mode != MODE_64 ||
 	    atomic_load_explicit(&vp->attention, memory_order_relaxed))
 		return (uintptr_t)&vp->translator->handled;
+	forget_returns(vp, key, asid);
 	return 0;
 }
 
@@ -197,6 +214,8 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
 		vp->block = x->block;
 		vp->rip = vp->gpr[GPR_CODE_BASE] + x->target;
 		return NULL;
+	case EXIT_NOWHERE:
+		return NULL;
 	default:
 		return vp->handled ? dispatch(vp, vp->handled) : NULL;
 	}
@@ -236,20 +255,28 @@ static void emit_vectors(const struct translator *t, struct emitter *e, bool loa
 	emit_land(e, none);
 }
 
-/* Return addresses of translated calls on the host's stack: what RET pops is compared with the second word, and the
- * third with vp->code_key; the first is what the host's CALL has pushed. */
+/* Return addresses of translated calls on the host's stack: what RET pops is compared with the second word; the first
+ * is what the host's CALL has pushed. */
 #define RETURNS     256u
-#define RETURN_SIZE 24u
+#define RETURN_SIZE 16u
 
-/* Below the saved registers, to begin with: a return address that fits nowhere. */
-#define FRAME 24u
+/* Below the saved registers, to begin with: a return address that nobody guesses; who did would be left to the interpreter. */
+#define FRAME 16u
 
-static void emit_enter(struct translator *t, struct emitter *e)
+static void emit_enter(struct translator *t, const struct soft_vp *vp, struct emitter *e)
 {
+	const uint8_t *nowhere = emit_run_address(e, e->at);
+
+	emit_store(e, SCRATCH1, VP_OFFSET(rip));
+	emit_constant(e, SCRATCH1, (uintptr_t)&t->nowhere);
+	emit_jump(e, t->leave);
 	t->enter = (uintptr_t(*)(struct soft_vp *, const uint8_t *))(uintptr_t)emit_run_address(e, e->at);
 	for (unsigned i = 0; i < sizeof(saved_registers); i++)
 		emit_plus(e, (struct host_opcode){.opcode = 0x50}, saved_registers[i]);
-	EMIT(e, 0x6a, 0xff, 0x6a, 0xff, 0x6a, 0xff); /* push -1, three times */
+	emit_constant(e, SCRATCH1, vp->no_window + 1);
+	EMIT(e, 0x41, 0x52); /* push r10 */
+	emit_constant(e, SCRATCH1, (uintptr_t)nowhere);
+	EMIT(e, 0x41, 0x52);
 	emit_store(e, HOST_RSP, VP_OFFSET(native_stack));
 	emit_lea(e, SCRATCH1, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER,
 	    .disp = -(int32_t)(RETURNS * RETURN_SIZE)});
@@ -305,8 +332,7 @@ static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emi
 	((struct host_memory){.base = (register), .index = NO_REGISTER, .disp = (int32_t)(field)})
 #define PLAIN(code) ((struct host_opcode){.opcode = (code), .wide = true})
 
-/* Note for go_to_computed() that SCRATCH1, whose page's key mask is in native_saved[1], leads to SCRATCH2; SCRATCH1
- * becomes the page. */
+/* Note for go_to_computed() that SCRATCH1 leads to SCRATCH2; SCRATCH1 becomes its page. */
 static void emit_remember(struct emitter *e)
 {
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
@@ -316,14 +342,13 @@ static void emit_remember(struct emitter *e)
 	emit32(e, (NATIVE_TARGETS - 1) << 2);
 	EMIT(e, 0xc1, 0xe0, 3); /* shl eax, 3 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
-	emit_load(e, HOST_RCX, VP_OFFSET(native_saved) + 8);
+	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
 	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, rip)));
-	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key_mask)));
-	emit_vp(e, 0x23, HOST_RCX, VP_OFFSET(code_key)); /* and rcx, [code_key] */
 	emit_rm(e, PLAIN(0x89), HOST_RCX, AT(HOST_RAX, offsetof(struct native_target, key)));
 	emit_rm(e, PLAIN(0x89), SCRATCH2, AT(HOST_RAX, offsetof(struct native_target, native)));
 	EMIT(e, 0x49, 0x81, 0xe2); /* and r10, -4096 */
 	emit32(e, (uint32_t)-GUEST_PAGE_SIZE);
+	emit_rm(e, PLAIN(0x89), SCRATCH1, AT(HOST_RAX, offsetof(struct native_target, code_base)));
 	emit_move(e, HOST_RCX, SCRATCH1);
 	EMIT(e, 0x48, 0xc1, 0xe9, GUEST_PAGE_SHIFT); /* shr rcx, 12 */
 	EMIT(e, 0x81, 0xe1);                         /* and ecx, … */
@@ -354,8 +379,8 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x3b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, exec)));
 	misses[0] = emit_jump_if_forward(e, IF_NZ);
 	emit_rm(e, PLAIN(0x03), SCRATCH2, AT(HOST_RAX, offsetof(struct tlb_entry, addend)));
-	emit_rm(e, PLAIN(0x8b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, key_mask)));
-	emit_store(e, HOST_RCX, VP_OFFSET(native_saved) + 8);
+	emit_rm(e, PLAIN(0x8b), HOST_RCX, AT(HOST_RAX, offsetof(struct tlb_entry, private)));
+	emit_vp(e, 0x09, HOST_RCX, VP_OFFSET(private_code)); /* or [private_code], rcx */
 	/* The jump cache. */
 	emit_move(e, HOST_RAX, SCRATCH1);
 	EMIT(e, 0x48, 0xc1, 0xe8, 14); /* shr rax, 14 */
@@ -400,8 +425,8 @@ static void emit_fixed(struct translator *t, struct soft_vp *vp)
 	struct emitter e = {.at = t->memory.writable, .limit = t->memory.writable + t->memory.size,
 	    .to_run = t->memory.executable - t->memory.writable};
 
-	emit_enter(t, &e);
 	emit_leave(t, &e);
+	emit_enter(t, vp, &e);
 	emit_call_thunk(t, vp, &e);
 	emit_lookup(t, &e);
 	emit_window_fill(t, &e);
@@ -443,6 +468,7 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 	}
 	t->options = *options;
 	t->handled.kind = EXIT_HANDLED;
+	t->nowhere.kind = EXIT_NOWHERE;
 	t->avx = translate_host_has_avx();
 	emit_fixed(t, vp);
 	vp->translator = t;
