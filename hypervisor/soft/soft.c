@@ -28,7 +28,7 @@
 /* "translate=on|off" and, for tests, "threshold=N", with commas between. */
 static int parse_options(const char *options, struct translate_options *translate, struct error *err)
 {
-	*translate = (struct translate_options){.on = false, .threshold = TRANSLATE_THRESHOLD};
+	*translate = (struct translate_options){.on = true, .threshold = TRANSLATE_THRESHOLD};
 	while (options && *options) {
 		size_t length = strcspn(options, ",");
 		uint64_t value;

@@ -45,7 +45,10 @@ def run(context, name, cpus, without=()):
 
 
 def make(name, cpus):
-    return lambda context: run(context, name, cpus)
+    def test(context):
+        processor = "soft,translate=off" if context["processor"] == "soft" else context["processor"]
+        run({**context, "processor": processor}, name, cpus)
+    return test
 
 
 def make_translated(name, cpus):

@@ -163,11 +163,11 @@ def test_debian_work_is_correct(context):
         check_disk_from_outside(machine)
 
 
-def test_debian_work_is_correct_translated(context):
-    """The same as translated code, which is not the default."""
+def test_debian_work_is_correct_interpreted(context):
+    """The same without translation, which is the default."""
     if context["processor"] != "soft":
         raise context["skip"]("only the software processor translates")
-    test_debian_work_is_correct(dict(context, processor="soft,translate=on"))
+    test_debian_work_is_correct(dict(context, processor="soft,translate=off"))
 
 
 def pause_and_resume(guest, seconds=8):
