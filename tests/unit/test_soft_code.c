@@ -242,6 +242,66 @@ static void code_changes_on_another_vp(void **state)
 	soft_machine_destroy(m);
 }
 
+/* VP 1 changes the function that VP 0 calls, with nothing between them: each call is one of the two; and when VP 1 has
+ * written the third and come to its end, VP 0 comes to it too. The immediate is aligned, so one store changes it. */
+GUEST_CODE(flips, 64,
+    "mov $20000, %ecx\n"
+    "1: movl $0xaaaaaaaa, 0x11004\n"
+    "movl $0xbbbbbbbb, 0x13004\n" /* 0x13000 is the same page */
+    "dec %ecx\n"
+    "jnz 1b\n"
+    "movl $0xcccccccc, 0x11004\n"
+    "hlt");
+GUEST_CODE(flipped_caller, 64,
+    "xor %ebx, %ebx\n"
+    "xor %esi, %esi\n"
+    "1: call 0x11003 - 0x12000 + flipped_caller\n"
+    "inc %esi\n"
+    "cmp $0xaaaaaaaa, %eax\n"
+    "je 1b\n"
+    "cmp $0xbbbbbbbb, %eax\n"
+    "je 1b\n"
+    "cmp $0xcccccccc, %eax\n"
+    "je 2f\n"
+    "inc %ebx\n"
+    "jmp 1b\n"
+    "2: hlt");
+GUEST_CODE(flipped, 64, "nop\nnop\nnop\nmov $0xaaaaaaaa, %eax\nret");
+
+static void code_changes_at_any_time(void **state)
+{
+	struct soft_machine *m = soft_machine_create(2);
+	struct runner runners[2];
+	pthread_t threads[2];
+	struct vp_registers r;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		machine_long(m, i);
+		r = machine_registers(m, i);
+		r.rip = i ? 0x14000 : 0x12000;
+		r.gpr[4] = i ? 0xc000 : 0xd000;
+		machine_set_registers(m, i, &r);
+	}
+	machine_code(m, 0x11000, flipped);
+	machine_code(m, 0x12000, flipped_caller);
+	machine_code(m, 0x14000, flips);
+	*machine_pte(m, 0x13000) = 0x11000 | 7;
+	for (unsigned i = 0; i < 2; i++) {
+		runners[i] = (struct runner){.m = m, .vp = i};
+		pthread_create(&threads[i], NULL, run_vp, &runners[i]);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(runners[i].stop, SOFT_STOP_HALT);
+	}
+	r = machine_registers(m, 0);
+	assert_int_equal(machine_vector(&r), -1);
+	assert_int_equal(r.gpr[3], 0);
+	assert_true(r.gpr[6] > 0);
+	soft_machine_destroy(m);
+}
+
 /* VP 1 stores into the loop that VP 0 runs, without end: VP 0 goes on, and hears of a kick. */
 GUEST_CODE(stored_into, 64,
     "1: mov $0, %al\n"
@@ -432,6 +492,7 @@ int main(void)
 	    cmocka_unit_test(code_at_two_addresses),
 	    cmocka_unit_test(more_code_than_the_cache_holds),
 	    cmocka_unit_test(code_changes_on_another_vp),
+	    cmocka_unit_test(code_changes_at_any_time),
 	    cmocka_unit_test(code_that_never_rests),
 	    cmocka_unit_test(locked_operations),
 	    cmocka_unit_test(flush_from_another_thread),
