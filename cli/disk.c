@@ -11,6 +11,8 @@ static const struct disk_verb *const verbs[] = {
     &disk_verb_info,
     &disk_verb_check,
     &disk_verb_convert,
+    &disk_verb_map,
+    &disk_verb_bench,
 };
 
 static void print_usage(FILE *to)

@@ -72,13 +72,12 @@ static void put_chain(json_t *o, const struct disk *disk)
 
 static int run_info(struct tool *tool, int argc, char **argv)
 {
-	static const struct option none[] = {{NULL, 0, NULL, 0}};
 	struct disk_open_options options = {.read_only = true};
 	struct error err = {0};
 	struct disk_info info;
 	struct disk *disk;
 
-	if (getopt_long(argc, argv, "", none, NULL) >= 0)
+	if (!tool_no_options(argc, argv))
 		return EXIT_USAGE;
 	if (argc - optind != 1)
 		return tool_usage(tool, "say which file: see bulkhead disk info --help");
@@ -115,14 +114,13 @@ static void show_findings(struct tool *tool, char *report)
 
 static int run_check(struct tool *tool, int argc, char **argv)
 {
-	static const struct option none[] = {{NULL, 0, NULL, 0}};
 	_cleanup_free_ char *report = NULL;
 	struct error err = {0};
 	size_t size;
 	FILE *to;
 	int r;
 
-	if (getopt_long(argc, argv, "", none, NULL) >= 0)
+	if (!tool_no_options(argc, argv))
 		return EXIT_USAGE;
 	if (argc - optind != 1)
 		return tool_usage(tool, "say which file: see bulkhead disk check --help");

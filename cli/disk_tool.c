@@ -116,6 +116,13 @@ int tool_usage(struct tool *tool, const char *format, ...)
 	return report(tool, EXIT_USAGE, EINVAL, text);
 }
 
+bool tool_no_options(int argc, char **argv)
+{
+	static const struct option none[] = {{NULL, 0, NULL, 0}};
+
+	return getopt_long(argc, argv, "", none, NULL) < 0;
+}
+
 static int set_number(struct tool *tool, uint32_t *to, const char *text)
 {
 	struct error err = {0};

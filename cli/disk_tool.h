@@ -39,7 +39,8 @@ struct tool {
 	} bar;
 };
 
-extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert;
+extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert, disk_verb_map,
+    disk_verb_bench;
 
 extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
 
@@ -81,6 +82,9 @@ int tool_fail(struct tool *tool, const struct error *err);
 
 /* The command line was wrong. */
 int tool_usage(struct tool *tool, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* For a verb that has no options: false, when there are some, which has been said. */
+bool tool_no_options(int argc, char **argv);
 
 /* "raw", "vhdx", …; false: there is none of this name. */
 bool tool_parse_format(const char *text, enum disk_format *format);
