@@ -13,6 +13,7 @@ static const struct disk_verb *const verbs[] = {
     &disk_verb_convert,
     &disk_verb_map,
     &disk_verb_bench,
+    &disk_verb_serve,
 };
 
 static void print_usage(FILE *to)

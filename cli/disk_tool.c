@@ -219,6 +219,16 @@ static void take_common(struct tool *tool, int *argc, char **argv, bool *help)
 	argv[kept] = NULL;
 }
 
+void tool_print_now(struct tool *tool)
+{
+	if (!tool->json)
+		return;
+	json_dumpf(tool->result, stdout, JSON_INDENT(2));
+	putchar('\n');
+	fflush(stdout);
+	tool->json = false;
+}
+
 int tool_run(const struct disk_verb *verb, int argc, char **argv)
 {
 	struct tool tool = {.verb = verb};
@@ -238,10 +248,7 @@ int tool_run(const struct disk_verb *verb, int argc, char **argv)
 		return fail(1, "no memory");
 	status = verb->run(&tool, argc, argv);
 	bar_end(&tool.bar);
-	if (tool.json) {
-		json_dumpf(tool.result, stdout, JSON_INDENT(2));
-		putchar('\n');
-	}
+	tool_print_now(&tool);
 	json_decref(tool.result);
 	if (fflush(stdout) != 0 || ferror(stdout))
 		return fail(status ? status : 1, "standard output: %s", strerror(errno));

@@ -40,7 +40,7 @@ struct tool {
 };
 
 extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert, disk_verb_map,
-    disk_verb_bench;
+    disk_verb_bench, disk_verb_serve;
 
 extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
 
@@ -79,6 +79,9 @@ bool tool_interrupted(void);
 
 /* Says what went wrong and returns the exit status: that of the interruption, if it was one. */
 int tool_fail(struct tool *tool, const struct error *err);
+
+/* With --json, prints the result now and not at the end: for verbs that others wait for. */
+void tool_print_now(struct tool *tool);
 
 /* The command line was wrong. */
 int tool_usage(struct tool *tool, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -64,3 +64,14 @@ int disk_flush(struct disk *disk, struct error *err)
 
 	return run(disk, &request, "flushing", err);
 }
+
+int disk_perform(struct disk *disk, struct disk_request *request, struct error *err)
+{
+	static const char *const verbs[] = {[DISK_OP_READ] = "reading",
+					    [DISK_OP_WRITE] = "writing",
+					    [DISK_OP_FLUSH] = "flushing",
+					    [DISK_OP_DISCARD] = "discarding",
+					    [DISK_OP_WRITE_ZEROES] = "zeroing"};
+
+	return run(disk, request, verbs[request->op], err);
+}

@@ -181,7 +181,11 @@ int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, str
 int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err);
 int disk_flush(struct disk *disk, struct error *err);
 
-/* Opens the image for reading and examines its structures, and those of its chain of parents. 0: nothing is wrong. Else what is wrong is
+/* Carries out any request here and now; `complete` is not called. [any thread] */
+int disk_perform(struct disk *disk, struct disk_request *request, struct error *err);
+
+/* Opens the image for reading and examines its structures, and those of its chain of parents. 0: nothing
+ * is wrong. Else what is wrong is
  * printed to `report`, one finding a line, and the return says the kind of the worst: -EBADMSG when
  * the structures contradict each other, or why it could not be opened. */
 int disk_check(const char *path, FILE *report, struct error *err);

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * `bulkhead disk` as scripts use it, and what it serves as other people's NBD clients use it. Each test is
+ * a shell script in an empty directory; $B is the program.
+ */
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char directory[] = "/tmp/tool-XXXXXX";
+
+/* Waits for the server's word that it serves; a script that ends early does not leave it behind. */
+#define SERVE                                                                          \
+	"serve() { rm -f said; mkfifo said; $B disk serve \"$@\" --json >said & server=$!;" \
+	"  grep -q uri <said; }\n"                                                     \
+	"stop() { kill $server; wait $server; }\n"                                     \
+	"trap 'test -z \"$server\" || kill $server 2>/dev/null || :' EXIT\n"           \
+	"U='nbd+unix:///?socket=s'\n"
+
+static int enter(void **state)
+{
+	return getenv("BULKHEAD") && mkdtemp(directory) && chdir(directory) == 0 ? 0 : -1;
+}
+
+static int leave(void **state)
+{
+	return chdir("/") == 0 && rmdir(directory) == 0 ? 0 : -1;
+}
+
+static void run_script(const char *script)
+{
+	FILE *f = fopen("script", "w");
+	int status;
+
+	fprintf(f, "B=$BULKHEAD\nfails() { want=$1; shift; got=0; \"$@\" || got=$?; test $got = $want; }\n%s", script);
+	fclose(f);
+	status = system("timeout 100 sh -exu script >out 2>&1 </dev/null");
+	if (status != 0)
+		(void)!system("tail -40 out >&2");
+	(void)!system("rm -rf ./*");
+	if (status != 0)
+		fail_msg("the script ended with status %#x", (unsigned)status);
+}
+
+static bool have(const char *programs)
+{
+	char command[200];
+
+	snprintf(command, sizeof(command), "for p in %s; do command -v $p || exit 1; done >/dev/null", programs);
+	return system(command) == 0;
+}
+
+static void verbs(void **state)
+{
+	run_script("for v in $($B disk --help | sed -n 's/^  \\([a-z]*\\) .*/\\1/p'); do\n"
+		   "  $B disk $v --help | grep -q \"^Usage: bulkhead disk $v \"\n"
+		   "  fails 2 $B disk $v --no-such-option\n"
+		   "done\n"
+		   "fails 2 $B disk; fails 2 $B disk nonsense; fails 2 $B disk create x\n"
+		   "$B disk create a.vhdx 64M --block-size 1M\n"
+		   "fails 1 $B disk create a.vhdx 1M\n"
+		   "$B disk create --json a.vhdx 65M --replace | grep -q '\"size\": 68157440'\n"
+		   "$B disk info a.vhdx | grep -q 'VHDX, dynamic\\|vhdx, dynamic'\n"
+		   "$B disk info a.vhdx --json | grep -q '\"block_size\": 2097152'\n"
+		   "$B disk check a.vhdx; $B disk check a.vhdx --json | grep -q '\"findings\": \\[\\]'\n"
+		   "fails 1 $B disk info missing --json >json; grep -q '\"code\": \"ENOENT\"' json\n"
+		   "printf x | dd of=a.vhdx bs=1 seek=196608 conv=notrunc\n"
+		   "fails 1 $B disk check a.vhdx --json >json; grep -q 'region table at offset 0x30000' json\n"
+		   "grep -q '\"code\": \"EBADMSG\"' json\n");
+}
+
+static void map_and_bench(void **state)
+{
+	run_script("truncate -s 8M a.raw; printf data | dd of=a.raw bs=1 seek=4194304 conv=notrunc\n"
+		   "$B disk convert a.raw a.vhdx; $B disk map a.vhdx; $B disk map a.vhdx --json >json\n"
+		   "grep -q '\"data\": 4096' json || grep -q '\"data\": 65536' json\n"
+		   "$B disk bench a.vhdx --seconds 1 --depth 4\n"
+		   "$B disk bench a.vhdx --seconds 1 --sequential --block 64K --json | grep -q '\"iops\": [1-9]'\n"
+		   "$B disk convert a.vhdx b.raw --raw; cmp a.raw b.raw\n"
+		   "fails 2 $B disk bench a.vhdx --block 1000\n"
+		   "$B disk bench a.vhdx --overwrite --seconds 1; $B disk check a.vhdx\n"
+		   "fails 1 cmp a.raw a.vhdx\n");
+}
+
+/* The signal may also come before the program catches it: the status and what is left are the same. */
+static void interrupted(void **state)
+{
+	run_script("$B disk create big.vhdx 64T; echo old >out.vhdx\n"
+		   "$B disk convert big.vhdx out.vhdx --replace --block-size 256M & p=$!\n"
+		   "until ls -l /proc/$p/fd | grep -q big.vhdx; do kill -0 $p; done\n"
+		   "kill -TERM $p; fails 143 wait $p\n"
+		   "test \"$(cat out.vhdx)\" = old; test $(ls | wc -l) = 4\n"
+		   "$B disk check big.vhdx\n");
+}
+
+static void foreign(void **state)
+{
+	if (!have("qemu-img qemu-nbd"))
+		skip();
+	run_script("truncate -s 50M a.raw; head -c 3M /dev/urandom | dd of=a.raw bs=1M seek=20 conv=notrunc\n"
+		   "for f in qcow2 vmdk vdi; do\n"
+		   "  qemu-img convert -O $f a.raw a.$f; $B disk convert a.$f b.vhdx --replace --json\n"
+		   "  qemu-img compare -f raw -F vhdx a.raw b.vhdx\n"
+		   "  PATH=/nonexistent fails 1 $B disk convert a.$f c.vhdx 2>why\n"
+		   "  grep -q 'qemu-nbd, which is not installed' why\n"
+		   "done\n"
+		   "test $(stat -c %b b.vhdx) -lt 16384\n"
+		   "printf 'QFI\\373' >bad; fails 1 $B disk convert bad c.vhdx; test ! -e c.vhdx\n"
+		   "qemu-img convert -O vmdk a.raw a.vmdk; fails 1 $B disk info a.vmdk\n"
+		   "$B disk convert --from raw a.vmdk as-raw.vhdx; $B disk convert as-raw.vhdx back --raw; cmp back a.vmdk\n");
+}
+
+static void need_clients(void)
+{
+#ifdef SANITIZED
+	skip(); /* nbdkit is not built with the sanitizer that the plug-in needs */
+#endif
+	if (!have("nbdkit nbdinfo nbdcopy qemu-img qemu-io"))
+		skip();
+}
+
+static void served(void **state)
+{
+	need_clients();
+	run_script(SERVE
+	    "$B disk create a.vhdx 70M --block-size 1M\n"
+	    "truncate -s 70M model; head -c 9M /dev/urandom | dd of=model bs=1M seek=33 conv=notrunc\n"
+	    "serve a.vhdx --socket s\n"
+	    "nbdinfo --size $U | grep -q '^73400320$'; nbdinfo $U >info; grep -q 'can_fua: true' info\n"
+	    "grep -q 'can_trim: true' info; grep -q 'block_size_minimum: 512' info\n"
+	    "nbdinfo --map $U | grep -q '73400320 *3 *hole,zero'\n"
+	    "fails 1 $B disk info a.vhdx\n" /* it is open */
+	    "nbdcopy --destination-is-zero --connections=4 model $U\n"
+	    "nbdcopy $U back; cmp model back\n"
+	    "nbdinfo --map $U >map; grep -q '34603008 *9437184 *0 *data' map\n"
+	    "stop; test ! -e s\n"
+	    "$B disk check a.vhdx; qemu-img check -f vhdx a.vhdx; qemu-img compare -f raw -F vhdx model a.vhdx\n"
+	    "serve a.vhdx --socket s\n"
+	    "qemu-img convert -f raw -O raw $U back; cmp model back\n"
+	    "qemu-img convert -n -f raw -O raw $U nbd:unix:s\n" /* onto itself, by two connections */
+	    "qemu-io -f raw -c 'write -P 7 -f 1M 1M' -c 'write -z -u 35M 1M' -c 'discard 38M 1M' -c flush $U\n"
+	    "for f in model; do qemu-io -f raw -c 'write -P 7 1M 1M' -c 'write -z 35M 1M' -c 'write -z 38M 1M' $f; done\n"
+	    "nbdcopy $U back; cmp model back; fails 1 qemu-io -f raw -c 'write -P 1 70M 512' $U\n"
+	    "stop; $B disk check a.vhdx; qemu-img compare -f raw -F vhdx model a.vhdx\n");
+}
+
+static void served_for_reading(void **state)
+{
+	need_clients();
+	run_script(SERVE
+	    "head -c 5M /dev/urandom >model; $B disk convert model a.vhdx; sha256sum a.vhdx >sum\n"
+	    "serve a.vhdx --socket s --read-only; first=$server\n"
+	    "$B disk info a.vhdx; $B disk serve a.vhdx --socket t --read-only & second=$!\n"
+	    "until test -e t; do kill -0 $second; done\n"
+	    "nbdcopy 'nbd+unix:///?socket=t' back; cmp model back; kill $second; wait $second\n"
+	    "nbdinfo $U | grep -q 'is_read_only: true'; fails 1 qemu-io -f raw -c 'write 0 512' $U\n"
+	    "fails 1 $B disk serve a.vhdx --socket s 2>why; grep -q 'something is there already' why\n"
+	    "test -e s; nbdcopy $U back; cmp model back\n"
+	    "stop; sha256sum -c sum\n"
+	    "fails 1 $B disk serve missing --socket s; test ! -e s\n"
+	    "printf 'conectix' >bad; fails 1 $B disk serve bad --socket s; test ! -e s\n");
+}
+
+/* What a client was told to be durable is there, however the server ends. */
+static void server_killed(void **state)
+{
+	need_clients();
+	run_script(SERVE
+	    "$B disk create a.vhdx 64M --block-size 1M\n"
+	    "for i in 1 2 3; do\n"
+	    "  serve a.vhdx --socket s\n"
+	    "  qemu-io -f raw -t none -c \"write -P $i -f ${i}M 3M\" -c \"write -P 9 40M 1M\" $U\n"
+	    "  kill -9 $(ps -o pid= --ppid $server); fails 1 wait $server; test ! -e s\n"
+	    "  $B disk check a.vhdx; serve a.vhdx --socket s; qemu-io -f raw -c \"read -P $i ${i}M 3M\" $U; stop\n"
+	    "done\n"
+	    "serve a.vhdx --socket s; child=$(ps -o pid= --ppid $server); kill -9 $server; fails 137 wait $server\n"
+	    "while kill -0 $child; do :; done; rm s; $B disk check a.vhdx; server=\n");
+}
+
+/* Many small operations in a random order, the same to a plain file. */
+static void random_operations(void **state)
+{
+	need_clients();
+	run_script(SERVE
+	    "for options in '--block-size 1M' '--block-size 1M --sector-size 4096' '--raw'; do\n"
+	    "  rm -f a model; $B disk create a 24M $options; truncate -s 24M model\n"
+	    "  awk 'BEGIN { srand(3); for (i = 0; i < 400; i++) { o = int(rand() * 6000); l = 1 + int(rand() * 90); r = rand();\n"
+	    "    c = r < .6 ? \"write -P \" int(rand() * 255) : r < .8 ? \"write -z\" : r < .9 ? \"write -z -u\" : \"write -f -P 3\"\n"
+	    "    print c, o * 4096, l * 4096; if (r < .05) print \"flush\" } }' >ops\n"
+	    "  serve a --socket s; qemu-io -f raw $U <ops >/dev/null; nbdcopy $U back; stop\n"
+	    "  qemu-io -f raw model <ops >/dev/null\n"
+	    "  cmp model back; fails 1 cmp -n 25165824 model /dev/zero; $B disk check a; serve a --socket s --read-only; nbdcopy $U back; stop; cmp model back\n"
+	    "done\n");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(verbs),
+		cmocka_unit_test(map_and_bench),
+		cmocka_unit_test(interrupted),
+		cmocka_unit_test(foreign),
+		cmocka_unit_test(served),
+		cmocka_unit_test(served_for_reading),
+		cmocka_unit_test(server_killed),
+		cmocka_unit_test(random_operations),
+	};
+
+	return cmocka_run_group_tests(tests, enter, leave);
+}
