@@ -202,10 +202,40 @@ static void random_operations(void **state)
 	    "done\n");
 }
 
+static void chains(void **state)
+{
+	run_script("$B disk create a.vhdx 64M --block-size 1M\n"
+		   "$B disk create b.vhdx --parent a.vhdx\n"
+		   "mkdir d\n"
+		   "$B disk create d/c.vhdx --parent b.vhdx --json | grep -q '\"parent\": \"b.vhdx\"'\n"
+		   "fails 2 $B disk create e.vhdx 1G --parent a.vhdx\n"
+		   "$B disk info d/c.vhdx | grep -q '^format *vhdx, differencing'\n"
+		   "test $($B disk info d/c.vhdx | grep -c 'parent .*vhdx (') = 2\n"
+		   "test $($B disk info d/c.vhdx --json | grep -c '\"file\"') = 3\n"
+		   "$B disk check d/c.vhdx\n"
+		   "mv a.vhdx q.vhdx\n"
+		   "fails 1 $B disk check d/c.vhdx --json >json; grep -q '\"code\": \"ENOENT\"' json\n"
+		   "fails 1 $B disk reparent b.vhdx d/c.vhdx\n"
+		   "$B disk reparent b.vhdx q.vhdx\n"
+		   "$B disk merge b.vhdx --json | grep -q '\"parent\": \".*/q.vhdx\"'\n"
+		   "test ! -e b.vhdx\n"
+		   "$B disk reparent d/c.vhdx q.vhdx\n"
+		   "$B disk create x.vhdx 64M\n"
+		   "fails 1 $B disk reparent d/c.vhdx x.vhdx --json >json; grep -q '\"code\": \"ESTALE\"' json\n"
+		   "$B disk reparent d/c.vhdx x.vhdx --force\n"
+		   "fails 1 $B disk reparent d/c.vhdx q.vhdx\n"
+		   "$B disk reparent d/c.vhdx q.vhdx --force\n"
+		   "$B disk merge d/c.vhdx\n"
+		   "test ! -e d/c.vhdx\n"
+		   "fails 1 $B disk merge q.vhdx\n"
+		   "$B disk check q.vhdx\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(verbs),
+		cmocka_unit_test(chains),
 		cmocka_unit_test(map_and_bench),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(foreign),
