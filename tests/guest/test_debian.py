@@ -266,7 +266,7 @@ def test_debian_restarts(context):
             shut_down(guest)
 
 
-def test_idle_guest_is_cheap(context):
+def idle_guest_is_cheap(context, mebibytes):
     with Machine(context) as machine:
         with machine.start("--memory", "512M") as guest:
             guest.login(timeout=BOOT)
@@ -281,8 +281,19 @@ def test_idle_guest_is_cheap(context):
                 if best < 0.02:
                     break
             require(best < 0.02, f"an idle guest uses {best * 100:.1f}% of a core")
-            require(memory < 64 * 1024, f"the worker uses {memory} KiB beyond the guest's memory")
+            require(memory < mebibytes * 1024, f"the worker uses {memory} KiB beyond the guest's memory")
             shut_down(guest)
+
+
+def test_idle_guest_is_cheap(context):
+    """Translated code and what it refers to may take 76 MiB (docs/translator.md)."""
+    idle_guest_is_cheap(context, 96)
+
+
+def test_idle_guest_is_cheap_interpreted(context):
+    if context["processor"] != "soft":
+        raise context["skip"]("only the software processor translates")
+    idle_guest_is_cheap(dict(context, processor="soft,translate=off"), 64)
 
 
 def run_expecting(context, status, text, *arguments, timeout=60):
