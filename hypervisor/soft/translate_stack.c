@@ -80,8 +80,9 @@ static bool rsp_change(const struct translation *t, int32_t *by)
 		if (!is_rsp(&o[0]))
 			break;
 		*by = (int32_t)t->op.disp;
+		/* A short address cuts RSP. */
 		return t->op.base == GPR_RSP * 8 && t->op.index == GPR_ZERO * 8 && t->op.disp <= REACH &&
-		    t->op.disp >= -REACH && t->op.size == 8;
+		    t->op.disp >= -REACH && t->op.size == 8 && !(t->op.flags & OP_EA_CHECKED);
 	default:
 		break;
 	}

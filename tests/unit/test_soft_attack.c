@@ -313,12 +313,47 @@ static void several_write_code(void **state)
 	end(m, before);
 }
 
+/* --- a stack that moves by 4 GiB ------------------------------------------------------------------------------- */
+
+/* LEA with a short address cuts RSP, though it says RSP + 8. What a block reaches behind it is not where its stack was. */
+GUEST_CODE(cuts_stack, 64,
+    "movabs $0x100009000, %rsp\n"
+    "mov $0x77, %eax\n"
+    "push %rax\n"
+    "jmp 1f\n"
+    "1: push %rax\n"
+    ".byte 0x67\n"
+    "lea 8(%rsp), %rsp\n"
+    "mov -16(%rsp), %rbx\n"
+    "push %rbx\n"
+    "mov %rsp, %rcx\n"
+    "hlt");
+
+static void stack_moves_far(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	machine_long(m, 0);
+	machine_write64(m, MACHINE_TABLES + 0x1000 + 8 * 4, (MACHINE_TABLES + 0x2000) | 7);
+	machine_code(m, MACHINE_CODE, cuts_stack);
+	machine_write64(m, 0x8fe8, 0x55);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), -1);
+	assert_int_equal(r.gpr[1], 0x8ff0);
+	assert_int_equal(r.gpr[3], 0x55);
+	assert_int_equal(machine_read64(m, 0x8ff0), 0x55);
+	soft_machine_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(writes_code_without_end), cmocka_unit_test(rewrites_one_function),
 	    cmocka_unit_test(enters_at_each_byte),     cmocka_unit_test(one_page_at_many_addresses),
 	    cmocka_unit_test(fills_the_tlb),           cmocka_unit_test(several_write_code),
+	    cmocka_unit_test(stack_moves_far),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
