@@ -18,11 +18,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-
-struct error {
-	int code; /* a positive errno, 0 when nothing was reported */
-	char text[512];
-};
+#include "base/types.h"
 
 /* Fill `err` (may be NULL) and return -code, so that `return error_set(err, EINVAL, …)` reads well. */
 int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -49,12 +45,6 @@ struct log_limit {
 };
 
 bool log_limit_pass(struct log_limit *limit, unsigned burst);
-
-/* A GUID in the byte order of the wire: the first three fields little-endian ([MS-DTYP] 2.3.4). */
-struct guid {
-	uint8_t bytes[16];
-};
-_Static_assert(sizeof(struct guid) == 16, "guid is a wire layout");
 
 #define GUID_TEXT_SIZE 37
 

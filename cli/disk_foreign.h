@@ -2,6 +2,7 @@
 /* disk_foreign.h - images that are only read, and only by way of QEMU's qemu-nbd. */
 #pragma once
 
+#include "base/base.h"
 #include "disk/disk.h"
 
 /* The name by which QEMU knows the format: of what the file begins with, or of what the user says it is

@@ -20,7 +20,7 @@
 #include <stdio.h>
 #include <sys/uio.h>
 
-#include "base/base.h"
+#include "base/types.h"
 
 struct disk;
 struct disk_queue;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "base/base.h"
 #include "disk/disk.h"
 #include "disk/file.h"
 

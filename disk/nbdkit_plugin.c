@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "disk/disk.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL

@@ -2,6 +2,7 @@
 /* queue.h - inside of the room: a queue that is told how to work, for tests. */
 #pragma once
 
+#include "base/base.h"
 #include "disk/disk.h"
 
 enum queue_kind {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/base.h"
 #include "disk/disk.h"
 
 #define CHUNK (1u << 20)

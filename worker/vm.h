@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "base/base.h"
 #include "disk/disk.h"
 #include "machine/machine.h"
 #include "vmbus/vmbus.h"

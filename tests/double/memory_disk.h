@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "base/base.h"
 #include "disk/disk.h"
 
 struct disk {

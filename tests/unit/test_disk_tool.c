@@ -159,8 +159,8 @@ static void served_for_reading(void **state)
 	run_script(SERVE
 	    "head -c 5M /dev/urandom >model; $B disk convert model a.vhdx; sha256sum a.vhdx >sum\n"
 	    "serve a.vhdx --socket s --read-only; first=$server\n"
-	    "$B disk info a.vhdx; $B disk serve a.vhdx --socket t --read-only & second=$!\n"
-	    "until test -e t; do kill -0 $second; done\n"
+	    "$B disk info a.vhdx; mkfifo other\n"
+	    "$B disk serve a.vhdx --socket t --read-only --json >other & second=$!; grep -q uri <other\n"
 	    "nbdcopy 'nbd+unix:///?socket=t' back; cmp model back; kill $second; wait $second\n"
 	    "nbdinfo $U | grep -q 'is_read_only: true'; fails 1 qemu-io -f raw -c 'write 0 512' $U\n"
 	    "fails 1 $B disk serve a.vhdx --socket s 2>why; grep -q 'something is there already' why\n"
@@ -231,6 +231,27 @@ static void chains(void **state)
 		   "$B disk check q.vhdx\n");
 }
 
+/* The library as another program gets it: with what was installed, and pkg-config, alone. */
+static void library(void **state)
+{
+#ifdef SANITIZED
+	skip(); /* the example is not built with the sanitizer that the library needs */
+#endif
+	run_script("meson install -C $BUILD --no-rebuild --destdir $PWD/root --tags runtime,devel,man >/dev/null\n"
+		   "pc=$(find root -name libbulkhead-disk.pc); so=$(find root -name libbulkhead-disk.so)\n"
+		   "export PKG_CONFIG_LIBDIR=$(dirname $pc) PKG_CONFIG_SYSROOT_DIR=$PWD/root\n"
+		   "cp $SOURCE/examples/first_sector.c .\n"
+		   "cc -std=c11 -Wall -Wextra -Werror first_sector.c -o first_sector $(pkg-config --cflags --libs libbulkhead-disk)\n"
+		   "printf 'the first sector' >a.raw; truncate -s 1M a.raw; $B disk convert a.raw a.vhdx\n"
+		   "LD_LIBRARY_PATH=$(dirname $so) ./first_sector a.vhdx | grep -qa 'the first sector'\n"
+		   "fails 1 env LD_LIBRARY_PATH=$(dirname $so) ./first_sector missing\n"
+		   "readelf -d $so | grep -q 'SONAME.*libbulkhead-disk.so.0'\n"
+		   "nm -D --defined-only $so | sed -n 's/.* T \\([a-z_]*\\)@.*/\\1/p' | sort >exported\n"
+		   "sed -n 's/^[a-z].*[ *]\\(disk_[a-z_]*\\)(.*/\\1/p' $SOURCE/disk/disk.h | sort >declared\n"
+		   "diff declared exported; test -s exported\n"
+		   "test $(find root -name '*.[13]' | wc -l) = 2\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -243,6 +264,7 @@ int main(void)
 		cmocka_unit_test(served_for_reading),
 		cmocka_unit_test(server_killed),
 		cmocka_unit_test(random_operations),
+		cmocka_unit_test(library),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);

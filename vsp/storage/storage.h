@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "base/base.h"
 #include "disk/disk.h"
 #include "vmbus/vmbus.h"
 
