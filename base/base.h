@@ -46,6 +46,8 @@ struct log_limit {
 
 bool log_limit_pass(struct log_limit *limit, unsigned burst);
 
+_Static_assert(sizeof(struct guid) == 16, "guid is a wire layout");
+
 #define GUID_TEXT_SIZE 37
 
 /* Writes "f8615163-df3e-46c5-913f-f2d2f965ed0e" and returns `text`. */

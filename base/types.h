@@ -13,4 +13,3 @@ struct error {
 struct guid {
 	uint8_t bytes[16];
 };
-_Static_assert(sizeof(struct guid) == 16, "guid is a wire layout");

@@ -22,6 +22,10 @@
 
 #include "base/types.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct disk;
 struct disk_queue;
 
@@ -110,8 +114,9 @@ struct disk_source {
 
 /* A new image with the contents of another. The image at `from` is opened for reading (`from_options` may
  * be NULL), and `to` appears when it is whole and synced, not before; it may be `from` itself, if `replace`
- * is set. What is 0 in `options` is as in `from` (which has no parent afterwards): size (a larger one is filled up with zeros), sector sizes.
- * Zeros take no space where the format can leave them out. */
+ * is set. What is 0 in `options` is as in `from`: size (a larger one is filled up with zeros), sector sizes.
+ * The new image has no parent: the contents of a whole chain are in it. Zeros take no space where the
+ * format can leave them out. */
 int disk_convert(const char *from, const struct disk_open_options *from_options, const char *to,
 		 const struct disk_create_options *options, const struct disk_progress *progress,
 		 struct error *err);
@@ -185,7 +190,10 @@ int disk_flush(struct disk *disk, struct error *err);
 int disk_perform(struct disk *disk, struct disk_request *request, struct error *err);
 
 /* Opens the image for reading and examines its structures, and those of its chain of parents. 0: nothing
- * is wrong. Else what is wrong is
- * printed to `report`, one finding a line, and the return says the kind of the worst: -EBADMSG when
- * the structures contradict each other, or why it could not be opened. */
+ * is wrong. Else what is wrong is printed to `report`, one finding a line, and the return says the kind of
+ * the worst: -EBADMSG when the structures contradict each other, or why it could not be opened. */
 int disk_check(const char *path, FILE *report, struct error *err);
+
+#ifdef __cplusplus
+}
+#endif

@@ -249,7 +249,12 @@ static void library(void **state)
 		   "nm -D --defined-only $so | sed -n 's/.* T \\([a-z_]*\\)@.*/\\1/p' | sort >exported\n"
 		   "sed -n 's/^[a-z].*[ *]\\(disk_[a-z_]*\\)(.*/\\1/p' $SOURCE/disk/disk.h | sort >declared\n"
 		   "diff declared exported; test -s exported\n"
-		   "test $(find root -name '*.[13]' | wc -l) = 2\n");
+		   "for h in base/types.h disk/disk.h; do for x in c c++; do\n"
+		   "  echo \"#include <$h>\" | clang -x $x $(pkg-config --cflags libbulkhead-disk) -Wall -Wextra -Wpedantic -Werror -fsyntax-only -\n"
+		   "done; done\n"
+		   "one=$(find root -name bulkhead-disk.1*) three=$(find root -name libbulkhead-disk.3*)\n"
+		   "for v in $($B disk --help | sed -n 's/^  \\([a-z]*\\) .*/\\1/p'); do grep -q \"^.fB$v.fR\" $one; done\n"
+		   "for f in $(cat declared); do grep -q \"fB$f.fR\" $three; done\n");
 }
 
 int main(void)
