@@ -183,13 +183,13 @@ static int close_after(struct disk *disk, int r, struct error *err)
 	return r < 0 ? r : closed;
 }
 
-static int remove_merged(const char *path, struct error *err)
+static int remove_merged(const char *path, const struct file_observer *observer, struct error *err)
 {
-	if (unlink(path) < 0)
-		return error_set(err, errno, "%s: merged, but cannot be removed: %s; remove it", path,
-				 strerror(errno));
-	new_file_sync_directory(path);
-	return 0;
+	int r = new_file_remove(path, observer);
+
+	return r < 0 ? error_set(err, -r, "%s: merged, but cannot be removed: %s; remove it", path,
+				 strerror(-r))
+		     : 0;
 }
 
 int disk_merge_watched(const char *path, const struct disk_progress *progress,
@@ -214,7 +214,7 @@ int disk_merge_watched(const char *path, const struct disk_progress *progress,
 	r = close_after(parent, r, err);
 	/* While it is locked: nobody begins to use it meanwhile. */
 	if (r == 0)
-		r = remove_merged(real, err);
+		r = remove_merged(real, of_child, err);
 	return close_after(child, r, err);
 }
 
@@ -270,7 +270,8 @@ static int relink(struct disk *child, const char *path, const struct disk *paren
 	return r < 0 ? r : vhdx_relink(v, &locator, err);
 }
 
-int disk_reparent(const char *path, const char *parent_path, bool even_if_changed, struct error *err)
+int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
+			  const struct file_observer *observer, struct error *err)
 {
 	const struct disk_open_options reading = {.read_only = true}, writing = {.format = DISK_FORMAT_VHDX};
 	/* Relative to the file itself, not to a link to it. */
@@ -288,7 +289,7 @@ int disk_reparent(const char *path, const char *parent_path, bool even_if_change
 	if (r == 0)
 		r = check_new_chain(real, parent, err);
 	if (r == 0)
-		r = disk_open_over(&child, real, &writing, parent, true, NULL, err);
+		r = disk_open_over(&child, real, &writing, parent, true, observer, err);
 	if (r == 0) {
 		r = even_if_changed ? 0 : check_contents(child, parent, err);
 		if (r == 0)
@@ -296,4 +297,9 @@ int disk_reparent(const char *path, const char *parent_path, bool even_if_change
 		r = close_after(child, r, err);
 	}
 	return close_after(parent, r, err);
+}
+
+int disk_reparent(const char *path, const char *parent_path, bool even_if_changed, struct error *err)
+{
+	return disk_reparent_watched(path, parent_path, even_if_changed, NULL, err);
 }

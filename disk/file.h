@@ -25,6 +25,9 @@ struct file_observer {
 	void (*zeroed)(void *context, uint64_t offset, uint64_t length);
 	void (*resized)(void *context, uint64_t size);
 	void (*synced)(void *context);
+	/* These two may be NULL: the file has got its name, or lost it; names in its directory last. */
+	void (*named)(void *context, bool has_name);
+	void (*names_synced)(void *context);
 };
 
 struct file {

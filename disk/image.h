@@ -82,12 +82,14 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,
 		   struct disk *parent, bool is_new, const struct file_observer *observer, struct error *err);
 
-/* As disk_open() and disk_merge(), and tests look on. */
+/* As disk_open(), disk_merge() and disk_reparent(), and tests look on. */
 int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
 		      const struct file_observer *observer, struct error *err);
 int disk_merge_watched(const char *path, const struct disk_progress *progress,
 		       const struct file_observer *child, const struct file_observer *parent,
 		       struct error *err);
+int disk_reparent_watched(const char *path, const char *parent, bool even_if_changed,
+			  const struct file_observer *observer, struct error *err);
 
 /* Whether `path` names its file. */
 bool disk_is_file(const struct disk *disk, const char *path);

@@ -107,6 +107,18 @@ static int give_name(struct new_file *file, const char *path, bool replace)
 	return r < 0 ? r : rename_to(file->temporary, path, replace);
 }
 
+static void tell_named(const struct file_observer *observer, bool has_name)
+{
+	if (observer && observer->named)
+		observer->named(observer->context, has_name);
+}
+
+static void tell_names_synced(const struct file_observer *observer)
+{
+	if (observer && observer->names_synced)
+		observer->names_synced(observer->context);
+}
+
 int new_file_finish(struct new_file *file, const char *path, bool replace, struct error *err)
 {
 	int r = 0;
@@ -116,6 +128,8 @@ int new_file_finish(struct new_file *file, const char *path, bool replace, struc
 	else if (fsync(file->fd) < 0)
 		r = error_set(err, errno, "%s: cannot be written: %s", path, strerror(errno));
 	if (r == 0) {
+		if (file->observer)
+			file->observer->synced(file->observer->context);
 		r = give_name(file, path, replace);
 		if (r == -EEXIST)
 			exists(path, err);
@@ -126,7 +140,9 @@ int new_file_finish(struct new_file *file, const char *path, bool replace, struc
 		new_file_abandon(file);
 		return r;
 	}
+	tell_named(file->observer, true);
 	new_file_sync_directory(path);
+	tell_names_synced(file->observer);
 	close(file->fd);
 	free(file->temporary);
 	*file = (struct new_file){.fd = -1};
@@ -141,4 +157,14 @@ void new_file_abandon(struct new_file *file)
 		close(file->fd);
 	free(file->temporary);
 	*file = (struct new_file){.fd = -1};
+}
+
+int new_file_remove(const char *path, const struct file_observer *observer)
+{
+	if (unlink(path) < 0)
+		return -errno;
+	tell_named(observer, false);
+	new_file_sync_directory(path);
+	tell_names_synced(observer);
+	return 0;
 }

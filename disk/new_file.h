@@ -10,9 +10,11 @@
 #include <stdbool.h>
 
 #include "base/base.h"
+#include "disk/file.h"
 
 struct new_file {
 	int fd;
+	const struct file_observer *observer; /* may be set after new_file_begin(); told of the name too */
 	char *temporary; /* NULL: it has no name yet */
 };
 
@@ -21,6 +23,9 @@ int new_file_begin(struct new_file *file, const char *path, bool replace, struct
 
 /* The file is synced and gets its name, durably. Or nothing of it is left. Closes the descriptor. */
 int new_file_finish(struct new_file *file, const char *path, bool replace, struct error *err);
+
+/* The file at `path` is no more, durably. 0 or a negative errno. `observer` may be NULL. */
+int new_file_remove(const char *path, const struct file_observer *observer);
 
 /* The names in the directory of `path` last through a power cut from now on. Directories that cannot be synced
  * are not our fault. */
