@@ -51,7 +51,7 @@ static int convert(struct tool *tool, const char *from, const char *to, const st
 
 static int run_convert(struct tool *tool, int argc, char **argv)
 {
-	struct request q = {.target = {.format = DISK_FORMAT_VHDX}};
+	struct request q = {0};
 	int status = take_options(tool, argc, argv, &q);
 	struct error err = {0};
 
@@ -59,6 +59,9 @@ static int run_convert(struct tool *tool, int argc, char **argv)
 		return status;
 	if (argc - optind != 2)
 		return tool_usage(tool, "say from which file and to which: see bulkhead disk convert --help");
+	status = tool_target_format(tool, argv[optind + 1], &q.target);
+	if (status)
+		return status;
 	if (convert(tool, argv[optind], argv[optind + 1], &q, &err))
 		return tool_fail(tool, &err);
 	json_object_set_new(tool->result, "file", json_string(argv[optind + 1]));
@@ -70,8 +73,8 @@ const struct disk_verb disk_verb_convert = {
     .name = "convert",
     .summary = "copy a disk into a new one of another kind",
     .arguments = "FROM TO [OPTION…]",
-    .text = "Makes TO, a dynamic VHDX unless told otherwise, with the contents of FROM. TO appears when it is\n"
-	    "whole. Zeros take no space where the format can leave them out.\n"
+    .text = "Makes TO with the contents of FROM, and of all its parents. TO appears when it is whole, and FROM\n"
+	    "stays as it is. Zeros take no space where the format can leave them out.\n"
 	    "\n"
 	    "  --from FORMAT                what FROM is, if it does not say so itself: " TOOL_FORMATS ", or one\n"
 	    "                               that qemu-nbd reads (qcow2, vmdk, vdi; it has to be installed)\n"

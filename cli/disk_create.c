@@ -23,7 +23,7 @@ static int take_options(struct tool *tool, int argc, char **argv, struct disk_cr
 
 static int run_create(struct tool *tool, int argc, char **argv)
 {
-	struct disk_create_options o = {.format = DISK_FORMAT_VHDX};
+	struct disk_create_options o = {.format = DISK_FORMAT_AUTO};
 	struct error err = {0};
 	int status = take_options(tool, argc, argv, &o);
 
@@ -36,6 +36,9 @@ static int run_create(struct tool *tool, int argc, char **argv)
 		return tool_usage(tool, "say which file and how large: see bulkhead disk create --help");
 	if (!o.parent && parse_size(argv[optind + 1], &o.size, &err))
 		return tool_usage(tool, "%s", err.text);
+	status = tool_target_format(tool, argv[optind], &o);
+	if (status)
+		return status;
 	if (disk_create(argv[optind], &o, &err))
 		return tool_fail(tool, &err);
 	json_object_set_new(tool->result, "file", json_string(argv[optind]));

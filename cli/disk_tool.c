@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 #define BAR_WIDTH       30u
@@ -148,7 +149,8 @@ int tool_target_option(struct tool *tool, int option, struct disk_create_options
 	case 't':
 		if (tool_parse_format(optarg, &o->format))
 			return 0;
-		return tool_usage(tool, "there is no format \"%s\" to write; choose from " TOOL_FORMATS, optarg);
+		return tool_usage(tool, "there is no format \"%s\" to write; choose from " TOOL_FORMATS,
+				  optarg);
 	case 'b':
 		return set_number(tool, &o->block_size, optarg);
 	case 's':
@@ -196,6 +198,37 @@ const char *tool_size_text(uint64_t bytes, char text[SIZE_TEXT_SIZE])
 	}
 	snprintf(text, SIZE_TEXT_SIZE, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
 	return text;
+}
+
+static const struct {
+	const char *text;
+	enum disk_format format; /* AUTO: not written */
+} endings[] = {{".vhdx", DISK_FORMAT_VHDX},  {".avhdx", DISK_FORMAT_VHDX}, {".raw", DISK_FORMAT_RAW},
+	       {".img", DISK_FORMAT_RAW},    {".iso", DISK_FORMAT_RAW},    {".vhd", DISK_FORMAT_AUTO},
+	       {".qcow2", DISK_FORMAT_AUTO}, {".vmdk", DISK_FORMAT_AUTO},  {".vdi", DISK_FORMAT_AUTO}};
+
+int tool_target_format(struct tool *tool, const char *path, struct disk_create_options *o)
+{
+	const char *ending = strrchr(path, '.');
+
+	if (o->format != DISK_FORMAT_AUTO)
+		return 0;
+	for (size_t i = 0; ending && !strchr(ending, '/') && i < ARRAY_SIZE(endings); i++) {
+		if (strcasecmp(ending, endings[i].text) != 0)
+			continue;
+		o->format = endings[i].format;
+		if (o->format != DISK_FORMAT_AUTO)
+			return 0;
+		return tool_usage(
+		    tool,
+		    "%s: files that end in %s are not written; name it .vhdx or .raw (qemu-img convert "
+		    "makes a %s of either), or say by --format what it is to be",
+		    path, endings[i].text, endings[i].text);
+	}
+	o->format = DISK_FORMAT_VHDX;
+	fprintf(stderr, "bulkhead: %s: its ending names no format, so it becomes a VHDX (--format chooses)\n",
+		path);
+	return 0;
 }
 
 static void take_common(struct tool *tool, int *argc, char **argv, bool *help)

@@ -54,7 +54,9 @@ extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
 		"physical-sector-size", required_argument, NULL, 'p'                                         \
 	}
 #define TOOL_TARGET_HELP                                                                                     \
-	"  --format " TOOL_FORMATS "          the new file's kind (vhdx); --raw is short for --format raw\n"  \
+	"  --format " TOOL_FORMATS "            the new file's kind; otherwise its ending says it: .vhdx or\n"      \
+	"                               .avhdx; .raw, .img or .iso; any other: VHDX. --raw is short for\n"     \
+	"                               --format raw\n"                                                        \
 	"  --fixed                      all its space is taken from the start\n"                             \
 	"  --block-size SIZE            VHDX: what it grows by, 1M to 256M (2M; --fixed: 32M)\n"             \
 	"  --sector-size 512|4096       the guest's unit\n"                                                  \
@@ -63,6 +65,10 @@ extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
 
 /* 0, or an exit status: the option was wrong, and that has been said. */
 int tool_target_option(struct tool *tool, int option, struct disk_create_options *o);
+
+/* After the options: where none has said the new file's kind, the ending of its name does, and where that
+ * says nothing it is a VHDX, which is told. 0, or an exit status. */
+int tool_target_format(struct tool *tool, const char *path, struct disk_create_options *o);
 
 /* Runs a verb: argv[0] is its name. */
 int tool_run(const struct disk_verb *verb, int argc, char **argv);

@@ -231,6 +231,54 @@ static void chains(void **state)
 		   "$B disk check q.vhdx\n");
 }
 
+/* What a file becomes by its name. */
+static void endings(void **state)
+{
+	run_script("is() { $B disk info --json $1 | grep -q \"\\\"format\\\": \\\"$2\\\"\"; }\n"
+		   "head -c 1M /dev/urandom >model\n"
+		   "for e in raw img iso IMG; do\n"
+		   "  $B disk create a.$e 1M; is a.$e raw; $B disk convert model b.$e; cmp model b.$e\n"
+		   "done\n"
+		   "for e in vhdx avhdx Vhdx x tar.vhdx 'd.raw/x'; do\n"
+		   "  mkdir -p d.raw; $B disk create a.$e 1M 2>why || fails 0 $B disk create $e 1M 2>why\n"
+		   "  test -e $e || { is a.$e vhdx; $B disk convert a.$e b.$e 2>>why; is b.$e vhdx; }\n"
+		   "  case $e in *hdx) ! test -s why;; *) grep -q \"$e: its ending names no format\" why;; esac\n"
+		   "done\n"
+		   "is d.raw/x vhdx\n"
+		   "for e in vhd qcow2 vmdk vdi; do\n"
+		   "  fails 2 $B disk create c.$e 1M 2>why; grep -q \"that end in .$e are not written\" why; test ! -e c.$e\n"
+		   "  fails 2 $B disk convert model c.$e\n"
+		   "  $B disk convert model c.$e --format vhdx; is c.$e vhdx; $B disk create d.$e 1M --raw; is d.$e raw\n"
+		   "done\n"
+		   "$B disk create c.raw 1M --format vhdx; is c.raw vhdx\n"
+		   "fails 2 $B disk create c.x 1M --format vmdk\n");
+}
+
+/* A whole chain in one file, whatever the kind; the chain stays as it was. */
+static void flattened(void **state)
+{
+	run_script("head -c 3M /dev/urandom >a.raw; head -c 1M /dev/zero >>a.raw; $B disk convert a.raw a.vhdx --block-size 1M\n"
+		   "cat a.raw >model\n"
+		   "for l in b c d; do\n"
+		   "  p=${q:-a.vhdx} q=$l.avhdx; $B disk create $q --parent $p\n"
+		   "  head -c 200K /dev/urandom >piece; dd if=piece of=model bs=4096 seek=$((0x$l * 60)) conv=notrunc\n"
+		   "  printf 'write -s piece %d 200K\\n' $((0x$l * 60 * 4096)) >ops\n"
+		   "  $B disk serve $q --socket s --json >said & server=$!\n"
+		   "  until grep -q uri said; do kill -0 $server; sleep .05; done\n"
+		   "  qemu-io -f raw 'nbd+unix:///?socket=s' <ops; kill $server; wait $server\n"
+		   "done\n"
+		   "sha256sum *.vhdx *.avhdx >sums\n"
+		   "$B disk convert d.avhdx flat.raw; cmp flat.raw model\n"
+		   "for o in '' --fixed '--block-size 4M'; do\n"
+		   "  $B disk convert d.avhdx flat.vhdx --replace $o; ! $B disk info flat.vhdx | grep parent\n"
+		   "  qemu-img compare -f raw -F vhdx model flat.vhdx\n"
+		   "done\n"
+		   "$B disk convert c.avhdx c.raw; fails 1 cmp c.raw model; sha256sum -c sums\n"
+		   "mkdir copy; cp a.vhdx [bcd].avhdx copy; rm c.avhdx\n"
+		   "$B disk check copy/d.avhdx; $B disk convert copy/d.avhdx copy/d.raw; cmp copy/d.raw model\n"
+		   "cd copy; $B disk convert d.avhdx d.avhdx --replace; qemu-img compare -f raw -F vhdx ../model d.avhdx\n");
+}
+
 /* The library as another program gets it: with what was installed, and pkg-config, alone. */
 static void library(void **state)
 {
@@ -269,6 +317,8 @@ int main(void)
 		cmocka_unit_test(served_for_reading),
 		cmocka_unit_test(server_killed),
 		cmocka_unit_test(random_operations),
+		cmocka_unit_test(endings),
+		cmocka_unit_test(flattened),
 		cmocka_unit_test(library),
 	};
 
