@@ -139,22 +139,6 @@ static int parse_serial(struct run_options *o, const char *text, struct error *e
 	return 0;
 }
 
-static int parse_processor(struct run_options *o, const char *text, struct error *err)
-{
-	size_t length = strcspn(text, ",");
-
-	o->config.processor_options = text[length] ? text + length + 1 : NULL;
-	if (length == 4 && !strncmp(text, "auto", 4))
-		o->config.processor = PROCESSOR_AUTO;
-	else if (length == 4 && !strncmp(text, "soft", 4))
-		o->config.processor = PROCESSOR_SOFT;
-	else if (length == 3 && !strncmp(text, "kvm", 3))
-		o->config.processor = PROCESSOR_KVM;
-	else
-		return error_set(err, EINVAL, "--processor %s: write auto, kvm or soft", text);
-	return 0;
-}
-
 static int parse_cpus(struct run_options *o, const char *text, struct error *err)
 {
 	unsigned count;
@@ -201,7 +185,7 @@ static int parse_option(struct run_options *o, int option, char *value, struct e
 	case OPT_CPUS:
 		return parse_cpus(o, value, err);
 	case OPT_PROCESSOR:
-		return parse_processor(o, value, err);
+		return worker_set_processor(&o->config, value, err) ? error_prefix(err, "--processor") : 0;
 	case OPT_COMPATIBLE:
 		o->config.compatible = true;
 		return 0;
@@ -258,12 +242,12 @@ static int start(struct run_options *o)
 {
 	struct error err = {0};
 	enum worker_result result;
-	uint32_t code = 0;
+	struct worker_end end;
 
-	result = worker_run(&o->config, &code, &err);
+	result = worker_run(&o->config, &end, &err);
 	if (result == WORKER_NOT_STARTED)
 		return fail(result, "%s", err.text);
-	return o->config.exit_port && code ? (int)(code & 0xff) : (int)result;
+	return o->config.exit_port && end.guest_code ? (int)(end.guest_code & 0xff) : (int)result;
 }
 
 int command_run(int argc, char **argv)

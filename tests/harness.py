@@ -142,9 +142,11 @@ def run_functions(results, path, names, context):
 
 
 def stage_bare(results, names):
+    context = {"bulkhead": "build/release/cli/bulkhead", "worker": "build/release/worker/bulkhead-worker", "skip": Skip,
+               "processor": "soft", "directory": "build/release/tests/bare"}
     if build(results, "release"):
-        run_functions(results, "tests/bare/run_bare.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
-                                                                  "processor": "soft", "directory": "build/release/tests/bare"})
+        run_functions(results, "tests/bare/run_bare.py", names, context)
+        run_functions(results, "tests/bare/run_worker.py", names, context)
 
 
 def stage_guest(results, names):

@@ -29,8 +29,9 @@ struct worker {
 	struct vm *vm;
 	bool shutdown_asked, finished;
 	struct log_limit restarts;
+	bool started;
 	enum worker_result result;
-	uint32_t guest_code;
+	struct worker_end end;
 
 	/* Said by other threads, read by the loop's. */
 	_Atomic unsigned ended; /* bits of enum vm_end */
@@ -93,6 +94,16 @@ static void vm_input_room(void *context, unsigned port)
 
 /* --- the machine's end, and its rebirth ------------------------------------------------------------ */
 
+/* Once: a machine that restarts was ready before. */
+static int ready(void *context, struct error *err)
+{
+	struct worker *w = context;
+	int r = w->started || !w->config->ready ? 0 : w->config->ready(w->config->ready_context, err);
+
+	w->started = !r;
+	return r;
+}
+
 static int power_up(struct worker *w, struct error *err)
 {
 	int r = vm_power_up(w->vm, err);
@@ -119,6 +130,7 @@ static void restart(struct worker *w)
 	w->shutdown_asked = false;
 	if (power_up(w, &err)) {
 		say(err.text);
+		snprintf(w->end.text, sizeof(w->end.text), "%s", err.text);
 		finish(w, WORKER_GUEST_FAILED);
 	}
 }
@@ -127,8 +139,10 @@ static void show_reports(struct worker *w)
 {
 	pthread_mutex_lock(&w->report_lock);
 	for (unsigned i = 0; i < w->report_count; i++) {
-		if (w->reports[i])
+		if (w->reports[i]) {
 			say(w->reports[i]);
+			snprintf(w->end.text, sizeof(w->end.text), "%s", w->reports[i]);
+		}
 		free(w->reports[i]);
 	}
 	w->report_count = 0;
@@ -145,11 +159,12 @@ static void woken(uv_async_t *handle)
 	if (!ended || w->finished)
 		return;
 	if (ended & VM_END_EXIT_PORT) {
-		w->guest_code = atomic_load(&w->exit_code);
+		w->end.guest_code = atomic_load(&w->exit_code);
 		finish(w, WORKER_POWERED_OFF);
 	} else if (ended & VM_END_FAILURE) {
 		finish(w, WORKER_GUEST_FAILED);
 	} else if (ended & VM_END_POWER_OFF || w->config->no_reboot) {
+		w->end.reset = !(ended & VM_END_POWER_OFF);
 		finish(w, crashed ? WORKER_GUEST_FAILED : WORKER_POWERED_OFF);
 	} else {
 		restart(w);
@@ -356,6 +371,10 @@ static int open_fronts(struct worker *w, struct error *err)
 	w->wake.data = w;
 	signal(SIGPIPE, SIG_IGN);
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		if (w->config->detached && numbers[i] == SIGHUP) {
+			signal(SIGHUP, SIG_IGN);
+			continue;
+		}
 		uv_signal_init(&w->loop, &w->signals[i]);
 		w->signals[i].data = w;
 		uv_signal_start(&w->signals[i], on_signal, numbers[i]);
@@ -379,19 +398,21 @@ static void close_fronts(struct worker *w)
 static void close_signals(struct worker *w)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(w->signals); i++)
-		uv_close((uv_handle_t *)&w->signals[i], NULL);
+		if (w->signals[i].loop)
+			uv_close((uv_handle_t *)&w->signals[i], NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 	uv_run(&w->loop, UV_RUN_DEFAULT);
 }
 
-enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err)
+enum worker_result worker_run(const struct worker_config *config, struct worker_end *end, struct error *err)
 {
 	struct worker *w = calloc(1, sizeof(*w));
-	struct vm_events events = {vm_ended, vm_reports, vm_output, vm_input_room, w};
+	struct vm_events events = {ready, vm_ended, vm_reports, vm_output, vm_input_room, w};
 	struct error closing = {0};
 	enum worker_result result;
 	int r;
 
+	*end = (struct worker_end){0};
 	if (!w) {
 		error_set(err, ENOMEM, "no memory for a worker");
 		return WORKER_NOT_STARTED;
@@ -418,7 +439,9 @@ enum worker_result worker_run(const struct worker_config *config, uint32_t *gues
 	result = r ? WORKER_NOT_STARTED : w->result;
 	if (closing.code && !r)
 		log_write(LOG_LEVEL_ERROR, "%s", closing.text);
-	*guest_code = w->guest_code;
+	if (result != WORKER_GUEST_FAILED)
+		w->end.text[0] = '\0';
+	*end = w->end;
 	pthread_mutex_destroy(&w->report_lock);
 	free(w);
 	return result;

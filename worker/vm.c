@@ -359,6 +359,8 @@ int vm_power_up(struct vm *vm, struct error *err)
 	if (!r)
 		r = load_kernel(vm, err);
 	if (!r)
+		r = vm->events.ready(vm->events.context, err);
+	if (!r)
 		r = partition_start(vm->partition, err);
 	vm->running = !r;
 	if (r)

@@ -23,6 +23,8 @@
 enum vm_end { VM_END_POWER_OFF = 1, VM_END_RESET = 2, VM_END_FAILURE = 4, VM_END_EXIT_PORT = 8 };
 
 struct vm_events {
+	/* Loop thread. The processors start next, unless it says no. */
+	int (*ready)(void *context, struct error *err);
 	/* [any] Bits of enum vm_end; the VM goes on running until vm_power_down(). */
 	void (*ended)(void *context, enum vm_end end, uint32_t code);
 	/* [any] Something for a person to read. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * worker.h - one virtual machine, from its configuration to its end: `bulkhead run`.
+ * worker.h - one virtual machine, from its configuration to its end: `bulkhead run`, and bulkhead-worker.
  *
  * worker_run() builds the machine, runs it in this process, serves its console and its control
  * socket, and returns when it is over. It takes SIGTERM, SIGINT and SIGHUP for the time it runs, and ignores
@@ -46,7 +46,16 @@ struct worker_config {
 	const char *control_path; /* NULL: no control socket */
 	bool exit_port;           /* bare test guests end by port 0xf4 */
 	bool no_reboot;           /* a reset ends the run */
+	bool detached;            /* no terminal is behind it: SIGHUP is not taken */
+
+	/* The guest's first instruction comes next; an error ends the run as not started. NULL: nobody asks. */
+	int (*ready)(void *context, struct error *err);
+	void *ready_context;
 };
+
+/* The kind of processor and its options, from "kvm", "soft,translate=off" and the like. `text` must live as long as
+ * the configuration. */
+int worker_set_processor(struct worker_config *config, const char *text, struct error *err);
 
 /* How a run ended; also the exit status of `bulkhead run`. */
 enum worker_result {
@@ -56,9 +65,14 @@ enum worker_result {
 	WORKER_POWER_CUT = 4    /* from outside: second SIGTERM, console key, control command */
 };
 
-/* With exit_port, *guest_code is what a bare guest ended by ((v << 1) | 1 for a write of v), else 0. On
- * WORKER_NOT_STARTED nothing ran and the files are as they were. */
-enum worker_result worker_run(const struct worker_config *config, uint32_t *guest_code, struct error *err);
+struct worker_end {
+	uint32_t guest_code; /* with exit_port, what a bare guest ended by ((v << 1) | 1 for a write of v), else 0 */
+	bool reset;          /* with no_reboot: it was a reset */
+	char text[512];      /* on WORKER_GUEST_FAILED, what there is to say about it */
+};
+
+/* On WORKER_NOT_STARTED nothing ran and the files are as they were. */
+enum worker_result worker_run(const struct worker_config *config, struct worker_end *end, struct error *err);
 
 /* Send one command to the control socket of a running worker and print the answer: the text for a
  * person, or the JSON as it came. Returns 0, or a negative errno with `err` set. */

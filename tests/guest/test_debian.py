@@ -9,12 +9,11 @@ import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 import time
 
-from guest import Guest, GuestError
+from guest import Guest, GuestError, tiny_kernel
 
 BOOT = 600  # seconds that a boot may take on a busy two-core machine
 
@@ -332,14 +331,6 @@ def test_bad_input_gets_one_clear_sentence(context):
             run_expecting(context, 1, "disk.vhdx", "--kernel", kernel, "--disk", machine.disk)
             guest.control("power-off")
             require(guest.wait(30) == 4, "a power cut has its own status")
-
-
-def tiny_kernel(path, code):
-    """A multiboot kernel with the address fields of the header, so that a few bytes are a whole guest."""
-    header = struct.pack("<8I", 0x1BADB002, 1 << 16, -(0x1BADB002 + (1 << 16)) & 0xFFFFFFFF, 0x100000, 0x100000, 0, 0, 0x100020)
-    with open(path, "wb") as f:
-        f.write(header + code + bytes(64))
-    return path
 
 
 def test_guests_that_go_astray(context):

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/configuration.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#define CONFIGURATION_VERSION 1
+#define KEY_PATH_SIZE         80u
+#define NAME_MAX_BYTES        255u
+#define ID_MAX                0xfffffffeu /* -1 is no user: setresuid() would change nothing */
+
+/* An object and its place: "" for the whole, "disks[1]." for a part, so that a key's path is `where` and its name. */
+struct part {
+	const json_t *object;
+	char where[KEY_PATH_SIZE];
+	struct error *err;
+};
+
+static int refuse(const struct part *p, const char *key, const char *why)
+{
+	return error_set(p->err, EINVAL, "configuration: %s%s %s", p->where, key, why);
+}
+
+/* `keys` ends with NULL. */
+static int check_keys(const struct part *p, const char *const *keys)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)p->object, key, value) {
+		unsigned i = 0;
+
+		while (keys[i] && strcmp(keys[i], key) != 0)
+			i++;
+		if (!keys[i])
+			return error_set(p->err, EINVAL, "configuration: %s%.64s is not a key that this version knows",
+			    p->where, key);
+	}
+	return 0;
+}
+
+static int begin(struct part *p, const json_t *value, const char *where, const char *const *keys, struct error *err)
+{
+	p->object = value;
+	p->err = err;
+	if (!json_is_object(value))
+		return error_set(err, EINVAL, "configuration: %s must be an object", where);
+	snprintf(p->where, sizeof(p->where), "%s.", where);
+	return check_keys(p, keys);
+}
+
+static int get_text(const struct part *p, const char *key, bool needed, const char **out)
+{
+	const json_t *value = json_object_get(p->object, key);
+
+	if (!value)
+		return needed ? refuse(p, key, "is missing") : 0;
+	if (!json_is_string(value))
+		return refuse(p, key, "must be a string");
+	*out = json_string_value(value);
+	return 0;
+}
+
+static int check_path(const struct part *p, const char *key, const char *path)
+{
+	if (path[0] != '/')
+		return refuse(p, key, "must be an absolute path");
+	return strlen(path) < PATH_MAX ? 0 : refuse(p, key, "is too long for a path");
+}
+
+static int get_path(const struct part *p, const char *key, bool needed, const char **out)
+{
+	int r = get_text(p, key, needed, out);
+
+	return r || !*out ? r : check_path(p, key, *out);
+}
+
+static int get_bool(const struct part *p, const char *key, bool *out)
+{
+	const json_t *value = json_object_get(p->object, key);
+
+	if (value && !json_is_boolean(value))
+		return refuse(p, key, "must be true or false");
+	*out = json_is_true(value);
+	return 0;
+}
+
+/* *out stays as it is when the key is not there. */
+static int get_number(const struct part *p, const char *key, uint64_t min, uint64_t max, uint64_t *out)
+{
+	const json_t *value = json_object_get(p->object, key);
+	char why[80];
+
+	if (!value)
+		return 0;
+	snprintf(why, sizeof(why), "must be a whole number from %llu to %llu", (unsigned long long)min,
+	    (unsigned long long)max);
+	if (!json_is_integer(value) || json_integer_value(value) < 0 || (uint64_t)json_integer_value(value) < min ||
+	    (uint64_t)json_integer_value(value) > max)
+		return refuse(p, key, why);
+	*out = (uint64_t)json_integer_value(value);
+	return 0;
+}
+
+/* The array at `key`; NULL when there is none. */
+static int get_list(const struct part *p, const char *key, size_t max, const json_t **out)
+{
+	char why[64];
+
+	*out = json_object_get(p->object, key);
+	if (!*out)
+		return 0;
+	if (!json_is_array(*out))
+		return refuse(p, key, "must be an array");
+	snprintf(why, sizeof(why), "has more than %zu entries", max);
+	return json_array_size(*out) <= max ? 0 : refuse(p, key, why);
+}
+
+int worker_set_processor(struct worker_config *config, const char *text, struct error *err)
+{
+	size_t length = strcspn(text, ",");
+
+	config->processor_options = text[length] ? text + length + 1 : NULL;
+	if (length == 4 && !strncmp(text, "auto", 4))
+		config->processor = PROCESSOR_AUTO;
+	else if (length == 4 && !strncmp(text, "soft", 4))
+		config->processor = PROCESSOR_SOFT;
+	else if (length == 3 && !strncmp(text, "kvm", 3))
+		config->processor = PROCESSOR_KVM;
+	else
+		return error_set(err, EINVAL, "%.64s: write auto, kvm or soft", text);
+	return 0;
+}
+
+static int parse_processor(const struct part *p, struct worker_config *w)
+{
+	const char *text = "auto";
+	int r = get_text(p, "processor", false, &text);
+
+	if (r)
+		return r;
+	r = worker_set_processor(w, text, p->err);
+	return r ? error_prefix(p->err, "configuration: %sprocessor", p->where) : 0;
+}
+
+static int parse_modules(const struct part *p, struct worker_config *w)
+{
+	const json_t *list;
+	int r = get_list(p, "modules", WORKER_MAX_MODULES, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		const json_t *value = json_array_get(list, i);
+		char key[40];
+
+		snprintf(key, sizeof(key), "modules[%zu]", i);
+		if (!json_is_string(value))
+			return refuse(p, key, "must be a string");
+		w->modules[w->module_count++] = json_string_value(value);
+		r = check_path(p, key, json_string_value(value));
+	}
+	return r;
+}
+
+static int parse_boot(const struct part *whole, struct worker_config *w)
+{
+	static const char *const keys[] = {"kernel", "initrd", "append", "modules", NULL};
+	const json_t *boot = json_object_get(whole->object, "boot");
+	struct part p;
+	int r;
+
+	if (!boot)
+		return refuse(whole, "boot", "is missing");
+	r = begin(&p, boot, "boot", keys, whole->err);
+	if (!r)
+		r = get_path(&p, "kernel", true, &w->kernel);
+	if (!r)
+		r = get_path(&p, "initrd", false, &w->initrd);
+	if (!r)
+		r = get_text(&p, "append", false, &w->append);
+	return r ? r : parse_modules(&p, w);
+}
+
+static int parse_disk(struct worker_disk *d, const json_t *value, const char *where, struct error *err)
+{
+	static const char *const keys[] = {"path", "read_only", "dvd", "controller", NULL};
+	uint64_t controller = 0;
+	struct part p;
+	int r = begin(&p, value, where, keys, err);
+
+	if (!r)
+		r = get_path(&p, "path", true, &d->path);
+	if (!r)
+		r = get_bool(&p, "read_only", &d->read_only);
+	if (!r)
+		r = get_bool(&p, "dvd", &d->dvd);
+	if (!r)
+		r = get_number(&p, "controller", 0, WORKER_MAX_CONTROLLERS - 1, &controller);
+	d->controller = (unsigned)controller;
+	return r;
+}
+
+static int parse_disks(const struct part *whole, struct worker_config *w)
+{
+	const json_t *list;
+	int r = get_list(whole, "disks", WORKER_MAX_DISKS, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		char where[40];
+
+		snprintf(where, sizeof(where), "disks[%zu]", i);
+		r = parse_disk(&w->disks[w->disk_count++], json_array_get(list, i), where, whole->err);
+	}
+	return r;
+}
+
+static int parse_serial(struct worker_serial *s, const json_t *value, const char *where, struct error *err)
+{
+	static const char *const keys[] = {"kind", "path", NULL};
+	const char *kind = NULL;
+	struct part p;
+	int r = begin(&p, value, where, keys, err);
+
+	if (!r)
+		r = get_text(&p, "kind", true, &kind);
+	if (!r)
+		r = get_path(&p, "path", false, &s->path);
+	if (r)
+		return r;
+	if (!strcmp(kind, "none"))
+		s->kind = WORKER_SERIAL_NONE;
+	else if (!strcmp(kind, "unix"))
+		s->kind = WORKER_SERIAL_UNIX;
+	else if (!strcmp(kind, "file"))
+		s->kind = WORKER_SERIAL_FILE;
+	else
+		return refuse(&p, "kind", "must be none, unix or file");
+	if (s->kind == WORKER_SERIAL_NONE)
+		return s->path ? refuse(&p, "path", "has no meaning for a port of kind none") : 0;
+	return s->path ? 0 : refuse(&p, "path", "is missing");
+}
+
+static int parse_serials(const struct part *whole, struct worker_config *w)
+{
+	const json_t *list;
+	int r = get_list(whole, "serial", WORKER_SERIAL_PORTS, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		char where[40];
+
+		snprintf(where, sizeof(where), "serial[%zu]", i);
+		r = parse_serial(&w->serial[i], json_array_get(list, i), where, whole->err);
+	}
+	return r;
+}
+
+static int parse_sandbox(const struct part *whole, struct configuration *c)
+{
+	static const char *const keys[] = {"uid", "gid", NULL};
+	const json_t *sandbox = json_object_get(whole->object, "sandbox");
+	uint64_t uid = UINT64_MAX, gid = UINT64_MAX;
+	struct part p;
+	int r;
+
+	if (!sandbox || json_is_null(sandbox))
+		return 0;
+	r = begin(&p, sandbox, "sandbox", keys, whole->err);
+	/* Root's own user and group are no place to be locked up in. */
+	if (!r)
+		r = get_number(&p, "uid", 1, ID_MAX, &uid);
+	if (!r)
+		r = get_number(&p, "gid", 1, ID_MAX, &gid);
+	if (!r && (uid == UINT64_MAX || gid == UINT64_MAX))
+		r = refuse(&p, uid == UINT64_MAX ? "uid" : "gid", "is missing");
+	c->has_user = !r;
+	c->uid = (unsigned)uid;
+	c->gid = (unsigned)gid;
+	return r;
+}
+
+static int parse_name(const struct part *whole, struct worker_config *w)
+{
+	int r = get_text(whole, "name", true, &w->name);
+
+	if (!r && (!w->name[0] || strlen(w->name) > NAME_MAX_BYTES))
+		r = refuse(whole, "name", "must have 1 to 255 bytes");
+	return r;
+}
+
+static int parse_version(const struct part *whole)
+{
+	const json_t *version = json_object_get(whole->object, "version");
+
+	if (!version)
+		return refuse(whole, "version", "is missing");
+	return json_is_integer(version) && json_integer_value(version) == CONFIGURATION_VERSION
+		   ? 0
+		   : refuse(whole, "version", "must be 1: this worker knows no other");
+}
+
+/* The parts in the order of docs/worker.md; the first that is wrong is told. */
+static int parse_whole(const struct part *p, struct configuration *c)
+{
+	struct worker_config *w = &c->worker;
+	uint64_t cpus = 1;
+	int r = parse_name(p, w);
+
+	w->memory = 1ull << 30;
+	if (!r)
+		r = parse_processor(p, w);
+	if (!r)
+		r = get_bool(p, "compatible", &w->compatible);
+	if (!r)
+		r = get_number(p, "cpus", 1, PARTITION_MAX_VPS, &cpus);
+	w->vp_count = (unsigned)cpus;
+	if (!r)
+		r = get_number(p, "memory", 1, INT64_MAX, &w->memory);
+	if (!r)
+		r = parse_boot(p, w);
+	if (!r)
+		r = parse_disks(p, w);
+	if (!r)
+		r = parse_serials(p, w);
+	if (!r)
+		r = get_path(p, "control", false, &w->control_path);
+	if (!r)
+		r = get_path(p, "result", true, &c->result);
+	if (!r)
+		r = get_path(p, "lock", true, &c->lock);
+	if (!r)
+		r = parse_sandbox(p, c);
+	if (!r)
+		r = get_bool(p, "no_reboot", &w->no_reboot);
+	return r ? r : get_bool(p, "debug_exit", &w->exit_port);
+}
+
+int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err)
+{
+	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks",
+	    "serial", "control", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
+	struct part whole = {.err = err};
+	json_error_t why;
+	int r;
+
+	*out = (struct configuration){.tree = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why)};
+	if (!out->tree)
+		return error_set(err, EINVAL, "configuration: line %d, column %d: %s", why.line, why.column, why.text);
+	whole.object = out->tree;
+	r = json_is_object(out->tree) ? 0 : error_set(err, EINVAL, "configuration: it must be an object");
+	/* First of all: another version may have other keys. */
+	if (!r)
+		r = parse_version(&whole);
+	if (!r)
+		r = check_keys(&whole, keys);
+	if (!r)
+		r = parse_whole(&whole, out);
+	if (r)
+		configuration_free(out);
+	return r;
+}
+
+int configuration_read(struct configuration *out, int fd, struct error *err)
+{
+	_cleanup_free_ char *text = malloc(CONFIGURATION_MAX_BYTES + 1);
+	size_t used = 0;
+
+	*out = (struct configuration){0};
+	if (!text)
+		return error_set(err, ENOMEM, "no memory for the configuration");
+	while (used <= CONFIGURATION_MAX_BYTES) {
+		ssize_t n = read(fd, text + used, CONFIGURATION_MAX_BYTES + 1 - used);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return error_set(err, errno, "the configuration cannot be read: %s", strerror(errno));
+		if (n == 0)
+			return configuration_parse(out, text, used, err);
+		used += (size_t)n;
+	}
+	return error_set(err, EFBIG, "the configuration is larger than 1 MiB");
+}
+
+void configuration_free(struct configuration *configuration)
+{
+	json_decref(configuration->tree);
+	*configuration = (struct configuration){0};
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * configuration.h - what bulkhead-worker is told on its standard input. Private to worker/.
+ *
+ * One JSON object (docs/worker.md). Nothing is guessed: a key that is not known, twice there, of the wrong type or out
+ * of range is refused by its path, such as disks[1].path; so is a path that is not absolute.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "worker/worker.h"
+
+#define CONFIGURATION_MAX_BYTES (1u << 20)
+
+struct configuration {
+	struct worker_config worker; /* its texts belong to `tree` */
+	const char *result, *lock;
+	bool has_user; /* "sandbox" names one */
+	unsigned uid, gid;
+	json_t *tree;
+};
+
+/* -EINVAL with a sentence, and nothing to free; else configuration_free(). */
+int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err);
+
+/* The same from a file to its end; -EFBIG over CONFIGURATION_MAX_BYTES. */
+int configuration_read(struct configuration *out, int fd, struct error *err);
+
+void configuration_free(struct configuration *configuration);

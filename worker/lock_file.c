@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/lock_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* OFD locks do not know who holds them; the file says so. */
+static int busy(int fd, const char *path, struct error *err)
+{
+	char text[16] = "";
+	long holder = 0;
+
+	if (pread(fd, text, sizeof(text) - 1, 0) > 0)
+		holder = strtol(text, NULL, 10);
+	if (holder > 0)
+		return error_set(err, EBUSY, "%s: process %ld runs this machine already", path, holder);
+	return error_set(err, EBUSY, "%s: another process runs this machine already", path);
+}
+
+int lock_file_take(const char *path, struct error *err)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+	char text[16];
+	int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), held;
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: the lock file cannot be opened: %s", path, strerror(errno));
+	if (fcntl(fd, F_OFD_SETLK, &lock))
+		return errno == EAGAIN || errno == EACCES
+			   ? busy(fd, path, err)
+			   : error_set(err, errno, "%s: cannot be locked: %s", path, strerror(errno));
+	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size)
+		return error_set(err, errno, "%s: the process id cannot be written: %s", path, strerror(errno));
+	held = fd;
+	fd = -1;
+	return held;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * result_file.h - what bulkhead-worker tells who started it: one line when it starts, a file when it ends. Private to
+ * worker/.
+ */
+#pragma once
+
+#include "worker/worker.h"
+
+/* {"ok":true,"pid":n} on standard output, which is /dev/null from then on. */
+int tell_started(struct error *err);
+
+/* {"ok":false,"error":text,"code":name of the errno}, likewise. */
+void tell_not_started(const struct error *why);
+
+/* Writes the result to `path`: all of it, on disk, or what was there before. `error` is NULL or a sentence. */
+int result_file_write(const char *path, enum worker_result result, const struct worker_end *end, const char *error,
+    struct error *err);
