@@ -12,8 +12,8 @@ static int check_options(const char *path, const struct disk_create_options *o, 
 {
 	uint32_t logical = o->logical_sector_size;
 
-	if (o->format != DISK_FORMAT_RAW && o->format != DISK_FORMAT_VHDX)
-		return error_set(err, EINVAL, "%s: no format for the new image; choose raw or VHDX", path);
+	if (o->format != DISK_FORMAT_RAW && o->format != DISK_FORMAT_VHDX && o->format != DISK_FORMAT_VHD)
+		return error_set(err, EINVAL, "%s: no format for the new image; choose raw, VHDX or VHD", path);
 	if (logical != 512 && logical != 4096)
 		return error_set(err, EINVAL, "%s: logical sectors of %u bytes; choose 512 or 4096", path,
 				 logical);
@@ -108,12 +108,18 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	if (o.logical_sector_size == 0)
 		o.logical_sector_size = 512;
 	if (o.physical_sector_size == 0)
-		o.physical_sector_size = 4096;
+		o.physical_sector_size = o.format == DISK_FORMAT_VHD ? 512 : 4096;
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	return o.format == DISK_FORMAT_VHDX ? vhdx_fill(&file, path, &o, NULL, err)
-					    : fill_raw(&file, path, &o, err);
+	switch (o.format) {
+	case DISK_FORMAT_VHDX:
+		return vhdx_fill(&file, path, &o, NULL, err);
+	case DISK_FORMAT_VHD:
+		return vhd_fill(&file, path, &o, err);
+	default:
+		return fill_raw(&file, path, &o, err);
+	}
 }
 
 int disk_create(const char *path, const struct disk_create_options *options, struct error *err)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * disk.h - virtual disks: raw files, ISO images and VHDX, read and written asynchronously.
+ * disk.h - virtual disks: raw files, ISO images, VHDX and VHD, read and written asynchronously.
  *
  * A `struct disk` is an open image. A `struct disk_queue` is one thread's way to it (and to others):
  * an io_uring of its own. Any number of queues may work on one disk at once; the disk keeps its own
  * metadata safe. Data moves straight between the file and the caller's buffers (guest memory).
  *
  * Promise: what was written and then flushed survives a power cut at any moment; what was not
- * flushed is old or new sector by sector; the image opens again in every case. Source: [MS-VHDX].
+ * flushed is old or new sector by sector; the image opens again in every case. Sources: [MS-VHDX]; for
+ * VHD the "Virtual Hard Disk Image Format Specification".
  *
  * Errors: negative errno, and `err` gets the sentence for a person. EBUSY: another process has the
  * image open (the text names it); ENOTSUP: a feature of the format that is not served (the text
@@ -29,7 +30,7 @@ extern "C" {
 struct disk;
 struct disk_queue;
 
-enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_VHDX };
+enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_VHDX, DISK_FORMAT_VHD };
 
 /* What an operation that may take long tells between two of its steps, and how it is stopped: when `step`
  * returns false, the operation ends with -ECANCELED, and the image is as it was before or as after, never
@@ -41,7 +42,7 @@ struct disk_progress {
 };
 
 struct disk_open_options {
-	enum disk_format format; /* AUTO: VHDX by its signature, else raw */
+	enum disk_format format; /* AUTO: VHDX or VHD by its signature, else raw */
 	bool read_only; /* a VHDX whose log is not empty is replayed into memory, not into the file */
 	bool direct;    /* O_DIRECT where alignment allows it */
 };
@@ -54,7 +55,7 @@ struct disk_info {
 	uint64_t file_size;            /* bytes allocated on the host's file system */
 	uint32_t logical_sector_size;  /* 512 or 4096 */
 	uint32_t physical_sector_size; /* 512 or 4096 */
-	uint32_t block_size;           /* VHDX payload block; 0 for raw */
+	uint32_t block_size;           /* of VHDX and dynamic VHD; 0: has no blocks */
 	struct guid identifier;        /* page 83 identity; derived from the file for raw */
 	bool can_discard;              /* DISK_OP_DISCARD frees space */
 };
@@ -76,15 +77,15 @@ const struct disk *disk_parent(const struct disk *disk);
 const char *disk_path(const struct disk *disk);
 
 struct disk_create_options {
-	enum disk_format format; /* RAW or VHDX */
-	bool fixed;              /* VHDX: all blocks allocated at once */
-	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB */
+	enum disk_format format; /* RAW, VHDX or VHD */
+	bool fixed;              /* VHDX, VHD: all space allocated at once */
+	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB (VHD: 2040 GiB) */
 	const char *parent;      /* VHDX: the new disk continues this one, from which it has its size (0 here),
 				    sectors and identifier; from then on the parent must not be written */
 	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux
-				    guests' ext4 spreads out) */
-	uint32_t logical_sector_size;  /* 0: 512 */
-	uint32_t physical_sector_size; /* 0: 4096 */
+				    guests' ext4 spreads out). Dynamic VHD: 512 KiB or, also for 0, 2 MiB */
+	uint32_t logical_sector_size;  /* 0: 512; VHD: only that */
+	uint32_t physical_sector_size; /* 0: 4096; VHD: only 512 */
 	bool replace; /* an existing file is replaced, by rename when the new one is whole; else EEXIST */
 };
 

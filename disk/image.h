@@ -101,6 +101,10 @@ int disk_open_parent(struct disk *child, const char *path, struct error *err);
 /* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
+int vhd_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
+
+/* Whether a file claims to be a VHD: by its beginning or, of a regular file, its end. */
+int vhd_detect(struct disk *disk, bool *is_vhd);
 
 /* Makes an empty file an image. Defaults are filled in and the options are checked. */
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
@@ -109,3 +113,7 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 /* Makes an empty file a VHDX: with a parent, which is one too, a differencing disk. */
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
 	      const struct disk *parent, struct error *err);
+
+/* Makes an empty file a VHD. */
+int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,
+	     struct error *err);

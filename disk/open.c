@@ -61,32 +61,52 @@ static const char *foreign_format(const char start[8])
 		return "QCOW2";
 	if (memcmp(start, "KDMV", 4) == 0)
 		return "VMDK";
-	if (memcmp(start, "conectix", 8) == 0)
-		return "dynamic VHD";
 	return NULL;
+}
+
+/* AUTO: what the file begins with, or for a VHD ends with, says what it is. */
+static int detect_format(struct disk *disk, enum disk_format *format, struct error *err)
+{
+	const char *other;
+	char start[8];
+	bool vhd = false;
+	int r = file_read(&disk->file, 0, start, sizeof(start));
+
+	*format = DISK_FORMAT_RAW;
+	if (r == -ENODATA)
+		return 0;
+	if (r == 0)
+		r = vhd_detect(disk, &vhd);
+	if (r < 0)
+		return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
+	other = foreign_format(start);
+	if (other)
+		return error_set(
+		    err, ENOTSUP,
+		    "%s: a %s image, which is not supported; convert it by: bulkhead disk convert", disk->path,
+		    other);
+	if (memcmp(start, "vhdxfile", 8) == 0)
+		*format = DISK_FORMAT_VHDX;
+	else if (vhd)
+		*format = DISK_FORMAT_VHD;
+	return 0;
 }
 
 static int open_format(struct disk *disk, const struct disk_open_options *options, struct error *err)
 {
 	enum disk_format format = options->format;
-	const char *other;
-	char start[8];
-	int r;
+	int r = format == DISK_FORMAT_AUTO ? detect_format(disk, &format, err) : 0;
 
-	if (format == DISK_FORMAT_AUTO) {
-		r = file_read(&disk->file, 0, start, sizeof(start));
-		if (r < 0 && r != -ENODATA)
-			return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
-		format = r == 0 && memcmp(start, "vhdxfile", 8) == 0 ? DISK_FORMAT_VHDX : DISK_FORMAT_RAW;
-		other = r == 0 ? foreign_format(start) : NULL;
-		if (other)
-			return error_set(err, ENOTSUP,
-					 "%s: a %s image, which is not supported; convert it by: %s",
-					 disk->path, other,
-					 memcmp(start, "conectix", 8) == 0 ? "qemu-img convert -O vhdx"
-									   : "bulkhead disk convert");
+	if (r < 0)
+		return r;
+	switch (format) {
+	case DISK_FORMAT_VHDX:
+		return vhdx_open(disk, options, err);
+	case DISK_FORMAT_VHD:
+		return vhd_open(disk, options, err);
+	default:
+		return raw_open(disk, options, err);
 	}
-	return format == DISK_FORMAT_VHDX ? vhdx_open(disk, options, err) : raw_open(disk, options, err);
 }
 
 static int open_descriptor(struct disk **out, int fd, const char *path,
