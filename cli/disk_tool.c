@@ -165,7 +165,7 @@ int tool_target_option(struct tool *tool, int option, struct disk_create_options
 static const struct {
 	const char *name;
 	enum disk_format format;
-} formats[] = {{"raw", DISK_FORMAT_RAW}, {"vhdx", DISK_FORMAT_VHDX}};
+} formats[] = {{"raw", DISK_FORMAT_RAW}, {"vhdx", DISK_FORMAT_VHDX}, {"vhd", DISK_FORMAT_VHD}};
 
 bool tool_parse_format(const char *text, enum disk_format *format)
 {

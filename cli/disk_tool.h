@@ -54,14 +54,14 @@ extern const struct disk_verb disk_verb_merge, disk_verb_reparent;
 		"physical-sector-size", required_argument, NULL, 'p'                                         \
 	}
 #define TOOL_TARGET_HELP                                                                                     \
-	"  --format " TOOL_FORMATS "            the new file's kind; otherwise its ending says it: .vhdx or\n"      \
-	"                               .avhdx; .raw, .img or .iso; any other: VHDX. --raw is short for\n"     \
-	"                               --format raw\n"                                                        \
+	"  --format " TOOL_FORMATS "        the new file's kind; otherwise its ending says it: .vhdx or\n"      \
+	"                               .avhdx; .vhd or .avhd; .raw, .img or .iso; any other: VHDX. --raw is\n" \
+	"                               short for --format raw\n"                                              \
 	"  --fixed                      all its space is taken from the start\n"                             \
-	"  --block-size SIZE            VHDX: what it grows by, 1M to 256M (2M; --fixed: 32M)\n"             \
+	"  --block-size SIZE            what it grows by: VHDX 1M to 256M (2M; --fixed: 32M), VHD 512K or 2M\n" \
 	"  --sector-size 512|4096       the guest's unit\n"                                                  \
 	"  --physical-sector-size 512|4096  what the guest is told of the medium\n"
-#define TOOL_FORMATS "raw|vhdx"
+#define TOOL_FORMATS "raw|vhdx|vhd"
 
 /* 0, or an exit status: the option was wrong, and that has been said. */
 int tool_target_option(struct tool *tool, int option, struct disk_create_options *o);

@@ -93,7 +93,7 @@ int disk_convert(const char *from, const struct disk_open_options *from_options,
 		o.size = contents.disk->info.size;
 	if (o.logical_sector_size == 0)
 		o.logical_sector_size = contents.disk->info.logical_sector_size;
-	if (o.physical_sector_size == 0)
+	if (o.physical_sector_size == 0 && o.format != DISK_FORMAT_VHD)
 		o.physical_sector_size = contents.disk->info.physical_sector_size;
 	r = check_tail(contents.disk, err);
 	if (r == 0)

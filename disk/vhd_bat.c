@@ -184,7 +184,8 @@ int vhd_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64
 	int r;
 
 	for (;;) {
-		extent->length = min_u64(length, v->block_size - in_block);
+		*extent = (struct extent){.length = min_u64(length, v->block_size - in_block),
+					  .file = &disk->file};
 		pthread_mutex_lock(&v->bat.lock);
 		r = map_block(v, purpose, block, in_block, extent);
 		pthread_mutex_unlock(&v->bat.lock);

@@ -178,7 +178,8 @@ static int open_dynamic(struct vhd *v, struct error *err)
 static int map_fixed(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 		     struct extent *extent)
 {
-	*extent = (struct extent){.kind = EXTENT_FILE, .length = length, .file_offset = offset};
+	*extent = (struct extent){
+	    .kind = EXTENT_FILE, .length = length, .file = &disk->file, .file_offset = offset};
 	return 0;
 }
 

@@ -38,6 +38,8 @@ static inline int image_create(const struct disk_create_options *options)
 		o.physical_sector_size = 4096;
 	if (o.format == DISK_FORMAT_VHDX)
 		r = vhdx_fill(&file, "image", &o, NULL, &err);
+	else if (o.format == DISK_FORMAT_VHD)
+		r = disk_fill_descriptor(file.fd, "image", options, &err);
 	else
 		r = file_resize(&file, o.size);
 	if (r != 0)
