@@ -204,7 +204,8 @@ static const struct {
 	const char *text;
 	enum disk_format format; /* AUTO: not written */
 } endings[] = {{".vhdx", DISK_FORMAT_VHDX},  {".avhdx", DISK_FORMAT_VHDX}, {".raw", DISK_FORMAT_RAW},
-	       {".img", DISK_FORMAT_RAW},    {".iso", DISK_FORMAT_RAW},    {".vhd", DISK_FORMAT_AUTO},
+	       {".img", DISK_FORMAT_RAW},    {".iso", DISK_FORMAT_RAW},    {".vhd", DISK_FORMAT_VHD},
+	       {".avhd", DISK_FORMAT_VHD},
 	       {".qcow2", DISK_FORMAT_AUTO}, {".vmdk", DISK_FORMAT_AUTO},  {".vdi", DISK_FORMAT_AUTO}};
 
 int tool_target_format(struct tool *tool, const char *path, struct disk_create_options *o)
@@ -221,8 +222,8 @@ int tool_target_format(struct tool *tool, const char *path, struct disk_create_o
 			return 0;
 		return tool_usage(
 		    tool,
-		    "%s: files that end in %s are not written; name it .vhdx or .raw (qemu-img convert "
-		    "makes a %s of either), or say by --format what it is to be",
+		    "%s: files that end in %s are not written; name it .vhdx, .vhd or .raw (qemu-img convert "
+		    "makes a %s of them), or say by --format what it is to be",
 		    path, endings[i].text, endings[i].text);
 	}
 	o->format = DISK_FORMAT_VHDX;

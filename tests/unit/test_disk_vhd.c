@@ -484,8 +484,8 @@ static void impossible_places(void **state)
 		{ 0, "over the file's own structures" },
 		{ 2, "over the file's own structures" },
 		{ 4, "over block" },
-		{ 1000, "over block" },
-		{ 4096, "over the footer" },
+		{ 8, "over the footer" },
+		{ 1000, "past the end" },
 		{ 0x7fffffff, "past the end" },
 		{ 0xfffffffe, "past the end" },
 	};
