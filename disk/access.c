@@ -10,11 +10,13 @@ static int run(struct disk *disk, struct disk_request *request, const char *verb
 	struct operation op;
 	int r;
 
+	gate_enter_waiting(disk->gate);
 	operation_start(&op, disk, request);
 	r = operation_run(&op);
 	if (r < 0)
 		error_set(err, -r, "%s: %s %ju bytes at offset %ju failed: %s", disk->path, verb,
 			  (uintmax_t)request->length, (uintmax_t)request->offset, strerror(-r));
+	operation_end(&op);
 	return r;
 }
 
@@ -28,13 +30,13 @@ int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, str
 }
 
 /* Of a differencing disk only whole sectors can be written. */
-static int write_unaligned(struct disk *disk, uint64_t offset, const void *buffer, size_t size,
-			   struct error *err)
+static int write_unaligned(struct disk *disk, const struct disk_info *info, uint64_t offset, const void *buffer,
+			   size_t size, struct error *err)
 {
-	uint32_t sector = disk->info.logical_sector_size;
+	uint32_t sector = info->logical_sector_size;
 	uint64_t start = offset / sector * sector;
 	size_t all = align_up_u64(offset + size, sector) - start;
-	_cleanup_free_ char *sectors = range_fits_u64(offset, size, disk->info.size) ? malloc(all) : NULL;
+	_cleanup_free_ char *sectors = range_fits_u64(offset, size, info->size) ? malloc(all) : NULL;
 	int r;
 
 	if (!sectors)
@@ -53,8 +55,15 @@ int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t si
 	struct disk_request request = {
 	    .op = DISK_OP_WRITE, .offset = offset, .length = size, .iov = &iov, .iov_count = 1};
 
-	if (disk->parent && size > 0 && !is_aligned_u64(offset | size, disk->info.logical_sector_size))
-		return write_unaligned(disk, offset, buffer, size, err);
+	struct disk_info info;
+
+	if (!is_aligned_u64(offset | size, 4096)) {
+		disk_get_info(disk, &info);
+		/* Whether it has a parent may change at any moment. */
+		if (info.format == DISK_FORMAT_VHDX && size > 0 &&
+		    !is_aligned_u64(offset | size, info.logical_sector_size))
+			return write_unaligned(disk, &info, offset, buffer, size, err);
+	}
 	return run(disk, &request, "writing", err);
 }
 

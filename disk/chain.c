@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "disk/chain.h"
 #include "disk/new_file.h"
 #include "disk/operation.h"
 #include "disk/vhdx.h"
@@ -28,40 +29,47 @@ static int must_be_vhdx(const struct disk *disk, struct error *err)
 			 disk->path);
 }
 
-static const struct guid *data_guid(const struct disk *disk)
+const struct guid *chain_data_guid(const struct disk *disk)
 {
 	return &((struct vhdx *)disk->format)->header.data_write_guid;
 }
 
-/* Tells the child which identities its parent may have: the one of now and another. */
-static int expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err)
+int chain_expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err)
 {
 	struct vhdx *v = child->format;
 	struct locator locator = v->locator;
 
 	v->locator = (struct locator){.relative_path = NULL};
-	locator.linkage = *data_guid(parent);
+	locator.linkage = *chain_data_guid(parent);
 	locator.linkage2 = *also;
 	return vhdx_relink(v, &locator, err);
 }
 
-static int zero(struct disk *disk, uint64_t offset, uint64_t length, struct error *err)
+/* Past the gate: by whoever has closed it, too. */
+static int perform(struct disk *disk, enum disk_op kind, uint64_t offset, uint64_t length, void *buffer,
+		   struct error *err)
 {
-	struct disk_request request = {.op = DISK_OP_DISCARD, .offset = offset, .length = length};
+	static const char *const verbs[] = {[DISK_OP_READ] = "reading",
+					    [DISK_OP_WRITE] = "writing",
+					    [DISK_OP_FLUSH] = "flushing",
+					    [DISK_OP_DISCARD] = "zeroing"};
+	const struct iovec iov = {buffer, length};
+	struct disk_request request = {
+	    .op = kind, .offset = offset, .length = length, .iov = &iov, .iov_count = 1};
 	struct operation op;
 	int r;
 
 	operation_start(&op, disk, &request);
 	r = operation_run(&op);
-	return r < 0 ? error_set(err, -r, "%s: zeroing %ju bytes at offset %ju failed: %s", disk->path,
+	return r < 0 ? error_set(err, -r, "%s: %s %ju bytes at offset %ju failed: %s", disk->path, verbs[kind],
 				 (uintmax_t)length, (uintmax_t)offset, strerror(-r))
 		     : 0;
 }
 
 /* What is the same from `offset` on, and how much of it. */
-static int run_at(struct disk *child, uint64_t offset, uint64_t *length, int *kind)
+static int run_at(struct disk *child, uint64_t offset, uint64_t end, uint64_t *length, int *kind)
 {
-	uint64_t left = min_u64(RUN_MAX, child->info.size - offset);
+	uint64_t left = min_u64(RUN_MAX, end - offset);
 	struct extent extent;
 	int r = vhdx_map_here(child, MAP_READ, offset, left, &extent);
 
@@ -95,9 +103,9 @@ static int copy(struct disk *child, struct disk *parent, uint64_t offset, uint64
 
 		if (progress && !progress->step(progress->context, offset + done, child->info.size))
 			return stopped(child, err);
-		r = disk_read(child, offset + done, buffer, part, err);
+		r = perform(child, DISK_OP_READ, offset + done, part, buffer, err);
 		if (r == 0)
-			r = disk_write(parent, offset + done, buffer, part, err);
+			r = perform(parent, DISK_OP_WRITE, offset + done, part, buffer, err);
 		if (r < 0)
 			return r;
 		done += part;
@@ -105,24 +113,24 @@ static int copy(struct disk *child, struct disk *parent, uint64_t offset, uint64
 	return 0;
 }
 
-static int copy_all(struct disk *child, struct disk *parent, const struct disk_progress *progress,
-		    struct error *err)
+int chain_copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_t end,
+	       const struct disk_progress *progress, struct error *err)
 {
 	_cleanup_free_ void *buffer = malloc(PART);
-	uint64_t offset = 0, length;
+	uint64_t length;
 	int r = 0, kind;
 
 	if (!buffer)
 		return error_set(err, ENOMEM, "%s: no memory to merge it", child->path);
-	while (r == 0 && offset < child->info.size) {
+	while (r == 0 && offset < end) {
 		if (progress && !progress->step(progress->context, offset, child->info.size))
 			return stopped(child, err);
-		r = run_at(child, offset, &length, &kind);
+		r = run_at(child, offset, end, &length, &kind);
 		if (r < 0)
 			return error_set(err, -r, "%s: what is at offset %ju cannot be found: %s",
 					 child->path, (uintmax_t)offset, strerror(-r));
 		if (kind == EXTENT_ZERO)
-			r = zero(parent, offset, length, err);
+			r = perform(parent, DISK_OP_DISCARD, offset, length, NULL, err);
 		else if (kind != EXTENT_PARENT)
 			r = copy(child, parent, offset, length, buffer, progress, err);
 		offset += length;
@@ -130,11 +138,9 @@ static int copy_all(struct disk *child, struct disk *parent, const struct disk_p
 	return r;
 }
 
-static int merge(struct disk *child, struct disk *parent, const struct disk_progress *progress,
-		 struct error *err)
+int chain_begin_merge(struct disk *child, struct disk *parent, struct error *err)
 {
 	struct vhdx *to = parent->format;
-	int r;
 
 	if (child->info.size != parent->info.size)
 		return error_set(
@@ -143,18 +149,30 @@ static int merge(struct disk *child, struct disk *parent, const struct disk_prog
 		    "instead, by: bulkhead disk convert",
 		    child->path, (uintmax_t)child->info.size, parent->path, (uintmax_t)parent->info.size);
 	guid_random(&to->next_data_guid);
-	r = expect(child, parent, &to->next_data_guid, err);
+	return chain_expect(child, parent, &to->next_data_guid, err);
+}
+
+int chain_end_merge(struct disk *child, struct disk *parent, struct error *err)
+{
+	int r = perform(parent, DISK_OP_FLUSH, 0, 0, NULL, err);
+
 	if (r == 0)
-		r = copy_all(child, parent, progress, err);
-	if (r == 0)
-		r = disk_flush(parent, err);
-	if (r == 0)
-		r = expect(child, parent, data_guid(child), err);
+		r = chain_expect(child, parent, chain_data_guid(child), err);
 	if (r < 0)
 		return r;
-	r = vhdx_set_data_guid(to, data_guid(child));
+	r = vhdx_set_data_guid(parent->format, chain_data_guid(child));
 	return r < 0 ? error_set(err, -r, "%s: its header cannot be written: %s", parent->path, strerror(-r))
 		     : 0;
+}
+
+static int merge(struct disk *child, struct disk *parent, const struct disk_progress *progress,
+		 struct error *err)
+{
+	int r = chain_begin_merge(child, parent, err);
+
+	if (r == 0)
+		r = chain_copy(child, parent, 0, child->info.size, progress, err);
+	return r < 0 ? r : chain_end_merge(child, parent, err);
 }
 
 /* Where the parent is, by opening the whole chain as it is. */
@@ -253,10 +271,10 @@ static int check_contents(const struct disk *child, const struct disk *parent, s
 	return vhdx_check_linkage(v, parent->format, err);
 }
 
-static int relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
+int chain_relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
 {
 	struct vhdx *v = child->format;
-	struct locator locator = {.linkage = *data_guid(parent)};
+	struct locator locator = {.linkage = *chain_data_guid(parent)};
 	/* Other contents below are other contents here. */
 	bool changes = !guid_equal(&v->locator.linkage, &locator.linkage) &&
 		       !guid_equal(&v->locator.linkage2, &locator.linkage);
@@ -293,7 +311,7 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 	if (r == 0) {
 		r = even_if_changed ? 0 : check_contents(child, parent, err);
 		if (r == 0)
-			r = relink(child, real, parent, err);
+			r = chain_relink(child, real, parent, err);
 		r = close_after(child, r, err);
 	}
 	return close_after(parent, r, err);

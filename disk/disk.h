@@ -73,7 +73,7 @@ void disk_get_info(const struct disk *disk, struct disk_info *info);
 /* The disk that a differencing disk continues, or NULL; open as long as `disk` is. [any thread] */
 const struct disk *disk_parent(const struct disk *disk);
 
-/* The name by which it was opened. */
+/* The name by which it was opened. Valid until disk_split() or disk_merge_live(). */
 const char *disk_path(const struct disk *disk);
 
 struct disk_create_options {
@@ -102,6 +102,23 @@ int disk_merge(const char *path, const struct disk_progress *progress, struct er
  * place than before, but must have the same contents (else ESTALE), unless `even_if_changed` is set: then the
  * disk reads as garbage where the contents do not fit. */
 int disk_reparent(const char *path, const char *parent, bool even_if_changed, struct error *err);
+
+/* The open disk continues on a new differencing disk at `path`, and the file of now becomes its parent, for
+ * reading only: a checkpoint. What was submitted before goes on and is in the old file when it completes; what
+ * comes meanwhile waits and goes to the new one. The new file is whole and durable before that, so that after a
+ * power cut the disk is the file at `path` if that exists, else the old one. On failure the disk goes on as it
+ * was, and nothing is left at `path`. VHDX only. Waits for requests in flight: other threads have to process
+ * their completions meanwhile, so it is not called by one whose own queue has some. [any thread] */
+int disk_split(struct disk *disk, const char *path, struct error *err);
+
+/* The differencing disk in the file `path`, which is the open disk's or in its chain of parents, is merged into
+ * its parent, while the disk is used; disk_merge() says what that does. It may be killed at any moment, and is
+ * resumed by either of the two; stopped (-ECANCELED), the disk goes on as it was. When the uppermost file was
+ * merged, the disk goes on with its parent's: after a power cut it is the one at `path` if that exists, else
+ * that. The other files have to be of nobody else's chain (else -EBUSY). Blocks until it is done; the disk's
+ * requests wait for short at its beginning and its end, where others have to process their completions, as with
+ * disk_split(). `done` and `total` are bytes. [any thread] */
+int disk_merge_live(struct disk *disk, const char *path, const struct disk_progress *progress, struct error *err);
 
 /* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
  * sentence; they are called on the thread of disk_import(). */

@@ -49,8 +49,8 @@ static bool continues(const struct disk_extent *a, const struct disk_extent *b)
 	       (!a->in_file || a->file_offset + a->length == b->file_offset);
 }
 
-int disk_get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
-		    struct error *err)
+static int get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
+		      struct error *err)
 {
 	struct disk_extent next;
 	int r;
@@ -68,5 +68,16 @@ int disk_get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct 
 	if (r < 0)
 		error_set(err, -r, "%s: where the bytes at offset %ju are cannot be found: %s", disk->path,
 			  (uintmax_t)offset, strerror(-r));
+	return r;
+}
+
+int disk_get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
+		    struct error *err)
+{
+	int r;
+
+	gate_enter_waiting(disk->gate);
+	r = get_extent(disk, offset, length, extent, err);
+	gate_leave(disk->gate);
 	return r;
 }

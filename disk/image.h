@@ -11,7 +11,9 @@
 
 #include "base/base.h"
 #include "disk/disk.h"
+#include "disk/changes.h"
 #include "disk/file.h"
+#include "disk/gate.h"
 
 #define DISK_CHAIN_MAX 64 /* disks over each other, the uppermost and the lowest included */
 
@@ -60,7 +62,14 @@ struct disk {
 	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW } parent_kind; /* the opener gave it: see below */
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
+	struct gate *gate;        /* of the disk, whichever its files are */
+	struct changes *changes;  /* NULL, or what is to know of changes when they are done; set while the gate
+				     is closed */
 };
+
+/* The two have each other's file, format and contents from now on, each at its place in its chain, so that
+ * who has a pointer to one has the disk still. VHDX only; no request may be in flight. */
+void disk_exchange(struct disk *a, struct disk *b);
 
 /* Between two steps of a long operation: 0, or -ECANCELED with its sentence. */
 static inline int progress_step(const struct disk_progress *progress, const char *path, uint64_t done,
@@ -91,6 +100,12 @@ int disk_merge_watched(const char *path, const struct disk_progress *progress,
 int disk_reparent_watched(const char *path, const char *parent, bool even_if_changed,
 			  const struct file_observer *observer, struct error *err);
 
+int disk_split_watched(struct disk *disk, const char *path, const struct file_observer *observer,
+		       struct error *err);
+
+/* The disk, at rest, is read only from now on, and may be read by others. */
+void disk_share(struct disk *disk);
+
 /* Whether `path` names its file. */
 bool disk_is_file(const struct disk *disk, const char *path);
 
@@ -105,6 +120,9 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 
 /* Whether a file claims to be a VHD: by its beginning or, of a regular file, its end. */
 int vhd_detect(struct disk *disk, bool *is_vhd);
+
+/* The disk with this format is at another address now. */
+void vhdx_moved(struct disk *disk);
 
 /* Makes an empty file an image. Defaults are filled in and the options are checked. */
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,

@@ -101,16 +101,49 @@ static bool lock_for_writing(int fd)
 	return true;
 }
 
-int lock_image(int fd, const char *path, bool exclusive, struct error *err)
+/* NFS turns a flock into byte locks on the whole file, which would meet our own ones. */
+static bool has_flock(int fd)
 {
 	struct statfs fs;
 
-	/* NFS turns a flock into byte locks on the whole file, which would meet our own ones. */
-	if (fstatfs(fd, &fs) < 0 || fs.f_type != NFS_SUPER_MAGIC) {
-		if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-			return busy(fd, path, exclusive, err);
-	}
+	return fstatfs(fd, &fs) < 0 || fs.f_type != NFS_SUPER_MAGIC;
+}
+
+int lock_image(int fd, const char *path, bool exclusive, struct error *err)
+{
+	if (has_flock(fd) && flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return busy(fd, path, exclusive, err);
 	if (!(exclusive ? lock_for_writing(fd) : lock_for_reading(fd)))
 		return busy(fd, path, exclusive, err);
 	return 0;
+}
+
+static void clear_byte(int fd, int byte)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+
+	(void)fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+/* A flock is let go before the other kind is taken. Who takes it between the two meets our byte locks, lets
+ * go too, and is waited for. */
+void lock_share(int fd)
+{
+	while (has_flock(fd) && flock(fd, LOCK_SH) < 0 && errno == EINTR)
+		;
+	clear_byte(fd, USES + WRITE);
+	clear_byte(fd, USES + RESIZE);
+	clear_byte(fd, DENIES + READ);
+}
+
+void lock_release(int fd)
+{
+	static const int permissions[] = {READ, WRITE, RESIZE};
+
+	for (size_t i = 0; i < ARRAY_SIZE(permissions); i++) {
+		clear_byte(fd, USES + permissions[i]);
+		clear_byte(fd, DENIES + permissions[i]);
+	}
+	if (has_flock(fd))
+		(void)flock(fd, LOCK_UN);
 }

@@ -13,5 +13,11 @@
 
 #include "base/base.h"
 
+/* The image of this descriptor, locked for writing, may be read by others from now on. */
+void lock_share(int fd);
+
+/* Lets go of it altogether. */
+void lock_release(int fd);
+
 /* EBUSY, with who holds it where that can be told, when it is open elsewhere. */
 int lock_image(int fd, const char *path, bool exclusive, struct error *err);

@@ -25,6 +25,9 @@ static void release(struct disk *disk)
 	if (disk->file.direct_fd >= 0)
 		close(disk->file.direct_fd);
 	close(disk->file.fd);
+	if (disk->gate)
+		gate_destroy(disk->gate);
+	free(disk->gate);
 	free(disk->path);
 	free(disk);
 }
@@ -128,7 +131,11 @@ static int open_descriptor(struct disk **out, int fd, const char *path,
 	disk->parent = relatives->parent;
 	disk->parent_kind = relatives->kind;
 	disk->path = strdup(path);
-	r = disk->path ? check_kind(disk, err) : error_set(err, ENOMEM, "%s: no memory to open it", path);
+	disk->gate = malloc(sizeof(*disk->gate));
+	if (disk->gate)
+		gate_init(disk->gate);
+	r = disk->path && disk->gate ? check_kind(disk, err)
+				     : error_set(err, ENOMEM, "%s: no memory to open it", path);
 	if (r == 0 && options->direct)
 		open_direct(disk);
 	if (r == 0)
@@ -233,6 +240,35 @@ bool disk_is_file(const struct disk *disk, const char *path)
 	       open_one.st_dev == named.st_dev && open_one.st_ino == named.st_ino;
 }
 
+static void take_contents(struct disk *to, const struct disk *from)
+{
+	to->ops = from->ops;
+	to->file.fd = from->file.fd;
+	to->file.direct_fd = from->file.direct_fd;
+	to->file.observer = from->file.observer;
+	atomic_store(&to->file.sync_error, atomic_load(&from->file.sync_error));
+	to->info = from->info;
+	to->path = from->path;
+	to->format = from->format;
+	vhdx_moved(to);
+}
+
+void disk_exchange(struct disk *a, struct disk *b)
+{
+	struct disk was = {.format = NULL};
+
+	was.ops = a->ops;
+	was.info = a->info;
+	was.path = a->path;
+	was.format = a->format;
+	was.file = (struct file){.fd = a->file.fd,
+				 .direct_fd = a->file.direct_fd,
+				 .observer = a->file.observer,
+				 .sync_error = atomic_load(&a->file.sync_error)};
+	take_contents(a, b);
+	take_contents(b, &was);
+}
+
 const struct disk *disk_parent(const struct disk *disk)
 {
 	return disk->parent;
@@ -265,9 +301,11 @@ void disk_get_info(const struct disk *disk, struct disk_info *info)
 {
 	struct stat st;
 
+	gate_enter_waiting(disk->gate);
 	*info = disk->info;
 	if (fstat(disk->file.fd, &st) == 0)
 		info->file_size = S_ISBLK(st.st_mode) ? disk->info.size : (uint64_t)st.st_blocks * 512;
+	gate_leave(disk->gate);
 }
 
 int disk_check(const char *path, FILE *report, struct error *err)

@@ -243,6 +243,15 @@ void operation_advance(struct operation *op, ssize_t outcome)
 	}
 }
 
+void operation_end(struct operation *op)
+{
+	struct disk *disk = op->disk;
+
+	if (disk->changes && changes_disk(op->request->op))
+		changes_note(disk->changes, op->request->offset, op->request->length);
+	gate_leave(disk->gate);
+}
+
 int operation_run(struct operation *op)
 {
 	while (operation_next(op))

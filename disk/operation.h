@@ -38,5 +38,9 @@ bool operation_next(struct operation *op);
 /* What performing op->step returned: bytes moved, 0, or a negative errno. */
 void operation_advance(struct operation *op, ssize_t outcome);
 
+/* The operation is over: what else has to know of it is told, and it leaves the disk's gate, through which its
+ * request must have come. */
+void operation_end(struct operation *op);
+
 /* Performs all of it here and now; returns the result. */
 int operation_run(struct operation *op);

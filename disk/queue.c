@@ -24,6 +24,7 @@ struct disk_queue {
 	struct workers *workers; /* where there is no ring */
 	int event;
 	unsigned in_flight;
+	struct gate_waiter at_gate; /* of the disk of the first that waits */
 	struct disk_request *waiting, **waiting_end; /* not started; linked by queue_private[0] */
 	struct operation *idle;
 	struct operation *over, **over_end; /* to be completed by disk_queue_process() */
@@ -84,6 +85,7 @@ int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_k
 		free(queue);
 		return r;
 	}
+	queue->at_gate.event = queue->event;
 	queue->waiting_end = &queue->waiting;
 	queue->over_end = &queue->over;
 	for (unsigned i = depth; i-- > 0;) {
@@ -144,6 +146,7 @@ static void prepare_entry(struct io_uring_sqe *entry, const struct operation *op
 
 static void finish(struct disk_queue *queue, struct operation *op)
 {
+	operation_end(op);
 	op->next = NULL;
 	*queue->over_end = op;
 	queue->over_end = &op->next;
@@ -173,13 +176,16 @@ static void start_waiting(struct disk_queue *queue)
 {
 	while (queue->waiting && queue->idle) {
 		struct disk_request *request = queue->waiting;
+		struct disk *disk = request->queue_private[1];
 		struct operation *op = queue->idle;
 
+		if (!gate_enter(disk->gate, &queue->at_gate))
+			break;
 		queue->waiting = request->queue_private[0];
 		if (!queue->waiting)
 			queue->waiting_end = &queue->waiting;
 		queue->idle = op->next;
-		operation_start(op, request->queue_private[1], request);
+		operation_start(op, disk, request);
 		proceed(queue, op);
 	}
 }

@@ -124,6 +124,12 @@ struct vhdx {
 	struct log_limit complaints;
 };
 
+/* --- vhdx_open.c --- */
+
+/* Leaves a clean file, as closing it does. What is written next is a new beginning, with a new DataWriteGuid. No
+ * request may be in flight. */
+int vhdx_rest(struct disk *disk, struct error *err);
+
 /* --- vhdx_header.c --- */
 
 /* Chooses the current header, or says why there is none. */

@@ -152,23 +152,33 @@ static void vhdx_free(struct vhdx *v)
 	free(v);
 }
 
-static int vhdx_close(struct disk *disk, struct error *err)
+int vhdx_rest(struct disk *disk, struct error *err)
 {
 	struct vhdx *v = disk->format;
-	int r = 0;
+	int r;
 
-	if (!disk->info.read_only && (atomic_load(&v->data_begun) || v->log_in_use)) {
-		r = vhdx_commit(disk);
-		/* The in-place writes of the last commit, before the log that has them is let go. */
-		if (r == 0 && v->log_in_use)
-			r = file_sync(&disk->file);
-		if (r == 0 && v->log_in_use)
-			r = vhdx_name_log(v, &(struct guid){{0}});
-		if (r < 0)
-			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
-				  strerror(-r));
-	}
-	vhdx_free(v);
+	if (disk->info.read_only || (!atomic_load(&v->data_begun) && !v->log_in_use))
+		return 0;
+	r = vhdx_commit(disk);
+	/* The in-place writes of the last commit, before the log that has them is let go. */
+	if (r == 0 && v->log_in_use)
+		r = file_sync(&disk->file);
+	if (r == 0 && v->log_in_use)
+		r = vhdx_name_log(v, &(struct guid){{0}});
+	if (r < 0)
+		return error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
+				 strerror(-r));
+	v->log_in_use = false;
+	v->next_data_guid = (struct guid){{0}};
+	atomic_store(&v->data_begun, false);
+	return 0;
+}
+
+static int vhdx_close(struct disk *disk, struct error *err)
+{
+	int r = vhdx_rest(disk, err);
+
+	vhdx_free(disk->format);
 	return r;
 }
 
@@ -222,6 +232,11 @@ static int open_parts(struct vhdx *v, struct error *err)
 	if (r == 0 && !v->disk->info.read_only && v->disk->parent_kind == PARENT_OWN && v->locator_stale)
 		vhdx_refresh_path(v);
 	return r;
+}
+
+void vhdx_moved(struct disk *disk)
+{
+	((struct vhdx *)disk->format)->disk = disk;
 }
 
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err)

@@ -221,6 +221,8 @@ struct disk *power_open(struct power *power, const char *name, bool read_only)
 
 	if (disk_open_watched(&disk, power_path(power, name), &options, power_observer(power, name), &err) != 0)
 		power_fail(power, "%s", err.text);
+	for (struct disk *d = disk->parent; d; d = d->parent)
+		d->file.observer = power_observer(power, strrchr(d->path, '/') + 1);
 	return disk;
 }
 
@@ -568,6 +570,19 @@ void power_check(struct power *power, const char *name)
 		must_be_sound(power, disk);
 		power_close(power, disk);
 	}
+}
+
+void power_compare_again(struct power *power, const char *name)
+{
+	struct disk *disk = power_open(power, name, true);
+	struct error err = { 0 };
+
+	if (disk_read(disk, 0, power->by_writing, disk->info.size, &err) != 0)
+		power_fail(power, "%s", err.text);
+	if (memcmp(power->by_reading, power->by_writing, disk->info.size) != 0)
+		power_fail(power, "%s: reads otherwise than before", disk->path);
+	must_be_sound(power, disk);
+	power_close(power, disk);
 }
 
 static void check(struct power *power)

@@ -80,6 +80,9 @@ void power_check(struct power *power, const char *name);
 /* Opens it for reading, and compares. */
 void power_compare(struct power *power, const char *name);
 
+/* Once more, with what power_check() has written to it. */
+void power_compare_again(struct power *power, const char *name);
+
 /* What to do in an own check at times: never while a cut is cut again. */
 bool power_may_change(struct power *power);
 

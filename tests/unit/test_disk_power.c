@@ -153,6 +153,87 @@ static void prepare_reparent(struct power *power)
 	power_keep(power, "copy");
 }
 
+/* --- chains of open disks --- */
+
+struct guest {
+	struct power *power;
+	struct disk *disk;
+};
+
+static bool use_meanwhile(void *context, uint64_t done, uint64_t total)
+{
+	struct guest *guest = context;
+
+	power_use(guest->power, guest->disk, 1, 4, 5);
+	return true;
+}
+
+static void merge_live(struct power *power, struct disk *disk, const char *name)
+{
+	struct guest guest = { power, disk };
+	const struct disk_progress progress = { use_meanwhile, &guest };
+	struct error err = { 0 };
+
+	if (disk_merge_live(disk, power_path(power, name), &progress, &err) != 0)
+		power_fail(power, "%s", err.text);
+}
+
+static void split(struct power *power, struct disk *disk, const char *name)
+{
+	struct error err = { 0 };
+
+	if (disk_split_watched(disk, power_path(power, name), power_observer(power, name), &err) != 0)
+		power_fail(power, "%s", err.text);
+}
+
+static void prepare_live(struct power *power)
+{
+	prepare_full(power);
+	power_watch(power, "second");
+	power_watch(power, "third");
+}
+
+/* Checkpoints, made and deleted under a disk that is in use. */
+static void split_and_merge(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+
+	power_use(power, disk, 5, 6, 4);
+	split(power, disk, "second");
+	power_use(power, disk, 8, 4, 4);
+	split(power, disk, "third");
+	power_use(power, disk, 4, 4, 4);
+	merge_live(power, disk, "second");
+	power_use(power, disk, 4, 4, 4);
+	merge_live(power, disk, "third");
+	power_use(power, disk, 4, 4, 4);
+	power_close(power, disk);
+}
+
+/* The newest file that is there is the disk. */
+static void check_live(struct power *power)
+{
+	static const char *const names[] = { "third", "second", "disk" };
+	unsigned newest = 0;
+	struct disk *disk;
+
+	while (newest < 2 && !power_exists(power, names[newest]))
+		newest++;
+	power_check(power, names[newest]);
+	if (!power_may_change(power) || newest == 2)
+		return;
+	/* What was begun goes on. */
+	disk = power_open(power, names[newest], false);
+	while (disk->parent) {
+		struct error err = { 0 };
+
+		if (disk_merge_live(disk, disk->parent->parent ? disk->parent->path : disk->path, NULL, &err) != 0)
+			power_fail(power, "%s", err.text);
+	}
+	power_close(power, disk);
+	power_compare_again(power, "disk");
+}
+
 static const struct power_workload workloads[] = {
 	{ "allocate", prepare_dynamic, allocate, NULL },
 	{ "fixed", prepare_fixed, open_and_close, NULL },
@@ -164,6 +245,7 @@ static const struct power_workload workloads[] = {
 	{ "child, flushed seldom", prepare_chain, flush_seldom, NULL },
 	{ "merge", prepare_chain, merge, check_merge },
 	{ "reparent", prepare_reparent, reparent, NULL },
+	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 };
 
 static void run(void **state)

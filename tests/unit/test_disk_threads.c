@@ -181,7 +181,7 @@ static void over_a_parent(void **state)
 }
 
 /* A file whose syncs do not end before the gate is opened. */
-struct gate {
+struct barrier {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool open;
@@ -190,7 +190,7 @@ struct gate {
 
 static void at_gate(void *context)
 {
-	struct gate *gate = context;
+	struct barrier *gate = context;
 
 	pthread_mutex_lock(&gate->lock);
 	gate->arrived++;
@@ -200,7 +200,7 @@ static void at_gate(void *context)
 	pthread_mutex_unlock(&gate->lock);
 }
 
-static void gate_wait(struct gate *gate)
+static void gate_wait(struct barrier *gate)
 {
 	pthread_mutex_lock(&gate->lock);
 	while (gate->arrived == 0)
@@ -208,7 +208,7 @@ static void gate_wait(struct gate *gate)
 	pthread_mutex_unlock(&gate->lock);
 }
 
-static void gate_set(struct gate *gate, bool open)
+static void gate_set(struct barrier *gate, bool open)
 {
 	pthread_mutex_lock(&gate->lock);
 	gate->open = open;
@@ -229,13 +229,13 @@ static void ignore_resized(void *context, uint64_t size)
 {
 }
 
-static struct disk *open_gated(struct gate *gate, struct file_observer *observer)
+static struct disk *open_gated(struct barrier *gate, struct file_observer *observer)
 {
 	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
 	struct error err = { 0 };
 	struct disk *disk;
 
-	*gate = (struct gate){ .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .open = true };
+	*gate = (struct barrier){ .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .open = true };
 	*observer = (struct file_observer){ .context = gate, .written = ignore_written, .zeroed = ignore_zeroed,
 		.resized = ignore_resized, .synced = at_gate };
 	if (disk_open_descriptor(&disk, image_create(&create), "image", NULL, observer, &err) != 0)
@@ -251,7 +251,7 @@ static void slow_flush(void **state)
 	struct file_observer observer;
 	struct disk_queue *queue;
 	struct error err = { 0 };
-	struct gate gate;
+	struct barrier gate;
 	struct disk *disk = open_gated(&gate, &observer);
 
 	assert_int_equal(disk_write(disk, 0, sector, sizeof(sector), &err), 0);
@@ -300,7 +300,7 @@ static void shared_commit(void **state)
 {
 	pthread_t first, writer, others[7];
 	struct file_observer observer;
-	struct gate gate;
+	struct barrier gate;
 	struct disk *disk = open_gated(&gate, &observer);
 	struct vhdx *v = disk->format;
 	unsigned waiting = 0;

@@ -81,26 +81,62 @@ static libvhdi_file_t *open_vhdi(unsigned index, libvhdi_file_t *parent)
 	return file;
 }
 
-static void reads_the_same(void **state)
+/* Of the chain of these files; they are removed. */
+static void must_read_as(const unsigned *chain, unsigned depth, const uint8_t *model)
 {
-	uint8_t *model = calloc(1, DISK_SIZE), *read = malloc(DISK_SIZE);
 	libvhdi_file_t *files[DEPTH] = { NULL };
+	uint8_t *read = malloc(DISK_SIZE);
 	char name[96];
 
-	create_chain(model, *(uint32_t *)*state);
-	for (unsigned i = 0; i < DEPTH; i++)
-		files[i] = open_vhdi(i, i > 0 ? files[i - 1] : NULL);
-	assert_int_equal(libvhdi_file_read_buffer_at_offset(files[DEPTH - 1], read, DISK_SIZE, 0, NULL), DISK_SIZE);
+	for (unsigned i = 0; i < depth; i++)
+		files[i] = open_vhdi(chain[i], i > 0 ? files[i - 1] : NULL);
+	assert_int_equal(libvhdi_file_read_buffer_at_offset(files[depth - 1], read, DISK_SIZE, 0, NULL), DISK_SIZE);
 	for (unsigned at = 0; at < DISK_SIZE; at += 512)
 		if (memcmp(read + at, model + at, 512) != 0)
 			fail_msg("libvhdi reads something else at %u", at);
-	for (unsigned i = DEPTH; i-- > 0;) {
+	for (unsigned i = depth; i-- > 0;) {
 		libvhdi_file_close(files[i], NULL);
 		libvhdi_file_free(&files[i], NULL);
-		unlink(name_of(i, name));
+		unlink(name_of(chain[i], name));
 	}
-	free(model);
 	free(read);
+}
+
+static void reads_the_same(void **state)
+{
+	static const unsigned chain[DEPTH] = { 0, 1, 2, 3 };
+	uint8_t *model = calloc(1, DISK_SIZE);
+
+	create_chain(model, *(uint32_t *)*state);
+	must_read_as(chain, DEPTH, model);
+	free(model);
+}
+
+/* Split and merged while it is open. */
+static void made_live(void **state)
+{
+	const struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	static const unsigned chain[] = { 0, 2, 3 };
+	uint8_t *model = calloc(1, DISK_SIZE);
+	struct dice dice = { 5 };
+	struct error err = { 0 };
+	struct disk *disk;
+	char name[96];
+
+	assert_int_equal(disk_create(name_of(0, name), &options, &err), 0);
+	assert_int_equal(disk_open(&disk, name, NULL, &err), 0);
+	for (unsigned i = 1; i < DEPTH; i++) {
+		change(disk, &dice, model);
+		if (disk_split(disk, name_of(i, name), &err) != 0)
+			fail_msg("%s", err.text);
+	}
+	change(disk, &dice, model);
+	if (disk_merge_live(disk, name_of(1, name), NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	change(disk, &dice, model);
+	image_must_close(disk);
+	must_read_as(chain, ARRAY_SIZE(chain), model);
+	free(model);
 }
 
 int main(void)
@@ -109,6 +145,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		{ "sectors of 512 bytes", reads_the_same, NULL, NULL, &small },
 		{ "sectors of 4096 bytes", reads_the_same, NULL, NULL, &large },
+		cmocka_unit_test(made_live),
 	};
 	int r;
 

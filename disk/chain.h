@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * chain.h - inside of the room: the steps of which merges are made, of closed and of open disks. They go past
+ * the disks' gates; chain.c says which is safe when.
+ */
+#pragma once
+
+#include "disk/image.h"
+
+/* What the contents of a VHDX are called. */
+const struct guid *chain_data_guid(const struct disk *disk);
+
+/* Tells the child which identities its parent may have: the one of now and another. No request of the child may be
+ * in flight. */
+int chain_expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err);
+
+/* Begins a merge: the child will know its parent when that has been written. */
+int chain_begin_merge(struct disk *child, struct disk *parent, struct error *err);
+
+/* What is in the child and not the parent's, from `offset` to `end`, is written to the parent. */
+int chain_copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_t end,
+	       const struct disk_progress *progress, struct error *err);
+
+/* The parent has got all: it gets the child's identity, too. No request may be in flight. */
+int chain_end_merge(struct disk *child, struct disk *parent, struct error *err);
+
+/* The disk's locator names this parent, which has the same contents as the one before. `path` is the disk's. No
+ * request may be in flight. */
+int chain_relink(struct disk *child, const char *path, const struct disk *parent, struct error *err);

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Checkpoints of a disk that is in use: several queues, each with a thread, write, read, flush and discard without
+ * end, while others split the disk and merge its files again. What each thread has written it must read at any
+ * moment; a parent has what was complete when the disk was split, and nothing that was begun after, and does not
+ * change.
+ */
+#include "tests/unit/test_disk_images.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+
+#include "disk/queue.h"
+
+#define THREADS   3
+#define DEPTH     6
+#define DISK_SIZE (6 * MIB)
+#define STRIPE    (8 * KIB) /* thread t owns the stripes whose number mod THREADS is t */
+#define STRIPES   (DISK_SIZE / STRIPE)
+#define OWN       (STRIPES / THREADS)
+
+static char directory[64];
+static unsigned rounds = 3;
+
+struct job {
+	struct disk_request request;
+	struct iovec iov;
+	uint64_t *buffer;
+	uint64_t stamp; /* what is written, or must be read: in all words of the stripe */
+	int result;
+};
+
+struct model {
+	struct disk *disk;
+	enum queue_kind kind;
+	_Atomic bool stop;
+	_Atomic uint64_t clock;            /* stamps */
+	_Atomic uint64_t begun[STRIPES];   /* the newest stamp that was submitted, */
+	_Atomic uint64_t done[STRIPES];    /* and that is complete */
+	_Atomic uint64_t requests;
+};
+
+struct worker {
+	pthread_t thread;
+	struct model *model;
+	unsigned number, failures;
+};
+
+static const char *in(const char *name, char path[128])
+{
+	snprintf(path, 128, "%s/%s", directory, name);
+	return path;
+}
+
+static void completed(struct disk_request *request, int result)
+{
+	((struct job *)request->context)->result = result;
+}
+
+static void prepare(struct worker *worker, struct dice *dice, struct job *job, uint64_t stripe)
+{
+	static const enum disk_op ops[] = { DISK_OP_WRITE, DISK_OP_WRITE, DISK_OP_READ, DISK_OP_READ, DISK_OP_DISCARD,
+		DISK_OP_FLUSH };
+	struct model *model = worker->model;
+
+	job->iov = (struct iovec){ job->buffer, STRIPE };
+	job->result = 1;
+	job->request = (struct disk_request){ .op = ops[dice_roll(dice, ARRAY_SIZE(ops))], .offset = stripe * STRIPE,
+		.length = STRIPE, .iov = &job->iov, .iov_count = 1, .complete = completed, .context = job };
+	job->stamp = atomic_load(&model->done[stripe]);
+	if (job->request.op == DISK_OP_WRITE)
+		job->stamp = atomic_fetch_add(&model->clock, 1) + 1;
+	else if (job->request.op == DISK_OP_DISCARD)
+		job->stamp = 0;
+	for (unsigned i = 0; job->request.op == DISK_OP_WRITE && i < STRIPE / 8; i++)
+		job->buffer[i] = job->stamp;
+	if (job->request.op == DISK_OP_WRITE || job->request.op == DISK_OP_DISCARD)
+		atomic_store(&model->begun[stripe], job->stamp);
+}
+
+static bool is_right(struct worker *worker, const struct job *job)
+{
+	if (job->result != 0)
+		return false;
+	if (job->request.op == DISK_OP_WRITE || job->request.op == DISK_OP_DISCARD)
+		atomic_store(&worker->model->done[job->request.offset / STRIPE], job->stamp);
+	for (unsigned i = 0; job->request.op == DISK_OP_READ && i < STRIPE / 8; i++)
+		if (job->buffer[i] != job->stamp)
+			return false;
+	return true;
+}
+
+static void *work(void *argument)
+{
+	struct worker *worker = argument;
+	struct model *model = worker->model;
+	struct dice dice = { worker->number + 1 };
+	struct job jobs[DEPTH];
+	struct disk_queue *queue;
+	struct error err;
+
+	if (disk_queue_create_kind(&queue, DEPTH / 2, model->kind, &err) < 0) {
+		worker->failures = 1;
+		return NULL;
+	}
+	for (unsigned i = 0; i < DEPTH; i++)
+		jobs[i].buffer = malloc(STRIPE);
+	while (!atomic_load(&model->stop) && worker->failures == 0) {
+		/* Each job of a round has a stripe of its own. */
+		uint64_t first = dice_roll(&dice, OWN);
+
+		for (unsigned i = 0; i < DEPTH; i++) {
+			prepare(worker, &dice, &jobs[i], (first + i * (OWN / DEPTH)) % OWN * THREADS + worker->number);
+			disk_queue_submit(queue, model->disk, &jobs[i].request);
+		}
+		disk_queue_kick(queue);
+		while (disk_queue_in_flight(queue) > 0) {
+			struct pollfd fd = { .fd = disk_queue_fd(queue), .events = POLLIN };
+
+			poll(&fd, 1, -1);
+			disk_queue_process(queue);
+		}
+		for (unsigned i = 0; i < DEPTH; i++)
+			worker->failures += !is_right(worker, &jobs[i]);
+		atomic_fetch_add(&model->requests, DEPTH);
+	}
+	for (unsigned i = 0; i < DEPTH; i++)
+		free(jobs[i].buffer);
+	disk_queue_destroy(queue);
+	return NULL;
+}
+
+static void wait_for_requests(struct model *model, uint64_t count)
+{
+	uint64_t wanted = atomic_load(&model->requests) + count;
+	struct disk_info info;
+
+	while (atomic_load(&model->requests) < wanted) {
+		disk_get_info(model->disk, &info);
+		assert_int_equal(info.size, DISK_SIZE);
+		sched_yield();
+	}
+}
+
+static void stamps_of(struct disk *disk, uint64_t *stamps)
+{
+	uint64_t *all = malloc(DISK_SIZE);
+	struct error err = { 0 };
+
+	assert_int_equal(disk_read(disk, 0, all, DISK_SIZE, &err), 0);
+	for (unsigned i = 0; i < STRIPES; i++) {
+		stamps[i] = all[i * (STRIPE / 8)];
+		for (unsigned word = 0; word < STRIPE / 8; word++)
+			assert_int_equal(all[i * (STRIPE / 8) + word], stamps[i]);
+	}
+	free(all);
+}
+
+static void stamps_in(const char *name, uint64_t *stamps)
+{
+	const struct disk_open_options reading = { .read_only = true };
+	struct error err = { 0 };
+	struct disk *disk;
+	char path[128];
+
+	if (disk_open(&disk, in(name, path), &reading, &err) != 0)
+		fail_msg("%s", err.text);
+	stamps_of(disk, stamps);
+	image_must_close(disk);
+}
+
+/* Splits it and looks at the parent, as another program would. */
+static void split(struct model *model, const char *parent, const char *child)
+{
+	static uint64_t before[STRIPES], here[STRIPES], later[STRIPES];
+	struct error err = { 0 };
+	uint64_t newest;
+	char path[128];
+
+	for (unsigned i = 0; i < STRIPES; i++)
+		before[i] = atomic_load(&model->done[i]);
+	if (disk_split(model->disk, in(child, path), &err) != 0)
+		fail_msg("%s", err.text);
+	newest = atomic_load(&model->clock);
+	assert_string_equal(disk_path(model->disk), path);
+	stamps_in(parent, here);
+	for (unsigned i = 0; i < STRIPES; i++) {
+		/* 0 was a discard, at some moment. */
+		assert_true(here[i] == 0 || here[i] >= before[i]);
+		assert_true(here[i] <= newest);
+	}
+	wait_for_requests(model, 200);
+	stamps_in(parent, later);
+	assert_memory_equal(here, later, sizeof(here));
+}
+
+static void merge(struct model *model, const char *name)
+{
+	struct error err = { 0 };
+	char path[128];
+
+	if (disk_merge_live(model->disk, in(name, path), NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(access(path, F_OK), -1);
+	wait_for_requests(model, 200);
+}
+
+static void create(const char *name)
+{
+	const struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	struct error err = { 0 };
+	char path[128];
+
+	if (disk_create(in(name, path), &options, &err) != 0)
+		fail_msg("%s", err.text);
+}
+
+static void start(struct model *model, struct worker *workers)
+{
+	struct error err = { 0 };
+	char path[128];
+
+	create("disk");
+	if (disk_open(&model->disk, in("disk", path), NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .model = model, .number = i };
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+	}
+	wait_for_requests(model, 200);
+}
+
+static void stop(struct model *model, struct worker *workers, const char *name)
+{
+	static uint64_t here[STRIPES];
+	char path[128];
+
+	atomic_store(&model->stop, true);
+	for (unsigned i = 0; i < THREADS; i++) {
+		pthread_join(workers[i].thread, NULL);
+		assert_int_equal(workers[i].failures, 0);
+	}
+	image_must_close(model->disk);
+	stamps_in(name, here);
+	for (unsigned i = 0; i < STRIPES; i++)
+		assert_int_equal(here[i], atomic_load(&model->done[i]));
+	assert_int_equal(disk_check(in(name, path), stderr, NULL), 0);
+}
+
+static void in_use(void **state)
+{
+	struct model *model = calloc(1, sizeof(*model));
+	struct worker workers[THREADS];
+	char path[128];
+
+	model->kind = *(const enum queue_kind *)*state;
+	start(model, workers);
+	for (unsigned i = 0; i < rounds; i++) {
+		split(model, "disk", "1");
+		split(model, "1", "2");
+		split(model, "2", "3");
+		merge(model, "2"); /* in the middle */
+		merge(model, "1"); /* into the lowest */
+		split(model, "3", "4");
+		merge(model, "4"); /* the uppermost */
+		merge(model, "3");
+	}
+	stop(model, workers, "disk");
+	unlink(in("disk", path));
+	free(model);
+}
+
+/* --- what ends it early, and what is refused --- */
+
+struct stopper {
+	struct model *model;
+	unsigned left;
+};
+
+static bool count_down(void *context, uint64_t done, uint64_t total)
+{
+	struct stopper *stopper = context;
+
+	assert_true(done <= total);
+	wait_for_requests(stopper->model, 20);
+	return stopper->left-- > 0;
+}
+
+static void stopped(void **state)
+{
+	struct model *model = calloc(1, sizeof(*model));
+	struct worker workers[THREADS];
+	char path[128];
+
+	start(model, workers);
+	split(model, "disk", "1");
+	split(model, "1", "2");
+	for (unsigned i = 0; i < 6; i++) {
+		struct stopper stopper = { model, i / 2 };
+		const struct disk_progress progress = { count_down, &stopper };
+		struct error err = { 0 };
+
+		assert_int_equal(disk_merge_live(model->disk, in(i % 2 ? "1" : "2", path), &progress, &err), -ECANCELED);
+		wait_for_requests(model, 50);
+	}
+	merge(model, "2");
+	merge(model, "1");
+	stop(model, workers, "disk");
+	unlink(in("disk", path));
+	free(model);
+}
+
+static int try_lock(const char *name, int how)
+{
+	char path[128];
+	int fd = open(in(name, path), O_RDWR | O_CLOEXEC), r = flock(fd, how | LOCK_NB);
+
+	close(fd);
+	return r;
+}
+
+static void refused(void **state)
+{
+	const struct disk_open_options reading = { .read_only = true };
+	struct disk *disk, *other;
+	char path[128], second[128];
+	struct error err = { 0 };
+
+	create("disk");
+	in("disk", path);
+	assert_int_equal(disk_open(&disk, path, &reading, &err), 0);
+	assert_int_equal(disk_split(disk, in("1", second), &err), -EROFS);
+	assert_int_equal(disk_merge_live(disk, path, NULL, &err), -EINVAL);
+	image_must_close(disk);
+
+	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
+	assert_int_equal(disk_split(disk, path, &err), -EEXIST);
+	assert_int_equal(disk_split(disk, "/nowhere/1", &err), -ENOENT);
+	assert_int_equal(disk_write(disk, 0, "old", 4, &err), 0);
+	assert_int_equal(try_lock("disk", LOCK_SH), -1);
+	assert_int_equal(disk_split(disk, second, &err), 0);
+	/* Others may read the parent, and not write it; the new one is ours. */
+	assert_int_equal(try_lock("disk", LOCK_SH), 0);
+	assert_int_equal(try_lock("disk", LOCK_EX), -1);
+	assert_int_equal(try_lock("1", LOCK_SH), -1);
+	assert_int_equal(disk_merge_live(disk, "/nowhere/1", NULL, &err), -ENOENT);
+	assert_int_equal(disk_merge_live(disk, path, NULL, &err), -EINVAL);
+	/* A parent that somebody reads is not written. */
+	assert_int_equal(disk_open(&other, path, &reading, &err), 0);
+	assert_int_equal(disk_merge_live(disk, second, NULL, &err), -EBUSY);
+	image_must_close(other);
+	assert_int_equal(try_lock("disk", LOCK_EX), -1);
+	assert_int_equal(disk_write(disk, 8192, "new", 4, &err), 0);
+	assert_int_equal(disk_merge_live(disk, second, NULL, &err), 0);
+	assert_int_equal(try_lock("disk", LOCK_SH), -1);
+	assert_null(disk_parent(disk));
+	assert_string_equal(disk_path(disk), path);
+	image_must_close(disk);
+	unlink(path);
+}
+
+int main(int argc, char **argv)
+{
+	static enum queue_kind ring = QUEUE_AUTO, threads = QUEUE_THREADS;
+	const struct CMUnitTest tests[] = {
+		{ "in use, by io_uring", in_use, NULL, NULL, &ring },
+		{ "in use, by threads", in_use, NULL, NULL, &threads },
+		cmocka_unit_test(stopped),
+		cmocka_unit_test(refused),
+	};
+	int r;
+
+	/* --count N: more rounds, by hand */
+	if (argc == 3 && !strcmp(argv[1], "--count"))
+		rounds = (unsigned)atoi(argv[2]);
+	image_directory(directory, sizeof(directory));
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	rmdir(directory);
+	return r;
+}
