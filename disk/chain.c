@@ -75,11 +75,15 @@ static int run_at(struct disk *child, uint64_t offset, uint64_t end, uint64_t *l
 
 	if (r < 0)
 		return r;
+	extent_release(&extent);
 	*kind = extent.kind;
 	*length = extent.length;
 	while (*length < left) {
 		r = vhdx_map_here(child, MAP_READ, offset + *length, left - *length, &extent);
-		if (r < 0 || (int)extent.kind != *kind)
+		if (r < 0)
+			break;
+		extent_release(&extent);
+		if ((int)extent.kind != *kind)
 			break;
 		*length += extent.length;
 	}

@@ -40,6 +40,7 @@ static int extent_at(struct disk *disk, uint64_t offset, uint64_t length, struct
 		out->file_offset = run.file_offset;
 	if (run.kind == EXTENT_FILE)
 		split_at_holes(&run, out);
+	extent_release(&run);
 	return 0;
 }
 

@@ -26,7 +26,17 @@ struct extent {
 	uint64_t file_offset;
 	const uint8_t *memory; /* read-only images: contents that a log replay has changed */
 	bool settle;           /* once these bytes are written, `settle` makes them count */
+	_Atomic uint64_t *hold; /* not NULL: the place is kept for whoever has this extent, until extent_release() */
 };
+
+/* Whoever got an extent from map() is done with the bytes in its file. Once, and before the disk is closed. [any
+ * thread] */
+static inline void extent_release(struct extent *extent)
+{
+	if (extent->hold)
+		atomic_fetch_sub_explicit(extent->hold, 1, memory_order_release);
+	extent->hold = NULL;
+}
 
 enum map_purpose { MAP_READ, MAP_WRITE, MAP_ZERO };
 

@@ -50,6 +50,7 @@ void operation_start(struct operation *op, struct disk *disk, struct disk_reques
 	op->synced = false;
 	op->unsettled = 0;
 	op->cannot_punch = false;
+	op->extent = (struct extent){.hold = NULL};
 	op->result = check_request(disk, request);
 }
 
@@ -190,26 +191,27 @@ bool operation_next(struct operation *op)
 {
 	const struct disk_request *request = op->request;
 	bool flush = request->op == DISK_OP_FLUSH;
-	struct extent extent = {.settle = false};
+	struct extent *extent = &op->extent;
 
 	if (op->unsettled > 0)
 		settle(op);
+	extent_release(extent);
 	while (op->result == 0 && !flush && op->done < request->length) {
 		op->result = op->disk->ops->map(op->disk, purpose_of(request->op), request->offset + op->done,
-						request->length - op->done, &extent);
+						request->length - op->done, extent);
 		if (op->result < 0)
 			break;
-		if (extent.kind == EXTENT_FILE) {
+		if (extent->kind == EXTENT_FILE) {
 			if (purpose_of(request->op) == MAP_ZERO)
-				step_zero(op, &extent);
+				step_zero(op, extent);
 			else
-				step_data(op, &extent);
+				step_data(op, extent);
 			return true;
 		}
 		if (request->op == DISK_OP_READ)
-			fill(op, &extent);
+			fill(op, extent);
 		else
-			op->done += extent.length;
+			op->done += extent->length;
 	}
 	if (op->result == 0 && (flush || (request->force_unit_access && changes_disk(request->op))))
 		return step_sync(op);

@@ -26,6 +26,7 @@ struct operation {
 	uint64_t unsettled;     /* bytes before `done` that are written and do not count yet */
 	uint64_t settle_at;     /* where the first of them lies in the file */
 	bool settle;            /* the step's bytes will have to be settled */
+	struct extent extent;   /* which the step is about, as long as it is held */
 	bool cannot_punch;      /* the file system has no holes: zeros are written */
 	struct iovec iov[OPERATION_IOV];
 };

@@ -7,6 +7,7 @@
  *   vhdx_log.c     reading the log: replay into the file, or into memory
  *   vhdx_scan.c    every BAT entry checked before the file may be written
  *   vhdx_bat.c     block to place in the file: a bounded cache of BAT pages, allocation
+ *   vhdx_free.c    space in the file that nobody has, and how blocks give theirs up
  *   vhdx_locator.c (with a header of its own) which file the parent is
  *   vhdx_parent.c  finding and comparing it
  *   vhdx_relink.c  writing the parent locator of a file that is there
@@ -15,7 +16,8 @@
  *   vhdx_create.c  new files
  *   vhdx_check.c   findings for a person
  *
- * Why a power cut at any moment is safe. A new block lies past the end of the file as it was, so it
+ * Why a power cut at any moment is safe. A new block lies past the end of the file as it was, or where a hole
+ * has been punched (vhdx_free.c says when that may be), so it
  * reads as zeros, as the block did before it was allocated. Its BAT entry stays in memory until a
  * commit: (1) sync, which covers payload and the in-place writes of the commit before; (2) the BAT
  * pages go into the log as one entry, whose tail is the entry itself; (3) sync; (4) they are written
@@ -47,8 +49,14 @@
 #define BAT_PAGES_MAX      2048u /* 8 MiB of cache: 2 TiB of disk in blocks of 2 MiB */
 #define BAT_DIRTY_MAX      1024u
 #define BAT_BUCKETS        1024u
+#define FREED_MAX          65536u /* 256 KiB of places that wait */
 #define COMMIT_PAGES_MAX   60u                   /* so that at least four entries fit into the smallest log */
 #define VHDX_FILE_SIZE_MAX (UINT64_C(128) << 40) /* twice the largest disk; its space_init() takes 16 MiB */
+
+/* A part of one block. */
+struct block_range {
+	uint64_t block, in_block, length;
+};
 
 struct bat_page {
 	uint64_t index; /* in units of BAT_PAGE_SIZE from the start of the file */
@@ -76,6 +84,26 @@ struct bat {
 
 struct region {
 	uint64_t offset, length;
+};
+
+/* A bit for each MiB of the file. */
+struct space {
+	uint8_t *taken; /* to be freed by its user */
+	uint64_t units;
+};
+
+/* Of a file that grows as it is written, and is open for writing; all zeros otherwise. [bat.lock] */
+struct free_space {
+	struct space space;   /* what is taken, up to next_place */
+	uint64_t search_from; /* no room for a block in the MiBs before this one */
+	uint32_t *ring;       /* places that blocks have left, in MiB: FREED_MAX of them, and counted for ever */
+	uint64_t first;       /* from here on they are nobody's, */
+	uint64_t ready;       /* from here on they wait for the holds of the other epoch, */
+	uint64_t draining;    /* from here on for the next epoch, */
+	uint64_t durable;     /* from here on for a commit */
+	uint64_t end;
+	unsigned epoch;
+	_Atomic uint64_t holds[2]; /* given back without the lock */
 };
 
 /* A range of the file that the log changes, of a file that may not be written. */
@@ -106,6 +134,7 @@ struct vhdx {
 	_Atomic bool data_begun;    /* DataWriteGuid is new since the file was opened */
 
 	struct bat bat;
+	struct free_space free;
 
 	struct commit commit;
 	bool
@@ -185,6 +214,10 @@ int bat_find_entry(struct vhdx *v, uint64_t index, struct bat_page **page, uint6
 /* New space for a block, which reads as zeros. [bat.lock] */
 int bat_allocate(struct vhdx *v, uint64_t length, uint64_t *place);
 
+/* If the range is all of a block, which has a place and is to be zeros: it gives the place up. False: it has to be
+ * zeroed where it is. [bat.lock] */
+bool bat_give_up(struct vhdx *v, const struct block_range *range, struct bat_page *page, uint64_t *entry);
+
 /* Says once in a while that an entry cannot be; returns -EBADMSG. [bat.lock] */
 int bat_complain(struct vhdx *v, uint64_t block, uint64_t entry);
 
@@ -231,11 +264,6 @@ int vhdx_relink(struct vhdx *v, struct locator *locator, struct error *err);
 
 /* --- vhdx_child.c --- */
 
-/* A part of one block. */
-struct block_range {
-	uint64_t block, in_block, length;
-};
-
 /* The run at the range's start, in a block of a disk with a parent that is not or partially present.
  * -EAGAIN: after a commit, try again. [bat.lock] */
 int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
@@ -246,22 +274,53 @@ int child_map_parent(const struct disk *disk, uint64_t offset, struct extent *ex
 
 int child_settle(struct disk *disk, uint64_t offset, uint64_t length, uint64_t file_offset);
 
-/* --- vhdx_scan.c --- */
-
-/* A bit for each MiB of the file. */
-struct space {
-	uint8_t *taken; /* to be freed by its user */
-	uint64_t units;
-};
+/* --- vhdx_free.c --- */
 
 /* -ENOMEM. `file_end` at most VHDX_FILE_SIZE_MAX. */
 int space_init(struct space *space, uint64_t file_end);
 
 /* False: some of it was taken before. What lies past the end counts as free. */
 bool space_take(struct space *space, uint64_t offset, uint64_t length);
+void space_give(struct space *space, uint64_t offset, uint64_t length);
+
+/* -ENOMEM. What is new is free. */
+int space_resize(struct space *space, uint64_t file_end);
+
+/* The first of `count` free units together, at `from` or behind; UINT64_MAX: there are none. */
+uint64_t space_find(const struct space *space, uint64_t from, uint64_t count);
+
+/* Behind the last one that is taken, in bytes. */
+uint64_t space_end(const struct space *space);
+
+/* Takes `space` over, unless it fails. */
+int free_init(struct free_space *free, struct space *space);
+void free_destroy(struct free_space *free);
+
+/* The extent's place stays its block's, or nobody's, until extent_release(). [bat.lock] */
+void free_hold(struct vhdx *v, struct extent *extent);
+
+/* The block that was there is not any more, as of an entry of the BAT that is dirty. False: too many wait already;
+ * nothing has happened. [bat.lock] */
+bool free_leave(struct vhdx *v, uint64_t place);
+
+/* Free space, which reads as zeros. -ENOENT: there is none inside of the file. [bat.lock] */
+int free_take(struct vhdx *v, uint64_t length, uint64_t *place);
+
+/* The file grows; what is new is taken. [bat.lock] */
+int free_grow(struct vhdx *v, uint64_t end);
+
+/* So many wait for a commit that one should be made. [bat.lock] */
+bool free_is_crowded(const struct vhdx *v);
+
+/* For the one that commits: what has been left until now, and that this is durable. */
+uint64_t free_mark(struct vhdx *v);
+void free_made_durable(struct vhdx *v, uint64_t mark);
+
+/* --- vhdx_scan.c --- */
 
 /* For a file that is to be written, once its log is replayed: -EBADMSG when a block lies past the end of
- * the file, over another or over a structure, or is in an impossible state. Else finds next_place. */
+ * the file, over another or over a structure, or is in an impossible state. Else finds next_place and what is
+ * free before it. */
 int vhdx_scan(struct vhdx *v, struct error *err);
 
 /* --- vhdx_check.c --- */

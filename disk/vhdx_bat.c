@@ -129,16 +129,20 @@ int bat_complain(struct vhdx *v, uint64_t block, uint64_t entry)
 	return -EBADMSG;
 }
 
-/* It is what lies behind the file's end, so that it reads as zeros: vhdx_begin_data() has cut off what lay
- * behind next_place. */
+/* It is free space, or what lies behind the file's end, so that it reads as zeros: vhdx_begin_data() has cut off
+ * what lay behind next_place. */
 int bat_allocate(struct vhdx *v, uint64_t length, uint64_t *place)
 {
 	uint64_t end = v->bat.next_place + length;
-	int r;
+	int r = free_take(v, length, place);
 
+	if (r != -ENOENT)
+		return r;
 	if (end > VHDX_FILE_SIZE_MAX)
 		return -EFBIG;
 	r = file_resize(&v->disk->file, end);
+	if (r == 0)
+		r = free_grow(v, end);
 	if (r < 0)
 		return r;
 	*place = v->bat.next_place;
@@ -159,6 +163,18 @@ static int allocate(struct vhdx *v, struct bat_page *page, uint64_t *entry)
 	return 0;
 }
 
+bool bat_give_up(struct vhdx *v, const struct block_range *range, struct bat_page *page, uint64_t *entry)
+{
+	uint64_t place = *entry & VHDX_BAT_OFFSET_MASK, used = vhdx_block_used(v, range->block);
+
+	if (range->in_block != 0 || range->length < used ||
+	    !vhdx_place_is_sane(v, place, used, v->bat.file_end) || !free_leave(v, place))
+		return false;
+	*entry = VHDX_BLOCK_ZERO;
+	bat_mark_dirty(&v->bat, page);
+	return true;
+}
+
 /* [bat.lock] */
 static int map_block(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
 		     struct extent *extent)
@@ -175,7 +191,10 @@ static int map_block(struct vhdx *v, enum map_purpose purpose, const struct bloc
 		return child_map(v, purpose, range, page, entry, extent);
 	switch (state) {
 	case VHDX_BLOCK_FULLY_PRESENT:
-		break;
+		if (purpose != MAP_ZERO || !bat_give_up(v, range, page, entry))
+			break;
+		extent->kind = EXTENT_ZERO;
+		return 0;
 	case VHDX_BLOCK_NOT_PRESENT:
 	case VHDX_BLOCK_UNDEFINED:
 	case VHDX_BLOCK_ZERO:
@@ -217,11 +236,15 @@ int vhdx_map_here(struct disk *disk, enum map_purpose purpose, uint64_t offset, 
 		*extent = (struct extent){.length = range.length, .file = &disk->file};
 		pthread_mutex_lock(&v->bat.lock);
 		r = map_block(v, purpose, &range, extent);
-		crowded = v->bat.dirty_count >= BAT_DIRTY_MAX;
+		if (r == 0 && extent->kind == EXTENT_FILE)
+			free_hold(v, extent);
+		crowded = v->bat.dirty_count >= BAT_DIRTY_MAX || free_is_crowded(v);
 		pthread_mutex_unlock(&v->bat.lock);
 		if (r == -EAGAIN || (r == 0 && crowded)) {
 			int committed = vhdx_commit(disk);
 
+			if (r == 0 && committed < 0)
+				extent_release(extent);
 			r = committed < 0 ? committed : r;
 		}
 	} while (r == -EAGAIN);

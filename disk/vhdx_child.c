@@ -5,8 +5,8 @@
  *
  * A write does not change what a reader sees before its bytes are in the file: the block is partially present
  * from the start, and its sectors' bits are set by child_settle(). When all are, the block is fully present.
- * A block that was zeroed as a whole is "zero", which hides the parent; one that is written later is fully
- * present, because what was not written reads as zeros.
+ * A block that was zeroed as a whole is "zero", which hides the parent, and gives its place up; one that is
+ * written later is fully present, because what was not written reads as zeros.
  */
 #include <errno.h>
 #include <string.h>
@@ -252,11 +252,13 @@ static int map_partial(struct vhdx *v, enum map_purpose purpose, const struct bl
 int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
 	      struct bat_page *page, uint64_t *entry, struct extent *extent)
 {
-	int r;
+	int r = 0;
 
 	page->pinned = true;
 	if ((*entry & VHDX_BAT_STATE_MASK) == VHDX_BLOCK_NOT_PRESENT)
 		r = map_absent(v, purpose, range, page, entry, extent);
+	else if (purpose == MAP_ZERO && bat_give_up(v, range, page, entry))
+		extent->kind = EXTENT_ZERO;
 	else
 		r = map_partial(v, purpose, range, *entry, extent);
 	page->pinned = false;

@@ -162,12 +162,14 @@ static int commit_all(void *context)
 {
 	struct vhdx *v = context;
 	unsigned left, committed;
+	uint64_t freed;
 	int r;
 
 	if (!v->commit_buffer)
 		v->commit_buffer = malloc(COMMIT_PAGES_MAX * BAT_PAGE_SIZE + ENTRY_SIZE_MAX);
 	if (!v->commit_buffer)
 		return -ENOMEM;
+	freed = free_mark(v);
 	pthread_mutex_lock(&v->bat.lock);
 	left = v->bat.dirty_count;
 	pthread_mutex_unlock(&v->bat.lock);
@@ -176,6 +178,8 @@ static int commit_all(void *context)
 		r = commit_batch(v, &committed);
 		left -= committed < left ? committed : left;
 	} while (r == 0 && left > 0 && committed > 0);
+	if (r == 0)
+		free_made_durable(v, freed);
 	return r;
 }
 

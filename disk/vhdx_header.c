@@ -97,13 +97,14 @@ int vhdx_write_headers(struct vhdx *v)
 }
 
 /* What lies behind the last thing that the file names was allocated before a crash and never used, or
- * anything else: new blocks take its place and have to be zeros. Synced together with the header. */
+ * anything else: new blocks take its place and have to be zeros. A last block that the file has in part gets all
+ * of its place, which another may have after it. Synced together with the header. */
 static int cut_leftovers(struct vhdx *v)
 {
 	int r = 0;
 
 	pthread_mutex_lock(&v->bat.lock);
-	if (v->bat.file_end > v->bat.next_place) {
+	if (v->bat.file_end != v->bat.next_place) {
 		r = file_resize(&v->disk->file, v->bat.next_place);
 		if (r == 0)
 			v->bat.file_end = v->bat.next_place;

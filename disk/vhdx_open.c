@@ -143,6 +143,7 @@ static int check_bat_size(struct vhdx *v, struct error *err)
 static void vhdx_free(struct vhdx *v)
 {
 	bat_destroy(&v->bat);
+	free_destroy(&v->free);
 	pthread_mutex_destroy(&v->header_lock);
 	commit_destroy(&v->commit);
 	free(v->commit_buffer);
@@ -174,11 +175,24 @@ int vhdx_rest(struct disk *disk, struct error *err)
 	return 0;
 }
 
+/* What is free at the end of the file goes back to the host. The file is right as it is, too. */
+static void cut_end(struct vhdx *v)
+{
+	uint64_t end = v->free.ring ? space_end(&v->free.space) : UINT64_MAX;
+
+	if (end < v->bat.file_end)
+		file_resize(&v->disk->file, end);
+}
+
 static int vhdx_close(struct disk *disk, struct error *err)
 {
+	struct vhdx *v = disk->format;
+	bool changed = !disk->info.read_only && atomic_load(&v->data_begun);
 	int r = vhdx_rest(disk, err);
 
-	vhdx_free(disk->format);
+	if (r == 0 && changed)
+		cut_end(v);
+	vhdx_free(v);
 	return r;
 }
 

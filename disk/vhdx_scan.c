@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "disk/vhdx.h"
+#include "disk/vhdx_metadata.h"
 
 #define BATCH  8192u /* entries */
 #define ADVICE "restore the file from a backup, or open it read-only and copy what can be read"
@@ -18,28 +19,8 @@ struct scan {
 	uint64_t end;                  /* of the last thing that has a place */
 	uint64_t chunk, partial_block; /* the chunk in hand, and a block of it that needs the bitmap, if */
 	bool partial;
+	bool kept, keeping; /* places are kept for blocks that do not need them; they are being noted */
 };
-
-int space_init(struct space *space, uint64_t file_end)
-{
-	space->units = (file_end + VHDX_UNIT - 1) / VHDX_UNIT;
-	space->taken = calloc(space->units / 8 + 1, 1);
-	return space->taken ? 0 : -ENOMEM;
-}
-
-bool space_take(struct space *space, uint64_t offset, uint64_t length)
-{
-	uint64_t end = min_u64((offset + length + VHDX_UNIT - 1) / VHDX_UNIT, space->units);
-	bool free_before = true;
-
-	for (uint64_t unit = offset / VHDX_UNIT; unit < end; unit++) {
-		uint8_t bit = (uint8_t)(1u << (unit % 8));
-
-		free_before = free_before && !(space->taken[unit / 8] & bit);
-		space->taken[unit / 8] |= bit;
-	}
-	return free_before;
-}
 
 static bool has_place(uint64_t entry)
 {
@@ -55,13 +36,18 @@ static bool has_place(uint64_t entry)
 	}
 }
 
-/* A place that is kept for something whose contents do not count: not to be given to another. */
+/* A place that is kept for something whose contents do not count: not to be given to another. It may lie over
+ * anything, so it is noted only when all that counts has been. */
 static void keep(struct scan *scan, uint64_t entry, uint64_t length)
 {
 	uint64_t place = entry & VHDX_BAT_OFFSET_MASK;
 
-	if (has_place(entry) && range_fits_u64(place, length, scan->v->bat.file_end))
-		scan->end = max_u64(scan->end, place + length);
+	if (!has_place(entry) || !range_fits_u64(place, length, scan->v->bat.file_end))
+		return;
+	scan->end = max_u64(scan->end, place + length);
+	scan->kept = true;
+	if (scan->keeping)
+		space_take(&scan->space, place, length);
 }
 
 static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct error *err)
@@ -94,7 +80,7 @@ static int scan_block(struct scan *scan, uint64_t block, uint64_t entry, struct 
 		return error_set(err, EBADMSG,
 				 "%s: block %ju lies at offset %ju, over the file's own structures; " ADVICE,
 				 path, (uintmax_t)block, (uintmax_t)place);
-	if (!space_take(&scan->space, place, v->block_size))
+	if (!space_take(&scan->space, place, v->block_size) && !scan->keeping)
 		return error_set(err, EBADMSG,
 				 "%s: block %ju lies at offset %ju, over another block; " ADVICE, path,
 				 (uintmax_t)block, (uintmax_t)place);
@@ -129,7 +115,7 @@ static int scan_bitmap(struct scan *scan, uint64_t entry, struct error *err)
 		    "%s: the sector bitmap of chunk %ju lies at offset %ju, outside the file of %ju bytes "
 		    "or over its own structures; " ADVICE,
 		    v->disk->path, (uintmax_t)scan->chunk, (uintmax_t)place, (uintmax_t)v->bat.file_end);
-	if (!space_take(&scan->space, place, VHDX_BITMAP_SIZE))
+	if (!space_take(&scan->space, place, VHDX_BITMAP_SIZE) && !scan->keeping)
 		return error_set(
 		    err, EBADMSG,
 		    "%s: the sector bitmap of chunk %ju lies at offset %ju, over a block; " ADVICE,
@@ -194,6 +180,53 @@ static int scan_table(struct scan *scan, struct error *err)
 	return scan->partial ? scan_bitmap(scan, 0, err) : 0;
 }
 
+/* All regions, also those of which nothing is known. */
+static int take_regions(struct scan *scan)
+{
+	struct vhdx *v = scan->v;
+	_cleanup_free_ uint8_t *table = malloc(VHDX_TABLE_SIZE);
+	int r = table ? vhdx_read_region_table(v, VHDX_REGION_TABLE_OFFSET_1, table) : -ENOMEM;
+
+	if (r == -EBADMSG || r == -EIO)
+		r = vhdx_read_region_table(v, VHDX_REGION_TABLE_OFFSET_2, table);
+	space_take(&scan->space, 0, VHDX_HEADER_SECTION);
+	space_take(&scan->space, v->log.offset, v->log.length);
+	for (uint32_t i = 0; r == 0 && i < le32_get(table + 8); i++) {
+		struct vhdx_region_entry entry;
+
+		memcpy(&entry, table + sizeof(struct vhdx_region_table) + i * sizeof(entry), sizeof(entry));
+		if (range_fits_u64(entry.file_offset, entry.length, align_up_u64(v->bat.file_end, VHDX_UNIT)))
+			space_take(&scan->space, entry.file_offset, entry.length);
+	}
+	return r;
+}
+
+/* What is free is remembered, unless the disk has all its blocks from the start: what lies behind them is left
+ * alone. */
+static int note_free_space(struct scan *scan, struct error *err)
+{
+	struct vhdx *v = scan->v;
+	uint64_t units = scan->space.units;
+	int r = take_regions(scan);
+
+	scan->keeping = true;
+	if (r == 0 && scan->kept)
+		r = scan_table(scan, err);
+	v->bat.next_place = align_up_u64(scan->end, VHDX_UNIT);
+	if (r == 0)
+		r = space_resize(&scan->space, v->bat.next_place);
+	/* The last block may end behind the file. */
+	if (r == 0 && scan->space.units > units)
+		space_take(&scan->space, units * VHDX_UNIT, v->bat.next_place - units * VHDX_UNIT);
+	if (r == 0)
+		r = free_init(&v->free, &scan->space);
+	if (r < 0)
+		return error_set(err, -r, "%s: what is free in it cannot be found: %s", v->disk->path,
+				 strerror(-r));
+	scan->space.taken = NULL;
+	return 0;
+}
+
 int vhdx_scan(struct vhdx *v, struct error *err)
 {
 	struct scan scan = {.v = v};
@@ -210,9 +243,9 @@ int vhdx_scan(struct vhdx *v, struct error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(regions); i++)
 		scan.end = max_u64(scan.end, regions[i]->offset + regions[i]->length);
 	r = scan_table(&scan, err);
+	v->bat.next_place = align_up_u64(max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
+	if (r == 0 && v->disk->info.dynamic)
+		r = note_free_space(&scan, err);
 	free(scan.space.taken);
-	/* A fixed disk has all its blocks: what lies behind them is left alone. */
-	v->bat.next_place =
-	    align_up_u64(v->disk->info.dynamic ? scan.end : max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
 	return r;
 }

@@ -232,8 +232,10 @@ static void discard_frees_space(void **state)
 	assert_int_equal(run_one(queue, disk, DISK_OP_DISCARD, 3 * MIB, 8 * MIB, NULL), 0);
 	/* Zeroing what was never written allocates nothing. */
 	assert_int_equal(run_one(queue, disk, DISK_OP_WRITE_ZEROES, 32 * MIB, 32 * MIB, NULL), 0);
+	/* A block's place stays its own until the table that says otherwise is on the disk. */
+	assert_int_equal(run_one(queue, disk, DISK_OP_FLUSH, 0, 0, NULL), 0);
 	disk_get_info(disk, &after);
-	assert_true(after.file_size + 8 * MIB <= full.file_size);
+	assert_true(after.file_size + 7 * MIB <= full.file_size);
 	assert_int_equal(run_one(queue, disk, DISK_OP_READ, 3 * MIB, 8 * MIB, data), 0);
 	for (unsigned i = 0; i < 8 * MIB; i++)
 		assert_int_equal(data[i], 0);

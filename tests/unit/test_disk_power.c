@@ -72,6 +72,15 @@ static void open_and_close(struct power *power)
 	}
 }
 
+/* Blocks come and go, and their places change hands. */
+static void trim(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+
+	power_use(power, disk, 50, 3, 2);
+	power_close(power, disk);
+}
+
 /* The log begins near its end, so that few commits fill and wrap it; those are made by discards. */
 static void wrap_log(struct power *power)
 {
@@ -241,7 +250,9 @@ static const struct power_workload workloads[] = {
 	{ "flush seldom", prepare_dynamic, flush_seldom, NULL },
 	{ "open and close", prepare_dynamic, open_and_close, NULL },
 	{ "wrap the log", prepare_dynamic, wrap_log, NULL },
+	{ "trim", prepare_full, trim, NULL },
 	{ "child", prepare_chain, wrap_log, NULL },
+	{ "child, trim", prepare_chain, trim, NULL },
 	{ "child, flushed seldom", prepare_chain, flush_seldom, NULL },
 	{ "merge", prepare_chain, merge, check_merge },
 	{ "reparent", prepare_reparent, reparent, NULL },

@@ -17,6 +17,8 @@ static const char *name_of(unsigned index, char name[96])
 	return name;
 }
 
+/* Blocks are discarded as a whole in the lowest disk, and all but a sector of them above: libvhdi looks for the
+ * contents of a block that is "zero" in the parent. */
 static void change(struct disk *disk, struct dice *dice, uint8_t *model)
 {
 	struct error err = { 0 };
@@ -27,8 +29,10 @@ static void change(struct disk *disk, struct dice *dice, uint8_t *model)
 		struct disk_request request = { .op = DISK_OP_DISCARD, .offset = offset / MIB * MIB, .length = MIB };
 		struct operation op;
 
+		if (disk->parent)
+			request.length -= 4 * KIB;
 		if (i % 8 == 7) {
-			memset(model + request.offset, 0, MIB);
+			memset(model + request.offset, 0, request.length);
 			operation_start(&op, disk, &request);
 			assert_int_equal(operation_run(&op), 0);
 		} else {
