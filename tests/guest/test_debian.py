@@ -157,7 +157,10 @@ def test_debian_work_is_correct(context):
             guest.check("fio --name=v --directory=/root --size=24M --rw=randrw --bs=4k --ioengine=libaio --iodepth=32 --numjobs=2 "
                         "--direct=1 --verify=crc32c --verify_fatal=1 --do_verify=1 --loops=1", 600)
             guest.check("stress-ng --verify --cpu 1 --cpu-method all --vm 1 --vm-bytes 32M --pipe 1 --timeout 20s", 600)
-            guest.check("fstrim -v /", 120)
+            before = os.stat(machine.disk).st_blocks
+            guest.check("fstrim -v / && sync", 120)
+            after = os.stat(machine.disk).st_blocks
+            require(after < before, f"fstrim left the image's {before} blocks on the host at {after}")
             shut_down(guest)
         check_disk_from_outside(machine)
 
