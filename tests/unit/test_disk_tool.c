@@ -285,6 +285,35 @@ static void flattened(void **state)
 		   "cd copy; $B disk convert d.avhdx d.avhdx --replace; qemu-img compare -f raw -F vhdx ../model d.avhdx\n");
 }
 
+/* Images that Windows programs have made, against what QEMU reads in them. */
+static void made_by_windows(void **state)
+{
+	if (system("$SOURCE/scripts/samples >/dev/null") != 0)
+		skip(); /* it has said why */
+	run_script(SERVE
+		   "S=$($SOURCE/scripts/samples)\n"
+		   "take() { cp --sparse=always $S/$1 a.vhdx; cp --sparse=always $S/$1 b.vhdx; qemu-img check -q -f vhdx -r all b.vhdx; }\n"
+		   /* What was ever written lies in the first 256 MiB. */
+		   "head() { qemu-img dd -f $1 -O raw bs=1M count=256 if=$2 of=$3; }\n"
+		   "same() { head vhdx a.vhdx a; head vhdx b.vhdx b; cmp a b; }\n"
+		   "for i in iotest-dirtylog-10G-4M iotest-dynamic-1G test-disk2vhd; do\n"
+		   "  take $i.vhdx; $B disk check a.vhdx; $B disk info a.vhdx\n"
+		   "  $B disk convert a.vhdx c.raw --replace; head vhdx b.vhdx b; head raw c.raw c; cmp b c\n"
+		   "  cmp a.vhdx $S/$i.vhdx\n" /* reading changes nothing, a log is as it was */
+		   "  serve a.vhdx --socket s; printf 'write -P 9 5M 70M\\nwrite -P 7 200M 3M\\nflush\\n' >ops\n"
+		   "  qemu-io -f raw $U <ops; stop; qemu-io -f vhdx b.vhdx <ops\n"
+		   "  $B disk check a.vhdx; qemu-img check -f vhdx a.vhdx; same\n"
+		   "done\n"
+		   /* As QEMU's own test of this image says. */
+		   "take iotest-dynamic-1G.vhdx; serve a.vhdx --socket s --read-only\n"
+		   "qemu-io -r -f raw -c 'read -P 0xa5 0 33M' -c 'read -P 0x96 33M 33M' -c 'read -P 0 66M 500M' $U >read; stop\n"
+		   "! grep -i 'fail\\|error' read\n"
+		   /* Disk2VHD writes two headers of the same number. */
+		   "take test-disk2vhd.vhdx\n"
+		   "for o in 65536 131072; do dd if=$S/test-disk2vhd.vhdx of=h.$o bs=4096 skip=$(($o / 4096)) count=1; done\n"
+		   "cmp h.65536 h.131072\n");
+}
+
 /* The library as another program gets it: with what was installed, and pkg-config, alone. */
 static void library(void **state)
 {
@@ -325,6 +354,7 @@ int main(void)
 		cmocka_unit_test(random_operations),
 		cmocka_unit_test(endings),
 		cmocka_unit_test(flattened),
+		cmocka_unit_test(made_by_windows),
 		cmocka_unit_test(library),
 	};
 
