@@ -43,6 +43,11 @@ static int check_header(struct vhdx *v, struct error *err)
 				 "restore the file "
 				 "from a backup",
 				 path, (uintmax_t)h->log_offset, h->log_length);
+	if (!v->disk->info.read_only && h->sequence_number > UINT64_MAX / 2)
+		return error_set(err, EBADMSG,
+				 "%s: its header has the sequence number %#jx, behind which there is none left to "
+				 "write; copy its contents by: bulkhead disk convert",
+				 path, (uintmax_t)h->sequence_number);
 	v->log = (struct region){h->log_offset, h->log_length};
 	return 0;
 }

@@ -12,6 +12,7 @@
 static int check_signature(struct disk *disk, struct error *err)
 {
 	char signature[8];
+	uint64_t size = 0;
 	int r = file_read(&disk->file, 0, signature, sizeof(signature));
 
 	if (r < 0 && r != -ENODATA)
@@ -21,6 +22,12 @@ static int check_signature(struct disk *disk, struct error *err)
 				 "%s: no VHDX file: it does not begin with \"vhdxfile\"; check the path "
 				 "or open it as raw",
 				 disk->path);
+	r = file_size(&disk->file, &size);
+	if (r == 0 && size < VHDX_HEADER_SECTION)
+		return error_set(err, EBADMSG,
+				 "%s: it has been cut short: it has %ju bytes, but the headers and tables of a "
+				 "VHDX alone take %ju; " ADVICE,
+				 disk->path, (uintmax_t)size, (uintmax_t)VHDX_HEADER_SECTION);
 	return 0;
 }
 

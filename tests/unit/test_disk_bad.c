@@ -258,7 +258,7 @@ static struct damage damages[] = {
 	{ "region missing", region_missing, EBADMSG, "no metadata region" },
 	{ "region outside", region_outside, EBADMSG, "cut short" },
 	{ "cut before the BAT", cut_in_bat, EBADMSG, "cut short" },
-	{ "cut in the headers", cut_in_headers, EBADMSG, "region tables" },
+	{ "cut in the headers", cut_in_headers, EBADMSG, "cut short: it has 70000 bytes" },
 	{ "metadata damaged", bad_metadata, EBADMSG, "metadata table" },
 	{ "metadata count", metadata_count, EBADMSG, "metadata table" },
 	{ "item missing", item_missing, EBADMSG, "lacks the item \"physical sector size\"" },
@@ -332,6 +332,21 @@ static void tolerated_damage(void **state)
 	put(fd, VHDX_HEADER_OFFSET_2 + offsetof(struct vhdx_header, file_write_guid), "0123456789abcdef0123456789abcdef", 32);
 	seal_headers(fd);
 	image_must_close(image_must_open(fd, false));
+	close(fd);
+}
+
+/* The next header would have a lower number, and the old one would count. */
+static void last_sequence(void **state)
+{
+	int fd = small_image();
+	struct error err = { 0 };
+	struct disk *disk;
+
+	put64(fd, VHDX_HEADER_OFFSET_2 + offsetof(struct vhdx_header, sequence_number), UINT64_MAX);
+	seal_headers(fd);
+	assert_int_equal(image_open(&disk, fd, false, &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "sequence number 0xffffffffffffffff"));
+	image_must_close(image_must_open(fd, true));
 	close(fd);
 }
 
@@ -478,6 +493,55 @@ static void leftovers(void **state)
 	image_must_close(disk);
 	free(block);
 	free(zeros);
+	close(fd);
+}
+
+/* Wherever a file ends: opening says that it was cut, or every byte that can be read is right. */
+static void cut_anywhere(void **state)
+{
+	uint8_t *model = calloc(1, 8 * MIB), *all = malloc(8 * MIB), *read = malloc(MIB);
+	int fd = small_image(), copy = memfd_create("copy", MFD_CLOEXEC);
+	struct disk *disk = image_must_open(fd, false);
+	struct dice dice = { 1 };
+	ssize_t size;
+
+	for (unsigned i = 0; i < 3; i++) {
+		dice_fill(&dice, model + 2 * i * MIB, MIB);
+		assert_int_equal(disk_write(disk, 2 * i * MIB, model + 2 * i * MIB, MIB, NULL), 0);
+	}
+	image_must_close(disk);
+	size = pread(fd, all, 8 * MIB, 0);
+	assert_int_equal(size, 7 * MIB);
+	log_set_stream(fopen("/dev/null", "w"));
+	assert_int_equal(pwrite(copy, all, (size_t)size, 0), size);
+	for (uint64_t length = (uint64_t)size; length-- > 0;) {
+		struct error err = { 0 };
+		uint64_t near = length % 65536;
+
+		if (length > 1024 && near > 1 && near < 65535)
+			continue;
+		assert_int_equal(ftruncate(copy, (off_t)length), 0);
+		for (int read_only = 0; read_only < 2; read_only++) {
+			if (image_open(&disk, copy, read_only, &err) != 0) {
+				if (!strstr(err.text, length < 8 ? "too few" : "cut short") && !strstr(err.text, "ends before"))
+					fail_msg("%ju bytes: %s", (uintmax_t)length, err.text);
+				continue;
+			}
+			assert_true(read_only && length > BAT);
+			for (unsigned i = 0; i < 8; i++)
+				if (disk_read(disk, i * MIB, read, MIB, &err) == 0)
+					assert_memory_equal(read, model + i * MIB, MIB);
+				else
+					assert_true(4 * MIB + (i / 2 + 1) * MIB > length);
+			image_must_close(disk);
+		}
+		assert_int_equal(lseek(copy, 0, SEEK_END), length);
+	}
+	log_set_stream(NULL);
+	free(model);
+	free(all);
+	free(read);
+	close(copy);
 	close(fd);
 }
 
@@ -745,7 +809,7 @@ int main(void)
 {
 	const struct CMUnitTest plain[] = {
 		cmocka_unit_test(tolerated_damage), cmocka_unit_test(one_place_for_two), cmocka_unit_test(cut_with_log),
-		cmocka_unit_test(cut_blocks), cmocka_unit_test(leftovers), cmocka_unit_test(bad_last_entry),
+		cmocka_unit_test(cut_blocks), cmocka_unit_test(cut_anywhere), cmocka_unit_test(last_sequence), cmocka_unit_test(leftovers), cmocka_unit_test(bad_last_entry),
 		cmocka_unit_test(locked_file), cmocka_unit_test(held_by_another),
 		cmocka_unit_test(paths), cmocka_unit_test(creation),
 	};

@@ -234,6 +234,7 @@ static void their_log(void **state)
 }
 
 static char small_blocks[] = "block_size=1M", middle_blocks[] = "block_size=8M,log_size=2M",
+	    blocks[][16] = {"block_size=2M", "block_size=4M", "block_size=16M", "block_size=32M", "block_size=64M", "block_size=128M"},
 	    large_blocks[] = "block_size=256M", fixed_blocks[] = "subformat=fixed", without_zero[] = "block_state_zero=off";
 
 static struct disk_create_options ours[] = {
@@ -248,6 +249,12 @@ int main(void)
 		{ "made by QEMU, 1 MiB", made_by_qemu, NULL, NULL, small_blocks },
 		{ "made by QEMU, 8 MiB", made_by_qemu, NULL, NULL, middle_blocks },
 		{ "made by QEMU, 256 MiB", made_by_qemu, NULL, NULL, large_blocks },
+		{ "made by QEMU, 2 MiB", made_by_qemu, NULL, NULL, blocks[0] },
+		{ "made by QEMU, 4 MiB", made_by_qemu, NULL, NULL, blocks[1] },
+		{ "made by QEMU, 16 MiB", made_by_qemu, NULL, NULL, blocks[2] },
+		{ "made by QEMU, 32 MiB", made_by_qemu, NULL, NULL, blocks[3] },
+		{ "made by QEMU, 64 MiB", made_by_qemu, NULL, NULL, blocks[4] },
+		{ "made by QEMU, 128 MiB", made_by_qemu, NULL, NULL, blocks[5] },
 		{ "made by QEMU, fixed", made_by_qemu, NULL, NULL, fixed_blocks },
 		{ "made by QEMU, not present", made_by_qemu, NULL, NULL, without_zero },
 		{ "made by us, dynamic", made_by_us, NULL, NULL, &ours[0] },
