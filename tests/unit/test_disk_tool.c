@@ -263,6 +263,7 @@ static void endings(void **state)
 /* A whole chain in one file, whatever the kind; the chain stays as it was. */
 static void flattened(void **state)
 {
+	need_clients();
 	run_script("head -c 3M /dev/urandom >a.raw; head -c 1M /dev/zero >>a.raw; $B disk convert a.raw a.vhdx --block-size 1M\n"
 		   "cat a.raw >model\n"
 		   "for l in b c d; do\n"
@@ -288,6 +289,7 @@ static void flattened(void **state)
 /* Images that Windows programs have made, against what QEMU reads in them. */
 static void made_by_windows(void **state)
 {
+	need_clients();
 	if (system("$SOURCE/scripts/samples >/dev/null") != 0)
 		skip(); /* it has said why */
 	run_script(SERVE
