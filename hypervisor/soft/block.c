@@ -72,9 +72,9 @@ void block_cache_keep(struct soft_vp *vp, size_t kept)
 	vp->blocks->used += align_up_u64(kept, 16);
 }
 
-static uint64_t block_key(const struct soft_vp *vp, const uint8_t *host, enum code_mode mode)
+static uint64_t block_key(const struct soft_vp *vp, const uint8_t *host)
 {
-	return (uint64_t)(host - vp->ram) << 2 | mode;
+	return (uint64_t)(host - vp->ram) << 2 | vp->form;
 }
 
 static unsigned key_bucket(uint64_t key)
@@ -181,6 +181,7 @@ static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t
 	b = (struct block *)(void *)(c->arena + c->used);
 	c->used += align_up_u64(size, 16);
 	b->key = key;
+	b->form = key & 3;
 	b->capacity = (uint16_t)(count + 1);
 	b->bytes = (uint8_t *)b + ops;
 	b->byte_capacity = (uint16_t)bytes;
@@ -259,7 +260,7 @@ static struct jump_entry *jump_slot(struct soft_vp *vp, uint64_t linear)
 
 static uint64_t jump_tag(const struct soft_vp *vp, uint64_t linear)
 {
-	return linear ^ (uint64_t)vp->mode << 56;
+	return linear ^ vp->form_tag;
 }
 
 static uint64_t code_linear(const struct soft_vp *vp, uint64_t rip)
@@ -300,7 +301,7 @@ const struct op *block_start(struct soft_vp *vp)
 	for (unsigned tries = 0; !b && tries < OPEN_TRIES; tries++) {
 		uint8_t *host = fetch_host(vp, linear);
 
-		key = block_key(vp, host, vp->mode);
+		key = block_key(vp, host);
 		b = hash_find(vp->blocks, key);
 		if (unlikely(!b || !block_fresh(vp, b, linear)))
 			b = block_decode(vp, b, key, host, linear);
@@ -314,14 +315,20 @@ const struct op *block_start(struct soft_vp *vp)
 	return b->ops;
 }
 
+/* Where RIP is the linear address. */
+static bool code_is_flat(const struct soft_vp *vp)
+{
+	return vp->form == FORM_64 || vp->form == FORM_32_FLAT;
+}
+
 /* Whether what a branch remembers, or may remember, stays true: it leads into the page that the branch lies
- * in; or elsewhere, in 64-bit mode, where the target's place in its page never changes and its page is
+ * in; or elsewhere, where code is flat: the target's place in its page never changes and its page is
  * compared. A block of a single step (without a page) is gone with the next one. */
 static bool link_holds(const struct soft_vp *vp, const uint8_t *page_host, uint64_t rip)
 {
 	if (vp->block->host_page == page_host && rip - vp->gpr[GPR_CODE_BASE] < GUEST_PAGE_SIZE)
 		return true;
-	return vp->mode == MODE_64 && vp->block->host_page;
+	return code_is_flat(vp) && vp->block->host_page;
 }
 
 /* By linear address, then by RAM address; NULL when the run loop has to decode or to look around. */
@@ -332,7 +339,7 @@ static struct block *target_find(struct soft_vp *vp, uint64_t linear, uint8_t *p
 
 	if (likely(j->tag == jump_tag(vp, linear) && b->host_page == page_host && block_ready(vp, b)))
 		return b;
-	b = hash_find(vp->blocks, block_key(vp, page_host + (linear & (GUEST_PAGE_SIZE - 1)), vp->mode));
+	b = hash_find(vp->blocks, block_key(vp, page_host + (linear & (GUEST_PAGE_SIZE - 1))));
 	if (!b || b->generation2 || !block_ready(vp, b))
 		return NULL;
 	jump_note(vp, linear, b);
@@ -344,7 +351,7 @@ const struct op *branch_find(struct soft_vp *vp, const struct op *op, int slot, 
 	uint64_t linear = code_linear(vp, rip);
 	const struct tlb_entry *e = tlb_entry(vp, linear);
 	uint8_t *page_host = (uint8_t *)(uintptr_t)((linear & PAGE_MASK) + e->addend);
-	struct block *b = slot >= 0 && vp->mode == MODE_64 ? op->link[slot] : NULL;
+	struct block *b = slot >= 0 && code_is_flat(vp) ? op->link[slot] : NULL;
 
 	vp->rip = rip;
 	if (unlikely(e->exec != ((linear & PAGE_MASK) | vp->asid)))

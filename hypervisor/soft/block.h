@@ -17,7 +17,7 @@
 
 struct block {
 	struct block *next;                  /* in its hash bucket */
-	uint64_t key;                        /* RAM offset of its first byte, and mode: block_key() */
+	uint64_t key;                        /* RAM offset of its first byte, and form: block_key() */
 	const _Atomic uint32_t *generation;  /* of its page … */
 	const _Atomic uint32_t *generation2; /* … and of the page that its only instruction reaches into, or NULL */
 	uint32_t seen, seen2;                /* the values when it was decoded */
@@ -26,6 +26,7 @@ struct block {
 	uint16_t count;                      /* instructions */
 	uint16_t capacity;                   /* ops there is room for */
 	uint16_t byte_capacity;
+	uint8_t form;                        /* enum code_form */
 	/* Translation (translate.h). */
 	uint32_t heat;                       /* entries so far */
 	op_fn first;                         /* what ops[0].fn is in the interpreter */
@@ -43,7 +44,7 @@ struct block {
 #define JUMP_ENTRIES 16384u
 
 struct jump_entry {
-	uint64_t tag; /* linear address ^ mode << 56; not canonical but for mode 0, so modes differ */
+	uint64_t tag; /* linear address ^ form << 56, which no two forms have in common */
 	struct block *block;
 };
 

@@ -64,6 +64,32 @@ static void segments_changed(struct soft_vp *vp)
 	flat_segments(vp);
 }
 
+static enum code_form code_form(const struct soft_vp *vp)
+{
+	const unsigned data = 1u << SEG_ES | 1u << SEG_SS | 1u << SEG_DS;
+	const uint64_t *base = vp->seg_base;
+
+	if (vp->mode != MODE_32)
+		return vp->mode;
+	if ((vp->flat_read & vp->flat_write & data) != data || vp->seg[SEG_CS].limit != 0xffffffff ||
+	    vp->stack_mask != 0xffffffff || base[SEG_ES] | base[SEG_CS] | base[SEG_SS] | base[SEG_DS])
+		return FORM_32;
+	return FORM_32_FLAT;
+}
+
+/* Code of one form has the others' nowhere behind it, and they do not share the stack window. */
+static void form_changed(struct soft_vp *vp)
+{
+	enum code_form form = code_form(vp);
+
+	if (form == vp->form)
+		return;
+	vp->form = form;
+	vp->form_tag = (uint64_t)form << 56;
+	window_drop(vp);
+	atomic_fetch_or(&vp->attention, ATTENTION_FORM);
+}
+
 /* DR7: any data breakpoint (read/write field not 0, "execute") that is enabled. */
 static bool data_breakpoints(const struct soft_vp *vp)
 {
@@ -89,6 +115,7 @@ void vp_mode_changed(struct soft_vp *vp)
 	bool slow = vp->flags_system & FLAG_TF;
 
 	segments_changed(vp);
+	form_changed(vp);
 	if (unlikely(vp->dr[7] & 0xff)) {
 		slow = true;
 		checked |= data_breakpoints(vp);

@@ -97,6 +97,8 @@ static bool attend(struct soft_vp *vp, enum soft_stop *stop)
 		atomic_fetch_and(&vp->attention, ~ATTENTION_CODE);
 		translate_forget_targets(vp);
 	}
+	if (attention & ATTENTION_FORM)
+		atomic_fetch_and(&vp->attention, ~ATTENTION_FORM);
 	if (attention & ATTENTION_FLUSH)
 		flush_serve(vp);
 	if (attention & ATTENTION_INTERRUPT) {

@@ -130,8 +130,12 @@ enum {
 	TLB_KINDS
 };
 
-/* Modes that change how bytes decode; a part of every block's key. */
+/* Modes that change how bytes decode. */
 enum code_mode { MODE_16, MODE_32, MODE_64 };
+
+/* A part of every block's key: the mode, and for 32-bit code whether it is translated (translate.h), which takes segments
+ * that do nothing: CS, SS, DS and ES with base 0 and all 4 GiB, data writable, a stack of 32 bits. */
+enum code_form { FORM_16 = MODE_16, FORM_32 = MODE_32, FORM_64 = MODE_64, FORM_32_FLAT };
 
 /* Why x87/MMX, SSE or AVX instructions would fault now; 0: they run. Kept by vp_mode_changed(). */
 #define FP_BLOCK_X87_NM (1u << 0) /* CR0.EM or CR0.TS: x87 instructions get #NM */
@@ -160,6 +164,7 @@ struct soft_vp {
 	uint16_t arith;         /* ARITH_* */
 	uint8_t cpl;
 	uint8_t mode;           /* enum code_mode */
+	uint8_t form;           /* enum code_form */
 	uint32_t flags_system;  /* FLAG_* other than the arithmetic ones, and bit 1 */
 	struct tlb_entry *tlb;  /* tlbs[…] for the current CPL and AC */
 	struct tlb_entry *tlb_strict; /* the same as if SMAP were never lifted */
@@ -178,7 +183,8 @@ struct soft_vp {
 
 	/* translated code (translate.h) */
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
-	uint64_t code_key;            /* the address space and rights in force, for native_targets: code_key_changed() */
+	uint64_t code_key;            /* form, address space and rights in force, for native_targets: code_key_changed() */
+	uint64_t form_tag;            /* the form, as jumps[] have it */
 	uint32_t code_epoch;          /* translate_forget_targets() */
 	uint64_t private_code;        /* 1: native_targets lead to a page that is `private` */
 	uint64_t code_pages[128];     /* a filter by linear page: code_page_note() */
@@ -295,6 +301,7 @@ void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the 
 #define ATTENTION_FLUSH     (1u << 3)
 #define ATTENTION_SLOW      (1u << 4) /* mirrors vp->slow */
 #define ATTENTION_CODE      (1u << 5) /* some page's generation has moved on; only code in that page is stale */
+#define ATTENTION_FORM      (1u << 6) /* vp->form is another: blocks of the old one must not lead to their neighbours */
 
 /* Attributes of a segment, beyond the type (bits 0-3). */
 #define SEGMENT_S (1u << 4) /* code or data */
@@ -303,13 +310,13 @@ void vp_choose_tlb(struct soft_vp *vp); /* the part of it that follows from the 
 #define SEGMENT_D (1u << 14)
 #define SEGMENT_G (1u << 15)
 
-/* After `asid`, `tlb_kind` or `code_epoch` changed. Kernels have their code in global pages, so at level 0 the address space
+/* After `asid`, `tlb_kind`, `form` or `code_epoch` changed. Kernels have their code in global pages, so at level 0 the address space
  * does not count (tlb_select() sees to it where it does). */
 static inline void code_key_changed(struct soft_vp *vp)
 {
 	uint64_t space = vp->tlb_kind == TLB_USER ? vp->asid | 1u << 16 : 0;
 
-	vp->code_key = space | (uint64_t)vp->code_epoch << 32;
+	vp->code_key = space | (uint64_t)vp->form << 20 | (uint64_t)vp->code_epoch << 32;
 	vp->code_mix = (uint32_t)(space & 7) << 12;
 }
 

@@ -76,7 +76,7 @@ static void emit_cold(struct translation *t, struct cold *c)
 	struct emitter *e = &t->e;
 	bool used = false;
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		if (!c->from[i])
 			continue;
 		emit_land(e, c->from[i]);
@@ -99,8 +99,7 @@ static void emit_cold(struct translation *t, struct cold *c)
 		t->flags = c->flags;
 		flags_to_vp(t);
 		if (c->undo_rsp)
-			emit_lea(e, HOST_SP, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER,
-			    .disp = c->undo_rsp});
+			move_rsp(t, c->undo_rsp);
 		translation_leave(t, (struct native_exit *)c->argument);
 		return;
 	}
@@ -150,7 +149,8 @@ static void decode_again(struct translation *t)
 	for (unsigned i = 0; i < t->b->count; i++) {
 		struct translator_instruction *n = &t->t->instructions[i];
 		const struct op *op = &t->b->ops[i];
-		enum decode_result r = decode_instruction(t->vp, MODE_64, bytes, op->length, op->offset, &n->decoded);
+		enum decode_result r = decode_instruction(t->vp, t->narrow ? MODE_32 : MODE_64, bytes, op->length,
+		    op->offset, &n->decoded);
 
 		n->ends = r == DECODE_ENDS;
 		n->known = r != DECODE_TRUNCATED && n->decoded.valid && n->decoded.op.length == op->length;
@@ -247,8 +247,8 @@ static void survey(struct translation *t)
 static bool has_shadow(const struct translation *t)
 {
 	return t->insn->mnemonic == ZYDIS_MNEMONIC_STI ||
-	    (t->insn->mnemonic == ZYDIS_MNEMONIC_MOV && t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    t->operands[0].reg.value == ZYDIS_REGISTER_SS);
+	    ((t->insn->mnemonic == ZYDIS_MNEMONIC_MOV || t->insn->mnemonic == ZYDIS_MNEMONIC_POP) &&
+	    t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && t->operands[0].reg.value == ZYDIS_REGISTER_SS);
 }
 
 /* False: it is the last, and an end has been made. */
@@ -320,6 +320,9 @@ static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 	struct translator *translator = vp->translator;
 	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin};
 
+	t.narrow = b->form == FORM_32_FLAT;
+	t.word = t.narrow ? 4 : 8;
+
 	if (translator->full)
 		return false;
 	if (translator->memory.size - translator->used < CODE_ROOM || !(t.room = block_cache_reserve(vp, ROOM))) {
@@ -377,7 +380,7 @@ void translate_watch(struct soft_vp *vp, struct block *b)
 	b->native = b->native_body = b->twin = NULL;
 	b->twin_heat = 0;
 	b->first = b->ops[0].fn;
-	if (vp->translator && vp->mode == MODE_64 && !b->generation2)
+	if (vp->translator && (b->form == FORM_64 || b->form == FORM_32_FLAT) && !b->generation2)
 		b->ops[0].fn = count_entry;
 }
 

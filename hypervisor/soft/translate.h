@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * translate.h - hot blocks of 64-bit code as host code. Private to hypervisor/soft/; docs/translator.md says how.
+ * translate.h - hot blocks of 64-bit and flat 32-bit code as host code. Private to hypervisor/soft/; docs/translator.md says how.
  *
  * A translation is a second form of a block (block.h): entered where the block is, stale when the block is. It
  * belongs to one VP, whose thread makes it, runs it and forgets it with the block cache.

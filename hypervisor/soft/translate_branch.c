@@ -60,7 +60,7 @@ _Static_assert(sizeof(struct native_target) == 32, "go_to_computed() says so");
 static void emit_code_base(struct translation *t, uint64_t target)
 {
 	emit_load(&t->e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
-	emit_lea(&t->e, SCRATCH1, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = (int32_t)target});
+	emit_word_lea(t, SCRATCH1, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = (int32_t)target});
 }
 
 static struct native_exit *edge(struct translation *t, const struct op *op, int slot, uint64_t target)
@@ -123,16 +123,22 @@ void translate_fall_through(struct translation *t)
 	go_to_computed(t, 0, x);
 }
 
-static bool target_is_near(uint64_t target)
+/* Of a direct branch. EIP comes round at 4 GiB. */
+static uint64_t direct_target(const struct translation *t)
 {
-	return (int64_t)target > INT32_MIN / 2 && (int64_t)target < INT32_MAX;
+	return t->narrow ? (uint64_t)(int64_t)(int32_t)t->op.imm : t->op.imm;
+}
+
+static bool target_is_near(const struct translation *t)
+{
+	return t->narrow || ((int64_t)t->op.imm > INT32_MIN / 2 && (int64_t)t->op.imm < INT32_MAX);
 }
 
 static bool translate_jump(struct translation *t)
 {
-	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !target_is_near(t->op.imm))
+	if (t->operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !target_is_near(t))
 		return false;
-	go_to(t, TAKEN, t->op.imm, 0);
+	go_to(t, TAKEN, direct_target(t), 0);
 	return true;
 }
 
@@ -141,7 +147,7 @@ static bool translate_conditional(struct translation *t)
 	struct flags_state flags;
 	uint8_t *taken;
 
-	if (!target_is_near(t->op.imm))
+	if (!target_is_near(t))
 		return false;
 	flags_to_host(t);
 	flags = t->flags;
@@ -149,7 +155,7 @@ static bool translate_conditional(struct translation *t)
 	go_to(t, NOT_TAKEN, (uint64_t)t->op.disp, 0);
 	t->flags = flags;
 	emit_land(&t->e, taken);
-	go_to(t, TAKEN, t->op.imm, 0);
+	go_to(t, TAKEN, direct_target(t), 0);
 	return true;
 }
 
@@ -164,8 +170,8 @@ static void take_target(struct translation *t)
 	cold = translation_cold(t);
 	cold->leaves = true;
 	cold->argument = (uintptr_t)exit_op(t);
-	m = probe_operand(t, cold, &t->op, (struct address_want){.size = 8});
-	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
+	m = probe_operand(t, cold, &t->op, (struct address_want){.size = t->word});
+	emit_rm(&t->e, word_opcode(t, 0x8b), SCRATCH1, m);
 	emit_store(&t->e, SCRATCH1, VP_OFFSET(native_saved) + 8);
 }
 
@@ -179,9 +185,9 @@ static void load_target(struct translation *t, int32_t moved)
 	else if (home(guest) == NO_REGISTER)
 		emit_load(&t->e, SCRATCH1, gpr_offset(guest));
 	else if (guest == GPR_RSP)
-		emit_lea(&t->e, SCRATCH1, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = -moved});
+		emit_word_lea(t, SCRATCH1, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = -moved});
 	else
-		emit_move(&t->e, SCRATCH1, home(guest));
+		emit_rr(&t->e, word_opcode(t, 0x8b), SCRATCH1, home(guest));
 }
 
 static bool is_indirect(const struct translation *t)
@@ -189,7 +195,7 @@ static bool is_indirect(const struct translation *t)
 	const ZydisDecodedOperand *o = &t->operands[0];
 
 	return (o->type == ZYDIS_OPERAND_TYPE_REGISTER || o->type == ZYDIS_OPERAND_TYPE_MEMORY) &&
-	    !(t->op.flags & OP_EA_CHECKED);
+	    address_serves(t, &t->op);
 }
 
 static bool translate_indirect_jump(struct translation *t)
@@ -203,19 +209,19 @@ static bool translate_indirect_jump(struct translation *t)
 	return true;
 }
 
-/* The return address, at RSP - 8. */
+/* The return address, below RSP. */
 static void push_return(struct translation *t)
 {
-	struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -8, .seg = SEG_NONE};
+	struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -t->word, .seg = SEG_NONE};
 	struct cold *cold = translation_cold(t);
 	struct host_memory m;
 
 	cold->leaves = true;
 	cold->argument = (uintptr_t)exit_op(t);
-	m = probe_operand(t, cold, &word, (struct address_want){.size = 8, .write = true});
+	m = probe_operand(t, cold, &word, (struct address_want){.size = t->word, .write = true});
 	emit_code_base(t, t->offset);
-	emit_rm(&t->e, PLAIN(0x89), SCRATCH1, m);
-	move_rsp(t, -8);
+	emit_rm(&t->e, word_opcode(t, 0x89), SCRATCH1, m);
+	move_rsp(t, -t->word);
 }
 
 /* Remember where the call comes back to (SCRATCH1), by the host's own CALL, so that the host foresees the return. What
@@ -243,7 +249,8 @@ static void come_back(struct translation *t)
 	struct cold *c;
 
 	emit_lea(e, HOST_RSP, (struct host_memory){.base = HOST_RSP, .index = NO_REGISTER, .disp = 8});
-	emit_lea(e, SCRATCH2, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = -(int32_t)t->offset});
+	emit_word_lea(t, SCRATCH2, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER,
+	    .disp = -(int32_t)t->offset});
 	emit_store(e, SCRATCH2, gpr_offset(GPR_CODE_BASE));
 	if (t->offset >= GUEST_PAGE_SIZE) {
 		go_to_computed(t, 0, x);
@@ -261,7 +268,7 @@ static bool translate_call(struct translation *t)
 	bool direct = t->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 	uint8_t *function;
 
-	if (direct ? !target_is_near(t->op.imm) : !is_indirect(t))
+	if (direct ? !target_is_near(t) : !is_indirect(t))
 		return false;
 	flags_to_vp(t);
 	if (!direct)
@@ -271,11 +278,11 @@ static bool translate_call(struct translation *t)
 	come_back(t);
 	emit_land(&t->e, function);
 	if (direct) {
-		go_to(t, TAKEN, t->op.imm, 8);
+		go_to(t, TAKEN, direct_target(t), t->word);
 		return true;
 	}
-	load_target(t, -8);
-	go_to_computed(t, 8, exit_op(t));
+	load_target(t, -t->word);
+	go_to_computed(t, t->word, exit_op(t));
 	return true;
 }
 
@@ -300,7 +307,7 @@ static void go_back(struct translation *t)
 static bool translate_return(struct translation *t)
 {
 	struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .seg = SEG_NONE};
-	int32_t drop = 8 + (int32_t)t->op.imm;
+	int32_t drop = t->word + (int32_t)t->op.imm;
 	struct host_memory m;
 	struct cold *cold;
 
@@ -308,17 +315,25 @@ static bool translate_return(struct translation *t)
 	cold = translation_cold(t);
 	cold->leaves = true;
 	cold->argument = (uintptr_t)exit_op(t);
-	m = probe_operand(t, cold, &word, (struct address_want){.size = 8});
-	emit_rm(&t->e, PLAIN(0x8b), SCRATCH1, m);
+	m = probe_operand(t, cold, &word, (struct address_want){.size = t->word});
+	emit_rm(&t->e, word_opcode(t, 0x8b), SCRATCH1, m);
 	move_rsp(t, drop);
 	go_back(t);
 	go_to_computed(t, -drop, exit_op(t));
 	return true;
 }
 
+/* Not JCXZ and LOOP, which need RCX. */
+static bool is_conditional(const struct translation *t)
+{
+	unsigned first = t->insn->opcode_map == ZYDIS_OPCODE_MAP_0F ? 0x80 : 0x70;
+
+	return t->insn->meta.category == ZYDIS_CATEGORY_COND_BR && (t->insn->opcode & 0xf0) == first;
+}
+
 bool translate_branch(struct translation *t)
 {
-	if (t->op.size != 8 || t->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+	if (t->op.size != t->word || t->insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
 		return false;
 	switch (t->insn->mnemonic) {
 	case ZYDIS_MNEMONIC_JMP:
@@ -328,7 +343,6 @@ bool translate_branch(struct translation *t)
 	case ZYDIS_MNEMONIC_RET:
 		return translate_return(t);
 	default:
-		return t->insn->meta.category == ZYDIS_CATEGORY_COND_BR && branch_condition(&t->op) >= 0 &&
-		    translate_conditional(t);
+		return is_conditional(t) && translate_conditional(t);
 	}
 }

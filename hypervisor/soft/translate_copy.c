@@ -225,6 +225,12 @@ static void take_vector(struct copy *c, const ZydisDecodedOperand *o)
 		c->vvvv = n;
 }
 
+/* MOV of the accumulator and an absolute address: 32-bit code is full of them. */
+static bool is_moffs(const struct translation *t)
+{
+	return t->narrow && t->insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (t->insn->opcode & 0xfc) == 0xa0;
+}
+
 static bool take_operand(const struct translation *t, struct copy *c, const ZydisDecodedOperand *o)
 {
 	switch (o->type) {
@@ -245,13 +251,13 @@ static bool take_operand(const struct translation *t, struct copy *c, const Zydi
 			return false;
 		}
 	case ZYDIS_OPERAND_TYPE_MEMORY:
-		if (c->memory || c->loaded[1] || o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
+		if (c->memory || c->loaded[1] || (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM && !is_moffs(t)) || o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
 			return false;
 		c->memory = o;
 		/* SCRATCH2 holds its address. */
 		c->loaded[1] = true;
 		c->in_vp[1] = NO_REGISTER;
-		return !(t->op.flags & OP_EA_CHECKED);
+		return address_serves(t, &t->op);
 	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
 		return !o->imm.is_relative;
 	default:
@@ -270,7 +276,59 @@ static bool take_all(const struct translation *t, struct copy *c)
 
 /* --- the opcode ------------------------------------------------------------------------------------- */
 
-static bool take_opcode(const struct translation *t, const struct copy *c, struct host_opcode *o)
+/* INC and DEC of a register without ModRM. */
+static bool is_short_count(const struct translation *t)
+{
+	return t->narrow && t->insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (t->insn->opcode & 0xf0) == 0x40;
+}
+
+/* What 64-bit code says otherwise, or not at all. */
+static void widen_opcode(const struct translation *t, struct copy *c, struct host_opcode *o)
+{
+	if (o->map)
+		return;
+	if (is_short_count(t)) {
+		c->reg = o->opcode >> 3 & 1;
+		o->opcode = 0xff;
+	} else if (is_moffs(t)) {
+		o->opcode = 0x88 | (~o->opcode & 2u) | (o->opcode & 1u);
+	} else if (o->opcode == 0x82) {
+		o->opcode = 0x80;
+	}
+}
+
+/* W, which is ignored in 32-bit code wherever it would make something 64 bits wide, and the fourth register's upper bit. */
+static bool vex_serves(const struct translation *t)
+{
+	if (!t->narrow)
+		return true;
+	for (unsigned i = 0; i < t->insn->operand_count; i++)
+		if (t->operands[i].encoding == ZYDIS_OPERAND_ENCODING_IS4 && t->bytes[t->op.length - 1] & 0x80)
+			return false;
+	if (!t->insn->raw.vex.W)
+		return true;
+	if (is_integer_vex(t))
+		return false;
+	switch (t->insn->mnemonic) {
+	case ZYDIS_MNEMONIC_VCVTSI2SS:
+	case ZYDIS_MNEMONIC_VCVTSI2SD:
+	case ZYDIS_MNEMONIC_VCVTSS2SI:
+	case ZYDIS_MNEMONIC_VCVTSD2SI:
+	case ZYDIS_MNEMONIC_VCVTTSS2SI:
+	case ZYDIS_MNEMONIC_VCVTTSD2SI:
+	case ZYDIS_MNEMONIC_VMOVD:
+	case ZYDIS_MNEMONIC_VMOVQ:
+	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPINSRQ:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPEXTRQ:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool take_opcode(const struct translation *t, struct copy *c, struct host_opcode *o)
 {
 	unsigned n = 0;
 
@@ -283,7 +341,8 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 		o->wide = t->insn->raw.vex.W;
 		o->length = t->insn->raw.vex.L;
 		o->vvvv = c->vvvv;
-		return t->insn->opcode_map >= ZYDIS_OPCODE_MAP_0F && t->insn->opcode_map <= ZYDIS_OPCODE_MAP_0F3A;
+		return t->insn->opcode_map >= ZYDIS_OPCODE_MAP_0F && t->insn->opcode_map <= ZYDIS_OPCODE_MAP_0F3A &&
+		    vex_serves(t);
 	}
 	if (t->insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || t->insn->opcode_map > ZYDIS_OPCODE_MAP_0F3A)
 		return false;
@@ -302,6 +361,8 @@ static bool take_opcode(const struct translation *t, const struct copy *c, struc
 		return false;
 	o->wide = t->insn->raw.rex.W;
 	o->rex = t->insn->attributes & ZYDIS_ATTRIB_HAS_REX;
+	if (t->narrow)
+		widen_opcode(t, c, o);
 	/* AH to BH cannot be said with REX. */
 	return !c->high_byte || (!o->rex && !c->memory && c->reg < 8 && c->rm < 8);
 }
@@ -317,7 +378,7 @@ static void emit_copy(struct translation *t, const struct copy *c, struct host_o
 {
 	if (c->memory) {
 		emit_rm(&t->e, o, c->reg, m);
-	} else if (t->insn->attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+	} else if (t->insn->attributes & ZYDIS_ATTRIB_HAS_MODRM || is_short_count(t)) {
 		emit_rr(&t->e, o, c->reg, c->rm);
 	} else {
 		bool in_opcode = false;
@@ -457,7 +518,7 @@ bool copy_is_plain(const struct translation *t)
 	struct copy c;
 
 	if (t->insn->mnemonic == ZYDIS_MNEMONIC_LEA || t->insn->mnemonic == ZYDIS_MNEMONIC_NOP)
-		return !(t->op.flags & OP_EA_CHECKED) && t->op.size != 2;
+		return address_serves(t, &t->op) && t->op.size != 2;
 	return (is_integer(t) || is_integer_vex(t)) && take_all(t, &c) && take_opcode(t, &c, &o) && !c.memory &&
 	    !c.vectors;
 }
@@ -466,11 +527,15 @@ static bool translate_lea(struct translation *t)
 {
 	unsigned guest = t->op.dst / 8, to = home(guest);
 
-	if (t->op.flags & OP_EA_CHECKED || t->op.size == 2)
+	if (!address_serves(t, &t->op) || t->op.size == 2)
 		return false;
 	translation_begin_native(t);
 	flags_before_write(t, 1u << guest);
-	if (to != NO_REGISTER && address_is_plain(&t->op)) {
+	if (t->narrow) { /* whatever the segment */
+		emit_word_lea(t, to, address_memory(&t->op, 0));
+		return true;
+	}
+	if (to != NO_REGISTER && address_is_plain(t, &t->op)) {
 		emit_rm(&t->e, (struct host_opcode){.opcode = 0x8d, .wide = t->op.size == 8}, to, address_memory(&t->op, 0));
 		return true;
 	}
@@ -517,6 +582,7 @@ bool translate_copy(struct translation *t)
 	case ZYDIS_MNEMONIC_CLAC:
 	case ZYDIS_MNEMONIC_STAC:
 	case ZYDIS_MNEMONIC_PUSHFQ:
+	case ZYDIS_MNEMONIC_PUSHFD:
 	case ZYDIS_MNEMONIC_LFENCE:
 	case ZYDIS_MNEMONIC_MFENCE:
 	case ZYDIS_MNEMONIC_SFENCE:

@@ -8,13 +8,26 @@
 
 #define PLAIN(code) (struct host_opcode){.opcode = (code), .wide = true}
 
+/* One with base 0 that needs no check. CS may not be written, and perhaps not read. */
+bool segment_is_flat(const struct translation *t, unsigned seg)
+{
+	return seg == SEG_NONE || (t->narrow && (seg == SEG_ES || seg == SEG_SS || seg == SEG_DS));
+}
+
+/* 32-bit code has addresses of 32 bits anyway. */
+bool address_serves(const struct translation *t, const struct op *op)
+{
+	return t->narrow ? !(op->flags & OP_ADDRESS_16) && op->seg != SEG_CS : !(op->flags & OP_EA_CHECKED);
+}
+
 /* Base and index are in host registers: what an address can be made of in one go. */
-bool address_is_plain(const struct op *op)
+bool address_is_plain(const struct translation *t, const struct op *op)
 {
 	bool base = op->base == GPR_ZERO * 8 || home(op->base / 8) != NO_REGISTER;
 	bool index = op->index == GPR_ZERO * 8 || home(op->index / 8) != NO_REGISTER;
 
-	return base && index && op->seg == SEG_NONE && op->disp >= INT32_MIN / 2 && op->disp <= INT32_MAX / 2;
+	return base && index && segment_is_flat(t, op->seg) &&
+	    (t->narrow || (op->disp >= INT32_MIN / 2 && op->disp <= INT32_MAX / 2));
 }
 
 static unsigned host_part(uint8_t offset)
@@ -25,7 +38,19 @@ static unsigned host_part(uint8_t offset)
 struct host_memory address_memory(const struct op *op, int32_t more)
 {
 	return (struct host_memory){.base = (uint8_t)host_part(op->base), .index = (uint8_t)host_part(op->index),
-	    .scale = op->scale, .disp = (int32_t)op->disp + more};
+	    .scale = op->scale, .disp = (int32_t)((uint32_t)op->disp + (uint32_t)more)};
+}
+
+/* All registers of 32-bit code are in host registers. Upper halves do not count: the sum is cut. */
+static void emit_narrow_address(struct translation *t, unsigned to, const struct op *op, int32_t more)
+{
+	unsigned other = to == SCRATCH1 ? SCRATCH2 : SCRATCH1;
+
+	emit_word_lea(t, to, address_memory(op, more));
+	if (segment_is_flat(t, op->seg))
+		return;
+	emit_load(&t->e, other, VP_OFFSET(seg_base) + op->seg * sizeof(uint64_t));
+	emit_word_lea(t, to, (struct host_memory){.base = (uint8_t)to, .index = (uint8_t)other});
 }
 
 /* Changes no flag. An address that is not plain takes both scratch registers. */
@@ -36,7 +61,11 @@ void emit_address(struct translation *t, unsigned to, const struct op *op, int32
 	struct host_memory m = {.base = (uint8_t)host_part(op->base), .index = (uint8_t)host_part(op->index),
 	    .scale = op->scale};
 
-	if (address_is_plain(op)) {
+	if (t->narrow) {
+		emit_narrow_address(t, to, op, more);
+		return;
+	}
+	if (address_is_plain(t, op)) {
 		emit_lea(e, to, address_memory(op, more));
 		return;
 	}
@@ -108,11 +137,23 @@ static void check_alignment(struct translation *t, struct cold *c, struct host_m
 	c->from[2] = emit_jump_if_forward(&t->e, IF_NZ);
 }
 
+/* FS and GS of 32-bit code: any base, but the limit and the type are looked at here. */
+static void check_segment(struct translation *t, struct cold *c, const struct op *op, bool write)
+{
+	if (!t->narrow || segment_is_flat(t, op->seg))
+		return;
+	emit_rm(&t->e, (struct host_opcode){.opcode = 0xf6}, 0, /* test byte [flat_…], … */
+	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true,
+	    .disp = write ? VP_OFFSET(flat_write) : VP_OFFSET(flat_read)});
+	emit8(&t->e, 1u << op->seg);
+	c->from[3] = emit_jump_if_forward(&t->e, IF_Z);
+}
+
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w)
 {
 	struct emitter *e = &t->e;
 	struct host_memory m = {.base = SCRATCH2, .index = NO_REGISTER};
-	bool plain = address_is_plain(op);
+	bool plain = address_is_plain(t, op);
 
 	if (window_has(t, op, w.size)) {
 		m = window_operand(t, op);
@@ -120,6 +161,7 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 		return m;
 	}
 	t->window.loaded = false;
+	check_segment(t, c, op, w.write);
 	if (plain) {
 		emit_address(t, SCRATCH2, op, 0);
 		emit_tlb_entry(e, VP_OFFSET(tlb));
@@ -127,14 +169,14 @@ struct host_memory probe_operand(struct translation *t, struct cold *c, const st
 	} else {
 		emit_address(t, SCRATCH2, op, 0);
 		emit_store(e, SCRATCH2, VP_OFFSET(native_linear));
-		emit_lea(e, SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
+		emit_word_lea(t, SCRATCH1, (struct host_memory){.base = SCRATCH2, .index = NO_REGISTER,
 		    .disp = (int32_t)w.size - 1});
 		emit_tlb_entry(e, VP_OFFSET(tlb));
 	}
 	emit_compare(t, c, w.write);
 	if (!plain) {
 		emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_linear)); /* add r11, [linear] */
-	} else if (op->index != GPR_ZERO * 8) {
+	} else if (t->narrow || op->index != GPR_ZERO * 8) {
 		emit_address(t, SCRATCH1, op, 0);
 		emit_lea(e, SCRATCH2, (struct host_memory){.base = SCRATCH2, .index = SCRATCH1});
 	} else {

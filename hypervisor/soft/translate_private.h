@@ -95,7 +95,7 @@ struct translator {
 	const uint8_t *call;   /* called with a C function in SCRATCH2 and its argument in SCRATCH1 */
 	const uint8_t *handle; /* the same with translated_call_handler() */
 	const uint8_t *lookup; /* called with RIP in SCRATCH1: code to go on at in SCRATCH2, or 0 */
-	const uint8_t *window; /* emit_window_fill() */
+	const uint8_t *window, *window32; /* emit_window_fill(), for 64- and 32-bit code */
 	bool avx;              /* vector registers have 32 bytes on this host */
 	struct native_exit handled, nowhere;
 	uint64_t translations, refused;
@@ -154,7 +154,7 @@ struct flags_state {
 
 /* Code that is seldom needed, emitted behind the block: the handler instead of the instruction. */
 struct cold {
-	uint8_t *from[3];    /* jumps that lead here */
+	uint8_t *from[4];    /* jumps that lead here */
 	uint8_t *back;       /* where to go on */
 	const struct op *op; /* a copy, followed by one whose handler is translated_stop() */
 	native_call call;    /* translated_call_handler, or another */
@@ -187,6 +187,8 @@ struct translation {
 	struct translator *t;
 	struct block *b;
 	struct emitter e;
+	bool narrow;  /* 32-bit code */
+	uint8_t word; /* bytes of RIP, of an address, of a word on the stack: 8 or 4 */
 	const uint8_t *entry, *body; /* where it will run: with a look around first, and without */
 	bool flags_seen, flags_free; /* of those that the block begins with: something may look; nothing can any more */
 	struct flags_state flags;
@@ -218,6 +220,18 @@ struct native_exit *translation_exit(struct translation *t, enum native_exit_kin
 void translation_call(struct translation *t, native_call call, uintptr_t argument);
 void translation_leave(struct translation *t, struct native_exit *exit);
 
+/* Of instructions on a word. */
+static inline struct host_opcode word_opcode(const struct translation *t, unsigned opcode)
+{
+	return (struct host_opcode){.opcode = (uint8_t)opcode, .wide = !t->narrow};
+}
+
+/* An address, cut to its width. */
+static inline void emit_word_lea(struct translation *t, unsigned reg, struct host_memory m)
+{
+	emit_rm(&t->e, word_opcode(t, 0x8d), reg, m);
+}
+
 /* translate_flags.c */
 void flags_to_host(struct translation *t);
 void flags_to_vp(struct translation *t);
@@ -240,7 +254,9 @@ struct address_want {
 };
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w);
 void emit_address(struct translation *t, unsigned to, const struct op *op, int32_t more);
-bool address_is_plain(const struct op *op);
+bool address_is_plain(const struct translation *t, const struct op *op);
+bool address_serves(const struct translation *t, const struct op *op); /* a look into the TLB can find it */
+bool segment_is_flat(const struct translation *t, unsigned seg);
 struct host_memory address_memory(const struct op *op, int32_t more); /* of a plain one: the linear address */
 
 /* SCRATCH2: the entry of the page that the address in it lies in, in the TLB that a field of vp points at. */
@@ -251,7 +267,7 @@ void stack_survey(struct translation *t);
 void stack_follow(struct translation *t);
 void emit_window_check(struct translation *t);
 void emit_window_miss(struct translation *t);
-void emit_window_fill(struct translator *t, struct emitter *e);
+void emit_window_fill(struct translator *t, struct emitter *e, bool narrow);
 bool window_has(const struct translation *t, const struct op *op, unsigned size); /* bytes at a distance from RSP */
 struct host_memory window_operand(struct translation *t, const struct op *op);
 void move_rsp(struct translation *t, int32_t by);

@@ -152,7 +152,7 @@ uintptr_t translated_finish(struct soft_vp *vp, uintptr_t argument)
 		translated_stop(vp, stop);
 	else if (next)
 		vp->handled = next;
-	if (vp->handled || vp->halted || vp->interrupt_shadow || vp->mode != MODE_64 ||
+	if (vp->handled || vp->halted || vp->interrupt_shadow || vp->form != b->form ||
 	    atomic_load_explicit(&vp->attention, memory_order_relaxed))
 		return (uintptr_t)&vp->translator->handled;
 	forget_returns(vp, key, asid);
@@ -179,7 +179,7 @@ static void link_edge(struct soft_vp *vp, struct native_exit *x, const struct bl
 /* `x` led out of translated code because its target was not known: next time it may. */
 static const struct op *follow(struct soft_vp *vp, struct native_exit *x)
 {
-	uint64_t rip = vp->gpr[GPR_CODE_BASE] + x->target;
+	uint64_t rip = (vp->gpr[GPR_CODE_BASE] + x->target) & vp->ip_mask;
 	struct block *from = x->block, *to;
 	const struct op *next;
 
@@ -389,7 +389,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit32(e, JUMP_ENTRIES - 1);
 	EMIT(e, 0x48, 0xc1, 0xe0, 4); /* shl rax, 4 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(jumps));
-	emit_constant(e, HOST_RCX, (uint64_t)MODE_64 << 56);
+	emit_load(e, HOST_RCX, VP_OFFSET(form_tag));
 	emit_rr(e, PLAIN(0x33), HOST_RCX, SCRATCH1);
 	emit_rm(e, PLAIN(0x3b), HOST_RCX, AT(HOST_RAX, offsetof(struct jump_entry, tag)));
 	misses[1] = emit_jump_if_forward(e, IF_NZ);
@@ -429,7 +429,8 @@ static void emit_fixed(struct translator *t, struct soft_vp *vp)
 	emit_enter(t, vp, &e);
 	emit_call_thunk(t, vp, &e);
 	emit_lookup(t, &e);
-	emit_window_fill(t, &e);
+	emit_window_fill(t, &e, false);
+	emit_window_fill(t, &e, true);
 	t->fixed = t->used = align_up_u64((uint64_t)(e.at - t->memory.writable), 64);
 }
 

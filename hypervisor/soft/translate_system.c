@@ -107,10 +107,10 @@ static bool translate_ac(struct translation *t, bool ac)
 
 static bool translate_pushf(struct translation *t)
 {
-	const struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -8, .seg = SEG_NONE};
+	const struct op word = {.base = GPR_RSP * 8, .index = GPR_ZERO * 8, .disp = -t->word, .seg = SEG_NONE};
 	struct emitter *e = &t->e;
 
-	if (t->op.size != 8 || !window_has(t, &word, 8))
+	if (t->op.size != t->word || !window_has(t, &word, t->word))
 		return false;
 	translation_begin_native(t);
 	flags_to_vp(t);
@@ -126,8 +126,8 @@ static bool translate_pushf(struct translation *t)
 	EMIT(e, 0x41, 0x81, 0xe2);            /* and r10d, … */
 	emit32(e, ~(FLAG_RF | FLAG_VM));
 	t->window.loaded = false;
-	emit_rm(e, (struct host_opcode){.opcode = 0x89, .wide = true}, SCRATCH1, window_operand(t, &word));
-	move_rsp(t, -8);
+	emit_rm(e, word_opcode(t, 0x89), SCRATCH1, window_operand(t, &word));
+	move_rsp(t, -t->word);
 	return true;
 }
 
@@ -152,6 +152,7 @@ bool translate_system(struct translation *t)
 	case ZYDIS_MNEMONIC_CLAC:
 		return translate_ac(t, false);
 	case ZYDIS_MNEMONIC_PUSHFQ:
+	case ZYDIS_MNEMONIC_PUSHFD:
 		return translate_pushf(t);
 	case ZYDIS_MNEMONIC_LFENCE:
 	case ZYDIS_MNEMONIC_MFENCE:
