@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * linux.c - load a bzImage and enter it at its 64-bit entry point (boot.rst, "64-bit Boot Protocol").
+ * linux.c - load a bzImage and enter it at its 64-bit entry point (boot.rst, "64-bit Boot Protocol"), a kernel that has
+ * none at its 32-bit one ("32-bit Boot Protocol").
  */
 #include <errno.h>
 #include <string.h>
@@ -45,6 +46,11 @@ bool linux_recognise(const struct boot_file *kernel)
 	       header.boot_flag == LINUX_BOOT_FLAG && header.header == LINUX_HEADER_MAGIC;
 }
 
+static bool is_64bit(const struct linux_image *image)
+{
+	return image->header.xloadflags & LINUX_XLF_KERNEL_64;
+}
+
 static int check_header(const struct linux_image *image, struct error *err)
 {
 	const struct linux_setup_header *h = &image->header;
@@ -57,10 +63,6 @@ static int check_header(const struct linux_image *image, struct error *err)
 				 name, h->version >> 8, h->version & 0xff);
 	if (!(h->loadflags & LINUX_LOADED_HIGH))
 		return error_set(err, ENOEXEC, "%s is a Linux zImage, which cannot be booted: use a bzImage",
-				 name);
-	if (!(h->xloadflags & LINUX_XLF_KERNEL_64))
-		return error_set(err, ENOEXEC,
-				 "%s is a 32-bit Linux kernel, which cannot be booted: use an x86-64 kernel",
 				 name);
 	if (!image->kernel_size || image->kernel_size <= LINUX_ENTRY_64 ||
 	    h->init_size < image->kernel_size || !h->kernel_alignment ||
@@ -175,9 +177,9 @@ static int write_boot_params(const struct linux_image *image, const struct boot_
 	return 0;
 }
 
-static int write_tables(const struct boot_target *target, struct error *err)
+static int write_tables(const struct linux_image *image, const struct boot_target *target, struct error *err)
 {
-	static const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
+	const uint64_t gdt[] = {0, 0, is_64bit(image) ? 0x00af9b000000ffff : 0x00cf9b000000ffff, 0x00cf93000000ffff};
 	uint64_t table[PAGE_ENTRIES] = {PAGE_TABLES_GPA + 0x1000 + PTE_PRESENT + PTE_WRITABLE};
 	struct partition *p = target->partition;
 	int code = partition_write(p, GDT_GPA, gdt, sizeof(gdt));
@@ -202,16 +204,18 @@ static int set_registers(const struct linux_image *image, const struct boot_targ
 	struct vp_registers r;
 	int code;
 
-	boot_flat_registers(&r, true);
-	r.rip = image->load + LINUX_ENTRY_64;
+	boot_flat_registers(&r, is_64bit(image));
+	r.rip = image->load + (is_64bit(image) ? LINUX_ENTRY_64 : 0);
 	r.gpr[4] = STACK_GPA;
 	r.gpr[6] = BOOT_PARAMS_GPA;
 	r.gdt_base = GDT_GPA;
 	r.gdt_limit = 4 * 8 - 1;
-	r.cr0 |= CR0_PG;
-	r.cr3 = PAGE_TABLES_GPA;
-	r.cr4 = CR4_PAE;
-	r.efer = EFER_LME | EFER_LMA;
+	if (is_64bit(image)) {
+		r.cr0 |= CR0_PG;
+		r.cr3 = PAGE_TABLES_GPA;
+		r.cr4 = CR4_PAE;
+		r.efer = EFER_LME | EFER_LMA;
+	}
 	code = vp_set_registers(target->partition, 0, &r);
 	return code ? error_set(err, -code, "the processor refuses the state that Linux begins with") : 0;
 }
@@ -231,7 +235,7 @@ int linux_load(const struct boot_target *target, const struct boot_config *boot,
 		   ? code
 		   : boot_file_load(image.file, image.setup_size, target, image.load, image.kernel_size, err);
 	code = code ? code : write_command_line(&image, target, boot->append, err);
-	code = code ? code : write_tables(target, err);
+	code = code ? code : write_tables(&image, target, err);
 	code = code ? code : write_boot_params(&image, target, err);
 	return code ? code : set_registers(&image, target, err);
 }
