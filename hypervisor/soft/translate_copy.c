@@ -555,7 +555,13 @@ static bool translate_zeroupper(struct translation *t)
 		return false;
 	translation_begin_native(t);
 	vectors_enable(t, VECTORS_AVX);
-	EMIT(&t->e, 0xc5, 0xf8, 0x77);
+	if (!t->narrow) {
+		EMIT(&t->e, 0xc5, 0xf8, 0x77);
+		return true;
+	}
+	/* 32-bit code keeps its hands off the registers that it does not have: vmovaps xmmN, xmmN */
+	for (unsigned n = 0; n < 8; n++)
+		EMIT(&t->e, 0xc5, 0xf8, 0x28, (uint8_t)(0xc0 | n << 3 | n));
 	return true;
 }
 

@@ -94,9 +94,12 @@ uint64_t roll_integer(struct dice *dice);
 /* --- encodings.c -------------------------------------------------------------------------------- */
 
 /* Find all encodings of the instruction sets that the software processor offers (after
- * soft_side_open()). `only`: a part of the mnemonics, comma separated, or NULL for all. Returns how
- * many mnemonics there are. */
-unsigned encodings_find(const char *only);
+ * soft_side_open()), in 64-bit code or, `narrow`, in 32-bit code. `only`: a part of the mnemonics, comma
+ * separated, or NULL for all. Returns how many mnemonics there are. */
+unsigned encodings_find(bool narrow, const char *only);
+
+/* Of which code encodings_roll() rolls from now on: the last that was found, to begin with. */
+void encodings_choose(bool narrow);
 
 /* A random instruction, at most 15 bytes; its length. `pointers` and `indices` are masks of general
  * registers that hold addresses of data or small numbers; `rip` is where it will lie. */

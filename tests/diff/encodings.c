@@ -22,10 +22,18 @@ struct family {
 	unsigned count;
 };
 
-static struct family families[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-static uint16_t present[ZYDIS_MNEMONIC_MAX_VALUE + 1];
-static unsigned present_count;
-static ZydisDecoder decoder;
+static struct set {
+	struct family families[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+	uint16_t present[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+	unsigned present_count;
+	ZydisDecoder decoder;
+	bool narrow;
+} sets[2], *set = &sets[0];
+
+static unsigned register_count(void)
+{
+	return set->narrow ? 8 : 16;
+}
 
 /* --- which instructions ------------------------------------------------------------------------- */
 
@@ -105,6 +113,8 @@ static bool is_foreign(const ZydisDecodedInstruction *insn)
 	case ZYDIS_MNEMONIC_LSL:
 	case ZYDIS_MNEMONIC_VERR:
 	case ZYDIS_MNEMONIC_VERW:
+	case ZYDIS_MNEMONIC_LDS:
+	case ZYDIS_MNEMONIC_LES:
 	case ZYDIS_MNEMONIC_LSS:
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
@@ -198,7 +208,7 @@ static bool is_listed(const char *only, const char *name)
 
 static void add(const struct encoding *e, ZydisMnemonic mnemonic)
 {
-	struct family *f = &families[mnemonic];
+	struct family *f = &set->families[mnemonic];
 
 	if ((f->count & (f->count - 1)) == 0) {
 		struct encoding *list = realloc(f->list, (f->count ? f->count * 2 : 1) * sizeof(*list));
@@ -208,7 +218,7 @@ static void add(const struct encoding *e, ZydisMnemonic mnemonic)
 		f->list = list;
 	}
 	if (f->count == 0)
-		present[present_count++] = (uint16_t)mnemonic;
+		set->present[set->present_count++] = (uint16_t)mnemonic;
 	f->list[f->count++] = *e;
 }
 
@@ -226,7 +236,7 @@ static void consider(struct encoding *e, const char *only)
 		bytes[n++] =
 		    (uint8_t)(e->memory ? 0x04u | (unsigned)e->reg << 3 : 0xc2u | (unsigned)e->reg << 3);
 		bytes[n++] = 0x08;
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) ||
 		    !is_allowed(&insn, operands))
 			continue;
 		if (only && !is_listed(only, ZydisMnemonicGetString(insn.mnemonic)))
@@ -244,9 +254,19 @@ static void consider(struct encoding *e, const char *only)
 	}
 }
 
-unsigned encodings_find(const char *only)
+void encodings_choose(bool narrow)
 {
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	set = &sets[narrow];
+}
+
+unsigned encodings_find(bool narrow, const char *only)
+{
+	encodings_choose(narrow);
+	set->narrow = narrow;
+	if (narrow)
+		ZydisDecoderInit(&set->decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(&set->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	for (unsigned i = 0; i < 2u * 4 * 4 * 2 * 2 * 256 * 8 * 2; i++) {
 		unsigned rest = i;
 		struct encoding e = {.kind = rest & 1};
@@ -258,11 +278,11 @@ unsigned encodings_find(const char *only)
 		rest >>= 1, e.memory = rest & 1;
 		rest >>= 1, e.reg = rest & 7;
 		rest >>= 3, e.opcode = rest & 255;
-		if (e.kind == KIND_VEX ? e.map == 0 : e.l)
+		if (e.kind == KIND_VEX ? e.map == 0 : e.l || (narrow && e.w))
 			continue;
 		consider(&e, only);
 	}
-	return present_count;
+	return set->present_count;
 }
 
 /* --- instances ---------------------------------------------------------------------------------- */
@@ -271,12 +291,12 @@ unsigned encodings_find(const char *only)
 static unsigned roll_register(struct dice *dice, unsigned mask)
 {
 	for (unsigned tries = 0; mask && tries < 64; tries++) {
-		unsigned r = roll_below(dice, 16);
+		unsigned r = roll_below(dice, register_count());
 
 		if (mask >> r & 1)
 			return r;
 	}
-	return roll_below(dice, 16);
+	return roll_below(dice, register_count());
 }
 
 struct operand_bytes {
@@ -303,7 +323,7 @@ static void roll_memory_operand(struct dice *dice, const struct encoding *e, uns
 {
 	unsigned base = roll_register(dice, roll_percent(dice, 92) ? pointers : 0);
 	unsigned index =
-	    e->vsib ? roll_below(dice, 16) : roll_register(dice, roll_percent(dice, 92) ? indices : 0);
+	    e->vsib ? roll_below(dice, register_count()) : roll_register(dice, roll_percent(dice, 92) ? indices : 0);
 	unsigned mod = roll_below(dice, 3), kind = e->vsib ? 50 : roll_below(dice, 100);
 	unsigned head = (reg & 7) << 3;
 
@@ -395,35 +415,35 @@ static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisM
 	struct operand_bytes o = {.length = 0};
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-	unsigned reg = e->reg | (roll_percent(dice, 50) ? 8u : 0), n;
+	unsigned reg = e->reg | (!set->narrow && roll_percent(dice, 50) ? 8u : 0), n;
 
 	if (e->modrm && e->memory) {
 		roll_memory_operand(dice, e, reg, pointers, indices, &o);
 	} else if (e->modrm) {
-		unsigned rm = roll_below(dice, 16);
+		unsigned rm = roll_below(dice, register_count());
 
 		o.bytes[o.length++] = (uint8_t)(0xc0 | (reg & 7) << 3 | (rm & 7));
 		o.rex |= rm >> 3;
-	} else if (roll_percent(dice, 40)) {
+	} else if (!set->narrow && roll_percent(dice, 40)) {
 		o.rex |= roll_below(dice, 2); /* a register in the opcode */
 	}
 	if (e->modrm)
 		o.rex |= reg >> 3 << 2;
 	memset(bytes, 0, 24);
 	n = e->kind == KIND_VEX ? 0 : put_stray_prefixes(dice, bytes);
-	n = put_opcode(e, bytes, n, o.rex, roll_percent(dice, 80) ? roll_below(dice, 16) : 0);
+	n = put_opcode(e, bytes, n, o.rex, roll_percent(dice, 80) ? roll_below(dice, register_count()) : 0);
 	memcpy(bytes + n, o.bytes, o.length);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) &&
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) &&
 	    e->kind == KIND_VEX) {
 		/* VEX.vvvv may have to be all ones. */
 		put_opcode(e, bytes, 0, o.rex, 0);
 	}
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) ||
 	    insn.mnemonic != mnemonic)
 		return 0;
 	patch_immediates(dice, &insn, bytes, rip);
 	patch_rip_relative(dice, &insn, bytes, rip);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) ||
 	    insn.mnemonic != mnemonic || !is_allowed(&insn, operands))
 		return 0;
 	return insn.length;
@@ -440,11 +460,11 @@ static unsigned try_bytes(struct dice *dice, uint8_t *bytes, uint64_t rip, Zydis
 		bytes[i] = (uint8_t)roll(dice);
 	if (roll_percent(dice, 60))
 		bytes[0] = starts[roll_below(dice, sizeof(starts))];
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)))
 		return 0;
 	patch_immediates(dice, &insn, bytes, rip);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, 15, &insn, operands)) ||
-	    !is_allowed(&insn, operands) || !families[insn.mnemonic].count)
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) ||
+	    !is_allowed(&insn, operands) || !set->families[insn.mnemonic].count)
 		return 0;
 	*mnemonic = insn.mnemonic;
 	return insn.length;
@@ -454,8 +474,8 @@ unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigne
 			ZydisMnemonic *mnemonic)
 {
 	for (unsigned tries = 0; tries < 200; tries++) {
-		ZydisMnemonic m = (ZydisMnemonic)present[roll_below(dice, present_count)];
-		const struct family *f = &families[m];
+		ZydisMnemonic m = (ZydisMnemonic)set->present[roll_below(dice, set->present_count)];
+		const struct family *f = &set->families[m];
 		uint8_t buffer[32];
 		unsigned length;
 

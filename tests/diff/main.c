@@ -229,7 +229,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "diff_soft: %s\n", err.text);
 		return 2;
 	}
-	statistics.mnemonics = encodings_find(settings.only);
+	statistics.mnemonics = encodings_find(false, settings.only);
 	if (!statistics.mnemonics) {
 		fprintf(stderr, "diff_soft: no instruction is called %s.\n", settings.only);
 		return 2;

@@ -9,13 +9,15 @@ static void roll_start(struct program *p, struct assembly *a)
 {
 	static struct scenario scenario;
 
+	encodings_choose(false);
 	/* State and data come as for short sequences. */
 	scenario_roll(&scenario, p->seed ^ 0x5eed, 1);
 	p->start = scenario.start;
 	memcpy(p->memory, scenario.memory, MEMORY_SIZE);
+	encodings_choose(p->narrow);
 	p->start.gpr[4] = STACK_LINEAR + PAGE + 8 * (uint64_t)roll_below(a->dice, 64);
 	p->start.rflags &= ~(uint64_t)0x200; /* nothing interrupts */
-	for (unsigned i = 0; i < 16; i++) {
+	for (unsigned i = 0; i < (p->narrow ? 8u : 16u); i++) {
 		if (p->start.gpr[i] - DATA_LINEAR < DATA_SIZE)
 			a->pointers |= 1u << i;
 		else if (p->start.gpr[i] < 40)
@@ -104,7 +106,7 @@ static void roll_targets(struct program *p, struct dice *dice)
 	}
 }
 
-void program_roll(struct program *p, uint64_t seed, bool kernel)
+void program_roll(struct program *p, uint64_t seed, bool kernel, bool narrow)
 {
 	static struct assembly assembly;
 	struct dice dice = {.state = seed * 0x9e3779b97f4a7c15ull + 0x1234567};
@@ -115,6 +117,7 @@ void program_roll(struct program *p, uint64_t seed, bool kernel)
 	assembly.dice = &dice;
 	p->seed = seed;
 	p->kernel = kernel;
+	p->narrow = narrow;
 	p->pcid = kernel && roll_percent(&dice, 50);
 	p->tracked = roll_percent(&dice, 30);
 	p->steady = p->pcid && roll_percent(&dice, 40);

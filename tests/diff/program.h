@@ -35,6 +35,18 @@
 #define SLOTS_MAX 64u
 #define LEG_FUEL  300u
 
+/* Of 32-bit code, and segments that are not flat: the user's, but for the last. */
+#define SELECTOR_USER_CODE     0x23u
+#define SELECTOR_USER_CODE32   0x3bu
+#define SELECTOR_KERNEL_CODE32 0x40u
+#define SELECTOR_BASED         0x4bu /* base DATA_LINEAR */
+#define SELECTOR_LIMITED       0x53u /* the same with all but one page of the data */
+#define SELECTOR_READ_ONLY     0x5bu
+#define SELECTOR_STACK16       0x63u /* base STACK_LINEAR, SP */
+#define SELECTOR_DOWN          0x6bu /* all but the first page of 4 GiB */
+#define SELECTOR_CODE_BASED    0x73u /* base PAGE */
+#define SELECTOR_KERNEL16      0x78u /* SELECTOR_STACK16 at level 0 */
+
 /* Guest physical. */
 #define PROGRAM_RAM   0x60000u
 #define PROGRAM_PML4A 0x1000u
@@ -51,6 +63,7 @@ struct slot {
 struct program {
 	uint64_t seed;
 	bool kernel; /* does what only a kernel may */
+	bool narrow; /* 32-bit code */
 	bool pcid;
 	bool tracked; /* dirty pages are: each that changes in a leg must be told */
 	bool steady; /* page tables stay: CR3 may be loaded and keep the TLB */
@@ -65,7 +78,7 @@ struct program {
 	uint32_t exit;
 };
 
-void program_roll(struct program *p, uint64_t seed, bool kernel);
+void program_roll(struct program *p, uint64_t seed, bool kernel, bool narrow);
 
 /* --- program_items.c: writes into p->code from `at` on ------------------------------------------ */
 
@@ -106,6 +119,7 @@ struct leg {
 	uint64_t rip, rsp;
 	uint64_t flags_set, flags_clear;
 	bool user;
+	bool narrow;
 	bool all_registers;
 	uint64_t gpr[16];
 };

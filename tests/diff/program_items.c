@@ -33,6 +33,13 @@ static void assemble64(struct assembly *a, uint64_t value)
 		assemble(a, asm_bytes, sizeof(asm_bytes));      \
 	} while (0)
 
+/* REX.W, where there is such a thing. */
+static void assemble_wide(struct assembly *a)
+{
+	if (!a->p->narrow)
+		ASM(a, 0x48);
+}
+
 static void assemble_distance(struct assembly *a, uint32_t target)
 {
 	assemble32(a, target - (a->at + 4));
@@ -64,7 +71,8 @@ void assemble_fuel(struct assembly *a)
 		assemble_distance(a, a->p->exit);
 		return;
 	}
-	ASM(a, 0x48, 0x89, 0x0c, 0x25); /* mov [SAVE], rcx */
+	assemble_wide(a);
+	ASM(a, 0x89, 0x0c, 0x25); /* mov [SAVE], rcx */
 	assemble32(a, SAVE_AT);
 	ASM(a, 0x8b, 0x0c, 0x25); /* mov ecx, [FUEL] */
 	assemble32(a, FUEL_AT);
@@ -72,7 +80,8 @@ void assemble_fuel(struct assembly *a)
 	assemble32(a, FUEL_AT);
 	ASM(a, 0xe3, 0x02, 0xeb, 0x05, 0xe9); /* jrcxz 1f; jmp 2f; 1: jmp exit; 2: */
 	assemble_distance(a, a->p->exit);
-	ASM(a, 0x48, 0x8b, 0x0c, 0x25); /* mov rcx, [SAVE] */
+	assemble_wide(a);
+	ASM(a, 0x8b, 0x0c, 0x25); /* mov rcx, [SAVE] */
 	assemble32(a, SAVE_AT);
 }
 
@@ -85,8 +94,10 @@ static bool is_open(const ZydisDecodedInstruction *insn, const ZydisDecodedOpera
 	    (operands[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || operands[1].imm.value.u != 1);
 }
 
-static unsigned register_bit(ZydisRegister r)
+static unsigned register_bit(ZydisRegister of)
 {
+	ZydisRegister r = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, of);
+
 	return r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15 ? 1u << (r - ZYDIS_REGISTER_RAX) : 0;
 }
 
@@ -98,6 +109,9 @@ static bool is_near(const struct assembly *a, const ZydisDecodedOperand *operand
 
 	if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY)
 		return true;
+	/* Of 16 bits. */
+	if (a->p->narrow && ZydisRegisterGetClass(mem->base) == ZYDIS_REGCLASS_GPR16)
+		return false;
 	if (mem->base == ZYDIS_REGISTER_NONE)
 		return (uint64_t)mem->disp.value - DATA_LINEAR < DATA_SIZE;
 	if (mem->base == ZYDIS_REGISTER_RIP)
@@ -113,7 +127,10 @@ static bool take(struct assembly *a, const uint8_t *bytes, unsigned length)
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (a->p->narrow)
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, length, &insn, operands)) ||
 	    insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE || is_open(&insn, operands))
 		return false;
@@ -121,9 +138,8 @@ static bool take(struct assembly *a, const uint8_t *bytes, unsigned length)
 		if (!is_near(a, &operands[i]) && roll_percent(a->dice, 97))
 			return false;
 	for (unsigned i = 0; i < insn.operand_count; i++) {
-		ZydisRegister r = operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER
-		    ? ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operands[i].reg.value)
-		    : ZYDIS_REGISTER_NONE;
+		ZydisRegister r =
+		    operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER ? operands[i].reg.value : ZYDIS_REGISTER_NONE;
 
 		if (!(operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 			continue;
@@ -148,7 +164,7 @@ static bool is_common(ZydisMnemonic m)
 	    ZYDIS_MNEMONIC_MOVDQU, ZYDIS_MNEMONIC_PADDD, ZYDIS_MNEMONIC_PXOR, ZYDIS_MNEMONIC_MULSD,
 	    ZYDIS_MNEMONIC_ADDPS, ZYDIS_MNEMONIC_CVTSI2SD, ZYDIS_MNEMONIC_VMOVUPS, ZYDIS_MNEMONIC_VPADDD,
 	    ZYDIS_MNEMONIC_VADDPD, ZYDIS_MNEMONIC_XADD, ZYDIS_MNEMONIC_CMPXCHG, ZYDIS_MNEMONIC_SHLX, ZYDIS_MNEMONIC_ANDN,
-	    ZYDIS_MNEMONIC_CDQE, ZYDIS_MNEMONIC_CQO, ZYDIS_MNEMONIC_BSWAP, ZYDIS_MNEMONIC_LEAVE, ZYDIS_MNEMONIC_STC,
+	    ZYDIS_MNEMONIC_CDQE, ZYDIS_MNEMONIC_CQO, ZYDIS_MNEMONIC_CWDE, ZYDIS_MNEMONIC_CDQ, ZYDIS_MNEMONIC_BSWAP, ZYDIS_MNEMONIC_LEAVE, ZYDIS_MNEMONIC_STC,
 	    ZYDIS_MNEMONIC_UCOMISD, ZYDIS_MNEMONIC_POPCNT, ZYDIS_MNEMONIC_BSF, ZYDIS_MNEMONIC_SHLD};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(common); i++)
@@ -200,7 +216,16 @@ static void stack(struct assembly *a)
 	unsigned r = roll_gpr8(a->dice);
 	int8_t distance = (int8_t)(8 * (int)roll_below(a->dice, 12));
 
-	switch (roll_below(a->dice, 7)) {
+	switch (roll_below(a->dice, 9)) {
+	case 7: /* lea rsp, [rsp + d], now and then with a short address, or a short RSP */
+		if (roll_percent(a->dice, 15))
+			ASM(a, 0x67);
+		assemble_wide(a);
+		ASM(a, 0x8d, 0x64, 0x24, (uint8_t)(roll_percent(a->dice, 50) ? distance : -distance), (uint8_t)(0x50 + r));
+		return;
+	case 8: /* push word; push [rsp + d]; pop word */
+		ASM(a, 0x66, (uint8_t)(0x50 + r), 0xff, 0x74, 0x24, (uint8_t)distance, 0x66, (uint8_t)(0x58 + r));
+		return;
 	case 0:
 		ASM(a, (uint8_t)(0x50 + r), (uint8_t)(0x50 + roll_gpr8(a->dice)));
 		return;
@@ -208,18 +233,24 @@ static void stack(struct assembly *a)
 		ASM(a, (uint8_t)(0x58 + r));
 		return;
 	case 2: /* mov [rsp + d], r; mov r', [rsp + d] */
-		ASM(a, 0x48, 0x89, (uint8_t)(0x44 | r << 3), 0x24, (uint8_t)distance);
-		ASM(a, 0x48, 0x8b, (uint8_t)(0x44 | roll_gpr8(a->dice) << 3), 0x24, (uint8_t)distance);
+		assemble_wide(a);
+		ASM(a, 0x89, (uint8_t)(0x44 | r << 3), 0x24, (uint8_t)distance);
+		assemble_wide(a);
+		ASM(a, 0x8b, (uint8_t)(0x44 | roll_gpr8(a->dice) << 3), 0x24, (uint8_t)distance);
 		return;
 	case 3: /* sub rsp, n; add rsp, n */
-		ASM(a, 0x48, 0x83, 0xec, (uint8_t)distance, 0x89, (uint8_t)(0x04 | r << 3), 0x24, 0x48, 0x83, 0xc4,
-		    (uint8_t)distance);
+		assemble_wide(a);
+		ASM(a, 0x83, 0xec, (uint8_t)distance, 0x89, (uint8_t)(0x04 | r << 3), 0x24);
+		assemble_wide(a);
+		ASM(a, 0x83, 0xc4, (uint8_t)distance);
 		return;
 	case 4:
 		ASM(a, 0x9c, (uint8_t)(0x58 + r)); /* pushf; pop */
 		return;
 	case 5: /* push rbp; mov rbp, rsp; …; leave */
-		ASM(a, 0x55, 0x48, 0x89, 0xe5);
+		ASM(a, 0x55);
+		assemble_wide(a);
+		ASM(a, 0x89, 0xe5);
 		instruction(a);
 		ASM(a, 0xc9);
 		return;
@@ -234,7 +265,7 @@ static void stack(struct assembly *a)
 
 static void slot(struct assembly *a)
 {
-	bool wide = roll_percent(a->dice, 30);
+	bool wide = roll_percent(a->dice, 30) && !a->p->narrow;
 	unsigned r = roll_gpr8(a->dice);
 
 	if (roll_percent(a->dice, 25))
@@ -294,7 +325,10 @@ static void store_into_code(struct assembly *a)
 		return;
 	case 4: /* mov [rip + …], r32 */
 		ASM(a, 0x89, (uint8_t)(0x05 | r << 3));
-		assemble_distance(a, (uint32_t)(to - CODE_LINEAR));
+		if (a->p->narrow)
+			assemble32(a, to);
+		else
+			assemble_distance(a, (uint32_t)(to - CODE_LINEAR));
 		return;
 	case 5: /* mov edi, to; mov ecx, size; rep stosb */
 		ASM(a, 0xbf);
@@ -306,6 +340,15 @@ static void store_into_code(struct assembly *a)
 		assemble32(a, to);
 		return;
 	case 7: /* through the stack: mov r10, rsp; mov esp, to + 8; push r; mov rsp, r10 */
+		if (a->p->narrow) {
+			ASM(a, 0x89, 0x24, 0x25); /* mov [SAVE], esp */
+			assemble32(a, SAVE_AT);
+			ASM(a, 0xbc);
+			assemble32(a, to + 4);
+			ASM(a, (uint8_t)(0x50 + r), 0x8b, 0x24, 0x25);
+			assemble32(a, SAVE_AT);
+			return;
+		}
 		if (s->size != 8)
 			break;
 		ASM(a, 0x49, 0x89, 0xe2, 0xbc);
@@ -337,7 +380,13 @@ static void fault(struct assembly *a)
 		ASM(a, 0x8b, (uint8_t)(0x04 | r << 3), 0x25);
 		assemble32(a, HOLE_LINEAR + roll_below(a->dice, PAGE));
 		return;
-	case 1: /* a non-canonical address */
+	case 1: /* a non-canonical address, or one that comes round */
+		if (a->p->narrow) {
+			ASM(a, 0xb8);
+			assemble32(a, 0u - roll_below(a->dice, 5));
+			ASM(a, 0x01, 0x18);
+			return;
+		}
 		ASM(a, 0x48, 0xb8);
 		assemble64(a, 0x1234000000000000 | roll(a->dice) >> 20);
 		ASM(a, 0x48, 0x01, 0x18);
@@ -353,8 +402,9 @@ static void fault(struct assembly *a)
 		ASM(a, 0x0f, 0x0b);
 		return;
 	case 5: /* a store across the end of what may be written */
-		ASM(a, 0x48, 0x89, (uint8_t)(0x04 | r << 3), 0x25);
-		assemble32(a, DATA_LINEAR + DATA_SIZE - PAGE - 1 - roll_below(a->dice, 7));
+		assemble_wide(a);
+		ASM(a, 0x89, (uint8_t)(0x04 | r << 3), 0x25);
+		assemble32(a, DATA_LINEAR + DATA_SIZE - PAGE - 1 - roll_below(a->dice, a->p->narrow ? 3 : 7));
 		return;
 	case 6: /* call to where nothing is */
 		ASM(a, 0xe8);
@@ -398,7 +448,7 @@ static void address_space(struct assembly *a)
 
 	ASM(a, 0xb8); /* mov eax, … */
 	assemble32(a, (b ? PROGRAM_PML4B : PROGRAM_PML4A) | (a->p->pcid ? 1u + b : 0));
-	if (a->p->steady && roll_percent(a->dice, 60))
+	if (a->p->steady && !a->p->narrow && roll_percent(a->dice, 60))
 		ASM(a, 0x48, 0x0f, 0xba, 0xe8, 0x3f); /* bts rax, 63: the TLB stays */
 	ASM(a, 0x0f, 0x22, 0xd8); /* mov cr3, rax */
 }
@@ -452,6 +502,83 @@ static void kernel(struct assembly *a)
 	}
 }
 
+/* --- segments ------------------------------------------------------------------------------------- */
+
+/* Through FS or GS, whatever they are: their base may be where the data is. */
+static void through_segment(struct assembly *a)
+{
+	bool based = roll_percent(a->dice, 60);
+	uint8_t opcode[] = {0x8b, 0x89, 0x03, 0x01, 0x39, 0x87, 0xff};
+	unsigned r = roll_gpr8(a->dice);
+
+	ASM(a, roll_percent(a->dice, 50) ? 0x64 : 0x65);
+	if (roll_percent(a->dice, 20)) { /* mov eax, [moffs], and back */
+		ASM(a, (uint8_t)(0xa0 + roll_below(a->dice, 4)));
+	} else if (roll_percent(a->dice, 30)) { /* [index * 4 + …] */
+		ASM(a, opcode[roll_below(a->dice, 6)], (uint8_t)(r << 3 | 4), (uint8_t)(0x85 | roll_gpr8(a->dice) << 3));
+	} else {
+		ASM(a, opcode[roll_below(a->dice, 6)], (uint8_t)(r << 3 | 5));
+	}
+	assemble32(a, (based ? 0 : DATA_LINEAR) + (roll_percent(a->dice, 90) ? roll_below(a->dice, 2 * PAGE)
+									     : 2 * PAGE - 8 + roll_below(a->dice, 8)));
+}
+
+static void load_segment(struct assembly *a, unsigned number, unsigned selector)
+{
+	if (roll_percent(a->dice, 30) && (number == 0 || number == 3)) {
+		ASM(a, 0x6a, (uint8_t)selector, number ? 0x1f : 0x07); /* push; pop es, ds */
+		return;
+	}
+	ASM(a, 0x66, 0xb8, (uint8_t)selector, 0x00, 0x8e, (uint8_t)(0xc0 | number << 3)); /* mov ax, …; mov seg, ax */
+}
+
+static void other_segment(struct assembly *a)
+{
+	static const uint8_t selectors[] = {SELECTOR_BASED, SELECTOR_LIMITED, SELECTOR_READ_ONLY, SELECTOR_DOWN, 0, 0x1b};
+	unsigned items = roll_below(a->dice, 4), kind = roll_below(a->dice, 10);
+
+	a->pointers &= ~1u;
+	a->indices &= ~1u;
+	if (kind < 6) {
+		load_segment(a, 4 + roll_below(a->dice, 2), selectors[roll_below(a->dice, ARRAY_SIZE(selectors))]);
+		through_segment(a);
+		return;
+	}
+	if (kind < 8) { /* DS or ES for a while */
+		unsigned number = roll_percent(a->dice, 50) ? 0 : 3;
+
+		load_segment(a, number, selectors[roll_below(a->dice, ARRAY_SIZE(selectors))]);
+		for (unsigned i = 0; i < items; i++)
+			instruction(a);
+		load_segment(a, number, 0x1b);
+		return;
+	}
+	load_segment(a, 2, a->p->kernel ? SELECTOR_KERNEL16 : SELECTOR_STACK16);
+	for (unsigned i = 0; i < items; i++)
+		stack(a);
+	load_segment(a, 2, a->p->kernel ? 0x10 : 0x1b);
+}
+
+/* A far jump to a unit, mostly of the same kind of code. */
+static void far_jump(struct assembly *a, unsigned unit)
+{
+	unsigned kind = roll_below(a->dice, 20), to = roll_below(a->dice, a->p->unit_count);
+	uint32_t target = (uint32_t)CODE_LINEAR + a->p->units[to];
+	uint16_t selector = a->p->kernel ? SELECTOR_KERNEL_CODE32 : SELECTOR_USER_CODE32;
+
+	(void)unit;
+	assemble_fuel(a);
+	if (kind == 0) {
+		selector = a->p->kernel ? 8 : SELECTOR_USER_CODE;
+	} else if (kind < 4 && !a->p->kernel) {
+		selector = SELECTOR_CODE_BASED;
+		target -= PAGE;
+	}
+	ASM(a, roll_percent(a->dice, 70) ? 0xea : 0x9a);
+	assemble32(a, target);
+	ASM(a, (uint8_t)selector, 0);
+}
+
 /* --- together -------------------------------------------------------------------------------------- */
 
 void assemble_item(struct assembly *a)
@@ -462,7 +589,9 @@ void assemble_item(struct assembly *a)
 		pointer(a);
 	if (!a->indices)
 		small_number(a);
-	if (kind < 60)
+	if (a->p->narrow && roll_percent(a->dice, 4))
+		through_segment(a);
+	else if (kind < 60)
 		instruction(a);
 	else if (kind < 66)
 		pointer(a);
@@ -478,6 +607,8 @@ void assemble_item(struct assembly *a)
 		single_step(a);
 	else if (kind < 99 && a->p->kernel)
 		kernel(a);
+	else if (a->p->narrow)
+		other_segment(a);
 	else
 		ASM(a, 0x90);
 }
@@ -494,7 +625,8 @@ static void computed(struct assembly *a, unsigned reg)
 		ASM(a, 0xff, (uint8_t)(call ? 0x14 : 0x24), (uint8_t)(0xc5 | r << 3));
 		assemble32(a, TARGETS_AT);
 	} else { /* mov reg, [TARGETS + r * 8]; call or jmp reg */
-		ASM(a, 0x48, 0x8b, (uint8_t)(0x04 | reg << 3), (uint8_t)(0xc5 | r << 3));
+		assemble_wide(a);
+		ASM(a, 0x8b, (uint8_t)(0x04 | reg << 3), (uint8_t)(0xc5 | r << 3));
 		assemble32(a, TARGETS_AT);
 		ASM(a, 0xff, (uint8_t)((call ? 0xd0 : 0xe0) | reg));
 	}
@@ -519,6 +651,10 @@ static void direct(struct assembly *a, unsigned unit, bool call)
 
 void assemble_end(struct assembly *a, unsigned unit)
 {
+	if (a->p->narrow && roll_percent(a->dice, 6)) {
+		far_jump(a, unit);
+		return;
+	}
 	switch (roll_below(a->dice, 8)) {
 	case 0:
 	case 1:

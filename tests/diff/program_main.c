@@ -63,15 +63,20 @@ static int parse(struct settings *s, int argc, char **argv)
 	return optind == argc ? 0 : -1;
 }
 
+static bool is_narrow(uint64_t cs)
+{
+	return cs == SELECTOR_USER_CODE32 || cs == SELECTOR_KERNEL_CODE32;
+}
+
 /* The instructions from `at` on, for a person. */
-static void show_code(const uint8_t *code, uint64_t linear, unsigned count)
+static void show_code(const uint8_t *code, uint64_t linear, unsigned count, bool narrow)
 {
 	uint32_t at = (uint32_t)(linear - CODE_LINEAR);
 
 	for (unsigned i = 0; i < count && at < CODE_PAGES * PAGE; i++) {
 		ZydisDisassembledInstruction d;
 
-		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, CODE_LINEAR + at, code + at,
+		if (!ZYAN_SUCCESS(ZydisDisassembleIntel(narrow ? ZYDIS_MACHINE_MODE_LEGACY_32 : ZYDIS_MACHINE_MODE_LONG_64, CODE_LINEAR + at, code + at,
 			CODE_PAGES * PAGE - at, &d))) {
 			printf("    %llx ?\n", (unsigned long long)CODE_LINEAR + at);
 			return;
@@ -90,11 +95,14 @@ static void roll_leg(struct leg *leg, struct dice *dice, const struct leg_state 
 		leg->rip += ALIAS_LINEAR - CODE_LINEAR;
 	leg->flags_clear = 0x14300; /* RF NT IF TF */
 	leg->user = !program.kernel || roll_percent(dice, 20);
+	/* The same bytes as other code, now and then. */
+	leg->narrow = program.narrow && roll_percent(dice, 85);
 	leg->rsp = STACK_LINEAR + PAGE + 8 * (uint64_t)roll_below(dice, 64);
 	if (state->vector == 1 && roll_percent(dice, 85)) { /* goes on where it was */
 		leg->rip = state->rip;
 		leg->rsp = state->rsp;
 		leg->user = state->cs & 3;
+		leg->narrow = is_narrow(state->cs);
 		leg->flags_set = 0x10000;
 		if (state->rflags & 0x100 && roll_percent(dice, 60))
 			leg->flags_clear &= ~0x100ull;
@@ -139,7 +147,7 @@ static enum verdict run_legs(const struct settings *settings, struct statistics 
 		if (settings->verbose) {
 			printf("  leg %u: vector %u error %llx at %llx\n", n, state.vector, (unsigned long long)state.error,
 			    (unsigned long long)state.rip);
-			show_code(program.code, state.rip, 3);
+			show_code(program.code, state.rip, 3, is_narrow(state.cs));
 		}
 		if (a != b || program_sides_compare(sides[0], sides[1], text, size)) {
 			printf("  in leg %u, which ends with %d and %d; %s; %s\n", n, a, b, err[0].text, err[1].text);
@@ -149,9 +157,9 @@ static enum verdict run_legs(const struct settings *settings, struct statistics 
 			return SAME;
 		roll_leg(&leg, &dice, &state);
 		if (settings->verbose) {
-			printf("  goes on at %llx, level %u, flags +%llx -%llx\n", (unsigned long long)leg.rip, leg.user ? 3 : 0,
+			printf("  goes on at %llx, level %u, %u bits, flags +%llx -%llx\n", (unsigned long long)leg.rip, leg.user ? 3 : 0, leg.narrow ? 32 : 64,
 			    (unsigned long long)leg.flags_set, (unsigned long long)leg.flags_clear);
-			show_code(program.code, leg.rip >= ALIAS_LINEAR ? leg.rip - ALIAS_LINEAR + CODE_LINEAR : leg.rip, 24);
+			show_code(program.code, leg.rip >= ALIAS_LINEAR ? leg.rip - ALIAS_LINEAR + CODE_LINEAR : leg.rip, 24, leg.narrow);
 		}
 		for (unsigned i = 0; i < 2; i++)
 			program_side_next(sides[i], &leg);
@@ -167,7 +175,7 @@ static void run_all(const struct settings *settings, struct statistics *t)
 		uint64_t seed = settings->seed + i;
 		enum verdict verdict;
 
-		program_roll(&program, seed, seed & 1);
+		program_roll(&program, seed, seed & 1, seed & 2);
 		text[0] = 0;
 		verdict = run_legs(settings, t, text, sizeof(text));
 		t->programs++;
@@ -202,7 +210,7 @@ int main(int argc, char **argv)
 
 	if (parse(&settings, argc, argv) < 0)
 		return 2;
-	if (soft_side_open(NULL, &err) < 0 || !encodings_find(NULL)) {
+	if (soft_side_open(NULL, &err) < 0 || !encodings_find(true, NULL) || !encodings_find(false, NULL)) {
 		fprintf(stderr, "diff_programs: %s\n", err.text);
 		return 2;
 	}

@@ -45,7 +45,6 @@
 #define SELECTOR_KERNEL_CODE 0x08u
 #define SELECTOR_KERNEL_DATA 0x10u
 #define SELECTOR_USER_DATA   0x1bu
-#define SELECTOR_USER_CODE   0x23u
 #define SELECTOR_TSS         0x28u
 
 #define PTE_KERNEL 3u
@@ -232,6 +231,15 @@ static void write_descriptors(struct program_side *side)
 	put64(side, GDT + SELECTOR_KERNEL_DATA, 0x00cf93000000ffff);
 	put64(side, GDT + (SELECTOR_USER_DATA & ~7u), 0x00cff3000000ffff);
 	put64(side, GDT + (SELECTOR_USER_CODE & ~7u), 0x00affb000000ffff);
+	put64(side, GDT + (SELECTOR_USER_CODE32 & ~7u), 0x00cffb000000ffff);
+	put64(side, GDT + SELECTOR_KERNEL_CODE32, 0x00cf9b000000ffff);
+	put64(side, GDT + (SELECTOR_BASED & ~7u), 0x20cff3000000ffff);
+	put64(side, GDT + (SELECTOR_LIMITED & ~7u), 0x2040f30000001fff);
+	put64(side, GDT + (SELECTOR_READ_ONLY & ~7u), 0x00cff1000000ffff);
+	put64(side, GDT + (SELECTOR_STACK16 & ~7u), 0x3000f3000000ffff);
+	put64(side, GDT + (SELECTOR_DOWN & ~7u), 0x00c0f70000000000);
+	put64(side, GDT + (SELECTOR_CODE_BASED & ~7u), 0x00cffb001000ffff);
+	put64(side, GDT + SELECTOR_KERNEL16, 0x300093000000ffff);
 	put64(side, GDT + SELECTOR_TSS, 0x0000890000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56);
 	put64(side, GDT + SELECTOR_TSS + 8, tss >> 32);
 	put64(side, TSS + 4, KERNEL + IST_TOP);
@@ -247,18 +255,20 @@ static void write_descriptors(struct program_side *side)
 	}
 }
 
+static const struct vp_segment user_segment = {
+    .limit = 0xffffffff, .selector = SELECTOR_USER_DATA, .attributes = 0xc0f3};
+
 static int set_registers(struct program_side *side, uint32_t rip, bool pcid)
 {
-	const struct vp_segment user = {.limit = 0xffffffff, .selector = SELECTOR_USER_DATA, .attributes = 0xc0f3};
 	struct vp_registers r = {.rflags = 2};
 
 	r.cs = (struct vp_segment){.limit = 0xffffffff, .selector = SELECTOR_KERNEL_CODE, .attributes = 0xa09b};
 	r.ss = (struct vp_segment){.limit = 0xffffffff, .selector = SELECTOR_KERNEL_DATA, .attributes = 0xc093};
-	r.ds = r.es = r.fs = r.gs = user;
+	r.ds = r.es = r.fs = r.gs = user_segment;
 	r.ldtr.attributes = 0x82;
 	r.tr = (struct vp_segment){.base = KERNEL + TSS, .limit = 0x67, .selector = SELECTOR_TSS, .attributes = 0x8b};
 	r.gdt_base = KERNEL + GDT;
-	r.gdt_limit = 0x37;
+	r.gdt_limit = SELECTOR_KERNEL16 + 7;
 	r.idt_base = KERNEL + IDT;
 	r.idt_limit = 16 * EXCEPTIONS - 1;
 	r.cr0 = 0x80050033;                           /* PG AM WP NE ET MP PE */
@@ -395,6 +405,13 @@ void program_side_close(struct program_side *side)
 
 /* --- running ---------------------------------------------------------------------------------------- */
 
+static unsigned code_selector(bool user, bool narrow)
+{
+	if (narrow)
+		return user ? SELECTOR_USER_CODE32 : SELECTOR_KERNEL_CODE32;
+	return user ? SELECTOR_USER_CODE : SELECTOR_KERNEL_CODE;
+}
+
 void program_side_load(struct program_side *side, const struct program *p)
 {
 	uint8_t *frame = side->ram + IST_TOP - 40;
@@ -415,7 +432,7 @@ void program_side_load(struct program_side *side, const struct program *p)
 	soft_memory_written(side->soft, 0, PROGRAM_RAM);
 	soft_vp_flush_tlb(side->vp, NULL);
 	le64_put(frame, p->start.rip);
-	le64_put(frame + 8, p->kernel ? SELECTOR_KERNEL_CODE : SELECTOR_USER_CODE);
+	le64_put(frame + 8, code_selector(!p->kernel, p->narrow));
 	le64_put(frame + 16, p->start.rflags);
 	le64_put(frame + 24, p->start.gpr[4]);
 	le64_put(frame + 32, p->kernel ? SELECTOR_KERNEL_DATA : SELECTOR_USER_DATA);
@@ -504,16 +521,15 @@ void program_side_next(struct program_side *side, const struct leg *leg)
 		frame += 8;
 	}
 	le64_put(frame, leg->rip);
-	le64_put(frame + 8, leg->user ? SELECTOR_USER_CODE : SELECTOR_KERNEL_CODE);
+	le64_put(frame + 8, code_selector(leg->user, leg->narrow));
 	le64_put(frame + 16, (side->leg.rflags & ~leg->flags_clear) | leg->flags_set | 2);
 	le64_put(frame + 24, leg->rsp);
 	le64_put(frame + 32, leg->user ? SELECTOR_USER_DATA : SELECTOR_KERNEL_DATA);
 	le32_put(side->ram + AUX, LEG_FUEL);
-	if (!leg->all_registers)
-		return;
 	soft_vp_get_registers(side->vp, &r);
+	r.ds = r.es = r.fs = r.gs = user_segment;
 	for (unsigned i = 0; i < 16; i++)
-		if (i != 4)
+		if (i != 4 && leg->all_registers)
 			r.gpr[i] = leg->gpr[i];
 	soft_vp_set_registers(side->vp, &r);
 }
