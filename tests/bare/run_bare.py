@@ -52,7 +52,7 @@ def make(name, cpus):
 
 
 def make_translated(name, cpus):
-    """The same with every block of 64-bit code translated when it is first entered."""
+    """The same with every block of 64-bit and flat 32-bit code translated when it is first entered."""
     def test(context):
         if context["processor"] != "soft":
             raise context["skip"]("the software processor only")

@@ -347,13 +347,67 @@ static void stack_moves_far(void **state)
 	soft_machine_destroy(m);
 }
 
+/* 32-bit code, whose ESP comes round at both ends. Each part uses the page where it begins first, so that it is known. */
+GUEST_CODE(rounds_stack, 32,
+    "mov $0x18, %esp\n"
+    "push %eax\n"
+    "pop %eax\n"
+    "jmp 1f\n"
+    "1: push $0x11\n" /* at 0x14 */
+    "sub $0x20, %esp\n"
+    "mov 0x20(%esp), %ebx\n"
+    "movl $0x22, 0x24(%esp)\n" /* at 0x18 */
+    "add $0x20, %esp\n"
+    "mov $0x8ff0, %esp\n"
+    "jmp 2f\n"
+    "2: push %eax\n"
+    "pop %eax\n"
+    "lea -0x100(%esp), %esp\n"
+    "lea 0x100(%esp), %esp\n"
+    "mov $4, %ebp\n"
+    "mov 0xfffffffc(%ebp), %ecx\n" /* at 0 */
+    "mov $0xfffffff0, %edi\n"
+    "mov 0x10(%edi,%ebp), %edx\n" /* at 4 */
+    "mov $0x40000000, %esi\n"
+    "mov 0x18(,%esi,4), %esi\n" /* at 0x18 */
+    "hlt");
+
+static void stack_comes_round(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	for (unsigned upper = 0; upper < 2; upper++) {
+		machine_protected(m, 0);
+		machine_code(m, MACHINE_CODE, rounds_stack);
+		machine_write32(m, 0, 0x33);
+		machine_write32(m, 4, 0x44);
+		r = machine_registers(m, 0);
+		for (unsigned i = 0; i < 16; i++)
+			r.gpr[i] |= (uint64_t)upper * 0x1234567ull << 32;
+		r.gpr[9] = 0x99;
+		machine_set_registers(m, 0, &r);
+		r = machine_run(m, 0);
+		assert_int_equal(machine_vector(&r), -1);
+		assert_int_equal(r.gpr[3], 0x11);
+		assert_int_equal(r.gpr[1], 0x33);
+		assert_int_equal(r.gpr[2], 0x44);
+		assert_int_equal(r.gpr[6], 0x22);
+		assert_int_equal(r.gpr[4], 0x8ff0);
+		assert_int_equal(r.gpr[9], 0x99);
+		assert_int_equal(machine_read32(m, 0x18), 0x22);
+	}
+	soft_machine_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(writes_code_without_end), cmocka_unit_test(rewrites_one_function),
 	    cmocka_unit_test(enters_at_each_byte),     cmocka_unit_test(one_page_at_many_addresses),
 	    cmocka_unit_test(fills_the_tlb),           cmocka_unit_test(several_write_code),
-	    cmocka_unit_test(stack_moves_far),
+	    cmocka_unit_test(stack_moves_far),         cmocka_unit_test(stack_comes_round),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
