@@ -23,20 +23,20 @@ INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 echo "STEP hash"
-dd if=/dev/zero bs=64k count=96 2>/dev/null | sha256sum
+dd if=/dev/zero bs=64k count=48 2>/dev/null | sha256sum
 echo "STEP loop"
-i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done; echo $i
+i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $i
 echo "STEP numbers"
-awk 'BEGIN { for (i = 0; i < 200000; i++) s += i * i % 7 / 3; print s }'
+awk 'BEGIN { for (i = 0; i < 100000; i++) s += i * i % 7 / 3; print s }'
 echo "STEP processes"
-i=0; while [ $i -lt 60 ]; do i=$((i+1)); /bin/busybox ls /bin | md5sum; done | uniq
+i=0; while [ $i -lt 30 ]; do i=$((i+1)); /bin/busybox ls /bin | md5sum; done | uniq
 echo "STEP compression"
 dd if=/bin/busybox bs=64k count=16 2>/dev/null | gzip | gunzip | md5sum
 echo "STEP done"
 poweroff -f
 """
 WAYS = ("translate=off", "translate=on", "translate=on,threshold=1")
-LIMIT = 900
+LIMIT = 3600
 
 
 def make_initramfs(directory, busybox):
