@@ -88,6 +88,11 @@ static void map_and_bench(void **state)
 		   "$B disk convert a.vhdx b.raw --raw; cmp a.raw b.raw\n"
 		   "fails 2 $B disk bench a.vhdx --block 1000\n"
 		   "$B disk bench a.vhdx --overwrite --seconds 1; $B disk check a.vhdx\n"
+		   "for o in '--step 1052672' '--flush-every 3' --discard '--depth 90' '--depth 1 --sequential --direct'; do\n"
+		   "  $B disk bench a.vhdx $o --overwrite --requests 77 --json >json; grep -q '\"requests\": 77,' json\n"
+		   "  grep -q '\"processor_microseconds\": [0-9]' json; $B disk check a.vhdx\n"
+		   "done\n"
+		   "fails 2 $B disk bench a.vhdx --step 100; fails 2 $B disk bench a.vhdx --requests 0\n"
 		   "fails 1 cmp a.raw a.vhdx\n");
 }
 

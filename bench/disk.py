@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measures virtual disks: ours beside a raw file under fio and beside QEMU's VHDX, on one file system.
+
+Usage: bench/disk.py [--directory DIR] [--rounds N] [--requests N] [--size SIZE] [--cached] [CASE …]
+
+A raw file under fio (io_uring) is 1.0. Ours is `bulkhead disk bench`, QEMU's `qemu-img bench` (io_uring), both in
+their own process without a guest; all three past the page cache, or all through it with --cached. "Random" is a step
+of 0.618 of the disk, the same for ours and QEMU's (which knows no other); fio's is random. The rounds are
+interleaved. Prints Markdown tables: median rate, its ratio to raw as minimum/median/maximum of the rounds, and
+microseconds of processor time (user and system, of all threads) a request. Use a quiet machine.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
+MIB = 1 << 20
+ROWS = ("raw, fio", "raw", "fixed", "dynamic", "chain of 4", "QEMU fixed", "QEMU dynamic")
+
+
+class Case:
+    """What is done to a disk. `fresh`: each run gets an empty disk; `rows`: those that can do it."""
+
+    def __init__(self, name, block, depth, write=False, random=False, flush_every=0, discard=False, fresh=False, share=1.0):
+        self.name, self.block, self.depth, self.write, self.random = name, block, depth, write, random
+        self.flush_every, self.discard, self.fresh, self.share = flush_every, discard, fresh, share
+        if fresh:
+            self.rows = ("raw, fio", "dynamic", "QEMU dynamic")
+        elif discard:
+            self.rows = ("raw, fio", "raw", "fixed", "dynamic")
+        elif write:
+            self.rows = tuple(row for row in ROWS if row != "chain of 4")
+        else:
+            self.rows = ROWS
+
+
+CASES = (
+    Case("4 KiB random read, depth 1", 4096, 1, random=True),
+    Case("4 KiB random read, depth 32", 4096, 32, random=True),
+    Case("4 KiB random write, depth 1", 4096, 1, write=True, random=True),
+    Case("4 KiB random write, depth 32", 4096, 32, write=True, random=True),
+    Case("1 MiB sequential read, depth 8", MIB, 8, share=0.05),
+    Case("1 MiB sequential write, depth 8", MIB, 8, write=True, share=0.05),
+    Case("4 KiB write with a flush each 4, depth 1", 4096, 1, write=True, random=True, flush_every=4, share=0.05),
+    Case("4 KiB first write, each in a new block, depth 1", 4096, 1, write=True, fresh=True),
+    Case("4 KiB discard, depth 1", 4096, 1, write=True, random=True, discard=True),
+)
+
+
+def run(*command):
+    """Runs a program; returns what it printed, the seconds it took, and its processor time."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    r = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if r.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}\nfailed: {r.stderr or r.stdout}")
+    return r.stdout, seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+class Bench:
+    def __init__(self, options, directory):
+        self.options, self.directory = options, directory
+        self.size = options.size * MIB
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def prepare(self):
+        """Disks full of data that is not zeros. QEMU's fixed and dynamic disks are the same files as ours."""
+        raw = self.path("raw.raw")
+        with open("/dev/urandom", "rb") as source, open(raw, "wb") as f:
+            for _ in range(self.options.size):
+                f.write(source.read(MIB))
+        run(BULKHEAD, "disk", "convert", raw, self.path("fixed.vhdx"), "--fixed")
+        run(BULKHEAD, "disk", "convert", raw, self.path("dynamic.vhdx"))
+        below = self.path("dynamic-0.vhdx")
+        run(BULKHEAD, "disk", "convert", raw, below)
+        for level in range(1, 4):
+            above = self.path(f"dynamic-{level}.avhdx")
+            run(BULKHEAD, "disk", "create", above, "--parent", below)
+            # A part of the disk is in each.
+            run(BULKHEAD, "disk", "bench", above, "--overwrite", "--block", "64K", "--step", str(7 * MIB), "--requests", str(self.options.size // 7))
+            below = above
+        os.sync()
+
+    def file_of(self, row):
+        return self.path({"raw, fio": "raw.raw", "raw": "raw.raw", "fixed": "fixed.vhdx", "QEMU fixed": "fixed.vhdx",
+                          "chain of 4": "dynamic-3.avhdx"}.get(row, "dynamic.vhdx"))
+
+    def fresh_file(self, row):
+        path = self.path("new.raw" if row == "raw, fio" else "new.vhdx")
+        if os.path.exists(path):
+            os.unlink(path)
+        if row == "raw, fio":
+            with open(path, "wb") as f:
+                f.truncate(self.size)
+        else:
+            run(BULKHEAD, "disk", "create", path, str(self.size), "--block-size", "1M")
+        return path
+
+    def requests(self, case):
+        return self.size // MIB - 1 if case.fresh else max(16, int(self.options.requests * case.share))
+
+    def step(self, case):
+        if case.fresh:
+            return MIB
+        return int(self.size * 0.618034) // case.block * case.block if case.random else case.block
+
+    def measure(self, row, case):
+        """Returns (requests a second, microseconds of processor a request)."""
+        path = self.fresh_file(row) if case.fresh else self.file_of(row)
+        measure = self.fio if row == "raw, fio" else self.qemu if row.startswith("QEMU") else self.ours
+        seconds, processor = measure(path, case)
+        count = self.requests(case)
+        return count / seconds, processor / count * 1e6
+
+    def fio(self, path, case):
+        way = ("trim" if case.discard else "write" if case.write else "read")
+        pattern = ("rand" if case.random else "") + way + (f":{self.step(case) - case.block}" if case.fresh else "")
+        command = ["fio", "--name=x", f"--filename={path}", f"--rw={pattern}", f"--bs={case.block}", f"--iodepth={case.depth}",
+                   f"--ioengine={'falloc' if case.discard else 'io_uring'}", f"--direct={0 if self.options.cached or case.discard else 1}",
+                   f"--number_ios={self.requests(case)}", f"--size={self.size}", "--output-format=json", "--thread", "--norandommap",
+                   "--fallocate=none", "--invalidate=0"]
+        if case.flush_every:
+            command.append(f"--fdatasync={case.flush_every}")
+        if case.write and not case.discard:
+            command.append("--end_fsync=1")
+        out, _, _ = run(*command)
+        job = json.loads(out[out.index("{"):])["jobs"][0]
+        seconds = max(1, job["job_runtime"]) / 1000
+        return seconds, seconds * (job["usr_cpu"] + job["sys_cpu"]) / 100
+
+    def ours(self, path, case):
+        command = [BULKHEAD, "disk", "bench", path, "--json", "--block", str(case.block), "--depth", str(case.depth), "--step",
+                   str(self.step(case)), "--requests", str(self.requests(case))]
+        command += ["--direct"] if not self.options.cached else []
+        command += ["--discard"] if case.discard else ["--overwrite"] if case.write else []
+        command += ["--flush-every", str(case.flush_every)] if case.flush_every else []
+        out, _, _ = run(*command)
+        found = json.loads(out)
+        return found["seconds"], found["processor_microseconds"] * found["requests"] / 1e6
+
+    def qemu(self, path, case):
+        """Its start, which is in the processor time alone, is taken off by a run of one request."""
+        def command(count):
+            c = ["qemu-img", "bench", "-f", "vhdx", "-i", "io_uring", "-t", "writeback" if self.options.cached else "none", "-c", str(count),
+                 "-d", str(case.depth), "-s", str(case.block), "-S", str(self.step(case))]
+            c += ["-w"] if case.write else []
+            c += [f"--flush-interval={case.flush_every}"] if case.flush_every and count >= case.flush_every else []
+            return c + [path]
+        nothing = ["qemu-img", "bench", "-f", "vhdx", "-i", "io_uring", "-t", "none", "-c", "1", "-d", "1", path]
+        _, _, start = run(*nothing)
+        out, _, processor = run(*command(self.requests(case)))
+        return float(re.search(r"completed in ([0-9.]+) seconds", out).group(1)), max(0.0, processor - start)
+
+    def cases(self, cases):
+        for case in cases:
+            rates, processors = {row: [] for row in case.rows}, {row: [] for row in case.rows}
+            for number in range(self.options.rounds):
+                # Another order each round: what one leaves in the host's caches is not always the same one's luck.
+                for row in case.rows[number % len(case.rows):] + case.rows[:number % len(case.rows)]:
+                    rate, processor = self.measure(row, case)
+                    rates[row].append(rate)
+                    processors[row].append(processor)
+                print(f"{case.name}: round {number + 1}", file=sys.stderr, flush=True)
+            base = rates["raw, fio"]
+            print(f"\n| {case.name} | a second | to raw: minimum | median | maximum | us of processor |\n|---|---|---|---|---|---|")
+            for row in case.rows:
+                ratios = [rate / other for rate, other in zip(rates[row], base)]
+                print(f"| {row} | {statistics.median(rates[row]):.0f} | {min(ratios):.2f} | {statistics.median(ratios):.2f} "
+                      f"| {max(ratios):.2f} | {statistics.median(processors[row]):.1f} |", flush=True)
+
+    def convert(self):
+        """From and to files that are in the host's cache or not, as it happens to be for both."""
+        raw, vhdx, out = self.path("raw.raw"), self.path("dynamic.vhdx"), self.path("out.vhdx")
+        ways = {
+            "raw to VHDX": ((BULKHEAD, "disk", "convert", raw, out, "--replace"), ("qemu-img", "convert", "-f", "raw", "-O", "vhdx", raw, out)),
+            "VHDX to raw": ((BULKHEAD, "disk", "convert", vhdx, out, "--format", "raw", "--replace"),
+                            ("qemu-img", "convert", "-f", "vhdx", "-O", "raw", vhdx, out)),
+            "VHDX to VHDX": ((BULKHEAD, "disk", "convert", vhdx, out, "--replace"), ("qemu-img", "convert", "-f", "vhdx", "-O", "vhdx", vhdx, out)),
+        }
+        print("\n| convert, synced | ours s | QEMU s | ours/QEMU: minimum | median | maximum | processor ours/QEMU |\n|---|---|---|---|---|---|---|")
+        for name, commands in ways.items():
+            times, processors = ([], []), ([], [])
+            for number in range(self.options.rounds):
+                for who in ((0, 1), (1, 0))[number % 2]:
+                    if os.path.exists(out):
+                        os.unlink(out)
+                    os.sync()
+                    _, seconds, processor = run(*commands[who])
+                    # Ours is synced when it is there; QEMU's is not.
+                    _, sync, _ = run("sync", out)
+                    times[who].append(seconds + sync)
+                    processors[who].append(processor)
+            ratios = [a / b for a, b in zip(*times)]
+            print(f"| {name} | {statistics.median(times[0]):.2f} | {statistics.median(times[1]):.2f} | {min(ratios):.2f} "
+                  f"| {statistics.median(ratios):.2f} | {max(ratios):.2f} "
+                  f"| {statistics.median(processors[0]) / max(1e-9, statistics.median(processors[1])):.2f} |", flush=True)
+
+    def opening(self):
+        """`disk info` of an empty disk of 64 TiB: the whole process, beside the same of a raw file of 1 MiB."""
+        large, small = self.path("large.vhdx"), self.path("small.raw")
+        run(BULKHEAD, "disk", "create", large, "64T", "--block-size", "1M")
+        with open(small, "wb") as f:
+            f.truncate(MIB)
+        print("\n| open, read, close | ms: minimum | median | maximum | MiB of memory |\n|---|---|---|---|---|")
+        reader = (BULKHEAD, "disk", "bench", "--requests", "1", "--depth", "1")
+        writer = (*reader, "--overwrite")
+        for name, command in (("raw, 1 MiB", (*reader, small)), ("VHDX, 64 TiB, for reading", (*reader, large)),
+                              ("VHDX, 64 TiB, for writing, with one write", (*writer, large)),
+                              ("QEMU: VHDX, 64 TiB", ("qemu-img", "bench", "-f", "vhdx", "-c", "1", "-d", "1", large))):
+            found = [peak(command) for _ in range(max(5, self.options.rounds))]
+            times = [ms for ms, _ in found]
+            print(f"| {name} | {min(times):.1f} | {statistics.median(times):.1f} | {max(times):.1f} "
+                  f"| {statistics.median(memory for _, memory in found):.1f} |", flush=True)
+
+
+def peak(command):
+    """Returns (milliseconds, MiB at most) of a program."""
+    start = time.monotonic()
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return (time.monotonic() - start) * 1000, usage.ru_maxrss / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--directory", default=os.path.join(ROOT, "build"), help="on a file system that knows O_DIRECT")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=40000, help="of 4 KiB cases; others do a part of it")
+    parser.add_argument("--size", type=int, default=2048, help="of the disk, MiB")
+    parser.add_argument("--cached", action="store_true", help="all through the host's cache")
+    parser.add_argument("cases", nargs="*", help='words of the cases wanted; "convert" and "open" are two more')
+    options = parser.parse_args()
+    subprocess.run([os.path.join(ROOT, "scripts", "dependencies"), "bench"], check=True)
+    if not os.path.exists(BULKHEAD):
+        subprocess.run([os.path.join(ROOT, "scripts", "build"), "release", "cli/bulkhead"], check=True)
+    wanted = lambda name: not options.cases or any(word in name for word in options.cases)
+    directory = tempfile.mkdtemp(prefix="bench-disk-", dir=options.directory)
+    try:
+        bench = Bench(options, directory)
+        bench.prepare()
+        bench.cases([case for case in CASES if wanted(case.name) and not case.discard])
+        if wanted("convert"):
+            bench.convert()
+        if wanted("open"):
+            bench.opening()
+        # Last, because nothing is left to read then.
+        bench.cases([case for case in CASES if wanted(case.name) and case.discard])
+    finally:
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()
