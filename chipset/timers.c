@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/thread.h"
+
 struct timers {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a deadline moved, a timer has fired, or the end */
@@ -51,6 +53,7 @@ static void *timers_run(void *argument)
 {
 	struct timers *timers = argument;
 
+	thread_begin(THREAD_TIMER, "chipset-timers");
 	pthread_mutex_lock(&timers->lock);
 	while (!timers->stop) {
 		struct timer *first = timers_first(timers);
@@ -97,7 +100,6 @@ int timers_create(struct timers **out, struct error *err)
 		return error_set(err, code, "cannot start the thread of the machine's timers: %s",
 				 strerror(code));
 	}
-	pthread_setname_np(timers->thread, "chipset-timers");
 	*out = timers;
 	return 0;
 }

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <sys/eventfd.h>
 
+#include "base/thread.h"
+
 struct row {
 	struct operation *first, **end;
 };
@@ -43,6 +45,7 @@ static void *work(void *context)
 {
 	struct workers *workers = context;
 
+	thread_begin(THREAD_DISK, NULL);
 	pthread_mutex_lock(&workers->lock);
 	for (;;) {
 		struct operation *op = row_take(&workers->todo);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/thread.h"
+
 /* Values of frozen_at that are no time. */
 #define RUNNING  (-1)
 #define FREEZING (-2)
@@ -221,6 +223,7 @@ static void *timer_main(void *argument)
 {
 	struct partition *p = argument;
 
+	thread_begin(THREAD_TIMER, NULL);
 	pthread_mutex_lock(&p->timer_lock);
 	while (!p->timer_stop) {
 		bool frozen = atomic_load(&p->frozen_at) != RUNNING;

@@ -54,17 +54,25 @@ struct partition_event {
 	char text[4608];              /* crash message or report (registers, bytes at RIP), may be empty */
 };
 
+struct partition_host;
+
 struct partition_config {
 	enum processor_kind processor;
 	const char *processor_options; /* after "soft," on the command line; NULL for none */
 	unsigned vp_count;             /* 1 to PARTITION_MAX_VPS */
 	bool compatibility;            /* show the guest only CPUID features that every kind of processor serves */
+	const struct partition_host *host; /* NULL: opened anew for this one */
 	/* [vp] Called for every event; the VP's thread waits meanwhile. Must not call partition_stop(). */
 	void (*on_event)(void *context, const struct partition_event *event);
 	void *context;
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
+
+/* What partitions need of the host beside memory and time: the file for guest memory, and /dev/kvm where there is one. A
+ * process that gives up its rights opens it before; it serves any number of partitions, one at a time. */
+int partition_host_open(struct partition_host **out, struct error *err);
+void partition_host_close(struct partition_host *host);
 
 int partition_create(struct partition **out, const struct partition_config *config, struct error *err);
 void partition_destroy(struct partition *p);

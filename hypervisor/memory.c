@@ -3,40 +3,14 @@
 #include "hypervisor/partition.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
+
+#include "hypervisor/host.h"
 
 /* Address space set aside so that RAM added later stays contiguous; costs no memory. */
 #define RESERVATION (512ull << 30)
 #define HUGE_PAGE   (2ull << 20)
-#define NAME        "bulkhead-guest-memory"
-
-/*
- * A file of huge pages where there are any: hardware then walks its tables a five-hundredth as often, and the guest
- * faults as rarely. Most hosts give none to a memfd (shmem_enabled is "never"), but they do to a tmpfs that asks for
- * them, and this one is seen by nobody else. It needs the right to mount; without it there are small pages.
- */
-static int huge_file(void)
-{
-	int fs = fsopen("tmpfs", FSOPEN_CLOEXEC), mount = -1, fd = -1;
-
-	if (fs < 0)
-		return -1;
-	/* Size 0 is no limit, as of a memfd. */
-	if (!fsconfig(fs, FSCONFIG_SET_STRING, "huge", "within_size", 0) &&
-	    !fsconfig(fs, FSCONFIG_SET_STRING, "size", "0", 0) && !fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
-		mount = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-	if (mount >= 0) {
-		/* Under the name that a memfd has, for who looks at the process's mappings. */
-		fd = openat(mount, NAME, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-		unlinkat(mount, NAME, 0);
-		close(mount);
-	}
-	close(fs);
-	return fd;
-}
 
 /* Aligned so that huge pages of the file are huge pages of the mapping. */
 static void *reserve(uint64_t size)
@@ -57,11 +31,9 @@ int memory_init(struct partition *p, struct error *err)
 {
 	void *base;
 
-	p->memfd = huge_file();
+	p->memfd = host_memory(p->config.host);
 	if (p->memfd < 0)
-		p->memfd = memfd_create(NAME, MFD_CLOEXEC);
-	if (p->memfd < 0)
-		return error_set(err, errno, "guest memory cannot be created: memfd_create: %s", strerror(errno));
+		return error_set(err, errno, "guest memory cannot be created: %s", strerror(errno));
 	p->reserved = RESERVATION;
 	base = reserve(p->reserved);
 	if (base == MAP_FAILED)

@@ -20,7 +20,7 @@ static int choose_processor(struct partition *p, struct error *err)
 		p->processor = &processor_none;
 		return 0;
 	case PROCESSOR_AUTO:
-		if (kvm_usable(&why) == 0) {
+		if (kvm_usable(p->config.host, &why) == 0) {
 			p->processor = &processor_kvm;
 		} else {
 			/* The clause that says why; what could be done about it follows a colon. */

@@ -295,7 +295,7 @@ extern const struct tlfs_ops partition_tlfs_ops;
 extern const struct tlfs_ops partition_tlfs_ops_own_apic; /* for a processor with traits.own_apic */
 
 /* kvm/probe.c: why this host cannot run guests in hardware; 0 when it can. */
-int kvm_usable(struct error *err);
+int kvm_usable(const struct partition_host *host, struct error *err);
 
 /* vp.c */
 void vp_init_all(struct partition *p);

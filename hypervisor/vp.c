@@ -14,6 +14,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "base/thread.h"
+
 static int64_t monotonic_ns(void)
 {
 	struct timespec t;
@@ -281,6 +283,7 @@ static void *vp_main(void *argument)
 {
 	struct vp *vp = argument;
 
+	thread_begin(THREAD_VP, NULL);
 	while (!atomic_load(&vp->stop_requested)) {
 		if (atomic_load(&vp->partition->paused))
 			rest_while_paused(vp);

@@ -9,6 +9,7 @@
 #include <sys/timerfd.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "vmbus/bus.h"
 
 /* What an epoll event stands for: the kind above, a relid or descriptor below. No pointers, so an
@@ -298,6 +299,7 @@ static void *control_thread(void *argument)
 	struct vmbus *bus = argument;
 	bool stopping = false;
 
+	thread_begin(THREAD_BUS, "vmbus");
 	while (!stopping) {
 		struct epoll_event event;
 
@@ -379,7 +381,6 @@ int vmbus_create(struct vmbus **out, struct partition *partition, struct error *
 		vmbus_destroy(bus);
 		return error_set(err, -r, "cannot start the VMBus: %s", strerror(-r));
 	}
-	pthread_setname_np(bus->thread, "vmbus");
 	*out = bus;
 	return 0;
 }

@@ -191,40 +191,6 @@ int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct erro
 
 /* --- life ----------------------------------------------------------------------------------------- */
 
-int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events, struct error *err)
-{
-	struct vm *vm = calloc(1, sizeof(*vm));
-	unsigned slot;
-	int r;
-
-	if (!vm)
-		return error_set(err, ENOMEM, "no memory for a virtual machine");
-	vm->config = config;
-	vm->events = *events;
-	guid_random(&vm->uuid);
-	for (unsigned i = 0; i < config->disk_count; i++) {
-		r = open_at_free_lun(vm, &config->disks[i], &slot, err);
-		if (r) {
-			vm_destroy(vm, NULL);
-			return r;
-		}
-	}
-	*out = vm;
-	return 0;
-}
-
-void vm_destroy(struct vm *vm, struct error *err)
-{
-	vm_power_down(vm);
-	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
-		struct error one = {0};
-
-		if (vm->disks[i].used && close_disk(vm, i, &one) && err && !err->code)
-			*err = one;
-	}
-	free(vm);
-}
-
 /* The first controller is always there, so that a disk can be added later; others when a disk names them. */
 static bool controller_wanted(const struct vm *vm, unsigned controller)
 {
@@ -292,34 +258,36 @@ static int add_integration(struct vm *vm, struct error *err)
 	return integration_create(&vm->integration, vm->bus, &options, err);
 }
 
+/* Once: a machine that restarts may have no right to open them any more. */
+static int open_boot_files(struct vm *vm, struct error *err)
+{
+	const struct worker_config *c = vm->config;
+	int r = boot_file_open(&vm->kernel, c->kernel, err);
+
+	if (!r && c->initrd)
+		r = boot_file_open(&vm->initrd, c->initrd, err);
+	for (unsigned i = 0; i < c->module_count && !r; i++)
+		r = boot_file_open(&vm->modules[i].file, c->modules[i], err);
+	return r;
+}
+
+static void close_boot_files(struct vm *vm)
+{
+	boot_file_close(&vm->kernel);
+	boot_file_close(&vm->initrd);
+	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
+		boot_file_close(&vm->modules[i].file);
+}
+
 static int load_kernel(struct vm *vm, struct error *err)
 {
-	struct boot_config boot = {.append = vm->config->append, .module_count = vm->config->module_count};
-	struct boot_module modules[WORKER_MAX_MODULES] = {0};
-	struct boot_file initrd = {.fd = -1};
-	int r;
+	struct boot_config boot = {.kernel = vm->kernel,
+	    .initrd = vm->config->initrd ? &vm->initrd : NULL,
+	    .append = vm->config->append,
+	    .modules = vm->modules,
+	    .module_count = vm->config->module_count};
 
-	boot.kernel.fd = -1;
-	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
-		modules[i].file.fd = -1;
-	r = boot_file_open(&boot.kernel, vm->config->kernel, err);
-	if (!r && vm->config->initrd) {
-		r = boot_file_open(&initrd, vm->config->initrd, err);
-		boot.initrd = &initrd;
-	}
-	for (unsigned i = 0; i < boot.module_count && !r; i++)
-		r = boot_file_open(&modules[i].file, vm->config->modules[i], err);
-	boot.modules = modules;
-	if (!r)
-		r = machine_load(vm->machine, &boot, err);
-	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
-		if (modules[i].file.fd >= 0)
-			boot_file_close(&modules[i].file);
-	if (initrd.fd >= 0)
-		boot_file_close(&initrd);
-	if (boot.kernel.fd >= 0)
-		boot_file_close(&boot.kernel);
-	return r;
+	return machine_load(vm->machine, &boot, err);
 }
 
 /* "auto" says what it became when that is not the hardware processor; once, not at every restart. */
@@ -335,12 +303,54 @@ static void report_processor(struct vm *vm)
 	vm->events.report(vm->events.context, text);
 }
 
+int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events, struct error *err)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	unsigned slot;
+	int r;
+
+	if (!vm)
+		return error_set(err, ENOMEM, "no memory for a virtual machine");
+	vm->config = config;
+	vm->events = *events;
+	guid_random(&vm->uuid);
+	vm->kernel.fd = vm->initrd.fd = -1;
+	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
+		vm->modules[i].file.fd = -1;
+	r = open_boot_files(vm, err);
+	if (!r)
+		r = partition_host_open(&vm->host, err);
+	for (unsigned i = 0; i < config->disk_count && !r; i++)
+		r = open_at_free_lun(vm, &config->disks[i], &slot, err);
+	if (r) {
+		vm_destroy(vm, NULL);
+		return r;
+	}
+	*out = vm;
+	return 0;
+}
+
+void vm_destroy(struct vm *vm, struct error *err)
+{
+	vm_power_down(vm);
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		struct error one = {0};
+
+		if (vm->disks[i].used && close_disk(vm, i, &one) && err && !err->code)
+			*err = one;
+	}
+	close_boot_files(vm);
+	partition_host_close(vm->host);
+	free(vm);
+}
+
 int vm_power_up(struct vm *vm, struct error *err)
 {
 	struct partition_config config = {.processor = vm->config->processor,
 	    .processor_options = vm->config->processor_options,
 	    .vp_count = vm->config->vp_count,
 	    .compatibility = vm->config->compatible,
+	    .host = vm->host,
 	    .on_event = on_partition_event,
 	    .context = vm};
 	int r;

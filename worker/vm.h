@@ -47,6 +47,9 @@ struct vm {
 	struct vm_disk disks[WORKER_MAX_DISKS];
 	char *disk_paths[WORKER_MAX_DISKS]; /* of disks added while running */
 	struct guid uuid;
+	struct boot_file kernel, initrd;
+	struct boot_module modules[WORKER_MAX_MODULES];
+	struct partition_host *host;
 
 	struct partition *partition;
 	struct machine *machine;
@@ -59,7 +62,7 @@ struct vm {
 	_Atomic unsigned crashes_told;
 };
 
-/* Opens the disks. */
+/* Opens what has a name on the host: disks, kernel files, devices. Nothing needs one afterwards but a disk that is added. */
 int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events,
     struct error *err);
 void vm_destroy(struct vm *vm, struct error *err);

@@ -83,7 +83,7 @@ int kvm_ioctl(int fd, unsigned long request, void *argument);
 
 /* probe.c: open the device and look whether it serves. -ENODEV, -EACCES, -ENOTSUP with the reason and what to
  * do about it. `any_hardware` also takes a device with nothing below it. */
-int kvm_probe(int *device, bool any_hardware, struct error *err);
+int kvm_probe(int *device, const struct partition_host *host, bool any_hardware, struct error *err);
 
 /* processor.c: hand over memory and CPUID, once both are known: before start or loading of state. */
 int kvm_prepare(struct partition *p, struct error *err);

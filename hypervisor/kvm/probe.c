@@ -4,10 +4,11 @@
 
 #include <cpuid.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "hypervisor/host.h"
 
 #define DEVICE "/dev/kvm"
 
@@ -96,10 +97,10 @@ static int open_failed(int error, bool hardware, struct error *err)
 	return error_set(err, error, DEVICE " cannot be opened: %s", strerror(error));
 }
 
-int kvm_probe(int *device, bool any_hardware, struct error *err)
+int kvm_probe(int *device, const struct partition_host *host, bool any_hardware, struct error *err)
 {
 	bool hardware = has_vmx() || has_svm();
-	int fd = open(DEVICE, O_RDWR | O_CLOEXEC), r;
+	int fd = host_kvm(host), r;
 
 	if (fd < 0)
 		return open_failed(errno, hardware, err);
@@ -120,9 +121,9 @@ int kvm_probe(int *device, bool any_hardware, struct error *err)
 	return 0;
 }
 
-int kvm_usable(struct error *err)
+int kvm_usable(const struct partition_host *host, struct error *err)
 {
-	int device, r = kvm_probe(&device, false, err);
+	int device, r = kvm_probe(&device, host, false, err);
 
 	if (!r)
 		close(device);

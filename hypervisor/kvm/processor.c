@@ -208,7 +208,7 @@ static int create_vp(struct vp *vp, struct error *err)
 static int set_up(struct partition *p, const struct options *options, struct error *err)
 {
 	struct kvm_machine *m = kvm_of(p);
-	int r = kvm_probe(&m->device, options->any_hardware, err);
+	int r = kvm_probe(&m->device, p->config.host, options->any_hardware, err);
 
 	if (r)
 		return r;

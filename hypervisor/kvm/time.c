@@ -9,10 +9,11 @@
 #include "hypervisor/kvm/kvm.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <x86intrin.h>
+
+#include "hypervisor/host.h"
 
 #define MSR_TSC 0x10
 
@@ -48,20 +49,6 @@ static int find_offset(struct kvm_machine *m)
 	return 0;
 }
 
-/* The kernel watches its TSCs: it keeps time by them only while they run evenly and together. */
-static bool host_trusts_tsc(void)
-{
-	FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
-	char name[32] = "";
-
-	if (!f)
-		return false;
-	if (!fgets(name, sizeof(name), f))
-		name[0] = '\0';
-	fclose(f);
-	return !strcmp(name, "tsc\n");
-}
-
 int kvm_time_init(struct partition *p, struct error *err)
 {
 	struct kvm_machine *m = kvm_of(p);
@@ -74,7 +61,7 @@ int kvm_time_init(struct partition *p, struct error *err)
 		return error_set(err, ENOTSUP,
 				 "KVM does not know the frequency of this host's TSC: use --processor soft");
 	m->tsc_khz = (uint64_t)r;
-	m->tsc_stable = host_trusts_tsc();
+	m->tsc_stable = host_trusts_tsc(p->config.host);
 	m->tsc_to_ns = (uint64_t)(((unsigned __int128)1000000 << 60) / m->tsc_khz);
 	return 0;
 }

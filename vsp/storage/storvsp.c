@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 
+#include "base/thread.h"
 #include "vsp/storage/scsi_codes.h"
 #include "vsp/storage/storvsp.h"
 
@@ -466,7 +467,10 @@ static void *io_main(void *arg)
 {
 	struct io *io = arg;
 	bool more = true; /* there may be packets from before we listened */
+	char name[16];
 
+	snprintf(name, sizeof(name), "%.9s/%u", io->storage->name, io->endpoint->index % 1000);
+	thread_begin(THREAD_DISK, name);
 	while (!atomic_load(&io->stop)) {
 		wait_for_work(io, more);
 		channel_hold_signal(io->channel);
@@ -536,7 +540,6 @@ static int io_allocate(struct io *io, struct error *err)
 int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel, struct error *err)
 {
 	struct io *io = calloc(1, sizeof(*io));
-	char name[16];
 	int r;
 
 	if (!io)
@@ -556,8 +559,6 @@ int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel
 		io_free(io);
 		return r;
 	}
-	snprintf(name, sizeof(name), "%.9s/%u", io->storage->name, endpoint->index % 1000);
-	pthread_setname_np(io->thread, name);
 	*out = io;
 	return 0;
 }
