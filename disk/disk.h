@@ -64,6 +64,13 @@ struct disk_info {
 int disk_open(struct disk **out, const char *path, const struct disk_open_options *options,
 	      struct error *err);
 
+/* The same with a file that is open already, in a process that can open none by name. `name` is what messages call
+ * it. `fd` is taken over in any case; another descriptor of the same open file keeps the lock. EBADF: not open for
+ * writing, or only for appending, though the disk is to be written; ENOTSUP: a differencing disk. `direct` has no
+ * effect where there is no /proc. */
+int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		 struct error *err);
+
 /* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
 int disk_close(struct disk *disk, struct error *err);
 

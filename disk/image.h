@@ -69,7 +69,8 @@ struct disk {
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
 	struct disk *parent; /* of a differencing disk: open for reading, closed with it, unless */
-	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW } parent_kind; /* the opener gave it: see below */
+	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW, PARENT_REFUSED } parent_kind; /* the opener gave it, or can have
+									       none: see below */
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
 	struct gate *gate;        /* of the disk, whichever its files are */

@@ -209,6 +209,37 @@ int disk_open(struct disk **out, const char *path, const struct disk_open_option
 			 err);
 }
 
+static int check_mode(int fd, const char *name, bool read_only, struct error *err)
+{
+	int flags = fcntl(fd, F_GETFL), mode = flags & O_ACCMODE;
+
+	if (flags < 0)
+		return error_set(err, errno, "%s: %s", name, strerror(errno));
+	if (flags & (O_PATH | O_APPEND) || mode == O_WRONLY || (mode != O_RDWR && !read_only))
+		return error_set(err, EBADF, "%s: its descriptor is not open for reading%s", name,
+				 read_only ? "" : " and writing at any place");
+	return 0;
+}
+
+int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		 struct error *err)
+{
+	const struct relatives relatives = {.kind = PARENT_REFUSED};
+	int r;
+
+	if (!options)
+		options = &default_options;
+	r = check_mode(fd, name, options->read_only, err);
+	if (r == 0)
+		r = lock_image(fd, name, !options->read_only, err);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	return open_descriptor(out, fd, name, options, &relatives, err);
+}
+
 int disk_open_parent(struct disk *child, const char *path, struct error *err)
 {
 	const struct disk_open_options options = {

@@ -227,7 +227,7 @@ static int find_file_end(struct vhdx *v, struct error *err)
 
 static int check_no_parent(const struct vhdx *v, struct error *err)
 {
-	if (v->disk->parent_kind == PARENT_OWN)
+	if (v->disk->parent_kind == PARENT_OWN || v->disk->parent_kind == PARENT_REFUSED)
 		return 0;
 	return error_set(err, EINVAL, "%s: no differencing disk, so that it has no parent", v->disk->path);
 }

@@ -47,6 +47,11 @@ int vhdx_open_parent(struct vhdx *v, struct error *err)
 	_cleanup_free_ char *path = NULL;
 	int r;
 
+	if (v->disk->parent_kind == PARENT_REFUSED)
+		return error_set(err, ENOTSUP,
+				 "%s: a differencing disk, whose parents cannot be opened here: name it when the "
+				 "machine starts, or merge it into its parent",
+				 v->disk->path);
 	if (v->disk->parent_kind == PARENT_NEW)
 		return compare_sectors(v, v->disk->parent->format, err);
 	r = locator_find(&v->locator, v->disk->path, &path, &v->locator_stale, err);

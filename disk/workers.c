@@ -45,7 +45,7 @@ static void *work(void *context)
 {
 	struct workers *workers = context;
 
-	thread_begin(THREAD_DISK, NULL);
+	thread_begin(THREAD_DISK, "disk");
 	pthread_mutex_lock(&workers->lock);
 	for (;;) {
 		struct operation *op = row_take(&workers->todo);

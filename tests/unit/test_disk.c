@@ -302,6 +302,68 @@ static void raw_of_odd_length(void **state)
 	close(fd);
 }
 
+static int open_again(const char *path, int mode)
+{
+	int fd = open(path, mode | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void expect_refused_descriptor(int fd, bool read_only, int code, const char *text)
+{
+	const struct disk_open_options options = { .read_only = read_only };
+	struct error err = { 0 };
+	struct disk *disk;
+
+	assert_int_equal(disk_open_fd(&disk, fd, "given", &options, &err), -code);
+	assert_non_null(strstr(err.text, "given"));
+	assert_non_null(strstr(err.text, text));
+	/* It was taken over. */
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
+/* A file that another process has opened; messages have the name that comes with it. */
+static void opened_by_descriptor(void **state)
+{
+	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 8 * MIB };
+	char directory[64], path[100], child[100];
+	struct error err = { 0 };
+	struct disk *disk;
+	char byte = 'x';
+
+	(void)state;
+	image_directory(directory, sizeof(directory));
+	snprintf(path, sizeof(path), "%s/image", directory);
+	snprintf(child, sizeof(child), "%s/child", directory);
+	assert_int_equal(disk_create(path, &create, &err), 0);
+	create = (struct disk_create_options){ .format = DISK_FORMAT_VHDX, .parent = path };
+	assert_int_equal(disk_create(child, &create, &err), 0);
+
+	expect_refused_descriptor(open_again(path, O_RDONLY), false, EBADF, "writing");
+	expect_refused_descriptor(open_again(path, O_WRONLY), true, EBADF, "reading");
+	expect_refused_descriptor(open_again(path, O_RDWR | O_APPEND), false, EBADF, "at any place");
+	expect_refused_descriptor(open_again(path, O_PATH), true, EBADF, "reading");
+	expect_refused_descriptor(open_again(directory, O_RDONLY), true, EISDIR, "directory");
+	expect_refused_descriptor(open_again(child, O_RDWR), false, ENOTSUP, "differencing");
+	assert_int_equal(disk_open_fd(&disk, -1, "given", NULL, &err), -EBADF);
+
+	assert_int_equal(disk_open_fd(&disk, open_again(path, O_RDWR), "given", NULL, &err), 0);
+	assert_string_equal(disk_path(disk), "given");
+	assert_int_equal(disk_write(disk, 4711, &byte, 1, &err), 0);
+	/* It is locked as any other. */
+	expect_refused_descriptor(open_again(path, O_RDWR), false, EBUSY, "open");
+	image_must_close(disk);
+	assert_int_equal(disk_open_fd(&disk, open_again(path, O_RDONLY), "given", &(struct disk_open_options){ .read_only = true }, &err), 0);
+	byte = 0;
+	assert_int_equal(disk_read(disk, 4711, &byte, 1, &err), 0);
+	assert_int_equal(byte, 'x');
+	image_must_close(disk);
+	unlink(path);
+	unlink(child);
+	rmdir(directory);
+}
+
 #define DYNAMIC { .format = DISK_FORMAT_VHDX, .size = 21 * MIB + 3 * 4096, .block_size = MIB }
 #define FIXED   { .format = DISK_FORMAT_VHDX, .size = 21 * MIB + 3 * 4096, .block_size = 2 * MIB, .fixed = true }
 #define RAW     { .format = DISK_FORMAT_RAW, .size = 21 * MIB + 3 * 4096 }
@@ -334,6 +396,7 @@ int main(void)
 		{ "largest disk, smallest blocks", largest_disk, NULL, NULL, &smallest_block },
 		{ "largest disk, largest blocks", largest_disk, NULL, NULL, &largest_block },
 		cmocka_unit_test(raw_of_odd_length),
+		cmocka_unit_test(opened_by_descriptor),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
