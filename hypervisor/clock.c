@@ -223,7 +223,7 @@ static void *timer_main(void *argument)
 {
 	struct partition *p = argument;
 
-	thread_begin(THREAD_TIMER, NULL);
+	thread_begin(THREAD_TIMER, "clock");
 	pthread_mutex_lock(&p->timer_lock);
 	while (!p->timer_stop) {
 		bool frozen = atomic_load(&p->frozen_at) != RUNNING;

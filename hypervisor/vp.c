@@ -282,8 +282,10 @@ static void run_once(struct vp *vp)
 static void *vp_main(void *argument)
 {
 	struct vp *vp = argument;
+	char name[16];
 
-	thread_begin(THREAD_VP, NULL);
+	snprintf(name, sizeof(name), "vp/%u", vp->index % 1000);
+	thread_begin(THREAD_VP, name);
 	while (!atomic_load(&vp->stop_requested)) {
 		if (atomic_load(&vp->partition->paused))
 			rest_while_paused(vp);

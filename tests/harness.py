@@ -151,8 +151,9 @@ def stage_bare(results, names):
 
 def stage_guest(results, names):
     if build(results, "release"):
-        run_functions(results, "tests/guest/test_debian.py", names, {"bulkhead": "build/release/cli/bulkhead", "skip": Skip,
-                                                                     "processor": os.environ.get("TEST_PROCESSOR", "soft")})
+        context = {"bulkhead": "build/release/cli/bulkhead", "skip": Skip, "processor": os.environ.get("TEST_PROCESSOR", "soft")}
+        run_functions(results, "tests/guest/test_debian.py", names, context)
+        run_functions(results, "tests/guest/test_worker.py", names, context)
 
 
 def stage_lab(results, names):

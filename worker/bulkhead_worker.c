@@ -4,13 +4,16 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "worker/configuration.h"
+#include "worker/keeper.h"
 #include "worker/lock_file.h"
 #include "worker/result_file.h"
+#include "worker/sandbox.h"
 
 #define EXIT_USAGE 2
 
@@ -54,39 +57,46 @@ static void detach(void)
 	}
 }
 
-/* Tells whoever started it, the log and the result file, which has a path once the lock is ours. */
-static int not_started(const char *result_path, const struct error *why)
-{
-	struct worker_end end = {0};
-	struct error err = {0};
+struct machine {
+	struct configuration configuration;
+	int keeper;
+};
 
-	fprintf(stderr, "bulkhead: %s\n", why->text);
-	/* First: whoever reads the line may look into the file. */
-	if (result_path && result_file_write(result_path, WORKER_NOT_STARTED, &end, why->text, &err))
-		fprintf(stderr, "bulkhead: %s\n", err.text);
-	tell_not_started(why);
-	return WORKER_NOT_STARTED;
+static int on_opened(void *context, struct error *err)
+{
+	const struct machine *m = context;
+	const struct configuration *c = &m->configuration;
+	const struct sandbox_config sandbox = {.has_user = c->has_user,
+	    .uid = c->uid,
+	    .gid = c->gid,
+	    .kvm = c->worker.processor != PROCESSOR_SOFT};
+
+	keeper_tell_open(m->keeper);
+	return sandbox_enter(&sandbox, err);
 }
 
 static int on_ready(void *context, struct error *err)
 {
-	(void)context;
-	return tell_started(err);
+	const struct machine *m = context;
+
+	return keeper_tell_started(m->keeper, err);
 }
 
-static int run(struct configuration *c)
+/* In a process of its own. */
+static int run_machine(const struct configuration *configuration, int keeper)
 {
+	struct machine m = {*configuration, keeper};
+	struct worker_config *w = &m.configuration.worker;
 	enum worker_result result;
 	struct error err = {0};
 	struct worker_end end;
 
-	c->worker.detached = true;
-	c->worker.ready = on_ready;
-	result = worker_run(&c->worker, &end, &err);
-	if (result == WORKER_NOT_STARTED)
-		return not_started(c->result, &err);
-	if (result_file_write(c->result, result, &end, end.text, &err))
-		fprintf(stderr, "bulkhead: %s\n", err.text);
+	w->detached = w->confined = true;
+	w->opened = on_opened;
+	w->ready = on_ready;
+	w->context = &m;
+	result = worker_run(w, &end, &err);
+	keeper_tell_end(keeper, result, &end, &err);
 	return (int)result;
 }
 
@@ -111,6 +121,8 @@ int main(int argc, char **argv)
 	int lock, status;
 
 	fill_standard_descriptors();
+	/* Nothing of the manager's is handed down to a guest. */
+	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	if (argc > 1)
 		return look_at_options(argc, argv);
 	if (configuration_read(&configuration, STDIN_FILENO, &err))
@@ -121,7 +133,7 @@ int main(int argc, char **argv)
 		configuration_free(&configuration);
 		return not_started(NULL, &err);
 	}
-	status = run(&configuration);
+	status = keeper_run(&configuration, run_machine);
 	close(lock);
 	configuration_free(&configuration);
 	return status;

@@ -2,6 +2,7 @@
 #include "worker/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -18,6 +19,7 @@ struct peer {
 	uv_write_t request; /* of the answer under way */
 	char *answer;       /* NULL: none is under way */
 	bool last;          /* close when the answer has left */
+	int fd;             /* that came, for the next line; -1 */
 	size_t used;
 	char line[LINE_MAX_BYTES];
 };
@@ -40,6 +42,13 @@ static void maybe_free(struct control *c)
 	free(c);
 }
 
+static void drop_descriptor(struct peer *peer)
+{
+	if (peer->fd >= 0)
+		close(peer->fd);
+	peer->fd = -1;
+}
+
 static void peer_closed(uv_handle_t *handle)
 {
 	struct peer *peer = handle->data;
@@ -49,6 +58,7 @@ static void peer_closed(uv_handle_t *handle)
 		if (c->open[i] == peer)
 			c->open[i] = NULL;
 	free(peer->answer);
+	drop_descriptor(peer);
 	free(peer);
 	c->peers--;
 	maybe_free(c);
@@ -81,7 +91,7 @@ json_t *control_refuse(const char *text)
 	return json_pack("{s:b,s:o}", "ok", 0, "error", control_text(text));
 }
 
-static json_t *handle_line(struct control *c, const char *line, size_t size)
+static json_t *handle_line(struct control *c, const char *line, size_t size, int *fd)
 {
 	json_error_t why;
 	json_t *request = json_loadb(line, size, JSON_REJECT_DUPLICATES, &why);
@@ -94,7 +104,7 @@ static json_t *handle_line(struct control *c, const char *line, size_t size)
 	else if (!json_is_string(json_object_get(request, "command")))
 		result = control_refuse("\"command\" is missing");
 	else
-		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request);
+		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request, fd);
 	json_decref(request);
 	return result ? result : control_refuse("no memory");
 }
@@ -146,7 +156,8 @@ static void next_line(struct peer *peer)
 	} else if (!end) {
 		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
 	} else {
-		result = handle_line(peer->control, peer->line, size);
+		result = handle_line(peer->control, peer->line, size, &peer->fd);
+		drop_descriptor(peer);
 		memmove(peer->line, peer->line + size, peer->used - size);
 		peer->used -= size;
 		send_answer(peer, result);
@@ -165,12 +176,46 @@ static void written(uv_write_t *request, int status)
 		next_line(peer);
 }
 
+static void carrier_closed(uv_handle_t *handle)
+{
+	free(handle);
+}
+
+/* libuv gives what came with the bytes only as a stream of its own, whatever it is: we keep a duplicate of its
+ * descriptor. */
+static int take_descriptor(uv_stream_t *from)
+{
+	uv_pipe_t *carrier = malloc(sizeof(*carrier));
+	uv_os_fd_t fd;
+	int own = -1;
+
+	if (!carrier || uv_pipe_init(from->loop, carrier, 0)) {
+		free(carrier);
+		return -1;
+	}
+	if (uv_accept(from, (uv_stream_t *)carrier) == 0 && uv_fileno((uv_handle_t *)carrier, &fd) == 0)
+		own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	uv_close((uv_handle_t *)carrier, carrier_closed);
+	return own;
+}
+
+/* False: more than one came, or it cannot be had. */
+static bool take_descriptors(struct peer *peer)
+{
+	if (!uv_pipe_pending_count(&peer->pipe))
+		return true;
+	if (peer->fd >= 0)
+		return false;
+	peer->fd = take_descriptor((uv_stream_t *)&peer->pipe);
+	return peer->fd >= 0 && !uv_pipe_pending_count(&peer->pipe);
+}
+
 static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
 	struct peer *peer = stream->data;
 
 	(void)buffer;
-	if (n < 0) {
+	if (n < 0 || !take_descriptors(peer)) {
 		close_peer(peer);
 		return;
 	}
@@ -189,11 +234,12 @@ static void peer_came(uv_stream_t *listener, int status)
 	peer = calloc(1, sizeof(*peer));
 	if (!peer)
 		return;
-	if (uv_pipe_init(listener->loop, &peer->pipe, 0)) {
+	if (uv_pipe_init(listener->loop, &peer->pipe, 1)) {
 		free(peer);
 		return;
 	}
 	peer->pipe.data = peer;
+	peer->fd = -1;
 	peer->control = c;
 	c->peers++;
 	if (uv_accept(listener, (uv_stream_t *)&peer->pipe)) {

@@ -5,7 +5,8 @@
  * One JSON object a line, answered by one JSON object a line, on a Unix socket that only its owner
  * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
  * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
- * shutdown, power-button, reset, power-off, add-disk, remove-disk. Everything runs on the loop's thread.
+ * shutdown, power-button, reset, power-off, add-disk, remove-disk. Everything runs on the loop's thread. A descriptor may
+ * come with a line, by SCM_RIGHTS with its last byte or an earlier one, one in all.
  *
  * A peer may send many lines at once; each is handled when the answer to the one before has left, so a peer
  * that does not read costs no memory. A line has at most 64 KiB; 16 peers are served at once.
@@ -19,8 +20,9 @@
 
 struct control;
 
-/* Handles one command; returns the answer (a new reference). */
-typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments);
+/* Handles one command; returns the answer (a new reference). *fd is the descriptor that came with it, or -1; a handler
+ * that keeps it sets -1. */
+typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments, int *fd);
 
 /* {"ok": false, "error": text}; bytes of `text` that are no UTF-8 become question marks. */
 json_t *control_refuse(const char *text);

@@ -59,7 +59,7 @@ int tell_started(struct error *err)
 	return r ? error_set(err, -r, "nobody reads on standard output that the machine starts: %s", strerror(-r)) : 0;
 }
 
-void tell_not_started(const struct error *why)
+static void tell_not_started(const struct error *why)
 {
 	const char *code = strerrorname_np(why->code);
 
@@ -124,4 +124,17 @@ int result_file_write(const char *path, enum worker_result result, const struct 
 		json_object_set_new(content, "guest_code", json_integer(end->guest_code));
 	r = replace_file(path, content);
 	return r ? error_set(err, -r, "%s: the result cannot be written: %s", path, strerror(-r)) : 0;
+}
+
+int not_started(const char *result_path, const struct error *why)
+{
+	struct worker_end end = {0};
+	struct error err = {0};
+
+	fprintf(stderr, "bulkhead: %s\n", why->text);
+	/* First: whoever reads the line may look into the file. */
+	if (result_path && result_file_write(result_path, WORKER_NOT_STARTED, &end, why->text, &err))
+		fprintf(stderr, "bulkhead: %s\n", err.text);
+	tell_not_started(why);
+	return WORKER_NOT_STARTED;
 }

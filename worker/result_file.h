@@ -10,9 +10,11 @@
 /* {"ok":true,"pid":n} on standard output, which is /dev/null from then on. */
 int tell_started(struct error *err);
 
-/* {"ok":false,"error":text,"code":name of the errno}, likewise. */
-void tell_not_started(const struct error *why);
 
 /* Writes the result to `path`: all of it, on disk, or what was there before. `error` is NULL or a sentence. */
 int result_file_write(const char *path, enum worker_result result, const struct worker_end *end, const char *error,
     struct error *err);
+
+/* Tells the log, the file `path` unless it is NULL, and standard output, by {"ok":false,"error":text,"code":name of the
+ * errno}; returns WORKER_NOT_STARTED. */
+int not_started(const char *path, const struct error *why);

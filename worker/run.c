@@ -98,7 +98,7 @@ static void vm_input_room(void *context, unsigned port)
 static int ready(void *context, struct error *err)
 {
 	struct worker *w = context;
-	int r = w->started || !w->config->ready ? 0 : w->config->ready(w->config->ready_context, err);
+	int r = w->started || !w->config->ready ? 0 : w->config->ready(w->config->context, err);
 
 	w->started = !r;
 	return r;
@@ -271,23 +271,37 @@ static json_t *answer(int r, const struct error *err)
 	return r ? control_refuse(err->text) : json_pack("{s:b}", "ok", 1);
 }
 
-static json_t *command_add_disk(struct worker *w, const json_t *arguments)
+/* Where the file comes from: a name that can be opened, or a descriptor that came along, which then gets a name. */
+static int check_source(const struct worker *w, const struct worker_disk *disk, bool by_descriptor, int fd, struct error *err)
+{
+	if (!disk->path)
+		return error_set(err, EINVAL, "add-disk needs \"path\"");
+	if (by_descriptor && fd < 0)
+		return error_set(err, EINVAL, "%s: \"fd\" is said, and no descriptor came with the command", disk->path);
+	if (!by_descriptor && w->config->confined)
+		return error_set(err, EACCES, "%s: the machine is in its sandbox and can open no file: pass its descriptor along, "
+		    "and say \"fd\": true", disk->path);
+	return 0;
+}
+
+static json_t *command_add_disk(struct worker *w, const json_t *arguments, int *fd)
 {
 	json_int_t controller = json_integer_value(json_object_get(arguments, "controller"));
 	struct worker_disk disk = {.path = json_string_value(json_object_get(arguments, "path")),
 	    .read_only = json_is_true(json_object_get(arguments, "read_only"))};
+	bool by_descriptor = json_is_true(json_object_get(arguments, "fd"));
 	struct error err = {0};
 	unsigned lun = 0;
 	json_t *result;
-	int r;
+	int r, none = -1;
 
-	if (!disk.path)
-		return answer(error_set(&err, EINVAL, "add-disk needs \"path\""), &err);
+	if (check_source(w, &disk, by_descriptor, *fd, &err))
+		return answer(-err.code, &err);
 	if (controller < 0 || controller >= (json_int_t)WORKER_MAX_CONTROLLERS)
 		return answer(error_set(&err, EINVAL, "there is no controller %lld: choose 0 to %u",
 				  (long long)controller, WORKER_MAX_CONTROLLERS - 1), &err);
 	disk.controller = (unsigned)controller;
-	r = vm_add_disk(w->vm, &disk, &lun, &err);
+	r = vm_add_disk(w->vm, &disk, by_descriptor ? fd : &none, &lun, &err);
 	result = answer(r, &err);
 	if (!r) {
 		json_object_set_new(result, "controller", json_integer(disk.controller));
@@ -318,7 +332,7 @@ static json_t *command_inspect(struct worker *w, bool whole)
 	return tree;
 }
 
-static json_t *on_command(void *context, const char *command, const json_t *arguments)
+static json_t *on_command(void *context, const char *command, const json_t *arguments, int *fd)
 {
 	struct worker *w = context;
 	struct error err = {0};
@@ -328,7 +342,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 	if (!strcmp(command, "inspect"))
 		return command_inspect(w, true);
 	if (!strcmp(command, "add-disk"))
-		return command_add_disk(w, arguments);
+		return command_add_disk(w, arguments, fd);
 	if (!strcmp(command, "remove-disk"))
 		return command_remove_disk(w, arguments);
 	if (!strcmp(command, "pause"))
@@ -425,6 +439,8 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 		r = vm_create(&w->vm, config, &events, err);
 	if (!r) {
 		r = open_fronts(w, err);
+		if (!r && config->opened)
+			r = config->opened(config->context, err);
 		if (!r)
 			r = power_up(w, err);
 		if (!r)

@@ -85,12 +85,14 @@ static void on_partition_event(void *context, const struct partition_event *even
 
 /* --- disks ---------------------------------------------------------------------------------------- */
 
-static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct error *err)
+static int open_disk(struct vm_disk *d, const struct worker_disk *config, int *fd, struct error *err)
 {
 	struct disk_open_options options = {.read_only = config->read_only || config->dvd,
 	    .format = config->dvd ? DISK_FORMAT_RAW : DISK_FORMAT_AUTO};
-	int r = disk_open(&d->disk, config->path, &options, err);
+	int r = *fd >= 0 ? disk_open_fd(&d->disk, *fd, config->path, &options, err)
+			 : disk_open(&d->disk, config->path, &options, err);
 
+	*fd = -1;
 	if (r)
 		return r;
 	d->config = *config;
@@ -111,7 +113,7 @@ static int free_lun(const struct vm *vm, unsigned controller)
 	return -1;
 }
 
-static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, unsigned *slot, struct error *err)
+static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, int *fd, unsigned *slot, struct error *err)
 {
 	int lun, r;
 
@@ -124,7 +126,7 @@ static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, uns
 	if (lun < 0 || *slot == WORKER_MAX_DISKS)
 		return error_set(err, ENOSPC, "%s: the machine has no place for another disk (%u at most)",
 		    config->path, WORKER_MAX_DISKS);
-	r = open_disk(&vm->disks[*slot], config, err);
+	r = open_disk(&vm->disks[*slot], config, fd, err);
 	if (!r)
 		vm->disks[*slot].lun = (unsigned)lun;
 	return r;
@@ -146,7 +148,7 @@ static int attach(struct vm *vm, const struct vm_disk *d, struct error *err)
 	    d->config.dvd ? STORAGE_UNIT_DVD : STORAGE_UNIT_DISK, d->disk, err);
 }
 
-int vm_add_disk(struct vm *vm, const struct worker_disk *disk, unsigned *lun, struct error *err)
+int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned *lun, struct error *err)
 {
 	struct worker_disk config = *disk;
 	unsigned slot;
@@ -162,7 +164,7 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, unsigned *lun, st
 	if (!path)
 		return error_set(err, ENOMEM, "no memory");
 	config.path = path;
-	r = open_at_free_lun(vm, &config, &slot, err);
+	r = open_at_free_lun(vm, &config, fd, &slot, err);
 	if (r) {
 		free(path);
 		return r;
@@ -307,7 +309,7 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 	unsigned slot;
-	int r;
+	int r, none = -1;
 
 	if (!vm)
 		return error_set(err, ENOMEM, "no memory for a virtual machine");
@@ -321,7 +323,7 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 	if (!r)
 		r = partition_host_open(&vm->host, err);
 	for (unsigned i = 0; i < config->disk_count && !r; i++)
-		r = open_at_free_lun(vm, &config->disks[i], &slot, err);
+		r = open_at_free_lun(vm, &config->disks[i], &none, &slot, err);
 	if (r) {
 		vm_destroy(vm, NULL);
 		return r;

@@ -47,10 +47,12 @@ struct worker_config {
 	bool exit_port;           /* bare test guests end by port 0xf4 */
 	bool no_reboot;           /* a reset ends the run */
 	bool detached;            /* no terminal is behind it: SIGHUP is not taken */
+	bool confined;            /* after `opened`, nothing can be opened by name */
 
-	/* The guest's first instruction comes next; an error ends the run as not started. NULL: nobody asks. */
-	int (*ready)(void *context, struct error *err);
-	void *ready_context;
+	/* On the thread of worker_run(); an error ends the run as not started. NULL: nobody asks. */
+	int (*opened)(void *context, struct error *err); /* all is open; there is one thread, and no machine yet */
+	int (*ready)(void *context, struct error *err);  /* the guest's first instruction comes next */
+	void *context;                                   /* of both */
 };
 
 /* The kind of processor and its options, from "kvm", "soft,translate=off" and the like. `text` must live as long as

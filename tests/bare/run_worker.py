@@ -41,7 +41,7 @@ def test_worker_runs_a_guest(context):
                 debug_exit=True) as w:
         pid = w.run()
         require(w.read("lock") == f"{pid}\n", f"the lock file says {w.read('lock')!r}, not {pid}")
-        require(w.wait() == (0, {"version": 1, "result": "powered-off", "guest_code": 1}), f"its end: {w.wait()}")
+        require(w.wait() == (0, {"version": 1, "result": "powered-off", "guest_code": 1}), f"its end: {w.wait()}; log: {w.log()}")
         require(re.search(r"^\d+ tests, 0 failed", w.read("serial"), re.MULTILINE), w.read("serial")[-1000:])
         require(not os.path.exists(w.path("control")), "the control socket stays")
         require(w.log() == "", f"it has something to say: {w.log()}")
@@ -50,7 +50,7 @@ def test_worker_runs_a_guest(context):
 def test_worker_tells_the_guests_code(context):
     with tiny(context, EXITS, debug_exit=True) as w:
         w.run()
-        require(w.wait() == (0, {"version": 1, "result": "powered-off", "guest_code": 11}), f"its end: {w.wait()}")
+        require(w.wait() == (0, {"version": 1, "result": "powered-off", "guest_code": 11}), f"its end: {w.wait()}; log: {w.log()}")
 
 
 def test_worker_tells_a_failure(context):
@@ -66,13 +66,13 @@ def test_worker_restarts_a_guest(context):
         w.run()
         wait_for(lambda: w.log().count("the guest restarts") >= 3, "three restarts")
         require(w.control("power-off")["ok"], "power-off")
-        require(w.wait() == (4, {"version": 1, "result": "power-cut"}), f"its end: {w.wait()}")
+        require(w.wait() == (4, {"version": 1, "result": "power-cut"}), f"its end: {w.wait()}; log: {w.log()}")
 
 
 def test_worker_ends_by_reset(context):
     with tiny(context, RESETS, no_reboot=True) as w:
         w.run()
-        require(w.wait() == (0, {"version": 1, "result": "reset"}), f"its end: {w.wait()}")
+        require(w.wait() == (0, {"version": 1, "result": "reset"}), f"its end: {w.wait()}; log: {w.log()}")
 
 
 def test_worker_runs_once(context):
@@ -128,6 +128,95 @@ def test_worker_survives_its_parent(context):
             wait_for(lambda: w.result() == {"version": 1, "result": "power-cut"}, "the result")
         finally:
             see_it_end(pid)
+
+
+def machine_of(pid):
+    """The process in the sandbox."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return int(f.read().split()[0])
+
+
+def test_worker_killed_leaves_a_result(context):
+    with tiny(context, LOOPS) as w:
+        os.kill(machine_of(w.run()), signal.SIGKILL)
+        status, result = w.wait()
+        require(status == 3 and result["result"] == "guest-failed" and "killed by signal 9" in result["error"], f"{status}: {result}")
+        require(not os.path.exists(w.path("control")), "the control socket stays")
+
+
+def test_worker_and_its_machine_end_together(context):
+    with tiny(context, LOOPS) as w:
+        inside = machine_of(w.run())
+        w.process.kill()
+        w.process.wait()
+        see_it_end(inside)
+        require(w.result() is None, "a result of one that was killed")
+
+
+def test_worker_stopped_and_continued(context):
+    """System calls go on where they were."""
+    with tiny(context, RESETS) as w:
+        inside = machine_of(w.run())
+        for _ in range(20):
+            os.kill(inside, signal.SIGSTOP)
+            os.kill(inside, signal.SIGCONT)
+        before = w.log().count("the guest restarts")
+        require(w.control("status")["ok"], "status")
+        require(w.control("power-off")["ok"], f"power-off; {before} restarts; log: {w.log()}")
+        require(w.wait() == (4, {"version": 1, "result": "power-cut"}), f"its end: {w.wait()}; log: {w.log()}")
+
+
+def test_worker_refuses_a_kernel_inside(context):
+    """The kernel is looked at in the sandbox; what is wrong with it is told nevertheless."""
+    with tiny(context, LOOPS, serial=[{"kind": "unix", "path": "/tmp/"}]) as w:
+        w.configuration["serial"][0]["path"] = w.path("console")
+        with open(w.path("kernel"), "wb") as f:
+            f.write(b"no kernel" * 1000)
+        expect_refusal(w, "ENOEXEC", "kernel")
+        require(w.result()["result"] == "not-started", f"result: {w.result()}")
+        for name in ("control", "console"):
+            require(not os.path.exists(w.path(name)), f"the socket {name} stays")
+
+
+def add(w, path, mode=os.O_RDWR, **more):
+    """Adds a disk as a manager does, which opens its file."""
+    fd = os.open(path, mode)
+    try:
+        return w.control("add-disk", [fd], path=path, fd=True, **more)
+    finally:
+        os.close(fd)
+
+
+def test_worker_takes_disks_by_descriptor(context):
+    with tiny(context, LOOPS) as w:
+        parent, child, raw = w.path("parent.vhdx"), w.path("child.vhdx"), w.path("raw")
+        for arguments in ([parent, "64M"], [child, "--parent", parent]):
+            subprocess.run([context["bulkhead"], "disk", "create", *arguments], check=True)
+        with open(raw, "wb") as f:
+            f.truncate(1 << 20)
+        w.run()
+        for answer, text in ((w.control("add-disk", path=parent), "pass its descriptor along"),
+                             (w.control("add-disk", path=parent, fd=True), "no descriptor came"),
+                             (add(w, parent, os.O_RDONLY), "is not open for reading and writing"),
+                             (add(w, child), "a differencing disk"),
+                             (add(w, w.directory, os.O_RDONLY, read_only=True), "this is a directory")):
+            require(answer["ok"] is False and text in answer["error"], f"no {text!r}: {answer}")
+        require(add(w, parent) == {"ok": True, "controller": 0, "lun": 0}, f"log: {w.log()}")
+        answer = add(w, parent)
+        require("has it open" in answer["error"], f"twice: {answer}")
+        require(add(w, raw, os.O_RDONLY, read_only=True)["ok"], f"log: {w.log()}")
+        disks = w.control("inspect")["disks"]
+        require([(d["path"], d["size"]) for d in disks] == [(parent, 64 << 20), (raw, 1 << 20)], f"disks: {disks}")
+        require(w.control("remove-disk", address="0:0")["ok"], "remove-disk")
+        subprocess.run([context["bulkhead"], "disk", "check", parent], check=True, stdout=subprocess.DEVNULL)
+        # A block device, where there is one to be had.
+        loop = subprocess.run(["losetup", "--find", "--show", raw], capture_output=True, text=True)
+        if loop.returncode == 0:
+            try:
+                require(add(w, loop.stdout.strip())["ok"], f"log: {w.log()}")
+                require(w.control("remove-disk", address="0:0")["ok"], "remove-disk")
+            finally:
+                subprocess.run(["losetup", "--detach", loop.stdout.strip()], check=True)
 
 
 def test_worker_refuses(context):

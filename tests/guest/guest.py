@@ -42,7 +42,7 @@ class Guest:
         self.socket = None
         self.started_at = time.monotonic()
         with open(self.stderr_path, "wb") as err:
-            self.process = subprocess.Popen(self.command(name, arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+            self.process = self.start(self.command(name, arguments), err)
         try:
             self.connect()
         except BaseException:
@@ -52,6 +52,9 @@ class Guest:
     def command(self, name, arguments):
         return [self.bulkhead, "run", "--name", name, "--serial", f"unix:{self.console_path}", "--control", self.control_path,
                 *arguments]
+
+    def start(self, command, log):
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
 
     def __enter__(self):
         return self

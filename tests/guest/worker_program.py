@@ -18,10 +18,12 @@ class WorkerError(Exception):
 class Worker:
     """A machine in a directory of its own, which also has the socket of its first serial port and the log."""
 
-    def __init__(self, program, kernel, *, directory=None, sandbox=None, **configuration):
+    def __init__(self, program, kernel, *, directory=None, sandbox=..., **configuration):
         self.program = program
         self.own_directory = directory is None
         self.directory = directory or tempfile.mkdtemp(prefix="bulkhead-worker-")
+        if sandbox is ...:  # no user of this host has that number
+            sandbox = {"uid": 1879048193, "gid": 1879048193} if os.geteuid() == 0 else None
         self.configuration = {"version": 1, "name": "test", "boot": {"kernel": os.path.abspath(kernel)}, "memory": 128 << 20,
                               "serial": [{"kind": "file", "path": self.path("serial")}], "control": self.path("control"),
                               "result": self.path("result"), "lock": self.path("lock"), "sandbox": sandbox, **configuration}

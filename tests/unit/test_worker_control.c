@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -34,11 +35,13 @@ struct fixture {
 	bool last_read_only;
 };
 
-static json_t *on_command(void *context, const char *command, const json_t *arguments)
+static json_t *on_command(void *context, const char *command, const json_t *arguments, int *fd)
 {
 	struct fixture *f = context;
 
 	atomic_fetch_add(&f->calls, 1);
+	if (*fd >= 0)
+		assert_int_equal(write(*fd, command, 1), 1);
 	if (!strcmp(command, "inspect")) {
 		_cleanup_free_ char *text = malloc(f->padding + 1);
 
@@ -303,6 +306,85 @@ static void test_many_lines_at_once(void **state)
 	leave(t);
 }
 
+/* Sends `line` with descriptors: those of a pipe's writing end, of which the other is in `end`. */
+static void say_with_pipe(struct talker *t, const char *line, unsigned count, int *end)
+{
+	struct iovec bytes = {(void *)(uintptr_t)line, strlen(line)};
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int) * 4)];
+	} control = {.header = {CMSG_LEN(sizeof(int) * count), SOL_SOCKET, SCM_RIGHTS}};
+	struct msghdr message = {
+	    .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(sizeof(int) * count)};
+	int ends[2];
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+	for (unsigned i = 0; i < count; i++)
+		memcpy(CMSG_DATA(&control.header) + sizeof(int) * i, &ends[1], sizeof(int));
+	assert_int_equal(sendmsg(t->fd, &message, 0), (int)strlen(line));
+	close(ends[1]);
+	*end = ends[0];
+}
+
+/* Everyone who had the other end has closed it, and nothing more was written. */
+static void expect_closed(struct fixture *f, int end)
+{
+	char byte;
+
+	RUN_UNTIL(f, read(end, &byte, 1) == 0);
+	close(end);
+}
+
+static void test_descriptors_come_with_a_line(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *t = join(f);
+	char byte;
+	int end;
+
+	say_with_pipe(t, GOOD(1), 1, &end);
+	expect_ok(t, 1);
+	assert_int_equal(read(end, &byte, 1), 1);
+	assert_int_equal(byte, 's');
+	expect_closed(f, end);
+	/* With a part of the line, the rest without; and the next line has none. */
+	say_with_pipe(t, "{\"version\": 1, ", 1, &end);
+	ask(t, "\"command\": \"x\", \"n\": 2}\n" GOOD(3));
+	expect_ok(t, 2);
+	assert_int_equal(read(end, &byte, 1), 1);
+	assert_int_equal(byte, 'x');
+	expect_ok(t, 3);
+	expect_closed(f, end);
+	/* A line that is refused, and a peer that leaves in the middle of one. */
+	say_with_pipe(t, "{}\n", 1, &end);
+	expect_refusal(t, "version");
+	expect_closed(f, end);
+	say_with_pipe(t, "{\"version\": 1, ", 1, &end);
+	leave(t);
+	expect_closed(f, end);
+}
+
+static void test_too_many_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *t = join(f);
+	int end, another;
+
+	say_with_pipe(t, GOOD(1), 3, &end);
+	assert_null(hear(t));
+	expect_closed(f, end);
+	leave(t);
+	t = join(f);
+	say_with_pipe(t, "{", 1, &end);
+	run_all(f);
+	say_with_pipe(t, "}", 1, &another);
+	assert_null(hear(t));
+	expect_closed(f, end);
+	expect_closed(f, another);
+	leave(t);
+	assert_int_equal(f->calls, 0);
+}
+
 /* Its answers stay with it: the worker holds one, not all that it asked for. */
 static void test_peer_that_does_not_read_costs_little(void **state)
 {
@@ -479,7 +561,9 @@ int main(void)
 #define CONTROL_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {CONTROL_TEST(test_lines_are_answered),
 	    CONTROL_TEST(test_bad_lines_are_refused_and_harm_nothing), CONTROL_TEST(test_long_lines),
-	    CONTROL_TEST(test_many_lines_at_once), CONTROL_TEST(test_peer_that_does_not_read_costs_little),
+	    CONTROL_TEST(test_many_lines_at_once),
+	    CONTROL_TEST(test_descriptors_come_with_a_line), CONTROL_TEST(test_too_many_descriptors),
+	    CONTROL_TEST(test_peer_that_does_not_read_costs_little),
 	    CONTROL_TEST(test_too_many_peers), CONTROL_TEST(test_close_with_peers), CONTROL_TEST(test_path_in_use),
 	    CONTROL_TEST(test_client), CONTROL_TEST(test_client_alone)};
 

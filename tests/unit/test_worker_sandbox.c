@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a guest that has broken out of its machine would try: each in a process of its own that is in the sandbox, on the
+ * loop's thread and on a virtual processor's. It must end by the sandbox, or be refused.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/bpf.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "base/thread.h"
+#include "worker/sandbox.h"
+
+#define NOBODY 1879048193u /* no user of this host has that number */
+enum { REFUSED = 0, SUCCEEDED = 1, NOT_ENTERED = 2 };
+
+/* What is there to be attacked, made before the sandbox is entered. */
+static struct {
+	struct sockaddr_in tcp;
+	struct sockaddr_un path;
+	pid_t victim;
+	struct io_uring ring; /* the disks' */
+	char *page;
+} target;
+
+/* --- attacks: true when it did what it should not be able to -------------------------------------------- */
+
+static bool opens(const char *path, int flags)
+{
+	return open(path, flags) >= 0;
+}
+
+static bool open_file(void)
+{
+	return opens("/etc/passwd", O_RDONLY);
+}
+
+static bool open_directory(void)
+{
+	return opens("/", O_RDONLY | O_DIRECTORY);
+}
+
+static bool create_file(void)
+{
+	return opens("/escaped", O_CREAT | O_WRONLY);
+}
+
+static bool open_kvm(void)
+{
+	return opens("/dev/kvm", O_RDWR);
+}
+
+static bool read_link(void)
+{
+	char text[64];
+
+	return readlink("/proc/self/exe", text, sizeof(text)) >= 0;
+}
+
+static bool make_socket(void)
+{
+	return socket(AF_INET, SOCK_STREAM, 0) >= 0;
+}
+
+static bool make_local_socket(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0) >= 0;
+}
+
+static bool kill_process(void)
+{
+	return kill(target.victim, SIGKILL) == 0;
+}
+
+static bool kill_thread(void)
+{
+	return syscall(SYS_tgkill, target.victim, target.victim, SIGKILL) == 0;
+}
+
+static bool trace_process(void)
+{
+	return ptrace(PTRACE_ATTACH, target.victim, NULL, NULL) == 0;
+}
+
+static bool read_process(void)
+{
+	char byte;
+	struct iovec here = {&byte, 1}, there = {target.page, 1};
+
+	return process_vm_readv(target.victim, &here, 1, &there, 1, 0) == 1;
+}
+
+static bool execute(void)
+{
+	char name[] = "/bin/true", *argv[] = {name, NULL};
+
+	return execve(name, argv, NULL) == 0;
+}
+
+static bool make_process(void)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (pid == 0)
+		_exit(0);
+	return pid > 0;
+}
+
+static bool make_process_newly(void)
+{
+	struct {
+		uint64_t flags, rest[10];
+	} arguments = {.flags = CLONE_NEWUSER};
+	long pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
+
+	if (pid == 0)
+		_exit(0);
+	return pid > 0;
+}
+
+static bool make_namespace(void)
+{
+	return unshare(CLONE_NEWUSER) == 0;
+}
+
+static bool load_bpf(void)
+{
+	union bpf_attr attribute = {.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 1};
+
+	return syscall(SYS_bpf, BPF_MAP_CREATE, &attribute, sizeof(attribute)) >= 0;
+}
+
+static bool watch_performance(void)
+{
+	return syscall(SYS_perf_event_open, NULL, 0, -1, -1, 0) >= 0;
+}
+
+static bool handle_faults(void)
+{
+	return syscall(SYS_userfaultfd, 0) >= 0;
+}
+
+static bool add_key(void)
+{
+	return syscall(SYS_add_key, "user", "escaped", "x", 1, -3) >= 0;
+}
+
+static bool mount_something(void)
+{
+	return mount("none", "/", "tmpfs", 0, NULL) == 0;
+}
+
+static bool change_user(void)
+{
+	return syscall(SYS_setresuid, 0, 0, 0) == 0;
+}
+
+static bool raise_limit(void)
+{
+	struct rlimit limit = {1 << 20, 1 << 20};
+
+	return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+static bool many_descriptors(void)
+{
+	for (unsigned i = 0; i < 5000; i++)
+		if (fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0) < 0)
+			return false;
+	return true;
+}
+
+static bool show_memory(void)
+{
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0;
+}
+
+static bool ignore_sandbox(void)
+{
+	return signal(SIGSYS, SIG_IGN) != SIG_ERR;
+}
+
+static bool type_into_terminal(void)
+{
+	return ioctl(STDERR_FILENO, TIOCSTI, "x") == 0;
+}
+
+static bool map_code(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED;
+}
+
+static bool map_shared_code(void)
+{
+	int fd = (int)syscall(SYS_memfd_create, "code", 0);
+
+	return fd >= 0 && mmap(NULL, 4096, PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, 0) != MAP_FAILED;
+}
+
+static bool make_executable(void)
+{
+	return mprotect(target.page, 4096, PROT_READ | PROT_EXEC) == 0;
+}
+
+static bool make_executable_by_key(void)
+{
+	return syscall(SYS_pkey_mprotect, target.page, 4096, PROT_READ | PROT_EXEC, -1) == 0;
+}
+
+static bool map_system_v(void)
+{
+	return shmget(IPC_PRIVATE, 4096, 0600) >= 0;
+}
+
+/* A ring makes system calls that no filter sees: here the other walls must hold. */
+static int ring_result(struct io_uring_sqe *entry)
+{
+	struct io_uring_cqe *done;
+
+	(void)entry;
+	if (io_uring_submit(&target.ring) < 0 || io_uring_wait_cqe(&target.ring, &done))
+		return -EIO;
+	return done->res;
+}
+
+static bool open_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+
+	io_uring_prep_openat(entry, AT_FDCWD, "/etc/passwd", O_RDONLY, 0);
+	return ring_result(entry) >= 0;
+}
+
+static bool create_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+
+	io_uring_prep_openat(entry, AT_FDCWD, "/escaped", O_CREAT | O_WRONLY, 0600);
+	return ring_result(entry) >= 0;
+}
+
+static bool connects_by_ring(int domain, const void *address, socklen_t size)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+	int fd;
+
+	io_uring_prep_rw(IORING_OP_NOP, entry, 0, NULL, 0, 0);
+	entry->opcode = 45; /* IORING_OP_SOCKET, which liburing 2.3's kernels may lack */
+	entry->fd = domain;
+	entry->off = SOCK_STREAM;
+	fd = ring_result(entry);
+	if (fd < 0)
+		return false;
+	io_uring_cq_advance(&target.ring, 1);
+	entry = io_uring_get_sqe(&target.ring);
+	io_uring_prep_connect(entry, fd, address, size);
+	return ring_result(entry) == 0;
+}
+
+static bool connect_by_ring(void)
+{
+	return connects_by_ring(AF_INET, &target.tcp, sizeof(target.tcp));
+}
+
+static bool connect_locally_by_ring(void)
+{
+	return connects_by_ring(AF_UNIX, &target.path, sizeof(target.path));
+}
+
+#define ATTACK(name) {#name, name, true}
+#define REFUSED_WITHOUT_NAMESPACES false
+
+static const struct attack {
+	const char *name;
+	bool (*run)(void);
+	bool without_namespaces; /* refused on a host that gives none, too */
+} attacks[] = {ATTACK(open_file), ATTACK(open_directory), ATTACK(create_file), ATTACK(open_kvm), ATTACK(read_link),
+    ATTACK(make_socket), ATTACK(make_local_socket), ATTACK(kill_process), ATTACK(kill_thread), ATTACK(trace_process),
+    ATTACK(read_process), ATTACK(execute), ATTACK(make_process), ATTACK(make_process_newly), ATTACK(make_namespace),
+    ATTACK(load_bpf), ATTACK(watch_performance), ATTACK(handle_faults), ATTACK(add_key), ATTACK(mount_something),
+    ATTACK(change_user), ATTACK(raise_limit), ATTACK(many_descriptors), ATTACK(show_memory), ATTACK(ignore_sandbox),
+    ATTACK(type_into_terminal), ATTACK(map_code), ATTACK(map_shared_code), ATTACK(make_executable),
+    ATTACK(make_executable_by_key), ATTACK(map_system_v), ATTACK(open_by_ring), ATTACK(create_by_ring),
+    ATTACK(connect_by_ring), {"connect_locally_by_ring", connect_locally_by_ring, REFUSED_WITHOUT_NAMESPACES}};
+
+/* --- the sandbox around them ------------------------------------------------------------------------------- */
+
+static char directory[] = "/tmp/bulkhead-sandbox-XXXXXX";
+
+static void prepare_targets(void)
+{
+	socklen_t size = sizeof(target.tcp);
+	int tcp = socket(AF_INET, SOCK_STREAM, 0), local = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	target.tcp = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	assert_int_equal(bind(tcp, (struct sockaddr *)&target.tcp, sizeof(target.tcp)) || listen(tcp, 4), 0);
+	assert_int_equal(getsockname(tcp, (struct sockaddr *)&target.tcp, &size), 0);
+	target.path.sun_family = AF_UNIX;
+	snprintf(target.path.sun_path, sizeof(target.path.sun_path), "%s/socket", directory);
+	assert_int_equal(bind(local, (struct sockaddr *)&target.path, sizeof(target.path)) || listen(local, 4), 0);
+	/* Whoever the attacker is: the sandbox alone shall keep him away. */
+	assert_int_equal(chmod(directory, 0755) || chmod(target.path.sun_path, 0777), 0);
+	target.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	target.victim = fork();
+	if (target.victim == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		for (;;)
+			pause();
+	}
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	prepare_targets();
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	int status;
+
+	(void)state;
+	/* It is there to the end. */
+	assert_int_equal(waitpid(target.victim, &status, WNOHANG), 0);
+	kill(target.victim, SIGKILL);
+	waitpid(target.victim, &status, 0);
+	unlink(target.path.sun_path);
+	rmdir(directory);
+	return 0;
+}
+
+enum host { HOST_WHOLE, HOST_WITHOUT_NAMESPACES };
+
+/* A host that refuses namespaces and mounts, as containers and some distributions do. */
+static void refuse_namespaces(void)
+{
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+	if (!filter || seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(unshare), 0) ||
+	    seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(mount), 0) || seccomp_load(filter))
+		_exit(NOT_ENTERED);
+	seccomp_release(filter);
+}
+
+/* A thread of another kind attacks. */
+struct deputy {
+	const struct attack *attack;
+	bool succeeded;
+};
+
+static void *attack_on_vp(void *context)
+{
+	struct deputy *d = context;
+
+	thread_begin(THREAD_VP, "vp/0");
+	d->succeeded = d->attack->run();
+	return NULL;
+}
+
+static bool attack_now(const struct attack *attack, bool on_vp)
+{
+	struct deputy deputy = {.attack = attack};
+	pthread_t thread;
+
+	if (!on_vp)
+		return attack->run();
+	if (pthread_create(&thread, NULL, attack_on_vp, &deputy) || pthread_join(thread, NULL))
+		_exit(NOT_ENTERED);
+	return deputy.succeeded;
+}
+
+static void enter_and_attack(const struct attack *attack, const struct sandbox_config *config, bool on_vp)
+{
+	struct error err = {0};
+
+	if (io_uring_queue_init(4, &target.ring, 0) || sandbox_enter(config, &err)) {
+		fprintf(stderr, "%s\n", err.text);
+		_exit(NOT_ENTERED);
+	}
+	_exit(attack_now(attack, on_vp) ? SUCCEEDED : REFUSED);
+}
+
+/* As keeper.c does it: a process that prepares, and one inside. */
+static int attempt(const struct attack *attack, const struct sandbox_config *config, uid_t uid, enum host host, bool on_vp)
+{
+	pid_t keeper = fork(), machine;
+	int status;
+
+	if (keeper == 0) {
+		/* What is told of a host that refuses this or that is not for the test's reader. */
+		int null = open("/dev/null", O_WRONLY);
+
+		dup2(null, STDERR_FILENO);
+		if (uid != geteuid() && (setresgid(uid, uid, uid) || setresuid(uid, uid, uid)))
+			_exit(NOT_ENTERED);
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); /* lost with the change; a program that is started has it */
+		if (host == HOST_WITHOUT_NAMESPACES)
+			refuse_namespaces();
+		sandbox_prepare();
+		machine = fork();
+		if (machine == 0)
+			enter_and_attack(attack, config, on_vp);
+		waitpid(machine, &status, 0);
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	}
+	waitpid(keeper, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void attack_all(const struct sandbox_config *config, uid_t uid, enum host host)
+{
+	unsigned stopped = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(attacks); i++) {
+		const struct attack *a = &attacks[i];
+
+		for (unsigned on_vp = 0; on_vp < 2; on_vp++) {
+			int result;
+
+			if (host == HOST_WITHOUT_NAMESPACES && !a->without_namespaces)
+				continue;
+			result = attempt(a, config, uid, host, on_vp);
+			if (result != REFUSED && result != SANDBOX_EXIT)
+				fail_msg("%s, on %s thread: %d", a->name, on_vp ? "a virtual processor's" : "the first", result);
+			stopped += result == SANDBOX_EXIT;
+		}
+	}
+	/* Most of them end the process: they are no mistakes. */
+	assert_true(stopped > ARRAY_SIZE(attacks));
+}
+
+static void need_root(void)
+{
+	if (geteuid() != 0)
+		skip();
+}
+
+static void test_as_root_with_a_user(void **state)
+{
+	(void)state;
+	need_root();
+	attack_all(&(struct sandbox_config){.has_user = true, .uid = NOBODY, .gid = NOBODY}, 0, HOST_WHOLE);
+}
+
+static void test_as_root_without_a_user(void **state)
+{
+	(void)state;
+	need_root();
+	attack_all(&(struct sandbox_config){.has_user = false}, 0, HOST_WHOLE);
+}
+
+/* Some distributions let nobody but root have one. */
+static bool has_user_namespaces(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit((geteuid() == 0 && setresuid(NOBODY, NOBODY, NOBODY)) || unshare(CLONE_NEWUSER));
+	waitpid(pid, &status, 0);
+	return status == 0;
+}
+
+static void test_as_anyone(void **state)
+{
+	(void)state;
+	if (!has_user_namespaces())
+		skip();
+	attack_all(&(struct sandbox_config){.has_user = false}, geteuid() ? geteuid() : NOBODY, HOST_WHOLE);
+}
+
+/* What is left there is Landlock, of Linux 6.7 or later. */
+static void test_where_namespaces_are_refused(void **state)
+{
+	enum { ASK_VERSION = 1, WITH_NETWORK = 4 };
+
+	(void)state;
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, ASK_VERSION) < WITH_NETWORK)
+		skip();
+	attack_all(&(struct sandbox_config){.has_user = false}, geteuid() ? geteuid() : NOBODY, HOST_WITHOUT_NAMESPACES);
+}
+
+/* The attacks do what they say where nothing stops them, or the test would not show anything. */
+static void test_attacks_succeed_outside(void **state)
+{
+	static bool (*const sure[])(void) = {open_file, open_directory, make_socket, make_local_socket, make_process,
+	    map_code, map_shared_code, make_executable, many_descriptors, show_memory, ignore_sandbox, open_by_ring,
+	    connect_by_ring, connect_locally_by_ring, read_process, kill_thread};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sure); i++) {
+		pid_t victim = target.victim, pid;
+		int status;
+
+		target.victim = fork();
+		if (target.victim == 0)
+			for (;;)
+				pause();
+		pid = fork();
+		if (pid == 0) {
+			struct rlimit limit = {8192, 8192};
+
+			setrlimit(RLIMIT_NOFILE, &limit);
+			if (io_uring_queue_init(4, &target.ring, 0))
+				_exit(NOT_ENTERED);
+			_exit(sure[i]() ? SUCCEEDED : REFUSED);
+		}
+		waitpid(pid, &status, 0);
+		kill(target.victim, SIGKILL);
+		waitpid(target.victim, NULL, 0);
+		target.victim = victim;
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != SUCCEEDED)
+			fail_msg("attack %zu fails outside of the sandbox, by 0x%x", i, (unsigned)status);
+	}
+}
+
+/* --- what must go on ----------------------------------------------------------------------------------------- */
+
+/* What a thread of any kind does now and then, and few runs of a guest show. */
+static void *work(void *context)
+{
+	const enum thread_kind *kind = context;
+	struct timespec t = {0, 1000};
+	size_t size = 100000;
+	char *much;
+
+	thread_begin(*kind, "worker");
+	much = malloc(size);
+	while (much && size < (8u << 20)) {
+		memset(much, 1, size);
+		much = realloc(much, size *= 2);
+	}
+	free(much);
+	nanosleep(&t, NULL);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	sched_yield();
+	syscall(SYS_membarrier, 0, 0, 0);
+	if (*kind == THREAD_VP && syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &t))
+		return NULL;
+	return much ? context : NULL;
+}
+
+/* Many of them at a time, so that each gets a heap of its own. */
+static void work_in_sandbox(void)
+{
+	static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_BUS};
+	const struct sandbox_config config = {.has_user = false};
+	pthread_t threads[40];
+	struct error err = {0};
+	unsigned good = 0;
+
+	if (sandbox_enter(&config, &err))
+		_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		if (pthread_create(&threads[i], NULL, work, &kinds[i % ARRAY_SIZE(kinds)]))
+			_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++) {
+		void *result = NULL;
+
+		pthread_join(threads[i], &result);
+		good += result != NULL;
+	}
+	_exit(good == ARRAY_SIZE(threads) ? SUCCEEDED : REFUSED);
+}
+
+static void test_what_must_go_on(void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)state;
+	if (pid == 0)
+		work_in_sandbox();
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
+}
+
+/* A user that cannot be had is an error, not a weaker sandbox. */
+static void test_user_must_be_had(void **state)
+{
+	const struct sandbox_config config = {.has_user = true, .uid = NOBODY + 1, .gid = NOBODY};
+	pid_t pid = fork();
+	int status;
+
+	(void)state;
+	if (pid == 0) {
+		struct error err = {0};
+
+		if (geteuid() == 0 && setresuid(NOBODY, NOBODY, NOBODY))
+			_exit(NOT_ENTERED);
+		_exit(sandbox_enter(&config, &err) == -EPERM && strstr(err.text, "cannot run as user") ? REFUSED : SUCCEEDED);
+	}
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), REFUSED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_attacks_succeed_outside),
+	    cmocka_unit_test(test_as_root_with_a_user), cmocka_unit_test(test_as_root_without_a_user),
+	    cmocka_unit_test(test_as_anyone), cmocka_unit_test(test_where_namespaces_are_refused),
+	    cmocka_unit_test(test_what_must_go_on), cmocka_unit_test(test_user_must_be_had)};
+
+#ifdef SANITIZED
+	puts("a sanitizer makes system calls of its own");
+	return 77;
+#endif
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "worker/result_file.h"
+#include "worker/sandbox.h"
+
+enum message_kind { MESSAGE_OPEN = 1, MESSAGE_STARTED, MESSAGE_END };
+
+struct message {
+	enum message_kind kind;
+	enum worker_result result;
+	struct worker_end end;
+	struct error why;
+};
+
+struct keeper {
+	const struct configuration *configuration;
+	pid_t child;
+	int channel, signals;
+	bool open, started, ended;
+	struct message last; /* MESSAGE_END, once `ended` */
+};
+
+/* --- in the machine's process ------------------------------------------------------------------------------ */
+
+static int send_message(int fd, const struct message *m)
+{
+	ssize_t n;
+
+	do
+		n = write(fd, m, sizeof(*m)); /* SIGPIPE is ignored */
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+static int receive_message(int fd, struct message *m)
+{
+	ssize_t n;
+
+	do
+		n = read(fd, m, sizeof(*m));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n != sizeof(*m))
+		return -EPIPE;
+	m->end.text[sizeof(m->end.text) - 1] = '\0';
+	m->why.text[sizeof(m->why.text) - 1] = '\0';
+	return 0;
+}
+
+void keeper_tell_open(int keeper)
+{
+	(void)send_message(keeper, &(struct message){.kind = MESSAGE_OPEN});
+}
+
+int keeper_tell_started(int keeper, struct error *err)
+{
+	struct message m = {.kind = MESSAGE_STARTED};
+	int r = send_message(keeper, &m);
+
+	if (!r)
+		r = receive_message(keeper, &m);
+	if (r)
+		return error_set(err, -r, "the process that watches over the machine is gone: %s", strerror(-r));
+	return m.why.code ? error_set(err, m.why.code, "%s", m.why.text) : 0;
+}
+
+void keeper_tell_end(int keeper, enum worker_result result, const struct worker_end *end, const struct error *why)
+{
+	struct message m = {.kind = MESSAGE_END, .result = result, .end = *end};
+
+	if (why)
+		m.why = *why;
+	(void)send_message(keeper, &m);
+}
+
+/* --- outside ------------------------------------------------------------------------------------------------- */
+
+/* The channel does not wait: with nothing more in it, it is closed. */
+static void take_message(struct keeper *k)
+{
+	struct message m, reply = {.kind = MESSAGE_STARTED};
+
+	if (receive_message(k->channel, &m)) {
+		close(k->channel);
+		k->channel = -1;
+		return;
+	}
+	if (m.kind == MESSAGE_OPEN) {
+		k->open = true;
+	} else if (m.kind == MESSAGE_STARTED && !k->started) {
+		k->started = !tell_started(&reply.why);
+		(void)send_message(k->channel, &reply);
+	} else if (m.kind == MESSAGE_END) {
+		k->last = m;
+		k->ended = true;
+	}
+}
+
+/* Returns whether the child has ended; *status is of waitpid(). */
+static bool take_signal(struct keeper *k, int *status)
+{
+	struct signalfd_siginfo info;
+
+	if (read(k->signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGCHLD)
+		kill(k->child, SIGTERM);
+	return waitpid(k->child, status, WNOHANG) == k->child;
+}
+
+static int watch(struct keeper *k)
+{
+	int status = 0;
+
+	for (;;) {
+		struct pollfd fds[] = {{.fd = k->signals, .events = POLLIN}, {.fd = k->channel, .events = POLLIN}};
+
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[1].revents)
+			take_message(k);
+		if (fds[0].revents && take_signal(k, &status))
+			break;
+	}
+	while (k->channel >= 0)
+		take_message(k);
+	return status;
+}
+
+/* What there is to say of a process that did not. */
+static void explain(struct keeper *k, int status)
+{
+	char text[200];
+
+	if (k->ended)
+		return;
+	if (WIFSIGNALED(status))
+		snprintf(text, sizeof(text), "the machine's process was killed by signal %d (%s)", WTERMSIG(status),
+		    strsignal(WTERMSIG(status)));
+	else if (WEXITSTATUS(status) == SANDBOX_EXIT)
+		snprintf(text, sizeof(text), "the machine's process did what its sandbox forbids, and was stopped; its log says what");
+	else
+		snprintf(text, sizeof(text), "the machine's process ended with status %d and said nothing", WEXITSTATUS(status));
+	k->last = (struct message){.kind = MESSAGE_END, .result = k->started ? WORKER_GUEST_FAILED : WORKER_NOT_STARTED};
+	snprintf(k->last.end.text, sizeof(k->last.end.text), "%s", text);
+	error_set(&k->last.why, ECHILD, "%s", text);
+	if (k->started)
+		log_write(LOG_LEVEL_ERROR, "%s", text);
+}
+
+static void remove_sockets(const struct configuration *c)
+{
+	if (c->worker.control_path)
+		unlink(c->worker.control_path);
+	for (unsigned i = 0; i < WORKER_SERIAL_PORTS; i++)
+		if (c->worker.serial[i].kind == WORKER_SERIAL_UNIX)
+			unlink(c->worker.serial[i].path);
+}
+
+/* The result first, then the line: whoever reads the line may look into the file. */
+static int conclude(struct keeper *k)
+{
+	const char *result = k->configuration->result;
+	struct message *m = &k->last;
+	struct error err = {0};
+
+	if (k->open)
+		remove_sockets(k->configuration);
+	if (m->result == WORKER_NOT_STARTED || !k->started) {
+		if (!m->why.code)
+			error_set(&m->why, ECHILD, "the machine's process did not say why it does not start");
+		return not_started(result, &m->why);
+	}
+	if (m->result != WORKER_POWERED_OFF && m->result != WORKER_GUEST_FAILED && m->result != WORKER_POWER_CUT)
+		m->result = WORKER_GUEST_FAILED;
+	if (result_file_write(result, m->result, &m->end, m->end.text, &err))
+		log_write(LOG_LEVEL_ERROR, "%s", err.text);
+	return (int)m->result;
+}
+
+/* The child's first steps; it does not return. */
+static void become_machine(const struct configuration *c, int channel, const sigset_t *mask,
+    int (*machine)(const struct configuration *configuration, int keeper))
+{
+	struct pollfd keeper = {.fd = channel};
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	/* It may have gone before that. */
+	if (poll(&keeper, 1, 0) > 0 && keeper.revents & POLLHUP)
+		_exit(WORKER_NOT_STARTED);
+	if (null >= 0) {
+		dup2(null, STDOUT_FILENO);
+		close(null);
+	}
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	exit(machine(c, channel));
+}
+
+static int open_channel(struct keeper *k, int *child_end, const sigset_t *taken, struct error *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return error_set(err, errno, "no way to the machine's process: %s", strerror(errno));
+	k->channel = pair[0];
+	*child_end = pair[1];
+	fcntl(k->channel, F_SETFL, O_NONBLOCK);
+	k->signals = signalfd(-1, taken, SFD_CLOEXEC);
+	return k->signals >= 0 ? 0 : error_set(err, errno, "signals cannot be taken: %s", strerror(errno));
+}
+
+int keeper_run(const struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper))
+{
+	struct keeper k = {.configuration = configuration};
+	struct error err = {0};
+	sigset_t taken, before;
+	int child_end = -1;
+
+	sigemptyset(&taken);
+	sigaddset(&taken, SIGTERM);
+	sigaddset(&taken, SIGINT);
+	sigaddset(&taken, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &taken, &before);
+	if (open_channel(&k, &child_end, &taken, &err))
+		return not_started(configuration->result, &err);
+	sandbox_prepare();
+	k.child = fork();
+	if (k.child < 0) {
+		error_set(&err, errno, "the machine's process cannot be started: %s", strerror(errno));
+		return not_started(configuration->result, &err);
+	}
+	if (k.child == 0) {
+		close(k.channel);
+		close(k.signals);
+		become_machine(configuration, child_end, &before, machine);
+	}
+	close(child_end);
+	explain(&k, watch(&k));
+	return conclude(&k);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/sandbox.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "worker/sandbox_filter.h"
+
+/* 4 controllers of 64 channels with an io_uring and two eventfds each, VPs, sockets, disks: about 1500. */
+#define DESCRIPTORS_MAX 4096u
+
+/* What the host refuses does not keep a machine from running; whoever reads the log should know. */
+static void missing(const char *what, int error)
+{
+	log_write(LOG_LEVEL_WARNING, "sandbox: %s: %s", what, strerror(error));
+}
+
+/* --- before the fork ------------------------------------------------------------------------------------- */
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	size_t size = strlen(text);
+
+	return fd >= 0 && write(fd, text, size) == (ssize_t)size ? 0 : -errno;
+}
+
+/* A user namespace in which we are who we are, and may make the other namespaces. */
+static int make_user_namespace(void)
+{
+	unsigned uid = geteuid(), gid = getegid();
+	char map[48];
+	int r;
+
+	if (unshare(CLONE_NEWUSER))
+		return -errno;
+	r = write_file("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof(map), "%u %u 1", uid, uid);
+	if (!r)
+		r = write_file("/proc/self/uid_map", map);
+	snprintf(map, sizeof(map), "%u %u 1", gid, gid);
+	return r ? r : write_file("/proc/self/gid_map", map);
+}
+
+void sandbox_prepare(void)
+{
+	int r = geteuid() ? make_user_namespace() : 0;
+
+	if (r)
+		missing("no user namespace, so that nothing else is apart", -r);
+	else if (unshare(CLONE_NEWPID))
+		missing("processes are not apart", errno);
+}
+
+/* --- inside ------------------------------------------------------------------------------------------------ */
+
+/* Some of what follows is a thread's own. */
+static int check_alone(struct error *err)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	const struct dirent *entry;
+	unsigned count = 0;
+
+	if (!tasks)
+		return 0;
+	while ((entry = readdir(tasks)))
+		count += entry->d_name[0] != '.';
+	closedir(tasks);
+	return count == 1 ? 0 : error_set(err, EBUSY, "the sandbox is entered by one thread of %u", count);
+}
+
+static int set_limit(__rlimit_resource_t resource, rlim_t value, struct error *err)
+{
+	struct rlimit limit;
+
+	if (getrlimit(resource, &limit))
+		return error_set(err, errno, "sandbox: a limit cannot be read: %s", strerror(errno));
+	if (limit.rlim_max > value)
+		limit.rlim_max = value;
+	limit.rlim_cur = limit.rlim_max;
+	return setrlimit(resource, &limit) ? error_set(err, errno, "sandbox: a limit cannot be set: %s", strerror(errno)) : 0;
+}
+
+static bool leave_namespaces(void)
+{
+	static const struct {
+		int flag;
+		const char *what;
+	} others[] = {{CLONE_NEWNET, "the network is not apart"},
+	    {CLONE_NEWIPC, "System V IPC is not apart"},
+	    {CLONE_NEWUTS, "the host's name is not apart"},
+	    {CLONE_NEWCGROUP, "control groups are not apart"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (unshare(others[i].flag))
+			missing(others[i].what, errno);
+	if (unshare(CLONE_NEWNS) == 0)
+		return true;
+	missing("file systems are not apart", errno);
+	return false;
+}
+
+/* Nothing is left but an empty directory that cannot be written. /tmp is only where it stands for a moment. */
+static int empty_root(void)
+{
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=2,mode=0") || chdir("/tmp") ||
+	    syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) ||
+	    mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) || chdir("/"))
+		return -errno;
+	return 0;
+}
+
+/* None can come back by a program that is run. Of an unprivileged process no_new_privs sees to that alone. */
+static void drop_bounding_set(void)
+{
+	for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; capability++)
+		if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0))
+			return;
+}
+
+static int change_user(const struct sandbox_config *c, struct error *err)
+{
+	if (!c->has_user) {
+		if (geteuid() == 0)
+			log_write(LOG_LEVEL_WARNING, "sandbox: the machine runs as root: name a user of its own by \"sandbox\"");
+		return 0;
+	}
+	if (geteuid() == c->uid && getegid() == c->gid)
+		return 0;
+	if (setgroups(0, NULL) || setresgid(c->gid, c->gid, c->gid) || setresuid(c->uid, c->uid, c->uid))
+		return error_set(err, errno, "the machine cannot run as user %u, group %u: %s", c->uid, c->gid, strerror(errno));
+	return 0;
+}
+
+static int drop_capabilities(struct error *err)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (syscall(SYS_capset, &header, none))
+		return error_set(err, errno, "capabilities cannot be dropped: %s", strerror(errno));
+	return 0;
+}
+
+/* --- Landlock ---------------------------------------------------------------------------------------------- */
+
+/* Linux Documentation/userspace-api/landlock.rst. The headers of Debian 12 know less. */
+struct landlock_rules {
+	uint64_t file_access, network_access, scopes;
+};
+_Static_assert(sizeof(struct landlock_rules) == 24, "landlock_ruleset_attr of ABI 6 is a wire layout");
+
+static struct landlock_rules landlock_everything(long abi, size_t *size)
+{
+	/* How many rights on files each ABI knows. */
+	static const unsigned rights[] = {0, 13, 14, 15, 15, 16};
+	struct landlock_rules rules = {.file_access = (1ull << rights[abi > 5 ? 5 : abi]) - 1};
+
+	if (abi >= 4)
+		rules.network_access = 3; /* TCP: bind and connect */
+	if (abi >= 6)
+		rules.scopes = 3; /* abstract Unix sockets, signals */
+	*size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
+	return rules;
+}
+
+/* No file can be opened, whatever its name and by whatever way, io_uring too. What is open stays. */
+static int refuse_files(void)
+{
+	enum { VERSION = 1 };
+	struct landlock_rules everything;
+	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, VERSION);
+	_cleanup_close_ int fd = -1;
+	size_t size;
+
+	if (abi < 1)
+		return -errno;
+	everything = landlock_everything(abi, &size);
+	fd = (int)syscall(SYS_landlock_create_ruleset, &everything, size, 0);
+	return fd >= 0 && syscall(SYS_landlock_restrict_self, fd, 0) == 0 ? 0 : -errno;
+}
+
+/* --- all of it --------------------------------------------------------------------------------------------- */
+
+int sandbox_enter(const struct sandbox_config *config, struct error *err)
+{
+	bool own_files, empty;
+	int r = check_alone(err);
+
+	if (!r)
+		r = set_limit(RLIMIT_NOFILE, DESCRIPTORS_MAX, err);
+	if (!r)
+		r = set_limit(RLIMIT_CORE, 0, err);
+	if (r)
+		return r;
+	own_files = leave_namespaces();
+	empty = own_files && !empty_root();
+	if (own_files && !empty)
+		missing("the root directory is not empty", errno);
+	drop_bounding_set();
+	r = change_user(config, err);
+	if (!r)
+		r = drop_capabilities(err);
+	if (!r && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)))
+		r = error_set(err, errno, "sandbox: %s", strerror(errno));
+	/* A change of user forgets it. */
+	if (!r && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		r = error_set(err, errno, "sandbox: %s", strerror(errno));
+	if (r)
+		return r;
+	r = refuse_files();
+	if (r && !empty)
+		missing("files can be opened by name as far as the user's rights go; Landlock", -r);
+	return sandbox_filter_enter(config->kvm, err);
+}
