@@ -40,7 +40,7 @@
 #define SELECTOR_USER_CODE32   0x3bu
 #define SELECTOR_KERNEL_CODE32 0x40u
 #define SELECTOR_BASED         0x4bu /* base DATA_LINEAR */
-#define SELECTOR_LIMITED       0x53u /* the same with all but one page of the data */
+#define SELECTOR_LIMITED       0x53u /* the same up to the middle of the second page */
 #define SELECTOR_READ_ONLY     0x5bu
 #define SELECTOR_STACK16       0x63u /* base STACK_LINEAR, SP */
 #define SELECTOR_DOWN          0x6bu /* all but the first page of 4 GiB */

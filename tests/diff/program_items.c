@@ -511,6 +511,12 @@ static void through_segment(struct assembly *a)
 	uint8_t opcode[] = {0x8b, 0x89, 0x03, 0x01, 0x39, 0x87, 0xff};
 	unsigned r = roll_gpr8(a->dice);
 
+	/* Often the TLB knows the page. */
+	for (unsigned i = 0; i < 2 && roll_percent(a->dice, 70); i++) {
+		ASM(a, 0x80, 0x25); /* and byte [data], 255 */
+		assemble32(a, DATA_LINEAR + i * PAGE);
+		ASM(a, 0xff);
+	}
 	ASM(a, roll_percent(a->dice, 50) ? 0x64 : 0x65);
 	if (roll_percent(a->dice, 20)) { /* mov eax, [moffs], and back */
 		ASM(a, (uint8_t)(0xa0 + roll_below(a->dice, 4)));
@@ -589,8 +595,10 @@ void assemble_item(struct assembly *a)
 		pointer(a);
 	if (!a->indices)
 		small_number(a);
-	if (a->p->narrow && roll_percent(a->dice, 4))
+	if (a->p->narrow && roll_percent(a->dice, 7))
 		through_segment(a);
+	else if (a->p->narrow && roll_percent(a->dice, 5))
+		other_segment(a);
 	else if (kind < 60)
 		instruction(a);
 	else if (kind < 66)
@@ -607,8 +615,6 @@ void assemble_item(struct assembly *a)
 		single_step(a);
 	else if (kind < 99 && a->p->kernel)
 		kernel(a);
-	else if (a->p->narrow)
-		other_segment(a);
 	else
 		ASM(a, 0x90);
 }

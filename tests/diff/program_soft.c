@@ -234,7 +234,7 @@ static void write_descriptors(struct program_side *side)
 	put64(side, GDT + (SELECTOR_USER_CODE32 & ~7u), 0x00cffb000000ffff);
 	put64(side, GDT + SELECTOR_KERNEL_CODE32, 0x00cf9b000000ffff);
 	put64(side, GDT + (SELECTOR_BASED & ~7u), 0x20cff3000000ffff);
-	put64(side, GDT + (SELECTOR_LIMITED & ~7u), 0x2040f30000001fff);
+	put64(side, GDT + (SELECTOR_LIMITED & ~7u), 0x2040f300000017ff);
 	put64(side, GDT + (SELECTOR_READ_ONLY & ~7u), 0x00cff1000000ffff);
 	put64(side, GDT + (SELECTOR_STACK16 & ~7u), 0x3000f3000000ffff);
 	put64(side, GDT + (SELECTOR_DOWN & ~7u), 0x00c0f70000000000);
@@ -505,6 +505,11 @@ void program_side_state(struct program_side *side, struct leg_state *state)
 	*state = side->leg;
 }
 
+static bool is_user(const struct vp_segment *s)
+{
+	return s->selector == SELECTOR_USER_DATA;
+}
+
 void program_side_next(struct program_side *side, const struct leg *leg)
 {
 	uint8_t *frame = frame_of(side);
@@ -527,6 +532,9 @@ void program_side_next(struct program_side *side, const struct leg *leg)
 	le64_put(frame + 32, leg->user ? SELECTOR_USER_DATA : SELECTOR_KERNEL_DATA);
 	le32_put(side->ram + AUX, LEG_FUEL);
 	soft_vp_get_registers(side->vp, &r);
+	/* Registers that are loaded empty the TLB, so not each time. */
+	if (!leg->all_registers && is_user(&r.ds) && is_user(&r.es) && is_user(&r.fs) && is_user(&r.gs))
+		return;
 	r.ds = r.es = r.fs = r.gs = user_segment;
 	for (unsigned i = 0; i < 16; i++)
 		if (i != 4 && leg->all_registers)

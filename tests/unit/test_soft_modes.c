@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/base.h"
+
 /* --- from reset to 64-bit code ---------------------------------------------------------------------------------- */
 
 GUEST_CODE(climb_real, 16,
@@ -666,6 +668,63 @@ static void segment_bases(void **state)
 	soft_machine_destroy(m);
 }
 
+/* FS of any base and limit in code that is flat else: touched first, so that the page is known, then beyond the limit. */
+GUEST_CODE(uses_fs, 32,
+    "mov %bx, %fs\n"
+    "mov 0x800000, %eax\n"
+    "mov 0x801ffc, %ecx\n"
+    "movl $0, 0x801ffc\n"
+    "mov %fs:0x10, %eax\n"
+    "mov %fs:(%esi,%esi), %ecx\n"
+    "mov %edx, %fs:(%edi)\n"
+    "hlt");
+
+static void other_segments_are_checked(void **state)
+{
+	static const struct {
+		uint32_t limit, load, store;
+		uint8_t access, flags;
+		int vector;
+	} cases[] = {
+	    {0xfffff, 0x1000, 0x1ffc, 0x93, 0xc, -1},
+	    {0x1fff, 0x1000, 0x1ffc, 0x93, 0x4, -1},
+	    {0x1fff, 0x1000, 0x1ffd, 0x93, 0x4, 13},
+	    {0x1ffe, 0x1000, 0x1ffc, 0x93, 0x4, 13},
+	    {0xfff, 0x1000, 0x100, 0x93, 0x4, 13},
+	    {0xfffff, 0x1000, 0x100, 0x91, 0xc, 13}, /* may only be read */
+	    {0xfffff, 0x1000, 0x100, 0x9b, 0xc, 13}, /* code */
+	    {0xfffff, 0x1000, 0x100, 0x99, 0xc, 13}, /* code that may not be read */
+	    {0, 0x1000, 0x100, 0x97, 0xc, 13},       /* down to 0x1000 */
+	    {0xfffff, 0xff800020, 0x100, 0x93, 0xc, -1}, /* comes round */
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct soft_machine *m = soft_machine_create(1);
+		struct vp_registers r;
+
+		machine_protected(m, 0);
+		machine_descriptor(m, SEL_FREE, 0x800000, cases[i].limit, cases[i].access, cases[i].flags);
+		machine_code(m, MACHINE_CODE, uses_fs);
+		machine_write32(m, 0x800010, 0x77);
+		machine_write32(m, (uint32_t)(0x800000 + cases[i].load), 0x55);
+		r = machine_registers(m, 0);
+		r.gpr[3] = SEL_FREE;
+		r.gpr[6] = cases[i].load / 2;
+		r.gpr[7] = cases[i].store;
+		r.gpr[2] = 0x99;
+		machine_set_registers(m, 0, &r);
+		r = machine_run(m, 0);
+		assert_int_equal(machine_vector(&r), cases[i].vector);
+		if (cases[i].vector < 0) {
+			assert_int_equal(r.gpr[0], 0x77);
+			assert_int_equal(r.gpr[1], 0x55);
+			assert_int_equal(machine_read32(m, 0x800000 + cases[i].store), 0x99);
+		}
+		soft_machine_destroy(m);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -686,6 +745,7 @@ int main(void)
 	    cmocka_unit_test(syscall_and_back),
 	    cmocka_unit_test(compatibility_mode),
 	    cmocka_unit_test(segment_bases),
+	    cmocka_unit_test(other_segments_are_checked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
