@@ -11,11 +11,12 @@
 #include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/translate.h"
 
-#define BUCKETS (1u << 15)
+#define BUCKET_BITS 15u
 
 struct block_cache {
-	struct block *buckets[BUCKETS];
-	struct jump_entry jumps[JUMP_ENTRIES];
+	struct block **buckets;
+	unsigned bucket_bits;
+	size_t mapped; /* bytes, from here */
 	uint8_t *arena;
 	size_t size, used;
 	uint64_t epoch; /* grows when the cache is emptied */
@@ -25,15 +26,21 @@ struct block_cache {
 
 int block_cache_create(struct soft_vp *vp, size_t size)
 {
-	struct block_cache *c = mmap(NULL, sizeof(*c) + size, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	unsigned bucket_bits = BUCKET_BITS - vp->table_shift, jumps = JUMP_ENTRIES >> vp->table_shift;
+	size_t head = align_up_u64(sizeof(struct block_cache), 64), buckets = sizeof(struct block *) << bucket_bits;
+	size_t mapped = head + buckets + jumps * sizeof(struct jump_entry) + size;
+	struct block_cache *c = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (c == MAP_FAILED)
 		return -ENOMEM;
-	c->arena = (uint8_t *)c + align_up_u64(sizeof(*c), 64);
-	c->size = size - 64;
+	c->bucket_bits = bucket_bits;
+	c->mapped = mapped;
+	c->buckets = (struct block **)(void *)((uint8_t *)c + head);
+	vp->jumps = (struct jump_entry *)(void *)((uint8_t *)c->buckets + buckets);
+	vp->jump_mask = jumps - 1;
+	c->arena = (uint8_t *)(vp->jumps + jumps);
+	c->size = size;
 	vp->blocks = c;
-	vp->jumps = c->jumps;
 	block_cache_flush(vp);
 	return 0;
 }
@@ -41,7 +48,7 @@ int block_cache_create(struct soft_vp *vp, size_t size)
 void block_cache_destroy(struct soft_vp *vp)
 {
 	if (vp->blocks)
-		munmap(vp->blocks, sizeof(*vp->blocks) + vp->blocks->size + 64);
+		munmap(vp->blocks, vp->blocks->mapped);
 	vp->blocks = NULL;
 }
 
@@ -49,11 +56,10 @@ void block_cache_flush(struct soft_vp *vp)
 {
 	struct block_cache *c = vp->blocks;
 
-	memset(c->buckets, 0, sizeof(c->buckets));
-	memset(c->jumps, 0, sizeof(c->jumps));
+	memset(c->buckets, 0, sizeof(struct block *) << c->bucket_bits);
 	/* No linear address has this tag. */
-	for (unsigned i = 0; i < JUMP_ENTRIES; i++)
-		c->jumps[i].tag = 1ull << 62;
+	for (unsigned i = 0; i <= vp->jump_mask; i++)
+		vp->jumps[i] = (struct jump_entry){.tag = 1ull << 62};
 	c->used = 0;
 	c->epoch++;
 	vp->block = NULL;
@@ -77,14 +83,14 @@ static uint64_t block_key(const struct soft_vp *vp, const uint8_t *host)
 	return (uint64_t)(host - vp->ram) << 2 | vp->form;
 }
 
-static unsigned key_bucket(uint64_t key)
+static struct block **bucket(const struct block_cache *c, uint64_t key)
 {
-	return (unsigned)(key * 0x9e3779b97f4a7c15ull >> 49);
+	return &c->buckets[key * 0x9e3779b97f4a7c15ull >> (64 - c->bucket_bits)];
 }
 
 static struct block *hash_find(const struct block_cache *c, uint64_t key)
 {
-	struct block *b = c->buckets[key_bucket(key)];
+	struct block *b = *bucket(c, key);
 
 	while (b && b->key != key)
 		b = b->next;
@@ -185,8 +191,8 @@ static struct block *block_place(struct soft_vp *vp, struct block *old, uint64_t
 	b->capacity = (uint16_t)(count + 1);
 	b->bytes = (uint8_t *)b + ops;
 	b->byte_capacity = (uint16_t)bytes;
-	b->next = c->buckets[key_bucket(key)];
-	c->buckets[key_bucket(key)] = b;
+	b->next = *bucket(c, key);
+	*bucket(c, key) = b;
 	return b;
 }
 
@@ -255,7 +261,7 @@ static bool block_fresh(struct soft_vp *vp, const struct block *b, uint64_t line
 
 static struct jump_entry *jump_slot(struct soft_vp *vp, uint64_t linear)
 {
-	return &vp->jumps[(linear ^ linear >> 14) & (JUMP_ENTRIES - 1)];
+	return &vp->jumps[(linear ^ linear >> 14) & vp->jump_mask];
 }
 
 static uint64_t jump_tag(const struct soft_vp *vp, uint64_t linear)

@@ -41,7 +41,7 @@ struct block {
 
 /* By linear address of the branch target. An entry holds until the cache is emptied; what it says is
  * checked against the TLB. */
-#define JUMP_ENTRIES 16384u
+#define JUMP_ENTRIES 16384u /* jump_mask + 1 of a VP are fewer where VPs are many */
 
 struct jump_entry {
 	uint64_t tag; /* linear address ^ form << 56, which no two forms have in common */

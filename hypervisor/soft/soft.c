@@ -15,12 +15,12 @@
 #include "hypervisor/soft/translate.h"
 #include "hypervisor/soft/vector.h"
 
-/* Decoded instructions of all VPs together, and the least that one gets. */
+/* Decoded instructions of all VPs together, and host code. With tables and TLBs these are 96 MiB at most, however many
+ * VPs there are: from FEW_VPS on tables shrink with the share of each, and what every VP has beside comes off its share. */
 #define BLOCKS_TOTAL (36u << 20)
-#define BLOCKS_LEAST (4u << 20)
-/* Host code, likewise. */
-#define CODE_TOTAL (40u << 20)
-#define CODE_LEAST (4u << 20)
+#define CODE_TOTAL   (40u << 20)
+#define FEW_VPS      8u
+#define VP_REST      (64u << 10)
 
 /* Entries before a block is translated: less, and code that runs once costs more than it saves. */
 #define TRANSLATE_THRESHOLD 50
@@ -57,14 +57,28 @@ static void vp_destroy(struct soft_vp *vp)
 	translator_destroy(vp);
 	flush_queue_destroy(vp->flushes);
 	if (vp->tlb_sets)
-		munmap(vp->tlb_sets, sizeof(*vp->tlb_sets) * TLB_SETS);
+		munmap(vp->tlb_sets, sizeof(*vp->tlb_sets) * (TLB_SETS >> vp->table_shift));
 	free(vp);
 }
 
+static unsigned table_shift(unsigned vps)
+{
+	unsigned shift = 0;
+
+	while (FEW_VPS << shift < vps)
+		shift++;
+	return shift;
+}
+
+static size_t share(const struct soft *soft, size_t total)
+{
+	return total / soft->vp_count - (soft->vp_count > FEW_VPS ? VP_REST : 0);
+}
+
+_Static_assert(TLB_SETS * FEW_VPS >= PARTITION_MAX_VPS, "each has a set");
+
 static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, const struct translate_options *translate)
 {
-	size_t code = max_u64(CODE_TOTAL / soft->vp_count, CODE_LEAST);
-	size_t blocks = max_u64(BLOCKS_TOTAL / soft->vp_count, BLOCKS_LEAST);
 	struct soft_vp *vp = aligned_alloc(64, align_up_u64(sizeof(*vp), 64));
 
 	if (!vp)
@@ -73,14 +87,16 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 	vp->soft = soft;
 	vp->index = index;
 	vp->vectors = soft->pool;
-	vp->tlb_sets = mmap(NULL, sizeof(*vp->tlb_sets) * TLB_SETS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	vp->table_shift = table_shift(soft->vp_count);
+	vp->tlb_sets = mmap(NULL, sizeof(*vp->tlb_sets) * (TLB_SETS >> vp->table_shift), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)vp->tlb_sets == MAP_FAILED) {
 		vp->tlb_sets = NULL;
 		vp_destroy(vp);
 		return -ENOMEM;
 	}
 	vp->tlbs = vp->tlb_sets[0];
-	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, code) || block_cache_create(vp, blocks)) {
+	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, share(soft, CODE_TOTAL)) ||
+	    block_cache_create(vp, share(soft, BLOCKS_TOTAL))) {
 		vp_destroy(vp);
 		return -ENOMEM;
 	}

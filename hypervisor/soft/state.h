@@ -180,6 +180,8 @@ struct soft_vp {
 	uint64_t instructions;        /* counted by block, when it is entered */
 	struct block *block;          /* that runs, or ran last */
 	struct jump_entry *jumps;     /* block.h */
+	unsigned jump_mask;
+	unsigned table_shift;         /* its tables have 1/2^n of the entries that they have where processors are few: soft.c */
 
 	/* translated code (translate.h) */
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
@@ -234,7 +236,7 @@ struct soft_vp {
 	unsigned index;
 	struct block_cache *blocks;
 	struct tlb_entry (*tlbs)[TLB_ENTRIES]; /* of the set in force: TLB_KINDS of them */
-	struct tlb_entry (*tlb_sets)[TLB_KINDS][TLB_ENTRIES];
+	struct tlb_entry (*tlb_sets)[TLB_KINDS][TLB_ENTRIES]; /* TLB_SETS >> table_shift */
 	uint32_t tlb_sets_used;                /* bits: those that may have entries */
 	bool tlb_checked;                      /* TLB_CHECKED is in force */
 	char error[256];

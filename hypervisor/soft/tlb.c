@@ -19,7 +19,7 @@
 
 static void tlb_clear(struct soft_vp *vp)
 {
-	for (unsigned set = 0; set < TLB_SETS; set++)
+	for (unsigned set = 0; set < TLB_SETS >> vp->table_shift; set++)
 		if (vp->tlb_sets_used >> set & 1)
 			memset(vp->tlb_sets[set], 0, sizeof(vp->tlb_sets[set]));
 	vp->tlb_sets_used = 0;
@@ -94,7 +94,7 @@ void tlb_note_large(struct soft_vp *vp, uint64_t linear, unsigned shift)
 /* The tables that may have entries, one after the other; NULL: no more. *at begins at 0. */
 static struct tlb_entry *next_table(struct soft_vp *vp, unsigned *at)
 {
-	while (*at < TLB_SETS * TLB_CHECKED) {
+	while (*at < (TLB_SETS >> vp->table_shift) * TLB_CHECKED) {
 		unsigned set = *at / TLB_CHECKED, kind = (*at)++ % TLB_CHECKED;
 
 		if (vp->tlb_sets_used >> set & 1)

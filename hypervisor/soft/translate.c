@@ -400,7 +400,7 @@ void translate_forget_targets(struct soft_vp *vp)
 		return;
 	/* To begin with; and a key with the number of a round long ago would be taken for a new one. */
 	if (!++vp->code_epoch) {
-		memset(vp->translator->targets, 0, sizeof(vp->translator->targets));
+		memset(vp->translator->targets, 0, vp->translator->target_count * sizeof(struct native_target));
 		vp->code_epoch = 1; /* no key is 0 */
 	}
 	vp->private_code = 0;

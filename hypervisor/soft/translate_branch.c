@@ -39,7 +39,7 @@ void go_to_computed(struct translation *t, int32_t undo, struct native_exit *exi
 	emit_rm(e, (struct host_opcode){.opcode = 0x33}, SCRATCH2, (struct host_memory){.base = NO_REGISTER,
 	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_mix)}); /* xor r11d, [code_mix] */
 	EMIT(e, 0x41, 0x81, 0xe3); /* and r11d, … */
-	emit32(e, (NATIVE_TARGETS - 1) << 2);
+	emit32(e, (t->t->target_count - 1) << 2);
 	EMIT(e, 0x41, 0xc1, 0xe3, 3); /* shl r11d, 3 */
 	emit_vp(e, 0x03, SCRATCH2, VP_OFFSET(native_targets));
 	emit_rm(e, PLAIN(0x3b), SCRATCH1, FIELD(rip));

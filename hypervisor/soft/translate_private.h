@@ -75,7 +75,7 @@ struct native_exit {
 /* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16) and
  * vp->code_mix (two address spaces with the same code do not drive out each other): good for one address space and one
  * set of rights, until a page loses its translation. vp->code_epoch, a part of the key, forgets them all; no key is 0. */
-#define NATIVE_TARGETS 8192u
+#define NATIVE_TARGETS 8192u /* target_count of a VP are fewer where VPs are many */
 
 struct native_target {
 	uint64_t rip;
@@ -85,7 +85,8 @@ struct native_target {
 };
 
 struct translator {
-	struct native_target targets[NATIVE_TARGETS];
+	struct native_target *targets;
+	uint32_t target_count;
 	struct translate_options options;
 	struct native_memory memory;
 	size_t used, fixed; /* fixed: code that stays when the cache is emptied */

@@ -333,13 +333,13 @@ static void emit_call_thunk(struct translator *t, struct soft_vp *vp, struct emi
 #define PLAIN(code) ((struct host_opcode){.opcode = (code), .wide = true})
 
 /* Note for go_to_computed() that SCRATCH1 leads to SCRATCH2; SCRATCH1 becomes its page. */
-static void emit_remember(struct emitter *e)
+static void emit_remember(const struct translator *t, struct emitter *e)
 {
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, HOST_RAX, SCRATCH1);
 	emit_rm(e, (struct host_opcode){.opcode = 0x33}, HOST_RAX, (struct host_memory){.base = NO_REGISTER,
 	    .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(code_mix)}); /* xor eax, [code_mix] */
 	EMIT(e, 0x25); /* and eax, … */
-	emit32(e, (NATIVE_TARGETS - 1) << 2);
+	emit32(e, (t->target_count - 1) << 2);
 	EMIT(e, 0xc1, 0xe0, 3); /* shl eax, 3 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(native_targets));
 	emit_load(e, HOST_RCX, VP_OFFSET(code_key));
@@ -358,7 +358,7 @@ static void emit_remember(struct emitter *e)
 }
 
 /* What branch_find() does, for a target in SCRATCH1, as far as the jump cache serves. */
-static void emit_lookup(struct translator *t, struct emitter *e)
+static void emit_lookup(struct translator *t, const struct soft_vp *vp, struct emitter *e)
 {
 	uint8_t *misses[5];
 
@@ -386,7 +386,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	EMIT(e, 0x48, 0xc1, 0xe8, 14); /* shr rax, 14 */
 	emit_rr(e, PLAIN(0x33), HOST_RAX, SCRATCH1);
 	EMIT(e, 0x25);
-	emit32(e, JUMP_ENTRIES - 1);
+	emit32(e, (JUMP_ENTRIES >> vp->table_shift) - 1);
 	EMIT(e, 0x48, 0xc1, 0xe0, 4); /* shl rax, 4 */
 	emit_vp(e, 0x03, HOST_RAX, VP_OFFSET(jumps));
 	emit_load(e, HOST_RCX, VP_OFFSET(form_tag));
@@ -403,7 +403,7 @@ static void emit_lookup(struct translator *t, struct emitter *e)
 	emit_rm(e, PLAIN(0x8b), SCRATCH2, AT(HOST_RAX, offsetof(struct block, native)));
 	EMIT(e, 0x4d, 0x85, 0xdb); /* test r11, r11 */
 	misses[4] = emit_jump_if_forward(e, IF_Z);
-	emit_remember(e);
+	emit_remember(t, e);
 	emit_store(e, SCRATCH1, gpr_offset(GPR_CODE_BASE));
 	emit_load(e, HOST_RAX, VP_OFFSET(native_saved));
 	emit_load(e, HOST_RCX, VP_OFFSET(native_linear));
@@ -428,7 +428,7 @@ static void emit_fixed(struct translator *t, struct soft_vp *vp)
 	emit_leave(t, &e);
 	emit_enter(t, vp, &e);
 	emit_call_thunk(t, vp, &e);
-	emit_lookup(t, &e);
+	emit_lookup(t, vp, &e);
 	emit_window_fill(t, &e, false);
 	emit_window_fill(t, &e, true);
 	t->fixed = t->used = align_up_u64((uint64_t)(e.at - t->memory.writable), 64);
@@ -459,11 +459,10 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
-	if (window_create(vp)) {
-		free(t);
-		return -ENOMEM;
-	}
-	if (native_memory_create(&t->memory, "bulkhead-code", size)) {
+	t->target_count = NATIVE_TARGETS >> vp->table_shift;
+	t->targets = calloc(t->target_count, sizeof(*t->targets));
+	if (!t->targets || window_create(vp) || native_memory_create(&t->memory, "bulkhead-code", size)) {
+		free(t->targets);
 		free(t);
 		return -ENOMEM;
 	}
@@ -487,6 +486,7 @@ void translator_destroy(struct soft_vp *vp)
 	if (!vp->translator)
 		return;
 	native_memory_destroy(&vp->translator->memory);
+	free(vp->translator->targets);
 	free(vp->translator);
 	vp->translator = NULL;
 }

@@ -313,6 +313,153 @@ static void several_write_code(void **state)
 	end(m, before);
 }
 
+/* --- as many processors as there may be, with full caches --------------------------------------------------- */
+
+#define MANY_VPS 64u
+/* 64 bytes each: mov (%rsi), %eax and add %rax, %rbx, twelve times, and RET. */
+#define FILL_CODE  0x800000ull
+#define FILL_PAIRS 12u
+#define FILL_CALLS 60u /* enough to be translated */
+#define FILL_WORD  0x7000ull
+/* Pages that are reached in each address space, so that all entries of the TLB are used. */
+#define FILL_PAGES  0xc00000ull
+#define FILL_SPACES 8u
+/* What these guests, who stay at level 0, do not use. */
+#define TLB_OF_LEVEL_3 (4ull << 20)
+
+/* Functions up to R12 are called; then all pages are read in R10 address spaces, with and without AC. */
+GUEST_CODE(fills_caches, 64,
+    "xor %ebx, %ebx\n"
+    "mov $0x7000, %esi\n"
+    "mov $0x800000, %r8d\n"
+    "1: mov $60, %ecx\n"
+    "2: call *%r8\n"
+    "dec %ecx\n"
+    "jnz 2b\n"
+    "add $64, %r8\n"
+    "cmp %r12, %r8\n"
+    "jb 1b\n"
+    "mov %cr3, %r11\n"
+    "mov %cr4, %rax\n"
+    "or $0x200000, %rax\n"
+    "mov %rax, %r9\n"
+    "3: mov %r11, %cr3\n"
+    "call 4f\n"
+    "stac\n"
+    "mov %r9, %cr4\n"
+    "call 4f\n"
+    "clac\n"
+    "btr $21, %r9\n"
+    "mov %r9, %cr4\n"
+    "bts $21, %r9\n"
+    "dec %r10d\n"
+    "jnz 3b\n"
+    "hlt\n"
+    "4: mov $0xc00000, %r8d\n"
+    "5: mov (%r8), %al\n"
+    "add $0x1000, %r8\n"
+    "cmp $0x1000000, %r8d\n"
+    "jb 5b\n"
+    "ret");
+
+static void put_functions(struct soft_machine *m, unsigned count)
+{
+	machine_write32(m, FILL_WORD, 3);
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t *at = m->ram + FILL_CODE + 64ull * i;
+
+		for (unsigned pair = 0; pair < FILL_PAIRS; pair++)
+			memcpy(at + 5 * pair, "\x8b\x06\x48\x01\xc3", 5);
+		at[5 * FILL_PAIRS] = 0xc3;
+	}
+}
+
+struct filler {
+	struct attacker a;
+	pthread_barrier_t *full, *measured;
+};
+
+/* Its thread lives until all has been measured, since its stack belongs to it. */
+static void *fill(void *argument)
+{
+	struct filler *f = argument;
+
+	attack(&f->a);
+	pthread_barrier_wait(f->full);
+	pthread_barrier_wait(f->measured);
+	return NULL;
+}
+
+/* What there is of code memory and has not been used: which of the two caches is full first is the guest's affair. */
+static uint64_t unused_code(void)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long long kib, size = 0, unused = 0;
+	bool code = false;
+	char line[256];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (strstr(line, " rw-s ") || strstr(line, " r-xs ") || strstr(line, " rw-p ") || strstr(line, " r-xp "))
+			code = strstr(line, " rw-s ") && strstr(line, "bulkhead-code");
+		if (code && sscanf(line, "Size: %llu kB", &kib) == 1)
+			size = kib;
+		if (code && sscanf(line, "Rss: %llu kB", &kib) == 1)
+			unused += size - kib;
+	}
+	fclose(f);
+	return unused << 10;
+}
+
+static void fill_caches(unsigned vps)
+{
+	const unsigned functions = (HAS_SHADOW ? 2000 : 16000) / vps;
+	static struct filler fillers[MANY_VPS];
+	static pthread_t threads[MANY_VPS];
+	pthread_barrier_t full, measured;
+	uint64_t before, now;
+	struct soft_machine *m = begin(vps, &before);
+	struct vp_registers r;
+
+	pthread_barrier_init(&full, NULL, vps + 1);
+	pthread_barrier_init(&measured, NULL, vps + 1);
+	machine_code(m, MACHINE_CODE, fills_caches);
+	put_functions(m, functions);
+	for (unsigned i = 0; i < vps; i++) {
+		machine_long(m, i);
+		r = machine_registers(m, i);
+		r.gpr[4] = 0x40000 + 0x1000 * i;
+		r.gpr[10] = FILL_SPACES;
+		r.gpr[12] = FILL_CODE + 64ull * functions;
+		machine_set_registers(m, i, &r);
+		fillers[i] = (struct filler){.a = {.m = m, .vp = i}, .full = &full, .measured = &measured};
+		pthread_create(&threads[i], NULL, fill, &fillers[i]);
+	}
+	pthread_barrier_wait(&full);
+	now = resident() + unused_code();
+	pthread_barrier_wait(&measured);
+	if (!HAS_SHADOW && now + TLB_OF_LEVEL_3 > before + MORE_MAX)
+		fail_msg("%u processors: %llu MiB more than before", vps, (unsigned long long)(now - before) >> 20);
+	for (unsigned i = 0; i < vps; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(fillers[i].a.stop, SOFT_STOP_HALT);
+		r = machine_registers(m, i);
+		assert_int_equal(machine_vector(&r), -1);
+		assert_int_equal(r.gpr[3], 3ull * FILL_PAIRS * FILL_CALLS * functions);
+	}
+	pthread_barrier_destroy(&full);
+	pthread_barrier_destroy(&measured);
+	soft_machine_destroy(m);
+}
+
+static void full_caches_of_many(void **state)
+{
+	(void)state;
+	fill_caches(8);
+	fill_caches(9);
+	fill_caches(MANY_VPS);
+}
+
 /* --- a stack that moves by 4 GiB ------------------------------------------------------------------------------- */
 
 /* LEA with a short address cuts RSP, though it says RSP + 8. What a block reaches behind it is not where its stack was. */
@@ -408,6 +555,7 @@ int main(void)
 	    cmocka_unit_test(enters_at_each_byte),     cmocka_unit_test(one_page_at_many_addresses),
 	    cmocka_unit_test(fills_the_tlb),           cmocka_unit_test(several_write_code),
 	    cmocka_unit_test(stack_moves_far),         cmocka_unit_test(stack_comes_round),
+	    cmocka_unit_test(full_caches_of_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
