@@ -208,7 +208,7 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 	struct window w;
 	unsigned offset = linear & (GUEST_PAGE_SIZE - 1), count, bytes;
 	uint8_t *page_host = host - offset, *next_host = NULL;
-	uint32_t seen = atomic_load(generation_of(vp, page_host)), seen2 = 0;
+	uint32_t seen = code_generation(&vp->soft->code, ram_page(vp->soft, page_host)), seen2 = 0;
 	struct block *b;
 
 	if (code_open(vp, (uint64_t)(page_host - vp->ram) >> GUEST_PAGE_SHIFT))
@@ -220,7 +220,7 @@ static struct block *block_decode(struct soft_vp *vp, struct block *old, uint64_
 		if (!next_host)
 			raise_error(vp, NULL, "instruction fetch from memory-mapped I/O at linear 0x%llx",
 			    (unsigned long long)fetch_next_page(vp, linear));
-		seen2 = atomic_load(generation_of(vp, next_host));
+		seen2 = code_generation(&vp->soft->code, ram_page(vp->soft, next_host));
 		if (code_open(vp, (uint64_t)(next_host - vp->ram) >> GUEST_PAGE_SHIFT))
 			return NULL;
 		count = decode_crossing(vp, &w, offset, next_host, ops);

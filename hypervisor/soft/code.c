@@ -72,9 +72,16 @@ static void unlock(struct code_pages *c)
 	atomic_flag_clear_explicit(&c->lock, memory_order_release);
 }
 
+/* Not between the steps of code_check(): who took a new generation for marks that are about to go would hear of no
+ * write to what was decoded on their strength. */
 uint32_t code_generation(struct code_pages *c, uint64_t page)
 {
-	return atomic_load(&c->generations[page]);
+	uint32_t generation;
+
+	lock(c);
+	generation = atomic_load(&c->generations[page]);
+	unlock(c);
+	return generation;
 }
 
 /* Registered by soft_create(); where the kernel lacks it, each other CPU is interrupted by other means. */
@@ -155,11 +162,12 @@ bool code_check(struct code_pages *c, uint64_t page, unsigned offset, unsigned s
 	lock(c);
 	if (atomic_load(&c->lines[page]) & hit) {
 		atomic_fetch_add(&c->generations[page], 1);
+		/* Before anyone can decode it anew: stale translated code refers to what that overwrites. */
+		tell_all(c);
 		atomic_store(&c->lines[page], 0);
 		atomic_store(&c->flags[page], 0);
 	}
 	unlock(c);
-	tell_all(c);
 	return true;
 }
 
