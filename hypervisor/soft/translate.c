@@ -244,11 +244,13 @@ static void survey(struct translation *t)
 	}
 }
 
+/* No interrupt comes between it and the next instruction, and its handler has to run (translate_sti()). */
 static bool has_shadow(const struct translation *t)
 {
-	return t->insn->mnemonic == ZYDIS_MNEMONIC_STI ||
-	    ((t->insn->mnemonic == ZYDIS_MNEMONIC_MOV || t->insn->mnemonic == ZYDIS_MNEMONIC_POP) &&
-	    t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && t->operands[0].reg.value == ZYDIS_REGISTER_SS);
+	if (t->insn->mnemonic == ZYDIS_MNEMONIC_STI)
+		return t->index + 1 == t->b->count;
+	return (t->insn->mnemonic == ZYDIS_MNEMONIC_MOV || t->insn->mnemonic == ZYDIS_MNEMONIC_POP) &&
+	    t->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER && t->operands[0].reg.value == ZYDIS_REGISTER_SS;
 }
 
 /* False: it is the last, and an end has been made. */
@@ -267,8 +269,8 @@ static bool translate_instruction(struct translation *t)
 			leave_to_op(t, t->index);
 		return false;
 	}
-	/* Its handler sees to it that no interrupt comes before the next block. */
-	if (has_shadow(t) && t->index + 1 == t->b->count) {
+	/* What is called from here may be left behind each handler: the interpreter sees to it that no interrupt comes. */
+	if (has_shadow(t)) {
 		translation_begin_native(t);
 		leave_to_op(t, t->index);
 		return false;

@@ -67,15 +67,22 @@ static bool translate_cli(struct translation *t)
 	return true;
 }
 
-/* Not the last of its block, so nothing comes between it and the next instruction. */
+/* Not the last of its block, so nothing comes between it and the next instruction; but behind a handler it would. */
 static bool translate_sti(struct translation *t)
 {
-	struct cold *c = begin(t);
+	struct native_exit *x = translation_exit(t, EXIT_OP);
+	struct cold *c;
 
+	x->op = &t->b->ops[t->index];
+	translation_begin_native(t);
+	flags_before_clobber(t);
+	c = translation_cold(t);
+	c->flags = t->flags;
+	c->leaves = true;
+	c->argument = (uintptr_t)x;
 	require_byte_zero(t, &c->from[0], VP_OFFSET(cpl));
 	require_byte_zero(t, &c->from[1], VP_OFFSET(interrupt_pending));
 	change_flags(t, CHANGE_OR, FLAG_IF);
-	c->back = t->e.at;
 	return true;
 }
 

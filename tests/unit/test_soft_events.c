@@ -2,7 +2,11 @@
 /* Interrupts, NMIs, traps, double and triple faults, HLT, and what a host asks of a VP while it runs. */
 #include "tests/double/soft_machine.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
+
+#include "base/base.h"
 
 /* --- interrupts ------------------------------------------------------------------------------------------------------ */
 
@@ -67,6 +71,118 @@ static void interrupt_shadow(void **state)
 		assert_int_equal(machine_vector(&r), 0x60);
 		assert_int_equal(r.gpr[0], 1);
 		assert_int_equal(machine_read64(m, r.gpr[4]), place + 3);
+	}
+	soft_machine_destroy(m);
+}
+
+/* An interrupt that comes at any time comes not behind a load of SS (at 5, two bytes long): R12 counts those that did. */
+GUEST_CODE(loads_ss, 64,
+    "mov $0x10, %eax\n"
+    "1: mov %eax, %ss\n"
+    "incl 0x20000\n"
+    "jmp 1b");
+GUEST_CODE(looks_where, 64,
+    "cmpq $0x10007, (%rsp)\n"
+    "jne 1f\n"
+    "inc %r12d\n"
+    "1: inc %r13d\n"
+    "iretq");
+
+#define INTERRUPTS 1000u
+
+static void *run_until_stop(void *argument)
+{
+	struct soft_machine *m = argument;
+
+	return (void *)(uintptr_t)soft_vp_run(soft_vp(m->soft, 0));
+}
+
+static uint32_t guest_read32(struct soft_machine *m, uint64_t gpa)
+{
+	return __atomic_load_n((uint32_t *)(void *)(m->ram + gpa), __ATOMIC_ACQUIRE);
+}
+
+static void shadow_at_any_time(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+	pthread_t thread;
+	void *stop;
+
+	(void)state;
+	machine_long(m, 0);
+	machine_code(m, MACHINE_CODE, loads_ss);
+	machine_code(m, 0x12000, looks_where);
+	machine_gate64(m, 0x60, 0x8e, SEL_CODE64, 0x12000, 0);
+	r = machine_registers(m, 0);
+	r.rflags |= 0x200;
+	machine_set_registers(m, 0, &r);
+	pthread_create(&thread, NULL, run_until_stop, m);
+	for (unsigned i = 0; i < INTERRUPTS; i++) {
+		uint32_t before = guest_read32(m, 0x20000);
+
+		while (guest_read32(m, 0x20000) == before)
+			sched_yield();
+		atomic_store(&m->interrupt, 0x60);
+		soft_vp_notify(soft_vp(m->soft, 0));
+		while (atomic_load(&m->interrupt) >= 0)
+			sched_yield();
+	}
+	soft_vp_kick(soft_vp(m->soft, 0));
+	pthread_join(thread, &stop);
+	assert_int_equal((uintptr_t)stop, SOFT_STOP_KICK);
+	r = machine_registers(m, 0);
+	assert_in_range(r.gpr[13], INTERRUPTS - 1, INTERRUPTS);
+	assert_int_equal(r.gpr[12], 0);
+	soft_machine_destroy(m);
+}
+
+/* Every way round hears of a kick. Each counts at 0x20000. */
+GUEST_CODE(round_jump, 64, "1: incl 0x20000\njmp 1b");
+GUEST_CODE(round_call, 64, "1: call 2f\njmp 1b\n2: incl 0x20000\nret");
+GUEST_CODE(round_register, 64, "lea 1f(%rip), %rax\n1: incl 0x20000\njmp *%rax");
+GUEST_CODE(round_recursion, 64, "1: mov $0x9000, %esp\nincl 0x20000\ncall 1b");
+GUEST_CODE(round_return, 64, "lea 1f(%rip), %rax\n1: incl 0x20000\npush %rax\nret");
+GUEST_CODE(round_pages, 64, "1: incl 0x20000\njmp 2f\n.fill 4096, 1, 0x90\n2: jmp 1b");
+GUEST_CODE(round_count, 64, "1: incl 0x20000\nxor %ecx, %ecx\njrcxz 1b");
+GUEST_CODE(round_iret, 64,
+    "lea 1f(%rip), %rax\n"
+    "1: incl 0x20000\n"
+    "mov $0x9000, %esp\n"
+    "push $0x10\n"
+    "push $0x9000\n"
+    "push $2\n"
+    "push $0x18\n"
+    "push %rax\n"
+    "iretq");
+
+static void every_way_round_hears_of_a_kick(void **state)
+{
+	static const struct {
+		const uint8_t *begin, *end;
+	} ways[] = {
+	    {round_jump, round_jump_end},           {round_call, round_call_end},     {round_register, round_register_end},
+	    {round_recursion, round_recursion_end}, {round_return, round_return_end}, {round_pages, round_pages_end},
+	    {round_count, round_count_end},         {round_iret, round_iret_end},
+	};
+	struct soft_machine *m = soft_machine_create(1);
+	pthread_t thread;
+	void *stop;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+		machine_long(m, 0);
+		machine_put(m, MACHINE_CODE, ways[i].begin, ways[i].end);
+		for (unsigned kicks = 0; kicks < 5; kicks++) {
+			uint32_t before = guest_read32(m, 0x20000);
+
+			pthread_create(&thread, NULL, run_until_stop, m);
+			while (guest_read32(m, 0x20000) - before < 200)
+				sched_yield();
+			soft_vp_kick(soft_vp(m->soft, 0));
+			pthread_join(thread, &stop);
+			assert_int_equal((uintptr_t)stop, SOFT_STOP_KICK);
+		}
 	}
 	soft_machine_destroy(m);
 }
@@ -559,6 +675,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(interrupt_when_enabled),
 	    cmocka_unit_test(interrupt_shadow),
+	    cmocka_unit_test(shadow_at_any_time),
+	    cmocka_unit_test(every_way_round_hears_of_a_kick),
 	    cmocka_unit_test(interrupt_window),
 	    cmocka_unit_test(halt_until_interrupt),
 	    cmocka_unit_test(nmi_does_not_nest),
