@@ -24,6 +24,7 @@
 #define TABLE_A      (CODE_LINEAR + 0x31000) /* the page tables of the code, in two address spaces: not the user's */
 #define TABLE_B      (CODE_LINEAR + 0x32000)
 #define HOLE_LINEAR  (CODE_LINEAR + CODE_PAGES * PAGE)
+#define STACK_HIGH   (STACK_LINEAR + (4ull << 30)) /* the first GiB is there once more */
 
 /* In the AUX page. */
 #define FUEL_AT    AUX_LINEAR

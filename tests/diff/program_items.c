@@ -211,12 +211,57 @@ static void small_number(struct assembly *a)
 	a->pointers &= ~(1u << r);
 }
 
+/* RSP in ways that a translator must not take for an addition, often from above 4 GiB, and a use of it. */
+static void odd_stack(struct assembly *a)
+{
+	unsigned r = roll_gpr8(a->dice);
+	uint8_t distance = (uint8_t)(8 * roll_below(a->dice, 5));
+
+	if (roll_percent(a->dice, 70)) {
+		ASM(a, 0x48, 0xbc); /* mov rsp, … */
+		assemble64(a, STACK_HIGH + PAGE + 8 * roll_below(a->dice, PAGE / 16));
+	}
+	/* push r; jmp 1f; 1: push r. A block begins with RSP as it may be, and a page of the stack that was written to. */
+	ASM(a, (uint8_t)(0x50 + r), 0xeb, 0, (uint8_t)(0x50 + r));
+	switch (roll_below(a->dice, 8)) {
+	case 0: /* lea rsp, [esp + d] */
+		ASM(a, 0x67, 0x48, 0x8d, 0x64, 0x24, distance);
+		break;
+	case 1: /* lea esp, [rsp + d] */
+		ASM(a, 0x8d, 0x64, 0x24, distance);
+		break;
+	case 2: /* mov esp, esp */
+		ASM(a, 0x89, 0xe4);
+		break;
+	case 3: /* add esp, d */
+		ASM(a, 0x83, 0xc4, distance);
+		break;
+	case 4: /* and rsp, -16 */
+		ASM(a, 0x48, 0x83, 0xe4, 0xf0);
+		break;
+	case 5: /* enter d, 0; leave */
+		ASM(a, 0xc8, distance, 0, 0, 0xc9);
+		break;
+	case 6: /* push r16; pop r16; push [esp + d] */
+		ASM(a, 0x66, (uint8_t)(0x50 + r), 0x66, (uint8_t)(0x58 + r), 0x67, 0xff, 0x74, 0x24, distance);
+		break;
+	default: /* xadd rsp, rcx, with 8 in it */
+		ASM(a, 0xb9, 8, 0, 0, 0, 0x48, 0x0f, 0xc1, 0xcc);
+		break;
+	}
+	ASM(a, 0x48, 0x8b, (uint8_t)(0x44 | r << 3), 0x24, distance); /* mov r, [rsp + d]; mov [rsp], r; push r */
+	ASM(a, 0x48, 0x89, (uint8_t)(0x04 | r << 3), 0x24, (uint8_t)(0x50 + r));
+}
+
 static void stack(struct assembly *a)
 {
 	unsigned r = roll_gpr8(a->dice);
 	int8_t distance = (int8_t)(8 * (int)roll_below(a->dice, 12));
 
-	switch (roll_below(a->dice, 9)) {
+	switch (roll_below(a->dice, a->p->narrow ? 9 : 10)) {
+	case 9:
+		odd_stack(a);
+		return;
 	case 7: /* lea rsp, [rsp + d], now and then with a short address, or a short RSP */
 		if (roll_percent(a->dice, 15))
 			ASM(a, 0x67);

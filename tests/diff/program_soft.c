@@ -195,6 +195,7 @@ static void write_space(struct program_side *side, uint32_t pml4, uint32_t pdpt,
 	put64(side, pml4, pdpt | PTE_USER);
 	put64(side, pml4 + 8 * 511, PDPT_TOP | PTE_KERNEL);
 	put64(side, pdpt, pd | PTE_USER);
+	put64(side, pdpt + 8 * (STACK_HIGH >> 30), pd | PTE_USER);
 	put64(side, pd + 8 * (CODE_LINEAR >> 21), pt | PTE_USER);
 	put64(side, pd + 8 * (DATA_LINEAR >> 21), PT_DATA | PTE_USER);
 	put64(side, pd + 8 * (STACK_LINEAR >> 21), PT_STACK | PTE_USER);
