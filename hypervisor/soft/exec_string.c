@@ -359,10 +359,13 @@ static uint64_t cmps_run(struct soft_vp *vp, const struct op *op, uint64_t count
 
 /* --- repetition --------------------------------------------------------------------------------- */
 
-/* Out of the instruction before it is done, to come back to it. With TF a trap follows each element. */
-static inline bool must_leave(const struct soft_vp *vp)
+/* Out of the instruction before it is done, to come back to it. With TF a trap follows each element. Code that has changed
+ * is nothing to a comparison, whose flags a fault would find otherwise when it is taken up again. */
+static inline bool must_leave(const struct soft_vp *vp, bool compares)
 {
-	return atomic_load_explicit(&vp->attention, memory_order_relaxed) || vp->flags_system & FLAG_TF;
+	uint32_t attention = atomic_load_explicit(&vp->attention, memory_order_relaxed);
+
+	return attention & ~(compares ? ATTENTION_CODE : 0) || vp->flags_system & FLAG_TF;
 }
 
 /* With 32-bit addresses MOVS and STOS cut all their registers, and the others RCX, before the first
@@ -396,7 +399,7 @@ static inline const struct op *repeat(struct soft_vp *vp, const struct op *op, r
 		string_register_set(vp, op, GPR_RCX, count);
 		if (compares && !goes_on(op, after & ARITH_ZF))
 			break;
-		if (count && unlikely(must_leave(vp))) {
+		if (count && unlikely(must_leave(vp, compares))) {
 			vp->rip = op_rip(vp, op);
 			return NULL;
 		}
