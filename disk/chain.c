@@ -16,33 +16,16 @@
 #include "disk/chain.h"
 #include "disk/new_file.h"
 #include "disk/operation.h"
-#include "disk/vhdx.h"
 
 #define PART    (UINT64_C(1) << 20)  /* read and written at a time */
 #define RUN_MAX (UINT64_C(64) << 20) /* zeroed at a time */
 
-static int must_be_vhdx(const struct disk *disk, struct error *err)
+static int must_have_chains(const struct disk *disk, struct error *err)
 {
-	if (disk->info.format == DISK_FORMAT_VHDX)
+	if (disk->ops->chain)
 		return 0;
-	return error_set(err, ENOTSUP, "%s: no VHDX; only those can have a parent or be one here",
+	return error_set(err, ENOTSUP, "%s: no VHDX or VHD; only those can have a parent or be one here",
 			 disk->path);
-}
-
-const struct guid *chain_data_guid(const struct disk *disk)
-{
-	return &((struct vhdx *)disk->format)->header.data_write_guid;
-}
-
-int chain_expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err)
-{
-	struct vhdx *v = child->format;
-	struct locator locator = v->locator;
-
-	v->locator = (struct locator){.relative_path = NULL};
-	locator.linkage = *chain_data_guid(parent);
-	locator.linkage2 = *also;
-	return vhdx_relink(v, &locator, err);
 }
 
 /* Past the gate: by whoever has closed it, too. */
@@ -71,7 +54,7 @@ static int run_at(struct disk *child, uint64_t offset, uint64_t end, uint64_t *l
 {
 	uint64_t left = min_u64(RUN_MAX, end - offset);
 	struct extent extent;
-	int r = vhdx_map_here(child, MAP_READ, offset, left, &extent);
+	int r = child->ops->chain->map_here(child, MAP_READ, offset, left, &extent);
 
 	if (r < 0)
 		return r;
@@ -79,7 +62,7 @@ static int run_at(struct disk *child, uint64_t offset, uint64_t end, uint64_t *l
 	*kind = extent.kind;
 	*length = extent.length;
 	while (*length < left) {
-		r = vhdx_map_here(child, MAP_READ, offset + *length, left - *length, &extent);
+		r = child->ops->chain->map_here(child, MAP_READ, offset + *length, left - *length, &extent);
 		if (r < 0)
 			break;
 		extent_release(&extent);
@@ -144,29 +127,20 @@ int chain_copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_
 
 int chain_begin_merge(struct disk *child, struct disk *parent, struct error *err)
 {
-	struct vhdx *to = parent->format;
-
 	if (child->info.size != parent->info.size)
 		return error_set(
 		    err, EINVAL,
 		    "%s: has %ju bytes, and its parent %s has %ju; convert the child to a disk of its own "
 		    "instead, by: bulkhead disk convert",
 		    child->path, (uintmax_t)child->info.size, parent->path, (uintmax_t)parent->info.size);
-	guid_random(&to->next_data_guid);
-	return chain_expect(child, parent, &to->next_data_guid, err);
+	return child->ops->chain->begin_merge(child, parent, err);
 }
 
 int chain_end_merge(struct disk *child, struct disk *parent, struct error *err)
 {
 	int r = perform(parent, DISK_OP_FLUSH, 0, 0, NULL, err);
 
-	if (r == 0)
-		r = chain_expect(child, parent, chain_data_guid(child), err);
-	if (r < 0)
-		return r;
-	r = vhdx_set_data_guid(parent->format, chain_data_guid(child));
-	return r < 0 ? error_set(err, -r, "%s: its header cannot be written: %s", parent->path, strerror(-r))
-		     : 0;
+	return r < 0 ? r : child->ops->chain->end_merge(child, parent, err);
 }
 
 static int merge(struct disk *child, struct disk *parent, const struct disk_progress *progress,
@@ -180,7 +154,7 @@ static int merge(struct disk *child, struct disk *parent, const struct disk_prog
 }
 
 /* Where the parent is, by opening the whole chain as it is. */
-static int find_parent(const char *path, char **parent, struct error *err)
+static int find_parent(const char *path, char **parent, enum disk_format *format, struct error *err)
 {
 	const struct disk_open_options options = {.read_only = true};
 	struct disk *disk;
@@ -193,6 +167,7 @@ static int find_parent(const char *path, char **parent, struct error *err)
 			      "%s: no differencing disk, so that it has no parent to be merged into", path);
 	else if (!(*parent = strdup(disk->parent->path)))
 		r = error_set(err, ENOMEM, "%s: no memory to merge it", path);
+	*format = disk->info.format;
 	disk_close(disk, NULL);
 	return r;
 }
@@ -218,10 +193,10 @@ int disk_merge_watched(const char *path, const struct disk_progress *progress,
 		       const struct file_observer *of_child, const struct file_observer *of_parent,
 		       struct error *err)
 {
-	const struct disk_open_options writing = {.format = DISK_FORMAT_VHDX};
+	struct disk_open_options writing = {.read_only = false};
 	_cleanup_free_ char *real = realpath(path, NULL), *parent_path = NULL;
 	struct disk *parent, *child;
-	int r = find_parent(path, &parent_path, err);
+	int r = find_parent(path, &parent_path, &writing.format, err);
 
 	if (r == 0 && !real)
 		r = error_set(err, errno, "%s: cannot be opened: %s", path, strerror(errno));
@@ -262,40 +237,15 @@ static int check_new_chain(const char *path, const struct disk *parent, struct e
 	return 0;
 }
 
-static int check_contents(const struct disk *child, const struct disk *parent, struct error *err)
-{
-	const struct vhdx *v = child->format;
-
-	if (guid_is_zero(&v->locator.linkage))
-		return error_set(
-		    err, EBADMSG,
-		    "%s: does not say which disk it continues, so that nothing shows that %s is it; if you "
-		    "know it: bulkhead disk reparent --force",
-		    child->path, parent->path);
-	return vhdx_check_linkage(v, parent->format, err);
-}
-
 int chain_relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
 {
-	struct vhdx *v = child->format;
-	struct locator locator = {.linkage = *chain_data_guid(parent)};
-	/* Other contents below are other contents here. */
-	bool changes = !guid_equal(&v->locator.linkage, &locator.linkage) &&
-		       !guid_equal(&v->locator.linkage2, &locator.linkage);
-	int r = locator_relative_path(path, parent->path, &locator.relative_path, err);
-
-	if (r == 0 && changes) {
-		r = vhdx_begin_data(v);
-		if (r < 0)
-			error_set(err, -r, "%s: its header cannot be written: %s", path, strerror(-r));
-	}
-	return r < 0 ? r : vhdx_relink(v, &locator, err);
+	return child->ops->chain->relink(child, path, parent, err);
 }
 
 int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
 			  const struct file_observer *observer, struct error *err)
 {
-	const struct disk_open_options reading = {.read_only = true}, writing = {.format = DISK_FORMAT_VHDX};
+	const struct disk_open_options reading = {.read_only = true};
 	/* Relative to the file itself, not to a link to it. */
 	_cleanup_free_ char *real = realpath(path, NULL);
 	struct disk *parent, *child;
@@ -307,13 +257,14 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 	r = disk_open(&parent, parent_path, &reading, err);
 	if (r < 0)
 		return r;
-	r = must_be_vhdx(parent, err);
+	r = must_have_chains(parent, err);
 	if (r == 0)
 		r = check_new_chain(real, parent, err);
 	if (r == 0)
-		r = disk_open_over(&child, real, &writing, parent, true, observer, err);
+		r = disk_open_over(&child, real, &(struct disk_open_options){.format = parent->info.format},
+				   parent, true, observer, err);
 	if (r == 0) {
-		r = even_if_changed ? 0 : check_contents(child, parent, err);
+		r = even_if_changed ? 0 : child->ops->chain->check_parent(child, parent, err);
 		if (r == 0)
 			r = chain_relink(child, real, parent, err);
 		r = close_after(child, r, err);

@@ -7,13 +7,6 @@
 
 #include "disk/image.h"
 
-/* What the contents of a VHDX are called. */
-const struct guid *chain_data_guid(const struct disk *disk);
-
-/* Tells the child which identities its parent may have: the one of now and another. No request of the child may be
- * in flight. */
-int chain_expect(struct disk *child, const struct disk *parent, const struct guid *also, struct error *err);
-
 /* Begins a merge: the child will know its parent when that has been written. */
 int chain_begin_merge(struct disk *child, struct disk *parent, struct error *err);
 

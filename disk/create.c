@@ -47,10 +47,10 @@ static int take_from_parent(const struct disk *parent, const char *path, struct 
 {
 	const struct disk_info *info = &parent->info;
 
-	if (info->format != DISK_FORMAT_VHDX)
+	if (info->format != o->format)
 		return error_set(err, ENOTSUP,
-				 "%s: its parent %s is no VHDX; convert that first by: bulkhead disk convert",
-				 path, parent->path);
+				 "%s: its parent %s is no %s; convert that first by: bulkhead disk convert",
+				 path, parent->path, o->format == DISK_FORMAT_VHD ? "VHD" : "VHDX");
 	if ((o->size != 0 && o->size != info->size) ||
 	    (o->logical_sector_size != 0 && o->logical_sector_size != info->logical_sector_size))
 		return error_set(
@@ -82,8 +82,8 @@ static int create_child(struct file *file, const char *path, struct disk_create_
 	struct disk *parent;
 	int r;
 
-	if (o->format != DISK_FORMAT_VHDX || o->fixed)
-		return error_set(err, EINVAL, "%s: only a VHDX that grows can have a parent", path);
+	if ((o->format != DISK_FORMAT_VHDX && o->format != DISK_FORMAT_VHD) || o->fixed)
+		return error_set(err, EINVAL, "%s: only a VHDX or VHD that grows can have a parent", path);
 	r = disk_open(&parent, o->parent, &options, err);
 	if (r < 0)
 		return r;
@@ -91,7 +91,8 @@ static int create_child(struct file *file, const char *path, struct disk_create_
 	if (r == 0)
 		r = take_from_parent(parent, path, o, err);
 	if (r == 0)
-		r = vhdx_fill(file, path, o, parent, err);
+		r = o->format == DISK_FORMAT_VHD ? vhd_fill(file, path, o, parent, err)
+						 : vhdx_fill(file, path, o, parent, err);
 	disk_close(parent, NULL);
 	return r;
 }
@@ -116,7 +117,7 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	case DISK_FORMAT_VHDX:
 		return vhdx_fill(&file, path, &o, NULL, err);
 	case DISK_FORMAT_VHD:
-		return vhd_fill(&file, path, &o, err);
+		return vhd_fill(&file, path, &o, NULL, err);
 	default:
 		return fill_raw(&file, path, &o, err);
 	}

@@ -87,8 +87,9 @@ struct disk_create_options {
 	enum disk_format format; /* RAW, VHDX or VHD */
 	bool fixed;              /* VHDX, VHD: all space allocated at once */
 	uint64_t size;           /* a multiple of the logical sector size; up to 64 TiB (VHD: 2040 GiB) */
-	const char *parent;      /* VHDX: the new disk continues this one, from which it has its size (0 here),
-				    sectors and identifier; from then on the parent must not be written */
+	const char *parent;      /* VHDX, VHD: the new disk continues this one, of the same format, from which it
+				    has its size (0 here), sectors and identifier; from then on the parent must
+				    not be written */
 	uint32_t block_size;     /* VHDX: 1 to 256 MiB, a power of two; 0: 32 MiB fixed, 2 MiB dynamic (Linux
 				    guests' ext4 spreads out). Dynamic VHD: 512 KiB or, also for 0, 2 MiB */
 	uint32_t logical_sector_size;  /* 0: 512; VHD: only that */

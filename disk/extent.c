@@ -26,6 +26,18 @@ static void split_at_holes(const struct extent *run, struct disk_extent *out)
 	out->length = min_u64(hole, run->length);
 }
 
+int disk_map_parent(const struct disk *disk, uint64_t offset, struct extent *extent)
+{
+	struct disk *parent = disk->parent;
+
+	if (offset >= parent->info.size) {
+		extent->kind = EXTENT_ZERO;
+		return 0;
+	}
+	return parent->ops->map(parent, MAP_READ, offset, min_u64(extent->length, parent->info.size - offset),
+				extent);
+}
+
 static int extent_at(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
 	struct extent run;

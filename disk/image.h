@@ -40,7 +40,29 @@ static inline void extent_release(struct extent *extent)
 
 enum map_purpose { MAP_READ, MAP_WRITE, MAP_ZERO };
 
+/* What a format that has differencing disks does for chains of them. Child and parent are of this format, and no
+ * request may be in flight, but for map_here(). chain.c says when what is called. */
+struct chain_ops {
+	/* As map(), but what the parent has is EXTENT_PARENT. */
+	int (*map_here)(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+			struct extent *extent);
+
+	/* The child will know its parent also when that has been written, and nobody else will. */
+	int (*begin_merge)(struct disk *child, struct disk *parent, struct error *err);
+
+	/* The parent has the child's contents, which are flushed. */
+	int (*end_merge)(struct disk *child, struct disk *parent, struct error *err);
+
+	/* Whether this is the parent that the child has: ESTALE; EBADMSG: it does not say. */
+	int (*check_parent)(const struct disk *child, const struct disk *parent, struct error *err);
+
+	/* This is its parent from now on. `path` is the child's own, no link. */
+	int (*relink)(struct disk *child, const char *path, const struct disk *parent, struct error *err);
+};
+
 struct disk_ops {
+	const struct chain_ops *chain; /* NULL: the format has no differencing disks */
+
 	/* Finds the run at `offset`; MAP_WRITE allocates it, so that it is EXTENT_FILE afterwards. The
 	 * range lies inside the disk. [any thread; may block for metadata] */
 	int (*map)(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
@@ -124,6 +146,9 @@ bool disk_is_file(const struct disk *disk, const char *path);
  * ELOOP: it is the child itself or above it in the chain. */
 int disk_open_parent(struct disk *child, const char *path, struct error *err);
 
+/* For map(): what the parent has at `offset`, at most extent->length of it. */
+int disk_map_parent(const struct disk *disk, uint64_t offset, struct extent *extent);
+
 /* Formats: fill ops, info and format of a disk whose file is open. On failure nothing is left. */
 int raw_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err);
@@ -143,6 +168,6 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
 	      const struct disk *parent, struct error *err);
 
-/* Makes an empty file a VHD. */
+/* The same for a VHD. */
 int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	     struct error *err);
+	     const struct disk *parent, struct error *err);

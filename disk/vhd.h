@@ -4,10 +4,16 @@
  *
  *   vhd_footer.c  the footer and its copy; checksums, geometry, the size that the guest sees
  *   vhd_open.c    from a footer to a usable disk; the ops tables; fixed disks, which are little else
+ *   vhd_begin.c   what comes before the first change: the file's end and its time stamp
  *   vhd_scan.c    every BAT entry checked before the file may be written
  *   vhd_bat.c     block to place in the file: the BAT, allocation
- *   vhd_bitmap.c  the sectors of a block that count
- *   vhd_commit.c  BAT sectors into the file
+ *   vhd_bitmap.c  the sectors of a block that count, of a disk without parent
+ *   vhd_child.c   differencing disks: what is here and what is the parent's, by sector
+ *   vhd_pages.c   their sector bitmaps: a bounded cache
+ *   vhd_parent.c  which file the parent is: reading that, and comparing
+ *   vhd_relink.c  writing it
+ *   vhd_chain.c   what merging and other parents need
+ *   vhd_commit.c  bitmaps and BAT sectors into the file
  *   vhd_create.c  new files
  *   vhd_check.c   findings for a person
  *
@@ -17,10 +23,13 @@
  * place; (3) sync, after which the flush completes. Such a sector differs from what it replaces only in
  * entries that were unused, so the old one, the new one and any mixture of the two name everything that was
  * flushed, and nothing that is not there. The footer at the end may be lost with the space that belongs to
- * nobody: its copy at offset 0 is never written again.
+ * nobody: its copy at offset 0 stays as it is meanwhile.
  *
- * Locks: fill_lock, then bat.lock; commit.lock stands alone. Only bat.lock is on the way of data, and
- * it is never held during a sync.
+ * In a differencing disk a new block's bitmap is zeros. A sector's bit is set in memory when the sector has been
+ * written, until which it is the parent's; the commit writes changed bitmaps between (1) and (2), and syncs.
+ *
+ * Locks: begin_lock or fill_lock, then bat.lock; commit.lock stands alone. Only bat.lock is on the way of data,
+ * and it is never held during a sync.
  */
 #pragma once
 
@@ -29,11 +38,16 @@
 #include "disk/commit.h"
 #include "disk/image.h"
 #include "disk/vhd_format.h"
+#include "disk/vhdx_locator.h"
 
 #define VHD_ENTRIES_MAX       (UINT32_C(16) << 20) /* 64 MiB of BAT; 2040 GiB in blocks of 2 MiB need 4 */
 #define VHD_NO_BLOCK          UINT64_MAX
 #define VHD_DATA_ALIGNMENT    4096u                /* of the data of new blocks, for O_DIRECT */
-#define COMMIT_BAT_SECTORS    256u /* a round of a commit */
+#define COMMIT_BAT_SECTORS    256u /* a round of a commit, */
+#define COMMIT_PAGES          1024u /* which may have so many of both */
+#define PAGES_KEPT            8192u /* 4 MiB of bitmaps: 16 GiB of disk */
+#define PAGES_DIRTY_MAX       4096u
+#define PAGE_BUCKETS          4096u
 
 /* What is known of an allocated block's sector bitmap. */
 enum block_bits { BITS_UNKNOWN, BITS_SOME, BITS_ALL };
@@ -51,9 +65,40 @@ struct vhd_bat {
 	bool tidy;           /* the file ends with the footer at next_place, and its copy is good */
 };
 
+/* A sector of a block's bitmap. */
+struct vhd_page {
+	uint64_t offset; /* in the file */
+	struct vhd_page *next_in_bucket;
+	bool dirty;      /* newer than the file, and not on its way there */
+	bool committing; /* on its way */
+	bool used;       /* since the clock's hand passed */
+	uint8_t bits[VHD_SECTOR_SIZE];
+};
+
+#define PAGE_SECTORS (VHD_SECTOR_SIZE * 8)
+
+/* [bat.lock] */
+struct vhd_pages {
+	struct vhd_page *buckets[PAGE_BUCKETS];
+	struct vhd_page **all;
+	unsigned count, room, hand;
+	unsigned dirty_count, committing_count;
+};
+
+/* Which file the parent is. */
+struct vhd_link {
+	struct guid identifier;
+	uint32_t stamp, stamp2; /* its time stamp; 0: not known. The second one while it is merged */
+	struct locator paths;   /* only their strings */
+	bool stale;             /* the relative path leads nowhere: the parent was found by another */
+};
+
 struct vhd {
 	struct disk *disk;
 	struct vhd_footer footer;
+	pthread_mutex_t begin_lock;
+	_Atomic bool begun;  /* the time stamp is new since the file was opened */
+	uint32_t next_stamp; /* the one for the first write after opening; 0: the time */
 	uint64_t file_end;
 	uint64_t footer_offset; /* of the one at the end; UINT64_MAX: there is none that can be used */
 	bool copy_is_good;      /* at offset 0: valid and the same */
@@ -65,8 +110,12 @@ struct vhd {
 	unsigned block_shift;
 	uint32_t block_count;
 	uint32_t table_entries; /* at least block_count */
+	uint64_t paths_end;     /* of the parent locators' paths in the file */
 	pthread_mutex_t fill_lock;
 	struct vhd_bat bat;
+	bool has_parent;
+	struct vhd_link link;
+	struct vhd_pages pages;
 	struct commit commit;
 	uint8_t *commit_buffer;
 	struct log_limit complaints;
@@ -91,12 +140,41 @@ uint64_t vhd_disk_size(const struct vhd_footer *footer);
 void vhd_get_id(const struct vhd_footer *footer, struct guid *id);
 void vhd_set_id(struct vhd_footer *footer, const struct guid *id);
 
+/* --- vhd_begin.c --- */
+
+/* To be called before anything that the guest can see changes: others who took the disk for their parent find
+ * another time stamp from then on. */
+int vhd_begin(struct vhd *v);
+
+/* To be called before anything else changes: cuts off what belongs to nobody, so that what grows anew is zeros,
+ * and makes both footers good. [no request in flight, or begin_lock] */
+int vhd_mend(struct vhd *v);
+
+/* The file ends at next_place, with a footer behind it. [bat.lock] */
+int vhd_put_end(struct vhd *v);
+
+/* Makes this the footer, durably, of a file that is mended. [as vhd_mend()] */
+int vhd_change_footers(struct vhd *v, struct vhd_footer *footer);
+
+/* The time, but one that it has not had yet. */
+uint32_t vhd_next_stamp(const struct vhd *v);
+
 /* --- vhd_bat.c --- */
 
 int vhd_bat_init(struct vhd *v, struct error *err);
 void vhd_bat_destroy(struct vhd *v);
 int vhd_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 	    struct extent *extent);
+
+/* As that, but what the parent has is EXTENT_PARENT. */
+int vhd_map_here(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+		 struct extent *extent);
+
+/* A new block; its bitmap is ones, or of a disk with a parent zeros. [bat.lock] */
+int vhd_allocate(struct vhd *v, uint32_t block, uint64_t *place);
+
+/* Says once in a while that a place cannot be; returns -EBADMSG. [bat.lock] */
+int vhd_complain(struct vhd *v, uint32_t block, uint64_t place);
 
 /* A sector of the table, counted from its start. [bat.lock] */
 void vhd_mark_dirty(struct vhd_bat *bat, uint32_t sector);
@@ -130,8 +208,52 @@ int vhd_find_bits(struct vhd *v, uint32_t block, uint64_t place);
  * have to be zeros, durably, before the bitmap says that they count. */
 int vhd_fill_block(struct vhd *v, uint32_t block);
 
-/* The bitmap of a new block at `place`. */
-int vhd_write_ones(struct vhd *v, uint64_t place);
+/* All of the bitmap at `place` becomes this byte. */
+int vhd_write_bitmap(struct vhd *v, uint64_t place, uint8_t byte);
+
+/* --- vhd_child.c --- */
+
+/* The run at a place of a block, of a disk with a parent. [bat.lock] */
+int vhd_child_map(struct vhd *v, enum map_purpose purpose, uint32_t block, uint64_t in_block,
+		  struct extent *extent);
+int vhd_child_settle(struct disk *disk, uint64_t offset, uint64_t length, uint64_t file_offset);
+
+/* --- vhd_pages.c --- */
+
+/* The one at this offset of the file. It may be dropped at the next call. [bat.lock] */
+int vhd_find_page(struct vhd *v, uint64_t offset, struct vhd_page **page);
+
+void vhd_mark_page(struct vhd_pages *pages, struct vhd_page *page);
+void vhd_free_pages(struct vhd_pages *pages);
+
+/* --- vhd_parent.c --- */
+
+/* Reads which file it is. */
+int vhd_read_link(struct vhd *v, struct error *err);
+
+/* Finds the parent, opens it for reading and compares. */
+int vhd_open_parent(struct vhd *v, struct error *err);
+
+/* ESTALE: this is not the parent that the child has. */
+int vhd_check_link(const struct vhd *v, const struct vhd *parent, struct error *err);
+
+/* --- vhd_relink.c --- */
+
+/* Puts the parent's name and identity into a header, and the path to it into `paths`, to be freed, whose place in
+ * the file is given. */
+int vhd_build_link(struct vhd_dynamic_header *header, uint64_t place, const char *path, const struct vhd *parent,
+		   uint8_t **paths, size_t *size, struct error *err);
+
+/* The disk continues this one from now on, durably: after a power cut, or what it did before. No request may be in
+ * flight. */
+int vhd_relink(struct vhd *v, const char *path, const struct vhd *parent, struct error *err);
+
+/* The parent may also have this time stamp from now on. Durable; no request may be in flight. */
+int vhd_expect(struct vhd *v, uint32_t stamp, uint32_t stamp2, struct error *err);
+
+/* --- vhd_chain.c --- */
+
+extern const struct chain_ops vhd_chain_ops;
 
 /* --- vhd_commit.c --- */
 

@@ -42,6 +42,7 @@ void vhd_bat_destroy(struct vhd *v)
 	free(v->bat.bits);
 	free(v->bat.bitmap);
 	free(v->bat.dirty);
+	vhd_free_pages(&v->pages);
 	pthread_mutex_destroy(&v->bat.lock);
 	pthread_mutex_destroy(&v->fill_lock);
 }
@@ -61,7 +62,7 @@ bool vhd_place_is_sane(const struct vhd *v, uint64_t place, uint64_t length)
 	       !meets(place, length, v->table_offset, table_size);
 }
 
-static int complain(struct vhd *v, uint32_t block, uint64_t place)
+int vhd_complain(struct vhd *v, uint32_t block, uint64_t place)
 {
 	if (log_limit_pass(&v->complaints, 3))
 		log_write(LOG_LEVEL_ERROR,
@@ -69,38 +70,6 @@ static int complain(struct vhd *v, uint32_t block, uint64_t place)
 			  "of %ju bytes; requests for it fail",
 			  v->disk->path, block, (uintmax_t)place, (uintmax_t)v->file_end);
 	return -EBADMSG;
-}
-
-/* Before the first change: cuts off what belongs to nobody, so that what grows anew is zeros, and puts the
- * footer at the end. While that is done the copy at offset 0 is all there is, so it comes first. The sync
- * happens under the lock, for files that have lost their copy. [bat.lock] */
-static int tidy(struct vhd *v)
-{
-	struct file *file = &v->disk->file;
-	uint64_t place = v->bat.next_place;
-	int r = 0;
-
-	if (v->bat.tidy)
-		return 0;
-	if (!v->copy_is_good) {
-		r = file_write(file, 0, &v->footer, sizeof(v->footer));
-		if (r == 0)
-			r = file_sync(file);
-		v->copy_is_good = r == 0;
-	}
-	if (r == 0)
-		r = file_resize(file, place);
-	if (r == 0) {
-		v->file_end = place;
-		v->footer_offset = UINT64_MAX;
-		r = file_write(file, place, &v->footer, sizeof(v->footer));
-	}
-	if (r < 0)
-		return r;
-	v->footer_offset = place;
-	v->file_end = place + sizeof(v->footer);
-	v->bat.tidy = true;
-	return 0;
 }
 
 void vhd_mark_dirty(struct vhd_bat *bat, uint32_t sector)
@@ -112,31 +81,31 @@ void vhd_mark_dirty(struct vhd_bat *bat, uint32_t sector)
 }
 
 /* The block goes behind the footer, which stays behind in the space that aligns its data, or under its
- * bitmap: so the data are zeros. [bat.lock] */
-static int allocate(struct vhd *v, uint32_t block, uint64_t *place)
+ * bitmap: so the data are zeros. */
+int vhd_allocate(struct vhd *v, uint32_t block, uint64_t *place)
 {
 	struct file *file = &v->disk->file;
 	uint64_t before = v->bat.next_place, end;
-	int r;
+	int r = v->bat.tidy ? 0 : vhd_put_end(v);
 
 	*place = align_up_u64(before + v->bitmap_size, VHD_DATA_ALIGNMENT) - v->bitmap_size;
 	end = *place + v->bitmap_size + v->block_size;
 	if (*place / VHD_SECTOR_SIZE >= VHD_BAT_UNUSED)
 		return -EFBIG;
-	r = file_resize(file, end + sizeof(v->footer));
+	if (r == 0)
+		r = file_resize(file, end + sizeof(v->footer));
 	if (r == 0)
 		r = file_write(file, end, &v->footer, sizeof(v->footer));
 	if (r == 0)
-		r = vhd_write_ones(v, *place);
+		r = vhd_write_bitmap(v, *place, v->has_parent ? 0 : 0xff);
 	if (r < 0) {
 		/* As it was. If that fails too, the next attempt begins with it. */
-		v->bat.tidy = false;
-		tidy(v);
+		vhd_put_end(v);
 		return r;
 	}
 	be32_put(v->bat.table + (size_t)block * VHD_BAT_ENTRY_SIZE, (uint32_t)(*place / VHD_SECTOR_SIZE));
 	vhd_mark_dirty(&v->bat, block / VHD_BAT_SECTOR_ENTRIES);
-	v->bat.bits[block] = BITS_ALL;
+	v->bat.bits[block] = v->has_parent ? BITS_SOME : BITS_ALL;
 	v->bat.next_place = v->footer_offset = end;
 	v->file_end = end + sizeof(v->footer);
 	return 0;
@@ -148,18 +117,18 @@ static int map_block(struct vhd *v, enum map_purpose purpose, uint32_t block, ui
 {
 	uint64_t place = (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE, first = in_block / VHD_SECTOR_SIZE;
 	uint64_t skip = in_block % VHD_SECTOR_SIZE, run;
-	int r = purpose != MAP_READ ? tidy(v) : 0;
+	int r;
 
-	if (r < 0)
-		return r;
+	if (v->has_parent)
+		return vhd_child_map(v, purpose, block, in_block, extent);
 	extent->kind = EXTENT_ZERO;
 	if (vhd_entry(v, block) == VHD_BAT_UNUSED) {
-		r = purpose == MAP_WRITE ? allocate(v, block, &place) : 0;
+		r = purpose == MAP_WRITE ? vhd_allocate(v, block, &place) : 0;
 		if (r < 0 || purpose != MAP_WRITE)
 			return r;
 	}
 	if (!vhd_place_is_sane(v, place, v->bitmap_size + vhd_block_used(v, block)))
-		return complain(v, block, place);
+		return vhd_complain(v, block, place);
 	r = vhd_find_bits(v, block, place);
 	if (r < 0)
 		return r;
@@ -175,15 +144,15 @@ static int map_block(struct vhd *v, enum map_purpose purpose, uint32_t block, ui
 	return 0;
 }
 
-int vhd_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
-	    struct extent *extent)
+int vhd_map_here(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+		 struct extent *extent)
 {
 	struct vhd *v = disk->format;
 	uint32_t block = (uint32_t)(offset >> v->block_shift);
 	uint64_t in_block = offset & (v->block_size - 1);
-	int r;
+	int r = purpose != MAP_READ ? vhd_begin(v) : 0;
 
-	for (;;) {
+	while (r == 0) {
 		*extent = (struct extent){.length = min_u64(length, v->block_size - in_block),
 					  .file = &disk->file};
 		pthread_mutex_lock(&v->bat.lock);
@@ -192,7 +161,14 @@ int vhd_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64
 		if (r <= 0)
 			return r;
 		r = vhd_fill_block(v, block);
-		if (r < 0)
-			return r;
 	}
+	return r;
+}
+
+int vhd_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+	    struct extent *extent)
+{
+	int r = vhd_map_here(disk, purpose, offset, length, extent);
+
+	return r == 0 && extent->kind == EXTENT_PARENT ? disk_map_parent(disk, offset, extent) : r;
 }

@@ -51,15 +51,15 @@ int vhd_find_bits(struct vhd *v, uint32_t block, uint64_t place)
 	return 0;
 }
 
-int vhd_write_ones(struct vhd *v, uint64_t place)
+int vhd_write_bitmap(struct vhd *v, uint64_t place, uint8_t byte)
 {
-	uint8_t ones[4096];
+	uint8_t bits[4096];
 	int r = 0;
 
-	memset(ones, 0xff, sizeof(ones));
-	for (uint64_t at = 0; r == 0 && at < v->bitmap_size; at += sizeof(ones))
-		r = file_write(&v->disk->file, place + at, ones,
-			       min_u64(sizeof(ones), v->bitmap_size - at));
+	memset(bits, byte, sizeof(bits));
+	for (uint64_t at = 0; r == 0 && at < v->bitmap_size; at += sizeof(bits))
+		r = file_write(&v->disk->file, place + at, bits,
+			       min_u64(sizeof(bits), v->bitmap_size - at));
 	return r;
 }
 
@@ -98,7 +98,7 @@ int vhd_fill_block(struct vhd *v, uint32_t block)
 		if (r == 0)
 			r = file_sync(&v->disk->file);
 		if (r == 0)
-			r = vhd_write_ones(v, place);
+			r = vhd_write_bitmap(v, place, 0xff);
 	}
 	if (needed && r == 0) {
 		pthread_mutex_lock(&v->bat.lock);

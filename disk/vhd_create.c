@@ -35,7 +35,7 @@ static int check_options(const char *path, const struct disk_create_options *o, 
 
 /* The creator is given as Hyper-V ("win ", 10.0), because readers choose by it whether the disk is as large
  * as "current size" says or as large as its geometry, which cannot describe every size. */
-static void make_footer(struct vhd_footer *footer, const struct disk_create_options *o)
+static void make_footer(struct vhd_footer *footer, const struct disk_create_options *o, bool has_parent)
 {
 	struct guid id;
 
@@ -51,25 +51,23 @@ static void make_footer(struct vhd_footer *footer, const struct disk_create_opti
 	be64_put(footer->original_size, o->size);
 	be64_put(footer->current_size, o->size);
 	vhd_set_geometry(footer, o->size / VHD_SECTOR_SIZE);
-	be32_put(footer->disk_type, o->fixed ? VHD_FIXED : VHD_DYNAMIC);
+	be32_put(footer->disk_type, o->fixed ? VHD_FIXED : has_parent ? VHD_DIFFERENCING : VHD_DYNAMIC);
 	guid_random(&id);
 	vhd_set_id(footer, &id);
 	vhd_seal_footer(footer);
 }
 
-static int write_header(struct file *file, const struct disk_create_options *o, uint32_t entries)
+static void make_header(struct vhd_dynamic_header *header, const struct disk_create_options *o, uint32_t entries)
 {
-	struct vhd_dynamic_header header = {.cookie = {0}};
-
-	memcpy(header.cookie, VHD_DYNAMIC_COOKIE, sizeof(header.cookie));
-	be64_put(header.data_offset, VHD_NO_OFFSET);
-	be64_put(header.table_offset, TABLE_OFFSET);
-	be32_put(header.header_version, VHD_VERSION);
-	be32_put(header.max_table_entries, entries);
-	be32_put(header.block_size, o->block_size);
-	be32_put(header.checksum,
-		 vhd_checksum(&header, sizeof(header), offsetof(struct vhd_dynamic_header, checksum)));
-	return file_write(file, HEADER_OFFSET, &header, sizeof(header));
+	*header = (struct vhd_dynamic_header){.cookie = {0}};
+	memcpy(header->cookie, VHD_DYNAMIC_COOKIE, sizeof(header->cookie));
+	be64_put(header->data_offset, VHD_NO_OFFSET);
+	be64_put(header->table_offset, TABLE_OFFSET);
+	be32_put(header->header_version, VHD_VERSION);
+	be32_put(header->max_table_entries, entries);
+	be32_put(header->block_size, o->block_size);
+	be32_put(header->checksum,
+		 vhd_checksum(header, sizeof(*header), offsetof(struct vhd_dynamic_header, checksum)));
 }
 
 static int write_table(struct file *file, uint64_t size)
@@ -83,32 +81,57 @@ static int write_table(struct file *file, uint64_t size)
 	return r;
 }
 
-static int fill_dynamic(struct file *file, const struct vhd_footer *footer,
-			const struct disk_create_options *o)
+static int write_dynamic(struct file *file, const struct vhd_footer *footer,
+			 const struct vhd_dynamic_header *header, uint64_t table_size, const uint8_t *paths,
+			 size_t paths_size)
 {
-	uint32_t entries = (uint32_t)((o->size + o->block_size - 1) / o->block_size);
-	uint64_t table_size = align_up_u64((uint64_t)entries * VHD_BAT_ENTRY_SIZE, VHD_SECTOR_SIZE);
+	uint64_t end = TABLE_OFFSET + table_size;
 	int r = file_write(file, 0, footer, sizeof(*footer));
 
 	if (r == 0)
-		r = write_header(file, o, entries);
+		r = file_write(file, HEADER_OFFSET, header, sizeof(*header));
 	if (r == 0)
 		r = write_table(file, table_size);
-	return r < 0 ? r : file_write(file, TABLE_OFFSET + table_size, footer, sizeof(*footer));
+	if (r == 0)
+		r = file_write(file, end, paths, paths_size);
+	return r < 0 ? r : file_write(file, end + paths_size, footer, sizeof(*footer));
 }
 
-static int fill_fixed(struct file *file, const struct vhd_footer *footer, const struct disk_create_options *o)
+static int fill_dynamic(struct file *file, const char *path, const struct vhd_footer *footer,
+			const struct disk_create_options *o, const struct disk *parent, struct error *err)
+{
+	uint32_t entries = (uint32_t)((o->size + o->block_size - 1) / o->block_size);
+	uint64_t table_size = align_up_u64((uint64_t)entries * VHD_BAT_ENTRY_SIZE, VHD_SECTOR_SIZE);
+	_cleanup_free_ uint8_t *paths = NULL;
+	struct vhd_dynamic_header header;
+	size_t paths_size = 0;
+	int r = 0;
+
+	make_header(&header, o, entries);
+	if (parent)
+		r = vhd_build_link(&header, TABLE_OFFSET + table_size, path, parent->format, &paths, &paths_size,
+				   err);
+	if (r < 0)
+		return r;
+	r = write_dynamic(file, footer, &header, table_size, paths, paths_size);
+	return r < 0 ? error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
+}
+
+static int fill_fixed(struct file *file, const char *path, const struct vhd_footer *footer,
+		      const struct disk_create_options *o, struct error *err)
 {
 	int r = file_resize(file, o->size);
 
 	/* Where the file system cannot promise space, the disk is a hole. */
 	if (r == 0 && fallocate(file->fd, 0, 0, (off_t)o->size) < 0 && errno != EOPNOTSUPP)
 		r = -errno;
-	return r < 0 ? r : file_write(file, o->size, footer, sizeof(*footer));
+	if (r == 0)
+		r = file_write(file, o->size, footer, sizeof(*footer));
+	return r < 0 ? error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
 }
 
 int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	     struct error *err)
+	     const struct disk *parent, struct error *err)
 {
 	struct disk_create_options o = *options;
 	struct vhd_footer footer;
@@ -119,9 +142,7 @@ int vhd_fill(struct file *file, const char *path, const struct disk_create_optio
 	r = check_options(path, &o, err);
 	if (r < 0)
 		return r;
-	make_footer(&footer, &o);
-	r = o.fixed ? fill_fixed(file, &footer, &o) : fill_dynamic(file, &footer, &o);
-	if (r < 0)
-		return error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r));
-	return 0;
+	make_footer(&footer, &o, parent != NULL);
+	return o.fixed ? fill_fixed(file, path, &footer, &o, err)
+		       : fill_dynamic(file, path, &footer, &o, parent, err);
 }

@@ -50,6 +50,11 @@ _Static_assert(sizeof(struct vhd_footer) == VHD_SECTOR_SIZE, "Hard Disk Footer F
 /* Dynamic Disk Header Format */
 #define VHD_DYNAMIC_COOKIE "cxsparse"
 
+/* Platform codes of parent locators: paths in UTF-16, low byte first. Others are not looked at. */
+#define VHD_LOCATOR_RELATIVE 0x57327275u /* W2ru */
+#define VHD_LOCATOR_ABSOLUTE 0x57326b75u /* W2ku */
+#define VHD_LOCATORS         8u
+
 struct vhd_parent_locator {
 	uint8_t platform_code[4];
 	uint8_t platform_data_space[4];
@@ -70,8 +75,8 @@ struct vhd_dynamic_header {
 	uint8_t parent_unique_id[16];
 	uint8_t parent_time_stamp[4];
 	uint8_t reserved_1[4];
-	uint8_t parent_unicode_name[512];
-	struct vhd_parent_locator parent_locators[8];
+	uint8_t parent_unicode_name[512]; /* the high byte first */
+	struct vhd_parent_locator parent_locators[VHD_LOCATORS];
 	uint8_t reserved_2[256];
 } __attribute__((packed));
 _Static_assert(sizeof(struct vhd_dynamic_header) == 1024, "Dynamic Disk Header Format");

@@ -38,17 +38,12 @@ static int check_footer(struct vhd *v, struct error *err)
 				 "%s: a VHD of version %u.%u, of which nothing is known; convert it with the "
 				 "program that wrote it",
 				 path, version >> 16, version & 0xffff);
-	if (type == VHD_DIFFERENCING)
-		return error_set(err, ENOTSUP,
-				 "%s: a differencing VHD, which holds only what differs from its parent, and "
-				 "such disks are supported as VHDX only; merge it into its parent with the "
-				 "program that wrote it",
-				 path);
-	if (type != VHD_FIXED && type != VHD_DYNAMIC)
+	if (type != VHD_FIXED && type != VHD_DYNAMIC && type != VHD_DIFFERENCING)
 		return error_set(err, EBADMSG, "%s: its footer says disk type %u, which does not exist; " ADVICE,
 				 path, type);
 	info->size = vhd_disk_size(&v->footer);
-	info->dynamic = type == VHD_DYNAMIC;
+	info->dynamic = type != VHD_FIXED;
+	v->has_parent = type == VHD_DIFFERENCING;
 	if (info->size == 0)
 		return error_set(err, EBADMSG, "%s: its footer says that the disk has %ju bytes; " ADVICE, path,
 				 (uintmax_t)be64_get(v->footer.current_size));
@@ -168,19 +163,23 @@ static int open_dynamic(struct vhd *v, struct error *err)
 		r = take_blocks(v, err);
 	if (r == 0)
 		r = place_table(v, err);
+	if (r == 0 && v->has_parent)
+		r = vhd_read_link(v, err);
 	if (r == 0)
 		r = vhd_bat_init(v, err);
 	if (r == 0 && !v->disk->info.read_only)
 		r = vhd_scan(v, err);
-	return r;
+	return r == 0 && v->has_parent ? vhd_open_parent(v, err) : r;
 }
 
 static int map_fixed(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
 		     struct extent *extent)
 {
+	int r = purpose != MAP_READ ? vhd_begin(disk->format) : 0;
+
 	*extent = (struct extent){
 	    .kind = EXTENT_FILE, .length = length, .file = &disk->file, .file_offset = offset};
-	return 0;
+	return r;
 }
 
 static int commit_fixed(struct disk *disk)
@@ -191,6 +190,8 @@ static int commit_fixed(struct disk *disk)
 static void vhd_free(struct vhd *v)
 {
 	vhd_bat_destroy(v);
+	locator_clear(&v->link.paths);
+	pthread_mutex_destroy(&v->begin_lock);
 	commit_destroy(&v->commit);
 	free(v->commit_buffer);
 	free(v);
@@ -210,6 +211,7 @@ static int vhd_close(struct disk *disk, struct error *err)
 }
 
 static const struct disk_ops fixed_ops = {
+    .chain = &vhd_chain_ops,
     .map = map_fixed,
     .commit = commit_fixed,
     .close = vhd_close,
@@ -217,7 +219,9 @@ static const struct disk_ops fixed_ops = {
 };
 
 static const struct disk_ops dynamic_ops = {
+    .chain = &vhd_chain_ops,
     .map = vhd_map,
+    .settle = vhd_child_settle,
     .must_commit = vhd_must_commit,
     .commit = vhd_commit,
     .close = vhd_close,
@@ -237,6 +241,16 @@ static int open_parts(struct vhd *v, struct error *err)
 	return v->disk->info.dynamic ? open_dynamic(v, err) : check_fixed(v, err);
 }
 
+/* If that fails, it stays as it is. */
+static void refresh_path(struct vhd *v)
+{
+	_cleanup_free_ char *real = realpath(v->disk->path, NULL);
+	struct error err = {0};
+
+	if (vhd_relink(v, real ? real : v->disk->path, v->disk->parent->format, &err) < 0)
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+}
+
 int vhd_open(struct disk *disk, const struct disk_open_options *options, struct error *err)
 {
 	struct vhd *v = calloc(1, sizeof(*v));
@@ -247,19 +261,26 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 	v->disk = disk;
 	pthread_mutex_init(&v->bat.lock, NULL);
 	pthread_mutex_init(&v->fill_lock, NULL);
+	pthread_mutex_init(&v->begin_lock, NULL);
 	commit_init(&v->commit);
 	disk->info.format = DISK_FORMAT_VHD;
 	disk->info.logical_sector_size = VHD_SECTOR_SIZE;
 	disk->info.physical_sector_size = VHD_SECTOR_SIZE;
+	disk->format = v;
 	r = open_parts(v, err);
 	if (r < 0) {
 		vhd_free(v);
 		return r;
 	}
-	disk->format = v;
 	disk->ops = disk->info.dynamic ? &dynamic_ops : &fixed_ops;
 	disk->info.block_size = v->block_size;
 	disk->info.can_discard = !disk->info.read_only;
-	vhd_get_id(&v->footer, &disk->info.identifier);
+	/* A guest sees the same disk when it is continued in another file. */
+	if (v->has_parent)
+		disk->info.identifier = disk->parent->info.identifier;
+	else
+		vhd_get_id(&v->footer, &disk->info.identifier);
+	if (v->link.stale && !disk->info.read_only)
+		refresh_path(v);
 	return 0;
 }

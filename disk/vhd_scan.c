@@ -84,7 +84,7 @@ static bool keeps_other_things(const struct vhd_footer *footer)
 static uint64_t end_of_structures(const struct vhd *v)
 {
 	uint64_t table_end = v->table_offset + (uint64_t)v->table_entries * VHD_BAT_ENTRY_SIZE;
-	uint64_t end = max_u64(table_end, v->header_offset + sizeof(v->header));
+	uint64_t end = max_u64(max_u64(table_end, v->paths_end), v->header_offset + sizeof(v->header));
 
 	if (v->footer_offset != UINT64_MAX && keeps_other_things(&v->footer))
 		end = max_u64(end, v->footer_offset);

@@ -12,6 +12,7 @@
  *   vhdx_parent.c  finding and comparing it
  *   vhdx_relink.c  writing the parent locator of a file that is there
  *   vhdx_child.c   differencing disks: what is here and what is the parent's, by sector
+ *   vhdx_chain.c   what merging and other parents need
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
  *   vhdx_check.c   findings for a person
@@ -269,10 +270,11 @@ int vhdx_relink(struct vhdx *v, struct locator *locator, struct error *err);
 int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range *range,
 	      struct bat_page *page, uint64_t *entry, struct extent *extent);
 
-/* What the parent has there. */
-int child_map_parent(const struct disk *disk, uint64_t offset, struct extent *extent);
-
 int child_settle(struct disk *disk, uint64_t offset, uint64_t length, uint64_t file_offset);
+
+/* --- vhdx_chain.c --- */
+
+extern const struct chain_ops vhdx_chain_ops;
 
 /* --- vhdx_free.c --- */
 

@@ -260,5 +260,5 @@ int vhdx_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint6
 {
 	int r = vhdx_map_here(disk, purpose, offset, length, extent);
 
-	return r == 0 && extent->kind == EXTENT_PARENT ? child_map_parent(disk, offset, extent) : r;
+	return r == 0 && extent->kind == EXTENT_PARENT ? disk_map_parent(disk, offset, extent) : r;
 }

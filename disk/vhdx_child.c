@@ -265,18 +265,6 @@ int child_map(struct vhdx *v, enum map_purpose purpose, const struct block_range
 	return r;
 }
 
-int child_map_parent(const struct disk *disk, uint64_t offset, struct extent *extent)
-{
-	struct disk *parent = disk->parent;
-
-	if (offset >= parent->info.size) {
-		extent->kind = EXTENT_ZERO;
-		return 0;
-	}
-	return parent->ops->map(parent, MAP_READ, offset, min_u64(extent->length, parent->info.size - offset),
-				extent);
-}
-
 /* [bat.lock] */
 static int settle(struct vhdx *v, uint64_t block, uint64_t from, uint64_t to, uint64_t place)
 {

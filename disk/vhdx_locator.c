@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "disk/utf16.h"
 #include "disk/vhdx_format.h"
 
 #define ADVICE      "restore the file from a backup"
@@ -15,106 +16,6 @@
 
 static const char *const key_names[KEYS] = {"parent_linkage", "parent_linkage2", "relative_path",
 					    "volume_path", "absolute_win32_path"};
-
-/* One character of UTF-16. 0: `units` is not well-formed there, or it is NUL. */
-static uint32_t decode_unit(const uint8_t *text, size_t units, size_t *at)
-{
-	uint32_t c = le16_get(text + 2 * (*at)++), low;
-
-	if (c < 0xd800 || c > 0xdfff)
-		return c;
-	if (c > 0xdbff || *at == units)
-		return 0;
-	low = le16_get(text + 2 * (*at)++);
-	return low >= 0xdc00 && low <= 0xdfff ? 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00) : 0;
-}
-
-static char *put_utf8(char *to, uint32_t c)
-{
-	if (c < 0x80) {
-		*to++ = (char)c;
-	} else if (c < 0x800) {
-		*to++ = (char)(0xc0 | c >> 6);
-		*to++ = (char)(0x80 | (c & 0x3f));
-	} else if (c < 0x10000) {
-		*to++ = (char)(0xe0 | c >> 12);
-		*to++ = (char)(0x80 | (c >> 6 & 0x3f));
-		*to++ = (char)(0x80 | (c & 0x3f));
-	} else {
-		*to++ = (char)(0xf0 | c >> 18);
-		*to++ = (char)(0x80 | (c >> 12 & 0x3f));
-		*to++ = (char)(0x80 | (c >> 6 & 0x3f));
-		*to++ = (char)(0x80 | (c & 0x3f));
-	}
-	return to;
-}
-
-/* NULL with errno: EINVAL when it is no text. */
-static char *to_utf8(const uint8_t *text, size_t units)
-{
-	char *out, *to;
-
-	/* Some writers count a terminating NUL. */
-	if (units > 0 && le16_get(text + 2 * (units - 1)) == 0)
-		units--;
-	out = to = malloc(3 * units + 1);
-	for (size_t at = 0; out && at < units;) {
-		uint32_t c = decode_unit(text, units, &at);
-
-		if (c == 0) {
-			free(out);
-			errno = EINVAL;
-			return NULL;
-		}
-		to = put_utf8(to, c);
-	}
-	if (out)
-		*to = '\0';
-	return out;
-}
-
-/* One character of UTF-8, which must be well-formed; 0 otherwise. */
-static uint32_t decode_utf8(const char **text)
-{
-	static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
-	const uint8_t *p = (const uint8_t *)*text;
-	unsigned more = p[0] < 0x80   ? 0
-			: p[0] < 0xc0 ? 9
-			: p[0] < 0xe0 ? 1
-			: p[0] < 0xf0 ? 2
-			: p[0] < 0xf8 ? 3
-				      : 9;
-	uint32_t c = more ? p[0] & (0x3fu >> more) : p[0];
-
-	if (more == 9)
-		return 0;
-	for (unsigned i = 1; i <= more; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (p[i] & 0x3f);
-	}
-	*text += more + 1;
-	return c < least[more] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : c;
-}
-
-/* Appends it to `out` of `max` units; returns how many, or 0 when it is no UTF-8 or too long. */
-static size_t put_utf16(uint8_t *out, size_t max, const char *text)
-{
-	size_t n = 0;
-
-	while (*text) {
-		uint32_t c = decode_utf8(&text);
-
-		if (c == 0 || n + 2 > max)
-			return 0;
-		if (c >= 0x10000) {
-			le16_put(out + 2 * n++, (uint16_t)(0xd800 + ((c - 0x10000) >> 10)));
-			c = 0xdc00 + ((c - 0x10000) & 0x3ff);
-		}
-		le16_put(out + 2 * n++, (uint16_t)c);
-	}
-	return n;
-}
 
 static int bad(const char *path, const char *what, struct error *err)
 {
@@ -130,7 +31,7 @@ static int read_text(const uint8_t *item, size_t size, uint32_t offset, uint16_t
 		    "%s: its parent locator has a text at offset %u of %u bytes, outside its %zu "
 		    "bytes or no UTF-16; " ADVICE,
 		    path, offset, length, size);
-	*out = to_utf8(item + offset, length / 2);
+	*out = utf16_to_utf8(item + offset, length / 2);
 	if (*out)
 		return 0;
 	return errno == ENOMEM ? error_set(err, ENOMEM, "%s: no memory to open it", path)
@@ -262,10 +163,10 @@ int locator_build(const struct locator *locator, uint8_t **item, size_t *size, c
 
 		if (!values[i])
 			continue;
-		entry.key_length = (uint16_t)(2 * put_utf16(out + at, KEY_MAX, key_names[i]));
+		entry.key_length = (uint16_t)(2 * utf16_put(out + at, KEY_MAX, key_names[i]));
 		at += entry.key_length;
 		entry.value_offset = (uint32_t)at;
-		entry.value_length = (uint16_t)(2 * put_utf16(out + at, PATH_UNITS, values[i]));
+		entry.value_length = (uint16_t)(2 * utf16_put(out + at, PATH_UNITS, values[i]));
 		at += entry.value_length;
 		if (entry.value_length == 0) {
 			free(out);
@@ -404,7 +305,7 @@ int locator_relative_path(const char *path, const char *parent, char **relative,
 		up += *p == '/';
 	if (strchr(there + common, '\\'))
 		return error_set(err, EINVAL,
-				 "%s: a path with a backslash cannot be written into a VHDX; rename the file",
+				 "%s: a path with a backslash cannot be written into an image; rename the file",
 				 parent);
 	out = malloc(3 * up + strlen(there + common) + 3);
 	if (!out)

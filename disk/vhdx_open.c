@@ -204,6 +204,7 @@ static int vhdx_close(struct disk *disk, struct error *err)
 }
 
 static const struct disk_ops vhdx_ops = {
+    .chain = &vhdx_chain_ops,
     .map = vhdx_map,
     .settle = child_settle,
     .must_commit = vhdx_must_commit,
