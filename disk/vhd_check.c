@@ -30,19 +30,19 @@ __attribute__((format(printf, 2, 3))) static void find(struct check *check, cons
 	fputc('\n', check->report);
 }
 
-static void check_footers(struct check *check)
+/* What a power cut may leave, and opening it for writing mends: told, but nothing is wrong. */
+static void tell_of_footers(const struct vhd *v, FILE *report)
 {
-	struct vhd *v = check->v;
-
+	if (!report)
+		return;
 	if (v->footer_offset == UINT64_MAX)
-		find(check, "the footer at the end of the file is damaged or missing; its copy at offset 0 is used");
+		fprintf(report, "%s: the footer at the end of the file is missing; its copy at offset 0 counts "
+				"until the disk is opened for writing, which puts it back\n",
+			v->disk->path);
 	else if (v->disk->info.dynamic && !v->copy_is_good)
-		find(check, "the copy of the footer at offset 0 is damaged or differs; the footer at offset %#jx "
-			    "is used",
-		     (uintmax_t)v->footer_offset);
-	if (!v->disk->info.dynamic && v->disk->info.size < v->footer_offset / VHD_SECTOR_SIZE * VHD_SECTOR_SIZE)
-		find(check, "%ju bytes lie between the end of the disk and the footer",
-		     (uintmax_t)(v->footer_offset - v->disk->info.size));
+		fprintf(report, "%s: the copy of the footer at offset 0 is damaged or older than the one at the "
+				"end, which counts; opening the disk for writing mends it\n",
+			v->disk->path);
 }
 
 static void check_block(struct check *check, uint32_t block)
@@ -71,7 +71,7 @@ int vhd_check(struct disk *disk, FILE *report, struct error *err)
 {
 	struct check check = {.v = disk->format, .report = report};
 
-	check_footers(&check);
+	tell_of_footers(check.v, report);
 	for (uint32_t i = 0; i < check.v->block_count; i++)
 		check_block(&check, i);
 	if (vhd_find_overlaps(check.v, report_overlap, &check) == -ENOMEM)

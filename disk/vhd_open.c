@@ -241,13 +241,16 @@ static int open_parts(struct vhd *v, struct error *err)
 	return v->disk->info.dynamic ? open_dynamic(v, err) : check_fixed(v, err);
 }
 
-/* If that fails, it stays as it is. */
-static void refresh_path(struct vhd *v)
+/* What others need who read the file: both footers, and a path that leads to the parent. If that fails, it stays
+ * as it is. */
+static void tidy_up(struct vhd *v)
 {
 	_cleanup_free_ char *real = realpath(v->disk->path, NULL);
 	struct error err = {0};
 
-	if (vhd_relink(v, real ? real : v->disk->path, v->disk->parent->format, &err) < 0)
+	if (v->disk->info.dynamic && (v->footer_offset == UINT64_MAX || !v->copy_is_good) && vhd_mend(v) < 0)
+		log_write(LOG_LEVEL_WARNING, "%s: its lost footer cannot be put back", v->disk->path);
+	if (v->link.stale && vhd_relink(v, real ? real : v->disk->path, v->disk->parent->format, &err) < 0)
 		log_write(LOG_LEVEL_WARNING, "%s", err.text);
 }
 
@@ -280,7 +283,7 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 		disk->info.identifier = disk->parent->info.identifier;
 	else
 		vhd_get_id(&v->footer, &disk->info.identifier);
-	if (v->link.stale && !disk->info.read_only)
-		refresh_path(v);
+	if (!disk->info.read_only)
+		tidy_up(v);
 	return 0;
 }

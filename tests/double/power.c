@@ -508,11 +508,17 @@ static void compare(struct power *power, struct disk *disk, uint8_t *contents)
 
 static void must_be_sound(struct power *power, struct disk *disk)
 {
+	char report[2000] = "";
 	struct error err = { 0 };
 
-	for (struct disk *d = disk; d; d = d->parent)
-		if (d->ops->check && d->ops->check(d, stderr, &err) != 0)
-			power_fail(power, "%s", err.text);
+	for (struct disk *d = disk; d; d = d->parent) {
+		FILE *to = fmemopen(report, sizeof(report), "w");
+		int r = d->ops->check ? d->ops->check(d, to, &err) : 0;
+
+		fclose(to);
+		if (r != 0)
+			power_fail(power, "%s; found: %s", err.text, report);
+	}
 }
 
 void power_compare(struct power *power, const char *name)

@@ -94,10 +94,10 @@ static void wrap_log(struct power *power)
 /* --- chains --- */
 
 /* disk over base over bottom; the parents are full of what is told apart. */
-static void prepare_chain(struct power *power)
+static void prepare_chain_of(struct power *power, const struct disk_create_options *create)
 {
 	static const char *const names[] = { "bottom", "base", "disk" };
-	struct disk_create_options options = dynamic;
+	struct disk_create_options options = *create;
 	struct disk *disk;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
@@ -113,6 +113,11 @@ static void prepare_chain(struct power *power)
 	power_keep(power, "bottom");
 	power_watch(power, "base");
 	power_watch(power, "disk");
+}
+
+static void prepare_chain(struct power *power)
+{
+	prepare_chain_of(power, &dynamic);
 }
 
 static void merge(struct power *power)
@@ -155,11 +160,45 @@ static void reparent(struct power *power)
 	}
 }
 
+static void add_copy(struct power *power)
+{
+	assert_int_equal(link(power_path(power, "base"), power_path(power, "copy")), 0);
+	power_keep(power, "copy");
+}
+
 static void prepare_reparent(struct power *power)
 {
 	prepare_chain(power);
-	assert_int_equal(link(power_path(power, "base"), power_path(power, "copy")), 0);
-	power_keep(power, "copy");
+	add_copy(power);
+}
+
+/* --- VHD --- */
+
+static const struct disk_create_options vhd = { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB };
+
+static void prepare_vhd(struct power *power)
+{
+	power_create(power, "disk", &vhd);
+	power_watch(power, "disk");
+}
+
+static void prepare_fixed_vhd(struct power *power)
+{
+	struct disk_create_options options = { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .fixed = true };
+
+	power_create(power, "disk", &options);
+	power_watch(power, "disk");
+}
+
+static void prepare_vhd_chain(struct power *power)
+{
+	prepare_chain_of(power, &vhd);
+}
+
+static void prepare_vhd_reparent(struct power *power)
+{
+	prepare_vhd_chain(power);
+	add_copy(power);
 }
 
 /* --- chains of open disks --- */
@@ -256,6 +295,14 @@ static const struct power_workload workloads[] = {
 	{ "child, flushed seldom", prepare_chain, flush_seldom, NULL },
 	{ "merge", prepare_chain, merge, check_merge },
 	{ "reparent", prepare_reparent, reparent, NULL },
+	{ "VHD, allocate", prepare_vhd, allocate, NULL },
+	{ "VHD, flushed seldom", prepare_vhd, flush_seldom, NULL },
+	{ "VHD, open and close", prepare_vhd, open_and_close, NULL },
+	{ "VHD, fixed", prepare_fixed_vhd, open_and_close, NULL },
+	{ "VHD, child", prepare_vhd_chain, open_and_close, NULL },
+	{ "VHD, child, flushed seldom", prepare_vhd_chain, flush_seldom, NULL },
+	{ "VHD, merge", prepare_vhd_chain, merge, check_merge },
+	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 };
 

@@ -281,7 +281,7 @@ static void lost_footer(void **state)
 	static const uint8_t zeros[512];
 
 	put(fd, size - 512, zeros, sizeof(zeros));
-	expect_finding(fd, "footer at the end");
+	expect_told(fd, "footer at the end");
 	expect_mended(fd);
 	/* Cut off, and cut through. */
 	assert_int_equal(ftruncate(fd, (off_t)file_length(fd) - 512), 0);
@@ -299,7 +299,7 @@ static void lost_copy(void **state)
 	int fd = image_with(&dynamic_2m, 0x11);
 
 	put(fd, 40, "\xff", 1);
-	expect_finding(fd, "copy of the footer");
+	expect_told(fd, "copy of the footer");
 	expect_mended(fd);
 	put(fd, 0, "\0", 1);
 	expect_mended(fd);

@@ -85,7 +85,17 @@ static inline void expect_sound(int fd)
 {
 	char report[1000] = "";
 
-	if (check_image(fd, report, sizeof(report)) != 0)
+	if (check_image(fd, report, sizeof(report)) != 0 || report[0])
+		fail_msg("%s", report);
+}
+
+/* Nothing is wrong, but something is to tell. */
+static inline void expect_told(int fd, const char *text)
+{
+	char report[1000] = "";
+
+	assert_int_equal(check_image(fd, report, sizeof(report)), 0);
+	if (!strstr(report, text))
 		fail_msg("%s", report);
 }
 
