@@ -60,7 +60,7 @@ int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t si
 	if (!is_aligned_u64(offset | size, 4096)) {
 		disk_get_info(disk, &info);
 		/* Whether it has a parent may change at any moment. */
-		if (info.format == DISK_FORMAT_VHDX && size > 0 &&
+		if (info.format != DISK_FORMAT_RAW && size > 0 &&
 		    !is_aligned_u64(offset | size, info.logical_sector_size))
 			return write_unaligned(disk, &info, offset, buffer, size, err);
 	}

@@ -26,7 +26,7 @@
  * nobody: its copy at offset 0 stays as it is meanwhile.
  *
  * In a differencing disk a new block's bitmap is zeros. A sector's bit is set in memory when the sector has been
- * written, until which it is the parent's; the commit writes changed bitmaps between (1) and (2), and syncs.
+ * written, until which it is the parent's; (2) writes changed bitmaps as well.
  *
  * Locks: begin_lock or fill_lock, then bat.lock; commit.lock stands alone. Only bat.lock is on the way of data,
  * and it is never held during a sync.

@@ -114,7 +114,8 @@ static int write_pages(struct vhd *v, const struct batch *batch)
 	return r;
 }
 
-/* The order is what makes a power cut harmless. */
+/* Bitmaps and BAT need no order between them: an entry without bits, or bits without an entry, leave what is not
+ * flushed yet to the parent. */
 static int commit_batch(struct vhd *v, struct batch *batch)
 {
 	struct file *file = &v->disk->file;
@@ -122,16 +123,12 @@ static int commit_batch(struct vhd *v, struct batch *batch)
 
 	take_dirty(v, batch);
 	r = file_sync(file);
-	if (r == 0 && batch->page_count > 0) {
+	if (r == 0)
 		r = write_pages(v, batch);
-		if (r == 0)
-			r = file_sync(file);
-	}
-	if (r == 0 && batch->count > 0) {
+	if (r == 0)
 		r = write_sectors(v, batch);
-		if (r == 0)
-			r = file_sync(file);
-	}
+	if (r == 0 && batch->page_count + batch->count > 0)
+		r = file_sync(file);
 	give_back(v, batch, r < 0);
 	return r;
 }
