@@ -61,7 +61,8 @@ const struct disk_verb disk_verb_merge = {
     .text = "Writes what is in FILE into its parent and then removes FILE. It may be stopped and done again: "
 	    "FILE\n"
 	    "reads the same until it is removed. Disks that continue FILE continue its parent afterwards by\n"
-	    "bulkhead disk reparent. Other disks that continue the parent cannot be used any more.\n",
+	    "bulkhead disk reparent (VHD: with --force). Other disks that continue the parent cannot be used\n"
+	    "any more.\n",
     .run = run_merge,
 };
 

@@ -57,7 +57,7 @@ const struct disk_verb disk_verb_create = {
     .text =
 	"Makes an empty disk that grows as it is written. SIZE is a number and K, M, G or T.\n"
 	"\n"
-	"  --parent PARENT              a differencing VHDX: contents and size are PARENT's, and what is\n"
+	"  --parent PARENT              a differencing disk: contents and size are PARENT's, and what is\n"
 	"                               written goes into FILE; PARENT must not be written any more\n"
 	"  --replace                    an existing FILE is replaced\n" TOOL_TARGET_HELP,
     .run = run_create,

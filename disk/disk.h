@@ -102,7 +102,8 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 
 /* What is in a differencing disk goes into its parent, and its file is removed. Nobody else may have one of
  * the two open. It may be killed at any moment: until the file is removed the disk at `path` reads as before,
- * and merging it again goes on. Disks that continue the one at `path` continue the parent by disk_reparent().
+ * and merging it again goes on. Disks that continue the one at `path` continue the parent by disk_reparent();
+ * of a VHD, with `even_if_changed`: its identifier is that of the disk, not of the contents.
  * Other children of the parent are lost: it is not what they were made from any more. */
 int disk_merge(const char *path, const struct disk_progress *progress, struct error *err);
 

@@ -595,8 +595,8 @@ static void refused_creations(void **state)
 		int code;
 		const char *text;
 	} cases[] = {
-		{ { .format = DISK_FORMAT_RAW }, EINVAL, "only a VHDX that grows" },
-		{ { .format = DISK_FORMAT_VHDX, .fixed = true }, EINVAL, "only a VHDX that grows" },
+		{ { .format = DISK_FORMAT_RAW }, EINVAL, "only a VHDX or VHD that grows" },
+		{ { .format = DISK_FORMAT_VHDX, .fixed = true }, EINVAL, "only a VHDX or VHD that grows" },
 		{ { .format = DISK_FORMAT_VHDX, .size = MIB }, EINVAL, "are those of its parent" },
 		{ { .format = DISK_FORMAT_VHDX, .logical_sector_size = 4096 }, EINVAL, "are those of its parent" },
 		{ { .format = DISK_FORMAT_VHDX, .block_size = 3 * MIB }, EINVAL, "power of two" },

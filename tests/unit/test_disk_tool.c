@@ -236,6 +236,21 @@ static void chains(void **state)
 		   "$B disk check q.vhdx\n");
 }
 
+static void vhd_chains(void **state)
+{
+	run_script("head -c 3M /dev/urandom >model; $B disk convert model a.vhd; mkdir d\n"
+		   "$B disk create d/b.avhd --parent a.vhd; $B disk create c.vhd --parent d/b.avhd\n"
+		   "$B disk info c.vhd | grep 'vhd, differencing'; $B disk info c.vhd | grep -A1 'parent .*/d/b.avhd (differencing'\n"
+		   "$B disk info c.vhd --json | grep -c '\"format\": \"vhd\"' | grep 3; $B disk check c.vhd\n"
+		   "$B disk bench d/b.avhd --overwrite --seconds 1; fails 1 $B disk info c.vhd 2>why\n"
+		   "grep 'has been changed since' why; $B disk reparent c.vhd d/b.avhd --force; $B disk check c.vhd\n"
+		   "$B disk convert d/b.avhd flat.raw; $B disk convert c.vhd c.raw; cmp flat.raw c.raw\n"
+		   "$B disk merge d/b.avhd; test ! -e d/b.avhd; fails 1 $B disk info c.vhd\n"
+		   "$B disk reparent c.vhd a.vhd --force; $B disk merge c.vhd; $B disk check a.vhd\n"
+		   "$B disk convert a.vhd a.raw; cmp a.raw flat.raw; $B disk map a.vhd\n"
+		   "$B disk create x.vhdx 1M; fails 1 $B disk create y.vhd --parent x.vhdx\n");
+}
+
 /* What a file becomes by its name. */
 static void endings(void **state)
 {
@@ -359,6 +374,7 @@ int main(void)
 		cmocka_unit_test(served_for_reading),
 		cmocka_unit_test(server_killed),
 		cmocka_unit_test(random_operations),
+		cmocka_unit_test(vhd_chains),
 		cmocka_unit_test(endings),
 		cmocka_unit_test(flattened),
 		cmocka_unit_test(made_by_windows),
