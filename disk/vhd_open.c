@@ -245,7 +245,7 @@ static int open_parts(struct vhd *v, struct error *err)
  * as it is. */
 static void tidy_up(struct vhd *v)
 {
-	_cleanup_free_ char *real = realpath(v->disk->path, NULL);
+	_cleanup_free_ char *real = v->link.stale ? realpath(v->disk->path, NULL) : NULL;
 	struct error err = {0};
 
 	if (v->disk->info.dynamic && (v->footer_offset == UINT64_MAX || !v->copy_is_good) && vhd_mend(v) < 0)

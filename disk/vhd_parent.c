@@ -168,6 +168,11 @@ int vhd_open_parent(struct vhd *v, struct error *err)
 
 	if (v->disk->parent_kind == PARENT_NEW)
 		return 0;
+	if (v->disk->parent_kind == PARENT_REFUSED)
+		return error_set(err, ENOTSUP,
+				 "%s: a differencing disk, whose parents cannot be opened here: name it when the "
+				 "machine starts, or merge it into its parent",
+				 v->disk->path);
 	r = locator_find(&v->link.paths, v->disk->path, &path, &v->link.stale, err);
 	if (r == 0)
 		r = v->disk->parent ? check_given(v->disk, path, err) : disk_open_parent(v->disk, path, err);

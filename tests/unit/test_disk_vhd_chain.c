@@ -470,6 +470,21 @@ static void refused_children(void **state)
 	assert_int_equal(disk_merge(name_of("base.vhd"), NULL, &err), -EINVAL);
 }
 
+/* Where no file can be opened by name, no parent can. */
+static void by_descriptor(void **state)
+{
+	struct error err = { 0 };
+	struct disk *disk;
+
+	create_base("base.vhd", 0, false);
+	create_child("child.vhd", "base.vhd", 0);
+	assert_int_equal(
+	    disk_open_fd(&disk, open(name_of("child.vhd"), O_RDWR | O_CLOEXEC), "child", NULL, &err), -ENOTSUP);
+	assert_int_equal(disk_open_fd(&disk, open(name_of("base.vhd"), O_RDWR | O_CLOEXEC), "base", NULL, &err), 0);
+	must(disk_write(disk, MIB, "x", 1, &err), &err);
+	image_must_close(disk);
+}
+
 static bool stop_late(void *context, uint64_t done, uint64_t total)
 {
 	return done < total / 2;
@@ -560,6 +575,7 @@ int main(void)
 		cmocka_unit_test_teardown(bad_locators, remove_all),
 		cmocka_unit_test_teardown(loops, remove_all),
 		cmocka_unit_test_teardown(refused_children, remove_all),
+		cmocka_unit_test_teardown(by_descriptor, remove_all),
 		cmocka_unit_test_teardown(merge_is_stopped, remove_all),
 		cmocka_unit_test_teardown(flattened, remove_all),
 	};
