@@ -16,6 +16,9 @@ int command_control(int argc, char **argv);
 int command_disk(int argc, char **argv);
 int command_image(int argc, char **argv);
 
+/* Runs bulkhead-manage: does not return when that is there. */
+int command_manage(int argc, char **argv);
+
 /* "512M", "4G", "1T", or bytes. */
 int parse_size(const char *text, uint64_t *bytes, struct error *err);
 

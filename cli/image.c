@@ -10,8 +10,11 @@
 #define MAX_INCLUDES 64u
 
 static const char usage[] =
-    "Usage: bulkhead image build NAME DIR [--size SIZE] [--include PACKAGE …] [--mirror URL] [--refresh]\n"
+    "Usage: bulkhead image build NAME | list | import NAME DIR | delete NAME\n"
+    "       bulkhead image build NAME DIR [--size SIZE] [--include PACKAGE …] [--mirror URL] [--refresh]\n"
     "       bulkhead image seed FILE [--hostname NAME] [--user NAME] [--password TEXT] [--ssh-key FILE]\n"
+    "\n"
+    "The first row is the daemon's library, which bulkhead vm create --image takes from.\n"
     "\n"
     "build makes the guest image NAME (debian-12) in DIR out of the distribution's packages: a dynamic\n"
     "VHDX of SIZE (default 8G), kernel, initrd and image.json. The packages are installed once and kept\n"
@@ -115,12 +118,25 @@ static int image_command_seed(int argc, char **argv)
 	return 0;
 }
 
+/* What the daemon does: all but an image made in a directory of the caller's, and seeds. */
+static bool is_of_library(int argc, char **argv)
+{
+	static const char *const verbs[] = {"list", "import", "delete"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(argv[1], verbs[i]))
+			return true;
+	return !strcmp(argv[1], "build") && (argc == 3 || (argc == 4 && !strcmp(argv[3], "--json"))) && *argv[2] != '-';
+}
+
 int command_image(int argc, char **argv)
 {
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		fputs(usage, argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;
 	}
+	if (is_of_library(argc, argv))
+		return command_manage(argc, argv);
 	if (!strcmp(argv[1], "build"))
 		return image_command_build(argc - 1, argv + 1);
 	if (!strcmp(argv[1], "seed"))

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "cli/version.h"
@@ -13,64 +12,12 @@ static const char usage[] =
     "\n"
     "  run                    start a virtual machine in this terminal\n"
     "  control SOCKET VERB    talk to a running machine (run --control)\n"
-    "  image build|seed       make a Debian guest image, and the settings for its first boot\n"
+    "  image VERB             guest images: build, list, import, delete; seed: settings for a first boot\n"
     "  disk VERB              make, look at and change virtual disks\n"
+    "  vm VERB                machines that the daemon keeps: create, start, list …\n"
+    "  job, event, host VERB  what it is doing, what happened, what there is\n"
     "\n"
     "bulkhead COMMAND --help tells the rest. --version says which this is.\n";
-
-int fail(int status, const char *format, ...)
-{
-	va_list args;
-
-	fputs("bulkhead: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-	return status;
-}
-
-int parse_size(const char *text, uint64_t *bytes, struct error *err)
-{
-	static const char units[] = "KMGT";
-	const char *unit;
-	unsigned shift = 0;
-	uint64_t value;
-	char *end;
-
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	if (*text < '0' || *text > '9' || errno)
-		return error_set(err, EINVAL, "\"%s\" is not a size: write a number and K, M, G or T", text);
-	unit = *end ? strchr(units, *end & ~0x20) : NULL;
-	if (unit) {
-		shift = 10 * (unsigned)(unit - units + 1);
-		end++;
-		if (*end == 'i')
-			end++;
-		if (*end == 'B')
-			end++;
-	}
-	if (*end || value > UINT64_MAX >> shift)
-		return error_set(err, EINVAL, "\"%s\" is not a size: write a number and K, M, G or T", text);
-	*bytes = value << shift;
-	return 0;
-}
-
-bool parse_number(const char *text, unsigned max, unsigned *number)
-{
-	unsigned long value;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || value > max)
-		return false;
-	*number = (unsigned)value;
-	return true;
-}
 
 /* Whoever starts us with a standard descriptor closed must not find a disk or a socket in its place. */
 static void fill_standard_descriptors(void)
@@ -84,6 +31,30 @@ static void fill_standard_descriptors(void)
 		close(fd);
 }
 
+/* The daemon's clients are a program of their own: what they are linked to (libcurl, and all behind it) is no
+ * business of a process in which a guest runs. */
+int command_manage(int argc, char **argv)
+{
+	static const char *const places[] = {"bulkhead-manage", "../libexec/bulkhead-manage"};
+	char self[4096], *path;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	(void)argc;
+	if (n <= 0)
+		return fail(1, "/proc/self/exe: %s", strerror(errno));
+	self[n] = '\0';
+	*strrchr(self, '/') = '\0';
+	if (!strncmp(argv[0], "bulkhead: ", 10))
+		argv[0] += 10;
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		if (asprintf(&path, "%s/%s", self, places[i]) < 0)
+			return fail(1, "no memory");
+		execv(path, argv);
+		free(path);
+	}
+	return fail(1, "bulkhead-manage is not beside bulkhead: install all of it");
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -92,7 +63,11 @@ int main(int argc, char **argv)
 	} commands[] = {{"run", command_run},
 			{"control", command_control},
 			{"disk", command_disk},
-			{"image", command_image}};
+			{"image", command_image},
+			{"vm", command_manage},
+			{"job", command_manage},
+			{"event", command_manage},
+			{"host", command_manage}};
 
 	fill_standard_descriptors();
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {

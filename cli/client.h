@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * client.h - the command line's way to bulkheadd: its REST interface, and nothing else. Private to cli/.
+ *
+ * Errors: negative errno, with the daemon's own sentence where it gave one. -ECONNREFUSED: no daemon answers.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+struct client;
+
+/* `socket` NULL: $BULKHEAD_SOCKET, else that of this user's daemon (root's: /run/bulkhead/api). */
+int client_open(struct client **out, const char *socket, struct error *err);
+void client_close(struct client *client);
+
+/* One request. Takes the reference to `body` (NULL: none). *answer (may be NULL) is the caller's. */
+int client_call(struct client *client, const char *method, const char *path, json_t *body, json_t **answer,
+		struct error *err);
+
+/* A request that makes a job, and waits for its end; `label` and how far it is are shown meanwhile where standard
+ * error is a terminal. *job (may be NULL) is the caller's. */
+int client_job(struct client *client, const char *method, const char *path, json_t *body, const char *label,
+	       json_t **job, struct error *err);
+
+/* "/v1/vms/a%20b/start": what stands for each %s is made fit for a path. The caller frees it; NULL: no memory. */
+char *client_path(struct client *client, const char *format, const char *name);
+
+/* The stable word of the last error that the daemon gave, or "failed". */
+const char *client_error_code(const struct client *client);

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* host.c - `bulkhead host`, `bulkhead job` and `bulkhead event`. */
+#include <string.h>
+
+#include "cli/manage.h"
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static json_int_t number_of(const json_t *object, const char *key)
+{
+	return json_integer_value(json_object_get(object, key));
+}
+
+static int host_show(struct manage *manage, int argc, char **argv)
+{
+	struct error err = {0};
+	json_t *host;
+
+	(void)argv;
+	if (argc > 1)
+		return manage_usage(manage, "it takes no arguments");
+	if (client_call(manage->client, "GET", "/v1/host", NULL, &host, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json) {
+		printf("%-12s %s\n%-12s %s\n%-12s %lld, %lld of them run\n", "version", text_of(host, "version"), "state",
+		       text_of(host, "state"), "machines", (long long)number_of(host, "machines"),
+		       (long long)number_of(host, "running"));
+		printf("%-12s %lld processors, %lld MiB of memory\n", "host", (long long)number_of(host, "processors"),
+		       (long long)(number_of(host, "memory") >> 20));
+	}
+	manage_print_json(manage, host);
+	return 0;
+}
+
+static void print_job(struct table *table, const json_t *job)
+{
+	const json_t *error = json_object_get(job, "error");
+	char id[24], started[32];
+
+	snprintf(id, sizeof(id), "%lld", (long long)number_of(job, "id"));
+	manage_time_text(number_of(job, "started"), started);
+	table_add(table, (const char *const[]){id, text_of(job, "kind"), text_of(job, "vm_name"), text_of(job, "state"), started,
+					       text_of(error, "message")});
+}
+
+static const char *const job_titles[] = {"ID", "KIND", "MACHINE", "STATE", "STARTED", "ERROR"};
+
+static int job_list(struct manage *manage, int argc, char **argv)
+{
+	struct error err = {0};
+	struct table *table;
+	json_t *page, *job;
+	size_t i;
+
+	(void)argv;
+	if (argc > 1)
+		return manage_usage(manage, "it takes no arguments");
+	if (client_call(manage->client, "GET", "/v1/jobs", NULL, &page, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json) {
+		table = table_new(ARRAY_SIZE(job_titles), job_titles);
+		json_array_foreach(json_object_get(page, "jobs"), i, job)
+			print_job(table, job);
+		table_print(table);
+	}
+	manage_print_json(manage, json_incref(json_object_get(page, "jobs")));
+	json_decref(page);
+	return 0;
+}
+
+static int one_job(struct manage *manage, int argc, char **argv, const char *method)
+{
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	struct table *table;
+	json_t *job;
+
+	if (argc != 2)
+		return manage_usage(manage, "it takes the number of one job");
+	path = client_path(manage->client, "/v1/jobs/%s", argv[1]);
+	if (client_call(manage->client, method, path, NULL, &job, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json) {
+		table = table_new(ARRAY_SIZE(job_titles), job_titles);
+		print_job(table, job);
+		table_print(table);
+	}
+	manage_print_json(manage, job);
+	return 0;
+}
+
+static int job_show(struct manage *manage, int argc, char **argv)
+{
+	return one_job(manage, argc, argv, "GET");
+}
+
+static int job_cancel(struct manage *manage, int argc, char **argv)
+{
+	return one_job(manage, argc, argv, "DELETE");
+}
+
+static int event_list(struct manage *manage, int argc, char **argv)
+{
+	static const char *const titles[] = {"TIME", "KIND", "MACHINE", "WHAT"};
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	json_t *page, *event;
+	struct table *table;
+	char time[32];
+	size_t i;
+
+	if (argc > 2)
+		return manage_usage(manage, "one machine at a time");
+	path = argc == 2 ? client_path(manage->client, "/v1/events?vm=%s", argv[1]) : strdup("/v1/events");
+	if (client_call(manage->client, "GET", path, NULL, &page, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json) {
+		table = table_new(ARRAY_SIZE(titles), titles);
+		json_array_foreach(json_object_get(page, "events"), i, event)
+			table_add(table, (const char *const[]){manage_time_text(number_of(event, "time"), time),
+							       text_of(event, "kind"), text_of(event, "vm_name"),
+							       text_of(event, "text")});
+		table_print(table);
+	}
+	manage_print_json(manage, json_incref(json_object_get(page, "events")));
+	json_decref(page);
+	return 0;
+}
+
+int command_host(int argc, char **argv)
+{
+	static const struct manage_verb verbs[] = {
+	    {"show", "this host", "", "What it has and what runs on it.\n", host_show}, {0}};
+
+	return manage_run("host", "The host and its daemon.\n", verbs, argc, argv);
+}
+
+int command_job(int argc, char **argv)
+{
+	static const struct manage_verb verbs[] = {
+	    {"list", "the newest jobs", "", "The hundred newest, the newest first.\n", job_list},
+	    {"show", "one job", "ID", "How far it is, or how it ended.\n", job_show},
+	    {"cancel", "end one that runs", "ID", "What it had made goes.\n", job_cancel},
+	    {0}};
+
+	return manage_run("job", "Work that takes its time.\n", verbs, argc, argv);
+}
+
+int command_event(int argc, char **argv)
+{
+	static const struct manage_verb verbs[] = {
+	    {"list", "what happened", "[MACHINE]", "The hundred newest events, of all machines or of one.\n", event_list}, {0}};
+
+	return manage_run("event", "What happened on this host.\n", verbs, argc, argv);
+}

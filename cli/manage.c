@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/manage.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+int manage_fail(struct manage *manage, const struct error *err)
+{
+	json_t *error;
+
+	if (!manage->json)
+		return fail(1, "%s", err->text);
+	error = json_pack("{s:{s:s, s:s}}", "error", "code",
+			  err->code == ECONNREFUSED ? "no-daemon" : client_error_code(manage->client), "message", err->text);
+	manage_print_json(manage, error);
+	return 1;
+}
+
+int manage_usage(struct manage *manage, const char *format, ...)
+{
+	char text[400];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return fail(EXIT_USAGE, "%s; usage: bulkhead %s %s %s", text, manage->noun, manage->verb->name,
+		    manage->verb->arguments);
+}
+
+bool manage_print_json(struct manage *manage, json_t *value)
+{
+	if (manage->json) {
+		json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+		putchar('\n');
+	}
+	json_decref(value);
+	return manage->json;
+}
+
+const char *manage_time_text(int64_t milliseconds, char text[32])
+{
+	time_t seconds = milliseconds / 1000;
+	struct tm parts;
+
+	if (!localtime_r(&seconds, &parts) || !strftime(text, 32, "%Y-%m-%d %H:%M:%S", &parts))
+		snprintf(text, 32, "?");
+	return text;
+}
+
+/* --- tables ------------------------------------------------------------------------------------------- */
+
+#define TABLE_COLUMNS 16u
+
+struct table {
+	unsigned columns;
+	size_t rows, room;
+	char **cells;
+};
+
+struct table *table_new(unsigned columns, const char *const *titles)
+{
+	struct table *table = columns <= TABLE_COLUMNS ? calloc(1, sizeof(*table)) : NULL;
+
+	if (!table)
+		return NULL;
+	table->columns = columns;
+	table_add(table, titles);
+	return table;
+}
+
+void table_add(struct table *table, const char *const *cells)
+{
+	if (!table)
+		return;
+	if (table->rows == table->room) {
+		size_t room = table->room ? table->room * 2 : 32;
+		char **more = realloc(table->cells, room * table->columns * sizeof(char *));
+
+		if (!more)
+			return;
+		table->cells = more;
+		table->room = room;
+	}
+	for (unsigned i = 0; i < table->columns; i++)
+		table->cells[table->rows * table->columns + i] = strdup(cells[i]);
+	table->rows++;
+}
+
+/* Characters, not bytes; nothing that a terminal would obey gets through. */
+static size_t print_cell(const char *cell, bool print)
+{
+	size_t width = 0;
+
+	for (const char *c = cell ? cell : "?"; *c; c++) {
+		if (((unsigned char)*c & 0xc0) != 0x80)
+			width++;
+		if (print)
+			putchar((unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c);
+	}
+	return width;
+}
+
+static size_t column_width(const struct table *table, unsigned column)
+{
+	size_t width = 0;
+
+	for (size_t row = 0; row < table->rows; row++) {
+		size_t w = print_cell(table->cells[row * table->columns + column], false);
+
+		if (w > width)
+			width = w;
+	}
+	return width;
+}
+
+void table_print(struct table *table)
+{
+	size_t widths[TABLE_COLUMNS];
+
+	if (!table)
+		return;
+	for (unsigned i = 0; i < table->columns; i++)
+		widths[i] = column_width(table, i);
+	for (size_t row = 0; row < table->rows; row++) {
+		for (unsigned i = 0; i < table->columns; i++) {
+			size_t width = print_cell(table->cells[row * table->columns + i], true);
+
+			if (i + 1 < table->columns)
+				printf("%*s", (int)(widths[i] + 2 - width), "");
+		}
+		putchar('\n');
+	}
+	for (size_t i = 0; i < table->rows * table->columns; i++)
+		free(table->cells[i]);
+	free(table->cells);
+	free(table);
+}
+
+/* --- verbs -------------------------------------------------------------------------------------------- */
+
+static void print_usage(const char *noun, const char *text, const struct manage_verb *verbs, FILE *to)
+{
+	fprintf(to, "Usage: bulkhead %s VERB …\n\n%s\n", noun, text);
+	for (; verbs->name; verbs++)
+		fprintf(to, "  %-10s %s\n", verbs->name, verbs->summary);
+	fprintf(to, "\nbulkhead %s VERB --help tells the rest. With --json a verb prints one JSON value.\n", noun);
+}
+
+static void take_common(struct manage *manage, int *argc, char **argv, bool *help)
+{
+	int kept = 1;
+
+	for (int i = 1; i < *argc; i++) {
+		if (!strcmp(argv[i], "--json"))
+			manage->json = true;
+		else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			*help = true;
+		else
+			argv[kept++] = argv[i];
+	}
+	*argc = kept;
+	argv[kept] = NULL;
+}
+
+static int run_verb(const char *noun, const struct manage_verb *verb, int argc, char **argv)
+{
+	struct manage manage = {.noun = noun, .verb = verb};
+	struct error err = {0};
+	bool help = false;
+	char name[48];
+	int status;
+
+	snprintf(name, sizeof(name), "bulkhead: %s %s", noun, verb->name);
+	argv[0] = name;
+	take_common(&manage, &argc, argv, &help);
+	if (help) {
+		printf("Usage: bulkhead %s %s %s [--json]\n\n%s", noun, verb->name, verb->arguments, verb->text);
+		return 0;
+	}
+	if (client_open(&manage.client, NULL, &err))
+		return manage_fail(&manage, &err);
+	status = verb->run(&manage, argc, argv);
+	client_close(manage.client);
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return fail(status ? status : 1, "standard output: %s", strerror(errno));
+	return status;
+}
+
+int manage_run(const char *noun, const char *text, const struct manage_verb *verbs, int argc, char **argv)
+{
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		print_usage(noun, text, verbs, argc < 2 ? stderr : stdout);
+		return argc < 2 ? EXIT_USAGE : 0;
+	}
+	for (const struct manage_verb *verb = verbs; verb->name; verb++)
+		if (!strcmp(argv[1], verb->name))
+			return run_verb(noun, verb, argc - 1, argv + 1);
+	return fail(EXIT_USAGE, "there is no \"%s %s\": see bulkhead %s --help", noun, argv[1], noun);
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * manage.h - the nouns that the daemon keeps: vm, job, event, host; what their verbs have in common. Private
+ * to cli/.
+ *
+ * --json and --help are taken out of a verb's arguments before it runs. With --json it prints one JSON value;
+ * an error is then {"error": {"code": …, "message": …}} on standard output. Exit status: 0 done, 1 failed, 2 the
+ * command line was wrong.
+ */
+#pragma once
+
+#include <getopt.h>
+#include <jansson.h>
+
+#include "cli/cli.h"
+#include "cli/client.h"
+
+struct manage;
+
+struct manage_verb {
+	const char *name, *summary, *arguments, *text;
+	int (*run)(struct manage *manage, int argc, char **argv); /* returns an exit status */
+};
+
+struct manage {
+	const char *noun;
+	const struct manage_verb *verb;
+	struct client *client;
+	bool json;
+};
+
+/* Runs the verb that argv[1] names; `verbs` ends with an entry with no name. */
+int manage_run(const char *noun, const char *text, const struct manage_verb *verbs, int argc, char **argv);
+
+/* Says what went wrong and returns the exit status. */
+int manage_fail(struct manage *manage, const struct error *err);
+int manage_usage(struct manage *manage, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* With --json prints `value` and returns true. Takes the reference. */
+bool manage_print_json(struct manage *manage, json_t *value);
+
+/* A table for people: cells are copied; widths follow from what is in it. */
+struct table;
+struct table *table_new(unsigned columns, const char *const *titles);
+void table_add(struct table *table, const char *const *cells);
+/* Prints and frees it. */
+void table_print(struct table *table);
+
+/* "2026-11-25 21:32:00" of milliseconds since 1970, local time. */
+const char *manage_time_text(int64_t milliseconds, char text[32]);
+
+int command_vm(int argc, char **argv);
+int command_job(int argc, char **argv);
+int command_event(int argc, char **argv);
+int command_host(int argc, char **argv);
+int command_library(int argc, char **argv);
+
+/* vm_console.c: this terminal becomes the machine's first serial port. */
+int manage_console(const char *socket, struct error *err);

@@ -1,0 +1,671 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* vm.c - `bulkhead vm`: machines that the daemon keeps. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/manage.h"
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static const char *size_text(json_int_t bytes, char text[32])
+{
+	if (bytes % (1ll << 30) == 0)
+		snprintf(text, 32, "%lld GiB", (long long)(bytes >> 30));
+	else
+		snprintf(text, 32, "%lld MiB", (long long)(bytes >> 20));
+	return text;
+}
+
+/* How long a machine has been in its state, for a table. */
+static const char *since_text(json_int_t since, char text[32])
+{
+	struct timespec now;
+	long long seconds;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	seconds = now.tv_sec - since / 1000;
+	if (seconds < 0)
+		seconds = 0;
+	if (seconds < 120)
+		snprintf(text, 32, "%llds", seconds);
+	else if (seconds < 7200)
+		snprintf(text, 32, "%lldm", seconds / 60);
+	else if (seconds < 48 * 3600)
+		snprintf(text, 32, "%lldh", seconds / 3600);
+	else
+		snprintf(text, 32, "%lldd", seconds / 86400);
+	return text;
+}
+
+/* The one argument that most verbs take. */
+static const char *only_name(struct manage *manage, int argc, char **argv)
+{
+	if (argc == 2)
+		return argv[1];
+	manage_usage(manage, argc < 2 ? "the machine's name is missing" : "one machine at a time");
+	return NULL;
+}
+
+/* --- list, show --------------------------------------------------------------------------------------- */
+
+static void add_row(struct table *table, const json_t *vm)
+{
+	const json_t *config = json_object_get(vm, "config");
+	char cpus[16], memory[32] = "", since[32];
+
+	snprintf(cpus, sizeof(cpus), "%lld",
+		 (long long)json_integer_value(json_object_get(json_object_get(config, "processors"), "count")));
+	if (config)
+		size_text(json_integer_value(json_object_get(config, "memory")), memory);
+	since_text(json_integer_value(json_object_get(vm, "state_since")), since);
+	table_add(table, (const char *const[]){text_of(vm, "name"), text_of(vm, "state"), since, config ? cpus : "", memory,
+					       text_of(config, "notes")});
+}
+
+static int fetch_all(struct manage *manage, json_t *all, struct error *err)
+{
+	_cleanup_free_ char *path = strdup("/v1/vms?limit=1000");
+	json_t *page;
+	int r;
+
+	for (;;) {
+		json_t *next;
+
+		r = client_call(manage->client, "GET", path, NULL, &page, err);
+		if (r)
+			return r;
+		json_array_extend(all, json_object_get(page, "vms"));
+		next = json_object_get(page, "next");
+		free(path);
+		path = json_is_string(next)
+			   ? client_path(manage->client, "/v1/vms?limit=1000&after=%s", json_string_value(next))
+			   : NULL;
+		json_decref(page);
+		if (!path)
+			return 0;
+	}
+}
+
+static int vm_list(struct manage *manage, int argc, char **argv)
+{
+	static const char *const titles[] = {"NAME", "STATE", "SINCE", "CPUS", "MEMORY", "NOTES"};
+	json_t *all = json_array(), *vm;
+	struct error err = {0};
+	struct table *table;
+	size_t i;
+
+	(void)argv;
+	if (argc > 1) {
+		json_decref(all);
+		return manage_usage(manage, "it takes no arguments");
+	}
+	if (fetch_all(manage, all, &err)) {
+		json_decref(all);
+		return manage_fail(manage, &err);
+	}
+	if (manage->json) {
+		manage_print_json(manage, all);
+		return 0;
+	}
+	table = table_new(ARRAY_SIZE(titles), titles);
+	json_array_foreach(all, i, vm)
+		add_row(table, vm);
+	if (json_array_size(all))
+		table_print(table);
+	else
+		puts("no machines: bulkhead vm create makes one");
+	json_decref(all);
+	return 0;
+}
+
+static void print_disks(const json_t *config)
+{
+	json_t *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, "disks"), i, disk)
+		printf("%-12s %s on controller %lld%s: %s\n", i ? "" : "disks", text_of(disk, "kind"),
+		       (long long)json_integer_value(json_object_get(disk, "controller")),
+		       json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "", text_of(disk, "path"));
+}
+
+static void print_vm(const json_t *vm)
+{
+	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
+	const json_t *automatic = json_object_get(config, "automatic");
+	char text[32];
+
+	printf("%-12s %s\n%-12s %s\n", "name", text_of(vm, "name"), "id", text_of(vm, "id"));
+	printf("%-12s %s since %s\n", "state", text_of(vm, "state"),
+	       manage_time_text(json_integer_value(json_object_get(vm, "state_since")), text));
+	if (json_object_get(vm, "problem"))
+		printf("%-12s %s\n", "problem", text_of(vm, "problem"));
+	printf("%-12s %s\n", "directory", text_of(vm, "directory"));
+	if (!config)
+		return;
+	printf("%-12s %lld, %s\n", "processors", (long long)json_integer_value(json_object_get(processors, "count")),
+	       text_of(processors, "kind"));
+	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
+	print_disks(config);
+	printf("%-12s start: %s; stop: %s\n", "host's", text_of(automatic, "start"), text_of(automatic, "stop"));
+	if (*text_of(config, "notes"))
+		printf("%-12s %s\n", "notes", text_of(config, "notes"));
+}
+
+static int get_vm(struct manage *manage, const char *name, json_t **vm, struct error *err)
+{
+	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s", name);
+
+	return client_call(manage->client, "GET", path, NULL, vm, err);
+}
+
+static int vm_show(struct manage *manage, int argc, char **argv)
+{
+	const char *name = only_name(manage, argc, argv);
+	struct error err = {0};
+	json_t *vm;
+
+	if (!name)
+		return EXIT_USAGE;
+	if (get_vm(manage, name, &vm, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		print_vm(vm);
+	manage_print_json(manage, vm);
+	return 0;
+}
+
+static int vm_inspect(struct manage *manage, int argc, char **argv)
+{
+	const char *name = only_name(manage, argc, argv);
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	json_t *tree;
+
+	if (!name)
+		return EXIT_USAGE;
+	path = client_path(manage->client, "/v1/vms/%s/inspect", name);
+	if (client_call(manage->client, "GET", path, NULL, &tree, &err))
+		return manage_fail(manage, &err);
+	manage->json = true;
+	manage_print_json(manage, tree);
+	return 0;
+}
+
+/* --- create, set -------------------------------------------------------------------------------------- */
+
+enum { OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS, OPT_PROCESSOR,
+       OPT_COMPATIBLE, OPT_HOSTNAME, OPT_USER, OPT_PASSWORD, OPT_KEY, OPT_NOTES, OPT_TAG, OPT_START, OPT_AUTO_START,
+       OPT_AUTO_STOP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT };
+
+static const struct option settings[] = {{"image", required_argument, NULL, OPT_IMAGE},
+					 {"kernel", required_argument, NULL, OPT_KERNEL},
+					 {"initrd", required_argument, NULL, OPT_INITRD},
+					 {"append", required_argument, NULL, OPT_APPEND},
+					 {"disk", required_argument, NULL, OPT_DISK},
+					 {"dvd", required_argument, NULL, OPT_DVD},
+					 {"memory", required_argument, NULL, OPT_MEMORY},
+					 {"cpus", required_argument, NULL, OPT_CPUS},
+					 {"processor", required_argument, NULL, OPT_PROCESSOR},
+					 {"compatible", no_argument, NULL, OPT_COMPATIBLE},
+					 {"hostname", required_argument, NULL, OPT_HOSTNAME},
+					 {"user", required_argument, NULL, OPT_USER},
+					 {"password", required_argument, NULL, OPT_PASSWORD},
+					 {"ssh-key", required_argument, NULL, OPT_KEY},
+					 {"notes", required_argument, NULL, OPT_NOTES},
+					 {"tag", required_argument, NULL, OPT_TAG},
+					 {"start", no_argument, NULL, OPT_START},
+					 {"automatic-start", required_argument, NULL, OPT_AUTO_START},
+					 {"automatic-stop", required_argument, NULL, OPT_AUTO_STOP},
+					 {NULL, 0, NULL, 0}};
+
+/* The object in `body` of this name, made if it is not there. */
+static json_t *part(json_t *body, const char *name)
+{
+	json_t *object = json_object_get(body, name);
+
+	if (object)
+		return object;
+	object = json_object();
+	json_object_set_new(body, name, object);
+	return object;
+}
+
+static json_t *list(json_t *body, const char *name)
+{
+	json_t *array = json_object_get(body, name);
+
+	if (array)
+		return array;
+	array = json_array();
+	json_object_set_new(body, name, array);
+	return array;
+}
+
+static json_t *real_path(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL);
+
+	return json_string(real ? real : path);
+}
+
+static int add_disk(struct manage *manage, json_t *body, char *text, bool dvd)
+{
+	json_t *disk = json_object();
+	char *option;
+	unsigned controller;
+
+	json_array_append_new(list(body, "disks"), disk);
+	if (dvd)
+		json_object_set_new(disk, "kind", json_string("dvd"));
+	while ((option = strrchr(text, ','))) {
+		if (!strcmp(option, ",ro"))
+			json_object_set_new(disk, "read_only", json_true());
+		else if (strncmp(option, ",controller=", 12))
+			break;
+		else if (parse_number(option + 12, 3, &controller))
+			json_object_set_new(disk, "controller", json_integer(controller));
+		else
+			return manage_usage(manage, "%s: there is no such controller: choose 0 to 3", text);
+		*option = '\0';
+	}
+	json_object_set_new(disk, "path", real_path(text));
+	return 0;
+}
+
+static int set_size(struct manage *manage, json_t *body, const char *text)
+{
+	struct error err = {0};
+	uint64_t bytes;
+
+	if (parse_size(text, &bytes, &err))
+		return manage_usage(manage, "%s", err.text);
+	json_object_set_new(body, "memory", json_integer((json_int_t)bytes));
+	return 0;
+}
+
+static int set_number(struct manage *manage, json_t *body, const char *text)
+{
+	unsigned number;
+
+	if (!parse_number(text, 1000000, &number))
+		return manage_usage(manage, "\"%s\" is no number", text);
+	json_object_set_new(part(body, "processors"), "count", json_integer(number));
+	return 0;
+}
+
+/* A key file's first line that is one. */
+static int set_key(struct manage *manage, json_t *body, const char *path)
+{
+	FILE *file = fopen(path, "re");
+	char line[16384];
+
+	if (!file)
+		return fail(1, "%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\r\n")] = '\0';
+		if (!*line || *line == '#')
+			continue;
+		fclose(file);
+		if (strstr(line, "PRIVATE KEY"))
+			return manage_usage(manage, "%s is a private key: name the public one (its name ends in .pub)", path);
+		json_object_set_new(part(body, "seed"), "ssh_key", json_string(line));
+		return 0;
+	}
+	fclose(file);
+	return manage_usage(manage, "%s has no key in it", path);
+}
+
+static int take_setting(struct manage *manage, json_t *body, int option)
+{
+	static const struct {
+		int option;
+		const char *object, *key;
+	} texts[] = {{OPT_IMAGE, NULL, "image"},	      {OPT_APPEND, "boot", "append"},
+		     {OPT_PROCESSOR, "processors", "kind"},   {OPT_HOSTNAME, "seed", "hostname"},
+		     {OPT_USER, "seed", "user"},	      {OPT_PASSWORD, "seed", "password"},
+		     {OPT_NOTES, NULL, "notes"},	      {OPT_AUTO_START, "automatic", "start"},
+		     {OPT_AUTO_STOP, "automatic", "stop"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		if (texts[i].option != option)
+			continue;
+		if (json_object_set_new(texts[i].object ? part(body, texts[i].object) : body, texts[i].key, json_string(optarg)))
+			return manage_usage(manage, "\"%s\" is no UTF-8", optarg);
+		return 0;
+	}
+	switch (option) {
+	case OPT_KERNEL:
+		json_object_set_new(part(body, "boot"), "kernel", real_path(optarg));
+		return 0;
+	case OPT_INITRD:
+		json_object_set_new(part(body, "boot"), "initrd", real_path(optarg));
+		return 0;
+	case OPT_DISK:
+	case OPT_DVD:
+		return add_disk(manage, body, optarg, option == OPT_DVD);
+	case OPT_MEMORY:
+		return set_size(manage, body, optarg);
+	case OPT_CPUS:
+		return set_number(manage, body, optarg);
+	case OPT_COMPATIBLE:
+		json_object_set_new(part(body, "processors"), "compatible", json_true());
+		return 0;
+	case OPT_KEY:
+		return set_key(manage, body, optarg);
+	case OPT_TAG:
+		json_array_append_new(list(body, "tags"), json_string(optarg));
+		return 0;
+	default:
+		return EXIT_USAGE; /* getopt_long() has said what */
+	}
+}
+
+/* All options into `body`; what is behind them has to be one name. */
+static const char *take_settings(struct manage *manage, json_t *body, bool *start, int argc, char **argv, int *status)
+{
+	int c;
+
+	*status = 0;
+	while ((c = getopt_long(argc, argv, "", settings, NULL)) != -1 && !*status) {
+		if (c == OPT_START && start)
+			*start = true;
+		else
+			*status = take_setting(manage, body, c);
+	}
+	if (!*status && argc - optind != 1)
+		*status = manage_usage(manage, argc == optind ? "the machine's name is missing" : "one machine at a time");
+	return *status ? NULL : argv[optind];
+}
+
+static int job(struct manage *manage, const char *method, const char *format, const char *name, json_t *body,
+	       const char *label, struct error *err)
+{
+	_cleanup_free_ char *path = client_path(manage->client, format, name);
+
+	return client_job(manage->client, method, path, body, label, NULL, err);
+}
+
+/* What a verb leaves: with --json the machine. */
+static int show_result(struct manage *manage, const char *name, const char *text)
+{
+	struct error err = {0};
+	json_t *vm;
+
+	if (!manage->json) {
+		printf("%s %s\n", name, text);
+		return 0;
+	}
+	if (get_vm(manage, name, &vm, &err))
+		return manage_fail(manage, &err);
+	manage_print_json(manage, vm);
+	return 0;
+}
+
+static int vm_create(struct manage *manage, int argc, char **argv)
+{
+	json_t *body = json_object();
+	struct error err = {0};
+	bool start = false;
+	const char *name;
+	int status;
+
+	name = take_settings(manage, body, &start, argc, argv, &status);
+	if (!name) {
+		json_decref(body);
+		return status;
+	}
+	json_object_set_new(body, "name", json_string(name));
+	if (client_job(manage->client, "POST", "/v1/vms", body, "creating", NULL, &err))
+		return manage_fail(manage, &err);
+	if (start && job(manage, "POST", "/v1/vms/%s/start", name, NULL, "starting", &err)) {
+		error_prefix(&err, "%s is created, but not started", name);
+		return manage_fail(manage, &err);
+	}
+	return show_result(manage, name, start ? "is created and runs: bulkhead vm console shows its console"
+					       : "is created: bulkhead vm start turns it on");
+}
+
+static int change(struct manage *manage, const char *name, json_t *body, const char *text)
+{
+	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s", name);
+	struct error err = {0};
+	json_t *vm;
+
+	if (client_call(manage->client, "PATCH", path, body, &vm, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		printf("%s %s\n", text_of(vm, "name"), text);
+	manage_print_json(manage, vm);
+	return 0;
+}
+
+static int vm_set(struct manage *manage, int argc, char **argv)
+{
+	json_t *body = json_object();
+	const char *name;
+	int status;
+
+	name = take_settings(manage, body, NULL, argc, argv, &status);
+	if (name && !json_object_size(body))
+		status = manage_usage(manage, "what is to change?");
+	if (status) {
+		json_decref(body);
+		return status;
+	}
+	return change(manage, name, body, "is changed");
+}
+
+static int vm_rename(struct manage *manage, int argc, char **argv)
+{
+	if (argc != 3)
+		return manage_usage(manage, "it takes the old name and the new one");
+	return change(manage, argv[1], json_pack("{s:s}", "name", argv[2]), "is its name now");
+}
+
+static int vm_register(struct manage *manage, int argc, char **argv)
+{
+	struct error err = {0};
+	json_t *vm;
+
+	if (argc != 2)
+		return manage_usage(manage, "it takes one directory");
+	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", real_path(argv[1])), &vm,
+			&err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		printf("%s is registered\n", text_of(vm, "name"));
+	manage_print_json(manage, vm);
+	return 0;
+}
+
+/* --- power -------------------------------------------------------------------------------------------- */
+
+static int power(struct manage *manage, int argc, char **argv, const char *format, const char *label, const char *done)
+{
+	const char *name = only_name(manage, argc, argv);
+	struct error err = {0};
+
+	if (!name)
+		return EXIT_USAGE;
+	if (job(manage, "POST", format, name, NULL, label, &err))
+		return manage_fail(manage, &err);
+	return show_result(manage, name, done);
+}
+
+static int vm_start(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/start", "starting", "runs");
+}
+
+static int vm_turn_off(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/turn-off", "turning off", "is off");
+}
+
+static int vm_reset(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/reset", "resetting", "is reset");
+}
+
+static int vm_pause(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/pause", "pausing", "is paused");
+}
+
+static int vm_resume(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/resume", "resuming", "runs again");
+}
+
+static int vm_shut_down(struct manage *manage, int argc, char **argv)
+{
+	static const struct option options[] = {{"timeout", required_argument, NULL, OPT_TIMEOUT}, {NULL, 0, NULL, 0}};
+	_cleanup_free_ char *format = NULL;
+	unsigned seconds = 120;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		if (c != OPT_TIMEOUT || !parse_number(optarg, 86400, &seconds))
+			return c == '?' ? EXIT_USAGE : manage_usage(manage, "--timeout takes seconds, up to 86400");
+	if (asprintf(&format, "/v1/vms/%%s/shut-down?timeout=%u", seconds) < 0)
+		return fail(1, "no memory");
+	return power(manage, argc - optind + 1, argv + optind - 1, format, "shutting down", "is off");
+}
+
+static int vm_console(struct manage *manage, int argc, char **argv)
+{
+	const char *name = only_name(manage, argc, argv);
+	struct error err = {0};
+	const char *path;
+	json_t *vm;
+	int r;
+
+	if (!name)
+		return EXIT_USAGE;
+	if (get_vm(manage, name, &vm, &err))
+		return manage_fail(manage, &err);
+	path = json_string_value(json_object_get(vm, "console"));
+	if (path)
+		r = manage_console(path, &err);
+	else
+		r = error_set(&err, EALREADY, "%s is %s: start it first", name, text_of(vm, "state"));
+	json_decref(vm);
+	return r ? manage_fail(manage, &err) : 0;
+}
+
+/* --- delete ------------------------------------------------------------------------------------------- */
+
+static void list_files(const json_t *files, bool keep)
+{
+	json_t *file;
+	size_t i;
+
+	if (keep || !json_is_true(json_object_get(files, "own_directory"))) {
+		fprintf(stderr, "its files in %s stay\n", text_of(files, "directory"));
+		return;
+	}
+	fprintf(stderr, "in %s:\n", text_of(files, "directory"));
+	json_array_foreach(json_object_get(files, "files"), i, file)
+		fprintf(stderr, "  %s%s\n", json_string_value(file), strchr(json_string_value(file), '/') ? " (stays)" : "");
+}
+
+static bool agreed(const char *name)
+{
+	char answer[16] = "";
+
+	if (!isatty(STDIN_FILENO))
+		return false;
+	fprintf(stderr, "delete %s? [y/N] ", name);
+	return fgets(answer, sizeof(answer), stdin) && (*answer == 'y' || *answer == 'Y');
+}
+
+static int vm_delete(struct manage *manage, int argc, char **argv)
+{
+	static const struct option options[] = {{"force", no_argument, NULL, OPT_FORCE},
+						{"keep-files", no_argument, NULL, OPT_KEEP},
+						{NULL, 0, NULL, 0}};
+	_cleanup_free_ char *path = NULL;
+	bool force = false, keep = false;
+	struct error err = {0};
+	const char *name;
+	json_t *files;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == '?')
+			return EXIT_USAGE;
+		*(c == OPT_FORCE ? &force : &keep) = true;
+	}
+	name = only_name(manage, argc - optind + 1, argv + optind - 1);
+	if (!name)
+		return EXIT_USAGE;
+	path = client_path(manage->client, "/v1/vms/%s/files", name);
+	if (client_call(manage->client, "GET", path, NULL, &files, &err))
+		return manage_fail(manage, &err);
+	if (!force)
+		list_files(files, keep);
+	json_decref(files);
+	if (!force && !agreed(name))
+		return fail(1, "%s is not deleted (--force does it without asking)", name);
+	if (job(manage, "DELETE", keep ? "/v1/vms/%s?files=keep" : "/v1/vms/%s", name, NULL, "deleting", &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		printf("%s is deleted\n", name);
+	else
+		manage_print_json(manage, json_pack("{s:s}", "deleted", name));
+	return 0;
+}
+
+/* --- the table ---------------------------------------------------------------------------------------- */
+
+#define SETTINGS                                                                                             \
+	"  --memory SIZE          such as 512M or 4G (1G)\n"                                                 \
+	"  --cpus N               virtual processors, 1 to 64 (1)\n"                                         \
+	"  --processor KIND       auto, kvm or soft, with options as bulkhead run has them\n"                \
+	"  --compatible           only features that every kind of processor serves here\n"                  \
+	"  --disk FILE[,ro][,controller=N], --dvd FILE   (repeatable)\n"                                     \
+	"  --kernel FILE --initrd FILE --append TEXT     what it boots\n"                                    \
+	"  --notes TEXT, --tag WORD (repeatable)\n"                                                          \
+	"  --automatic-start nothing|if-was-running|always, --automatic-stop shut-down|turn-off\n"           \
+	"                         when the host starts and stops\n"
+
+static const struct manage_verb verbs[] = {
+    {"list", "what there is", "", "All machines, with their states.\n", vm_list},
+    {"show", "one machine", "NAME", "Its settings and its state.\n", vm_show},
+    {"create", "make one", "NAME (--image IMAGE | --kernel FILE) [OPTION …] [--start]",
+     "From an image of the library, or with a kernel and disks that are there.\n\n"
+     "  --image IMAGE          its disk and kernel are copied\n"
+     "  --hostname NAME --user NAME --password TEXT --ssh-key FILE\n"
+     "                         set at the image's first boot\n" SETTINGS "  --start                turn it on at once\n",
+     vm_create},
+    {"set", "change settings", "NAME [OPTION …]",
+     "What is not named stays. Notes, tags and automatic actions at any time, the rest while it is off; a list\n"
+     "(disks, tags) is replaced as a whole.\n\n" SETTINGS,
+     vm_set},
+    {"rename", "give it another name", "NAME NEW", "Its directory keeps its name.\n", vm_rename},
+    {"start", "turn it on", "NAME", "Returns when the guest's first instruction has run.\n", vm_start},
+    {"shut-down", "ask the guest to shut down", "NAME [--timeout SECONDS]",
+     "Returns when it is off; fails when it is not by then (120).\n", vm_shut_down},
+    {"turn-off", "cut the power", "NAME", "As if the plug were pulled.\n", vm_turn_off},
+    {"reset", "reset it", "NAME", "As by a reset button.\n", vm_reset},
+    {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
+    {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
+    {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
+    {"inspect", "the insides of a running one", "NAME", "A JSON tree.\n", vm_inspect},
+    {"register", "take in a directory", "DIRECTORY", "A machine whose vm.json is there, made by any host.\n", vm_register},
+    {"delete", "delete it", "NAME [--force] [--keep-files]",
+     "Shows what would go, and asks. Files outside its directory stay.\n", vm_delete},
+    {0}};
+
+int command_vm(int argc, char **argv)
+{
+	return manage_run("vm", "Virtual machines that bulkheadd keeps.\n", verbs, argc, argv);
+}

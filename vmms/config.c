@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define FILE_MAX_BYTES (1u << 20)
+
+static int check_name(const char *name, struct error *err)
+{
+	return vm_name_check(name, err);
+}
+
+static int check_guid(const char *text, struct error *err)
+{
+	struct guid guid;
+
+	return guid_parse(&guid, text) ? error_set(err, EINVAL, "is no GUID") : 0;
+}
+
+static const char *const kind_words[] = {"disk", "dvd", NULL};
+static const char *const start_words[] = {"nothing", "if-was-running", "always", NULL};
+static const char *const stop_words[] = {"shut-down", "turn-off", NULL};
+
+static const struct form form_boolean = {.kind = FORM_BOOLEAN};
+static const struct form form_version = {
+    .kind = FORM_INTEGER, .text = "of the form of this file", .min = VM_CONFIG_VERSION, .max = VM_CONFIG_VERSION};
+static const struct form form_id = {.kind = FORM_STRING, .text = "kept for the machine's life", .min = 36, .max = 36,
+				    .check = check_guid};
+static const struct form form_name = {
+    .kind = FORM_STRING, .text = "no other machine of the host has it", .min = 1, .max = 100, .check = check_name};
+static const struct form form_notes = {.kind = FORM_STRING, .text = "for people", .min = 0, .max = 65536};
+static const struct form form_tag = {.kind = FORM_STRING, .min = 1, .max = 64};
+static const struct form form_tags = {.kind = FORM_LIST, .min = 0, .max = 64, .items = &form_tag};
+static const struct form form_path = {.kind = FORM_STRING, .text = "absolute, or relative to the machine's directory",
+				      .min = 1, .max = 4095};
+static const struct form form_append = {.kind = FORM_STRING, .text = "the kernel's command line", .min = 0, .max = 2047};
+static const struct form form_count = {.kind = FORM_INTEGER, .text = "virtual processors", .min = 1, .max = 64};
+static const struct form form_processor = {
+    .kind = FORM_STRING, .text = "auto, kvm or soft, with options behind a comma", .min = 3, .max = 200};
+static const struct form form_memory = {
+    .kind = FORM_INTEGER, .text = "in bytes, whole MiB", .min = 64ll << 20, .max = 256ll << 30};
+static const struct form form_controller = {.kind = FORM_INTEGER, .text = "SCSI controller", .min = 0, .max = 3};
+static const struct form form_kind = {.kind = FORM_WORD, .words = kind_words};
+static const struct form form_start = {.kind = FORM_WORD, .text = "when the host starts", .words = start_words};
+static const struct form form_stop = {.kind = FORM_WORD, .text = "when the host stops", .words = stop_words};
+static const struct form form_delay = {.kind = FORM_INTEGER, .text = "seconds", .min = 0, .max = 86400};
+
+static const struct form form_processors = {
+    .kind = FORM_OBJECT,
+    .fields = (const struct form_field[]){
+	{"count", &form_count, "1", false},
+	{"kind", &form_processor, "\"auto\"", false},
+	{"compatible", &form_boolean, "false", false},
+	{0},
+    }};
+
+static const struct form form_boot = {.kind = FORM_OBJECT,
+				      .text = "direct boot of a kernel",
+				      .fields = (const struct form_field[]){
+					  {"kernel", &form_path, NULL, true},
+					  {"initrd", &form_path, NULL, false},
+					  {"append", &form_append, "\"\"", false},
+					  {0},
+				      }};
+
+static const struct form form_disk = {.kind = FORM_OBJECT,
+				      .fields = (const struct form_field[]){
+					  {"path", &form_path, NULL, true},
+					  {"kind", &form_kind, "\"disk\"", false},
+					  {"controller", &form_controller, "0", false},
+					  {"read_only", &form_boolean, "false", false},
+					  {0},
+				      }};
+static const struct form form_disks = {.kind = FORM_LIST, .min = 0, .max = 63, .items = &form_disk};
+
+static const struct form form_automatic = {.kind = FORM_OBJECT,
+					   .fields = (const struct form_field[]){
+					       {"start", &form_start, "\"if-was-running\"", false},
+					       {"delay", &form_delay, "0", false},
+					       {"stop", &form_stop, "\"shut-down\"", false},
+					       {0},
+					   }};
+
+const struct form vm_config_form = {.kind = FORM_OBJECT,
+				    .text = "a virtual machine of Bulkhead: vm.json",
+				    .fields = (const struct form_field[]){
+					{"version", &form_version, NULL, true},
+					{"id", &form_id, NULL, true},
+					{"name", &form_name, NULL, true},
+					{"notes", &form_notes, "\"\"", false},
+					{"tags", &form_tags, "[]", false},
+					{"processors", &form_processors, "{}", false},
+					{"memory", &form_memory, "1073741824", false},
+					{"boot", &form_boot, NULL, true},
+					{"disks", &form_disks, "[]", false},
+					{"automatic", &form_automatic, "{}", false},
+					{0},
+				    }};
+
+static const struct form form_image = {.kind = FORM_STRING, .text = "an image of the library", .min = 1, .max = 100};
+static const struct form form_word = {.kind = FORM_STRING, .min = 1, .max = 255};
+static const struct form form_key = {.kind = FORM_STRING, .text = "a line of authorized_keys", .min = 1, .max = 16384};
+static const struct form form_seed = {.kind = FORM_OBJECT,
+				      .text = "settings for an image's first boot",
+				      .fields = (const struct form_field[]){
+					  {"hostname", &form_word, NULL, false},
+					  {"user", &form_word, NULL, false},
+					  {"password", &form_word, NULL, false},
+					  {"ssh_key", &form_key, NULL, false},
+					  {0},
+				      }};
+
+const struct form vm_create_form = {.kind = FORM_OBJECT,
+				    .text = "a new machine: from an image, or with a kernel and disks that are there",
+				    .fields = (const struct form_field[]){
+					{"name", &form_name, NULL, true},
+					{"notes", &form_notes, "\"\"", false},
+					{"tags", &form_tags, "[]", false},
+					{"processors", &form_processors, "{}", false},
+					{"memory", &form_memory, "1073741824", false},
+					{"image", &form_image, NULL, false},
+					{"seed", &form_seed, NULL, false},
+					{"boot", &form_boot, NULL, false},
+					{"disks", &form_disks, "[]", false},
+					{"automatic", &form_automatic, "{}", false},
+					{0},
+				    }};
+
+static const struct form form_some_processors = {.kind = FORM_OBJECT,
+						 .fields = (const struct form_field[]){
+						     {"count", &form_count, NULL, false},
+						     {"kind", &form_processor, NULL, false},
+						     {"compatible", &form_boolean, NULL, false},
+						     {0},
+						 }};
+static const struct form form_some_automatic = {.kind = FORM_OBJECT,
+						.fields = (const struct form_field[]){
+						    {"start", &form_start, NULL, false},
+						    {"delay", &form_delay, NULL, false},
+						    {"stop", &form_stop, NULL, false},
+						    {0},
+						}};
+
+const struct form vm_change_form = {.kind = FORM_OBJECT,
+				    .text = "what is to change; keys that are not there stay as they are",
+				    .fields = (const struct form_field[]){
+					{"name", &form_name, NULL, false},
+					{"notes", &form_notes, NULL, false},
+					{"tags", &form_tags, NULL, false},
+					{"processors", &form_some_processors, NULL, false},
+					{"memory", &form_memory, NULL, false},
+					{"boot", &form_boot, NULL, false},
+					{"disks", &form_disks, NULL, false},
+					{"automatic", &form_some_automatic, NULL, false},
+					{0},
+				    }};
+
+int vm_name_check(const char *name, struct error *err)
+{
+	size_t length = strlen(name);
+	struct guid guid;
+
+	if (!length || !strcmp(name, ".") || !strcmp(name, ".."))
+		return error_set(err, EINVAL, "is no name");
+	if (name[0] == ' ' || name[0] == '-' || name[length - 1] == ' ')
+		return error_set(err, EINVAL, "may not begin with a space or a dash, nor end with a space");
+	if (!guid_parse(&guid, name))
+		return error_set(err, EINVAL, "may not look like an id");
+	for (const char *c = name; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f || *c == '/')
+			return error_set(err, EINVAL, "may not have a slash or a control character in it");
+	return 0;
+}
+
+/* --- the file --------------------------------------------------------------------------------------- */
+
+static int read_file(char **text, size_t *size, const char *path, struct error *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st))
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, EBADMSG, "%s is no plain file", path);
+	if (st.st_size > FILE_MAX_BYTES)
+		return error_set(err, EFBIG, "%s has over 1 MiB: that is no configuration", path);
+	*text = malloc((size_t)st.st_size + 1);
+	if (!*text)
+		return error_set(err, ENOMEM, "no memory to read %s", path);
+	n = pread(fd, *text, (size_t)st.st_size, 0);
+	if (n < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	*size = (size_t)n;
+	return 0;
+}
+
+static int check_version(const json_t *config, const char *path, struct error *err)
+{
+	json_t *version = json_object_get(config, "version");
+
+	if (json_is_integer(version) && json_integer_value(version) > VM_CONFIG_VERSION)
+		return error_set(err, ENOTSUP, "%s has version %lld, this bulkhead reads up to %d: upgrade it", path,
+				 (long long)json_integer_value(version), VM_CONFIG_VERSION);
+	return 0;
+}
+
+int vm_config_load(json_t **out, const char *directory, struct error *err)
+{
+	_cleanup_free_ char *text = NULL, *path = NULL;
+	json_error_t why;
+	size_t size = 0;
+	json_t *config;
+	int r;
+
+	if (asprintf(&path, "%s/" VM_CONFIG_FILE, directory) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	r = read_file(&text, &size, path, err);
+	if (r)
+		return r;
+	config = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+	if (!config)
+		return error_set(err, EBADMSG, "%s, line %d: %s", path, why.line, why.text);
+	r = check_version(config, path, err);
+	if (!r && form_check(&vm_config_form, config, err))
+		r = error_prefix(err, "%s", path);
+	if (r)
+		json_decref(config);
+	else
+		*out = config;
+	return r;
+}
+
+static int write_synced(int fd, const char *text)
+{
+	size_t size = strlen(text), done = 0;
+
+	while (done < size) {
+		ssize_t n = write(fd, text + done, size - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		done += (size_t)n;
+	}
+	return fsync(fd) ? -errno : 0;
+}
+
+static int replace_file(int directory, const char *name, const char *text)
+{
+	char temporary[64];
+	int fd, r;
+
+	snprintf(temporary, sizeof(temporary), "%.40s.new", name);
+	fd = openat(directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		return -errno;
+	r = write_synced(fd, text);
+	close(fd);
+	if (!r && renameat(directory, temporary, directory, name))
+		r = -errno;
+	if (r)
+		unlinkat(directory, temporary, 0);
+	else if (fsync(directory))
+		r = -errno;
+	return r;
+}
+
+int vm_config_save(const json_t *config, const char *directory, struct error *err)
+{
+	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_free_ char *text = NULL, *whole = NULL;
+	int r;
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", directory, strerror(errno));
+	text = json_dumps(config, JSON_INDENT(2));
+	if (!text || asprintf(&whole, "%s\n", text) < 0)
+		return error_set(err, ENOMEM, "no memory to write %s/" VM_CONFIG_FILE, directory);
+	r = replace_file(fd, VM_CONFIG_FILE, whole);
+	return r ? error_set(err, -r, "%s/" VM_CONFIG_FILE " cannot be written: %s", directory, strerror(-r)) : 0;
+}
+
+/* --- new, changed, for the worker --------------------------------------------------------------------- */
+
+json_t *vm_config_new(const json_t *request)
+{
+	static const char *const taken[] = {"name", "notes", "tags", "processors", "memory", "boot", "disks", "automatic"};
+	char text[GUID_TEXT_SIZE];
+	struct guid id;
+	json_t *config;
+
+	guid_random(&id);
+	config = json_pack("{s:i, s:s}", "version", VM_CONFIG_VERSION, "id", guid_format(&id, text));
+	for (size_t i = 0; config && i < ARRAY_SIZE(taken); i++) {
+		json_t *value = json_object_get(request, taken[i]);
+
+		if (value)
+			json_object_set_new(config, taken[i], json_deep_copy(value));
+	}
+	return config;
+}
+
+int vm_config_changed(json_t **out, const json_t *config, const json_t *request, struct error *err)
+{
+	json_t *changed = json_deep_copy(config), *copy = json_deep_copy(request);
+	int r;
+
+	if (!changed || !copy || json_object_update_recursive(changed, copy))
+		r = error_set(err, ENOMEM, "no memory");
+	else
+		r = form_check(&vm_config_form, changed, err);
+	json_decref(copy);
+	if (r)
+		json_decref(changed);
+	else
+		*out = changed;
+	return r;
+}
+
+static json_t *absolute(const json_t *path, const char *directory)
+{
+	const char *text = json_string_value(path);
+
+	if (!text)
+		return NULL;
+	return *text == '/' ? json_string(text) : json_sprintf("%s/%s", directory, text);
+}
+
+static json_t *disks_for_worker(const json_t *config, const char *directory)
+{
+	json_t *disks = json_array(), *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, "disks"), i, disk)
+		json_array_append_new(
+		    disks, json_pack("{s:o, s:b, s:b, s:O}", "path", absolute(json_object_get(disk, "path"), directory),
+				     "read_only", json_is_true(json_object_get(disk, "read_only")), "dvd",
+				     !strcmp(json_string_value(json_object_get(disk, "kind")), "dvd"), "controller",
+				     json_object_get(disk, "controller")));
+	return disks;
+}
+
+json_t *vm_config_for_worker(const json_t *config, const char *directory, const char *runtime)
+{
+	const json_t *boot = json_object_get(config, "boot"), *processors = json_object_get(config, "processors");
+	json_t *worker_boot;
+
+	worker_boot = json_pack("{s:o, s:o*, s:O}", "kernel", absolute(json_object_get(boot, "kernel"), directory), "initrd",
+				absolute(json_object_get(boot, "initrd"), directory), "append",
+				json_object_get(boot, "append"));
+	return json_pack("{s:i, s:O, s:O, s:O, s:O, s:O, s:o, s:o, s:[{s:s, s:o}], s:o, s:o, s:o}", "version", 1, "name",
+			 json_object_get(config, "name"), "processor", json_object_get(processors, "kind"), "compatible",
+			 json_object_get(processors, "compatible"), "cpus", json_object_get(processors, "count"), "memory",
+			 json_object_get(config, "memory"), "boot", worker_boot, "disks",
+			 disks_for_worker(config, directory), "serial", "kind", "unix", "path",
+			 json_sprintf("%s/console", runtime), "control", json_sprintf("%s/control", runtime), "result",
+			 json_sprintf("%s/result", runtime), "lock", json_sprintf("%s/worker.lock", directory));
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * daemon.h - what the parts of vmms/ share. Private to vmms/. All on the loop's thread.
+ */
+#pragma once
+
+#include <uv.h>
+
+#include "vmms/http.h"
+#include "vmms/machine.h"
+#include "vmms/store.h"
+#include "vmms/vmms.h"
+
+struct vmms {
+	uv_loop_t loop;
+	const struct vmms_options *options;
+	struct store *store;
+	struct http *http;
+	struct machine **machines;
+	size_t machine_count, machine_room;
+	struct job *jobs; /* that run, or that somebody waits for */
+	uv_signal_t signals[2];
+	int lock;
+	bool closing;
+};
+
+/* By id or name; NULL: there is none. */
+struct machine *vmms_find(struct vmms *vmms, const char *name_or_id);
+int vmms_add(struct vmms *vmms, struct machine *machine);
+/* Off the list; the machine is freed. */
+void vmms_forget(struct vmms *vmms, struct machine *machine);
+
+/* Something happened: for people, kept in host.db. `machine` may be NULL. */
+void vmms_event(struct vmms *vmms, const struct machine *machine, const char *kind, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+int64_t vmms_now(void); /* milliseconds since 1970 */
+
+/* --- jobs: something that takes its time. Each ends once, as done or as failed. */
+
+struct job {
+	struct vmms *vmms;
+	int64_t id;
+	struct machine *machine; /* NULL when it is gone */
+	char kind[32];
+	bool ended, cancelled;
+	struct error error;
+	/* A job on the pool: `work` runs there, `done` on the loop. */
+	uv_work_t request;
+	int (*work)(struct job *job, struct error *err);
+	void (*done)(struct job *job, int result);
+	void *context;
+	_Atomic uint64_t progress_done, progress_total;
+	_Atomic bool stop;
+	uv_timer_t timer;
+	bool timer_used;
+	int64_t deadline; /* as vmms_now(); for whoever sets the timer */
+	void (*late)(struct job *job);
+	struct job_wait *waits;
+	struct job *next;
+};
+
+/* -EBUSY: another job is at work on the machine. */
+int job_new(struct job **out, struct vmms *vmms, struct machine *machine, const char *kind, struct error *err);
+/* Ends it; err NULL: done. The machine is free for the next. The job itself lasts until jobs_sweep(). */
+void job_end(struct job *job, const struct error *err);
+/* Calls `late` after so many seconds, unless it ends before; may be called again, also from `late`. */
+void job_limit(struct job *job, unsigned seconds, void (*late)(struct job *job));
+/* Runs job->work on the pool, then job->done. */
+void job_work(struct job *job);
+struct job *job_find(struct vmms *vmms, int64_t id);
+/* Answers the request with the job when it ends, or after so many seconds as it is then. */
+void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status);
+/* As REST shows it: from host.db, with progress. */
+json_t *job_json(struct vmms *vmms, int64_t id, struct error *err);
+/* Frees jobs that have ended and that nobody waits for; from the loop, never from inside other work. */
+void jobs_sweep(struct vmms *vmms);
+/* The daemon ends: all that wait are answered, and work on the pool is asked to stop. */
+void jobs_close(struct vmms *vmms);
+
+/* --- api.c: the handler of all requests */
+void api_handle(void *context, struct http_request *request);
+/* The OpenAPI 3.1 document. */
+json_t *api_document(void);
+
+/* --- create.c: machines made and deleted. `request` has passed vm_create_form. */
+int machine_create(struct vmms *vmms, const json_t *request, struct job **job, struct error *err);
+int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err);
+/* Its files go too if they are the daemon's own making, unless `keep_files` is set. */
+int machine_delete(struct machine *machine, bool keep_files, struct job **job, struct error *err);
+/* What a daemon that died left half made or half deleted. */
+void machine_finish_phase(struct machine *machine);

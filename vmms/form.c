@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/form.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define PATH_SIZE 160u
+
+static int refuse(const char *path, struct error *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int refuse(const char *path, struct error *err, const char *format, ...)
+{
+	char text[300];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	return error_set(err, EINVAL, "%s %s", *path ? path : "the value", text);
+}
+
+static const char *kind_name(enum form_kind kind)
+{
+	static const char *const names[] = {[FORM_BOOLEAN] = "true or false",
+					    [FORM_INTEGER] = "a whole number",
+					    [FORM_STRING] = "a string",
+					    [FORM_WORD] = "a string",
+					    [FORM_OBJECT] = "an object",
+					    [FORM_LIST] = "a list"};
+
+	return names[kind];
+}
+
+static bool kind_fits(enum form_kind kind, const json_t *value)
+{
+	switch (kind) {
+	case FORM_BOOLEAN:
+		return json_is_boolean(value);
+	case FORM_INTEGER:
+		return json_is_integer(value);
+	case FORM_STRING:
+	case FORM_WORD:
+		return json_is_string(value);
+	case FORM_OBJECT:
+		return json_is_object(value);
+	case FORM_LIST:
+		return json_is_array(value);
+	}
+	return false;
+}
+
+static int check_integer(const struct form *form, const json_t *value, const char *path, struct error *err)
+{
+	json_int_t n = json_integer_value(value);
+
+	if (n < form->min || n > form->max)
+		return refuse(path, err, "is %lld: it may be %lld to %lld", (long long)n, (long long)form->min,
+			      (long long)form->max);
+	return 0;
+}
+
+static int check_string(const struct form *form, const json_t *value, const char *path, struct error *err)
+{
+	const char *text = json_string_value(value);
+	size_t length = json_string_length(value);
+	struct error why = {0};
+
+	if ((int64_t)length < form->min || (int64_t)length > form->max)
+		return refuse(path, err, "has %zu bytes: it may have %lld to %lld", length, (long long)form->min,
+			      (long long)form->max);
+	if (form->check && form->check(text, &why))
+		return refuse(path, err, "%s", why.text);
+	return 0;
+}
+
+static int check_word(const struct form *form, const json_t *value, const char *path, struct error *err)
+{
+	char list[200] = "";
+	size_t used = 0;
+
+	for (size_t i = 0; form->words[i]; i++) {
+		if (!strcmp(form->words[i], json_string_value(value)))
+			return 0;
+		if (used < sizeof(list))
+			used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", form->words[i]);
+	}
+	return refuse(path, err, "is \"%.60s\": it may be %s", json_string_value(value), list);
+}
+
+static int check_at(const struct form *form, json_t *value, const char *path, struct error *err);
+
+static const struct form_field *field_named(const struct form *form, const char *name)
+{
+	for (const struct form_field *f = form->fields; f->name; f++)
+		if (!strcmp(f->name, name))
+			return f;
+	return NULL;
+}
+
+static int check_object(const struct form *form, json_t *value, const char *path, struct error *err)
+{
+	char inner[PATH_SIZE];
+	const char *key;
+	json_t *member;
+	int r = 0;
+
+	json_object_foreach(value, key, member) {
+		const struct form_field *field = field_named(form, key);
+
+		snprintf(inner, sizeof(inner), "%s%s%.60s", path, *path ? "." : "", key);
+		r = field ? check_at(field->form, member, inner, err)
+			  : refuse(inner, err, "is no key that is known here");
+		if (r)
+			return r;
+	}
+	for (const struct form_field *f = form->fields; f->name && !r; f++) {
+		if (json_object_get(value, f->name))
+			continue;
+		snprintf(inner, sizeof(inner), "%s%s%s", path, *path ? "." : "", f->name);
+		if (f->required)
+			return refuse(inner, err, "is missing");
+		if (!f->preset)
+			continue;
+		member = json_loads(f->preset, JSON_DECODE_ANY, NULL);
+		if (!member || json_object_set_new(value, f->name, member))
+			return error_set(err, ENOMEM, "no memory for %s", inner);
+		r = check_at(f->form, member, inner, err);
+	}
+	return r;
+}
+
+static int check_list(const struct form *form, json_t *value, const char *path, struct error *err)
+{
+	char inner[PATH_SIZE];
+	size_t size = json_array_size(value);
+
+	if ((int64_t)size < form->min || (int64_t)size > form->max)
+		return refuse(path, err, "has %zu entries: it may have %lld to %lld", size, (long long)form->min,
+			      (long long)form->max);
+	for (size_t i = 0; i < size; i++) {
+		int r;
+
+		snprintf(inner, sizeof(inner), "%s[%zu]", path, i);
+		r = check_at(form->items, json_array_get(value, i), inner, err);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int check_at(const struct form *form, json_t *value, const char *path, struct error *err)
+{
+	if (!kind_fits(form->kind, value))
+		return refuse(path, err, "has to be %s", kind_name(form->kind));
+	switch (form->kind) {
+	case FORM_BOOLEAN:
+		return 0;
+	case FORM_INTEGER:
+		return check_integer(form, value, path, err);
+	case FORM_STRING:
+		return check_string(form, value, path, err);
+	case FORM_WORD:
+		return check_word(form, value, path, err);
+	case FORM_OBJECT:
+		return check_object(form, value, path, err);
+	case FORM_LIST:
+		return check_list(form, value, path, err);
+	}
+	return 0;
+}
+
+int form_check(const struct form *form, json_t *value, struct error *err)
+{
+	return check_at(form, value, "", err);
+}
+
+/* --- the schema ------------------------------------------------------------------------------------- */
+
+static void describe_range(const struct form *form, json_t *schema, const char *min, const char *max)
+{
+	json_object_set_new(schema, min, json_integer(form->min));
+	json_object_set_new(schema, max, json_integer(form->max));
+}
+
+static void describe_object(const struct form *form, json_t *schema)
+{
+	json_t *properties = json_object(), *required = json_array();
+
+	for (const struct form_field *f = form->fields; f->name; f++) {
+		json_t *property = form_schema(f->form);
+
+		if (f->preset)
+			json_object_set_new(property, "default", json_loads(f->preset, JSON_DECODE_ANY, NULL));
+		json_object_set_new(properties, f->name, property);
+		if (f->required)
+			json_array_append_new(required, json_string(f->name));
+	}
+	json_object_set_new(schema, "properties", properties);
+	json_object_set_new(schema, "additionalProperties", json_false());
+	if (json_array_size(required))
+		json_object_set_new(schema, "required", required);
+	else
+		json_decref(required);
+}
+
+static void describe_words(const struct form *form, json_t *schema)
+{
+	json_t *words = json_array();
+
+	for (size_t i = 0; form->words[i]; i++)
+		json_array_append_new(words, json_string(form->words[i]));
+	json_object_set_new(schema, "enum", words);
+}
+
+json_t *form_schema(const struct form *form)
+{
+	static const char *const types[] = {[FORM_BOOLEAN] = "boolean", [FORM_INTEGER] = "integer",
+					    [FORM_STRING] = "string",   [FORM_WORD] = "string",
+					    [FORM_OBJECT] = "object",   [FORM_LIST] = "array"};
+	json_t *schema = json_pack("{s:s}", "type", types[form->kind]);
+
+	if (form->text)
+		json_object_set_new(schema, "description", json_string(form->text));
+	switch (form->kind) {
+	case FORM_BOOLEAN:
+		break;
+	case FORM_INTEGER:
+		describe_range(form, schema, "minimum", "maximum");
+		break;
+	case FORM_STRING:
+		describe_range(form, schema, "minLength", "maxLength");
+		if (form->pattern)
+			json_object_set_new(schema, "pattern", json_string(form->pattern));
+		break;
+	case FORM_WORD:
+		describe_words(form, schema);
+		break;
+	case FORM_OBJECT:
+		describe_object(form, schema);
+		break;
+	case FORM_LIST:
+		describe_range(form, schema, "minItems", "maxItems");
+		json_object_set_new(schema, "items", form_schema(form->items));
+		break;
+	}
+	return schema;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * form.h - what a JSON value has to look like, told by constant tables. Private to vmms/.
+ *
+ * The same tables check configuration files and requests, fill in defaults, and give the JSON schema that
+ * is published (JSON Schema 2020-12, as OpenAPI 3.1 has it).
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+enum form_kind { FORM_BOOLEAN, FORM_INTEGER, FORM_STRING, FORM_WORD, FORM_OBJECT, FORM_LIST };
+
+struct form {
+	enum form_kind kind;
+	const char *text;                 /* half a sentence for whoever reads the schema */
+	int64_t min, max;                 /* of an integer; of a string's bytes; of a list's entries */
+	const char *const *words;         /* of a FORM_WORD: ended by NULL */
+	const struct form_field *fields;  /* of an object: ended by an entry with no name */
+	const struct form *items;         /* of a list */
+	/* More that a string has to be; fills `err` with what is wrong, as the end of a sentence. */
+	int (*check)(const char *text, struct error *err);
+	const char *pattern; /* the same for the schema, when a regular expression can say it */
+};
+
+struct form_field {
+	const char *name;
+	const struct form *form;
+	const char *preset; /* JSON; what it is when it is missing. NULL: stays missing */
+	bool required;
+};
+
+/* Check `value` and fill in what is missing. -EINVAL: `err` names the key's path ("disks[1].path") and what
+ * is wrong with it; parts of `value` may have been filled in by then. */
+int form_check(const struct form *form, json_t *value, struct error *err);
+
+/* The schema; the caller owns the reference. */
+json_t *form_schema(const struct form *form);

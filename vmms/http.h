@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * http.h - HTTP on the daemon's loop: takes requests whole, gives them to one handler, sends JSON back.
+ * Private to vmms/.
+ *
+ * All on the loop's thread. A request has at most HTTP_BODY_MAX bytes of body, 32 KiB of headers; HTTP_PEERS
+ * connections are served at once, and one that is silent for a minute is closed.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "base/base.h"
+
+#define HTTP_BODY_MAX (1u << 20)
+#define HTTP_PEERS    256u
+
+struct http;
+struct http_request;
+
+/* Called once for each request; http_reply() or http_fail() has to follow, now or later. */
+typedef void (*http_handler)(void *context, struct http_request *request);
+
+int http_open(struct http **out, uv_loop_t *loop, http_handler handler, void *context, struct error *err);
+
+/* Takes over a listening stream socket. */
+int http_listen(struct http *http, int fd, struct error *err);
+
+/* A listening Unix socket at `path`, in place of one that nobody answers on. `mode` is of the file. -EADDRINUSE:
+ * somebody does; -ENAMETOOLONG. Returns the descriptor. */
+int http_unix_socket(const char *path, unsigned mode, struct error *err);
+
+/* Requests still open are answered with 503. The loop has to run once more. */
+void http_close(struct http *http);
+
+const char *http_method(const struct http_request *request);
+const char *http_path(const struct http_request *request);
+/* NULL: not there. */
+const char *http_query(struct http_request *request, const char *name);
+const char *http_header(struct http_request *request, const char *name);
+/* The body's bytes; 0 of them: none. */
+const char *http_body(const struct http_request *request, size_t *size);
+/* Who is at the other end of a Unix socket. -1: it is none. */
+int64_t http_peer_uid(struct http_request *request);
+
+/* For whoever handles it: kept with the request. */
+struct http_route_state {
+	const char *part[4]; /* of the path, where the route has {…} */
+	json_t *json;        /* the body; goes with the request */
+	char path[512];
+};
+struct http_route_state *http_state(struct http_request *request);
+
+/* Added to the answer; before http_reply(). */
+void http_add_header(struct http_request *request, const char *name, const char *value);
+
+/* Answers; takes the reference to `body` (NULL: none). */
+void http_reply(struct http_request *request, unsigned status, json_t *body);
+void http_reply_text(struct http_request *request, unsigned status, const char *type, const char *text);
+
+/* Answers with an error: status and code follow from err->code. */
+void http_fail(struct http_request *request, const struct error *err);
+
+/* The stable word for an errno: "not-found". */
+const char *http_error_code(int code);

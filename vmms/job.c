@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "vmms/daemon.h"
+
+struct job_wait {
+	struct job *job;
+	struct http_request *request;
+	unsigned status;
+	uv_timer_t timer;
+	struct job_wait *next;
+};
+
+void jobs_sweep(struct vmms *vmms)
+{
+	struct job **at = &vmms->jobs;
+
+	while (*at) {
+		struct job *job = *at;
+
+		if (!job->ended || job->waits || job->timer_used) {
+			at = &job->next;
+			continue;
+		}
+		*at = job->next;
+		free(job);
+	}
+}
+
+int job_new(struct job **out, struct vmms *vmms, struct machine *machine, const char *kind, struct error *err)
+{
+	struct job *job;
+	int r;
+
+	if (machine && machine->job)
+		return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
+				 (long long)machine->job->id, machine->job->kind);
+	if (vmms->closing)
+		return error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return error_set(err, ENOMEM, "no memory for a job");
+	r = store_job_add(vmms->store, kind, machine ? machine->id : "", machine ? machine->name : NULL, &job->id, err);
+	if (r) {
+		free(job);
+		return r;
+	}
+	job->vmms = vmms;
+	job->machine = machine;
+	snprintf(job->kind, sizeof(job->kind), "%s", kind);
+	job->next = vmms->jobs;
+	vmms->jobs = job;
+	if (machine)
+		machine->job = job;
+	*out = job;
+	return 0;
+}
+
+static void timer_closed(uv_handle_t *handle)
+{
+	struct job *job = handle->data;
+
+	job->timer_used = false;
+}
+
+static void timer_due(uv_timer_t *timer)
+{
+	struct job *job = timer->data;
+
+	if (!job->ended)
+		job->late(job);
+}
+
+static void close_timer(struct job *job)
+{
+	if (job->timer_used && !uv_is_closing((uv_handle_t *)&job->timer))
+		uv_close((uv_handle_t *)&job->timer, timer_closed);
+}
+
+void job_limit(struct job *job, unsigned seconds, void (*late)(struct job *job))
+{
+	job->late = late;
+	if (!job->timer_used) {
+		job->timer_used = true;
+		job->timer.data = job;
+		uv_timer_init(&job->vmms->loop, &job->timer);
+	}
+	uv_timer_start(&job->timer, timer_due, seconds * 1000ull, 0);
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------ */
+
+static void reply(struct vmms *vmms, int64_t id, struct http_request *request, unsigned status)
+{
+	struct error err = {0};
+	json_t *json = job_json(vmms, id, &err);
+
+	if (json)
+		http_reply(request, status, json);
+	else
+		http_fail(request, &err);
+}
+
+static void wait_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+static void wait_over(struct job_wait *wait)
+{
+	struct job_wait **at = &wait->job->waits;
+
+	while (*at != wait)
+		at = &(*at)->next;
+	*at = wait->next;
+	reply(wait->job->vmms, wait->job->id, wait->request, wait->status);
+	uv_close((uv_handle_t *)&wait->timer, wait_closed);
+}
+
+static void wait_late(uv_timer_t *timer)
+{
+	wait_over(timer->data);
+}
+
+void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status)
+{
+	struct job_wait *wait = job->ended || !seconds ? NULL : calloc(1, sizeof(*wait));
+
+	if (!wait) {
+		reply(job->vmms, job->id, request, status);
+		return;
+	}
+	wait->job = job;
+	wait->request = request;
+	wait->status = status;
+	wait->next = job->waits;
+	job->waits = wait;
+	wait->timer.data = wait;
+	uv_timer_init(&job->vmms->loop, &wait->timer);
+	uv_timer_start(&wait->timer, wait_late, seconds * 1000ull, 0);
+}
+
+void jobs_close(struct vmms *vmms)
+{
+	for (struct job *job = vmms->jobs; job; job = job->next) {
+		job->stop = true;
+		close_timer(job);
+		while (job->waits)
+			wait_over(job->waits);
+	}
+}
+
+/* --- the end ------------------------------------------------------------------------------------------ */
+
+void job_end(struct job *job, const struct error *err)
+{
+	struct error storing = {0};
+	const char *state = !err ? "done" : err->code == ECANCELED ? "cancelled" : "failed";
+
+	if (job->ended)
+		return;
+	job->ended = true;
+	if (err)
+		job->error = *err;
+	if (store_job_end(job->vmms->store, job->id, state, err ? http_error_code(err->code) : NULL, err ? err->text : NULL,
+			  &storing))
+		log_write(LOG_LEVEL_ERROR, "job %lld: %s", (long long)job->id, storing.text);
+	if (job->machine && job->machine->job == job)
+		job->machine->job = NULL;
+	job->machine = NULL;
+	close_timer(job);
+	while (job->waits)
+		wait_over(job->waits);
+}
+
+struct job *job_find(struct vmms *vmms, int64_t id)
+{
+	for (struct job *job = vmms->jobs; job; job = job->next)
+		if (job->id == id)
+			return job;
+	return NULL;
+}
+
+static void pool_work(uv_work_t *request)
+{
+	struct job *job = request->data;
+
+	job->error.code = 0;
+	if (job->work(job, &job->error) && !job->error.code)
+		error_set(&job->error, EIO, "the work failed and did not say why");
+}
+
+static void pool_done(uv_work_t *request, int status)
+{
+	struct job *job = request->data;
+
+	if (status)
+		error_set(&job->error, ECANCELED, "the daemon ended meanwhile");
+	job->done(job, -job->error.code);
+}
+
+void job_work(struct job *job)
+{
+	job->request.data = job;
+	uv_queue_work(&job->vmms->loop, &job->request, pool_work, pool_done);
+}
+
+json_t *job_json(struct vmms *vmms, int64_t id, struct error *err)
+{
+	const struct job *job = job_find(vmms, id);
+	json_t *list, *json;
+	uint64_t total;
+
+	if (store_job_list(vmms->store, id, 0, 1, &list, err))
+		return NULL;
+	json = json_incref(json_array_get(list, 0));
+	json_decref(list);
+	if (!json) {
+		error_set(err, ENOENT, "there is no job %lld", (long long)id);
+		return NULL;
+	}
+	total = job ? job->progress_total : 0;
+	if (total)
+		json_object_set_new(json, "progress", json_real((double)job->progress_done / (double)total));
+	return json;
+}

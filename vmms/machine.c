@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/machine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "vmms/daemon.h"
+
+#define ASK_AGAIN 5 /* seconds */
+
+static void set_state(struct machine *machine, enum machine_state state)
+{
+	machine->state = state;
+	machine->state_since = vmms_now();
+}
+
+/* Whoever renames a machine writes vm.json first: what that says is its name. */
+static int take_name(struct machine *machine, const char *name, struct error *err)
+{
+	char *copy;
+	int r;
+
+	if (!strcmp(name, machine->name))
+		return 0;
+	copy = strdup(name);
+	r = copy ? store_vm_rename(machine->vmms->store, machine->id, name, err) : error_set(err, ENOMEM, "no memory");
+	if (r == -EEXIST)
+		error_set(err, EEXIST, "%s/" VM_CONFIG_FILE " has name \"%s\", which another machine has: change one of them",
+			  machine->directory, name);
+	if (r) {
+		free(copy);
+		return r;
+	}
+	free(machine->name);
+	machine->name = copy;
+	return 0;
+}
+
+static void reload(struct machine *machine)
+{
+	json_t *config = NULL;
+	const char *id;
+
+	if (machine->link || machine->phase != VM_READY)
+		return;
+	memset(&machine->problem, 0, sizeof(machine->problem));
+	if (!vm_config_load(&config, machine->directory, &machine->problem)) {
+		id = json_string_value(json_object_get(config, "id"));
+		if (strcasecmp(id, machine->id))
+			error_set(&machine->problem, EINVAL, "%s/" VM_CONFIG_FILE " has id %s: machine %s is registered here",
+				  machine->directory, id, machine->id);
+		else
+			take_name(machine, json_string_value(json_object_get(config, "name")), &machine->problem);
+	}
+	json_decref(machine->config);
+	machine->config = config;
+	if (machine->problem.code)
+		set_state(machine, MACHINE_BROKEN);
+	else if (machine->state == MACHINE_BROKEN)
+		set_state(machine, MACHINE_OFF);
+}
+
+struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	if (!machine)
+		return NULL;
+	machine->vmms = vmms;
+	memcpy(machine->id, vm->id, sizeof(machine->id));
+	machine->name = strdup(vm->name);
+	machine->directory = strdup(vm->directory);
+	machine->number = vm->number;
+	machine->phase = vm->phase;
+	machine->own_directory = vm->own_directory;
+	machine->wanted = vm->wanted;
+	if (asprintf(&machine->runtime, "%s/vms/%s", vmms->options->runtime, vm->id) < 0)
+		machine->runtime = NULL;
+	if (!machine->name || !machine->directory || !machine->runtime) {
+		machine_free(machine);
+		return NULL;
+	}
+	set_state(machine, MACHINE_OFF);
+	reload(machine);
+	return machine;
+}
+
+void machine_free(struct machine *machine)
+{
+	worker_link_leave(machine->link);
+	json_decref(machine->config);
+	free(machine->name);
+	free(machine->directory);
+	free(machine->runtime);
+	free(machine);
+}
+
+/* --- what is shown ------------------------------------------------------------------------------------ */
+
+const char *machine_state_word(enum machine_state state)
+{
+	static const char *const words[] = {[MACHINE_OFF] = "off",           [MACHINE_STARTING] = "starting",
+					    [MACHINE_RUNNING] = "running",   [MACHINE_PAUSED] = "paused",
+					    [MACHINE_STOPPING] = "stopping", [MACHINE_BROKEN] = "broken"};
+
+	return words[state];
+}
+
+void machine_etag(const struct machine *machine, char text[24])
+{
+	char *dump = machine->config ? json_dumps(machine->config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
+
+	for (const char *c = dump; c && *c; c++)
+		hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
+	free(dump);
+	snprintf(text, 24, "\"%016" PRIx64 "\"", hash);
+}
+
+json_t *machine_json(const struct machine *machine)
+{
+	char etag[24];
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "id", machine->id, "name", machine->name, "state",
+				 machine_state_word(machine->state), "directory", machine->directory, "state_since",
+				 (json_int_t)machine->state_since, "wanted", machine->wanted);
+
+	machine_etag(machine, etag);
+	json_object_set_new(json, "etag", json_string(etag));
+	if (machine->phase != VM_READY)
+		json_object_set_new(json, "state", json_string(machine->phase == VM_CREATING ? "creating" : "deleting"));
+	if (machine->config)
+		json_object_set(json, "config", machine->config);
+	if (machine->problem.code)
+		json_object_set_new(json, "problem", json_string(machine->problem.text));
+	if (machine->link) {
+		json_object_set_new(json, "pid", json_integer(worker_link_pid(machine->link)));
+		json_object_set_new(json, "console", json_sprintf("%s/console", machine->runtime));
+	}
+	if (machine->job)
+		json_object_set_new(json, "job", json_integer((json_int_t)machine->job->id));
+	return json;
+}
+
+json_t *machine_files(const struct machine *machine)
+{
+	json_t *list = json_array(), *disk, *boot = json_object_get(machine->config, "boot");
+	static const char *const boots[] = {"kernel", "initrd"};
+	size_t i;
+
+	json_array_append_new(list, json_string(VM_CONFIG_FILE));
+	for (i = 0; i < ARRAY_SIZE(boots); i++)
+		if (json_object_get(boot, boots[i]))
+			json_array_append(list, json_object_get(boot, boots[i]));
+	json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+		json_array_append(list, json_object_get(disk, "path"));
+	return list;
+}
+
+/* --- the worker --------------------------------------------------------------------------------------- */
+
+static void set_wanted(struct machine *machine, bool wanted)
+{
+	struct error err;
+
+	if (machine->wanted == wanted)
+		return;
+	machine->wanted = wanted;
+	if (store_vm_set_wanted(machine->vmms->store, machine->id, wanted, &err))
+		log_write(LOG_LEVEL_ERROR, "machine \"%s\": %s", machine->name, err.text);
+}
+
+static void tell_end(struct machine *machine, const json_t *result)
+{
+	const char *word = json_string_value(json_object_get(result, "result"));
+	const char *text = json_string_value(json_object_get(result, "error"));
+
+	if (!word)
+		vmms_event(machine->vmms, machine, "vm.failed", "the worker was killed or crashed: see %s/worker.log",
+			   machine->directory);
+	else if (!strcmp(word, "powered-off") || !strcmp(word, "reset"))
+		vmms_event(machine->vmms, machine, "vm.off", "the guest turned itself off");
+	else if (!strcmp(word, "power-cut"))
+		vmms_event(machine->vmms, machine, "vm.off", "the power was cut");
+	else
+		vmms_event(machine->vmms, machine, "vm.failed", "%s: see %s/worker.log",
+			   text ? text : !strcmp(word, "not-started") ? "it was not started" : "the guest crashed",
+			   machine->directory);
+}
+
+static void worker_started(void *context, const struct error *err)
+{
+	struct machine *machine = context;
+	struct job *job = machine->job;
+
+	if (!err) {
+		set_state(machine, MACHINE_RUNNING);
+		set_wanted(machine, true);
+		vmms_event(machine->vmms, machine, "vm.running", "it runs");
+		if (job && !strcmp(job->kind, "vm.start"))
+			job_end(job, NULL);
+	} else {
+		/* The job ends with the worker: then the machine is off, and may be changed. */
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
+		machine->start_error = *err;
+	}
+}
+
+static void worker_ended(void *context, const json_t *result)
+{
+	struct machine *machine = context;
+	struct job *job = machine->job;
+	bool asked = machine->state == MACHINE_STOPPING || machine->power_cut;
+	bool started = machine->state != MACHINE_STARTING;
+	const char *word = json_string_value(json_object_get(result, "result"));
+	struct error err;
+
+	machine->link = NULL;
+	machine->power_cut = false;
+	set_state(machine, MACHINE_OFF);
+	if (started)
+		tell_end(machine, result);
+	if (asked || (word && strcmp(word, "guest-failed")))
+		set_wanted(machine, false);
+	reload(machine);
+	if (!job)
+		return;
+	if (!strcmp(job->kind, "vm.shut-down") || !strcmp(job->kind, "vm.turn-off")) {
+		job_end(job, NULL);
+	} else if (!started) {
+		job_end(job, &machine->start_error);
+	} else {
+		error_set(&err, EIO, "the machine went off meanwhile");
+		job_end(job, &err);
+	}
+}
+
+static const struct worker_link_ops link_ops = {.started = worker_started, .ended = worker_ended};
+
+static char *log_path(const struct machine *machine)
+{
+	char *path;
+
+	return asprintf(&path, "%s/worker.log", machine->directory) < 0 ? NULL : path;
+}
+
+/* A worker that was found may be paused. */
+static void state_told(void *context, const json_t *answer, const struct error *err)
+{
+	const char *state = json_string_value(json_object_get(answer, "state"));
+	struct machine *machine = context;
+
+	(void)err;
+	if (state && !strcmp(state, "paused") && machine->state == MACHINE_RUNNING && !machine->job)
+		set_state(machine, MACHINE_PAUSED);
+}
+
+void machine_adopt(struct machine *machine)
+{
+	_cleanup_free_ char *log = log_path(machine), *lock = NULL;
+	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
+	struct error err = {0};
+	json_t *result;
+	int r;
+
+	if (asprintf(&lock, "%s/worker.lock", machine->directory) < 0)
+		return;
+	r = worker_link_adopt(&machine->link, &machine->vmms->loop, &place, lock, &link_ops, machine, &err);
+	if (!r) {
+		set_state(machine, MACHINE_RUNNING);
+		set_wanted(machine, true);
+		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
+		return;
+	}
+	if (r != -ESRCH) {
+		machine->problem = err;
+		set_state(machine, MACHINE_BROKEN);
+		return;
+	}
+	result = worker_result_read(machine->runtime, true);
+	if (result) {
+		tell_end(machine, result);
+		set_wanted(machine, false);
+	}
+	json_decref(result);
+}
+
+void machine_refresh(struct machine *machine)
+{
+	if (machine->link || machine->job || machine->phase != VM_READY)
+		return;
+	reload(machine);
+	machine_adopt(machine);
+}
+
+/* --- verbs -------------------------------------------------------------------------------------------- */
+
+static int make_runtime(const struct machine *machine, struct error *err)
+{
+	if (mkdir(machine->runtime, 0700) && errno != EEXIST)
+		return error_set(err, errno, "%s: %s", machine->runtime, strerror(errno));
+	return 0;
+}
+
+static int wrong_state(const struct machine *machine, const char *what, struct error *err)
+{
+	if (machine->phase != VM_READY)
+		return error_set(err, EALREADY, "machine \"%s\" is being %s", machine->name,
+				 machine->phase == VM_CREATING ? "created" : "deleted");
+	if (machine->state == MACHINE_BROKEN)
+		return error_set(err, EALREADY, "machine \"%s\" cannot be used: %s", machine->name, machine->problem.text);
+	return error_set(err, EALREADY, "machine \"%s\" is %s: it cannot be %s", machine->name,
+			 machine_state_word(machine->state), what);
+}
+
+static int check_state(const struct machine *machine, unsigned states, const char *what, struct error *err)
+{
+	if (machine->phase != VM_READY || !(states & 1u << machine->state))
+		return wrong_state(machine, what, err);
+	return 0;
+}
+
+/* Of a range that no distribution gives away (systemd's containers end at 0x6fff0000 + 0xffff). */
+static json_int_t own_user(const struct machine *machine)
+{
+	return 0x70010000 + (json_int_t)(machine->number & 0xffffff);
+}
+
+int machine_start(struct machine *machine, struct job **job, struct error *err)
+{
+	_cleanup_free_ char *log = log_path(machine);
+	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
+	struct error why = {0};
+	json_t *configuration;
+	int r;
+
+	machine_refresh(machine);
+	r = check_state(machine, 1u << MACHINE_OFF, "started", err);
+	if (!r)
+		r = job_new(job, machine->vmms, machine, "vm.start", err);
+	if (r)
+		return r;
+	set_state(machine, MACHINE_STARTING);
+	configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
+	if (configuration && getuid() == 0)
+		json_object_set_new(configuration, "sandbox", json_pack("{s:I, s:I}", "uid", own_user(machine), "gid",
+									own_user(machine)));
+	r = make_runtime(machine, &why);
+	if (!r && (!configuration || !log))
+		r = error_set(&why, ENOMEM, "no memory to start machine \"%s\"", machine->name);
+	if (!r)
+		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, configuration, &link_ops, machine, &why);
+	json_decref(configuration);
+	if (r) {
+		machine->link = NULL;
+		set_state(machine, MACHINE_OFF);
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", why.text);
+		job_end(*job, &why);
+	}
+	return 0;
+}
+
+static void answered(struct machine *machine, const struct error *err, enum machine_state state)
+{
+	if (!machine->job)
+		return;
+	if (!err)
+		set_state(machine, state);
+	job_end(machine->job, err);
+}
+
+static void paused(void *context, const json_t *answer, const struct error *err)
+{
+	(void)answer;
+	answered(context, err, MACHINE_PAUSED);
+}
+
+static void running(void *context, const json_t *answer, const struct error *err)
+{
+	(void)answer;
+	answered(context, err, MACHINE_RUNNING);
+}
+
+static int command(struct machine *machine, unsigned states, const char *kind, const char *what, const char *verb,
+    worker_answered on_answer, struct job **job, struct error *err)
+{
+	int r = check_state(machine, states, what, err);
+
+	if (!r)
+		r = job_new(job, machine->vmms, machine, kind, err);
+	if (!r)
+		worker_link_command(machine->link, json_pack("{s:s}", "command", verb), on_answer, machine);
+	return r;
+}
+
+int machine_pause(struct machine *machine, struct job **job, struct error *err)
+{
+	return command(machine, 1u << MACHINE_RUNNING, "vm.pause", "paused", "pause", paused, job, err);
+}
+
+int machine_resume(struct machine *machine, struct job **job, struct error *err)
+{
+	return command(machine, 1u << MACHINE_PAUSED, "vm.resume", "resumed", "resume", running, job, err);
+}
+
+int machine_reset(struct machine *machine, struct job **job, struct error *err)
+{
+	return command(machine, 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED, "vm.reset", "reset", "reset", running, job, err);
+}
+
+/* The job ends with the worker; only a refusal ends it here. */
+static void asked_to_end(void *context, const json_t *answer, const struct error *err)
+{
+	struct machine *machine = context;
+
+	(void)answer;
+	if (!err || !machine->job || !machine->link || err->code == ECONNRESET)
+		return;
+	if (!strcmp(machine->job->kind, "vm.turn-off")) {
+		/* A worker that does not listen is ended all the same. */
+		worker_link_kill(machine->link);
+		return;
+	}
+	set_state(machine, MACHINE_RUNNING);
+	job_end(machine->job, err);
+}
+
+static unsigned next_ask(const struct job *job)
+{
+	int64_t left = (job->deadline - vmms_now() + 999) / 1000;
+
+	return left <= 0 ? 0 : left < ASK_AGAIN ? (unsigned)left : ASK_AGAIN;
+}
+
+/* A guest that is still starting has nobody yet who listens: it is asked again until the time is over. */
+static void shut_down_due(struct job *job)
+{
+	struct machine *machine = job->machine;
+	struct error err;
+
+	if (vmms_now() < job->deadline) {
+		worker_link_command(machine->link, json_pack("{s:s}", "command", "shutdown"), asked_to_end, machine);
+		job_limit(job, next_ask(job), shut_down_due);
+		return;
+	}
+	error_set(&err, ETIMEDOUT, "the guest did not shut down in time: it may have no integration service; bulkhead vm "
+				   "turn-off cuts the power");
+	if (machine->state == MACHINE_STOPPING)
+		set_state(machine, MACHINE_RUNNING);
+	job_end(job, &err);
+}
+
+int machine_shut_down(struct machine *machine, unsigned seconds, struct job **job, struct error *err)
+{
+	int r = command(machine, 1u << MACHINE_RUNNING, "vm.shut-down", "shut down", "shutdown", asked_to_end, job, err);
+
+	if (!r && machine->job) {
+		set_state(machine, MACHINE_STOPPING);
+		(*job)->deadline = vmms_now() + seconds * 1000ll;
+		job_limit(*job, next_ask(*job), shut_down_due);
+	}
+	return r;
+}
+
+static void turn_off_late(struct job *job)
+{
+	worker_link_kill(job->machine->link);
+}
+
+int machine_turn_off(struct machine *machine, struct job **job, struct error *err)
+{
+	unsigned states = 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING;
+	int r = check_state(machine, states, "turned off", err);
+	struct error given_up;
+
+	/* Cutting the power does not wait for a guest that was asked to shut down. */
+	if (!r && machine->job && !strcmp(machine->job->kind, "vm.shut-down")) {
+		error_set(&given_up, ECANCELED, "the machine is turned off instead");
+		job_end(machine->job, &given_up);
+	}
+	if (!r)
+		r = job_new(job, machine->vmms, machine, "vm.turn-off", err);
+	if (r)
+		return r;
+	machine->power_cut = true;
+	job_limit(*job, 10, turn_off_late);
+	worker_link_command(machine->link, json_pack("{s:s}", "command", "power-off"), asked_to_end, machine);
+	return 0;
+}
+
+/* --- settings ----------------------------------------------------------------------------------------- */
+
+/* Of a running machine: only what its worker does not know. */
+static int check_running(const struct machine *machine, const json_t *request, struct error *err)
+{
+	static const char *const free_keys[] = {"name", "notes", "tags", "automatic"};
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)request, key, value) {
+		bool allowed = false;
+
+		for (size_t i = 0; i < ARRAY_SIZE(free_keys); i++)
+			allowed |= !strcmp(key, free_keys[i]);
+		if (!allowed)
+			return error_set(err, EALREADY, "%s can be changed while machine \"%s\" is off: it is %s", key,
+					 machine->name, machine_state_word(machine->state));
+	}
+	return 0;
+}
+
+static int check_name_free(const struct machine *machine, const char *name, struct error *err)
+{
+	const struct machine *other = name ? vmms_find(machine->vmms, name) : NULL;
+
+	if (other && other != machine)
+		return error_set(err, EEXIST, "there is a machine \"%s\" already: choose another name", name);
+	return 0;
+}
+
+int machine_change(struct machine *machine, const json_t *request, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(request, "name"));
+	json_t *changed = NULL;
+	int r;
+
+	machine_refresh(machine);
+	if (machine->phase != VM_READY || machine->state == MACHINE_BROKEN)
+		return wrong_state(machine, "changed", err);
+	if (machine->job)
+		return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
+				 (long long)machine->job->id, machine->job->kind);
+	r = check_name_free(machine, name, err);
+	if (!r && machine->state != MACHINE_OFF)
+		r = check_running(machine, request, err);
+	if (!r)
+		r = vm_config_changed(&changed, machine->config, request, err);
+	if (!r)
+		r = vm_config_save(changed, machine->directory, err);
+	if (r) {
+		json_decref(changed);
+		return r;
+	}
+	json_decref(machine->config);
+	machine->config = changed;
+	/* If this fails, it is done when the machine is looked at next. */
+	return name ? take_name(machine, name, err) : 0;
+}

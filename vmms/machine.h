@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * machine.h - one machine as the daemon knows it, and what may be done to it. Private to vmms/.
+ *
+ * All on the loop's thread. At most one job is at work on a machine at a time.
+ */
+#pragma once
+
+#include "vmms/config.h"
+#include "vmms/store.h"
+#include "vmms/worker_link.h"
+
+struct vmms;
+struct job;
+
+/* Hyper-V's words (Msvm_ComputerSystem.EnabledState), as far as they occur. */
+enum machine_state { MACHINE_OFF, MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_STOPPING, MACHINE_BROKEN };
+
+struct machine {
+	struct vmms *vmms;
+	char id[GUID_TEXT_SIZE];
+	char *name, *directory, *runtime;
+	json_t *config; /* NULL: it cannot be read, `problem` says why */
+	struct error problem;
+	struct error start_error; /* of the last start that failed */
+	enum vm_phase phase;
+	unsigned number;
+	bool own_directory, wanted;
+	bool power_cut; /* asked for by us */
+	enum machine_state state;
+	int64_t state_since; /* milliseconds since 1970 */
+	struct worker_link *link;
+	struct job *job;
+};
+
+/* A registered machine; its configuration is read. Its worker is not looked for yet. */
+struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm);
+void machine_free(struct machine *machine);
+
+/* Finds its worker, if it has one, and takes note of how a run ended that nobody saw. */
+void machine_adopt(struct machine *machine);
+
+/* Looks again at a machine that does not run, as far as is known: its vm.json, and whether it does run. */
+void machine_refresh(struct machine *machine);
+
+const char *machine_state_word(enum machine_state state);
+
+/* What the REST interface shows. The caller owns the reference. */
+json_t *machine_json(const struct machine *machine);
+
+/* Of its configuration, for ETag and If-Match: with the quotes. */
+void machine_etag(const struct machine *machine, char text[24]);
+
+/* Each makes a job, which may have ended when it returns. -EALREADY: the machine is in another state; -EBUSY:
+ * another job is at work on it. */
+int machine_start(struct machine *machine, struct job **job, struct error *err);
+int machine_shut_down(struct machine *machine, unsigned seconds, struct job **job, struct error *err);
+int machine_turn_off(struct machine *machine, struct job **job, struct error *err);
+int machine_pause(struct machine *machine, struct job **job, struct error *err);
+int machine_resume(struct machine *machine, struct job **job, struct error *err);
+int machine_reset(struct machine *machine, struct job **job, struct error *err);
+
+/* Changes the configuration: the name and notes at any time, the rest while it is off. */
+int machine_change(struct machine *machine, const json_t *request, struct error *err);
+
+/* The files that go with it: names relative to its directory, or absolute. */
+json_t *machine_files(const struct machine *machine);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * store.h - host.db: which machines there are, jobs and events. Private to vmms/.
+ *
+ * Every function is one transaction and is on the medium when it returns. One thread. Errors: negative errno;
+ * -EEXIST where a name, an id or a directory is taken.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+struct store;
+
+enum vm_phase { VM_CREATING, VM_READY, VM_DELETING };
+
+struct store_vm {
+	char id[GUID_TEXT_SIZE];
+	unsigned number; /* no other machine of the host has it; given by store_vm_add() */
+	const char *name, *directory;
+	enum vm_phase phase;
+	bool own_directory; /* made by us, and goes with the machine */
+	bool wanted;        /* it was running, as far as anybody asked */
+};
+
+struct store_job {
+	int64_t id;
+	const char *kind; /* "vm.start" */
+	char vm[GUID_TEXT_SIZE];
+	const char *vm_name;
+	const char *state; /* "running", "done", "failed", "cancelled" */
+	int64_t started, ended; /* milliseconds since 1970; 0: not yet */
+	const char *error_code, *error_text; /* NULL: none */
+};
+
+/* Opens or makes it. -ENOTSUP: made by a later version; -EBADMSG: no database. */
+int store_open(struct store **out, const char *path, struct error *err);
+void store_close(struct store *store);
+
+int store_vm_add(struct store *store, struct store_vm *vm, struct error *err);
+int store_vm_rename(struct store *store, const char *id, const char *name, struct error *err);
+int store_vm_set_phase(struct store *store, const char *id, enum vm_phase phase, struct error *err);
+int store_vm_set_wanted(struct store *store, const char *id, bool wanted, struct error *err);
+int store_vm_remove(struct store *store, const char *id, struct error *err);
+
+/* Calls `each` for every machine, by name; its strings last until it returns. */
+int store_vm_list(struct store *store, void (*each)(void *context, const struct store_vm *vm), void *context,
+    struct error *err);
+
+/* A new job, running; its id in *id. */
+int store_job_add(struct store *store, const char *kind, const char *vm, const char *vm_name, int64_t *id,
+    struct error *err);
+int store_job_end(struct store *store, int64_t id, const char *state, const char *error_code, const char *error_text,
+    struct error *err);
+
+/* Jobs that ran when the daemon died: each ends as failed. */
+int store_jobs_abandon(struct store *store, unsigned *count, struct error *err);
+
+/* As JSON, newest first: those with ids below `before` (0: all), at most `limit`. `id` 0: all; else that one. */
+int store_job_list(struct store *store, int64_t id, int64_t before, unsigned limit, json_t **list, struct error *err);
+
+int store_event_add(struct store *store, const char *kind, const char *vm, const char *vm_name, const char *text,
+    int64_t *id, struct error *err);
+/* Oldest first, ids above `after`, at most `limit`; of one machine if `vm` is not NULL. */
+int store_event_list(struct store *store, int64_t after, const char *vm, unsigned limit, json_t **list,
+    struct error *err);
+/* The newest `limit`, oldest of them first. */
+int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t **list, struct error *err);

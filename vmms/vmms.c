@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/vmms.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "vmms/daemon.h"
+#include "vmms/images.h"
+
+/* Behind it comes "/vms/", an id and "/console". */
+#define RUNTIME_MAX (107u - 5 - 36 - 8)
+
+int64_t vmms_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+struct machine *vmms_find(struct vmms *vmms, const char *name_or_id)
+{
+	for (size_t i = 0; i < vmms->machine_count; i++)
+		if (!strcmp(vmms->machines[i]->name, name_or_id) || !strcasecmp(vmms->machines[i]->id, name_or_id))
+			return vmms->machines[i];
+	return NULL;
+}
+
+int vmms_add(struct vmms *vmms, struct machine *machine)
+{
+	if (vmms->machine_count == vmms->machine_room) {
+		size_t room = vmms->machine_room ? vmms->machine_room * 2 : 64;
+		struct machine **more = realloc(vmms->machines, room * sizeof(struct machine *));
+
+		if (!more)
+			return -ENOMEM;
+		vmms->machines = more;
+		vmms->machine_room = room;
+	}
+	vmms->machines[vmms->machine_count++] = machine;
+	return 0;
+}
+
+void vmms_forget(struct vmms *vmms, struct machine *machine)
+{
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		if (vmms->machines[i] != machine)
+			continue;
+		vmms->machines[i] = vmms->machines[--vmms->machine_count];
+		machine_free(machine);
+		return;
+	}
+}
+
+void vmms_event(struct vmms *vmms, const struct machine *machine, const char *kind, const char *format, ...)
+{
+	struct error err = {0};
+	char text[768];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	log_write(LOG_LEVEL_INFO, "%s%s%s: %s", kind, machine ? " " : "", machine ? machine->name : "", text);
+	if (store_event_add(vmms->store, kind, machine ? machine->id : NULL, machine ? machine->name : NULL, text, NULL, &err))
+		log_write(LOG_LEVEL_ERROR, "an event is lost (%s): %s", err.text, text);
+}
+
+/* --- places ------------------------------------------------------------------------------------------- */
+
+static int below(char **path, const char *variable, const char *fallback, const char *rest)
+{
+	const char *base = variable ? getenv(variable) : NULL;
+
+	if (base && *base == '/')
+		return asprintf(path, "%s/%s", base, rest) < 0 ? -ENOMEM : 0;
+	return asprintf(path, "%s/%s", fallback, rest) < 0 ? -ENOMEM : 0;
+}
+
+int vmms_default_places(bool user, char **state, char **runtime, struct error *err)
+{
+	_cleanup_free_ char *share = NULL, *run = NULL;
+	const char *home = getenv("HOME");
+	int r;
+
+	*state = *runtime = NULL;
+	if (user && (!home || *home != '/'))
+		return error_set(err, ENOENT, "HOME is not set: name the directories by --state and --runtime");
+	if (asprintf(&share, "%s/.local/share", home ? home : "") < 0 || asprintf(&run, "/run/user/%u", getuid()) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	r = user ? below(state, "XDG_DATA_HOME", share, "bulkhead") : below(state, NULL, "/var/lib", "bulkhead");
+	if (!r)
+		r = user ? below(runtime, "XDG_RUNTIME_DIR", run, "bulkhead") : below(runtime, NULL, "/run", "bulkhead");
+	return r ? error_set(err, -r, "no memory") : 0;
+}
+
+/* Makes a directory and those above it that are not there. */
+static int make_directory(const char *path, unsigned mode, struct error *err)
+{
+	_cleanup_free_ char *copy = strdup(path);
+
+	if (!copy)
+		return error_set(err, ENOMEM, "no memory");
+	for (char *c = copy + 1; *c; c++) {
+		if (*c != '/')
+			continue;
+		*c = '\0';
+		mkdir(copy, 0755);
+		*c = '/';
+	}
+	if (mkdir(copy, mode) && errno != EEXIST)
+		return error_set(err, errno, "%s cannot be made: %s", path, strerror(errno));
+	return 0;
+}
+
+static int make_below(const char *directory, const char *name, unsigned mode, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (asprintf(&path, "%s/%s", directory, name) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	return make_directory(path, mode, err);
+}
+
+static int make_places(const struct vmms_options *options, struct error *err)
+{
+	int r;
+
+	if (*options->state != '/' || *options->runtime != '/')
+		return error_set(err, EINVAL, "%s: name the directory from the root on",
+				 *options->state != '/' ? options->state : options->runtime);
+	if (strlen(options->runtime) > RUNTIME_MAX)
+		return error_set(err, ENAMETOOLONG, "%s: a socket's path has at most 107 bytes, so that this may have %u: name "
+				 "another directory by --runtime", options->runtime, RUNTIME_MAX);
+	r = make_directory(options->state, 0755, err);
+	if (!r)
+		r = make_below(options->state, "machines", 0755, err);
+	if (!r)
+		r = make_below(options->state, "images", 0755, err);
+	if (!r)
+		r = make_directory(options->runtime, 0755, err);
+	return r ? r : make_below(options->runtime, "vms", 0755, err);
+}
+
+static int lock_state(struct vmms *vmms, struct error *err)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	_cleanup_free_ char *path = NULL;
+	char pid[16] = "";
+
+	if (asprintf(&path, "%s/lock", vmms->options->state) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	vmms->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (vmms->lock < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	/* A lock of the process, not of the descriptor: one that a worker is being started from shares the
+	 * descriptors for a moment, and would keep the lock when the daemon is killed just then. */
+	if (fcntl(vmms->lock, F_SETLK, &lock)) {
+		fcntl(vmms->lock, F_GETLK, &lock);
+		return error_set(err, EBUSY, "another daemon (process %d) has %s: stop it first, or name another directory by "
+				 "--state", (int)lock.l_pid, vmms->options->state);
+	}
+	snprintf(pid, sizeof(pid), "%d\n", getpid());
+	if (ftruncate(vmms->lock, 0) || pwrite(vmms->lock, pid, strlen(pid), 0) < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+/* --- from start to end -------------------------------------------------------------------------------- */
+
+static void add_stored(void *context, const struct store_vm *vm)
+{
+	struct vmms *vmms = context;
+	struct machine *machine = machine_new(vmms, vm);
+
+	if (machine && vmms_add(vmms, machine))
+		machine_free(machine);
+}
+
+/* Machines that were half made go, those with workers are taken over. */
+static void take_stock(struct vmms *vmms)
+{
+	for (size_t i = vmms->machine_count; i-- > 0;) {
+		struct machine *machine = vmms->machines[i];
+
+		if (machine->phase == VM_READY)
+			machine_adopt(machine);
+		else
+			machine_finish_phase(machine);
+	}
+}
+
+static int load(struct vmms *vmms, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	unsigned abandoned;
+	int r;
+
+	if (asprintf(&path, "%s/host.db", vmms->options->state) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	r = store_open(&vmms->store, path, err);
+	if (!r)
+		r = store_jobs_abandon(vmms->store, &abandoned, err);
+	if (!r)
+		r = store_vm_list(vmms->store, add_stored, vmms, err);
+	if (!r) {
+		take_stock(vmms);
+		images_tidy(vmms);
+	}
+	return r;
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+	struct vmms *vmms = signal->data;
+
+	(void)number;
+	vmms->closing = true;
+	uv_stop(&vmms->loop);
+}
+
+static int listen_api(struct vmms *vmms, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	int fd = vmms->options->listener, r;
+
+	if (fd < 0) {
+		if (asprintf(&path, "%s/api", vmms->options->runtime) < 0)
+			return error_set(err, ENOMEM, "no memory");
+		fd = http_unix_socket(path, 0660, err);
+		if (fd < 0)
+			return fd;
+	}
+	r = http_open(&vmms->http, &vmms->loop, api_handle, vmms, err);
+	return r ? r : http_listen(vmms->http, fd, err);
+}
+
+static void sweep(uv_check_t *check)
+{
+	jobs_sweep(check->data);
+}
+
+static void run(struct vmms *vmms)
+{
+	static const int numbers[] = {SIGTERM, SIGINT};
+	uv_check_t check;
+
+	signal(SIGPIPE, SIG_IGN);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+		uv_signal_init(&vmms->loop, &vmms->signals[i]);
+		vmms->signals[i].data = vmms;
+		uv_signal_start(&vmms->signals[i], on_signal, numbers[i]);
+	}
+	check.data = vmms;
+	uv_check_init(&vmms->loop, &check);
+	uv_check_start(&check, sweep);
+	if (vmms->options->ready)
+		vmms->options->ready();
+	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
+		uv_close((uv_handle_t *)&vmms->signals[i], NULL);
+	/* Whoever waits for a worker's answer is told so; then whoever waits for a job. */
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		worker_link_leave(vmms->machines[i]->link);
+		vmms->machines[i]->link = NULL;
+	}
+	jobs_close(vmms);
+	http_close(vmms->http);
+	vmms->http = NULL;
+	uv_close((uv_handle_t *)&check, NULL);
+	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+}
+
+int vmms_run(const struct vmms_options *options, struct error *err)
+{
+	struct vmms vmms = {.options = options, .lock = -1};
+	int r = make_places(options, err);
+
+	uv_loop_init(&vmms.loop);
+	if (!r)
+		r = lock_state(&vmms, err);
+	if (!r)
+		r = load(&vmms, err);
+	if (!r)
+		r = listen_api(&vmms, err);
+	if (!r)
+		run(&vmms);
+	http_close(vmms.http);
+	while (vmms.machine_count)
+		vmms_forget(&vmms, vmms.machines[0]);
+	uv_run(&vmms.loop, UV_RUN_DEFAULT);
+	free(vmms.machines);
+	while (vmms.jobs) {
+		struct job *next = vmms.jobs->next;
+
+		free(vmms.jobs);
+		vmms.jobs = next;
+	}
+	store_close(vmms.store);
+	uv_loop_close(&vmms.loop);
+	if (vmms.lock >= 0)
+		close(vmms.lock);
+	return r;
+}

@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/worker_link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#define ANSWER_MAX (4u << 20)
+#define LINE_ROOM  4096u
+
+/* A command on its way: a connection of its own, so that a slow answer holds up no other. */
+struct command {
+	uv_pipe_t pipe;
+	uv_connect_t connect;
+	uv_write_t write;
+	char *text, *answer;
+	size_t size, used, room;
+	worker_answered answered;
+	void *context;
+	struct worker_link *link;
+	struct command *next;
+};
+
+struct worker_link {
+	uv_loop_t *loop;
+	const struct worker_link_ops *ops;
+	void *context;
+	char *runtime;
+	int pid, pidfd;
+	uv_process_t process;
+	uv_poll_t exit_poll;
+	uv_pipe_t input, output;
+	uv_write_t write;
+	char *configuration;
+	char line[LINE_ROOM];
+	size_t line_used;
+	bool child, told_start, exited, output_over, left, over;
+	unsigned handles;
+	struct command *commands;
+};
+
+/* --- the end ------------------------------------------------------------------------------------------ */
+
+static void link_free(struct worker_link *link)
+{
+	if (link->pidfd >= 0)
+		close(link->pidfd);
+	free(link->configuration);
+	free(link->runtime);
+	free(link);
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+	struct worker_link *link = handle->data;
+
+	if (!--link->handles && !link->commands && link->over)
+		link_free(link);
+}
+
+static void close_handle(uv_handle_t *handle)
+{
+	if (!uv_is_closing(handle))
+		uv_close(handle, handle_closed);
+}
+
+static void command_end(struct command *command, const json_t *answer, int code, const char *text);
+
+static void close_all(struct worker_link *link)
+{
+	link->over = true;
+	while (link->commands)
+		command_end(link->commands, NULL, ECONNRESET,
+			    link->left ? "the daemon ends: ask again when it is back" : "the machine's worker has ended");
+	if (link->child) {
+		close_handle((uv_handle_t *)&link->process);
+		close_handle((uv_handle_t *)&link->input);
+		close_handle((uv_handle_t *)&link->output);
+	} else {
+		close_handle((uv_handle_t *)&link->exit_poll);
+	}
+}
+
+json_t *worker_result_read(const char *runtime, bool take)
+{
+	_cleanup_free_ char *path = NULL;
+	json_t *result;
+
+	if (asprintf(&path, "%s/result", runtime) < 0)
+		return NULL;
+	result = json_load_file(path, 0, NULL);
+	if (result && !json_is_object(result)) {
+		json_decref(result);
+		result = NULL;
+	}
+	if (take)
+		unlink(path);
+	return result;
+}
+
+static void tell_start(struct worker_link *link, const struct error *err)
+{
+	if (link->told_start)
+		return;
+	link->told_start = true;
+	link->ops->started(link->context, err);
+}
+
+static void maybe_end(struct worker_link *link)
+{
+	struct error err;
+	json_t *result;
+
+	/* What it said last may still be in the pipe. */
+	if (!link->exited || (link->child && !link->output_over) || link->over)
+		return;
+	if (!link->told_start)
+		error_set(&err, EIO, "the worker ended before the guest ran: its log says why");
+	tell_start(link, &err);
+	result = worker_result_read(link->runtime, true);
+	link->ops->ended(link->context, result);
+	json_decref(result);
+	close_all(link);
+}
+
+static void process_exited(uv_process_t *process, int64_t status, int signal)
+{
+	struct worker_link *link = process->data;
+
+	(void)status;
+	(void)signal;
+	link->exited = true;
+	maybe_end(link);
+}
+
+static void pid_exited(uv_poll_t *poll, int status, int events)
+{
+	struct worker_link *link = poll->data;
+
+	(void)status;
+	(void)events;
+	uv_poll_stop(poll);
+	link->exited = true;
+	maybe_end(link);
+}
+
+/* --- the start ---------------------------------------------------------------------------------------- */
+
+static void start_answer(struct worker_link *link)
+{
+	json_t *answer = json_loadb(link->line, link->line_used, JSON_DISABLE_EOF_CHECK, NULL);
+	const char *text = json_string_value(json_object_get(answer, "error"));
+	struct error err;
+
+	if (json_is_true(json_object_get(answer, "ok"))) {
+		tell_start(link, NULL);
+	} else if (text) {
+		error_set(&err, EIO, "%s", text);
+		tell_start(link, &err);
+	}
+	json_decref(answer);
+}
+
+static void line_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	struct worker_link *link = handle->data;
+
+	(void)suggested;
+	*buffer = uv_buf_init(link->line + link->line_used, (unsigned)(LINE_ROOM - link->line_used));
+}
+
+static void line_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
+{
+	struct worker_link *link = stream->data;
+
+	(void)buffer;
+	if (n > 0) {
+		link->line_used += (size_t)n;
+		if (memchr(link->line, '\n', link->line_used))
+			start_answer(link);
+		return;
+	}
+	if (n == 0)
+		return;
+	uv_read_stop(stream);
+	link->output_over = true;
+	maybe_end(link);
+}
+
+static void configuration_written(uv_write_t *write, int status)
+{
+	struct worker_link *link = write->data;
+
+	(void)status; /* a worker that died says so by its end */
+	close_handle((uv_handle_t *)&link->input);
+}
+
+static struct worker_link *link_new(uv_loop_t *loop, const struct worker_place *place,
+    const struct worker_link_ops *ops, void *context)
+{
+	struct worker_link *link = calloc(1, sizeof(*link));
+
+	if (!link)
+		return NULL;
+	link->loop = loop;
+	link->ops = ops;
+	link->context = context;
+	link->pidfd = -1;
+	link->runtime = strdup(place->runtime);
+	return link;
+}
+
+static int spawn(struct worker_link *link, const char *program, int log, struct error *err)
+{
+	char *arguments[] = {(char *)(uintptr_t)program, NULL};
+	uv_stdio_container_t stdio[3] = {{.flags = UV_CREATE_PIPE | UV_READABLE_PIPE, .data.stream = (uv_stream_t *)&link->input},
+					 {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&link->output},
+					 {.flags = UV_INHERIT_FD, .data.fd = log}};
+	uv_process_options_t options = {.exit_cb = process_exited,
+					.file = program,
+					.args = arguments,
+					.cwd = "/",
+					.flags = UV_PROCESS_DETACHED,
+					.stdio_count = 3,
+					.stdio = stdio};
+	int r;
+
+	link->process.data = link->input.data = link->output.data = link->write.data = link;
+	uv_pipe_init(link->loop, &link->input, 0);
+	uv_pipe_init(link->loop, &link->output, 0);
+	link->handles = 3; /* uv_spawn() begins its handle even when it fails */
+	r = uv_spawn(link->loop, &link->process, &options);
+	return r ? error_set(err, -r, "%s cannot be started: %s", program, strerror(-r)) : 0;
+}
+
+int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
+    const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err)
+{
+	_cleanup_close_ int log = open(place->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+	struct worker_link *link;
+	uv_buf_t buffer;
+	int r;
+
+	if (log < 0)
+		return error_set(err, errno, "%s: %s", place->log, strerror(errno));
+	link = link_new(loop, place, ops, context);
+	if (link)
+		link->configuration = json_dumps(configuration, JSON_COMPACT);
+	if (!link || !link->configuration) {
+		if (link)
+			link_free(link);
+		return error_set(err, ENOMEM, "no memory for a worker");
+	}
+	json_decref(worker_result_read(place->runtime, true));
+	link->child = true;
+	r = spawn(link, place->program, log, err);
+	if (r) {
+		close_all(link);
+		return r;
+	}
+	link->pid = link->process.pid;
+	buffer = uv_buf_init(link->configuration, (unsigned)strlen(link->configuration));
+	if (uv_write(&link->write, (uv_stream_t *)&link->input, &buffer, 1, configuration_written))
+		close_handle((uv_handle_t *)&link->input);
+	uv_read_start((uv_stream_t *)&link->output, line_room, line_bytes);
+	*out = link;
+	return 0;
+}
+
+/* Whether somebody holds the lock of this file, and who, as the file says. */
+static int lock_holder(const char *path, int *pid)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+	char text[16] = "";
+
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	if (fcntl(fd, F_OFD_GETLK, &lock))
+		return -errno;
+	if (lock.l_type == F_UNLCK)
+		return -ESRCH;
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		return -EAGAIN;
+	*pid = atoi(text);
+	return *pid > 1 ? 0 : -EAGAIN;
+}
+
+int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
+    const struct worker_link_ops *ops, void *context, struct error *err)
+{
+	struct worker_link *link;
+	int pid = 0, again = 0, fd, r;
+
+	/* Between taking the lock and writing its number a worker does nothing else. */
+	for (unsigned tries = 0; (r = lock_holder(lock, &pid)) == -EAGAIN && tries < 200; tries++)
+		usleep(5000);
+	if (r == -ESRCH)
+		return r;
+	if (r)
+		return error_set(err, EBUSY, "%s is locked by a process which it does not name: on another host?", lock);
+	/* The process may end and its number be used again in between: the lock tells, looked at once more. */
+	fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	r = lock_holder(lock, &again);
+	if (r == -ESRCH || fd < 0 || again != pid) {
+		if (fd >= 0)
+			close(fd);
+		return r == -ESRCH ? r
+				   : error_set(err, EBUSY, "%s is locked by process %d, which is not on this host", lock, pid);
+	}
+	link = link_new(loop, place, ops, context);
+	if (!link) {
+		close(fd);
+		return error_set(err, ENOMEM, "no memory for a worker");
+	}
+	link->pid = pid;
+	link->pidfd = fd;
+	link->told_start = true;
+	link->exit_poll.data = link;
+	link->handles = 1;
+	uv_poll_init(loop, &link->exit_poll, fd);
+	uv_poll_start(&link->exit_poll, UV_READABLE, pid_exited);
+	*out = link;
+	return 0;
+}
+
+void worker_link_leave(struct worker_link *link)
+{
+	if (!link || link->over)
+		return;
+	link->left = true;
+	close_all(link);
+}
+
+void worker_link_kill(struct worker_link *link)
+{
+	if (link->exited)
+		return;
+	if (link->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, link->pidfd, SIGKILL, NULL, 0);
+	else
+		uv_process_kill(&link->process, SIGKILL);
+}
+
+int worker_link_pid(const struct worker_link *link)
+{
+	return link->pid;
+}
+
+/* --- commands ----------------------------------------------------------------------------------------- */
+
+static void command_closed(uv_handle_t *handle)
+{
+	struct command *command = handle->data;
+	struct worker_link *link = command->link;
+
+	free(command->text);
+	free(command->answer);
+	free(command);
+	if (!--link->handles && !link->commands && link->over)
+		link_free(link);
+}
+
+/* Takes the command off the link's list first: `answered` may do anything. */
+static void command_end(struct command *command, const json_t *answer, int code, const char *text)
+{
+	struct worker_link *link = command->link;
+	struct command **at = &link->commands;
+	struct error err;
+
+	while (*at && *at != command)
+		at = &(*at)->next;
+	if (!*at)
+		return;
+	*at = command->next;
+	if (answer) {
+		command->answered(command->context, answer, NULL);
+	} else {
+		error_set(&err, code, "%s", text);
+		command->answered(command->context, NULL, &err);
+	}
+	uv_close((uv_handle_t *)&command->pipe, command_closed);
+}
+
+static void answer_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
+{
+	struct command *command = handle->data;
+
+	(void)suggested;
+	if (command->used == command->room && command->room < ANSWER_MAX) {
+		size_t room = command->room ? command->room * 2 : 8192;
+		char *more = realloc(command->answer, room);
+
+		if (more) {
+			command->answer = more;
+			command->room = room;
+		}
+	}
+	*buffer = uv_buf_init(command->answer + command->used, (unsigned)(command->room - command->used));
+}
+
+static void answer_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
+{
+	struct command *command = stream->data;
+	json_t *answer;
+
+	(void)buffer;
+	if (n < 0) {
+		command_end(command, NULL, ECONNRESET, n == UV_ENOBUFS ? "the worker's answer has no end"
+									: "the worker closed its control socket");
+		return;
+	}
+	command->used += (size_t)n;
+	if (!n || command->answer[command->used - 1] != '\n')
+		return;
+	answer = json_loadb(command->answer, command->used, 0, NULL);
+	if (!json_is_object(answer))
+		command_end(command, NULL, EBADMSG, "the worker's answer is no JSON object");
+	else if (json_is_true(json_object_get(answer, "ok")))
+		command_end(command, answer, 0, NULL);
+	else
+		command_end(command, NULL, EIO, json_string_value(json_object_get(answer, "error"))
+						    ? json_string_value(json_object_get(answer, "error"))
+						    : "the worker refused and did not say why");
+	json_decref(answer);
+}
+
+static void command_written(uv_write_t *write, int status)
+{
+	struct command *command = write->data;
+
+	if (status && status != UV_ECANCELED)
+		command_end(command, NULL, -status, "the worker closed its control socket");
+}
+
+static void command_connected(uv_connect_t *connect, int status)
+{
+	struct command *command = connect->data;
+	uv_buf_t buffer = uv_buf_init(command->text, (unsigned)command->size);
+
+	if (status == UV_ECANCELED)
+		return;
+	if (status) {
+		command_end(command, NULL, -status, "the worker's control socket does not answer");
+		return;
+	}
+	uv_read_start((uv_stream_t *)&command->pipe, answer_room, answer_bytes);
+	if (uv_write(&command->write, (uv_stream_t *)&command->pipe, &buffer, 1, command_written))
+		command_end(command, NULL, EPIPE, "the worker's control socket does not answer");
+}
+
+void worker_link_command(struct worker_link *link, json_t *request, worker_answered answered, void *context)
+{
+	struct command *command = calloc(1, sizeof(*command));
+	_cleanup_free_ char *path = NULL;
+	struct error err;
+
+	json_object_set_new(request, "version", json_integer(1));
+	if (command)
+		command->text = json_dumps(request, JSON_COMPACT);
+	json_decref(request);
+	if (!command || !command->text || link->over || asprintf(&path, "%s/control", link->runtime) < 0) {
+		error_set(&err, link->over ? ECONNRESET : ENOMEM, "the machine's worker cannot be asked");
+		if (command)
+			free(command->text);
+		free(command);
+		answered(context, NULL, &err);
+		return;
+	}
+	command->size = strlen(command->text) + 1;
+	command->text[command->size - 1] = '\n';
+	command->link = link;
+	command->answered = answered;
+	command->context = context;
+	command->next = link->commands;
+	link->commands = command;
+	link->handles++;
+	command->pipe.data = command->connect.data = command->write.data = command;
+	uv_pipe_init(link->loop, &command->pipe, 0);
+	uv_pipe_connect(&command->connect, &command->pipe, path, command_connected);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * worker_link.h - one running worker, as the daemon holds it: started or found, spoken to, seen to end.
+ * Private to vmms/. All on the loop's thread.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <uv.h>
+
+#include "base/base.h"
+
+struct worker_link;
+
+struct worker_place {
+	const char *program; /* bulkhead-worker */
+	const char *runtime; /* the machine's runtime directory, with an absolute path */
+	const char *log;     /* what the worker says goes behind what is in this file */
+};
+
+struct worker_link_ops {
+	/* Once, for a link that was started: the guest runs (err NULL) or the worker could not start it. */
+	void (*started)(void *context, const struct error *err);
+	/* Once: the worker is over. `result` is what it has left (a borrowed object), NULL when it left nothing
+	 * (it was killed). The link is gone afterwards. Comes behind `started`. */
+	void (*ended)(void *context, const json_t *result);
+};
+
+/* Starts a worker with a configuration (as in docs/worker.md). The descriptors it gets are its own, and it
+ * lives on when the daemon ends. */
+int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
+    const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err);
+
+/* The worker which holds the lock of a machine's directory. -ESRCH: nobody holds it. */
+int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
+    const struct worker_link_ops *ops, void *context, struct error *err);
+
+/* The daemon goes, the worker stays. `ended` is not called. The loop has to run once more. */
+void worker_link_leave(struct worker_link *link);
+
+/* Ends the worker at once. `ended` follows. */
+void worker_link_kill(struct worker_link *link);
+
+int worker_link_pid(const struct worker_link *link);
+
+/* A command to the worker's control socket, its "version" is added. Takes the reference. `answered` is called
+ * once, with the worker's answer (borrowed) or with NULL and an error. */
+typedef void (*worker_answered)(void *context, const json_t *answer, const struct error *err);
+void worker_link_command(struct worker_link *link, json_t *command, worker_answered answered, void *context);
+
+/* Reads a `result` file; NULL: there is none that can be read. Removes it when `take` is set. */
+json_t *worker_result_read(const char *runtime, bool take);
