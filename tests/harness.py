@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs all tests and counts them: unit (under several builds), bare guests, real guests, the lab, fuzzers.
 
-Usage: tests/harness.py [unit|bare|guest|lab|fuzz|all] [NAME…]
+Usage: tests/harness.py [unit|bare|guest|manage|lab|fuzz|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
 """
 
@@ -16,7 +16,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
-sys.path[:0] = [os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab")]
+sys.path[:0] = [os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab"), os.path.join(ROOT, "tests", "manage")]
 
 
 class Skip(Exception):
@@ -156,6 +156,15 @@ def stage_guest(results, names):
         run_functions(results, "tests/guest/test_worker.py", names, context)
 
 
+def stage_manage(results, names):
+    """The daemon and its command line."""
+    if build(results, "release"):
+        import test_debian  # pylint: disable=import-outside-toplevel,import-error
+        context = {"bulkhead": "build/release/cli/bulkhead"}
+        run_functions(results, "tests/manage/test_manage.py", names,
+                      {"build": os.path.join(ROOT, "build/release"), "image": lambda: test_debian.base_image(context)})
+
+
 def stage_lab(results, names):
     """The hardware processor, in a machine of software that has one."""
     if not build(results, "release"):
@@ -168,7 +177,7 @@ def stage_lab(results, names):
         results.add("lab", "failed", time.monotonic() - start, str(e))
 
 
-STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "lab": stage_lab, "fuzz": stage_fuzz}
+STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "lab": stage_lab, "fuzz": stage_fuzz}
 
 
 def main():

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Configurations, forms and host.db of the manager, with no daemon around them. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "vmms/config.h"
+#include "vmms/store.h"
+
+#define ID "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+static char directory[64];
+
+static int make_directory(void **state)
+{
+	(void)state;
+	strcpy(directory, "/tmp/bulkhead-vmms-XXXXXX");
+	return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state)
+{
+	_cleanup_free_ char *command = NULL;
+
+	(void)state;
+	return asprintf(&command, "rm -rf %s", directory) < 0 ? -1 : system(command);
+}
+
+static char *in_directory(const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return path;
+}
+
+static json_t *parse(const char *text)
+{
+	json_t *json = json_loads(text, JSON_DECODE_ANY, NULL);
+
+	assert_non_null(json);
+	return json;
+}
+
+/* A configuration that is refused, with these words in the sentence. */
+static void refused(const char *text, const char *words)
+{
+	json_t *json = parse(text);
+	struct error err = {0};
+
+	assert_int_equal(form_check(&vm_config_form, json, &err), -EINVAL);
+	if (!strstr(err.text, words))
+		fail_msg("%s: \"%s\" is not in \"%s\"", text, words, err.text);
+	json_decref(json);
+}
+
+#define WITH(rest) "{\"version\":1,\"id\":\"" ID "\",\"name\":\"a\",\"boot\":{\"kernel\":\"/k\"}" rest "}"
+
+static void test_form_names_what_is_wrong(void **state)
+{
+	(void)state;
+	refused("[]", "the value has to be an object");
+	refused("{}", "version is missing");
+	refused(WITH(",\"hat\":1"), "hat is no key");
+	refused(WITH(",\"memory\":\"1G\""), "memory has to be a whole number");
+	refused(WITH(",\"memory\":67108863"), "memory is 67108863");
+	refused(WITH(",\"disks\":[{\"path\":\"a\"},{\"path\":\"b\",\"kind\":\"tape\"}]"), "disks[1].kind is \"tape\": it may be disk, dvd");
+	refused(WITH(",\"disks\":[{}]"), "disks[0].path is missing");
+	refused(WITH(",\"disks\":[{\"path\":\"\"}]"), "disks[0].path has 0 bytes");
+	refused(WITH(",\"tags\":[\"a\",3]"), "tags[1] has to be a string");
+	refused("{\"version\":1,\"id\":\"not-a-guid-but-of-the-right-length-xx\",\"name\":\"a\",\"boot\":{\"kernel\":\"/k\"}}", "id");
+	refused("{\"version\":1,\"id\":\"" ID "\",\"name\":\"a/b\",\"boot\":{\"kernel\":\"/k\"}}", "name may not have a slash");
+	refused("{\"version\":1,\"id\":\"" ID "\",\"name\":\"" ID "\",\"boot\":{\"kernel\":\"/k\"}}", "may not look like an id");
+}
+
+static void test_form_fills_in(void **state)
+{
+	json_t *json = parse(WITH(",\"processors\":{\"kind\":\"soft\"}"));
+	const json_t *processors;
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(form_check(&vm_config_form, json, &err), 0);
+	processors = json_object_get(json, "processors");
+	assert_int_equal(json_integer_value(json_object_get(processors, "count")), 1);
+	assert_string_equal(json_string_value(json_object_get(processors, "kind")), "soft");
+	assert_int_equal(json_integer_value(json_object_get(json, "memory")), 1 << 30);
+	assert_int_equal(json_array_size(json_object_get(json, "disks")), 0);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(json, "automatic"), "stop")), "shut-down");
+	json_decref(json);
+}
+
+/* What is published says the same as the check: every key, and which have to be there. */
+static void test_schema_has_every_key(void **state)
+{
+	json_t *schema = form_schema(&vm_config_form), *json = parse(WITH(""));
+	const json_t *properties = json_object_get(schema, "properties");
+	const char *key;
+	json_t *value;
+
+	(void)state;
+	assert_int_equal(form_check(&vm_config_form, json, NULL), 0);
+	json_object_foreach(json, key, value)
+		assert_non_null(json_object_get(properties, key));
+	assert_int_equal(json_array_size(json_object_get(schema, "required")), 4);
+	assert_true(json_is_false(json_object_get(schema, "additionalProperties")));
+	json_decref(schema);
+	json_decref(json);
+}
+
+static void write_text(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "w");
+
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+static void load_fails(const char *text, int code, const char *words)
+{
+	struct error err = {0};
+	json_t *config;
+
+	write_text(in_directory(VM_CONFIG_FILE), text);
+	assert_int_equal(vm_config_load(&config, directory, &err), -code);
+	if (!strstr(err.text, words) || !strstr(err.text, VM_CONFIG_FILE))
+		fail_msg("\"%s\" is not in \"%s\"", words, err.text);
+}
+
+static void test_file_is_checked(void **state)
+{
+	struct error err = {0};
+	json_t *config;
+
+	(void)state;
+	assert_int_equal(vm_config_load(&config, directory, &err), -ENOENT);
+	load_fails("", EBADMSG, "line");
+	load_fails("{\n\n\"version\": 1,\n,}", EBADMSG, "line 4");
+	load_fails("{\"version\":1,\"version\":1}", EBADMSG, "duplicate");
+	load_fails("{\"version\":2}", ENOTSUP, "version 2");
+	load_fails("{\"version\":0}", EINVAL, "version is 0");
+	unlink(in_directory(VM_CONFIG_FILE));
+	assert_int_equal(mkfifo(in_directory(VM_CONFIG_FILE), 0600), 0);
+	assert_int_equal(vm_config_load(&config, directory, &err), -EBADMSG);
+}
+
+static void test_file_is_written_and_read(void **state)
+{
+	json_t *request = parse("{\"name\":\"caf\\u00e9\",\"boot\":{\"kernel\":\"/k\"},\"memory\":67108864}");
+	json_t *config, *again, *change, *changed;
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(form_check(&vm_create_form, request, &err), 0);
+	config = vm_config_new(request);
+	assert_int_equal(form_check(&vm_config_form, config, &err), 0);
+	assert_int_equal(vm_config_save(config, directory, &err), 0);
+	assert_int_equal(vm_config_load(&again, directory, &err), 0);
+	assert_true(json_equal(config, again));
+
+	change = parse("{\"processors\":{\"count\":3},\"notes\":\"n\"}");
+	assert_int_equal(vm_config_changed(&changed, config, change, &err), 0);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(changed, "processors"), "count")), 3);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(changed, "processors"), "kind")), "auto");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(config, "processors"), "count")), 1);
+	json_decref(request);
+	json_decref(config);
+	json_decref(again);
+	json_decref(change);
+	json_decref(changed);
+}
+
+static void test_worker_gets_absolute_paths(void **state)
+{
+	json_t *config = parse(WITH(",\"disks\":[{\"path\":\"disk.vhdx\"},{\"path\":\"/d/x.iso\",\"kind\":\"dvd\"}]"));
+	json_t *worker, *disks;
+
+	(void)state;
+	assert_int_equal(form_check(&vm_config_form, config, NULL), 0);
+	worker = vm_config_for_worker(config, "/machines/a", "/run/a");
+	disks = json_object_get(worker, "disks");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(disks, 0), "path")), "/machines/a/disk.vhdx");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(disks, 1), "path")), "/d/x.iso");
+	assert_true(json_is_true(json_object_get(json_array_get(disks, 1), "dvd")));
+	assert_string_equal(json_string_value(json_object_get(worker, "lock")), "/machines/a/worker.lock");
+	assert_null(json_object_get(json_object_get(worker, "boot"), "initrd"));
+	json_decref(worker);
+	json_decref(config);
+}
+
+/* --- host.db ------------------------------------------------------------------------------------------ */
+
+static void count_vm(void *context, const struct store_vm *vm)
+{
+	unsigned *seen = context;
+
+	assert_string_equal(vm->id, ID);
+	assert_string_equal(vm->name, "new name");
+	assert_int_equal(vm->phase, VM_READY);
+	assert_true(vm->wanted && vm->own_directory);
+	++*seen;
+}
+
+static void test_store_keeps_machines(void **state)
+{
+	struct store_vm vm = {.id = ID, .name = "a", .directory = "/a", .phase = VM_CREATING, .own_directory = true};
+	struct error err = {0};
+	struct store *store;
+	unsigned seen = 0;
+
+	(void)state;
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_vm_add(store, &vm, &err), 0);
+	assert_int_equal(store_vm_add(store, &vm, &err), -EEXIST);
+	strcpy(vm.id, "1f8fad5b-d9cb-469f-a165-70867728950e");
+	assert_int_equal(store_vm_add(store, &vm, &err), -EEXIST);
+	assert_int_equal(store_vm_rename(store, ID, "new name", &err), 0);
+	assert_int_equal(store_vm_set_phase(store, ID, VM_READY, &err), 0);
+	assert_int_equal(store_vm_set_wanted(store, ID, true, &err), 0);
+	store_close(store);
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_vm_list(store, count_vm, &seen, &err), 0);
+	assert_int_equal(seen, 1);
+	assert_int_equal(store_vm_remove(store, ID, &err), 0);
+	assert_int_equal(store_vm_list(store, count_vm, &seen, &err), 0);
+	assert_int_equal(seen, 1);
+	store_close(store);
+}
+
+static const char *job_state(struct store *store, int64_t id, json_t **list)
+{
+	assert_int_equal(store_job_list(store, id, 0, 1, list, NULL), 0);
+	return json_string_value(json_object_get(json_array_get(*list, 0), "state"));
+}
+
+static void test_store_keeps_jobs(void **state)
+{
+	struct error err = {0};
+	struct store *store;
+	int64_t one, two;
+	unsigned count;
+	json_t *list;
+
+	(void)state;
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_job_add(store, "vm.start", ID, "a", &one, &err), 0);
+	assert_int_equal(store_job_add(store, "vm.start", ID, "b", &two, &err), 0);
+	assert_int_equal(store_job_end(store, one, "done", NULL, NULL, &err), 0);
+	store_close(store); /* as if it were killed now */
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_jobs_abandon(store, &count, &err), 0);
+	assert_int_equal(count, 1);
+	assert_string_equal(job_state(store, one, &list), "done");
+	json_decref(list);
+	assert_string_equal(job_state(store, two, &list), "failed");
+	json_decref(list);
+	assert_int_equal(store_job_list(store, 0, two, 10, &list, &err), 0);
+	assert_int_equal(json_array_size(list), 1);
+	json_decref(list);
+	store_close(store);
+}
+
+static void test_store_keeps_events(void **state)
+{
+	struct error err = {0};
+	struct store *store;
+	json_t *list;
+
+	(void)state;
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(store_event_add(store, "vm.off", i % 2 ? ID : NULL, i % 2 ? "a" : NULL, "text", NULL, &err), 0);
+	assert_int_equal(store_event_list(store, 3, NULL, 10, &list, &err), 0);
+	assert_int_equal(json_array_size(list), 2);
+	json_decref(list);
+	assert_int_equal(store_event_tail(store, ID, 1, &list, &err), 0);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(list, 0), "id")), 4);
+	json_decref(list);
+	store_close(store);
+}
+
+static void test_store_refuses_what_it_cannot_read(void **state)
+{
+	struct error err = {0};
+	struct store *store;
+
+	(void)state;
+	write_text(in_directory("host.db"), "this is no database, whatever its name may say; it has some more text, though");
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "host.db"));
+	unlink(in_directory("host.db"));
+	assert_int_equal(store_open(&store, in_directory("nowhere/host.db"), &err), -EIO);
+}
+
+int main(void)
+{
+#define IN_DIRECTORY(f) cmocka_unit_test_setup_teardown(f, make_directory, remove_directory)
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_form_names_what_is_wrong),
+	    cmocka_unit_test(test_form_fills_in),
+	    cmocka_unit_test(test_schema_has_every_key),
+	    IN_DIRECTORY(test_file_is_checked),
+	    IN_DIRECTORY(test_file_is_written_and_read),
+	    cmocka_unit_test(test_worker_gets_absolute_paths),
+	    IN_DIRECTORY(test_store_keeps_machines),
+	    IN_DIRECTORY(test_store_keeps_jobs),
+	    IN_DIRECTORY(test_store_keeps_events),
+	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
