@@ -6,8 +6,6 @@
 #include "disk/image.h"
 #include "disk/new_file.h"
 
-#define SIZE_MAX_BYTES (UINT64_C(64) << 40)
-
 static int check_options(const char *path, const struct disk_create_options *o, struct error *err)
 {
 	uint32_t logical = o->logical_sector_size;
@@ -20,7 +18,7 @@ static int check_options(const char *path, const struct disk_create_options *o, 
 	if (o->physical_sector_size != 512 && o->physical_sector_size != 4096)
 		return error_set(err, EINVAL, "%s: physical sectors of %u bytes; choose 512 or 4096", path,
 				 o->physical_sector_size);
-	if (o->size == 0 || o->size > SIZE_MAX_BYTES)
+	if (o->size == 0 || o->size > DISK_SIZE_LIMIT)
 		return error_set(err, EINVAL, "%s: a size of %ju bytes; choose one from a sector to 64 TiB",
 				 path, (uintmax_t)o->size);
 	if (o->size % logical != 0)

@@ -129,6 +129,13 @@ int disk_split(struct disk *disk, const char *path, struct error *err);
  * disk_split(). `done` and `total` are bytes. [any thread] */
 int disk_merge_live(struct disk *disk, const char *path, const struct disk_progress *progress, struct error *err);
 
+/* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
+ * Requests wait meanwhile; who uses the disk has to be told. -EEXIST: something else than zeros lies past the new
+ * end, the text says where; with `lose_data` it is cut off. A differencing VHDX may only grow; one that other disks
+ * continue must keep its size. VHD and block devices: -ENOTSUP. [any thread] */
+int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
+		struct error *err);
+
 /* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
  * sentence; they are called on the thread of disk_import(). */
 struct disk_source {

@@ -62,8 +62,8 @@ static bool continues(const struct disk_extent *a, const struct disk_extent *b)
 	       (!a->in_file || a->file_offset + a->length == b->file_offset);
 }
 
-static int get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
-		      struct error *err)
+int disk_get_extent_inside(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
+			   struct error *err)
 {
 	struct disk_extent next;
 	int r;
@@ -90,7 +90,7 @@ int disk_get_extent(struct disk *disk, uint64_t offset, uint64_t length, struct 
 	int r;
 
 	gate_enter_waiting(disk->gate);
-	r = get_extent(disk, offset, length, extent, err);
+	r = disk_get_extent_inside(disk, offset, length, extent, err);
 	gate_leave(disk->gate);
 	return r;
 }

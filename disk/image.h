@@ -15,6 +15,7 @@
 #include "disk/file.h"
 #include "disk/gate.h"
 
+#define DISK_SIZE_LIMIT (UINT64_C(64) << 40)
 #define DISK_CHAIN_MAX 64 /* disks over each other, the uppermost and the lowest included */
 
 /* A run of the disk that lies together. */
@@ -83,6 +84,10 @@ struct disk_ops {
 
 	/* Prints a line for each thing that is wrong. NULL: nothing can be wrong. */
 	int (*check)(struct disk *disk, FILE *report, struct error *err);
+
+	/* The disk gets this other size, durably; what is new reads as zeros. After a power cut it has the one or
+	 * the other. NULL: not served. [gate closed] */
+	int (*resize)(struct disk *disk, uint64_t size, struct error *err);
 };
 
 struct disk {
@@ -138,6 +143,10 @@ int disk_split_watched(struct disk *disk, const char *path, const struct file_ob
 
 /* The disk, at rest, is read only from now on, and may be read by others. */
 void disk_share(struct disk *disk);
+
+/* As disk_get_extent(), for who has closed the gate or is inside. */
+int disk_get_extent_inside(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *extent,
+			   struct error *err);
 
 /* Whether `path` names its file. */
 bool disk_is_file(const struct disk *disk, const char *path);

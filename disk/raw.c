@@ -21,7 +21,25 @@ static int raw_commit(struct disk *disk)
 	return file_sync(&disk->file);
 }
 
-static const struct disk_ops raw_ops = {.map = raw_map, .commit = raw_commit};
+static int raw_resize(struct disk *disk, uint64_t size, struct error *err)
+{
+	struct stat st;
+	int r = fstat(disk->file.fd, &st) < 0 ? -errno : 0;
+
+	if (r == 0 && S_ISBLK(st.st_mode))
+		return error_set(err, ENOTSUP, "%s: a block device; its own tools change its size", disk->path);
+	if (r == 0)
+		r = file_resize(&disk->file, size);
+	if (r == 0)
+		disk->info.size = size;
+	if (r == 0)
+		r = file_sync(&disk->file);
+	return r < 0 ? error_set(err, -r, "%s: cannot be made %ju bytes long: %s", disk->path, (uintmax_t)size,
+				 strerror(-r))
+		     : 0;
+}
+
+static const struct disk_ops raw_ops = {.map = raw_map, .commit = raw_commit, .resize = raw_resize};
 
 static uint64_t mix(uint64_t v)
 {

@@ -13,6 +13,7 @@
  *   vhdx_relink.c  writing the parent locator of a file that is there
  *   vhdx_child.c   differencing disks: what is here and what is the parent's, by sector
  *   vhdx_chain.c   what merging and other parents need
+ *   vhdx_resize.c  another size
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
  *   vhdx_check.c   findings for a person
@@ -81,6 +82,7 @@ struct bat {
 	unsigned dirty_count, committing_count;
 	uint64_t file_end;   /* the file's length; with a log replayed into memory, what the log makes it */
 	uint64_t next_place; /* where the next block goes: behind everything that the file names */
+	uint64_t used_end;   /* likewise, when the file was scanned; of a fixed disk something may lie behind it */
 };
 
 struct region {
@@ -121,6 +123,7 @@ struct vhdx {
 	uint64_t chunk_ratio; /* payload blocks for each sector bitmap block */
 	uint64_t block_count;
 	uint64_t bat_entries; /* that mean something */
+	uint64_t size_at;     /* where the file says how large the disk is */
 
 	bool has_parent;
 	struct locator locator;     /* if it has, as are the next two: */
@@ -212,6 +215,12 @@ int bat_find_page(struct vhdx *v, uint64_t file_offset, struct bat_page **out);
 /* An entry of the BAT, as it is in a page. [bat.lock] */
 int bat_find_entry(struct vhdx *v, uint64_t index, struct bat_page **page, uint64_t **entry);
 
+/* Changes any bytes of the file's structures in pages that go into the next commit. [bat.lock] */
+int bat_put_bytes(struct vhdx *v, uint64_t offset, const void *bytes, size_t size);
+
+/* Pages are read from the file from now on; none may be dirty or committing. [bat.lock] */
+void bat_forget(struct vhdx *v);
+
 /* New space for a block, which reads as zeros. [bat.lock] */
 int bat_allocate(struct vhdx *v, uint64_t length, uint64_t *place);
 
@@ -237,6 +246,11 @@ static inline uint64_t vhdx_block_used(const struct vhdx *v, uint64_t block)
 	return min_u64(v->block_size, v->disk->info.size - (block << v->block_shift));
 }
 
+static inline uint64_t vhdx_block_count(const struct vhdx *v, uint64_t disk_size)
+{
+	return (disk_size + v->block_size - 1) >> v->block_shift;
+}
+
 /* Whether a block may lie there: inside the file and clear of the file's own structures. */
 bool vhdx_place_is_sane(const struct vhdx *v, uint64_t file_offset, uint64_t length, uint64_t file_end);
 
@@ -245,6 +259,17 @@ static inline uint64_t bat_bitmap_index(const struct vhdx *v, uint64_t block)
 {
 	return (block / v->chunk_ratio + 1) * (v->chunk_ratio + 1) - 1;
 }
+
+/* How many entries the BAT needs: that of the last chunk's bitmap in a differencing disk only. */
+static inline uint64_t vhdx_bat_entries(const struct vhdx *v, uint64_t block_count)
+{
+	return v->has_parent ? bat_bitmap_index(v, block_count - 1) + 1 : bat_entry_index(v, block_count - 1) + 1;
+}
+
+/* --- vhdx_resize.c --- */
+
+/* No request may be in flight. */
+int vhdx_resize(struct disk *disk, uint64_t size, struct error *err);
 
 /* --- vhdx_parent.c --- */
 
@@ -307,6 +332,9 @@ bool free_leave(struct vhdx *v, uint64_t place);
 
 /* Free space, which reads as zeros. -ENOENT: there is none inside of the file. [bat.lock] */
 int free_take(struct vhdx *v, uint64_t length, uint64_t *place);
+
+/* What was a region of the file is free; that is durable. [bat.lock] */
+void free_region(struct vhdx *v, uint64_t offset, uint64_t length);
 
 /* The file grows; what is new is taken. [bat.lock] */
 int free_grow(struct vhdx *v, uint64_t end);

@@ -105,6 +105,36 @@ int bat_find_entry(struct vhdx *v, uint64_t index, struct bat_page **page, uint6
 	return r;
 }
 
+int bat_put_bytes(struct vhdx *v, uint64_t offset, const void *bytes, size_t size)
+{
+	const uint8_t *from = bytes;
+
+	while (size > 0) {
+		size_t in_page = offset % BAT_PAGE_SIZE, part = min_u64(size, BAT_PAGE_SIZE - in_page);
+		struct bat_page *page;
+		int r = bat_find_page(v, offset, &page);
+
+		if (r < 0)
+			return r;
+		memcpy((uint8_t *)page->entries + in_page, from, part);
+		bat_mark_dirty(&v->bat, page);
+		from += part;
+		offset += part;
+		size -= part;
+	}
+	return 0;
+}
+
+void bat_forget(struct vhdx *v)
+{
+	struct bat *bat = &v->bat;
+
+	for (unsigned i = 0; i < bat->page_count; i++)
+		free(bat->pages[i]);
+	memset(bat->buckets, 0, sizeof(bat->buckets));
+	bat->page_count = bat->hand = 0;
+}
+
 static bool meets(const struct region *region, uint64_t offset, uint64_t length)
 {
 	return offset < region->offset + region->length && region->offset < offset + length;

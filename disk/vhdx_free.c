@@ -96,19 +96,21 @@ uint64_t space_end(const struct space *space)
 	return units * VHDX_UNIT;
 }
 
-int free_init(struct free_space *free, struct space *space)
-{
-	free->ring = calloc(FREED_MAX, sizeof(*free->ring));
-	if (!free->ring)
-		return -ENOMEM;
-	free->space = *space;
-	return 0;
-}
-
 void free_destroy(struct free_space *free_space)
 {
 	free(free_space->space.taken);
 	free(free_space->ring);
+}
+
+int free_init(struct free_space *free, struct space *space)
+{
+	uint32_t *ring = calloc(FREED_MAX, sizeof(*ring));
+
+	if (!ring)
+		return -ENOMEM;
+	free_destroy(free);
+	*free = (struct free_space){.space = *space, .ring = ring};
+	return 0;
 }
 
 void free_hold(struct vhdx *v, struct extent *extent)
@@ -154,6 +156,14 @@ static void give(struct free_space *free, uint64_t place, uint64_t length)
 {
 	space_give(&free->space, place, length);
 	free->search_from = min_u64(free->search_from, place / VHDX_UNIT);
+}
+
+void free_region(struct vhdx *v, uint64_t offset, uint64_t length)
+{
+	struct step punch = {.kind = STEP_ZERO, .offset = offset, .length = length};
+
+	give(&v->free, offset, length);
+	file_perform(&v->disk->file, &punch);
 }
 
 /* A place for `length` bytes among what is free, or in the ring. */

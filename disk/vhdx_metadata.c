@@ -43,6 +43,8 @@ static int read_item(struct vhdx *v, const struct known_item *item, const struct
 		    err, EBADMSG,
 		    "%s: its metadata item \"%s\" has the impossible place %#x or length %u; " ADVICE,
 		    v->disk->path, item->name, entry->offset, entry->length);
+	if (item->place == offsetof(struct items, disk_size))
+		v->size_at = v->metadata.offset + entry->offset;
 	r = vhdx_read(v, v->metadata.offset + entry->offset, (uint8_t *)items + item->place, item->length);
 	if (r < 0)
 		return error_set(err, r == -ENODATA ? EBADMSG : -r,

@@ -133,10 +133,8 @@ static int check_bat_size(struct vhdx *v, struct error *err)
 
 	v->block_shift = (unsigned)__builtin_ctz(v->block_size);
 	v->chunk_ratio = VHDX_CHUNK_SECTORS * v->disk->info.logical_sector_size / v->block_size;
-	v->block_count = (v->disk->info.size + v->block_size - 1) >> v->block_shift;
-	/* The bitmap of the last chunk has an entry in a differencing disk only. */
-	entries = v->has_parent ? bat_bitmap_index(v, v->block_count - 1) + 1
-				: bat_entry_index(v, v->block_count - 1) + 1;
+	v->block_count = vhdx_block_count(v, v->disk->info.size);
+	entries = vhdx_bat_entries(v, v->block_count);
 	v->bat_entries = entries;
 	if (entries * 8 > v->bat_region.length)
 		return error_set(err, EBADMSG,
@@ -211,6 +209,7 @@ static const struct disk_ops vhdx_ops = {
     .commit = vhdx_commit,
     .close = vhdx_close,
     .check = vhdx_check,
+    .resize = vhdx_resize,
 };
 
 /* The end of the file after the log has been seen to. */

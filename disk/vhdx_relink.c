@@ -10,27 +10,6 @@
 
 #define PAGES_MAX (COMMIT_PAGES_MAX - 8)
 
-/* Changes bytes of the file in pages that go into the next commit. [bat.lock] */
-static int put(struct vhdx *v, uint64_t offset, const void *data, size_t size)
-{
-	const uint8_t *from = data;
-
-	while (size > 0) {
-		size_t in_page = offset % BAT_PAGE_SIZE, part = min_u64(size, BAT_PAGE_SIZE - in_page);
-		struct bat_page *page;
-		int r = bat_find_page(v, offset, &page);
-
-		if (r < 0)
-			return r;
-		memcpy((uint8_t *)page->entries + in_page, from, part);
-		bat_mark_dirty(&v->bat, page);
-		from += part;
-		offset += part;
-		size -= part;
-	}
-	return 0;
-}
-
 /* Where in the region nothing else is: in the locator's own place, or behind all items. */
 static int find_room(struct vhdx *v, const uint8_t *table, uint64_t size, uint64_t *place)
 {
@@ -71,11 +50,11 @@ static int put_item(struct vhdx *v, const uint8_t *item, size_t size)
 		slot = head.entry_count++;
 	entry.offset = (uint32_t)place;
 	pthread_mutex_lock(&v->bat.lock);
-	r = put(v, v->metadata.offset + place, item, size);
+	r = bat_put_bytes(v, v->metadata.offset + place, item, size);
 	if (r == 0)
-		r = put(v, v->metadata.offset + sizeof(head) + slot * sizeof(entry), &entry, sizeof(entry));
+		r = bat_put_bytes(v, v->metadata.offset + sizeof(head) + slot * sizeof(entry), &entry, sizeof(entry));
 	if (r == 0)
-		r = put(v, v->metadata.offset, &head, sizeof(head));
+		r = bat_put_bytes(v, v->metadata.offset, &head, sizeof(head));
 	pthread_mutex_unlock(&v->bat.lock);
 	if (r == 0) {
 		v->locator_slot = (unsigned)slot;

@@ -212,7 +212,7 @@ static int note_free_space(struct scan *scan, struct error *err)
 	scan->keeping = true;
 	if (r == 0 && scan->kept)
 		r = scan_table(scan, err);
-	v->bat.next_place = align_up_u64(scan->end, VHDX_UNIT);
+	v->bat.used_end = v->bat.next_place = align_up_u64(scan->end, VHDX_UNIT);
 	if (r == 0)
 		r = space_resize(&scan->space, v->bat.next_place);
 	/* The last block may end behind the file. */
@@ -243,6 +243,7 @@ int vhdx_scan(struct vhdx *v, struct error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(regions); i++)
 		scan.end = max_u64(scan.end, regions[i]->offset + regions[i]->length);
 	r = scan_table(&scan, err);
+	v->bat.used_end = align_up_u64(scan.end, VHDX_UNIT);
 	v->bat.next_place = align_up_u64(max_u64(scan.end, v->bat.file_end), VHDX_UNIT);
 	if (r == 0 && v->disk->info.dynamic)
 		r = note_free_space(&scan, err);

@@ -282,6 +282,61 @@ static void check_live(struct power *power)
 	power_compare_again(power, "disk");
 }
 
+/* --- other sizes --- */
+
+static void resize(struct power *power, struct disk *disk, uint64_t size)
+{
+	struct error err = { 0 };
+
+	if (size < disk->info.size)
+		power_zero(power, disk, DISK_OP_DISCARD, size, disk->info.size - size);
+	power_flush(power, disk);
+	power_resizing(power, size);
+	if (disk_resize(disk, size, false, NULL, &err) != 0)
+		power_fail(power, "%s", err.text);
+	power_flush(power, disk);
+}
+
+static void resize_often(struct power *power)
+{
+	static const uint64_t sizes[] = { 3 * MIB + 512, 4 * MIB, 2 * MIB + 4 * KIB, 3 * MIB };
+	struct disk *disk = power_open(power, "disk", false);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+		resize(power, disk, sizes[i]);
+		power_use(power, disk, 6, 3, 4);
+	}
+	power_close(power, disk);
+}
+
+/* As if the block allocation table had no room for more. */
+static void resize_and_move(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+	struct vhdx *v = disk->format;
+
+	for (unsigned i = 1; i <= 4; i++) {
+		power_use(power, disk, 4, 3, 3);
+		v->bat_region.length = v->bat_entries * 8;
+		resize(power, disk, DISK_SIZE + i * 128 * KIB + MIB / 2);
+		power_use(power, disk, 4, 3, 3);
+		resize(power, disk, DISK_SIZE);
+	}
+	power_close(power, disk);
+}
+
+static void grow_child(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+
+	power_use(power, disk, 5, 3, 3);
+	resize(power, disk, DISK_SIZE + MIB / 2);
+	power_use(power, disk, 10, 3, 3);
+	resize(power, disk, DISK_SIZE + MIB);
+	power_use(power, disk, 5, 3, 3);
+	power_close(power, disk);
+}
+
 static const struct power_workload workloads[] = {
 	{ "allocate", prepare_dynamic, allocate, NULL },
 	{ "fixed", prepare_fixed, open_and_close, NULL },
@@ -293,6 +348,10 @@ static const struct power_workload workloads[] = {
 	{ "child", prepare_chain, wrap_log, NULL },
 	{ "child, trim", prepare_chain, trim, NULL },
 	{ "child, flushed seldom", prepare_chain, flush_seldom, NULL },
+	{ "resize", prepare_full, resize_often, NULL },
+	{ "resize, fixed", prepare_fixed, resize_often, NULL },
+	{ "resize, another table", prepare_full, resize_and_move, NULL },
+	{ "child, resize", prepare_chain, grow_child, NULL },
 	{ "merge", prepare_chain, merge, check_merge },
 	{ "reparent", prepare_reparent, reparent, NULL },
 	{ "VHD, allocate", prepare_vhd, allocate, NULL },

@@ -96,6 +96,20 @@ static void map_and_bench(void **state)
 		   "fails 1 cmp a.raw a.vhdx\n");
 }
 
+static void resize(void **state)
+{
+	run_script("truncate -s 8M a.raw; printf data | dd of=a.raw bs=1 seek=6291456 conv=notrunc\n"
+		   "$B disk convert a.raw a.vhdx; $B disk resize a.vhdx 300G\n"
+		   "$B disk info a.vhdx --json | grep -q '\"size\": 322122547200'\n"
+		   "$B disk resize a.vhdx 7M --json | grep -q '\"size\": 7340032'\n"
+		   "fails 1 $B disk resize a.vhdx 6M --json >json; grep -q '\"code\": \"EEXIST\"' json\n"
+		   "grep -q 'first at offset 6291456' json; fails 2 $B disk resize a.vhdx\n"
+		   "$B disk resize a.vhdx 6M --force; $B disk resize a.vhdx 8M; $B disk check a.vhdx\n"
+		   "$B disk convert a.vhdx b.raw --raw; truncate -s 8M c.raw; cmp b.raw c.raw\n"
+		   "$B disk resize a.raw 9M; test $(stat -c %s a.raw) = 9437184\n"
+		   "$B disk create a.vhd 8M; fails 1 $B disk resize a.vhd 9M\n");
+}
+
 /* The signal may also come before the program catches it: the status and what is left are the same. */
 static void interrupted(void **state)
 {
@@ -368,6 +382,7 @@ int main(void)
 		cmocka_unit_test(verbs),
 		cmocka_unit_test(chains),
 		cmocka_unit_test(map_and_bench),
+		cmocka_unit_test(resize),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(foreign),
 		cmocka_unit_test(served),

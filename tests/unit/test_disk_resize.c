@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Other sizes: against a plain array, up and down, of all kinds of disks; a block allocation table that has to
+ * move; data in the way; a host without room; requests on their way meanwhile; and QEMU as a peer.
+ */
+#include "tests/unit/test_disk_images.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+
+#include "disk/vhdx.h"
+
+#define SIZE_MAX_HERE (24 * MIB)
+#define GIB           (UINT64_C(1) << 30)
+
+static char directory[64];
+
+static void must(int r, const struct error *err)
+{
+	if (r != 0)
+		fail_msg("%s", err->text);
+}
+
+static void must_resize(struct disk *disk, uint64_t size)
+{
+	struct error err = { 0 };
+
+	must(disk_resize(disk, size, false, NULL, &err), &err);
+	assert_int_equal(disk->info.size, size);
+}
+
+static void must_write(struct disk *disk, uint64_t offset, const void *data, size_t size)
+{
+	struct error err = { 0 };
+
+	must(disk_write(disk, offset, data, size, &err), &err);
+}
+
+static void discard(struct disk *disk, uint64_t offset, uint64_t length)
+{
+	struct disk_request request = { .op = DISK_OP_DISCARD, .offset = offset, .length = length };
+	struct error err = { 0 };
+
+	must(disk_perform(disk, &request, &err), &err);
+}
+
+static void must_be(struct disk *disk, const uint8_t *model, uint64_t size)
+{
+	uint8_t *all = malloc(size);
+	struct error err = { 0 };
+
+	assert_int_equal(disk->info.size, size);
+	must(disk_read(disk, 0, all, size, &err), &err);
+	for (uint64_t at = 0; at < size; at += 512)
+		if (memcmp(all + at, model + at, 512) != 0)
+			fail_msg("other contents at %ju of %ju", (uintmax_t)at, (uintmax_t)size);
+	if (disk->ops->check)
+		must(disk->ops->check(disk, stderr, &err), &err);
+	free(all);
+}
+
+static void change(struct disk *disk, struct dice *dice, uint8_t *model, uint32_t sector)
+{
+	uint64_t size = disk->info.size, offset = sector * dice_roll(dice, size / sector);
+	uint64_t length = min_u64(sector * (1 + dice_roll(dice, 300)), size - offset);
+
+	if (dice_roll(dice, 4) == 0) {
+		offset = offset / MIB * MIB;
+		length = min_u64(MIB, size - offset);
+		memset(model + offset, 0, length);
+		discard(disk, offset, length);
+		return;
+	}
+	dice_fill(dice, model + offset, length);
+	must_write(disk, offset, model + offset, length);
+}
+
+static void as_an_array(void **state)
+{
+	const struct disk_create_options *create = *state;
+	uint32_t sector = create->logical_sector_size ? create->logical_sector_size : 512;
+	uint8_t *model = calloc(1, SIZE_MAX_HERE);
+	struct dice dice = { 3 + sector };
+	struct disk *disk;
+	int fd = image_create(create);
+	uint64_t size = create->size;
+
+	disk = image_must_open(fd, false);
+	for (unsigned round = 0; round < 40; round++) {
+		uint64_t new = sector * (1 + dice_roll(&dice, SIZE_MAX_HERE / sector));
+
+		for (unsigned i = 0; i < 12; i++)
+			change(disk, &dice, model, sector);
+		if (new < size) {
+			memset(model + new, 0, size - new);
+			discard(disk, new, size - new);
+		}
+		must_resize(disk, new);
+		size = new;
+		must_be(disk, model, size);
+		if (dice_roll(&dice, 2)) {
+			image_must_close(disk);
+			disk = image_must_open(fd, dice_roll(&dice, 3) == 0);
+			must_be(disk, model, size);
+			image_must_close(disk);
+			disk = image_must_open(fd, false);
+		}
+	}
+	must_resize(disk, size);
+	image_must_close(disk);
+	/* Nothing is left of what was larger. */
+	assert_true((uint64_t)lseek(fd, 0, SEEK_END) <= 4 * MIB + align_up_u64(SIZE_MAX_HERE, MIB) + 8 * MIB);
+	free(model);
+	close(fd);
+}
+
+static void forced(void **state)
+{
+	const struct disk_create_options *create = *state;
+	uint64_t size = create->size;
+	uint8_t sector[4096];
+	struct error err = { 0 };
+	int fd = image_create(create);
+	struct disk *disk = image_must_open(fd, false);
+
+	memset(sector, 0x99, sizeof(sector));
+	must_write(disk, 0, sector, sizeof(sector));
+	must_write(disk, 3 * MIB + 8192, sector, sizeof(sector));
+	must_write(disk, size - 4096, sector, sizeof(sector));
+	assert_int_equal(disk_resize(disk, 3 * MIB, false, NULL, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "8192 bytes of data would be lost, the first at offset 3153920"));
+	assert_int_equal(disk->info.size, size);
+	assert_int_equal(disk_resize(disk, 3 * MIB, true, NULL, &err), 0);
+	must_resize(disk, size);
+	for (uint64_t at = 3 * MIB; at < size; at += sizeof(sector)) {
+		must(disk_read(disk, at, sector, sizeof(sector), &err), &err);
+		for (unsigned i = 0; i < sizeof(sector); i++)
+			assert_int_equal(sector[i], 0);
+	}
+	must(disk_read(disk, 0, sector, sizeof(sector), &err), &err);
+	assert_int_equal(sector[4095], 0x99);
+	image_must_close(disk);
+	close(fd);
+}
+
+static void refused(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = MIB, .logical_sector_size = 4096 };
+	struct error err = { 0 };
+	int fd = image_create(&create);
+	struct disk *disk = image_must_open(fd, false);
+
+	assert_int_equal(disk_resize(disk, 0, true, NULL, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, MIB + 512, true, NULL, &err), -EINVAL);
+	assert_int_equal(disk_resize(disk, (UINT64_C(64) << 40) + 4096, true, NULL, &err), -EINVAL);
+	image_must_close(disk);
+	disk = image_must_open(fd, true);
+	assert_int_equal(disk_resize(disk, 2 * MIB, true, NULL, &err), -EROFS);
+	image_must_close(disk);
+	close(fd);
+}
+
+/* A MiB of table is enough for 128 GiB in blocks of 1 MiB. */
+static void table_moves(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = GIB, .block_size = MIB };
+	static const uint64_t sizes[] = { 200 * GIB, 128 * GIB, 300 * GIB + 512, 400 * GIB, GIB };
+	uint64_t places[5] = { 0, GIB - 512, 100 * GIB, 299 * GIB, 399 * GIB }, written = 2;
+	uint8_t sector[512], read[512];
+	struct error err = { 0 };
+	int fd = image_create(&create);
+	struct disk *disk = image_must_open(fd, false);
+	struct vhdx *v;
+
+	for (unsigned step = 0; step < 5; step++) {
+		for (uint64_t i = 0; i < ARRAY_SIZE(places); i++) {
+			memset(sector, (int)(i + 1), sizeof(sector));
+			if (places[i] < disk->info.size) {
+				must_write(disk, places[i], sector, sizeof(sector));
+				written = i;
+			}
+		}
+		if (step == 4)
+			discard(disk, GIB, disk->info.size - GIB);
+		else if (sizes[step] < places[written])
+			discard(disk, sizes[step], disk->info.size - sizes[step]);
+		must_resize(disk, sizes[step]);
+		if (step % 2) {
+			image_must_close(disk);
+			disk = image_must_open(fd, false);
+		}
+		v = disk->format;
+		assert_true(v->bat_region.length >= v->bat_entries * 8);
+		for (uint64_t i = 0; i < ARRAY_SIZE(places); i++) {
+			memset(sector, i <= written ? (int)(i + 1) : 0, sizeof(sector));
+			if (places[i] < disk->info.size) {
+				must(disk_read(disk, places[i], read, sizeof(read), &err), &err);
+				assert_memory_equal(read, sector, sizeof(read));
+			}
+		}
+		must(disk->ops->check(disk, stderr, &err), &err);
+	}
+	image_must_close(disk);
+	close(fd);
+}
+
+static void child(void **state)
+{
+	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 2 * MIB + 512, .block_size = MIB };
+	uint8_t *model = calloc(1, SIZE_MAX_HERE);
+	struct dice dice = { 9 };
+	char base[96], top[96];
+	struct error err = { 0 };
+	struct disk *disk;
+
+	snprintf(base, sizeof(base), "%s/base", directory);
+	snprintf(top, sizeof(top), "%s/top", directory);
+	must(disk_create(base, &create, &err), &err);
+	must(disk_open(&disk, base, NULL, &err), &err);
+	dice_fill(&dice, model, 2 * MIB + 512);
+	must_write(disk, 0, model, 2 * MIB + 512);
+	image_must_close(disk);
+	create.size = 0;
+	create.parent = base;
+	must(disk_create(top, &create, &err), &err);
+	must(disk_open(&disk, top, NULL, &err), &err);
+	for (uint64_t size = 2 * MIB + 512; size < 7 * MIB; size += 300 * KIB) {
+		if (size > 2 * MIB + 512)
+			must_resize(disk, size);
+		must_be(disk, model, size);
+		for (unsigned i = 0; i < 3; i++)
+			change(disk, &dice, model, 512);
+	}
+	assert_int_equal(disk_resize(disk, 2 * MIB, true, NULL, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "merge"));
+	image_must_close(disk);
+	/* A parent that has become larger is another one. */
+	must(disk_open(&disk, base, NULL, &err), &err);
+	must_resize(disk, 20 * MIB);
+	image_must_close(disk);
+	assert_int_equal(disk_open(&disk, top, NULL, &err), -ESTALE);
+	must(disk_reparent(top, base, true, &err), &err);
+	must(disk_open(&disk, top, NULL, &err), &err);
+	assert_int_equal(disk_resize(disk, 30 * MIB, false, NULL, &err), -ENOTSUP);
+	image_must_close(disk);
+	unlink(base);
+	unlink(top);
+	free(model);
+}
+
+/* --- no room ---------------------------------------------------------------------------------- */
+
+struct host {
+	struct file_observer observer;
+	unsigned room, refusals;
+	bool full;
+};
+
+static int refuse(void *context, uint64_t offset, uint64_t length)
+{
+	struct host *host = context;
+
+	if (!host->full)
+		return 0;
+	if (host->room > 0) {
+		host->room--;
+		return 0;
+	}
+	host->refusals++;
+	return ENOSPC;
+}
+
+static void ignore_written(void *context, uint64_t offset, const void *data, size_t size)
+{
+}
+
+static void ignore_range(void *context, uint64_t offset, uint64_t length)
+{
+}
+
+static void ignore_resized(void *context, uint64_t size)
+{
+}
+
+static void ignore_synced(void *context)
+{
+}
+
+static bool resize_with_room(const struct disk_create_options *create, unsigned room)
+{
+	struct host host = { .observer = { .context = &host, .refuse = refuse, .written = ignore_written,
+		.zeroed = ignore_range, .resized = ignore_resized, .synced = ignore_synced } };
+	const struct disk_open_options options = { 0 };
+	uint8_t *model = calloc(1, SIZE_MAX_HERE);
+	struct dice dice = { room };
+	struct error err = { 0 };
+	struct disk *disk;
+	int fd = image_create(create);
+
+	must(disk_open_descriptor(&disk, dup(fd), "image", &options, &host.observer, &err), &err);
+	((struct vhdx *)disk->format)->bat_region.length = ((struct vhdx *)disk->format)->bat_entries * 8;
+	for (unsigned i = 0; i < 5; i++)
+		change(disk, &dice, model, 512);
+	host.full = true;
+	host.room = room;
+	if (disk_resize(disk, 9 * MIB, false, NULL, &err) == 0) {
+		must_be(disk, model, 9 * MIB);
+	} else {
+		assert_non_null(strstr(err.text, "No space left"));
+		must_be(disk, model, create->size);
+	}
+	host.full = false;
+	for (unsigned i = 0; i < 5; i++)
+		change(disk, &dice, model, 512);
+	must_resize(disk, 9 * MIB);
+	for (unsigned i = 0; i < 5; i++)
+		change(disk, &dice, model, 512);
+	must_be(disk, model, 9 * MIB);
+	image_must_close(disk);
+	disk = image_must_open(fd, true);
+	must_be(disk, model, 9 * MIB);
+	image_must_close(disk);
+	free(model);
+	close(fd);
+	return host.refusals > 0;
+}
+
+static void no_room(void **state)
+{
+	unsigned room = 0;
+
+	while (resize_with_room(*state, room))
+		room += 1 + room / 16;
+	assert_true(room > 10);
+}
+
+/* --- at once ---------------------------------------------------------------------------------- */
+
+struct writer {
+	struct disk *disk;
+	_Atomic bool stop;
+	unsigned failures;
+};
+
+static void *write_on(void *context)
+{
+	struct writer *writer = context;
+	struct dice dice = { 8 };
+	uint8_t sector[512], read[512];
+
+	while (!writer->stop) {
+		uint64_t offset = 512 * dice_roll(&dice, 4 * MIB / 512);
+
+		memset(sector, (int)dice_roll(&dice, 256), sizeof(sector));
+		writer->failures += disk_write(writer->disk, offset, sector, sizeof(sector), NULL) != 0;
+		writer->failures += disk_read(writer->disk, offset, read, sizeof(read), NULL) != 0;
+		writer->failures += memcmp(read, sector, sizeof(read)) != 0;
+	}
+	return NULL;
+}
+
+static void in_use(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 4 * MIB, .block_size = MIB };
+	int fd = image_create(&create);
+	struct writer writer = { .disk = image_must_open(fd, false) };
+	struct error err = { 0 };
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, write_on, &writer), 0);
+	for (unsigned i = 1; i < 40; i++) {
+		must(disk_resize(writer.disk, (4 + 100 * GIB * (i % 4) / MIB) * MIB, false, NULL, &err), &err);
+	}
+	writer.stop = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(writer.failures, 0);
+	image_must_close(writer.disk);
+	close(fd);
+}
+
+/* --- QEMU ------------------------------------------------------------------------------------- */
+
+static void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void run(const char *format, ...)
+{
+	char command[600], line[800];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	snprintf(line, sizeof(line), "cd %s && ( %s ) >out 2>&1 || { cat out >&2; false; }", directory, command);
+	if (system(line) != 0)
+		fail_msg("failed: %s", command);
+}
+
+static void qemu_reads(void **state)
+{
+	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 100 * MIB, .block_size = MIB };
+	uint8_t *data = malloc(2 * MIB);
+	struct dice dice = { 1 };
+	char path[96], raw[96];
+	struct error err = { 0 };
+	struct disk *disk, *flat;
+
+	if (system("command -v qemu-img >/dev/null") != 0)
+		skip();
+	snprintf(path, sizeof(path), "%s/a.vhdx", directory);
+	snprintf(raw, sizeof(raw), "%s/a.raw", directory);
+	for (unsigned i = 0; i < 2; i++) {
+		create.format = DISK_FORMAT_VHDX;
+		create.fixed = i;
+		must(disk_create(path, &create, &err), &err);
+		create.format = DISK_FORMAT_RAW;
+		must(disk_create(raw, &create, &err), &err);
+		must(disk_open(&disk, path, NULL, &err), &err);
+		must(disk_open(&flat, raw, &(struct disk_open_options){ .format = DISK_FORMAT_RAW }, &err), &err);
+		for (unsigned step = 0; step < 5; step++) {
+			uint64_t size = i ? (60 + step * 20) * MIB : (step % 2 ? 150 * MIB + 512 : 50 * MIB + 4096);
+			struct vhdx *v = disk->format;
+			uint64_t at = 512 * dice_roll(&dice, 50000);
+
+			dice_fill(&dice, data, 2 * MIB);
+			must_write(disk, at, data, 2 * MIB);
+			must_write(flat, at, data, 2 * MIB);
+			v->bat_region.length = v->bat_entries * 8; /* so that it moves */
+			must(disk_resize(disk, size, true, NULL, &err), &err);
+			must(disk_resize(flat, size, true, NULL, &err), &err);
+			image_must_close(disk);
+			image_must_close(flat);
+			run("qemu-img check -f vhdx a.vhdx && qemu-img compare -f vhdx -F raw a.vhdx a.raw");
+			run("qemu-img info --output=json a.vhdx | grep -q '\"virtual-size\": %ju'", (uintmax_t)size);
+			must(disk_open(&disk, path, NULL, &err), &err);
+			must(disk_open(&flat, raw, &(struct disk_open_options){ .format = DISK_FORMAT_RAW }, &err), &err);
+		}
+		image_must_close(disk);
+		image_must_close(flat);
+		unlink(path);
+		unlink(raw);
+	}
+	run("rm -f out");
+	free(data);
+}
+
+#define DYNAMIC { .format = DISK_FORMAT_VHDX, .size = 5 * MIB, .block_size = MIB }
+static const struct disk_create_options dynamic = DYNAMIC;
+static const struct disk_create_options fixed = { .format = DISK_FORMAT_VHDX, .size = 5 * MIB, .block_size = MIB,
+	.fixed = true };
+static const struct disk_create_options large_sectors = { .format = DISK_FORMAT_VHDX, .size = 5 * MIB,
+	.logical_sector_size = 4096, .block_size = 2 * MIB };
+static const struct disk_create_options raw = { .format = DISK_FORMAT_RAW, .size = 5 * MIB };
+
+#define CASE(name, function, create) { name, function, NULL, NULL, (void *)(create) }
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		CASE("dynamic", as_an_array, &dynamic),
+		CASE("fixed", as_an_array, &fixed),
+		CASE("sectors of 4096 bytes", as_an_array, &large_sectors),
+		CASE("raw", as_an_array, &raw),
+		CASE("forced, dynamic", forced, &dynamic),
+		CASE("forced, fixed", forced, &fixed),
+		CASE("forced, raw", forced, &raw),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(table_moves),
+		cmocka_unit_test(child),
+		CASE("no room, dynamic", no_room, &dynamic),
+		CASE("no room, fixed", no_room, &fixed),
+		cmocka_unit_test(in_use),
+		cmocka_unit_test(qemu_reads),
+	};
+	int r;
+
+	image_directory(directory, sizeof(directory));
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	rmdir(directory);
+	return r;
+}
