@@ -9,6 +9,7 @@ static const struct disk_verb *const verbs[] = {
     &disk_verb_merge,
     &disk_verb_reparent,
     &disk_verb_resize,
+    &disk_verb_compact,
     &disk_verb_info,
     &disk_verb_check,
     &disk_verb_convert,

@@ -136,6 +136,12 @@ int disk_merge_live(struct disk *disk, const char *path, const struct disk_progr
 int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
 		struct error *err);
 
+/* A VHDX that grows takes less space, with the same contents: blocks that are zeros are freed (with `read` those
+ * whose contents are, otherwise those that are holes in the host's file), the others move together, and the file is
+ * cut off. Disks that continue it still do. Requests wait meanwhile, which is long. It may be killed at any moment;
+ * -ECANCELED: what had been done stays. [any thread] */
+int disk_compact(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err);
+
 /* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
  * sentence; they are called on the thread of disk_import(). */
 struct disk_source {

@@ -88,6 +88,9 @@ struct disk_ops {
 	/* The disk gets this other size, durably; what is new reads as zeros. After a power cut it has the one or
 	 * the other. NULL: not served. [gate closed] */
 	int (*resize)(struct disk *disk, uint64_t size, struct error *err);
+
+	/* The same contents in less space. `read`: to find blocks that are zeros. NULL: not served. [gate closed] */
+	int (*compact)(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err);
 };
 
 struct disk {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * resize.c - another size for an open disk, while its gate is closed. Formats say how; that nothing is lost that
- * should not be is seen to here.
+ * resize.c - another size for an open disk, or for its file, while its gate is closed. Formats say how; that nothing
+ * is lost that should not be is seen to here.
  */
 #include <errno.h>
 #include <string.h>
@@ -133,6 +133,28 @@ int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct d
 				 disk->path);
 	gate_close(disk->gate);
 	r = resize(disk, size, lose_data, progress, err);
+	gate_open(disk->gate);
+	gate_end_change(disk->gate);
+	return r;
+}
+
+int disk_compact(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err)
+{
+	int r;
+
+	if (disk->info.read_only)
+		return error_set(err, EROFS, "%s: open for reading only, so that it cannot be compacted", disk->path);
+	if (!disk->ops->compact)
+		return error_set(err, ENOTSUP,
+				 "%s: only VHDX can be compacted; convert it by: bulkhead disk convert, which leaves "
+				 "zeros out",
+				 disk->path);
+	if (!gate_begin_change(disk->gate))
+		return error_set(err, EBUSY,
+				 "%s: cannot be compacted while its chain of files changes; try again when that is done",
+				 disk->path);
+	gate_close(disk->gate);
+	r = disk->ops->compact(disk, read, progress, err);
 	gate_open(disk->gate);
 	gate_end_change(disk->gate);
 	return r;

@@ -14,6 +14,7 @@
  *   vhdx_child.c   differencing disks: what is here and what is the parent's, by sector
  *   vhdx_chain.c   what merging and other parents need
  *   vhdx_resize.c  another size
+ *   vhdx_compact.c the same contents in less space
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
  *   vhdx_check.c   findings for a person
@@ -174,6 +175,9 @@ int vhdx_write_headers(struct vhdx *v);
 /* To be called before anything the guest can see changes. */
 int vhdx_begin_data(struct vhdx *v);
 
+/* Likewise, when what is going to change looks the same to the guest: the contents keep their GUID. */
+int vhdx_begin_same_data(struct vhdx *v);
+
 /* To be called before anything else changes. */
 int vhdx_begin_file(struct vhdx *v);
 
@@ -270,6 +274,11 @@ static inline uint64_t vhdx_bat_entries(const struct vhdx *v, uint64_t block_cou
 
 /* No request may be in flight. */
 int vhdx_resize(struct disk *disk, uint64_t size, struct error *err);
+
+/* --- vhdx_compact.c --- */
+
+/* No request may be in flight. */
+int vhdx_compact(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err);
 
 /* --- vhdx_parent.c --- */
 

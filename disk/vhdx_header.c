@@ -140,6 +140,15 @@ int vhdx_begin_data(struct vhdx *v)
 	return r;
 }
 
+int vhdx_begin_same_data(struct vhdx *v)
+{
+	pthread_mutex_lock(&v->header_lock);
+	if (!atomic_load(&v->data_begun))
+		v->next_data_guid = v->header.data_write_guid;
+	pthread_mutex_unlock(&v->header_lock);
+	return vhdx_begin_data(v);
+}
+
 int vhdx_begin_file(struct vhdx *v)
 {
 	int r;

@@ -210,6 +210,7 @@ static const struct disk_ops vhdx_ops = {
     .close = vhdx_close,
     .check = vhdx_check,
     .resize = vhdx_resize,
+    .compact = vhdx_compact,
 };
 
 /* The end of the file after the log has been seen to. */

@@ -337,6 +337,23 @@ static void grow_child(struct power *power)
 	power_close(power, disk);
 }
 
+static void compact(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+
+	for (unsigned i = 0; i < 3; i++) {
+		struct error err = { 0 };
+
+		power_use(power, disk, 10, 4, 2);
+		power_zero(power, disk, DISK_OP_DISCARD, i * MIB, MIB);
+		power_flush(power, disk);
+		if (disk_compact(disk, i != 1, NULL, &err) != 0)
+			power_fail(power, "%s", err.text);
+		power_flush(power, disk);
+	}
+	power_close(power, disk);
+}
+
 static const struct power_workload workloads[] = {
 	{ "allocate", prepare_dynamic, allocate, NULL },
 	{ "fixed", prepare_fixed, open_and_close, NULL },
@@ -352,6 +369,8 @@ static const struct power_workload workloads[] = {
 	{ "resize, fixed", prepare_fixed, resize_often, NULL },
 	{ "resize, another table", prepare_full, resize_and_move, NULL },
 	{ "child, resize", prepare_chain, grow_child, NULL },
+	{ "compact", prepare_full, compact, NULL },
+	{ "child, compact", prepare_chain, compact, NULL },
 	{ "merge", prepare_chain, merge, check_merge },
 	{ "reparent", prepare_reparent, reparent, NULL },
 	{ "VHD, allocate", prepare_vhd, allocate, NULL },

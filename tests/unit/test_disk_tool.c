@@ -110,6 +110,17 @@ static void resize(void **state)
 		   "$B disk create a.vhd 8M; fails 1 $B disk resize a.vhd 9M\n");
 }
 
+static void compact(void **state)
+{
+	run_script("truncate -s 40M a.raw; head -c 3M /dev/urandom | dd of=a.raw bs=1M seek=30 conv=notrunc\n"
+		   "truncate -s 60M b.raw; head -c 20M /dev/urandom | dd of=b.raw bs=1M conv=notrunc\n"
+		   "cat a.raw >>b.raw; $B disk convert b.raw a.vhdx --block-size 1M; before=$(stat -c %s a.vhdx)\n"
+		   "$B disk resize a.vhdx 20M --force; $B disk resize a.vhdx 40M; $B disk bench a.vhdx --overwrite --seconds 1\n"
+		   "$B disk compact a.vhdx --json | grep -q '\"after\": [1-9]'; $B disk check a.vhdx\n"
+		   "$B disk compact a.vhdx --quick | grep -q 'on the host, before'\n"
+		   "test $(stat -c %s a.vhdx) -lt $before; fails 1 $B disk compact a.raw; fails 2 $B disk compact\n");
+}
+
 /* The signal may also come before the program catches it: the status and what is left are the same. */
 static void interrupted(void **state)
 {
@@ -383,6 +394,7 @@ int main(void)
 		cmocka_unit_test(chains),
 		cmocka_unit_test(map_and_bench),
 		cmocka_unit_test(resize),
+		cmocka_unit_test(compact),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(foreign),
 		cmocka_unit_test(served),
