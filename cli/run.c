@@ -291,6 +291,8 @@ static const char control_usage[] =
     "  power-button             press the power button\n"
     "  reset, power-off         at once, as by switch: the guest may lose data\n"
     "  add-disk FILE[,ro]       add a disk while the guest runs\n"
+    "  resize-disk CONTROLLER:LUN BYTES\n"
+    "                           change a disk's size; the guest is told with its next request\n"
     "  remove-disk CONTROLLER:LUN\n";
 
 int command_control(int argc, char **argv)

@@ -373,19 +373,35 @@ static int send_line(int fd, const char *text, struct error *err)
 	return 0;
 }
 
-/* "add-disk FILE[,ro]" and "remove-disk CONTROLLER:LUN" take an argument, the others none. */
+static int add_size(json_t *request, const char *text, struct error *err)
+{
+	char *rest;
+	long long size = strtoll(text, &rest, 10);
+
+	if (size <= 0 || *rest)
+		return error_set(err, EINVAL, "\"%s\" is no size: give it in bytes", text);
+	json_object_set_new(request, "size", json_integer(size));
+	return 0;
+}
+
+/* "add-disk FILE[,ro]" and "remove-disk CONTROLLER:LUN" take an argument, "resize-disk CONTROLLER:LUN BYTES" two,
+ * the others none. */
 static int build_request(int argc, char *const argv[], json_t **request, struct error *err)
 {
 	bool add = !strcmp(argv[0], "add-disk"), remove = !strcmp(argv[0], "remove-disk");
-	int wanted = add || remove ? 2 : 1;
+	bool resize = !strcmp(argv[0], "resize-disk");
+	int wanted = resize ? 3 : add || remove ? 2 : 1;
 
 	if (argc != wanted)
-		return error_set(err, EINVAL, "%s takes %s", argv[0], wanted == 2 ? "one argument" : "no argument");
+		return error_set(err, EINVAL, "%s takes %s", argv[0],
+		    wanted == 3 ? "two arguments" : wanted == 2 ? "one argument" : "no argument");
 	*request = json_pack("{s:i,s:s}", "version", CONTROL_VERSION, "command", argv[0]);
 	if (add)
 		return add_path(*request, argv[1], err);
-	if (remove)
+	if (remove || resize)
 		json_object_set_new(*request, "address", json_string(argv[1]));
+	if (resize)
+		return add_size(*request, argv[2], err);
 	return 0;
 }
 

@@ -322,6 +322,21 @@ static json_t *command_remove_disk(struct worker *w, const json_t *arguments)
 	return answer(vm_remove_disk(w->vm, controller, lun, &err), &err);
 }
 
+static json_t *command_resize_disk(struct worker *w, const json_t *arguments)
+{
+	const char *address = json_string_value(json_object_get(arguments, "address"));
+	json_int_t size = json_integer_value(json_object_get(arguments, "size"));
+	struct error err = {0};
+	unsigned controller, lun;
+	char rest;
+
+	if (!address || sscanf(address, "%u:%u%c", &controller, &lun, &rest) != 2 || controller >= WORKER_MAX_CONTROLLERS ||
+	    size <= 0)
+		return answer(error_set(&err, EINVAL, "resize-disk needs \"address\" as CONTROLLER:LUN, such as 0:1, and \"size\" "
+				  "in bytes"), &err);
+	return answer(vm_resize_disk(w->vm, controller, lun, (uint64_t)size, &err), &err);
+}
+
 static json_t *command_inspect(struct worker *w, bool whole)
 {
 	json_t *tree = vm_inspect(w->vm);
@@ -345,6 +360,8 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_add_disk(w, arguments, fd);
 	if (!strcmp(command, "remove-disk"))
 		return command_remove_disk(w, arguments);
+	if (!strcmp(command, "resize-disk"))
+		return command_resize_disk(w, arguments);
 	if (!strcmp(command, "pause"))
 		vm_pause(w->vm);
 	else if (!strcmp(command, "resume"))
@@ -360,7 +377,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 	else
 		return answer(error_set(&err, EINVAL,
 				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
-				  "reset, power-off, add-disk or remove-disk", command), &err);
+				  "reset, power-off, add-disk, resize-disk or remove-disk", command), &err);
 	return answer(0, &err);
 }
 

@@ -177,6 +177,20 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned
 	return r;
 }
 
+int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err)
+{
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		const struct vm_disk *d = &vm->disks[i];
+		int r;
+
+		if (!d->used || d->config.controller != controller || d->lun != lun || d->config.dvd)
+			continue;
+		r = disk_resize(d->disk, size, false, NULL, err);
+		return r || !vm->controllers[controller] ? r : storage_resized(vm->controllers[controller], 0, lun, err);
+	}
+	return error_set(err, ENOENT, "there is no hard disk at controller %u, LUN %u", controller, lun);
+}
+
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err)
 {
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {

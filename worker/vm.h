@@ -80,6 +80,7 @@ void vm_ask_shutdown(struct vm *vm, const char **how);
 /* Add a disk to a running machine; `lun` tells where it appears. *fd is its file, taken over and set to -1, or -1: then it
  * is opened by its path. */
 int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned *lun, struct error *err);
+int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err);
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
 
 /* Live state as a tree; the caller owns the reference. */

@@ -214,6 +214,11 @@ def add_and_remove_disk(machine, guest):
     guest.check(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=64 oflag=direct && blockdev --flushbufs /dev/{name} && "
                 f"sha256sum /dev/{name} > /root/sum", 300)
     digest = guest.check("cat /root/sum").split()[0]
+    # The guest looks again by itself when its next request tells it.
+    guest.control("resize-disk", f"{added['controller']}:{added['lun']}", str(96 << 20))
+    guest.check(f"dd if=/dev/{name} of=/dev/null bs=4k count=1 iflag=direct")
+    wait_for(lambda: guest.check(f"blockdev --getsize64 /dev/{name}") == str(96 << 20), "the guest to see the new size")
+    guest.control("resize-disk", f"{added['controller']}:{added['lun']}", str(64 << 20))
     guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
     wait_for(lambda: not new(), "the disk to disappear")
     return extra, digest

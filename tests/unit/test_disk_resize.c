@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Other sizes: against a plain array, up and down, of all kinds of disks; a block allocation table that has to
- * move; data in the way; a host without room; requests on their way meanwhile; and QEMU as a peer.
+ * move; data in the way; a host without room; and QEMU as a peer.
  */
 #include "tests/unit/test_disk_images.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
 
 #include "disk/vhdx.h"
 
@@ -335,50 +333,6 @@ static void no_room(void **state)
 	assert_true(room > 10);
 }
 
-/* --- at once ---------------------------------------------------------------------------------- */
-
-struct writer {
-	struct disk *disk;
-	_Atomic bool stop;
-	unsigned failures;
-};
-
-static void *write_on(void *context)
-{
-	struct writer *writer = context;
-	struct dice dice = { 8 };
-	uint8_t sector[512], read[512];
-
-	while (!writer->stop) {
-		uint64_t offset = 512 * dice_roll(&dice, 4 * MIB / 512);
-
-		memset(sector, (int)dice_roll(&dice, 256), sizeof(sector));
-		writer->failures += disk_write(writer->disk, offset, sector, sizeof(sector), NULL) != 0;
-		writer->failures += disk_read(writer->disk, offset, read, sizeof(read), NULL) != 0;
-		writer->failures += memcmp(read, sector, sizeof(read)) != 0;
-	}
-	return NULL;
-}
-
-static void in_use(void **state)
-{
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 4 * MIB, .block_size = MIB };
-	int fd = image_create(&create);
-	struct writer writer = { .disk = image_must_open(fd, false) };
-	struct error err = { 0 };
-	pthread_t thread;
-
-	assert_int_equal(pthread_create(&thread, NULL, write_on, &writer), 0);
-	for (unsigned i = 1; i < 40; i++) {
-		must(disk_resize(writer.disk, (4 + 100 * GIB * (i % 4) / MIB) * MIB, false, NULL, &err), &err);
-	}
-	writer.stop = true;
-	pthread_join(thread, NULL);
-	assert_int_equal(writer.failures, 0);
-	image_must_close(writer.disk);
-	close(fd);
-}
-
 /* --- QEMU ------------------------------------------------------------------------------------- */
 
 static void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -469,7 +423,6 @@ int main(void)
 		cmocka_unit_test(child),
 		CASE("no room, dynamic", no_room, &dynamic),
 		CASE("no room, fixed", no_room, &fixed),
-		cmocka_unit_test(in_use),
 		cmocka_unit_test(qemu_reads),
 	};
 	int r;

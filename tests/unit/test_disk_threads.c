@@ -333,6 +333,54 @@ static void shared_commit(void **state)
 	image_must_close(disk);
 }
 
+/* --- other sizes --- */
+
+struct writer {
+	struct disk *disk;
+	_Atomic bool stop;
+	unsigned failures;
+};
+
+static void *write_on(void *context)
+{
+	struct writer *writer = context;
+	struct dice dice = { 8 };
+	uint8_t sector[512], read[512];
+
+	while (!writer->stop) {
+		uint64_t offset = 512 * dice_roll(&dice, 4 * MIB / 512);
+
+		memset(sector, (int)dice_roll(&dice, 256), sizeof(sector));
+		writer->failures += disk_write(writer->disk, offset, sector, sizeof(sector), NULL) != 0;
+		writer->failures += disk_read(writer->disk, offset, read, sizeof(read), NULL) != 0;
+		writer->failures += memcmp(read, sector, sizeof(read)) != 0;
+	}
+	return NULL;
+}
+
+static void resized_in_use(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 4 * MIB, .block_size = MIB };
+	int fd = image_create(&create);
+	struct writer writer = { .disk = image_must_open(fd, false) };
+	struct error err = { 0 };
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, write_on, &writer), 0);
+	for (unsigned i = 1; i < 30; i++) {
+		/* A MiB of table is enough for 128 GiB in blocks of 1 MiB. */
+		uint64_t size = i == 15 ? UINT64_C(130) << 30 : (4 + i % 4) * MIB;
+
+		if (disk_resize(writer.disk, size, false, NULL, &err) != 0)
+			fail_msg("%s", err.text);
+	}
+	writer.stop = true;
+	pthread_join(thread, NULL);
+	assert_int_equal(writer.failures, 0);
+	image_must_close(writer.disk);
+	close(fd);
+}
+
 static enum queue_kind automatic = QUEUE_AUTO, threaded = QUEUE_THREADS;
 
 int main(void)
@@ -344,6 +392,7 @@ int main(void)
 		{ "over a parent, threads", over_a_parent, NULL, NULL, &threaded },
 		cmocka_unit_test(slow_flush),
 		cmocka_unit_test(shared_commit),
+		cmocka_unit_test(resized_in_use),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

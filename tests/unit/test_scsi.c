@@ -241,6 +241,23 @@ static void test_capacity(void **state)
 	assert_int_equal(RUN(b, 32, 0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32), 0x052400);
 }
 
+/* SPC-4 5.14: told once, by a command that may tell it, and not carried out. */
+static void test_resized(void **state)
+{
+	struct bench *b = bench_create(memory_disk_create(DISK_SIZE, DISK_SIZE), false);
+
+	assert_int_equal(run_io(b, 0x28, 0, DISK_SIZE / 512, 1, 512), 0x052100);
+	b->disk->info.size = DISK_SIZE / 2;
+	scsi_disk_resized(b->device);
+	assert_int_equal(RUN(b, 255, 0x12, 1, 0xb1, 0, 255), 0);
+	assert_int_equal(run_io(b, 0x28, 0, 0, 1, 512), 0x062a09);
+	assert_int_equal(run_io(b, 0x28, 0, 0, 1, 512), 0);
+	assert_int_equal(RUN(b, 8, 0x25), 0);
+	assert_int_equal(be32_get(b->buffer), DISK_SIZE / 1024 - 1);
+	assert_int_equal(run_io(b, 0x28, 0, DISK_SIZE / 1024, 1, 512), 0x052100);
+	bench_destroy(b);
+}
+
 static void test_large_capacity(void **state)
 {
 	struct bench *b = bench_create(memory_disk_create(4ull << 40, 0), false);
@@ -719,6 +736,7 @@ int main(void)
 	    DISK_TEST(test_vital_product_data),
 	    cmocka_unit_test(test_no_provisioning),
 	    DISK_TEST(test_capacity),
+	    cmocka_unit_test(test_resized),
 	    cmocka_unit_test(test_large_capacity),
 	    cmocka_unit_test(test_native_4k),
 	    DISK_TEST(test_read),

@@ -74,6 +74,10 @@ int scsi_disk_create(struct scsi_device **out, struct disk *disk, struct error *
 /* A DVD-ROM drive; `disk` is its medium (never written) or NULL for an empty tray. -ENOMEM. */
 int scsi_dvd_create(struct scsi_device **out, struct disk *disk, struct error *err);
 
+/* [any] The hard disk's image has another size now. The next command is told so (SPC-4 5.14, unit attention), for
+ * which a guest looks again. */
+void scsi_disk_resized(struct scsi_device *device);
+
 /* No command may be in flight. */
 void scsi_device_destroy(struct scsi_device *device);
 

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "vsp/storage/scsi.h"
 #include "vsp/storage/scsi_codes.h"
 
@@ -16,7 +18,8 @@ struct scsi_device {
 	struct disk *disk; /* NULL: a drive without a medium */
 	struct disk_info info;
 	uint32_t block_size;
-	uint64_t block_count;
+	_Atomic uint64_t block_count;
+	_Atomic bool resized; /* and the guest has not been told */
 };
 
 /* Complete a command: with data from `data` cut to `allocation` (the CDB's word) and to the buffer;

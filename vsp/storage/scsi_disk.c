@@ -414,8 +414,18 @@ static void mode_sense(const struct scsi_device *device, struct scsi_command *co
 
 /* --- dispatch --------------------------------------------------------------------------------- */
 
+/* SPC-4 5.14.7: these are carried out, whatever there is to tell. */
+static bool may_be_told(uint8_t operation)
+{
+	return operation != SCSI_INQUIRY && operation != SCSI_REPORT_LUNS && operation != SCSI_REQUEST_SENSE;
+}
+
 static void execute(struct scsi_device *device, struct scsi_command *command)
 {
+	if (may_be_told(command->cdb[0]) && atomic_exchange(&device->resized, false)) {
+		scsi_complete_sense(command, SENSE_CAPACITY_CHANGED);
+		return;
+	}
 	switch (command->cdb[0]) {
 	case SCSI_TEST_UNIT_READY:
 	case SCSI_START_STOP_UNIT: /* there is nothing that spins */
@@ -477,6 +487,15 @@ static void execute(struct scsi_device *device, struct scsi_command *command)
 		scsi_complete_sense(command, SENSE_INVALID_OPERATION);
 		break;
 	}
+}
+
+void scsi_disk_resized(struct scsi_device *device)
+{
+	struct disk_info info;
+
+	disk_get_info(device->disk, &info);
+	atomic_store(&device->block_count, info.size / device->block_size);
+	atomic_store(&device->resized, true);
 }
 
 int scsi_disk_create(struct scsi_device **out, struct disk *disk, struct error *err)

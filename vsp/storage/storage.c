@@ -128,6 +128,26 @@ int storage_detach(struct storage *storage, unsigned target, unsigned lun, struc
 	return 0;
 }
 
+int storage_resized(struct storage *storage, unsigned target, unsigned lun, struct error *err)
+{
+	struct scsi_device *device = NULL;
+	struct unit_slot *slot;
+	int r = check_address(target, lun, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&storage->lock);
+	slot = &storage->units[target][lun];
+	if (slot->kind == STORAGE_UNIT_DISK)
+		device = atomic_load(&slot->device);
+	if (device)
+		scsi_disk_resized(device);
+	pthread_mutex_unlock(&storage->lock);
+	return device ? 0
+		      : error_set(err, ENOENT, "%s: there is no hard disk at target %u, LUN %u", storage->name,
+				  target, lun);
+}
+
 /* --- channels --------------------------------------------------------------------------------- */
 
 static void endpoint_set_io(struct endpoint *endpoint, struct io *io)

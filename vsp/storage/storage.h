@@ -55,5 +55,9 @@ int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum 
  * A running guest is told to look. -ENOENT: there is none. */
 int storage_detach(struct storage *storage, unsigned target, unsigned lun, struct error *err);
 
+/* [any] The disk there has another size now (disk_resize()). A running guest is told with its next request.
+ * -ENOENT: there is no hard disk. */
+int storage_resized(struct storage *storage, unsigned target, unsigned lun, struct error *err);
+
 /* [any] Live state: units, negotiated version, and for each channel what it did and is doing. */
 void storage_inspect(struct storage *storage, const struct vmbus_inspector *inspector, void *context);
