@@ -5,7 +5,7 @@
  * A guest that breaks out of its machine finds: no file by any name, no network, no other process, no privilege, a user
  * of its own where root started it, and per kind of thread only the system calls that the thread needs. A process
  * that makes another ends at once, and its log names the call. What the host does not grant is told in the log.
- * docs/worker.md has the layers.
+ * docs/worker.md has the layers. A program that was built with a sanitizer has no sandbox.
  */
 #pragma once
 
