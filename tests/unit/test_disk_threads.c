@@ -130,14 +130,20 @@ static void must_be(struct disk *disk, const uint8_t *model)
 	free(all);
 }
 
+struct setting {
+	enum queue_kind kind;
+	struct disk_create_options create;
+};
+
 static void several_queues(void **state)
 {
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	const struct setting *setting = *state;
+	const struct disk_create_options create = setting->create;
 	int fd = image_create(&create);
 	struct disk *disk = image_must_open(fd, false);
 	uint8_t *model = calloc(1, DISK_SIZE);
 
-	use_at_once(disk, model, *(const enum queue_kind *)*state);
+	use_at_once(disk, model, setting->kind);
 	image_must_close(disk);
 	disk = image_must_open(fd, true);
 	must_be(disk, model);
@@ -149,7 +155,8 @@ static void several_queues(void **state)
 /* A differencing disk, whose blocks are partially present, and then are not any more. */
 static void over_a_parent(void **state)
 {
-	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+	const struct setting *setting = *state;
+	struct disk_create_options create = setting->create;
 	const struct disk_open_options reading = { .read_only = true };
 	char directory[64], base[96], child[96];
 	uint8_t *model = malloc(DISK_SIZE);
@@ -169,7 +176,7 @@ static void over_a_parent(void **state)
 	create.parent = base;
 	assert_int_equal(disk_create(child, &create, &err), 0);
 	assert_int_equal(disk_open(&disk, child, NULL, &err), 0);
-	use_at_once(disk, model, *(const enum queue_kind *)*state);
+	use_at_once(disk, model, setting->kind);
 	image_must_close(disk);
 	assert_int_equal(disk_open(&disk, child, &reading, &err), 0);
 	must_be(disk, model);
@@ -381,7 +388,11 @@ static void resized_in_use(void **state)
 	close(fd);
 }
 
-static enum queue_kind automatic = QUEUE_AUTO, threaded = QUEUE_THREADS;
+#define VHDX { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }
+#define VHD  { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }
+
+static struct setting automatic = { QUEUE_AUTO, VHDX }, threaded = { QUEUE_THREADS, VHDX };
+static struct setting vhd_automatic = { QUEUE_AUTO, VHD }, vhd_threaded = { QUEUE_THREADS, VHD };
 
 int main(void)
 {
@@ -390,6 +401,10 @@ int main(void)
 		{ "several queues, threads", several_queues, NULL, NULL, &threaded },
 		{ "over a parent", over_a_parent, NULL, NULL, &automatic },
 		{ "over a parent, threads", over_a_parent, NULL, NULL, &threaded },
+		{ "VHD, several queues", several_queues, NULL, NULL, &vhd_automatic },
+		{ "VHD, several queues, threads", several_queues, NULL, NULL, &vhd_threaded },
+		{ "VHD, over a parent", over_a_parent, NULL, NULL, &vhd_automatic },
+		{ "VHD, over a parent, threads", over_a_parent, NULL, NULL, &vhd_threaded },
 		cmocka_unit_test(slow_flush),
 		cmocka_unit_test(shared_commit),
 		cmocka_unit_test(resized_in_use),
