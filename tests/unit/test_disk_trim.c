@@ -69,7 +69,7 @@ static void change(struct disk *disk, struct dice *dice, uint8_t *model)
 	case 1:
 		offset = offset / MIB * MIB;
 		length = min_u64(MIB * (1 + dice_roll(dice, 6)), DISK_SIZE - offset);
-		/* fall through */
+		__attribute__((fallthrough));
 	case 2:
 		memset(model + offset, 0, length);
 		perform(disk, dice_roll(dice, 2) ? DISK_OP_DISCARD : DISK_OP_WRITE_ZEROES, offset, length);
