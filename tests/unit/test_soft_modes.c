@@ -725,6 +725,35 @@ static void other_segments_are_checked(void **state)
 	}
 }
 
+/* The same bytes, called by 64-bit and by 32-bit code in turn, often enough to be remembered: inc %rax there, dec %eax and
+ * inc %eax here. */
+GUEST_CODE(both_wide, 64, "mov $0x11000, %r8d\ncall *%r8\ncall *%r8\ncall *%r8\npushq $8\npushq $0x10200\nlretq");
+GUEST_CODE(both_narrow, 32, "mov $0x11000, %edx\ncall *%edx\ncall *%edx\ncall *%edx\nljmp $0x18, $0x10100");
+GUEST_CODE(both_next, 64, "dec %ecx\njz 1f\nmov $0x10000, %r8d\njmp *%r8\n1: hlt");
+GUEST_CODE(both_called, 64, "inc %rax\nret");
+
+static void same_bytes_in_both_modes(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	machine_long(m, 0);
+	machine_code(m, MACHINE_CODE, both_wide);
+	machine_code(m, MACHINE_CODE + 0x100, both_next);
+	machine_code(m, MACHINE_CODE + 0x200, both_narrow);
+	machine_code(m, MACHINE_CODE + 0x1000, both_called);
+	r = machine_registers(m, 0);
+	r.gpr[0] = 0;
+	r.gpr[1] = 500;
+	machine_set_registers(m, 0, &r);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), -1);
+	assert_int_equal(r.gpr[1], 0);
+	assert_int_equal(r.gpr[0], 1500);
+	soft_machine_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -746,6 +775,7 @@ int main(void)
 	    cmocka_unit_test(compatibility_mode),
 	    cmocka_unit_test(segment_bases),
 	    cmocka_unit_test(other_segments_are_checked),
+	    cmocka_unit_test(same_bytes_in_both_modes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
