@@ -2,7 +2,6 @@
 /* disk_bench.c - `bulkhead disk bench`: how fast a disk is, by the same way that a guest's requests go. */
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -152,12 +151,8 @@ static int measure(struct bench *b, const struct disk_progress *progress, struct
 	b->deadline = b->start + seconds * UINT64_C(1000000000);
 	for (unsigned i = 0; i < b->depth; i++)
 		submit(&b->lanes[i]);
-	disk_queue_kick(b->queue);
 	while (disk_queue_in_flight(b->queue) > 0) {
-		struct pollfd fd = {.fd = disk_queue_fd(b->queue), .events = POLLIN};
-
-		poll(&fd, 1, 1000);
-		disk_queue_process(b->queue);
+		disk_queue_wait(b->queue);
 		b->now = nanoseconds();
 		if (b->now >= b->deadline ||
 		    !progress->step(progress->context, b->now - b->start, b->deadline - b->start))

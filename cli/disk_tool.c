@@ -64,7 +64,7 @@ static bool bar_step(void *context, uint64_t done, uint64_t total)
 	struct bar *bar = context;
 	int64_t time = now();
 
-	if (time - bar->start >= BAR_FIRST_AFTER && time - bar->drawn >= BAR_EVERY && isatty(STDERR_FILENO)) {
+	if (time - bar->start >= BAR_FIRST_AFTER && time - bar->drawn >= BAR_EVERY && bar->terminal) {
 		draw(bar, done, total, time - bar->start);
 		bar->drawn = time;
 		bar->shown = true;
@@ -84,7 +84,10 @@ const struct disk_progress *tool_progress(struct tool *tool, const char *label)
 {
 	bar_end(&tool->bar);
 	tool_catch_signals();
-	tool->bar = (struct bar){.progress = {bar_step, &tool->bar}, .label = label, .start = now()};
+	tool->bar = (struct bar){.progress = {bar_step, &tool->bar},
+				 .label = label,
+				 .start = now(),
+				 .terminal = isatty(STDERR_FILENO)};
 	return &tool->bar.progress;
 }
 

@@ -35,7 +35,7 @@ struct tool {
 		struct disk_progress progress;
 		const char *label;
 		int64_t start, drawn; /* milliseconds */
-		bool shown;
+		bool terminal, shown;
 	} bar;
 };
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "disk/copy.h"
 
-#include <poll.h>
 #include <string.h>
 
 #include "disk/queue.h"
@@ -190,16 +189,14 @@ static void begin(struct copy *copy)
 	}
 }
 
+/* A signal ends the wait, so that it is answered at once. */
 static void process(struct copy *copy, bool wait)
 {
-	struct pollfd fd = {.fd = disk_queue_fd(copy->queue), .events = POLLIN};
-
-	disk_queue_kick(copy->queue);
-	if (disk_queue_in_flight(copy->queue) == 0)
+	if (wait) {
+		disk_queue_wait(copy->queue);
 		return;
-	/* A signal ends the wait, so that it is answered at once; then there may be nothing to process. */
-	if (wait)
-		poll(&fd, 1, -1);
+	}
+	disk_queue_kick(copy->queue);
 	disk_queue_process(copy->queue);
 }
 

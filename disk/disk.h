@@ -219,6 +219,11 @@ int disk_queue_fd(const struct disk_queue *queue);
 /* Run the completions that are there; returns how many. */
 unsigned disk_queue_process(struct disk_queue *queue);
 
+/* For a thread that waits for nothing else: starts everything submitted, waits until something has happened
+ * to a request, if any is in flight, and runs the completions that are there; returns how many, perhaps none
+ * (a signal ends the wait too). What completions submit starts with the next call. */
+unsigned disk_queue_wait(struct disk_queue *queue);
+
 unsigned disk_queue_in_flight(const struct disk_queue *queue);
 
 /* Plain synchronous access for tools and loaders: whole or an error. Any alignment and thread. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <linux/falloc.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -19,10 +20,12 @@
 
 struct disk_queue {
 	bool has_ring;
-	bool unsubmitted; /* the kernel did not take the ring's entries: try again */
 	struct io_uring ring;
+	unsigned entries;        /* of the ring that have not come back */
 	struct workers *workers; /* where there is no ring */
-	int event;
+	int event;               /* by which workers and gates wake the queue's thread */
+	bool event_watched;      /* the ring has an entry that comes back with the next event, */
+	bool woken;              /* or one that comes back at once */
 	unsigned in_flight;
 	struct gate_waiter at_gate; /* of the disk of the first that waits */
 	struct disk_request *waiting, **waiting_end; /* not started; linked by queue_private[0] */
@@ -39,15 +42,13 @@ static void signal_self(struct disk_queue *queue)
 	(void)n; /* fails only when the counter is full, and then it is readable anyway */
 }
 
+/* The thread waits for completions or looks for them: it need not be interrupted for them (Linux 5.19). */
 static int create_ring(struct disk_queue *queue, unsigned depth)
 {
-	int r = io_uring_queue_init(depth, &queue->ring, 0);
+	int r = io_uring_queue_init(depth, &queue->ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
 
-	if (r < 0)
-		return r;
-	r = io_uring_register_eventfd(&queue->ring, queue->event);
-	if (r < 0)
-		io_uring_queue_exit(&queue->ring);
+	if (r == -EINVAL)
+		r = io_uring_queue_init(depth, &queue->ring, 0);
 	queue->has_ring = r == 0;
 	return r;
 }
@@ -163,6 +164,7 @@ static void proceed(struct disk_queue *queue, struct operation *op)
 
 		if (entry) {
 			prepare_entry(entry, op);
+			queue->entries++;
 			return;
 		}
 		/* The ring is full of entries that the kernel has not taken. */
@@ -172,6 +174,28 @@ static void proceed(struct disk_queue *queue, struct operation *op)
 	finish(queue, op);
 }
 
+static void clear_event(struct disk_queue *queue)
+{
+	uint64_t events;
+	ssize_t n = read(queue->event, &events, sizeof(events));
+
+	(void)n; /* nothing to read: called without being woken, which is allowed */
+}
+
+/* The gate tells by the event that it is open, the ring by its own descriptor that something has happened. */
+static void watch_event(struct disk_queue *queue)
+{
+	struct io_uring_sqe *entry =
+	    queue->has_ring && !queue->event_watched ? io_uring_get_sqe(&queue->ring) : NULL;
+
+	if (!entry)
+		return; /* or the ring is full of entries that come back, after which it is tried again */
+	io_uring_prep_poll_add(entry, queue->event, POLLIN);
+	io_uring_sqe_set_data(entry, queue);
+	queue->event_watched = true;
+	queue->entries++;
+}
+
 static void start_waiting(struct disk_queue *queue)
 {
 	while (queue->waiting && queue->idle) {
@@ -179,8 +203,10 @@ static void start_waiting(struct disk_queue *queue)
 		struct disk *disk = request->queue_private[1];
 		struct operation *op = queue->idle;
 
-		if (!gate_enter(disk->gate, &queue->at_gate))
+		if (!gate_enter(disk->gate, &queue->at_gate)) {
+			watch_event(queue);
 			break;
+		}
 		queue->waiting = request->queue_private[0];
 		if (!queue->waiting)
 			queue->waiting_end = &queue->waiting;
@@ -190,13 +216,41 @@ static void start_waiting(struct disk_queue *queue)
 	}
 }
 
-/* Hands the ring to the kernel, and sees to it that disk_queue_process() comes again when needed. */
+/* An entry that does nothing but come back: the ring's descriptor is readable then. */
+static void wake_by_ring(struct disk_queue *queue)
+{
+	struct io_uring_sqe *entry = queue->woken ? NULL : io_uring_get_sqe(&queue->ring);
+
+	if (!entry)
+		return; /* or it is full of others, which come back too */
+	io_uring_prep_nop(entry);
+	io_uring_sqe_set_data(entry, NULL);
+	queue->woken = true;
+	queue->entries++;
+}
+
+/* What the kernel does not take, for want of memory, is tried again when another entry comes back. There
+ * being none, nothing else can be done than to try again. */
+static void submit_ring(struct disk_queue *queue)
+{
+	while (io_uring_sq_ready(&queue->ring) > 0 && io_uring_submit(&queue->ring) < 0) {
+		if (queue->entries > io_uring_sq_ready(&queue->ring))
+			break;
+		usleep(1000);
+	}
+}
+
+/* Has the work begun, and sees to it that disk_queue_process() comes again when needed. */
 static void hand_over(struct disk_queue *queue)
 {
-	queue->unsubmitted =
-	    queue->has_ring && io_uring_sq_ready(&queue->ring) > 0 && io_uring_submit(&queue->ring) < 0;
-	if (queue->over || queue->unsubmitted)
-		signal_self(queue);
+	if (!queue->has_ring) {
+		if (queue->over)
+			signal_self(queue);
+		return;
+	}
+	if (queue->over)
+		wake_by_ring(queue);
+	submit_ring(queue);
 }
 
 void disk_queue_kick(struct disk_queue *queue)
@@ -207,7 +261,7 @@ void disk_queue_kick(struct disk_queue *queue)
 
 int disk_queue_fd(const struct disk_queue *queue)
 {
-	return queue->event;
+	return queue->has_ring ? queue->ring.ring_fd : queue->event;
 }
 
 static void reap(struct disk_queue *queue)
@@ -215,18 +269,29 @@ static void reap(struct disk_queue *queue)
 	struct io_uring_cqe *entry;
 
 	while (io_uring_peek_cqe(&queue->ring, &entry) == 0) {
-		struct operation *op = io_uring_cqe_get_data(entry);
+		void *data = io_uring_cqe_get_data(entry);
 		int outcome = entry->res;
 
 		io_uring_cqe_seen(&queue->ring, entry);
-		operation_advance(op, outcome);
-		proceed(queue, op);
+		queue->entries--;
+		if (data == queue) {
+			queue->event_watched = false;
+			clear_event(queue);
+		} else if (!data) {
+			queue->woken = false;
+		} else {
+			operation_advance(data, outcome);
+			proceed(queue, data);
+		}
 	}
 }
 
 static void collect(struct disk_queue *queue)
 {
-	struct operation *op = workers_take_done(queue->workers);
+	struct operation *op;
+
+	clear_event(queue);
+	op = workers_take_done(queue->workers);
 
 	while (op) {
 		struct operation *next = op->next;
@@ -258,21 +323,36 @@ static unsigned complete_over(struct disk_queue *queue)
 	return count;
 }
 
-unsigned disk_queue_process(struct disk_queue *queue)
+static unsigned take_over(struct disk_queue *queue)
 {
-	unsigned count;
-	uint64_t events;
-	ssize_t n = read(queue->event, &events, sizeof(events));
-
-	(void)n; /* nothing to read: called without being woken, which is allowed */
 	if (queue->has_ring)
 		reap(queue);
 	else
 		collect(queue);
-	count = complete_over(queue);
-	start_waiting(queue);
-	hand_over(queue);
+	return complete_over(queue);
+}
+
+unsigned disk_queue_process(struct disk_queue *queue)
+{
+	unsigned count = take_over(queue);
+
+	disk_queue_kick(queue);
 	return count;
+}
+
+unsigned disk_queue_wait(struct disk_queue *queue)
+{
+	start_waiting(queue);
+	if (queue->has_ring) {
+		/* What the kernel does not take now is tried again by the next call. */
+		if (!queue->over && queue->in_flight > 0 && queue->entries > 0)
+			io_uring_submit_and_wait(&queue->ring, 1);
+	} else if (!queue->over && queue->in_flight > 0) {
+		struct pollfd fd = {.fd = queue->event, .events = POLLIN};
+
+		poll(&fd, 1, -1);
+	}
+	return take_over(queue);
 }
 
 unsigned disk_queue_in_flight(const struct disk_queue *queue)

@@ -46,8 +46,14 @@ static void completed(struct disk_request *request, int result)
 	slice->completions++;
 }
 
+/* In turn by the descriptor and without. */
 static void run_queue(struct disk_queue *queue)
 {
+	static unsigned turn;
+
+	while (turn % 2 && disk_queue_in_flight(queue) > 0)
+		disk_queue_wait(queue);
+	turn++;
 	disk_queue_kick(queue);
 	while (disk_queue_in_flight(queue) > 0) {
 		struct pollfd fd = { .fd = disk_queue_fd(queue), .events = POLLIN };
