@@ -15,12 +15,13 @@
 #include "hypervisor/soft/translate.h"
 #include "hypervisor/soft/vector.h"
 
-/* Decoded instructions of all VPs together, and host code. With tables and TLBs these are 96 MiB at most, however many
- * VPs there are: from FEW_VPS on tables shrink with the share of each, and what every VP has beside comes off its share. */
-#define BLOCKS_TOTAL (36u << 20)
-#define CODE_TOTAL   (40u << 20)
+/* Decoded instructions of all VPs together, and host code, of which there is much less. With tables and TLBs these are
+ * 96 MiB at most, however many VPs there are: from FEW_VPS on tables shrink with the share of each, and what every VP has
+ * beside comes off its share. */
+#define BLOCKS_TOTAL (56u << 20)
+#define CODE_TOTAL   (20u << 20)
 #define FEW_VPS      8u
-#define VP_REST      (64u << 10)
+#define VP_REST      (128u << 10)
 
 /* Entries before a block is translated: less, and code that runs once costs more than it saves. */
 #define TRANSLATE_THRESHOLD 50
@@ -70,16 +71,12 @@ static unsigned table_shift(unsigned vps)
 	return shift;
 }
 
-static size_t share(const struct soft *soft, size_t total)
-{
-	return total / soft->vp_count - (soft->vp_count > FEW_VPS ? VP_REST : 0);
-}
-
 _Static_assert(TLB_SETS * FEW_VPS >= PARTITION_MAX_VPS, "each has a set");
 
 static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, const struct translate_options *translate)
 {
 	struct soft_vp *vp = aligned_alloc(64, align_up_u64(sizeof(*vp), 64));
+	size_t blocks;
 
 	if (!vp)
 		return -ENOMEM;
@@ -88,6 +85,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 	vp->index = index;
 	vp->vectors = soft->pool;
 	vp->table_shift = table_shift(soft->vp_count);
+	blocks = BLOCKS_TOTAL / soft->vp_count - (vp->table_shift ? VP_REST : 0);
 	vp->tlb_sets = mmap(NULL, sizeof(*vp->tlb_sets) * (TLB_SETS >> vp->table_shift), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)vp->tlb_sets == MAP_FAILED) {
 		vp->tlb_sets = NULL;
@@ -95,8 +93,8 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 		return -ENOMEM;
 	}
 	vp->tlbs = vp->tlb_sets[0];
-	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, share(soft, CODE_TOTAL)) ||
-	    block_cache_create(vp, share(soft, BLOCKS_TOTAL))) {
+	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, CODE_TOTAL / soft->vp_count) ||
+	    block_cache_create(vp, blocks)) {
 		vp_destroy(vp);
 		return -ENOMEM;
 	}

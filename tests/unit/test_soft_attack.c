@@ -413,7 +413,7 @@ static uint64_t unused_code(void)
 
 static void fill_caches(unsigned vps)
 {
-	const unsigned functions = (HAS_SHADOW ? 2000 : 16000) / vps;
+	const unsigned functions = (HAS_SHADOW ? 2000 : 28000) / vps;
 	static struct filler fillers[MANY_VPS];
 	static pthread_t threads[MANY_VPS];
 	pthread_barrier_t full, measured;
