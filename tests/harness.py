@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs all tests and counts them: unit (under several builds), bare guests, real guests, the lab, fuzzers.
 
-Usage: tests/harness.py [unit|bare|guest|manage|lab|fuzz|all] [NAME…]
+The stage `long` takes minutes a test and is no part of `all`.
+
+Usage: tests/harness.py [unit|bare|guest|manage|lab|fuzz|long|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
 """
 
@@ -149,11 +151,19 @@ def stage_bare(results, names):
         run_functions(results, "tests/bare/run_worker.py", names, context)
 
 
-def stage_guest(results, names):
+def run_guests(results, names, *paths):
     if build(results, "release"):
         context = {"bulkhead": "build/release/cli/bulkhead", "skip": Skip, "processor": os.environ.get("TEST_PROCESSOR", "soft")}
-        run_functions(results, "tests/guest/test_debian.py", names, context)
-        run_functions(results, "tests/guest/test_worker.py", names, context)
+        for path in paths:
+            run_functions(results, path, names, context)
+
+
+def stage_guest(results, names):
+    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py")
+
+
+def stage_long(results, names):
+    run_guests(results, names, "tests/guest/test_long.py")
 
 
 def stage_manage(results, names):
@@ -177,12 +187,13 @@ def stage_lab(results, names):
         results.add("lab", "failed", time.monotonic() - start, str(e))
 
 
-STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "lab": stage_lab, "fuzz": stage_fuzz}
+STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "lab": stage_lab, "fuzz": stage_fuzz,
+          "long": stage_long}
 
 
 def main():
     arguments = sys.argv[1:]
-    stages = list(STAGES)
+    stages = [stage for stage in STAGES if stage != "long"]
     if arguments and arguments[0] in STAGES:
         stages = [arguments.pop(0)]
     elif arguments and arguments[0] == "all":
