@@ -16,6 +16,7 @@ static const struct disk_verb *const verbs[] = {
     &disk_verb_map,
     &disk_verb_bench,
     &disk_verb_serve,
+    &disk_verb_track,
 };
 
 static void print_usage(FILE *to)

@@ -42,7 +42,8 @@ struct tool {
 extern const struct disk_verb disk_verb_create, disk_verb_info, disk_verb_check, disk_verb_convert, disk_verb_map,
     disk_verb_bench, disk_verb_serve;
 
-extern const struct disk_verb disk_verb_merge, disk_verb_reparent, disk_verb_resize, disk_verb_compact;
+extern const struct disk_verb disk_verb_merge, disk_verb_reparent, disk_verb_resize, disk_verb_compact,
+    disk_verb_track;
 
 /* What verbs that make images take in common: an entry of their table, the case of their switch and the
  * lines of their help. Options of these letters belong to it. */

@@ -142,6 +142,35 @@ int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct d
  * -ECANCELED: what had been done stays. [any thread] */
 int disk_compact(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err);
 
+/* --- what has changed since when ---
+ * Named points of an image: of each is known which parts of the disk have changed since it was made, in granules
+ * of 64 KiB (larger above 512 GiB). It is kept in a file beside the image, IMAGE.cbt, from the first point on
+ * until the last is removed, and survives crashes, after which more may count as changed (of raw and VHD images:
+ * all). A record that is lost, damaged or not of these contents, because another program has written the image,
+ * means "all has changed", never "nothing has". Not for block devices. The first write to each part of the disk
+ * after opening it (1 MiB, 2 GiB in one of 64 TiB) waits until that is on record. [any thread] */
+
+#define DISK_TRACK_NAME_MAX 63
+
+struct disk_track_point {
+	char name[DISK_TRACK_NAME_MAX + 1];
+	uint64_t created; /* seconds since 1970 */
+	uint64_t changed; /* bytes since then, in whole granules */
+	uint64_t granule;
+};
+
+/* From now on: what is written by requests that are submitted later. Waits as disk_split() does. At most 64. */
+int disk_track_add(struct disk *disk, const char *name, struct error *err);
+int disk_track_remove(struct disk *disk, const char *name, struct error *err);
+
+/* How many there are; they are to be freed. */
+int disk_track_list(struct disk *disk, struct disk_track_point **points, struct error *err);
+
+/* Called for each run that has changed, in order; ends early with what it returns, unless that is 0. */
+int disk_track_changes(struct disk *disk, const char *name,
+		       int (*visit)(void *context, uint64_t offset, uint64_t length), void *context,
+		       struct error *err);
+
 /* Contents for a new image that come from elsewhere. The functions return 0 or a negative errno with its
  * sentence; they are called on the thread of disk_import(). */
 struct disk_source {

@@ -104,6 +104,7 @@ struct disk {
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
 	struct gate *gate;        /* of the disk, whichever its files are */
+	struct tracker *tracker;  /* NULL, or what is to know of changes before: track.h; changed likewise */
 	struct changes *changes;  /* NULL, or what is to know of changes when they are done; set while the gate
 				     is closed */
 };

@@ -17,6 +17,7 @@
 #include "disk/lock.h"
 #include "disk/new_file.h"
 #include "disk/operation.h"
+#include "disk/track.h"
 #include "disk/vhdx.h"
 
 #define PASSES_MAX 16
@@ -208,6 +209,8 @@ static int end(struct merging *m, struct error *err)
 	if (removed < 0)
 		r = error_set(err, -removed, "%s: merged, but cannot be removed: %s; remove it", m->child->path,
 			      strerror(-removed));
+	if (!m->above && m->top->tracker)
+		track_move(m->top, true);
 	disk_close(m->child, NULL);
 	back_to_reading(m->above, NULL);
 	back_to_reading(m->parent, NULL);

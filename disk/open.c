@@ -7,6 +7,7 @@
 
 #include "disk/image.h"
 #include "disk/lock.h"
+#include "disk/track.h"
 
 /* Of a disk that is being opened: who asks for it as a parent; what it gets as a parent. */
 struct relatives {
@@ -28,6 +29,7 @@ static void release(struct disk *disk)
 	if (disk->gate)
 		gate_destroy(disk->gate);
 	free(disk->gate);
+	track_free(disk->tracker);
 	free(disk->path);
 	free(disk);
 }
@@ -205,8 +207,12 @@ static int open_path(struct disk **out, const char *path, const struct disk_open
 
 int disk_open(struct disk **out, const char *path, const struct disk_open_options *options, struct error *err)
 {
-	return open_path(out, path, options ? options : &default_options, &(struct relatives){.child = NULL},
-			 err);
+	int r = open_path(out, path, options ? options : &default_options, &(struct relatives){.child = NULL},
+			  err);
+
+	if (r == 0)
+		track_open(*out, NULL, NULL);
+	return r;
 }
 
 static int check_mode(int fd, const char *name, bool read_only, struct error *err)
@@ -312,20 +318,26 @@ const char *disk_path(const struct disk *disk)
 
 int disk_close(struct disk *disk, struct error *err)
 {
-	int r = 0;
+	bool by_guid;
+	int r = 0, tracked = 0;
 
 	if (!disk)
 		return 0;
+	by_guid = disk->info.format == DISK_FORMAT_VHDX;
+	if (disk->tracker && by_guid)
+		tracked = track_end(disk, false, err);
 	if (disk->ops->close)
-		r = disk->ops->close(disk, err);
+		r = disk->ops->close(disk, tracked < 0 ? NULL : err);
 	else if (!disk->info.read_only) {
 		r = file_sync(&disk->file);
 		if (r < 0)
 			error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
 				  strerror(-r));
 	}
+	if (r == 0 && tracked == 0 && disk->tracker && !by_guid)
+		tracked = track_end(disk, true, err);
 	release(disk);
-	return r;
+	return tracked < 0 ? tracked : r;
 }
 
 void disk_get_info(const struct disk *disk, struct disk_info *info)

@@ -5,6 +5,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "disk/track.h"
+
 static const char zeros[65536];
 
 static bool changes_disk(enum disk_op op)
@@ -52,6 +54,8 @@ void operation_start(struct operation *op, struct disk *disk, struct disk_reques
 	op->cannot_punch = false;
 	op->extent = (struct extent){.hold = NULL};
 	op->result = check_request(disk, request);
+	if (op->result == 0 && disk->tracker && changes_disk(request->op))
+		op->result = track_before(disk, request->offset, request->length);
 }
 
 /* Moves on by `size` bytes, which are there. */

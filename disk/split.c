@@ -11,6 +11,7 @@
 
 #include "disk/lock.h"
 #include "disk/new_file.h"
+#include "disk/track.h"
 #include "disk/vhdx.h"
 
 static int check_disk(const struct disk *disk, const char *path, struct error *err)
@@ -84,6 +85,8 @@ static int split(struct disk *disk, const char *path, const struct file_observer
 	struct disk *below;
 	int r = check_disk(disk, path, err);
 
+	if (r == 0 && disk->tracker)
+		r = track_end(disk, false, err);
 	if (r == 0)
 		r = vhdx_rest(disk, err);
 	if (r == 0)
@@ -96,6 +99,8 @@ static int split(struct disk *disk, const char *path, const struct file_observer
 		return r;
 	}
 	change_places(disk, below);
+	if (disk->tracker)
+		track_move(disk, false);
 	return 0;
 }
 

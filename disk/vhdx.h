@@ -136,7 +136,8 @@ struct vhdx {
 	struct vhdx_header header;  /* as it was written last */
 	unsigned header_slot;       /* where: 0 or 1 */
 	struct guid next_data_guid; /* the one for the first write after opening; zero: a random one */
-	_Atomic bool data_begun;    /* DataWriteGuid is new since the file was opened */
+	_Atomic bool data_begun;    /* DataWriteGuid is new since the file was opened, or was last at rest */
+	bool rested;                /* it was written since it was opened, and then at rest */
 
 	struct bat bat;
 	struct free_space free;

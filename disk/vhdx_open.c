@@ -174,6 +174,7 @@ int vhdx_rest(struct disk *disk, struct error *err)
 	if (r < 0)
 		return error_set(err, -r, "%s: what was written last may be lost: %s", disk->path,
 				 strerror(-r));
+	v->rested = true;
 	v->log_in_use = false;
 	v->next_data_guid = (struct guid){{0}};
 	atomic_store(&v->data_begun, false);
@@ -192,7 +193,7 @@ static void cut_end(struct vhdx *v)
 static int vhdx_close(struct disk *disk, struct error *err)
 {
 	struct vhdx *v = disk->format;
-	bool changed = !disk->info.read_only && atomic_load(&v->data_begun);
+	bool changed = !disk->info.read_only && (atomic_load(&v->data_begun) || v->rested);
 	int r = vhdx_rest(disk, err);
 
 	if (r == 0 && changed)

@@ -8,7 +8,7 @@
 
 #include "disk/operation.h"
 
-#define FILES_MAX 4u
+#define FILES_MAX 5u
 #define SINCE_MAX 12u
 #define NAMES     8u
 
@@ -46,6 +46,7 @@ struct watched {
 	struct file_observer observer;
 	char name[32];
 	struct picture before; /* the work */
+	unsigned becomes;      /* of a new file: which one, when it gets its name */
 	struct picture cut;    /* what is in the directory of the cut world */
 };
 
@@ -148,6 +149,9 @@ static void changed(struct watched *file, struct event event, const void *data)
 	if (event.kind == RESIZED) {
 		picture_forget(&file->cut, event.length / PICTURE_PAGE * PICTURE_PAGE, 1);
 		picture_resize(&file->cut, event.length);
+	} else if (event.kind == NAMED && file->becomes < FILES_MAX) {
+		picture_forget(&power->files[file->becomes].cut, 0, PICTURE_PAGES * (uint64_t)PICTURE_PAGE);
+		power->files[file->becomes].cut.size = UINT64_MAX;
 	} else if (event.kind == NAMED) {
 		picture_clear(&file->cut);
 		file->cut.exists = event.length;
@@ -195,8 +199,19 @@ void power_watch(struct power *power, const char *name)
 	power->file_count++;
 	snprintf(file->name, sizeof(file->name), "%s", name);
 	file->power = power;
+	file->becomes = FILES_MAX;
 	file->observer = (struct file_observer){ .context = file, .written = on_written, .zeroed = on_zeroed,
 		.resized = on_resized, .synced = on_synced, .named = on_named, .names_synced = on_names_synced };
+}
+
+void power_watch_new(struct power *power, const char *name)
+{
+	unsigned becomes = find(power, name);
+	char new[32];
+
+	snprintf(new, sizeof(new), "%.20s.new", name);
+	power_watch(power, new);
+	power->files[power->file_count - 1].becomes = becomes;
 }
 
 void power_keep(struct power *power, const char *name)
@@ -370,15 +385,26 @@ static void apply(struct picture *picture, const struct event *event, uint64_t s
 {
 	if (event->kind == RESIZED)
 		picture_resize(picture, event->length);
-	else if (event->kind == NAMED)
-		picture->exists = event->length;
 	else
 		picture_write(picture, event->offset + skip, event->data ? event->data + skip : NULL, length);
 }
 
 /* A write past the end makes the file longer, as a whole. */
-static void apply_whole(struct picture *picture, const struct event *event)
+static void apply_whole(const struct power *power, struct picture *pictures, const struct event *event)
 {
+	struct picture *picture = &pictures[event->file];
+	unsigned becomes = power->files[event->file].becomes;
+
+	if (event->kind == NAMED && becomes < FILES_MAX) {
+		picture_copy(&pictures[becomes], picture);
+		pictures[becomes].exists = true;
+		picture_clear(picture);
+		return;
+	}
+	if (event->kind == NAMED) {
+		picture->exists = event->length;
+		return;
+	}
 	if (event->kind == WRITTEN && event->offset + event->length > picture->size)
 		picture_resize(picture, event->offset + event->length);
 	apply(picture, event, 0, event->length);
@@ -408,7 +434,7 @@ static bool covers(const struct event *sync, const struct event *event)
 	return sync->kind == SYNCED && event->kind != NAMED && event->file == sync->file;
 }
 
-static void advance(struct world *world, const struct trace *trace, unsigned index)
+static void advance(const struct power *power, struct world *world, const struct trace *trace, unsigned index)
 {
 	const struct event *event = &trace->events[index];
 	unsigned left = 0;
@@ -418,7 +444,7 @@ static void advance(struct world *world, const struct trace *trace, unsigned ind
 			const struct event *earlier = &trace->events[world->pending[i]];
 
 			if (covers(event, earlier))
-				apply_whole(&world->durable[earlier->file], earlier);
+				apply_whole(power, world->durable, earlier);
 			else
 				world->pending[left++] = world->pending[i];
 		}
@@ -462,7 +488,7 @@ static void cut(struct power *power, const struct world *world, const struct tra
 		else if (event->kind == NAMED)
 			continue;
 		if (odds == 16 || event->kind == NAMED)
-			apply_whole(&left[event->file], event);
+			apply_whole(power, left, event);
 		else if (odds > 0)
 			apply_torn(power, &left[event->file], event, odds);
 	}
@@ -614,7 +640,7 @@ static void cut_again(struct power *power, struct picture *left)
 		picture_copy(&world->durable[i], &left[i]);
 	power->nested = true;
 	for (unsigned i = 0; i < trace->count; i++) {
-		advance(world, trace, i);
+		advance(power, world, trace, i);
 		if (i != next)
 			continue;
 		next += step;
@@ -647,7 +673,7 @@ static void cut_everywhere(struct power *power)
 
 		if (event->kind >= WRITING)
 			expect(power->expected, event);
-		advance(world, trace, i);
+		advance(power, world, trace, i);
 		power->at = i + 1;
 		/* Nothing more can be lost than before: but what was promised is more. */
 		if (event->kind == WRITING || event->kind == RESIZING)

@@ -41,6 +41,9 @@ void power_run(const struct power_workload *workload, uint64_t seed, struct powe
 /* Of this file counts what is done to it in `work`. It need not exist before. */
 void power_watch(struct power *power, const char *name);
 
+/* Likewise of a new file that takes the place of this one, NAME.new for power_observer(). */
+void power_watch_new(struct power *power, const char *name);
+
 /* Other files that are read only: the same in all worlds. */
 void power_keep(struct power *power, const char *name);
 

@@ -7,12 +7,14 @@
 
 #include "tests/unit/test_disk_images.h"
 
+#include "disk/track.h"
 #include "disk/vhdx.h"
 
 #define DISK_SIZE (3 * MIB)
 
 static uint64_t first_seed = 1, cuts_wanted = 200; /* of each workload */
 static const char *only;
+static uint64_t tracked_sectors, told_sectors; /* asked for, and told as changed */
 static uint64_t again; /* cuts of what opening the disk wrote */
 
 static const struct disk_create_options dynamic = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
@@ -354,6 +356,113 @@ static void compact(struct power *power)
 	power_close(power, disk);
 }
 
+/* --- what has changed since a point --- */
+
+#define POINTS 4
+
+/* What the disk held when each point was made. */
+static uint8_t at_point[POINTS][DISK_SIZE];
+static unsigned points_made;
+
+static struct disk *open_tracked(struct power *power, bool read_only)
+{
+	struct disk *disk = power_open(power, "disk", read_only);
+
+	track_open(disk, power_observer(power, "disk.cbt"), power_observer(power, "disk.cbt.new"));
+	return disk;
+}
+
+static void make_point(struct power *power, struct disk *disk)
+{
+	char name[2] = { (char)('0' + points_made), '\0' };
+	struct error err = { 0 };
+
+	assert_int_equal(disk_read(disk, 0, at_point[points_made], DISK_SIZE, &err), 0);
+	if (disk_track_add(disk, name, &err) != 0)
+		power_fail(power, "%s", err.text);
+	points_made++;
+	power_flush(power, disk);
+}
+
+static void prepare_track(struct power *power)
+{
+	struct disk *disk;
+
+	prepare_full(power);
+	power_watch(power, "disk.cbt");
+	power_watch_new(power, "disk.cbt");
+	points_made = 0;
+	disk = power_open(power, "disk", false);
+	make_point(power, disk);
+	power_close(power, disk);
+}
+
+static void track(struct power *power)
+{
+	for (unsigned i = 1; i < POINTS; i++) {
+		struct disk *disk = open_tracked(power, false);
+
+		power_use(power, disk, 2, 3, 4);
+		make_point(power, disk);
+		power_use(power, disk, 6, 4, 4);
+		power_close(power, disk);
+	}
+}
+
+static int note(void *context, uint64_t offset, uint64_t length)
+{
+	memset((uint8_t *)context + offset / POWER_SECTOR, 1, length / POWER_SECTOR);
+	return 0;
+}
+
+/* Whatever differs from what a point had is told as changed since. */
+static void check_points(struct power *power, struct disk *disk)
+{
+	static uint8_t changed[DISK_SIZE / POWER_SECTOR], here[DISK_SIZE];
+	struct disk_track_point *points;
+	struct error err = { 0 };
+	int count = disk_track_list(disk, &points, &err);
+
+	assert_true(count >= 0);
+	assert_int_equal(disk_read(disk, 0, here, DISK_SIZE, &err), 0);
+	for (int i = 0; i < count; i++) {
+		const uint8_t *then = at_point[points[i].name[0] - '0'];
+
+		memset(changed, 0, sizeof(changed));
+		assert_int_equal(disk_track_changes(disk, points[i].name, note, changed, &err), 0);
+		for (unsigned s = 0; s < ARRAY_SIZE(changed); s++)
+			if (!changed[s] && memcmp(here + s * POWER_SECTOR, then + s * POWER_SECTOR, POWER_SECTOR) != 0)
+				power_fail(power, "sector %u has changed since point %s, which does not say so", s,
+				    points[i].name);
+		tracked_sectors += ARRAY_SIZE(changed);
+		for (unsigned s = 0; s < ARRAY_SIZE(changed); s++)
+			told_sectors += changed[s];
+	}
+	free(points);
+}
+
+static void check_track(struct power *power)
+{
+	struct disk *disk;
+
+	power_compare(power, "disk");
+	disk = open_tracked(power, true);
+	check_points(power, disk);
+	power_close(power, disk);
+	disk = open_tracked(power, false);
+	check_points(power, disk);
+	if (power_may_change(power)) {
+		struct error err = { 0 };
+
+		assert_int_equal(disk_write(disk, power_roll(power, 8) * 4096, at_point, 4096, &err), 0);
+		check_points(power, disk);
+	}
+	power_close(power, disk);
+	disk = open_tracked(power, true);
+	check_points(power, disk);
+	power_close(power, disk);
+}
+
 static const struct power_workload workloads[] = {
 	{ "allocate", prepare_dynamic, allocate, NULL },
 	{ "fixed", prepare_fixed, open_and_close, NULL },
@@ -382,6 +491,7 @@ static const struct power_workload workloads[] = {
 	{ "VHD, merge", prepare_vhd_chain, merge, check_merge },
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
+	{ "what has changed", prepare_track, track, check_track },
 };
 
 static void run(void **state)
@@ -393,6 +503,8 @@ static void run(void **state)
 		power_run(workload, seed, &count);
 	print_message("%ju power cuts, %ju of them of a replay\n", (uintmax_t)count.cuts, (uintmax_t)count.again);
 	again += count.again;
+	if (tracked_sectors > 0)
+		print_message("%ju of 100 sectors told as changed\n", (uintmax_t)(told_sectors * 100 / tracked_sectors));
 }
 
 static int logs_were_replayed(void **state)

@@ -218,6 +218,30 @@ static void server_killed(void **state)
 	    "while kill -0 $child; do :; done; rm s; $B disk check a.vhdx; server=\n");
 }
 
+/* A backup of what has changed, which other programs have written through the server. */
+static void tracked(void **state)
+{
+	if (!have("nbdkit nbdinfo qemu-io qemu-img"))
+		skip();
+	run_script(SERVE
+	    "for kind in vhdx raw; do\n"
+	    "  a=a.$kind; truncate -s 64M start; head -c 9M /dev/urandom | dd of=start bs=1M seek=20 conv=notrunc\n"
+	    "  $B disk convert start $a; $B disk track add $a full\n"
+	    "  fails 1 $B disk track add $a full; fails 2 $B disk track; fails 2 $B disk track changes $a\n"
+	    "  serve $a --socket s; qemu-io -f raw -c 'write -P 5 24M 100k' -c 'discard 40M 64k' -c 'write 63M 1M' $U; stop\n"
+	    "  $B disk track changes $a full >runs; cat runs\n"
+	    "  $B disk track changes $a full --json >json; grep -q '\"offset\": 25165824' json; grep -q '\"length\": 131072' json\n"
+	    "  $B disk track list $a --json >json; grep -q '\"name\": \"full\"' json; grep -q '\"changed\": 1245184' json\n"
+	    "  $B disk convert $a now.raw --raw; fails 1 cmp start now.raw\n"
+	    "  while read offset length; do\n"
+	    "    dd if=now.raw of=start bs=64k skip=$((offset / 65536)) seek=$((offset / 65536)) count=$((length / 65536)) conv=notrunc\n"
+	    "  done <runs\n"
+	    "  cmp start now.raw\n"
+	    "  qemu-io -f $kind -c 'write 0 512' $a; $B disk track list $a --json | grep -q '\"changed\": 67108864'\n"
+	    "  $B disk track remove $a full; test ! -e $a.cbt; fails 1 $B disk track changes $a full; rm now.raw\n"
+	    "done\n");
+}
+
 /* Many small operations in a random order, the same to a plain file. */
 static void random_operations(void **state)
 {
@@ -402,6 +426,7 @@ int main(void)
 		cmocka_unit_test(served),
 		cmocka_unit_test(served_for_reading),
 		cmocka_unit_test(server_killed),
+		cmocka_unit_test(tracked),
 		cmocka_unit_test(random_operations),
 		cmocka_unit_test(vhd_chains),
 		cmocka_unit_test(endings),
