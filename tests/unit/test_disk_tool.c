@@ -221,8 +221,7 @@ static void server_killed(void **state)
 /* A backup of what has changed, which other programs have written through the server. */
 static void tracked(void **state)
 {
-	if (!have("nbdkit nbdinfo qemu-io qemu-img"))
-		skip();
+	need_clients();
 	run_script(SERVE
 	    "for kind in vhdx raw; do\n"
 	    "  a=a.$kind; truncate -s 64M start; head -c 9M /dev/urandom | dd of=start bs=1M seek=20 conv=notrunc\n"
