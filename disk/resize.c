@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "disk/operation.h"
+#include "disk/track.h"
 
 #define PART (UINT64_C(1) << 20)  /* read at a time */
 #define RUN  (UINT64_C(16) << 30) /* looked at at a time */
@@ -109,6 +110,15 @@ static int check_loss(struct disk *disk, uint64_t size, const struct disk_progre
 			 (uintmax_t)size);
 }
 
+/* What is cut off has changed if the disk ever is as large again: it reads as zeros then. */
+static int note_loss(struct disk *disk, uint64_t size, struct error *err)
+{
+	int r = disk->tracker ? track_before(disk, size, disk->info.size - size) : 0;
+
+	return r < 0 ? error_set(err, -r, "%s: its record of changes cannot be written: %s", disk->path, strerror(-r))
+		     : 0;
+}
+
 static int resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
 		  struct error *err)
 {
@@ -118,6 +128,8 @@ static int resize(struct disk *disk, uint64_t size, bool lose_data, const struct
 		return r;
 	if (size < disk->info.size && !lose_data)
 		r = check_loss(disk, size, progress, err);
+	if (r == 0 && size < disk->info.size)
+		r = note_loss(disk, size, err);
 	return r < 0 ? r : disk->ops->resize(disk, size, err);
 }
 

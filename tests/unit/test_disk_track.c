@@ -497,6 +497,46 @@ static void resized(void **state)
 	end(model);
 }
 
+/* What was cut off and came back is zeros: changed, also for who sees only the two sizes that are the same. */
+static void cut_and_grown_again(void **state)
+{
+	struct model *model = begin(state);
+	struct disk *disk = must_open("disk", false);
+	bool killed = false;
+
+	if (model->format != DISK_FORMAT_VHD) {
+		use(model, disk, 20);
+		add_point(model, disk);
+		memset(model->now + DISK_SIZE / 2 + GRANULE / 2, 0, DISK_SIZE / 2 - GRANULE / 2);
+		for (unsigned g = GRANULES / 2; g < GRANULES; g++)
+			model->written[0][g] = true;
+		assert_int_equal(disk_resize(disk, DISK_SIZE / 2 + GRANULE / 2, true, NULL, NULL), 0);
+		assert_int_equal(disk_resize(disk, DISK_SIZE, false, NULL, NULL), 0);
+		check(model, disk, true);
+		image_must_close(disk);
+		disk = must_open("disk", true);
+		check(model, disk, true);
+		killed = true;
+	}
+	image_must_close(disk);
+	if (killed) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0) {
+			disk = must_open("disk", false);
+			disk_resize(disk, MIB, true, NULL, NULL);
+			disk_resize(disk, DISK_SIZE, false, NULL, NULL);
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		disk = must_open("disk", true);
+		check(model, disk, false);
+		image_must_close(disk);
+	}
+	end(model);
+}
+
 struct writer {
 	pthread_t thread;
 	struct disk *disk;
@@ -618,6 +658,7 @@ int main(void)
 		{ "record cannot be written", record_cannot_be_written, true },
 		{ "refused", refused, true },
 		{ "resized", resized, true },
+		{ "cut and grown again", cut_and_grown_again, true },
 		{ "several threads", several_threads, true },
 		{ "checkpoints", checkpoints, false },
 		{ "merged into", merged_into, false },
