@@ -196,7 +196,11 @@ static int allocate(struct vhdx *v, struct bat_page *page, uint64_t *entry)
 bool bat_give_up(struct vhdx *v, const struct block_range *range, struct bat_page *page, uint64_t *entry)
 {
 	uint64_t place = *entry & VHDX_BAT_OFFSET_MASK, used = vhdx_block_used(v, range->block);
+	unsigned state = *entry & VHDX_BAT_STATE_MASK;
 
+	/* What stands in the entry of a block that is not present may be another's place. */
+	if (state != VHDX_BLOCK_FULLY_PRESENT && state != VHDX_BLOCK_PARTIALLY_PRESENT)
+		return false;
 	if (range->in_block != 0 || range->length < used ||
 	    !vhdx_place_is_sane(v, place, used, v->bat.file_end) || !free_leave(v, place))
 		return false;

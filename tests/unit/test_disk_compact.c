@@ -337,6 +337,42 @@ static void kept_places(void **state)
 	free(model);
 }
 
+/* A block that is not present has no place, whatever its entry says: here that of another. */
+static void no_place(void **state)
+{
+	uint8_t *model = calloc(1, DISK_SIZE);
+	struct dice dice = { 1 };
+	struct error err = { 0 };
+	struct disk *disk;
+	uint64_t entry;
+	int fd;
+
+	create();
+	unlink(top);
+	disk = must_open(base);
+	must_write(disk, 0, model, 16 * KIB);
+	image_must_close(disk);
+	must(disk_create(top, &(struct disk_create_options){ .format = DISK_FORMAT_VHDX, .parent = base,
+		.block_size = MIB }, &err), &err);
+	disk = must_open(top);
+	dice_fill(&dice, model + MIB, MIB);
+	must_write(disk, MIB, model + MIB, MIB);
+	image_must_close(disk);
+	fd = open(top, O_RDWR);
+	assert_int_equal(pread(fd, &entry, 8, 3 * MIB + 8), 8);
+	assert_int_equal(entry & VHDX_BAT_STATE_MASK, VHDX_BLOCK_FULLY_PRESENT);
+	entry = (entry & VHDX_BAT_OFFSET_MASK) | VHDX_BLOCK_NOT_PRESENT;
+	assert_int_equal(pwrite(fd, &entry, 8, 3 * MIB), 8);
+	close(fd);
+	disk = must_open(top);
+	must_be(disk, model);
+	must(disk_compact(disk, true, NULL, &err), &err);
+	must_be(disk, model);
+	image_must_close(disk);
+	leave();
+	free(model);
+}
+
 /* --- no room ---------------------------------------------------------------------------------- */
 
 struct host {
@@ -453,6 +489,7 @@ int main(void)
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(refused),
 		cmocka_unit_test(kept_places),
+		cmocka_unit_test(no_place),
 		cmocka_unit_test(no_room),
 		cmocka_unit_test(qemu_reads),
 	};
