@@ -103,7 +103,8 @@ int vhdx_write_headers(struct vhdx *v)
 
 /* What lies behind the last thing that the file names was allocated before a crash and never used, or
  * anything else: new blocks take its place and have to be zeros. A last block that the file has in part gets all
- * of its place, which another may have after it. Synced together with the header. */
+ * of its place, which another may have after it. Synced together with the header. Before there is anything in the
+ * log: its entries say how long the file is at least. */
 static int cut_leftovers(struct vhdx *v)
 {
 	int r = 0;
@@ -155,7 +156,9 @@ int vhdx_begin_file(struct vhdx *v)
 
 	pthread_mutex_lock(&v->header_lock);
 	guid_random(&v->header.file_write_guid);
-	r = vhdx_write_headers(v);
+	r = cut_leftovers(v);
+	if (r == 0)
+		r = vhdx_write_headers(v);
 	pthread_mutex_unlock(&v->header_lock);
 	return r;
 }

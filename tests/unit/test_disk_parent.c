@@ -535,6 +535,29 @@ static void what_a_block_relies_on_is_durable_first(void **state)
 	unlink(path);
 }
 
+/* What a crash has left behind the end of a file is cut off by the first write, although the log of another parent's
+ * name has the file's length. */
+static void leftovers_and_another_name(void **state)
+{
+	const struct disk_open_options reading = { .read_only = true };
+	struct error err = { 0 };
+	struct disk *disk, *parent, *cut;
+	char path[128];
+
+	assert_int_equal(truncate(child, 32 * MIB), 0);
+	assert_int_equal(disk_open(&parent, base, &reading, &err), 0);
+	if (disk_open_over(&disk, child, &(struct disk_open_options){ .format = DISK_FORMAT_VHDX }, parent, true, NULL,
+		&err) != 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(disk->ops->chain->relink(disk, child, parent, &err), 0);
+	cut = cut_when_mapped(disk, 3 * MIB, path);
+	expect_bytes(cut, MIB, 512, 0x22);
+	image_must_close(cut);
+	image_must_close(disk);
+	image_must_close(parent);
+	unlink(path);
+}
+
 /* A commit between the mapping of a write and its bytes: the sector is still the parent's. */
 static void commit_before_the_bytes(void **state)
 {
@@ -645,6 +668,7 @@ int main(void)
 		cmocka_unit_test(bad_bitmap),
 		WITH_FILES(leftover_bits),
 		WITH_FILES(what_a_block_relies_on_is_durable_first),
+		WITH_FILES(leftovers_and_another_name),
 		WITH_FILES(commit_before_the_bytes),
 		WITH_FILES(unaligned_requests),
 		WITH_FILES(refused_creations),
