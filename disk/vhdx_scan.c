@@ -206,23 +206,25 @@ static int take_regions(struct scan *scan)
 static int note_free_space(struct scan *scan, struct error *err)
 {
 	struct vhdx *v = scan->v;
-	uint64_t units = scan->space.units;
+	uint64_t units = scan->space.units, end;
 	int r = take_regions(scan);
 
 	scan->keeping = true;
 	if (r == 0 && scan->kept)
 		r = scan_table(scan, err);
-	v->bat.used_end = v->bat.next_place = align_up_u64(scan->end, VHDX_UNIT);
+	end = align_up_u64(scan->end, VHDX_UNIT);
 	if (r == 0)
-		r = space_resize(&scan->space, v->bat.next_place);
+		r = space_resize(&scan->space, end);
 	/* The last block may end behind the file. */
 	if (r == 0 && scan->space.units > units)
-		space_take(&scan->space, units * VHDX_UNIT, v->bat.next_place - units * VHDX_UNIT);
+		space_take(&scan->space, units * VHDX_UNIT, end - units * VHDX_UNIT);
 	if (r == 0)
 		r = free_init(&v->free, &scan->space);
 	if (r < 0)
 		return error_set(err, -r, "%s: what is free in it cannot be found: %s", v->disk->path,
 				 strerror(-r));
+	/* Together with the map of what is free before it, or not at all. */
+	v->bat.used_end = v->bat.next_place = end;
 	scan->space.taken = NULL;
 	return 0;
 }
