@@ -144,12 +144,29 @@ static int cover(struct tracker *t, uint64_t first, uint64_t last)
 	return 0;
 }
 
+/* A record that is nowhere is found by nobody; one whose name has gone may have another. */
+static bool has_no_name(const struct tracker *t)
+{
+	struct stat st;
+
+	return fstat(t->file.fd, &st) == 0 && st.st_nlink == 0;
+}
+
+/* Its sector is there already, so that it can be written also where nothing else can. */
+static int spoil(struct tracker *t)
+{
+	const struct track_header none = {.version = 0};
+	int r = file_write(&t->file, 0, &none, sizeof(none));
+
+	return r < 0 ? r : file_sync(&t->file);
+}
+
 /* A record that cannot be written must not be there: without one, all counts as changed. [lock] */
 static int lose(struct tracker *t, int r)
 {
-	int removed = new_file_remove(t->path, t->file.observer);
+	int spoiled = spoil(t), removed = new_file_remove(t->path, t->file.observer);
 
-	if (removed < 0 && removed != -ENOENT)
+	if (spoiled < 0 && removed < 0 && !has_no_name(t))
 		return r;
 	log_write(LOG_LEVEL_WARNING,
 		  "%s: the record of changes could not be written (%s) and was removed: all points are lost",

@@ -385,6 +385,35 @@ static void record_cannot_be_written(void **state)
 	end(model);
 }
 
+static int refuse_regions(void *context, uint64_t offset, uint64_t length)
+{
+	return offset >= TRACK_REGIONS_AT ? ENOSPC : 0;
+}
+
+/* Nor may it be found by another name that it has got meanwhile, together with its image. */
+static void moved_record_cannot_be_written(void **state)
+{
+	static const struct file_observer full = { .refuse = refuse_regions, .written = ignore_written,
+		.synced = ignore_synced };
+	struct model *model = begin(state);
+	struct disk *disk = must_open("disk", false);
+	char path[128], to[128], record[160], to_record[160];
+
+	add_point(model, disk);
+	snprintf(record, sizeof(record), "%s.cbt", in("disk", path));
+	snprintf(to_record, sizeof(to_record), "%s.cbt", in("moved", to));
+	assert_int_equal(rename(path, to), 0);
+	assert_int_equal(rename(record, to_record), 0);
+	disk->tracker->file.observer = &full;
+	use(model, disk, 3);
+	image_must_close(disk);
+	disk = must_open("moved", true);
+	assert_int_equal(disk_track_changes(disk, "0", note, NULL, NULL), -ENOENT);
+	image_must_close(disk);
+	remove_image("moved");
+	end(model);
+}
+
 static void refused(void **state)
 {
 	struct model *model = begin(state);
@@ -656,6 +685,7 @@ int main(void)
 		{ "copy put back", copy_put_back, true },
 		{ "damaged record", damaged, true },
 		{ "record cannot be written", record_cannot_be_written, true },
+		{ "moved record cannot be written", moved_record_cannot_be_written, true },
 		{ "refused", refused, true },
 		{ "resized", resized, true },
 		{ "cut and grown again", cut_and_grown_again, true },
