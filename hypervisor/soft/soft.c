@@ -15,13 +15,14 @@
 #include "hypervisor/soft/translate.h"
 #include "hypervisor/soft/vector.h"
 
-/* Decoded instructions of all VPs together, and host code, of which there is much less. With tables and TLBs these are
- * 96 MiB at most, however many VPs there are: from FEW_VPS on tables shrink with the share of each, and what every VP has
- * beside comes off its share. */
-#define BLOCKS_TOTAL (56u << 20)
-#define CODE_TOTAL   (20u << 20)
-#define FEW_VPS      8u
-#define VP_REST      (128u << 10)
+/* Decoded instructions of all VPs together, and host code, of which there is much less. With tables, TLBs and the
+ * program itself these are 96 MiB at most (64 where nothing is translated), however many VPs there are: from FEW_VPS on
+ * tables shrink with the share of each, and what every VP has beside comes off its share. */
+#define BLOCKS_TOTAL       (50u << 20)
+#define BLOCKS_INTERPRETED (44u << 20)
+#define CODE_TOTAL         (20u << 20)
+#define FEW_VPS            8u
+#define VP_REST            (128u << 10)
 
 /* Entries before a block is translated: less, and code that runs once costs more than it saves. */
 #define TRANSLATE_THRESHOLD 50
@@ -85,7 +86,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 	vp->index = index;
 	vp->vectors = soft->pool;
 	vp->table_shift = table_shift(soft->vp_count);
-	blocks = BLOCKS_TOTAL / soft->vp_count - (vp->table_shift ? VP_REST : 0);
+	blocks = (translate->on ? BLOCKS_TOTAL : BLOCKS_INTERPRETED) / soft->vp_count - (vp->table_shift ? VP_REST : 0);
 	vp->tlb_sets = mmap(NULL, sizeof(*vp->tlb_sets) * (TLB_SETS >> vp->table_shift), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)vp->tlb_sets == MAP_FAILED) {
 		vp->tlb_sets = NULL;
