@@ -202,7 +202,7 @@ int track_before(struct disk *disk, uint64_t offset, uint64_t length)
 
 /* --- when it is at rest --- */
 
-/* What is written from now on has a later time than what was. */
+/* What is written from now on has a later time than what was, also where a file system knows seconds alone. */
 static int let_time_pass(const struct disk *disk)
 {
 	struct timespec now, pause = {.tv_nsec = 1000000};
@@ -216,7 +216,8 @@ static int let_time_pass(const struct disk *disk)
 			if (futimens(disk->file.fd, NULL) < 0)
 				return -errno;
 		} else if (now.tv_sec > st.st_ctim.tv_sec ||
-			   (now.tv_sec == st.st_ctim.tv_sec && now.tv_nsec > st.st_ctim.tv_nsec)) {
+			   (now.tv_sec == st.st_ctim.tv_sec && st.st_ctim.tv_nsec != 0 &&
+			    now.tv_nsec > st.st_ctim.tv_nsec)) {
 			return 0;
 		}
 		nanosleep(&pause, NULL);
