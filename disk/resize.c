@@ -76,21 +76,23 @@ static void count(struct found *found, uint64_t offset, const uint8_t *buffer, u
 static int find_data(struct disk *disk, uint64_t from, struct found *found, const struct disk_progress *progress,
 		     struct error *err)
 {
-	uint64_t size = disk->info.size, offset = from;
+	uint64_t size = disk->info.size, offset = from, length;
 	_cleanup_free_ uint8_t *buffer = malloc(PART);
-	struct disk_extent extent;
+	struct disk_extent extent = {.length = 0};
 	int r = buffer ? 0 : error_set(err, ENOMEM, "%s: no memory to read what would be cut off", disk->path);
 
-	for (; r == 0 && offset < size; offset += extent.length) {
-		r = disk_get_extent_inside(disk, offset, min_u64(RUN, size - offset), &extent, err);
+	for (; r == 0 && offset < size; offset += length) {
+		if (offset >= extent.offset + extent.length)
+			r = disk_get_extent_inside(disk, offset, min_u64(RUN, size - offset), &extent, err);
 		if (r == 0)
 			r = progress_step(progress, disk->path, offset - from, size - from, err);
+		length = extent.offset + extent.length - offset;
 		if (r < 0 || extent.zero)
 			continue;
-		extent.length = min_u64(extent.length, PART);
-		r = read_part(disk, offset, extent.length, buffer, err);
+		length = min_u64(length, PART);
+		r = read_part(disk, offset, length, buffer, err);
 		if (r == 0)
-			count(found, offset, buffer, extent.length, disk->info.logical_sector_size);
+			count(found, offset, buffer, length, disk->info.logical_sector_size);
 	}
 	return r;
 }

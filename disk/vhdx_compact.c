@@ -18,7 +18,6 @@
 #include "disk/vhdx.h"
 
 #define PART       (UINT64_C(1) << 20)  /* read at a time */
-#define RUN        (UINT64_C(16) << 30) /* looked at at a time */
 #define BATCH      8192u                /* entries */
 #define MOVED_MAX  (UINT64_C(64) << 20) /* bytes, between two commits */
 #define PASSES_MAX 4u
@@ -114,29 +113,24 @@ static int give_up(struct compact *c, uint64_t block)
 static int free_zeros(struct compact *c)
 {
 	struct vhdx *v = c->v;
-	uint64_t size = v->disk->info.size, offset = 0;
+	uint64_t size = v->disk->info.size, end;
 	int r = 0;
 
-	while (r == 0 && offset < size) {
-		uint64_t block = offset >> v->block_shift, end = min_u64((block + 1) << v->block_shift, size);
+	for (uint64_t offset = 0; r == 0 && offset < size; offset = end) {
 		struct disk_extent extent;
 		bool zero;
 
+		end = min_u64(offset + v->block_size, size);
 		c->done = offset;
 		r = step(c);
 		if (r == 0)
-			r = disk_get_extent_inside(v->disk, offset, min_u64(RUN, size - offset), &extent, c->err);
-		if (r == 0 && !extent.in_file && offset + extent.length >= end) {
-			offset = (offset + extent.length) >> v->block_shift << v->block_shift;
-			if (offset < end)
-				offset = end;
+			r = disk_get_extent_inside(v->disk, offset, end - offset, &extent, c->err);
+		if (r == 0 && !extent.in_file && offset + extent.length >= end)
 			continue;
-		}
 		if (r == 0)
-			r = block_is_zero(c, block << v->block_shift, end, &zero);
+			r = block_is_zero(c, offset, end, &zero);
 		if (r == 0 && zero)
-			r = give_up(c, block);
-		offset = end;
+			r = give_up(c, offset >> v->block_shift);
 	}
 	return r;
 }

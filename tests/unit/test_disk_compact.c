@@ -230,6 +230,48 @@ static void chain(void **state)
 	free(model);
 }
 
+static const struct disk_ops *real_ops;
+static unsigned maps;
+
+static int counting_map(struct disk *disk, enum map_purpose purpose, uint64_t offset, uint64_t length,
+    struct extent *extent)
+{
+	maps++;
+	return real_ops->map(disk, purpose, offset, length, extent);
+}
+
+/* What lies together is not looked at again and again: of many blocks the work would never end. */
+static void looks_once(void **state)
+{
+	enum { MANY = 512 };
+	const struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .size = MANY * MIB, .block_size = MIB };
+	uint8_t *some = calloc(1, MIB);
+	struct disk_ops counting;
+	struct error err = { 0 };
+	struct disk *disk;
+
+	some[MIB - 1] = 1;
+	must(disk_create(base, &options, &err), &err);
+	disk = must_open(base);
+	for (uint64_t at = 0; at < MANY * MIB; at += MIB) {
+		must_write(disk, at, "a hole after all", 16);
+		discard(disk, at, 4 * KIB);
+	}
+	counting = *disk->ops;
+	real_ops = disk->ops;
+	counting.map = counting_map;
+	disk->ops = &counting;
+	for (uint64_t at = (MANY - 16) * MIB; at < MANY * MIB; at += MIB)
+		must_write(disk, at, some, MIB);
+	assert_int_equal(disk_resize(disk, (MANY - 16) * MIB, false, NULL, &err), -EEXIST);
+	must(disk_compact(disk, false, NULL, &err), &err);
+	disk->ops = real_ops;
+	image_must_close(disk);
+	assert_in_range(maps, MANY, 3 * MANY);
+	leave();
+	free(some);
+}
+
 struct stop {
 	unsigned left;
 	bool stopped;
@@ -486,6 +528,7 @@ int main(void)
 		cmocka_unit_test(as_short_as_can_be),
 		cmocka_unit_test(large_blocks),
 		cmocka_unit_test(chain),
+		cmocka_unit_test(looks_once),
 		cmocka_unit_test(interrupted),
 		cmocka_unit_test(refused),
 		cmocka_unit_test(kept_places),
