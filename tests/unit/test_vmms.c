@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Configurations, forms and host.db of the manager, with no daemon around them. */
+/* Configurations, forms, files and host.db of the manager, with no daemon around them. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <cmocka.h>
 
 #include "vmms/config.h"
+#include "vmms/files.h"
 #include "vmms/store.h"
 
 #define ID "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -194,6 +196,56 @@ static void test_worker_gets_absolute_paths(void **state)
 	json_decref(config);
 }
 
+/* --- files -------------------------------------------------------------------------------------------- */
+
+#define COPY_SIZE 300001u
+
+static void assert_copied(const char *from)
+{
+	_cleanup_close_ int to = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+	_cleanup_free_ char *bytes = malloc(COPY_SIZE + 1);
+	struct error err = {0};
+
+	if (file_copy(from, to, "copy", &err))
+		fail_msg("%s", err.text);
+	fd = openat(to, "copy", O_RDONLY | O_CLOEXEC);
+	assert_non_null(bytes);
+	assert_int_equal(read(fd, bytes, COPY_SIZE + 1), COPY_SIZE);
+	for (size_t i = 0; i < COPY_SIZE; i++)
+		assert_int_equal((uint8_t)bytes[i], i * 7 & 0xff);
+	assert_int_equal(file_copy(from, to, "copy", &err), -EEXIST);
+	assert_int_equal(unlinkat(to, "copy", 0), 0);
+}
+
+static void write_pattern(const char *path)
+{
+	FILE *file = fopen(path, "we");
+
+	assert_non_null(file);
+	for (size_t i = 0; i < COPY_SIZE; i++)
+		putc((int)(i * 7 & 0xff), file);
+	assert_int_equal(fclose(file), 0);
+}
+
+/* Also between file systems, and never from what is no file. */
+static void test_file_is_copied(void **state)
+{
+	_cleanup_close_ int to = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char elsewhere[64];
+	struct error err = {0};
+
+	(void)state;
+	write_pattern(in_directory("file"));
+	assert_copied(in_directory("file"));
+	snprintf(elsewhere, sizeof(elsewhere), "/dev/shm/bulkhead-vmms-%d", getpid());
+	write_pattern(elsewhere);
+	assert_copied(elsewhere);
+	unlink(elsewhere);
+	assert_int_equal(mkfifo(in_directory("pipe"), 0600), 0);
+	assert_int_equal(file_copy(in_directory("pipe"), to, "copy", &err), -EINVAL);
+	assert_int_equal(faccessat(to, "copy", F_OK, 0), -1);
+}
+
 /* --- host.db ------------------------------------------------------------------------------------------ */
 
 static void count_vm(void *context, const struct store_vm *vm)
@@ -231,6 +283,37 @@ static void test_store_keeps_machines(void **state)
 	assert_int_equal(store_vm_list(store, count_vm, &seen, &err), 0);
 	assert_int_equal(seen, 1);
 	store_close(store);
+}
+
+struct names {
+	struct store *store;
+	char seen[64];
+};
+
+static void rename_vm(void *context, const struct store_vm *vm)
+{
+	struct names *names = context;
+
+	strcat(strcat(names->seen, vm->name), " ");
+	if (!strcmp(vm->name, "a"))
+		assert_int_equal(store_vm_rename(names->store, vm->id, "z", NULL), 0);
+}
+
+static void test_store_lists_each_machine_once(void **state)
+{
+	struct store_vm vm = {.id = ID, .name = "a", .directory = "/a"};
+	struct names names = {0};
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(store_open(&names.store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_vm_add(names.store, &vm, &err), 0);
+	strcpy(vm.id, "1f8fad5b-d9cb-469f-a165-70867728950e");
+	vm.name = vm.directory = "m";
+	assert_int_equal(store_vm_add(names.store, &vm, &err), 0);
+	assert_int_equal(store_vm_list(names.store, rename_vm, &names, &err), 0);
+	assert_string_equal(names.seen, "a m ");
+	store_close(names.store);
 }
 
 static const char *job_state(struct store *store, int64_t id, json_t **list)
@@ -308,7 +391,9 @@ int main(void)
 	    IN_DIRECTORY(test_file_is_checked),
 	    IN_DIRECTORY(test_file_is_written_and_read),
 	    cmocka_unit_test(test_worker_gets_absolute_paths),
+	    IN_DIRECTORY(test_file_is_copied),
 	    IN_DIRECTORY(test_store_keeps_machines),
+	    IN_DIRECTORY(test_store_lists_each_machine_once),
 	    IN_DIRECTORY(test_store_keeps_jobs),
 	    IN_DIRECTORY(test_store_keeps_events),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
