@@ -158,7 +158,7 @@ static void remove_files(const char *directory, const json_t *files)
 
 static void remove_runtime(const char *runtime)
 {
-	static const char *const names[] = {"console", "control", "result"};
+	static const char *const names[] = {"console", "control", "result", "result.new"};
 	_cleanup_close_ int fd = open(runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
@@ -290,6 +290,16 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 	return 0;
 }
 
+/* What is no UTF-8 no JSON can tell. */
+static bool is_text(const char *bytes)
+{
+	json_t *text = json_string(bytes);
+	bool is = text != NULL;
+
+	json_decref(text);
+	return is;
+}
+
 int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err)
 {
 	_cleanup_free_ char *path = realpath(directory, NULL);
@@ -299,6 +309,8 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 
 	if (!path)
 		return error_set(err, errno, "%s: %s", directory, strerror(errno));
+	if (!is_text(path))
+		return error_set(err, EINVAL, "%s: the directory's own path is no UTF-8: rename it", directory);
 	r = vm_config_load(&config, path, err);
 	if (r)
 		return r;
@@ -398,7 +410,8 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 		return error_set(err, ENOMEM, "no memory");
 	r = job_new(job, machine->vmms, machine, "vm.delete", err);
 	if (!r) {
-		r = store_vm_set_phase(machine->vmms->store, machine->id, VM_DELETING, err);
+		/* Whoever finishes this after our death has to know which files stay. */
+		r = store_vm_begin_delete(machine->vmms->store, machine->id, deletion->own_directory, err);
 		if (r)
 			job_end(*job, err);
 	}
@@ -407,6 +420,7 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 		return r;
 	}
 	machine->phase = VM_DELETING;
+	machine->own_directory = deletion->own_directory;
 	(*job)->work = delete_files;
 	(*job)->done = delete_done;
 	(*job)->context = deletion;

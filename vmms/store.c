@@ -156,6 +156,14 @@ int store_vm_set_phase(struct store *store, const char *id, enum vm_phase phase,
 	return run(store, prepare(store, "UPDATE vm SET phase = ? WHERE id = ?", "is", (int64_t)phase, id), err);
 }
 
+int store_vm_begin_delete(struct store *store, const char *id, bool own_directory, struct error *err)
+{
+	return run(store,
+		   prepare(store, "UPDATE vm SET phase = ?, own_directory = ? WHERE id = ?", "iis", (int64_t)VM_DELETING,
+			   (int64_t)own_directory, id),
+		   err);
+}
+
 int store_vm_set_wanted(struct store *store, const char *id, bool wanted, struct error *err)
 {
 	return run(store, prepare(store, "UPDATE vm SET wanted = ? WHERE id = ?", "is", (int64_t)wanted, id), err);
@@ -174,8 +182,9 @@ static const char *column(sqlite3_stmt *statement, int i)
 int store_vm_list(struct store *store, void (*each)(void *context, const struct store_vm *vm), void *context,
     struct error *err)
 {
+	/* The plus keeps it off the index: `each` may rename what it is given, and would see that again further on. */
 	sqlite3_stmt *statement =
-	    prepare(store, "SELECT id, name, directory, phase, own_directory, wanted, number FROM vm ORDER BY name", "");
+	    prepare(store, "SELECT id, name, directory, phase, own_directory, wanted, number FROM vm ORDER BY +name", "");
 	int r = SQLITE_ERROR;
 
 	while (statement && (r = sqlite3_step(statement)) == SQLITE_ROW) {

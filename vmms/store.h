@@ -41,6 +41,8 @@ void store_close(struct store *store);
 int store_vm_add(struct store *store, struct store_vm *vm, struct error *err);
 int store_vm_rename(struct store *store, const char *id, const char *name, struct error *err);
 int store_vm_set_phase(struct store *store, const char *id, enum vm_phase phase, struct error *err);
+/* From here on it is deleted; its files too if `own_directory` is set. */
+int store_vm_begin_delete(struct store *store, const char *id, bool own_directory, struct error *err);
 int store_vm_set_wanted(struct store *store, const char *id, bool wanted, struct error *err);
 int store_vm_remove(struct store *store, const char *id, struct error *err);
 
