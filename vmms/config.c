@@ -179,7 +179,7 @@ int vm_name_check(const char *name, struct error *err)
 
 static int read_file(char **text, size_t *size, const char *path, struct error *err)
 {
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 	ssize_t n;
 
@@ -257,7 +257,9 @@ static int replace_file(int directory, const char *name, const char *text)
 	int fd, r;
 
 	snprintf(temporary, sizeof(temporary), "%.40s.new", name);
-	fd = openat(directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+	/* A new one always: what lies there may be a pipe, or another name of another's file. */
+	unlinkat(directory, temporary, 0);
+	fd = openat(directory, temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return -errno;
 	r = write_synced(fd, text);

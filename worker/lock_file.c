@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* OFD locks do not know who holds them; the file says so. */
 static int busy(int fd, const char *path, struct error *err)
@@ -21,12 +22,16 @@ static int busy(int fd, const char *path, struct error *err)
 int lock_file_take(const char *path, struct error *err)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW, 0600);
+	struct stat st;
 	char text[16];
 	int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), held;
 
 	if (fd < 0)
 		return error_set(err, errno, "%s: the lock file cannot be opened: %s", path, strerror(errno));
+	/* What is in it goes: it may be no other name of another's file. */
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return error_set(err, EBADMSG, "%s: the lock file is no plain file of its own: remove it", path);
 	if (fcntl(fd, F_OFD_SETLK, &lock))
 		return errno == EAGAIN || errno == EACCES
 			   ? busy(fd, path, err)
