@@ -278,10 +278,11 @@ void machine_adopt(struct machine *machine)
 		set_state(machine, MACHINE_BROKEN);
 		return;
 	}
-	result = worker_result_read(machine->runtime, true);
+	result = worker_result_read(machine->runtime);
 	if (result) {
 		tell_end(machine, result);
 		set_wanted(machine, false);
+		worker_result_remove(machine->runtime);
 	}
 	json_decref(result);
 }
@@ -409,21 +410,33 @@ int machine_reset(struct machine *machine, struct job **job, struct error *err)
 	return command(machine, 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED, "vm.reset", "reset", "reset", running, job, err);
 }
 
+/* Whether a machine is still at the job that asked for this answer, and the answer is a refusal; a job that has
+ * ended, or was given up for another, is not its business. */
+static bool refused(const struct machine *machine, const char *kind, const struct error *err)
+{
+	return err && err->code != ECONNRESET && machine->link && machine->job && !strcmp(machine->job->kind, kind);
+}
+
 /* The job ends with the worker; only a refusal ends it here. */
-static void asked_to_end(void *context, const json_t *answer, const struct error *err)
+static void asked_to_shut_down(void *context, const json_t *answer, const struct error *err)
 {
 	struct machine *machine = context;
 
 	(void)answer;
-	if (!err || !machine->job || !machine->link || err->code == ECONNRESET)
+	if (!refused(machine, "vm.shut-down", err))
 		return;
-	if (!strcmp(machine->job->kind, "vm.turn-off")) {
-		/* A worker that does not listen is ended all the same. */
-		worker_link_kill(machine->link);
-		return;
-	}
 	set_state(machine, MACHINE_RUNNING);
 	job_end(machine->job, err);
+}
+
+/* A worker that does not listen is ended all the same. */
+static void asked_to_turn_off(void *context, const json_t *answer, const struct error *err)
+{
+	struct machine *machine = context;
+
+	(void)answer;
+	if (refused(machine, "vm.turn-off", err))
+		worker_link_kill(machine->link);
 }
 
 static unsigned next_ask(const struct job *job)
@@ -440,7 +453,8 @@ static void shut_down_due(struct job *job)
 	struct error err;
 
 	if (vmms_now() < job->deadline) {
-		worker_link_command(machine->link, json_pack("{s:s}", "command", "shutdown"), asked_to_end, machine);
+		worker_link_command(machine->link, json_pack("{s:s}", "command", "shutdown"), asked_to_shut_down,
+				    machine);
 		job_limit(job, next_ask(job), shut_down_due);
 		return;
 	}
@@ -453,7 +467,8 @@ static void shut_down_due(struct job *job)
 
 int machine_shut_down(struct machine *machine, unsigned seconds, struct job **job, struct error *err)
 {
-	int r = command(machine, 1u << MACHINE_RUNNING, "vm.shut-down", "shut down", "shutdown", asked_to_end, job, err);
+	int r = command(machine, 1u << MACHINE_RUNNING, "vm.shut-down", "shut down", "shutdown", asked_to_shut_down, job,
+			err);
 
 	if (!r && machine->job) {
 		set_state(machine, MACHINE_STOPPING);
@@ -470,12 +485,14 @@ static void turn_off_late(struct job *job)
 
 int machine_turn_off(struct machine *machine, struct job **job, struct error *err)
 {
-	unsigned states = 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING;
+	unsigned states =
+	    1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING;
 	int r = check_state(machine, states, "turned off", err);
 	struct error given_up;
 
-	/* Cutting the power does not wait for a guest that was asked to shut down. */
-	if (!r && machine->job && !strcmp(machine->job->kind, "vm.shut-down")) {
+	/* Cutting the power waits neither for a guest that was asked to shut down nor for a worker that hangs. */
+	if (!r && machine->job &&
+	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start"))) {
 		error_set(&given_up, ECANCELED, "the machine is turned off instead");
 		job_end(machine->job, &given_up);
 	}
@@ -485,7 +502,7 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 		return r;
 	machine->power_cut = true;
 	job_limit(*job, 10, turn_off_late);
-	worker_link_command(machine->link, json_pack("{s:s}", "command", "power-off"), asked_to_end, machine);
+	worker_link_command(machine->link, json_pack("{s:s}", "command", "power-off"), asked_to_turn_off, machine);
 	return 0;
 }
 

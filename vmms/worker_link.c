@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vmms/worker_link.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #define ANSWER_MAX (4u << 20)
 #define LINE_ROOM  4096u
+/* A worker answers at once, whatever its guest does; one that does not is stuck. */
+#define ANSWER_SECONDS 20u
 
 /* A command on its way: a connection of its own, so that a slow answer holds up no other. */
 struct command {
 	uv_pipe_t pipe;
+	uv_timer_t timer;
+	unsigned handles;
 	uv_connect_t connect;
 	uv_write_t write;
 	char *text, *answer;
@@ -83,7 +89,16 @@ static void close_all(struct worker_link *link)
 	}
 }
 
-json_t *worker_result_read(const char *runtime, bool take)
+void worker_result_remove(const char *runtime)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (asprintf(&path, "%s/result", runtime) < 0)
+		return;
+	unlink(path);
+}
+
+json_t *worker_result_read(const char *runtime)
 {
 	_cleanup_free_ char *path = NULL;
 	json_t *result;
@@ -95,8 +110,6 @@ json_t *worker_result_read(const char *runtime, bool take)
 		json_decref(result);
 		result = NULL;
 	}
-	if (take)
-		unlink(path);
 	return result;
 }
 
@@ -119,8 +132,10 @@ static void maybe_end(struct worker_link *link)
 	if (!link->told_start)
 		error_set(&err, EIO, "the worker ended before the guest ran: its log says why");
 	tell_start(link, &err);
-	result = worker_result_read(link->runtime, true);
+	result = worker_result_read(link->runtime);
 	link->ops->ended(link->context, result);
+	/* Not before it is told: whoever dies in between tells it when he is back. */
+	worker_result_remove(link->runtime);
 	json_decref(result);
 	close_all(link);
 }
@@ -184,7 +199,7 @@ static void line_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 	}
 	if (n == 0)
 		return;
-	uv_read_stop(stream);
+	close_handle((uv_handle_t *)stream);
 	link->output_over = true;
 	maybe_end(link);
 }
@@ -235,16 +250,30 @@ static int spawn(struct worker_link *link, const char *program, int log, struct 
 	return r ? error_set(err, -r, "%s cannot be started: %s", program, strerror(-r)) : 0;
 }
 
+/* In the machine's directory, where others may have put something else: a pipe, or another name of another's file. */
+static int open_log(const char *path, struct error *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0640);
+	struct stat st;
+
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1)
+		return fd;
+	close(fd);
+	return error_set(err, EBADMSG, "%s is no plain file of its own: remove it", path);
+}
+
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
     const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err)
 {
-	_cleanup_close_ int log = open(place->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+	_cleanup_close_ int log = open_log(place->log, err);
 	struct worker_link *link;
 	uv_buf_t buffer;
 	int r;
 
 	if (log < 0)
-		return error_set(err, errno, "%s: %s", place->log, strerror(errno));
+		return log;
 	link = link_new(loop, place, ops, context);
 	if (link)
 		link->configuration = json_dumps(configuration, JSON_COMPACT);
@@ -253,7 +282,7 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 			link_free(link);
 		return error_set(err, ENOMEM, "no memory for a worker");
 	}
-	json_decref(worker_result_read(place->runtime, true));
+	worker_result_remove(place->runtime);
 	link->child = true;
 	r = spawn(link, place->program, log, err);
 	if (r) {
@@ -288,6 +317,26 @@ static int lock_holder(const char *path, int *pid)
 	return *pid > 1 ? 0 : -EAGAIN;
 }
 
+/* Whether this process has this file open. What a lock file says anybody may have written who can write there:
+ * nobody is taken for a worker, and killed some day, for that alone. */
+static bool has_open(int pid, const char *path)
+{
+	char name[32];
+	struct stat file, other;
+	const struct dirent *entry;
+	bool found = false;
+	DIR *all;
+
+	snprintf(name, sizeof(name), "/proc/%d/fd", pid);
+	all = lstat(path, &file) ? NULL : opendir(name);
+	while (all && !found && (entry = readdir(all)))
+		found = entry->d_name[0] != '.' && !fstatat(dirfd(all), entry->d_name, &other, 0) &&
+			other.st_dev == file.st_dev && other.st_ino == file.st_ino;
+	if (all)
+		closedir(all);
+	return found;
+}
+
 int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
     const struct worker_link_ops *ops, void *context, struct error *err)
 {
@@ -304,11 +353,12 @@ int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct wo
 	/* The process may end and its number be used again in between: the lock tells, looked at once more. */
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	r = lock_holder(lock, &again);
-	if (r == -ESRCH || fd < 0 || again != pid) {
+	if (r == -ESRCH || fd < 0 || again != pid || !has_open(pid, lock)) {
 		if (fd >= 0)
 			close(fd);
 		return r == -ESRCH ? r
-				   : error_set(err, EBUSY, "%s is locked by process %d, which is not on this host", lock, pid);
+				   : error_set(err, EBUSY, "%s is locked, and not by process %d of this host, which it names", lock,
+					       pid);
 	}
 	link = link_new(loop, place, ops, context);
 	if (!link) {
@@ -356,6 +406,8 @@ static void command_closed(uv_handle_t *handle)
 	struct command *command = handle->data;
 	struct worker_link *link = command->link;
 
+	if (--command->handles)
+		return;
 	free(command->text);
 	free(command->answer);
 	free(command);
@@ -382,6 +434,12 @@ static void command_end(struct command *command, const json_t *answer, int code,
 		command->answered(command->context, NULL, &err);
 	}
 	uv_close((uv_handle_t *)&command->pipe, command_closed);
+	uv_close((uv_handle_t *)&command->timer, command_closed);
+}
+
+static void command_late(uv_timer_t *timer)
+{
+	command_end(timer->data, NULL, ETIMEDOUT, "the machine's worker does not answer");
 }
 
 static void answer_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
@@ -477,7 +535,10 @@ void worker_link_command(struct worker_link *link, json_t *request, worker_answe
 	command->next = link->commands;
 	link->commands = command;
 	link->handles++;
-	command->pipe.data = command->connect.data = command->write.data = command;
+	command->pipe.data = command->timer.data = command->connect.data = command->write.data = command;
+	command->handles = 2;
 	uv_pipe_init(link->loop, &command->pipe, 0);
+	uv_timer_init(link->loop, &command->timer);
+	uv_timer_start(&command->timer, command_late, ANSWER_SECONDS * 1000ull, 0);
 	uv_pipe_connect(&command->connect, &command->pipe, path, command_connected);
 }

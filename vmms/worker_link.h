@@ -48,5 +48,7 @@ int worker_link_pid(const struct worker_link *link);
 typedef void (*worker_answered)(void *context, const json_t *answer, const struct error *err);
 void worker_link_command(struct worker_link *link, json_t *command, worker_answered answered, void *context);
 
-/* Reads a `result` file; NULL: there is none that can be read. Removes it when `take` is set. */
-json_t *worker_result_read(const char *runtime, bool take);
+/* Reads a `result` file; NULL: there is none that can be read. */
+json_t *worker_result_read(const char *runtime);
+/* When what it says is told. */
+void worker_result_remove(const char *runtime);
