@@ -533,6 +533,7 @@ void api_handle(void *context, struct http_request *request)
 {
 	struct error err = {0};
 	bool known = false;
+	uint64_t wait;
 
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
 		/* "/v1/vms/register" is no machine. */
@@ -541,6 +542,9 @@ void api_handle(void *context, struct http_request *request)
 		known = true;
 		if (strcmp(routes[i].method, http_method(request)))
 			continue;
+		/* Looked at before anything is done, not only when it is time to wait. */
+		if (routes[i].extra & HAS_WAIT && !query_number(request, "wait", 0, WAIT_MAX, &wait))
+			return;
 		if (read_body(&routes[i], request, &err))
 			http_fail(request, &err);
 		else

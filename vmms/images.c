@@ -276,10 +276,16 @@ int image_add(struct vmms *vmms, const json_t *request, struct job **job, struct
 	addition->build = copy_of(request, "build");
 	addition->from = copy_of(request, "directory");
 	if (addition->name) {
-		addition->temporary = image_path(vmms, ".new-", addition->name);
+		/* Not by its name alone: another job may be at work on one of the same name. */
+		char prefix[48], id[GUID_TEXT_SIZE];
+		struct guid guid;
+
+		guid_random(&guid);
+		snprintf(prefix, sizeof(prefix), ".new-%s-", guid_format(&guid, id));
+		addition->temporary = image_path(vmms, prefix, addition->name);
 		addition->path = image_path(vmms, "", addition->name);
 	}
-	r = addition->path ? job_new(job, vmms, NULL, "image.add", err) : error_set(err, ENOMEM, "no memory");
+	r = addition->temporary && addition->path ? job_new(job, vmms, NULL, "image.add", err) : error_set(err, ENOMEM, "no memory");
 	if (r) {
 		addition_free(addition);
 		return r;
