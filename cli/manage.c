@@ -5,12 +5,50 @@
 #include <string.h>
 #include <time.h>
 
+/* Characters are of one byte or, in UTF-8, of several: how many of them are no character but a command. C1's, of two
+ * bytes, are obeyed like those of ASCII. */
+static size_t control_size(const char *c)
+{
+	if ((unsigned char)*c < ' ' || *c == 0x7f)
+		return 1;
+	return (unsigned char)c[0] == 0xc2 && (unsigned char)c[1] >= 0x80 && (unsigned char)c[1] < 0xa0 ? 2 : 0;
+}
+
+void manage_put(FILE *to, const char *text)
+{
+	for (const char *c = text; *c;) {
+		size_t control = control_size(c);
+
+		fputc(control ? '?' : *c, to);
+		c += control ? control : 1;
+	}
+}
+
+void manage_put_field(const char *name, const char *text)
+{
+	do {
+		size_t length = strcspn(text, "\n");
+		char *line = strndup(text, length);
+
+		printf("%-12s ", name);
+		manage_put(stdout, line ? line : "?");
+		putchar('\n');
+		free(line);
+		name = "";
+		text += length;
+	} while (*text++);
+}
+
 int manage_fail(struct manage *manage, const struct error *err)
 {
 	json_t *error;
 
-	if (!manage->json)
-		return fail(1, "%s", err->text);
+	if (!manage->json) {
+		fputs("bulkhead: ", stderr);
+		manage_put(stderr, err->text);
+		fputc('\n', stderr);
+		return 1;
+	}
 	error = json_pack("{s:{s:s, s:s}}", "error", "code",
 			  err->code == ECONNREFUSED ? "no-daemon" : client_error_code(manage->client), "message", err->text);
 	manage_print_json(manage, error);
@@ -93,12 +131,14 @@ static size_t print_cell(const char *cell, bool print)
 {
 	size_t width = 0;
 
-	for (const char *c = cell ? cell : "?"; *c; c++) {
-		if (((unsigned char)*c & 0xc0) != 0x80)
-			width++;
-		if (print)
-			putchar((unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c);
+	for (const char *c = cell ? cell : "?"; *c;) {
+		size_t control = control_size(c);
+
+		width += control || ((unsigned char)*c & 0xc0) != 0x80;
+		c += control ? control : 1;
 	}
+	if (print)
+		manage_put(stdout, cell ? cell : "?");
 	return width;
 }
 

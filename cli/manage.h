@@ -46,6 +46,11 @@ void table_add(struct table *table, const char *const *cells);
 /* Prints and frees it. */
 void table_print(struct table *table);
 
+/* For people: what a terminal would obey is shown as "?". */
+void manage_put(FILE *to, const char *text);
+/* "name         web": the rest of several lines below the first. */
+void manage_put_field(const char *name, const char *text);
+
 /* "2026-11-25 21:32:00" of milliseconds since 1970, local time. */
 const char *manage_time_text(int64_t milliseconds, char text[32]);
 

@@ -125,15 +125,24 @@ static int vm_list(struct manage *manage, int argc, char **argv)
 	return 0;
 }
 
+static void print_disk(const json_t *disk, const char *title)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (asprintf(&text, "%s on controller %lld%s: %s", text_of(disk, "kind"),
+		     (long long)json_integer_value(json_object_get(disk, "controller")),
+		     json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "", text_of(disk, "path")) < 0)
+		text = NULL;
+	manage_put_field(title, text ? text : "?");
+}
+
 static void print_disks(const json_t *config)
 {
 	json_t *disk;
 	size_t i;
 
 	json_array_foreach(json_object_get(config, "disks"), i, disk)
-		printf("%-12s %s on controller %lld%s: %s\n", i ? "" : "disks", text_of(disk, "kind"),
-		       (long long)json_integer_value(json_object_get(disk, "controller")),
-		       json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "", text_of(disk, "path"));
+		print_disk(disk, i ? "" : "disks");
 }
 
 static void print_vm(const json_t *vm)
@@ -142,21 +151,23 @@ static void print_vm(const json_t *vm)
 	const json_t *automatic = json_object_get(config, "automatic");
 	char text[32];
 
-	printf("%-12s %s\n%-12s %s\n", "name", text_of(vm, "name"), "id", text_of(vm, "id"));
+	manage_put_field("name", text_of(vm, "name"));
+	manage_put_field("id", text_of(vm, "id"));
 	printf("%-12s %s since %s\n", "state", text_of(vm, "state"),
 	       manage_time_text(json_integer_value(json_object_get(vm, "state_since")), text));
 	if (json_object_get(vm, "problem"))
-		printf("%-12s %s\n", "problem", text_of(vm, "problem"));
-	printf("%-12s %s\n", "directory", text_of(vm, "directory"));
+		manage_put_field("problem", text_of(vm, "problem"));
+	manage_put_field("directory", text_of(vm, "directory"));
 	if (!config)
 		return;
-	printf("%-12s %lld, %s\n", "processors", (long long)json_integer_value(json_object_get(processors, "count")),
-	       text_of(processors, "kind"));
+	printf("%-12s %lld, ", "processors", (long long)json_integer_value(json_object_get(processors, "count")));
+	manage_put(stdout, text_of(processors, "kind"));
+	putchar('\n');
 	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
 	print_disks(config);
 	printf("%-12s start: %s; stop: %s\n", "host's", text_of(automatic, "start"), text_of(automatic, "stop"));
 	if (*text_of(config, "notes"))
-		printf("%-12s %s\n", "notes", text_of(config, "notes"));
+		manage_put_field("notes", text_of(config, "notes"));
 }
 
 static int get_vm(struct manage *manage, const char *name, json_t **vm, struct error *err)
@@ -480,8 +491,10 @@ static int vm_register(struct manage *manage, int argc, char **argv)
 	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", real_path(argv[1])), &vm,
 			&err))
 		return manage_fail(manage, &err);
-	if (!manage->json)
-		printf("%s is registered\n", text_of(vm, "name"));
+	if (!manage->json) {
+		manage_put(stdout, text_of(vm, "name"));
+		puts(" is registered");
+	}
 	manage_print_json(manage, vm);
 	return 0;
 }
@@ -569,12 +582,19 @@ static void list_files(const json_t *files, bool keep)
 	size_t i;
 
 	if (keep || !json_is_true(json_object_get(files, "own_directory"))) {
-		fprintf(stderr, "its files in %s stay\n", text_of(files, "directory"));
+		fputs("its files in ", stderr);
+		manage_put(stderr, text_of(files, "directory"));
+		fputs(" stay\n", stderr);
 		return;
 	}
-	fprintf(stderr, "in %s:\n", text_of(files, "directory"));
-	json_array_foreach(json_object_get(files, "files"), i, file)
-		fprintf(stderr, "  %s%s\n", json_string_value(file), strchr(json_string_value(file), '/') ? " (stays)" : "");
+	fputs("in ", stderr);
+	manage_put(stderr, text_of(files, "directory"));
+	fputs(":\n", stderr);
+	json_array_foreach(json_object_get(files, "files"), i, file) {
+		fputs("  ", stderr);
+		manage_put(stderr, json_string_value(file));
+		fputs(strchr(json_string_value(file), '/') ? " (stays)\n" : "\n", stderr);
+	}
 }
 
 static bool agreed(const char *name)
