@@ -171,8 +171,9 @@ def stage_manage(results, names):
     if build(results, "release"):
         import test_debian  # pylint: disable=import-outside-toplevel,import-error
         context = {"bulkhead": "build/release/cli/bulkhead"}
-        run_functions(results, "tests/manage/test_manage.py", names,
-                      {"build": os.path.join(ROOT, "build/release"), "image": lambda: test_debian.base_image(context)})
+        for path in ("tests/manage/test_manage.py", "tests/manage/test_manage_hostile.py"):
+            run_functions(results, path, names,
+                          {"build": os.path.join(ROOT, "build/release"), "image": lambda: test_debian.base_image(context)})
 
 
 def stage_lab(results, names):

@@ -58,6 +58,7 @@ class Daemon:
         self.socket = os.path.join(self.runtime, "api")
         self.kernel = halting_kernel(os.path.join(self.directory, "kernel"))
         self.log = os.path.join(self.directory, "log")
+        self.more = []  # options
         self.process = None
         if start:
             self.start()
@@ -76,7 +77,7 @@ class Daemon:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self):
-        return [os.path.join(self.build, "vmms/bulkheadd"), "--state", self.state, "--runtime", self.runtime, "--verbose"]
+        return [os.path.join(self.build, "vmms/bulkheadd"), "--state", self.state, "--runtime", self.runtime, "--verbose", *self.more]
 
     def start(self):
         with open(self.log, "ab") as log:
