@@ -8,7 +8,8 @@
 
 #include "vmms/daemon.h"
 
-#define ASK_AGAIN 5 /* seconds */
+#define ASK_AGAIN   5 /* seconds */
+#define ADOPT_TRIES 200u
 
 static void set_state(struct machine *machine, enum machine_state state)
 {
@@ -256,7 +257,7 @@ static void state_told(void *context, const json_t *answer, const struct error *
 		set_state(machine, MACHINE_PAUSED);
 }
 
-void machine_adopt(struct machine *machine)
+static void adopt(struct machine *machine, unsigned tries)
 {
 	_cleanup_free_ char *log = log_path(machine), *lock = NULL;
 	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
@@ -266,7 +267,7 @@ void machine_adopt(struct machine *machine)
 
 	if (asprintf(&lock, "%s/worker.lock", machine->directory) < 0)
 		return;
-	r = worker_link_adopt(&machine->link, &machine->vmms->loop, &place, lock, &link_ops, machine, &err);
+	r = worker_link_adopt(&machine->link, &machine->vmms->loop, &place, lock, tries, &link_ops, machine, &err);
 	if (!r) {
 		set_state(machine, MACHINE_RUNNING);
 		set_wanted(machine, true);
@@ -287,12 +288,20 @@ void machine_adopt(struct machine *machine)
 	json_decref(result);
 }
 
+void machine_adopt(struct machine *machine)
+{
+	adopt(machine, ADOPT_TRIES);
+}
+
 void machine_refresh(struct machine *machine)
 {
+	/* A lock that was in the way for so long is there to stay: everybody else waits meanwhile. */
+	bool in_the_way = machine->problem.code == EBUSY;
+
 	if (machine->link || machine->job || machine->phase != VM_READY)
 		return;
 	reload(machine);
-	machine_adopt(machine);
+	adopt(machine, in_the_way ? 0 : ADOPT_TRIES);
 }
 
 /* --- verbs -------------------------------------------------------------------------------------------- */

@@ -337,23 +337,38 @@ static bool has_open(int pid, const char *path)
 	return found;
 }
 
+/* -1: it does not live, or is none that has the lock file open. */
+static int open_worker(int pid, const char *lock)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd >= 0 && !has_open(pid, lock)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
 int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
-    const struct worker_link_ops *ops, void *context, struct error *err)
+    unsigned tries, const struct worker_link_ops *ops, void *context, struct error *err)
 {
 	struct worker_link *link;
-	int pid = 0, again = 0, fd, r;
+	int pid = 0, again = 0, fd = -1, r;
 
-	/* Between taking the lock and writing its number a worker does nothing else. */
-	for (unsigned tries = 0; (r = lock_holder(lock, &pid)) == -EAGAIN && tries < 200; tries++)
+	/* Between taking the lock and writing its number a worker does nothing else. And when one was killed, what it
+	 * leaves behind holds the lock until it has ended too. */
+	while ((r = lock_holder(lock, &pid)) == -EAGAIN || (!r && (fd = open_worker(pid, lock)) < 0)) {
+		if (!tries--)
+			break;
 		usleep(5000);
+	}
 	if (r == -ESRCH)
 		return r;
 	if (r)
 		return error_set(err, EBUSY, "%s is locked by a process which it does not name: on another host?", lock);
 	/* The process may end and its number be used again in between: the lock tells, looked at once more. */
-	fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	r = lock_holder(lock, &again);
-	if (r == -ESRCH || fd < 0 || again != pid || !has_open(pid, lock)) {
+	if (r == -ESRCH || fd < 0 || again != pid) {
 		if (fd >= 0)
 			close(fd);
 		return r == -ESRCH ? r

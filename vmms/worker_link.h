@@ -31,9 +31,10 @@ struct worker_link_ops {
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
     const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err);
 
-/* The worker which holds the lock of a machine's directory. -ESRCH: nobody holds it. */
+/* The worker which holds the lock of a machine's directory. -ESRCH: nobody holds it. -EBUSY: somebody does who is
+ * none, after it was looked at so many times more, 5 ms apart. */
 int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
-    const struct worker_link_ops *ops, void *context, struct error *err);
+    unsigned tries, const struct worker_link_ops *ops, void *context, struct error *err);
 
 /* The daemon goes, the worker stays. `ended` is not called. The loop has to run once more. */
 void worker_link_leave(struct worker_link *link);
