@@ -114,13 +114,12 @@ static int vm_list(struct manage *manage, int argc, char **argv)
 		manage_print_json(manage, all);
 		return 0;
 	}
-	table = table_new(ARRAY_SIZE(titles), titles);
+	if (!json_array_size(all))
+		puts("no machines: bulkhead vm create makes one");
+	table = json_array_size(all) ? table_new(ARRAY_SIZE(titles), titles) : NULL;
 	json_array_foreach(all, i, vm)
 		add_row(table, vm);
-	if (json_array_size(all))
-		table_print(table);
-	else
-		puts("no machines: bulkhead vm create makes one");
+	table_print(table);
 	json_decref(all);
 	return 0;
 }
