@@ -57,12 +57,15 @@ static struct machine *machine_of(struct vmms *vmms, struct http_request *reques
 }
 
 /* If-Match, where it is given: false when the configuration is another by now. */
-static bool still_matches(const struct machine *machine, struct http_request *request)
+static bool still_matches(struct machine *machine, struct http_request *request)
 {
 	const char *wanted = http_header(request, "If-Match");
 	struct error err;
 	char etag[24];
 
+	/* It may have been changed by hand, too. */
+	if (wanted)
+		machine_refresh(machine);
 	machine_etag(machine, etag);
 	if (!wanted || !strcmp(wanted, "*") || !strcmp(wanted, etag))
 		return true;
