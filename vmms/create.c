@@ -138,6 +138,16 @@ static bool is_inside(const char *path)
 	return *path && !strchr(path, '/') && strcmp(path, ".") && strcmp(path, "..");
 }
 
+/* With the record of changes that a disk may have beside it (docs/disk.md). */
+static void remove_file(int directory, const char *name)
+{
+	_cleanup_free_ char *record = NULL;
+
+	if (asprintf(&record, "%s.cbt", name) > 0)
+		unlinkat(directory, record, 0);
+	unlinkat(directory, name, 0);
+}
+
 /* Removes what is the machine's own, and the directory, if nothing else is in it. */
 static void remove_files(const char *directory, const json_t *files)
 {
@@ -149,10 +159,10 @@ static void remove_files(const char *directory, const json_t *files)
 		return;
 	json_array_foreach(files, i, file)
 		if (is_inside(json_string_value(file)) && strcmp(json_string_value(file), VM_CONFIG_FILE))
-			unlinkat(fd, json_string_value(file), 0);
+			remove_file(fd, json_string_value(file));
 	/* The configuration goes last: until then it says what else there is. */
 	for (i = 0; i < ARRAY_SIZE(own_files); i++)
-		unlinkat(fd, own_files[i], 0);
+		remove_file(fd, own_files[i]);
 	rmdir(directory);
 }
 

@@ -141,6 +141,29 @@ def test_manage_a_wrong_wait_does_nothing(context):
         require(d.state_of("web") == "off", "a request that was refused started it")
 
 
+def test_manage_a_disk_goes_with_its_record_of_changes(context):
+    with Daemon(context["build"]) as d:
+        d.make("web", disks=[{"path": "data.vhdx"}])
+        disk = os.path.join(d.ok("GET", "/v1/vms/web")["directory"], "data.vhdx")
+        d.cli("disk", "create", disk, "16M")
+        d.cli("disk", "track", "add", disk, "point")
+        require(os.path.exists(disk + ".cbt"), "there is a record")
+        d.done("DELETE", "/v1/vms/web")
+        require(os.listdir(os.path.join(d.state, "machines")) == [], "something is left")
+
+
+def test_manage_a_change_by_hand_is_a_conflict(context):
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        shown = d.ok("GET", "/v1/vms/web")
+        path = os.path.join(shown["directory"], "vm.json")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(dict(shown["config"], notes="by hand"), f)
+        for method, body in (("PATCH", {"memory": 128 << 20}), ("DELETE", None)):
+            status, answer = d.call(method, "/v1/vms/web", body, {"If-Match": shown["etag"]})
+            require(status == 412, f"{method} of what it has not seen: {status} {answer}")
+
+
 def test_manage_directory_that_is_no_text(context):
     with Daemon(context["build"]) as d, elsewhere(d, "web") as directory:
         d.done("DELETE", "/v1/vms/web")
