@@ -255,8 +255,18 @@ static json_t *text_or_null(sqlite3_stmt *statement, int i)
 {
 	const char *text = column(statement, i);
 	json_t *value = text ? json_string(text) : NULL;
+	char *ascii;
 
-	return value ? value : json_null();
+	if (value || !text)
+		return value ? value : json_null();
+	/* A sentence that was cut off within a character, or quotes bytes that are none. */
+	ascii = strdup(text);
+	for (char *c = ascii; c && *c; c++)
+		if ((unsigned char)*c >= 0x80)
+			*c = '?';
+	value = ascii ? json_string(ascii) : json_null();
+	free(ascii);
+	return value;
 }
 
 static json_t *number_or_null(sqlite3_stmt *statement, int i)

@@ -174,6 +174,13 @@ def test_manage_directory_that_is_no_text(context):
         require(d.ok("GET", "/v1/vms")["vms"] == [], "it is not in the list")
 
 
+def test_manage_a_sentence_that_is_cut_off(context):
+    with Daemon(context["build"]) as d:
+        for start in ("/", "/a"):  # the cut is in the middle of a character for one of them
+            job = d.job("POST", "/v1/images", {"name": "i", "directory": start + "\u00e9" * 600})
+            require(job["error"]["message"], f"the job does not say what went wrong: {job}")
+
+
 def test_manage_terminal_obeys_nobody(context):
     with Daemon(context["build"]) as d:
         d.make("web")
