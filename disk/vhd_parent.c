@@ -134,7 +134,9 @@ static bool stamp_fits(const struct vhd *v, const struct vhd *parent)
 
 	if (v->link.stamp == 0 || v->link.stamp == stamp || (v->link.stamp2 && v->link.stamp2 == stamp))
 		return true;
-	return fstat(parent->disk->file.fd, &st) == 0 &&
+	/* Other programs take the time of the file. One whose footer is newer than that has been written since, be it
+	 * in the same second. */
+	return stamp < v->link.stamp && fstat(parent->disk->file.fd, &st) == 0 &&
 	       (uint32_t)(st.st_mtime - VHD_EPOCH) == v->link.stamp;
 }
 

@@ -269,23 +269,41 @@ static void parent_is_written(void **state)
 	refused("b.vhd", ESTALE, "has been changed since");
 }
 
+static uint32_t stamp_of(const char *name)
+{
+	struct disk *disk = must_open(name, true);
+	uint32_t stamp = be32_get(((struct vhd *)disk->format)->footer.time_stamp);
+
+	image_must_close(disk);
+	return stamp;
+}
+
 /* What other programs write: the time at which the parent's file was changed last. */
 static void time_of_the_file(void **state)
 {
 	struct vhd_dynamic_header header;
 	struct timespec times[2];
+	uint32_t written;
 	int fd;
 
 	create_base("base.vhd", 0, false);
 	create_child("child.vhd", "base.vhd", 0);
 	fd = open(name_of("child.vhd"), O_RDWR | O_CLOEXEC);
 	get(fd, 512, &header, sizeof(header));
-	be32_put(header.parent_time_stamp, 300000000);
+	be32_put(header.parent_time_stamp, 2000000000);
 	put_header(fd, 512, &header);
-	refused("child.vhd", ESTALE, "that expected 2009-07-04 05:20:00");
-	times[0] = times[1] = (struct timespec){ .tv_sec = 300000000 + VHD_EPOCH, .tv_nsec = 5 };
+	refused("child.vhd", ESTALE, "that expected 2063-05-18 03:33:20");
+	times[0] = times[1] = (struct timespec){ .tv_sec = 2000000000 + VHD_EPOCH, .tv_nsec = 5 };
 	assert_int_equal(utimensat(AT_FDCWD, name_of("base.vhd"), times, 0), 0);
 	image_must_close(must_open("child.vhd", false));
+	/* Written since, in that second. */
+	fill("base.vhd", MIB, 512, 1);
+	written = stamp_of("base.vhd");
+	create_child("second.vhd", "base.vhd", 0);
+	fill("base.vhd", MIB, 512, 2);
+	times[0].tv_sec = times[1].tv_sec = (time_t)written + VHD_EPOCH;
+	assert_int_equal(utimensat(AT_FDCWD, name_of("base.vhd"), times, 0), 0);
+	refused("second.vhd", ESTALE, "has been changed since");
 	/* Or none at all. */
 	assert_int_equal(utimensat(AT_FDCWD, name_of("base.vhd"), NULL, 0), 0);
 	be32_put(header.parent_time_stamp, 0);
