@@ -301,6 +301,7 @@ int vhdx_resize(struct disk *disk, uint64_t size, struct error *err)
 	struct resize resize = {.v = v, .size = size, .bat = v->bat_region};
 	uint64_t had = v->bat_entries * 8;
 	bool grows = size > disk->info.size;
+	struct error left = {0};
 	int r = check(&resize, err);
 
 	if (r < 0)
@@ -319,5 +320,9 @@ int vhdx_resize(struct disk *disk, uint64_t size, struct error *err)
 		return error_set(err, -r, "%s: its size cannot be changed to %ju bytes: %s; it is what it was",
 				 disk->path, (uintmax_t)size, strerror(-r));
 	take_over(&resize);
-	return grows ? 0 : find_free_space(v, had, err);
+	/* The size has changed, and those who use the disk have to be told: this is no failure any more. */
+	if (!grows && find_free_space(v, had, &left) < 0)
+		log_write(LOG_LEVEL_WARNING, "%s; what has become free in it is found when it is opened again",
+			  left.text);
+	return 0;
 }

@@ -285,7 +285,7 @@ static void ignore_synced(void *context)
 {
 }
 
-static bool resize_with_room(const struct disk_create_options *create, unsigned room)
+static bool resize_with_room(const struct disk_create_options *create, unsigned room, uint64_t to)
 {
 	struct host host = { .observer = { .context = &host, .refuse = refuse, .written = ignore_written,
 		.zeroed = ignore_range, .resized = ignore_resized, .synced = ignore_synced } };
@@ -302,8 +302,9 @@ static bool resize_with_room(const struct disk_create_options *create, unsigned 
 		change(disk, &dice, model, 512);
 	host.full = true;
 	host.room = room;
-	if (disk_resize(disk, 9 * MIB, false, NULL, &err) == 0) {
-		must_be(disk, model, 9 * MIB);
+	if (disk_resize(disk, to, true, NULL, &err) == 0) {
+		memset(model + to, 0, SIZE_MAX_HERE - to);
+		must_be(disk, model, to);
 	} else {
 		assert_non_null(strstr(err.text, "No space left"));
 		must_be(disk, model, create->size);
@@ -328,9 +329,12 @@ static void no_room(void **state)
 {
 	unsigned room = 0;
 
-	while (resize_with_room(*state, room))
+	while (resize_with_room(*state, room, 9 * MIB))
 		room += 1 + room / 16;
 	assert_true(room > 10);
+	for (room = 0; resize_with_room(*state, room, 2 * MIB);)
+		room++;
+	assert_true(room > 5);
 }
 
 /* --- QEMU ------------------------------------------------------------------------------------- */
