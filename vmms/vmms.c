@@ -14,6 +14,9 @@
 /* Behind it comes "/vms/", an id and "/console". */
 #define RUNTIME_MAX (107u - 5 - 36 - 8)
 
+/* How long a daemon that was told to end waits for work on files. */
+#define CLOSING_SECONDS 5u
+
 int64_t vmms_now(void)
 {
 	struct timespec t;
@@ -244,9 +247,18 @@ static void sweep(uv_check_t *check)
 	jobs_sweep(check->data);
 }
 
+/* Work that cannot be stopped, as the building of an image, is left as a death leaves it: the next start clears up. */
+static void give_up(uv_timer_t *timer)
+{
+	(void)timer;
+	log_write(LOG_LEVEL_WARNING, "a job is still at work and is given up");
+	_exit(0);
+}
+
 static void run(struct vmms *vmms)
 {
 	static const int numbers[] = {SIGTERM, SIGINT};
+	uv_timer_t limit;
 	uv_check_t check;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -272,6 +284,11 @@ static void run(struct vmms *vmms)
 	http_close(vmms->http);
 	vmms->http = NULL;
 	uv_close((uv_handle_t *)&check, NULL);
+	uv_timer_init(&vmms->loop, &limit);
+	uv_timer_start(&limit, give_up, CLOSING_SECONDS * 1000ull, 0);
+	uv_unref((uv_handle_t *)&limit);
+	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+	uv_close((uv_handle_t *)&limit, NULL);
 	uv_run(&vmms->loop, UV_RUN_DEFAULT);
 }
 

@@ -191,6 +191,15 @@ def test_manage_terminal_obeys_nobody(context):
         require("\x1b" not in d.cli("event", "list") + d.cli("job", "list"), "events and jobs")
 
 
+def test_manage_ends_with_a_job_that_does_not(context):
+    with Daemon(context["build"]) as d:
+        job = d.ok("POST", "/v1/images", {"name": "i", "directory": endless_image(d)})["id"]
+        require(d.stop() == 0, "SIGTERM ends the daemon")
+        d.start()
+        require(d.ok("GET", f"/v1/jobs/{job}")["state"] == "failed", "the job has failed")
+        require(os.listdir(os.path.join(d.state, "images")) == [], "what was half made goes")
+
+
 def test_manage_image_twice_at_a_time(context):
     """The second one of a name does not take the first one's files."""
     with Daemon(context["build"]) as d:
