@@ -15,6 +15,7 @@
 #include "disk/operation.h"
 #include "disk/workers.h"
 
+#define EARLY_SUBMIT 8u /* entries */
 #define DEPTH_MAX   4096u
 #define WORKERS_MAX 8u
 
@@ -196,6 +197,17 @@ static void watch_event(struct disk_queue *queue)
 	queue->entries++;
 }
 
+/* What the kernel does not take, for want of memory, is tried again when another entry comes back. There
+ * being none, nothing else can be done than to try again. */
+static void submit_ring(struct disk_queue *queue)
+{
+	while (io_uring_sq_ready(&queue->ring) > 0 && io_uring_submit(&queue->ring) < 0) {
+		if (queue->entries > io_uring_sq_ready(&queue->ring))
+			break;
+		usleep(1000);
+	}
+}
+
 static void start_waiting(struct disk_queue *queue)
 {
 	while (queue->waiting && queue->idle) {
@@ -213,6 +225,9 @@ static void start_waiting(struct disk_queue *queue)
 		queue->idle = op->next;
 		operation_start(op, disk, request);
 		proceed(queue, op);
+		/* A medium that has nothing to do while all that came back is made ready again waits for us. */
+		if (queue->has_ring && io_uring_sq_ready(&queue->ring) >= EARLY_SUBMIT)
+			submit_ring(queue);
 	}
 }
 
@@ -227,17 +242,6 @@ static void wake_by_ring(struct disk_queue *queue)
 	io_uring_sqe_set_data(entry, NULL);
 	queue->woken = true;
 	queue->entries++;
-}
-
-/* What the kernel does not take, for want of memory, is tried again when another entry comes back. There
- * being none, nothing else can be done than to try again. */
-static void submit_ring(struct disk_queue *queue)
-{
-	while (io_uring_sq_ready(&queue->ring) > 0 && io_uring_submit(&queue->ring) < 0) {
-		if (queue->entries > io_uring_sq_ready(&queue->ring))
-			break;
-		usleep(1000);
-	}
 }
 
 /* Has the work begun, and sees to it that disk_queue_process() comes again when needed. */
