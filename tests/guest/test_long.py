@@ -31,7 +31,7 @@ def long_image(context):
 
 
 def host_tree(context):
-    """The guest's /usr and /etc in a directory of this host, and the programs of this stage in /work."""
+    """The guest's /usr and /etc in a directory of this host, and the programs of this stage in /programs."""
     if "long_tree" in context:
         return context["long_tree"].name
     context["long_tree"] = tempfile.TemporaryDirectory(prefix="bulkhead-long-")
@@ -45,7 +45,7 @@ def host_tree(context):
         os.symlink(f"usr/{name}", os.path.join(tree, name))
     for name in ("tmp", "root", "dev"):
         os.mkdir(os.path.join(tree, name))
-    shutil.copytree(PROGRAMS, os.path.join(tree, "work"))
+    shutil.copytree(PROGRAMS, os.path.join(tree, "programs"))
     return tree
 
 
@@ -59,20 +59,20 @@ def on_host(context, command):
 
 
 class Both:
-    """A guest with two processors and the tree above; /work is the same in both, /root is for what is made."""
+    """A guest with two processors and the tree above; /programs is the same in both, /root is for what is made."""
 
     def __init__(self, context):
         self.context = context
         self.machine = Machine({**context, "image": long_image(context)})
-        raw = self.machine.path("work.raw")
-        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "work", "-d", os.path.join(host_tree(context), "work"), raw, "16M"],
+        raw = self.machine.path("programs.raw")
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "programs", "-d", os.path.join(host_tree(context), "programs"), raw, "16M"],
                        check=True, capture_output=True)
         self.guest = self.machine.start("--cpus", "2", "--memory", "2G", "--disk", raw)
 
     def __enter__(self):
         try:
             self.guest.login(timeout=BOOT)
-            self.guest.check("mkdir /work && mount -o ro LABEL=work /work")
+            self.guest.check("mkdir /programs && mount -o ro LABEL=programs /programs")
         except BaseException:
             self.__exit__()
             raise
@@ -119,10 +119,10 @@ def test_long_kernel_cryptography(context):
 def test_long_luajit(context):
     """What gets hot is compiled, and thrown away each round, so that code is written over and over."""
     with Both(context) as both:
-        interpreted = both.same("luajit -joff /work/program.lua 1", 600)
+        interpreted = both.same("luajit -joff /programs/program.lua 1", 600)
         # The Computer Language Benchmarks Game tells the first three, the fourth is the number of primes below 100000.
         require(interpreted.startswith("1616 22 1.274219991 9592 "), f"LuaJIT's interpreter says {interpreted}")
-        compiled = both.same("luajit /work/program.lua 20", 600).split("\n")
+        compiled = both.same("luajit /programs/program.lua 20", 600).split("\n")
         require(len(compiled) == 20 and set(compiled) == {interpreted}, f"compiled {sorted(set(compiled))}, interpreted {interpreted}")
         shut_down(both.guest)
 
@@ -133,8 +133,8 @@ def test_long_gcc(context):
     """28000 lines of C in one unit: the same object and the same program; and what that does is the same too."""
     with Both(context) as both:
         for level in ("-O0", "-O2"):
-            both.same(f"cd /root && gcc {level} -w -c /work/libraries.c -o libraries.o && sha256sum libraries.o", 1800)
-            both.same(f"cd /root && gcc {level} /work/pictures.c libraries.o -lm -o pictures && sha256sum pictures", 300)
+            both.same(f"cd /root && gcc {level} -w -c /programs/libraries.c -o libraries.o && sha256sum libraries.o", 1800)
+            both.same(f"cd /root && gcc {level} /programs/pictures.c libraries.o -lm -o pictures && sha256sum pictures", 300)
             require(both.same("/root/pictures", 600).count("unpacked") == 12, "some pictures are missing")
         shut_down(both.guest)
 
