@@ -32,15 +32,6 @@ static void creation_free(struct creation *creation)
 
 /* --- files -------------------------------------------------------------------------------------------- */
 
-static bool progress_step(void *context, uint64_t done, uint64_t total)
-{
-	struct job *job = context;
-
-	job->progress_done = done;
-	job->progress_total = total;
-	return !job->stop;
-}
-
 static int make_seed(const struct creation *creation, struct error *err)
 {
 	const json_t *seed = json_object_get(creation->request, "seed");
@@ -69,7 +60,7 @@ static void add_image_disks(struct creation *creation, bool seed)
 static int copy_image(struct job *job, struct creation *creation, const struct image *image, int directory,
     struct error *err)
 {
-	struct disk_progress progress = {progress_step, job};
+	struct disk_progress progress = {job_step, job};
 	struct disk_create_options options = {.format = DISK_FORMAT_VHDX};
 	struct disk_open_options from = {.read_only = true};
 	_cleanup_free_ char *disk = NULL;

@@ -68,6 +68,8 @@ void job_end(struct job *job, const struct error *err);
 void job_limit(struct job *job, unsigned seconds, void (*late)(struct job *job));
 /* Runs job->work on the pool, then job->done. */
 void job_work(struct job *job);
+/* For struct disk_progress, with the job as context: how far it is, and whether it goes on. [any thread] */
+bool job_step(void *context, uint64_t done, uint64_t total);
 struct job *job_find(struct vmms *vmms, int64_t id);
 /* Answers the request with the job when it ends, or after so many seconds as it is then. */
 void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status);

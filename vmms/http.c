@@ -129,18 +129,6 @@ struct http_route_state *http_state(struct http_request *request)
 	return &request->state;
 }
 
-int64_t http_peer_uid(struct http_request *request)
-{
-	const union MHD_ConnectionInfo *info =
-	    MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
-
-	if (!info || getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) || peer.pid <= 0)
-		return -1;
-	return peer.uid;
-}
-
 static struct http_request *request_new(struct http *http, struct MHD_Connection *connection, const char *method,
     const char *path)
 {
@@ -226,15 +214,6 @@ static void set_response(struct http_request *request, unsigned status, struct M
 void http_add_header(struct http_request *request, const char *name, const char *value)
 {
 	json_object_set_new(request->headers, name, json_string(value));
-}
-
-void http_reply_text(struct http_request *request, unsigned status, const char *type, const char *text)
-{
-	struct MHD_Response *response =
-	    MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
-
-	http_add_header(request, "Content-Type", type);
-	set_response(request, status, response);
 }
 
 void http_reply(struct http_request *request, unsigned status, json_t *body)

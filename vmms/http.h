@@ -41,8 +41,6 @@ const char *http_query(struct http_request *request, const char *name);
 const char *http_header(struct http_request *request, const char *name);
 /* The body's bytes; 0 of them: none. */
 const char *http_body(const struct http_request *request, size_t *size);
-/* Who is at the other end of a Unix socket. -1: it is none. */
-int64_t http_peer_uid(struct http_request *request);
 
 /* For whoever handles it: kept with the request. */
 struct http_route_state {
@@ -57,7 +55,6 @@ void http_add_header(struct http_request *request, const char *name, const char 
 
 /* Answers; takes the reference to `body` (NULL: none). */
 void http_reply(struct http_request *request, unsigned status, json_t *body);
-void http_reply_text(struct http_request *request, unsigned status, const char *type, const char *text);
 
 /* Answers with an error: status and code follow from err->code. */
 void http_fail(struct http_request *request, const struct error *err);

@@ -171,18 +171,9 @@ static void addition_free(struct addition *addition)
 	free(addition);
 }
 
-static bool step(void *context, uint64_t done, uint64_t total)
-{
-	struct job *job = context;
-
-	job->progress_done = done;
-	job->progress_total = total;
-	return !job->stop;
-}
-
 static int copy_image(struct job *job, const struct addition *addition, struct error *err)
 {
-	struct disk_progress progress = {step, job};
+	struct disk_progress progress = {job_step, job};
 	struct disk_create_options options = {.format = DISK_FORMAT_VHDX};
 	struct disk_open_options open_options = {.read_only = true};
 	_cleanup_close_ int to = open(addition->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -174,6 +174,15 @@ void job_end(struct job *job, const struct error *err)
 		wait_over(job->waits);
 }
 
+bool job_step(void *context, uint64_t done, uint64_t total)
+{
+	struct job *job = context;
+
+	job->progress_done = done;
+	job->progress_total = total;
+	return !job->stop;
+}
+
 struct job *job_find(struct vmms *vmms, int64_t id)
 {
 	for (struct job *job = vmms->jobs; job; job = job->next)
