@@ -54,7 +54,7 @@ struct job {
 	_Atomic bool stop;
 	uv_timer_t timer;
 	bool timer_used;
-	int64_t deadline; /* as vmms_now(); for whoever sets the timer */
+	int64_t deadline; /* of the loop's clock; for whoever sets the timer */
 	void (*late)(struct job *job);
 	struct job_wait *waits;
 	struct job *next;
@@ -80,10 +80,9 @@ void jobs_sweep(struct vmms *vmms);
 /* The daemon ends: all that wait are answered, and work on the pool is asked to stop. */
 void jobs_close(struct vmms *vmms);
 
-/* --- api.c: the handler of all requests */
+/* --- api.c: all requests, for struct http_ops */
+bool api_admit(void *context, struct http_request *request);
 void api_handle(void *context, struct http_request *request);
-/* The OpenAPI 3.1 document. */
-json_t *api_document(void);
 
 /* --- create.c: machines made and deleted. `request` has passed vm_create_form. */
 int machine_create(struct vmms *vmms, const json_t *request, struct job **job, struct error *err);

@@ -37,7 +37,7 @@ struct http {
 	uv_prepare_t prepare;
 	struct listener *listeners[LISTENERS_MAX];
 	unsigned listener_count;
-	http_handler handler;
+	const struct http_ops *ops;
 	void *context;
 	struct http_request *requests;
 	unsigned handles;
@@ -108,9 +108,31 @@ const char *http_path(const struct http_request *request)
 	return request->path;
 }
 
-const char *http_query(struct http_request *request, const char *name)
+struct query_walk {
+	void (*each)(void *context, const char *name, const char *text);
+	void *context;
+};
+
+static enum MHD_Result query_step(void *context, enum MHD_ValueKind kind, const char *name, const char *text)
 {
-	return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+	const struct query_walk *walk = context;
+
+	(void)kind;
+	walk->each(walk->context, name, text);
+	return MHD_YES;
+}
+
+void http_each_query(struct http_request *request, void (*each)(void *context, const char *name, const char *text),
+    void *context)
+{
+	struct query_walk walk = {each, context};
+
+	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, query_step, &walk);
+}
+
+int http_socket(struct http_request *request)
+{
+	return MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 }
 
 const char *http_header(struct http_request *request, const char *name)
@@ -159,6 +181,7 @@ static void request_free(struct http_request *request)
 	if (request->response)
 		MHD_destroy_response(request->response);
 	json_decref(request->state.json);
+	json_decref(request->state.query);
 	json_decref(request->headers);
 	free(request->method);
 	free(request->path);
@@ -170,6 +193,10 @@ static bool keep_body(struct http_request *request, const char *bytes, size_t si
 {
 	if (size > HTTP_BODY_MAX - request->body_size)
 		return false;
+	if (request->handled) {
+		request->body_size += size;
+		return true;
+	}
 	if (request->body_size + size > request->body_room) {
 		size_t room = request->body_room ? request->body_room * 2 : 4096;
 		char *more;
@@ -264,6 +291,11 @@ static enum MHD_Result take_part(void *context, struct MHD_Connection *connectio
 			refuse_length(request);
 			return send_response(request);
 		}
+		if (http->closing)
+			return MHD_NO;
+		/* What is refused by then is told behind the body all the same: a client in the middle of sending it would
+		 * see a broken connection only. It is not kept. */
+		request->handled = !http->ops->admit(http->context, request);
 		return MHD_YES;
 	}
 	if (*size) {
@@ -276,7 +308,7 @@ static enum MHD_Result take_part(void *context, struct MHD_Connection *connectio
 		request->handled = true;
 		if (http->closing)
 			return MHD_NO;
-		http->handler(http->context, request);
+		http->ops->handle(http->context, request);
 	}
 	if (request->response)
 		return send_response(request);
@@ -374,14 +406,14 @@ static void listener_closed(uv_handle_t *handle)
 		free(http);
 }
 
-int http_open(struct http **out, uv_loop_t *loop, http_handler handler, void *context, struct error *err)
+int http_open(struct http **out, uv_loop_t *loop, const struct http_ops *ops, void *context, struct error *err)
 {
 	struct http *http = calloc(1, sizeof(*http));
 	const union MHD_DaemonInfo *info;
 
 	if (!http)
 		return error_set(err, ENOMEM, "no memory for HTTP");
-	http->handler = handler;
+	http->ops = ops;
 	http->context = context;
 	http->daemon = MHD_start_daemon(
 	    MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, take_part,

@@ -19,10 +19,14 @@
 struct http;
 struct http_request;
 
-/* Called once for each request; http_reply() or http_fail() has to follow, now or later. */
-typedef void (*http_handler)(void *context, struct http_request *request);
+struct http_ops {
+	/* Called once for each request, when its headers are here. False: it has been answered, its body is not kept. */
+	bool (*admit)(void *context, struct http_request *request);
+	/* Called once for each that was admitted, with its body; http_reply() or http_fail() has to follow, now or later. */
+	void (*handle)(void *context, struct http_request *request);
+};
 
-int http_open(struct http **out, uv_loop_t *loop, http_handler handler, void *context, struct error *err);
+int http_open(struct http **out, uv_loop_t *loop, const struct http_ops *ops, void *context, struct error *err);
 
 /* Takes over a listening stream socket. */
 int http_listen(struct http *http, int fd, struct error *err);
@@ -36,16 +40,22 @@ void http_close(struct http *http);
 
 const char *http_method(const struct http_request *request);
 const char *http_path(const struct http_request *request);
+/* Calls `each` for every parameter of the query; `text` NULL: there is no "=". */
+void http_each_query(struct http_request *request, void (*each)(void *context, const char *name, const char *text),
+    void *context);
+/* The socket that it came by; it stays with http. */
+int http_socket(struct http_request *request);
 /* NULL: not there. */
-const char *http_query(struct http_request *request, const char *name);
 const char *http_header(struct http_request *request, const char *name);
 /* The body's bytes; 0 of them: none. */
 const char *http_body(const struct http_request *request, size_t *size);
 
 /* For whoever handles it: kept with the request. */
 struct http_route_state {
+	const void *route;
 	const char *part[4]; /* of the path, where the route has {…} */
 	json_t *json;        /* the body; goes with the request */
+	json_t *query;       /* likewise */
 	char path[512];
 };
 struct http_route_state *http_state(struct http_request *request);

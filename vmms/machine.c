@@ -448,9 +448,15 @@ static void asked_to_turn_off(void *context, const json_t *answer, const struct 
 		worker_link_kill(machine->link);
 }
 
+/* Of the loop: the host's clock may be set meanwhile. */
+static int64_t loop_now(const struct job *job)
+{
+	return (int64_t)uv_now(&job->vmms->loop);
+}
+
 static unsigned next_ask(const struct job *job)
 {
-	int64_t left = (job->deadline - vmms_now() + 999) / 1000;
+	int64_t left = (job->deadline - loop_now(job) + 999) / 1000;
 
 	return left <= 0 ? 0 : left < ASK_AGAIN ? (unsigned)left : ASK_AGAIN;
 }
@@ -461,7 +467,7 @@ static void shut_down_due(struct job *job)
 	struct machine *machine = job->machine;
 	struct error err;
 
-	if (vmms_now() < job->deadline) {
+	if (loop_now(job) < job->deadline) {
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "shutdown"), asked_to_shut_down,
 				    machine);
 		job_limit(job, next_ask(job), shut_down_due);
@@ -481,7 +487,7 @@ int machine_shut_down(struct machine *machine, unsigned seconds, struct job **jo
 
 	if (!r && machine->job) {
 		set_state(machine, MACHINE_STOPPING);
-		(*job)->deadline = vmms_now() + seconds * 1000ll;
+		(*job)->deadline = loop_now(*job) + seconds * 1000ll;
 		job_limit(*job, next_ask(*job), shut_down_due);
 	}
 	return r;

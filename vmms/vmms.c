@@ -228,6 +228,7 @@ static void on_signal(uv_signal_t *signal, int number)
 
 static int listen_api(struct vmms *vmms, struct error *err)
 {
+	static const struct http_ops ops = {.admit = api_admit, .handle = api_handle};
 	_cleanup_free_ char *path = NULL;
 	int fd = vmms->options->listener, r;
 
@@ -238,7 +239,7 @@ static int listen_api(struct vmms *vmms, struct error *err)
 		if (fd < 0)
 			return fd;
 	}
-	r = http_open(&vmms->http, &vmms->loop, api_handle, vmms, err);
+	r = http_open(&vmms->http, &vmms->loop, &ops, vmms, err);
 	return r ? r : http_listen(vmms->http, fd, err);
 }
 

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * api.h - the REST interface: what a route says of itself, and what the handlers of routes have in common.
+ * Private to vmms/.
+ *
+ * The tables of routes are all there is: from them come what is answered, who may ask, what a request may say, and
+ * the OpenAPI document. A handler runs on the loop's thread when role, query and body have been checked; it answers
+ * the request with http_reply() or http_fail(), now or later.
+ */
+#pragma once
+
+#include "vmms/access.h"
+#include "vmms/daemon.h"
+#include "vmms/form.h"
+
+enum route_extra { ROUTE_IF_MATCH = 1 };
+
+struct route {
+	const char *method, *path, *name, *text;
+	enum role role;                 /* the least that may ask */
+	const struct form *body;        /* NULL: it takes none */
+	const struct form_field *query; /* NULL: no parameter */
+	unsigned status;                /* when it goes well */
+	unsigned extra;
+	void (*run)(struct vmms *vmms, struct http_request *request);
+};
+
+/* Each ends with an entry with no path. Of two that match the first is taken. */
+extern const struct route host_routes[], vm_routes[];
+/* All tables; ends with NULL. */
+extern const struct route *const api_routes[];
+
+/* Query parameters that many have: ?wait=, and ?limit= with the cursors of lists. */
+extern const struct form_field wait_query[];
+extern const struct form form_limit, form_number, form_wait, form_cursor;
+#define LIMIT_FIELD {"limit", &form_limit, "100", false}
+#define WAIT_FIELD  {"wait", &form_wait, "0", false}
+
+/* The request's body; a parameter of its query, which has its default where it was not given. NULL, 0: not there. */
+const json_t *api_body(struct http_request *request);
+int64_t api_number(struct http_request *request, const char *name);
+const char *api_text(struct http_request *request, const char *name);
+
+/* What stands in the path for the first {…}. */
+const char *api_part(struct http_request *request);
+
+/* The machine that the path names. NULL: there is none, and that has been answered. */
+struct machine *api_machine(struct vmms *vmms, struct http_request *request);
+
+/* If-Match, where it is given: false when the configuration is another by now, and that has been answered. */
+bool api_still_matches(struct machine *machine, struct http_request *request);
+
+void api_reply_machine(const struct machine *machine, struct http_request *request, unsigned status);
+
+/* {NAME: [...], "next": ...}: takes the references; `next` is the cursor that gives what comes behind, or NULL. */
+void api_reply_list(struct http_request *request, const char *name, json_t *list, json_t *next);
+
+/* Answers with the job, after as long as ?wait= says; with `err` if `r` is not 0. */
+void api_reply_job(struct http_request *request, struct job *job, int r, const struct error *err);
+
+/* The OpenAPI 3.1 document. */
+json_t *api_document(void);

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* api_document.c - the OpenAPI 3.1 document, made from the tables of routes. */
+#include <string.h>
+
+#include "vmms/api.h"
+#include "vmms/version.h"
+
+static json_t *parameter(const char *name, const char *where, bool required, json_t *schema)
+{
+	return json_pack("{s:s, s:s, s:b, s:o}", "name", name, "in", where, "required", required, "schema", schema);
+}
+
+static json_t *text_schema(void)
+{
+	return json_pack("{s:s}", "type", "string");
+}
+
+static void add_path_parameters(json_t *list, const struct route *route)
+{
+	const char *open = route->path;
+
+	while ((open = strchr(open, '{'))) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(open + 1, "}"), open + 1);
+		json_array_append_new(list, parameter(name, "path", true, text_schema()));
+		open++;
+	}
+}
+
+static json_t *parameters(const struct route *route)
+{
+	json_t *list = json_array();
+
+	add_path_parameters(list, route);
+	for (const struct form_field *field = route->query; field && field->name; field++) {
+		json_t *schema = form_schema(field->form);
+
+		if (field->preset)
+			json_object_set_new(schema, "default", json_loads(field->preset, JSON_DECODE_ANY, NULL));
+		json_array_append_new(list, parameter(field->name, "query", field->required, schema));
+	}
+	if (route->extra & ROUTE_IF_MATCH)
+		json_array_append_new(list, parameter("If-Match", "header", false, text_schema()));
+	return list;
+}
+
+static json_t *operation(const struct route *route)
+{
+	char status[8];
+	json_t *operation;
+
+	snprintf(status, sizeof(status), "%u", route->status);
+	operation = json_pack("{s:s, s:s, s:o, s:{s:{s:s}, s:{s:s, s:{s:{s:{s:s}}}}}}", "operationId", route->name, "summary",
+			      route->text, "parameters", parameters(route), "responses", status, "description", route->text,
+			      "default", "description", "It went wrong", "content", "application/json", "schema", "$ref",
+			      "#/components/schemas/Error");
+	json_object_set_new(operation, "x-least-role", json_string(role_word(route->role)));
+	if (route->body)
+		json_object_set_new(operation, "requestBody",
+				    json_pack("{s:b, s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema",
+					      form_schema(route->body)));
+	return operation;
+}
+
+static void add_route(json_t *paths, const struct route *route)
+{
+	json_t *path = json_object_get(paths, route->path);
+	char method[8];
+
+	if (!path) {
+		path = json_object();
+		json_object_set_new(paths, route->path, path);
+	}
+	snprintf(method, sizeof(method), "%s", route->method);
+	for (char *c = method; *c; c++)
+		*c |= 0x20;
+	json_object_set_new(path, method, operation(route));
+}
+
+json_t *api_document(void)
+{
+	json_t *paths = json_object();
+
+	for (const struct route *const *table = api_routes; *table; table++)
+		for (const struct route *route = *table; route->path; route++)
+			add_route(paths, route);
+	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:{s:{s:s, s:{s:{s:s, s:{s:{s:s}, s:{s:s}}}}}}}}", "openapi", "3.1.0",
+			 "info", "title", "Bulkhead", "version", BULKHEAD_VERSION, "paths", paths, "components", "schemas",
+			 "Error", "type", "object", "properties", "error", "type", "object", "properties", "code", "type",
+			 "string", "message", "type", "string");
+}
