@@ -37,6 +37,35 @@ static int host_show(struct manage *manage, int argc, char **argv)
 	return 0;
 }
 
+static int host_stop_machines(struct manage *manage, int argc, char **argv)
+{
+	static const struct option options[] = {{"timeout", required_argument, NULL, 't'}, {NULL, 0, NULL, 0}};
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	json_t *job = NULL;
+	char *end = NULL;
+	unsigned long seconds = 120;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c != 't')
+			return EXIT_USAGE;
+		seconds = strtoul(optarg, &end, 10);
+		if (*optarg < '0' || *optarg > '9' || *end || seconds > 86400)
+			return manage_usage(manage, "--timeout takes seconds, up to 86400");
+	}
+	if (optind < argc)
+		return manage_usage(manage, "it takes no arguments");
+	if (asprintf(&path, "/v1/host/stop-machines?timeout=%lu", seconds) < 0)
+		return fail(1, "no memory");
+	if (client_job(manage->client, "POST", path, NULL, "stopping", &job, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		puts("the host's machines are off");
+	manage_print_json(manage, job);
+	return 0;
+}
+
 static void print_job(struct table *table, const json_t *job)
 {
 	const json_t *error = json_object_get(job, "error");
@@ -135,7 +164,12 @@ static int event_list(struct manage *manage, int argc, char **argv)
 int command_host(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
-	    {"show", "this host", "", "What it has and what runs on it.\n", host_show}, {0}};
+	    {"show", "this host", "", "What it has and what runs on it.\n", host_show},
+	    {"stop-machines", "stop all machines, as for the host's shutdown", "[--timeout SECONDS]",
+	     "Each does what its automatic stop action says (save, shut down, turn off); what is still on by then (120)\n"
+	     "has its power cut. Those that ran, and start if they were running, start when the host or its daemon does.\n",
+	     host_stop_machines},
+	    {0}};
 
 	return manage_run("host", "The host and its daemon.\n", verbs, argc, argv);
 }

@@ -93,23 +93,55 @@ static int fetch_all(struct manage *manage, json_t *all, struct error *err)
 	}
 }
 
+static bool has_word(const json_t *vm, const char *key, const char *word)
+{
+	const json_t *words = json_object_get(json_object_get(vm, "config"), key);
+	const json_t *each;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)words, i, each)
+		if (!strcmp(json_string_value(each), word))
+			return true;
+	return false;
+}
+
+/* Keeps those that are in the group and have the tag; NULL: any. */
+static void keep_those(json_t *all, const char *group, const char *tag)
+{
+	for (size_t i = json_array_size(all); i-- > 0;) {
+		const json_t *vm = json_array_get(all, i);
+
+		if ((group && !has_word(vm, "groups", group)) || (tag && !has_word(vm, "tags", tag)))
+			json_array_remove(all, i);
+	}
+}
+
 static int vm_list(struct manage *manage, int argc, char **argv)
 {
+	static const struct option options[] = {{"group", required_argument, NULL, 'g'},
+						{"tag", required_argument, NULL, 't'},
+						{NULL, 0, NULL, 0}};
 	static const char *const titles[] = {"NAME", "STATE", "SINCE", "CPUS", "MEMORY", "NOTES"};
-	json_t *all = json_array(), *vm;
+	const char *group = NULL, *tag = NULL;
+	json_t *all, *vm;
 	struct error err = {0};
 	struct table *table;
 	size_t i;
+	int c;
 
-	(void)argv;
-	if (argc > 1) {
-		json_decref(all);
-		return manage_usage(manage, "it takes no arguments");
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == '?')
+			return EXIT_USAGE;
+		*(c == 'g' ? &group : &tag) = optarg;
 	}
+	if (optind < argc)
+		return manage_usage(manage, "it takes no arguments");
+	all = json_array();
 	if (fetch_all(manage, all, &err)) {
 		json_decref(all);
 		return manage_fail(manage, &err);
 	}
+	keep_those(all, group, tag);
 	if (manage->json) {
 		manage_print_json(manage, all);
 		return 0;
@@ -144,6 +176,15 @@ static void print_disks(const json_t *config)
 		print_disk(disk, i ? "" : "disks");
 }
 
+static void print_words(const json_t *config, const char *key)
+{
+	json_t *word;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, key), i, word)
+		manage_put_field(i ? "" : key, json_string_value(word));
+}
+
 static void print_vm(const json_t *vm)
 {
 	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
@@ -164,7 +205,10 @@ static void print_vm(const json_t *vm)
 	putchar('\n');
 	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
 	print_disks(config);
-	printf("%-12s start: %s; stop: %s\n", "host's", text_of(automatic, "start"), text_of(automatic, "stop"));
+	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", text_of(automatic, "start"),
+	       text_of(automatic, "stop"), text_of(automatic, "recovery"));
+	print_words(config, "groups");
+	print_words(config, "tags");
 	if (*text_of(config, "notes"))
 		manage_put_field("notes", text_of(config, "notes"));
 }
@@ -213,7 +257,7 @@ static int vm_inspect(struct manage *manage, int argc, char **argv)
 
 enum { OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS, OPT_PROCESSOR,
        OPT_COMPATIBLE, OPT_HOSTNAME, OPT_USER, OPT_PASSWORD, OPT_KEY, OPT_NOTES, OPT_TAG, OPT_START, OPT_AUTO_START,
-       OPT_AUTO_STOP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT };
+       OPT_AUTO_STOP, OPT_DELAY, OPT_ORDER, OPT_RECOVERY, OPT_GROUP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT };
 
 static const struct option settings[] = {{"image", required_argument, NULL, OPT_IMAGE},
 					 {"kernel", required_argument, NULL, OPT_KERNEL},
@@ -234,6 +278,10 @@ static const struct option settings[] = {{"image", required_argument, NULL, OPT_
 					 {"start", no_argument, NULL, OPT_START},
 					 {"automatic-start", required_argument, NULL, OPT_AUTO_START},
 					 {"automatic-stop", required_argument, NULL, OPT_AUTO_STOP},
+					 {"automatic-delay", required_argument, NULL, OPT_DELAY},
+					 {"automatic-order", required_argument, NULL, OPT_ORDER},
+					 {"recovery", required_argument, NULL, OPT_RECOVERY},
+					 {"group", required_argument, NULL, OPT_GROUP},
 					 {NULL, 0, NULL, 0}};
 
 /* The object in `body` of this name, made if it is not there. */
@@ -301,13 +349,13 @@ static int set_size(struct manage *manage, json_t *body, const char *text)
 	return 0;
 }
 
-static int set_number(struct manage *manage, json_t *body, const char *text)
+static int set_number(struct manage *manage, json_t *body, const char *object, const char *key, const char *text)
 {
 	unsigned number;
 
 	if (!parse_number(text, 1000000, &number))
 		return manage_usage(manage, "\"%s\" is no number", text);
-	json_object_set_new(part(body, "processors"), "count", json_integer(number));
+	json_object_set_new(part(body, object), key, json_integer(number));
 	return 0;
 }
 
@@ -342,7 +390,7 @@ static int take_setting(struct manage *manage, json_t *body, int option)
 		     {OPT_PROCESSOR, "processors", "kind"},   {OPT_HOSTNAME, "seed", "hostname"},
 		     {OPT_USER, "seed", "user"},	      {OPT_PASSWORD, "seed", "password"},
 		     {OPT_NOTES, NULL, "notes"},	      {OPT_AUTO_START, "automatic", "start"},
-		     {OPT_AUTO_STOP, "automatic", "stop"}};
+		     {OPT_AUTO_STOP, "automatic", "stop"},   {OPT_RECOVERY, "automatic", "recovery"}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		if (texts[i].option != option)
@@ -364,14 +412,20 @@ static int take_setting(struct manage *manage, json_t *body, int option)
 	case OPT_MEMORY:
 		return set_size(manage, body, optarg);
 	case OPT_CPUS:
-		return set_number(manage, body, optarg);
+		return set_number(manage, body, "processors", "count", optarg);
+	case OPT_DELAY:
+		return set_number(manage, body, "automatic", "delay", optarg);
+	case OPT_ORDER:
+		return set_number(manage, body, "automatic", "order", optarg);
 	case OPT_COMPATIBLE:
 		json_object_set_new(part(body, "processors"), "compatible", json_true());
 		return 0;
 	case OPT_KEY:
 		return set_key(manage, body, optarg);
 	case OPT_TAG:
-		json_array_append_new(list(body, "tags"), json_string(optarg));
+	case OPT_GROUP:
+		if (json_array_append_new(list(body, option == OPT_TAG ? "tags" : "groups"), json_string(optarg)))
+			return manage_usage(manage, "\"%s\" is no UTF-8", optarg);
 		return 0;
 	default:
 		return EXIT_USAGE; /* getopt_long() has said what */
@@ -652,12 +706,17 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --compatible           only features that every kind of processor serves here\n"                  \
 	"  --disk FILE[,ro][,controller=N], --dvd FILE   (repeatable)\n"                                     \
 	"  --kernel FILE --initrd FILE --append TEXT     what it boots\n"                                    \
-	"  --notes TEXT, --tag WORD (repeatable)\n"                                                          \
-	"  --automatic-start nothing|if-was-running|always, --automatic-stop shut-down|turn-off\n"           \
-	"                         when the host starts and stops\n"
+	"  --notes TEXT, --tag WORD, --group NAME        (tags and groups repeatable)\n"                     \
+	"  --automatic-start nothing|if-was-running|always\n"                                                \
+	"                         when the host starts (if-was-running)\n"                                   \
+	"  --automatic-delay SECONDS, --automatic-order N\n"                                                 \
+	"                         so long after that; when those with a lower number have started\n"         \
+	"  --automatic-stop save|shut-down|turn-off      when the host stops (shut-down)\n"                  \
+	"  --recovery nothing|restart                    when it has crashed (nothing)\n"
 
 static const struct manage_verb verbs[] = {
-    {"list", "what there is", "", "All machines, with their states.\n", vm_list},
+    {"list", "what there is", "[--group NAME] [--tag WORD]",
+     "All machines, or those of a group or with a tag, with their states.\n", vm_list},
     {"show", "one machine", "NAME", "Its settings and its state.\n", vm_show},
     {"create", "make one", "NAME (--image IMAGE | --kernel FILE) [OPTION …] [--start]",
      "From an image of the library, or with a kernel and disks that are there.\n\n"

@@ -171,8 +171,10 @@ def stage_manage(results, names):
     if build(results, "release"):
         import test_debian  # pylint: disable=import-outside-toplevel,import-error
         context = {"bulkhead": "build/release/cli/bulkhead"}
-        for path in ("tests/manage/test_manage.py", "tests/manage/test_manage_hostile.py"):
-            run_functions(results, path, names,
+        for name in sorted(os.listdir("tests/manage")):
+            if not name.startswith("test_"):
+                continue
+            run_functions(results, f"tests/manage/{name}", names,
                           {"build": os.path.join(ROOT, "build/release"), "image": lambda: test_debian.base_image(context)})
 
 

@@ -22,7 +22,8 @@ static int check_guid(const char *text, struct error *err)
 
 static const char *const kind_words[] = {"disk", "dvd", NULL};
 static const char *const start_words[] = {"nothing", "if-was-running", "always", NULL};
-static const char *const stop_words[] = {"shut-down", "turn-off", NULL};
+static const char *const stop_words[] = {"save", "shut-down", "turn-off", NULL};
+static const char *const recovery_words[] = {"nothing", "restart", NULL};
 
 static const struct form form_boolean = {.kind = FORM_BOOLEAN};
 static const struct form form_version = {
@@ -34,6 +35,8 @@ static const struct form form_name = {
 static const struct form form_notes = {.kind = FORM_STRING, .text = "for people", .min = 0, .max = 65536};
 static const struct form form_tag = {.kind = FORM_STRING, .min = 1, .max = 64};
 static const struct form form_tags = {.kind = FORM_LIST, .min = 0, .max = 64, .items = &form_tag};
+static const struct form form_groups = {
+    .kind = FORM_LIST, .text = "of machines that belong together", .min = 0, .max = 64, .items = &form_tag};
 static const struct form form_path = {.kind = FORM_STRING, .text = "absolute, or relative to the machine's directory",
 				      .min = 1, .max = 4095};
 static const struct form form_append = {.kind = FORM_STRING, .text = "the kernel's command line", .min = 0, .max = 2047};
@@ -46,7 +49,11 @@ static const struct form form_controller = {.kind = FORM_INTEGER, .text = "SCSI 
 static const struct form form_kind = {.kind = FORM_WORD, .words = kind_words};
 static const struct form form_start = {.kind = FORM_WORD, .text = "when the host starts", .words = start_words};
 static const struct form form_stop = {.kind = FORM_WORD, .text = "when the host stops", .words = stop_words};
-static const struct form form_delay = {.kind = FORM_INTEGER, .text = "seconds", .min = 0, .max = 86400};
+static const struct form form_delay = {
+    .kind = FORM_INTEGER, .text = "seconds from the host's start", .min = 0, .max = 86400};
+static const struct form form_order = {
+    .kind = FORM_INTEGER, .text = "those with a lower one have started before", .min = 0, .max = 1000};
+static const struct form form_recovery = {.kind = FORM_WORD, .text = "when it has crashed", .words = recovery_words};
 
 static const struct form form_processors = {
     .kind = FORM_OBJECT,
@@ -80,7 +87,9 @@ static const struct form form_automatic = {.kind = FORM_OBJECT,
 					   .fields = (const struct form_field[]){
 					       {"start", &form_start, "\"if-was-running\"", false},
 					       {"delay", &form_delay, "0", false},
+					       {"order", &form_order, "0", false},
 					       {"stop", &form_stop, "\"shut-down\"", false},
+					       {"recovery", &form_recovery, "\"nothing\"", false},
 					       {0},
 					   }};
 
@@ -92,6 +101,7 @@ const struct form vm_config_form = {.kind = FORM_OBJECT,
 					{"name", &form_name, NULL, true},
 					{"notes", &form_notes, "\"\"", false},
 					{"tags", &form_tags, "[]", false},
+					{"groups", &form_groups, "[]", false},
 					{"processors", &form_processors, "{}", false},
 					{"memory", &form_memory, "1073741824", false},
 					{"boot", &form_boot, NULL, true},
@@ -119,6 +129,7 @@ const struct form vm_create_form = {.kind = FORM_OBJECT,
 					{"name", &form_name, NULL, true},
 					{"notes", &form_notes, "\"\"", false},
 					{"tags", &form_tags, "[]", false},
+					{"groups", &form_groups, "[]", false},
 					{"processors", &form_processors, "{}", false},
 					{"memory", &form_memory, "1073741824", false},
 					{"image", &form_image, NULL, false},
@@ -136,11 +147,20 @@ static const struct form form_some_processors = {.kind = FORM_OBJECT,
 						     {"compatible", &form_boolean, NULL, false},
 						     {0},
 						 }};
+static const struct form form_some_boot = {.kind = FORM_OBJECT,
+					   .fields = (const struct form_field[]){
+					       {"kernel", &form_path, NULL, false},
+					       {"initrd", &form_path, NULL, false},
+					       {"append", &form_append, NULL, false},
+					       {0},
+					   }};
 static const struct form form_some_automatic = {.kind = FORM_OBJECT,
 						.fields = (const struct form_field[]){
 						    {"start", &form_start, NULL, false},
 						    {"delay", &form_delay, NULL, false},
+						    {"order", &form_order, NULL, false},
 						    {"stop", &form_stop, NULL, false},
+						    {"recovery", &form_recovery, NULL, false},
 						    {0},
 						}};
 
@@ -150,9 +170,10 @@ const struct form vm_change_form = {.kind = FORM_OBJECT,
 					{"name", &form_name, NULL, false},
 					{"notes", &form_notes, NULL, false},
 					{"tags", &form_tags, NULL, false},
+					{"groups", &form_groups, NULL, false},
 					{"processors", &form_some_processors, NULL, false},
 					{"memory", &form_memory, NULL, false},
-					{"boot", &form_boot, NULL, false},
+					{"boot", &form_some_boot, NULL, false},
 					{"disks", &form_disks, NULL, false},
 					{"automatic", &form_some_automatic, NULL, false},
 					{0},
@@ -292,7 +313,7 @@ int vm_config_save(const json_t *config, const char *directory, struct error *er
 
 json_t *vm_config_new(const json_t *request)
 {
-	static const char *const taken[] = {"name", "notes", "tags", "processors", "memory", "boot", "disks", "automatic"};
+	static const char *const taken[] = {"name", "notes", "tags", "groups", "processors", "memory", "boot", "disks", "automatic"};
 	char text[GUID_TEXT_SIZE];
 	struct guid id;
 	json_t *config;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vmms/automatic.h"
 #include "vmms/daemon.h"
 
 struct job_wait {
@@ -172,6 +173,7 @@ void job_end(struct job *job, const struct error *err)
 	close_timer(job);
 	while (job->waits)
 		wait_over(job->waits);
+	automatic_kick(job->vmms);
 }
 
 bool job_step(void *context, uint64_t done, uint64_t total)

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vmms/automatic.h"
 #include "vmms/daemon.h"
+#include "vmms/worker_log.h"
 
 #define ASK_AGAIN   5 /* seconds */
 #define ADOPT_TRIES 200u
@@ -161,7 +163,7 @@ json_t *machine_files(const struct machine *machine)
 
 /* --- the worker --------------------------------------------------------------------------------------- */
 
-static void set_wanted(struct machine *machine, bool wanted)
+void machine_set_wanted(struct machine *machine, bool wanted)
 {
 	struct error err;
 
@@ -172,22 +174,38 @@ static void set_wanted(struct machine *machine, bool wanted)
 		log_write(LOG_LEVEL_ERROR, "machine \"%s\": %s", machine->name, err.text);
 }
 
-static void tell_end(struct machine *machine, const json_t *result)
+static char *log_path(const struct machine *machine)
+{
+	char *path;
+
+	return asprintf(&path, "%s/worker.log", machine->directory) < 0 ? NULL : path;
+}
+
+/* Whether it was a crash. */
+static bool tell_end(struct machine *machine, const json_t *result)
 {
 	const char *word = json_string_value(json_object_get(result, "result"));
 	const char *text = json_string_value(json_object_get(result, "error"));
+	_cleanup_free_ char *path = log_path(machine);
+	char tail[2000] = "";
 
-	if (!word)
-		vmms_event(machine->vmms, machine, "vm.failed", "the worker was killed or crashed: see %s/worker.log",
-			   machine->directory);
-	else if (!strcmp(word, "powered-off") || !strcmp(word, "reset"))
+	if (word && (!strcmp(word, "powered-off") || !strcmp(word, "reset"))) {
 		vmms_event(machine->vmms, machine, "vm.off", "the guest turned itself off");
-	else if (!strcmp(word, "power-cut"))
+		return false;
+	}
+	if (word && !strcmp(word, "power-cut")) {
 		vmms_event(machine->vmms, machine, "vm.off", "the power was cut");
-	else
-		vmms_event(machine->vmms, machine, "vm.failed", "%s: see %s/worker.log",
-			   text ? text : !strcmp(word, "not-started") ? "it was not started" : "the guest crashed",
-			   machine->directory);
+		return false;
+	}
+	if (path)
+		worker_log_tail(path, tail, sizeof(tail));
+	vmms_event(machine->vmms, machine, "vm.failed", "%s; %s/worker.log ends with: %s",
+		   !word			  ? "the worker was killed or crashed"
+		   : text			  ? text
+		   : !strcmp(word, "not-started") ? "it was not started"
+						  : "the guest crashed",
+		   machine->directory, *tail ? tail : "nothing");
+	return !word || strcmp(word, "not-started");
 }
 
 static void worker_started(void *context, const struct error *err)
@@ -197,7 +215,7 @@ static void worker_started(void *context, const struct error *err)
 
 	if (!err) {
 		set_state(machine, MACHINE_RUNNING);
-		set_wanted(machine, true);
+		machine_set_wanted(machine, true);
 		vmms_event(machine->vmms, machine, "vm.running", "it runs");
 		if (job && !strcmp(job->kind, "vm.start"))
 			job_end(job, NULL);
@@ -214,17 +232,23 @@ static void worker_ended(void *context, const json_t *result)
 	struct job *job = machine->job;
 	bool asked = machine->state == MACHINE_STOPPING || machine->power_cut;
 	bool started = machine->state != MACHINE_STARTING;
-	const char *word = json_string_value(json_object_get(result, "result"));
 	struct error err;
+	bool crashed;
 
 	machine->link = NULL;
 	machine->power_cut = false;
 	set_state(machine, MACHINE_OFF);
-	if (started)
-		tell_end(machine, result);
-	if (asked || (word && strcmp(word, "guest-failed")))
-		set_wanted(machine, false);
+	crashed = started && tell_end(machine, result) && !asked;
+	/* What the host's stop has turned off is wanted again at its next start. */
+	if (started && !crashed && !automatic_stopping(machine->vmms) && (asked || !machine->ends_with_host))
+		machine_set_wanted(machine, false);
 	reload(machine);
+	if (crashed)
+		automatic_crashed(machine);
+	else if (!asked && machine->ends_with_host)
+		automatic_ended(machine);
+	machine->ends_with_host = false;
+	automatic_kick(machine->vmms);
 	if (!job)
 		return;
 	if (!strcmp(job->kind, "vm.shut-down") || !strcmp(job->kind, "vm.turn-off")) {
@@ -239,13 +263,6 @@ static void worker_ended(void *context, const json_t *result)
 
 static const struct worker_link_ops link_ops = {.started = worker_started, .ended = worker_ended};
 
-static char *log_path(const struct machine *machine)
-{
-	char *path;
-
-	return asprintf(&path, "%s/worker.log", machine->directory) < 0 ? NULL : path;
-}
-
 /* A worker that was found may be paused. */
 static void state_told(void *context, const json_t *answer, const struct error *err)
 {
@@ -257,12 +274,28 @@ static void state_told(void *context, const json_t *answer, const struct error *
 		set_state(machine, MACHINE_PAUSED);
 }
 
+/* What the last run has left, when nobody looked. */
+static void tell_unseen_end(struct machine *machine)
+{
+	json_t *result = worker_result_read(machine->runtime);
+
+	if (result) {
+		bool crashed = tell_end(machine, result);
+
+		if (crashed)
+			automatic_crashed(machine);
+		else if (!automatic_stopping(machine->vmms))
+			machine_set_wanted(machine, false);
+		worker_result_remove(machine->runtime);
+	}
+	json_decref(result);
+}
+
 static void adopt(struct machine *machine, unsigned tries)
 {
 	_cleanup_free_ char *log = log_path(machine), *lock = NULL;
 	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
 	struct error err = {0};
-	json_t *result;
 	int r;
 
 	if (asprintf(&lock, "%s/worker.lock", machine->directory) < 0)
@@ -270,7 +303,7 @@ static void adopt(struct machine *machine, unsigned tries)
 	r = worker_link_adopt(&machine->link, &machine->vmms->loop, &place, lock, tries, &link_ops, machine, &err);
 	if (!r) {
 		set_state(machine, MACHINE_RUNNING);
-		set_wanted(machine, true);
+		machine_set_wanted(machine, true);
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
 		return;
 	}
@@ -279,18 +312,20 @@ static void adopt(struct machine *machine, unsigned tries)
 		set_state(machine, MACHINE_BROKEN);
 		return;
 	}
-	result = worker_result_read(machine->runtime);
-	if (result) {
-		tell_end(machine, result);
-		set_wanted(machine, false);
-		worker_result_remove(machine->runtime);
-	}
-	json_decref(result);
+	tell_unseen_end(machine);
 }
 
 void machine_adopt(struct machine *machine)
 {
 	adopt(machine, ADOPT_TRIES);
+}
+
+void machine_end_unseen(struct machine *machine)
+{
+	if (machine->state != MACHINE_OFF || !machine->wanted)
+		return;
+	tell_end(machine, NULL);
+	automatic_crashed(machine);
 }
 
 void machine_refresh(struct machine *machine)
@@ -347,10 +382,13 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 
 	machine_refresh(machine);
 	r = check_state(machine, 1u << MACHINE_OFF, "started", err);
+	if (!r && automatic_stopping(machine->vmms))
+		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
 	if (!r)
 		r = job_new(job, machine->vmms, machine, "vm.start", err);
 	if (r)
 		return r;
+	automatic_in_use(machine->vmms);
 	set_state(machine, MACHINE_STARTING);
 	configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
 	if (configuration && getuid() == 0)
@@ -526,7 +564,7 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 /* Of a running machine: only what its worker does not know. */
 static int check_running(const struct machine *machine, const json_t *request, struct error *err)
 {
-	static const char *const free_keys[] = {"name", "notes", "tags", "automatic"};
+	static const char *const free_keys[] = {"name", "notes", "tags", "groups", "automatic"};
 	const char *key;
 	json_t *value;
 

@@ -27,6 +27,10 @@ struct machine {
 	unsigned number;
 	bool own_directory, wanted;
 	bool power_cut; /* asked for by us */
+	unsigned crashes; /* since the first that counts (automatic.c) */
+	int64_t first_crash;
+	bool ends_with_host; /* a daemon before this one may have stopped it with the host */
+	int stop_try; /* what was tried last to stop it with the host */
 	enum machine_state state;
 	int64_t state_since; /* milliseconds since 1970 */
 	struct worker_link *link;
@@ -40,8 +44,14 @@ void machine_free(struct machine *machine);
 /* Finds its worker, if it has one, and takes note of how a run ended that nobody saw. */
 void machine_adopt(struct machine *machine);
 
+/* The daemon was away, and a machine that ran is off now with no word of how: that is a crash. */
+void machine_end_unseen(struct machine *machine);
+
 /* Looks again at a machine that does not run, as far as is known: its vm.json, and whether it does run. */
 void machine_refresh(struct machine *machine);
+
+/* Whether it is to run, as far as anybody asked; kept in host.db. */
+void machine_set_wanted(struct machine *machine, bool wanted);
 
 const char *machine_state_word(enum machine_state state);
 

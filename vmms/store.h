@@ -69,3 +69,7 @@ int store_event_list(struct store *store, int64_t after, const char *vm, unsigne
     struct error *err);
 /* The newest `limit`, oldest of them first. */
 int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t **list, struct error *err);
+
+/* What is to be known of the host. *value (NULL: there is none) is the caller's; setting it to NULL removes it. */
+int store_host_get(struct store *store, const char *key, char **value, struct error *err);
+int store_host_set(struct store *store, const char *key, const char *value, struct error *err);

@@ -8,14 +8,19 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "vmms/automatic.h"
 #include "vmms/daemon.h"
 #include "vmms/images.h"
+#include "vmms/worker_log.h"
 
 /* Behind it comes "/vms/", an id and "/console". */
 #define RUNTIME_MAX (107u - 5 - 36 - 8)
 
 /* How long a daemon that was told to end waits for work on files. */
 #define CLOSING_SECONDS 5u
+
+/* How often logs are looked at. */
+#define LOGS_SECONDS 60u
 
 int64_t vmms_now(void)
 {
@@ -62,7 +67,7 @@ void vmms_forget(struct vmms *vmms, struct machine *machine)
 void vmms_event(struct vmms *vmms, const struct machine *machine, const char *kind, const char *format, ...)
 {
 	struct error err = {0};
-	char text[768];
+	char text[4096];
 	va_list args;
 
 	va_start(args, format);
@@ -209,10 +214,13 @@ static int load(struct vmms *vmms, struct error *err)
 	if (!r)
 		r = store_jobs_abandon(vmms->store, &abandoned, err);
 	if (!r)
+		r = automatic_open(vmms, err);
+	if (!r)
 		r = store_vm_list(vmms->store, add_stored, vmms, err);
 	if (!r) {
 		take_stock(vmms);
 		images_tidy(vmms);
+		automatic_start(vmms);
 	}
 	return r;
 }
@@ -248,6 +256,18 @@ static void sweep(uv_check_t *check)
 	jobs_sweep(check->data);
 }
 
+static void cut_logs(uv_timer_t *timer)
+{
+	struct vmms *vmms = timer->data;
+
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		_cleanup_free_ char *path = NULL;
+
+		if (vmms->machines[i]->link && asprintf(&path, "%s/worker.log", vmms->machines[i]->directory) > 0)
+			worker_log_cut(path);
+	}
+}
+
 /* Work that cannot be stopped, as the building of an image, is left as a death leaves it: the next start clears up. */
 static void give_up(uv_timer_t *timer)
 {
@@ -259,7 +279,7 @@ static void give_up(uv_timer_t *timer)
 static void run(struct vmms *vmms)
 {
 	static const int numbers[] = {SIGTERM, SIGINT};
-	uv_timer_t limit;
+	uv_timer_t limit, logs;
 	uv_check_t check;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -271,6 +291,9 @@ static void run(struct vmms *vmms)
 	check.data = vmms;
 	uv_check_init(&vmms->loop, &check);
 	uv_check_start(&check, sweep);
+	logs.data = vmms;
+	uv_timer_init(&vmms->loop, &logs);
+	uv_timer_start(&logs, cut_logs, LOGS_SECONDS * 1000ull, LOGS_SECONDS * 1000ull);
 	if (vmms->options->ready)
 		vmms->options->ready();
 	uv_run(&vmms->loop, UV_RUN_DEFAULT);
@@ -281,10 +304,12 @@ static void run(struct vmms *vmms)
 		worker_link_leave(vmms->machines[i]->link);
 		vmms->machines[i]->link = NULL;
 	}
+	automatic_close(vmms);
 	jobs_close(vmms);
 	http_close(vmms->http);
 	vmms->http = NULL;
 	uv_close((uv_handle_t *)&check, NULL);
+	uv_close((uv_handle_t *)&logs, NULL);
 	uv_timer_init(&vmms->loop, &limit);
 	uv_timer_start(&limit, give_up, CLOSING_SECONDS * 1000ull, 0);
 	uv_unref((uv_handle_t *)&limit);
@@ -307,6 +332,7 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		r = listen_api(&vmms, err);
 	if (!r)
 		run(&vmms);
+	automatic_close(&vmms);
 	http_close(vmms.http);
 	while (vmms.machine_count)
 		vmms_forget(&vmms, vmms.machines[0]);

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "vmms/worker_log.h"
+
 #define ANSWER_MAX (4u << 20)
 #define LINE_ROOM  4096u
 /* A worker answers at once, whatever its guest does; one that does not is stuck. */
@@ -250,24 +252,10 @@ static int spawn(struct worker_link *link, const char *program, int log, struct 
 	return r ? error_set(err, -r, "%s cannot be started: %s", program, strerror(-r)) : 0;
 }
 
-/* In the machine's directory, where others may have put something else: a pipe, or another name of another's file. */
-static int open_log(const char *path, struct error *err)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0640);
-	struct stat st;
-
-	if (fd < 0)
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_nlink == 1)
-		return fd;
-	close(fd);
-	return error_set(err, EBADMSG, "%s is no plain file of its own: remove it", path);
-}
-
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
     const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err)
 {
-	_cleanup_close_ int log = open_log(place->log, err);
+	_cleanup_close_ int log = worker_log_open(place->log, err);
 	struct worker_link *link;
 	uv_buf_t buffer;
 	int r;
