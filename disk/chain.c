@@ -16,6 +16,7 @@
 #include "disk/chain.h"
 #include "disk/new_file.h"
 #include "disk/operation.h"
+#include "disk/vhdx_locator.h"
 
 #define PART    (UINT64_C(1) << 20)  /* read and written at a time */
 #define RUN_MAX (UINT64_C(64) << 20) /* zeroed at a time */
@@ -237,9 +238,9 @@ static int check_new_chain(const char *path, const struct disk *parent, struct e
 	return 0;
 }
 
-int chain_relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
+int chain_relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
 {
-	return child->ops->chain->relink(child, path, parent, err);
+	return child->ops->chain->relink(child, way, parent, err);
 }
 
 int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
@@ -247,7 +248,7 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 {
 	const struct disk_open_options reading = {.read_only = true};
 	/* Relative to the file itself, not to a link to it. */
-	_cleanup_free_ char *real = realpath(path, NULL);
+	_cleanup_free_ char *real = realpath(path, NULL), *way = NULL;
 	struct disk *parent, *child;
 	int r;
 
@@ -266,7 +267,9 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 	if (r == 0) {
 		r = even_if_changed ? 0 : child->ops->chain->check_parent(child, parent, err);
 		if (r == 0)
-			r = chain_relink(child, real, parent, err);
+			r = locator_relative_path(real, parent->path, &way, err);
+		if (r == 0)
+			r = chain_relink(child, way, parent, err);
 		r = close_after(child, r, err);
 	}
 	return close_after(parent, r, err);

@@ -90,7 +90,7 @@ static int create_child(struct file *file, const char *path, struct disk_create_
 		r = take_from_parent(parent, path, o, err);
 	if (r == 0)
 		r = o->format == DISK_FORMAT_VHD ? vhd_fill(file, path, o, parent, err)
-						 : vhdx_fill(file, path, o, parent, err);
+						 : vhdx_fill(file, path, o, parent, NULL, err);
 	disk_close(parent, NULL);
 	return r;
 }
@@ -113,7 +113,7 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 		return r;
 	switch (o.format) {
 	case DISK_FORMAT_VHDX:
-		return vhdx_fill(&file, path, &o, NULL, err);
+		return vhdx_fill(&file, path, &o, NULL, NULL, err);
 	case DISK_FORMAT_VHD:
 		return vhd_fill(&file, path, &o, NULL, err);
 	default:

@@ -129,6 +129,45 @@ int disk_split(struct disk *disk, const char *path, struct error *err);
  * disk_split(). `done` and `total` are bytes. [any thread] */
 int disk_merge_live(struct disk *disk, const char *path, const struct disk_progress *progress, struct error *err);
 
+/* --- the same in a process that can open, name and remove no file: another one does that for it ---
+ * Descriptors are of regular files, open for reading and writing; they are taken over in any case. Names are those
+ * that the files have, absolute and without links; nothing is looked up by them. What such a file is worth after a
+ * crash or power cut is in its first sector: disk_is_void(). */
+
+struct disk_split_files {
+	int child; /* an empty file, which has its name already, durably */
+	const char *child_name;
+	const char *parent_name; /* of the file that the disk has now */
+	int record; /* an empty file, CHILD.cbt, if the disk has points (below); -1: they are lost, with a warning */
+};
+
+/* As disk_split(). It cannot be told from a crash whether the split was done: it was when disk_is_void() says 0 of
+ * the child, which then is the disk; else the old file is, and the child is to be removed; likewise after a failure.
+ * Writes, syncs and locks, on the calling thread: pwritev, preadv, fdatasync, ftruncate, fstat, flock, fcntl. */
+int disk_split_files(struct disk *disk, const struct disk_split_files *files, struct error *err);
+
+/* A descriptor is -1 where the disk has one for writing itself: of its uppermost file, and of one from which
+ * disk_split() or disk_split_files() went on. */
+struct disk_merge_files {
+	int child;  /* of the file that is merged; -1: the uppermost */
+	int parent; /* of the file that it continues (-ESTALE: another), which is written */
+	int above;  /* of the file that continues it, if any, which gets another parent */
+	const char *above_name, *parent_name; /* if there is one above; else not looked at */
+	int record; /* of the uppermost file's merge: an empty file, which the caller makes PARENT.cbt afterwards, if
+		       the disk has points; -1: they are lost, with a warning */
+};
+
+/* As disk_merge_live(), but the merged file is not removed: it holds nothing any more (disk_is_void() says 1), and
+ * that is durable before anything is written to its parent that it would hide. After a crash or power cut the
+ * uppermost file of the chain that is not void is the disk. Also undoes disk_split_files(), when the child was
+ * not written yet: it takes as long as a few syncs. */
+int disk_merge_files(struct disk *disk, const struct disk_merge_files *files, const struct disk_progress *progress,
+		     struct error *err);
+
+/* Of a file that was to become a differencing disk by disk_split_files(), or was one until disk_merge_files(). 1: it
+ * holds nothing, and is to be removed; 0: it is a disk; else a negative errno. */
+int disk_is_void(const char *path, struct error *err);
+
 /* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
  * Requests wait meanwhile; who uses the disk has to be told. -EEXIST: something else than zeros lies past the new
  * end, the text says where; with `lose_data` it is cut off. A differencing VHDX may only grow; one that other disks

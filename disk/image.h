@@ -57,8 +57,8 @@ struct chain_ops {
 	/* Whether this is the parent that the child has: ESTALE; EBADMSG: it does not say. */
 	int (*check_parent)(const struct disk *child, const struct disk *parent, struct error *err);
 
-	/* This is its parent from now on. `path` is the child's own, no link. */
-	int (*relink)(struct disk *child, const char *path, const struct disk *parent, struct error *err);
+	/* This is its parent from now on, to which `way` leads from the child, as parent locators have it. */
+	int (*relink)(struct disk *child, const char *way, const struct disk *parent, struct error *err);
 };
 
 struct disk_ops {
@@ -99,8 +99,8 @@ struct disk {
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
 	struct disk *parent; /* of a differencing disk: open for reading, closed with it, unless */
-	enum { PARENT_OWN, PARENT_GIVEN, PARENT_NEW, PARENT_REFUSED } parent_kind; /* the opener gave it, or can have
-									       none: see below */
+	/* The opener gave it, or can have none: see below. */
+	enum { PARENT_OWN, PARENT_GIVEN, PARENT_HANDED, PARENT_NEW, PARENT_REFUSED } parent_kind;
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
 	void *format;             /* the format's own */
 	struct gate *gate;        /* of the disk, whichever its files are */
@@ -133,6 +133,11 @@ int disk_open_descriptor(struct disk **out, int fd, const char *path, const stru
 int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,
 		   struct disk *parent, bool is_new, const struct file_observer *observer, struct error *err);
 
+/* The same with a file that is open already, as disk_open_fd() has it. HANDED: the parent, NULL for a disk without
+ * one, must have the contents that the image continues; under which name is not looked at. */
+int disk_open_handed(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		     struct disk *parent, const struct file_observer *observer, struct error *err);
+
 /* As disk_open(), disk_merge() and disk_reparent(), and tests look on. */
 int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
 		      const struct file_observer *observer, struct error *err);
@@ -144,6 +149,8 @@ int disk_reparent_watched(const char *path, const char *parent, bool even_if_cha
 
 int disk_split_watched(struct disk *disk, const char *path, const struct file_observer *observer,
 		       struct error *err);
+int disk_split_files_watched(struct disk *disk, const struct disk_split_files *files,
+			     const struct file_observer *observer, struct error *err);
 
 /* The disk, at rest, is read only from now on, and may be read by others. */
 void disk_share(struct disk *disk);
@@ -177,9 +184,11 @@ void vhdx_moved(struct disk *disk);
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
 			 struct error *err);
 
-/* Makes an empty file a VHDX: with a parent, which is one too, a differencing disk. */
+/* Makes an empty file a VHDX: with a parent, which is one too, a differencing disk. `way`: that from it to its
+ * parent, as the parent locator has it, or NULL, when the two can be looked for by their names; if it is given, the
+ * file holds nothing until vhdx_mark(). */
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	      const struct disk *parent, struct error *err);
+	      const struct disk *parent, const char *way, struct error *err);
 
 /* The same for a VHD. */
 int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,

@@ -8,9 +8,14 @@
  * gates. What reads meanwhile is not disturbed: each sector that is written below is hidden by what is above.
  * When the uppermost disk itself is merged, it is written meanwhile; what has been written since it was copied
  * is noted and copied again, several times when it is much, and the rest while the gate is closed.
+ *
+ * In a process that can open and remove nothing by name, the files are handed over, and the merged one gets a mark in
+ * its first sector, in place of being removed, at the same moment.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk/chain.h"
 #include "disk/changes.h"
@@ -26,15 +31,31 @@
 struct merging {
 	struct disk *top, *above; /* NULL: the uppermost disk is merged */
 	struct disk *child, *parent;
+	struct disk_merge_files *files; /* that are open already, each until it is used; NULL: all goes by names */
 	struct changes changes; /* of the uppermost disk, if that is merged */
 	const struct disk_progress *progress;
 };
+
+static bool is_same_file(const struct disk *disk, int fd)
+{
+	struct stat here, there;
+
+	return fstat(disk->file.fd, &here) == 0 && fstat(fd, &there) == 0 && here.st_dev == there.st_dev &&
+	       here.st_ino == there.st_ino;
+}
+
+static bool is_merged(const struct merging *m, const struct disk *disk, const char *path)
+{
+	if (!m->files)
+		return disk_is_file(disk, path);
+	return m->files->child < 0 ? disk == m->top : is_same_file(disk, m->files->child);
+}
 
 static int find_link(struct merging *m, const char *path, struct error *err)
 {
 	m->above = NULL;
 	m->child = m->top;
-	while (m->child && !disk_is_file(m->child, path)) {
+	while (m->child && !is_merged(m, m->child, path)) {
 		m->above = m->child;
 		m->child = m->child->parent;
 	}
@@ -60,8 +81,33 @@ static void read_again(struct disk *disk)
 			  disk->path);
 }
 
+/* The descriptor that was handed over for this disk, or another of its own. */
+static int find_descriptor(const struct merging *m, const struct disk *disk, struct error *err)
+{
+	int flags = fcntl(disk->file.fd, F_GETFL), *given, fd;
+
+	given = disk == m->child ? &m->files->child : disk == m->parent ? &m->files->parent : &m->files->above;
+	if (*given < 0 && (flags & O_ACCMODE) != O_RDWR)
+		return error_set(err, EBADF, "%s: is open for reading only, and no descriptor for writing was handed "
+				 "over", disk->path);
+	if (*given >= 0 && !is_same_file(disk, *given))
+		return error_set(err, ESTALE, "%s: the descriptor that was handed over for it is another file's",
+				 disk->path);
+	fd = *given >= 0 ? *given : fcntl(disk->file.fd, F_DUPFD_CLOEXEC, 0);
+	*given = -1;
+	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", disk->path, strerror(errno));
+}
+
+static int check_name(const struct disk *disk, struct error *err)
+{
+	if (disk_is_file(disk, disk->path))
+		return 0;
+	return error_set(err, ESTALE, "%s: another file has this name now; give it back the one that is open",
+			 disk->path);
+}
+
 /* The disk of a chain, open for reading, is opened anew for writing. [gate closed] */
-static int open_for_writing(struct disk *disk, struct error *err)
+static int open_for_writing(const struct merging *m, struct disk *disk, struct error *err)
 {
 	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX,
 						  .direct = disk->file.direct_fd >= 0};
@@ -70,11 +116,13 @@ static int open_for_writing(struct disk *disk, struct error *err)
 
 	if (!disk->info.read_only)
 		return 0;
-	if (!disk_is_file(disk, disk->path))
-		return error_set(err, ESTALE, "%s: another file has this name now; give it back the one that is open",
-				 disk->path);
+	r = m->files ? find_descriptor(m, disk, err) : check_name(disk, err);
+	if (r < 0)
+		return r;
 	lock_release(disk->file.fd);
-	if (disk->parent)
+	if (m->files)
+		r = disk_open_handed(&new, r, disk->path, &options, disk->parent, disk->file.observer, err);
+	else if (disk->parent)
 		r = disk_open_over(&new, disk->path, &options, disk->parent, false, disk->file.observer, err);
 	else
 		r = disk_open_watched(&new, disk->path, &options, disk->file.observer, err);
@@ -119,11 +167,11 @@ static int begin(struct merging *m, const char *path, struct error *err)
 		r = changes_init(&m->changes, m->top->info.size);
 	if (r < 0)
 		return error_set(err, -r, "%s: no memory to merge it", path);
-	r = open_for_writing(m->parent, err);
+	r = open_for_writing(m, m->parent, err);
 	if (r == 0)
-		r = open_for_writing(m->child, err);
+		r = open_for_writing(m, m->child, err);
 	if (r == 0 && m->above)
-		r = open_for_writing(m->above, err);
+		r = open_for_writing(m, m->above, err);
 	if (r == 0)
 		r = chain_begin_merge(m->child, m->parent, err);
 	if (r < 0)
@@ -185,10 +233,45 @@ static void unlink_child(struct merging *m)
 	m->child->parent_kind = PARENT_GIVEN;
 }
 
+/* What the disk above has to say of its new parent. */
+static int find_way(const struct merging *m, char **way, struct error *err)
+{
+	_cleanup_free_ char *above = NULL;
+
+	if (m->files)
+		return locator_way(m->files->above_name, m->files->parent_name, way, err);
+	above = realpath(m->above->path, NULL);
+	if (!above)
+		return error_set(err, errno, "%s: cannot be found: %s", m->above->path, strerror(errno));
+	return locator_relative_path(above, m->parent->path, way, err);
+}
+
+/* The merged file is the disk no more, durably. */
+static int remove_child(struct merging *m)
+{
+	struct file *file = &m->child->file;
+	int r;
+
+	if (!m->files)
+		return new_file_remove(m->child->path, file->observer);
+	r = vhdx_mark(file, false);
+	return r < 0 ? r : file_sync(file);
+}
+
+static void move_record(struct merging *m)
+{
+	if (m->files) {
+		track_move_given(m->top, m->files->record);
+		m->files->record = -1;
+	} else if (m->top->tracker) {
+		track_move(m->top, true);
+	}
+}
+
 /* [gate closed] */
 static int end(struct merging *m, struct error *err)
 {
-	_cleanup_free_ char *above = m->above ? realpath(m->above->path, NULL) : NULL;
+	_cleanup_free_ char *way = NULL;
 	int r = 0, removed;
 
 	m->top->changes = NULL;
@@ -196,21 +279,21 @@ static int end(struct merging *m, struct error *err)
 		r = copy_changed(m, NULL, err);
 	if (r == 0)
 		r = chain_end_merge(m->child, m->parent, err);
-	if (r == 0 && m->above && !above)
-		r = error_set(err, errno, "%s: cannot be found: %s", m->above->path, strerror(errno));
 	if (r == 0 && m->above)
-		r = chain_relink(m->above, above, m->parent, err);
+		r = find_way(m, &way, err);
+	if (r == 0 && m->above)
+		r = chain_relink(m->above, way, m->parent, err);
 	if (r == 0)
 		r = vhdx_rest(m->parent, err);
 	if (r < 0)
 		return give_up(m, r);
 	unlink_child(m);
-	removed = new_file_remove(m->child->path, m->child->file.observer);
+	removed = remove_child(m);
 	if (removed < 0)
 		r = error_set(err, -removed, "%s: merged, but cannot be removed: %s; remove it", m->child->path,
 			      strerror(-removed));
-	if (!m->above && m->top->tracker)
-		track_move(m->top, true);
+	if (!m->above)
+		move_record(m);
 	disk_close(m->child, NULL);
 	back_to_reading(m->above, NULL);
 	back_to_reading(m->parent, NULL);
@@ -234,16 +317,36 @@ static int merge(struct merging *m, const char *path, struct error *err)
 	return r;
 }
 
+static int merge_in_turn(struct merging *m, const char *path, struct error *err)
+{
+	int r;
+
+	if (!gate_begin_change(m->top->gate))
+		return error_set(err, EBUSY, "%s: another change of the chain of files is under way; try again when "
+				 "that is done", path);
+	r = merge(m, path, err);
+	changes_clear(&m->changes);
+	gate_end_change(m->top->gate);
+	return r;
+}
+
 int disk_merge_live(struct disk *disk, const char *path, const struct disk_progress *progress, struct error *err)
 {
 	struct merging m = {.top = disk, .progress = progress};
-	int r;
 
-	if (!gate_begin_change(disk->gate))
-		return error_set(err, EBUSY, "%s: another change of the chain of files is under way; try again when "
-				 "that is done", path);
-	r = merge(&m, path, err);
-	changes_clear(&m.changes);
-	gate_end_change(disk->gate);
+	return merge_in_turn(&m, path, err);
+}
+
+int disk_merge_files(struct disk *disk, const struct disk_merge_files *files, const struct disk_progress *progress,
+		     struct error *err)
+{
+	struct disk_merge_files mine = *files;
+	struct merging m = {.top = disk, .progress = progress, .files = &mine};
+	int r = merge_in_turn(&m, "the file that was handed over", err);
+	const int left[] = {mine.child, mine.parent, mine.above, mine.record};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(left); i++)
+		if (left[i] >= 0)
+			close(left[i]);
 	return r;
 }

@@ -8,6 +8,7 @@
 #include "disk/image.h"
 #include "disk/lock.h"
 #include "disk/track.h"
+#include "disk/vhdx_format.h"
 
 /* Of a disk that is being opened: who asks for it as a parent; what it gets as a parent. */
 struct relatives {
@@ -90,7 +91,7 @@ static int detect_format(struct disk *disk, enum disk_format *format, struct err
 		    err, ENOTSUP,
 		    "%s: a %s image, which is not supported; convert it by: bulkhead disk convert", disk->path,
 		    other);
-	if (memcmp(start, "vhdxfile", 8) == 0)
+	if (memcmp(start, VHDX_FILE_SIGNATURE, 8) == 0 || memcmp(start, VHDX_VOID_SIGNATURE, 8) == 0)
 		*format = DISK_FORMAT_VHDX;
 	else if (vhd)
 		*format = DISK_FORMAT_VHD;
@@ -227,15 +228,11 @@ static int check_mode(int fd, const char *name, bool read_only, struct error *er
 	return 0;
 }
 
-int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
-		 struct error *err)
+static int open_given(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		      const struct relatives *relatives, struct error *err)
 {
-	const struct relatives relatives = {.kind = PARENT_REFUSED};
-	int r;
+	int r = check_mode(fd, name, options->read_only, err);
 
-	if (!options)
-		options = &default_options;
-	r = check_mode(fd, name, options->read_only, err);
 	if (r == 0)
 		r = lock_image(fd, name, !options->read_only, err);
 	if (r < 0) {
@@ -243,7 +240,35 @@ int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_
 			close(fd);
 		return r;
 	}
-	return open_descriptor(out, fd, name, options, &relatives, err);
+	return open_descriptor(out, fd, name, options, relatives, err);
+}
+
+int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		 struct error *err)
+{
+	return open_given(out, fd, name, options ? options : &default_options,
+			  &(struct relatives){.kind = PARENT_REFUSED}, err);
+}
+
+int disk_open_handed(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
+		     struct disk *parent, const struct file_observer *observer, struct error *err)
+{
+	const struct relatives relatives = {
+	    .parent = parent, .kind = parent ? PARENT_HANDED : PARENT_REFUSED, .observer = observer};
+
+	return open_given(out, fd, name, options, &relatives, err);
+}
+
+int disk_is_void(const char *path, struct error *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct file file = {.fd = fd, .direct_fd = -1};
+	char start[8];
+	int r = fd < 0 ? -errno : file_read(&file, 0, start, sizeof(start));
+
+	if (r < 0 && r != -ENODATA)
+		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
+	return r < 0 || memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) != 0;
 }
 
 int disk_open_parent(struct disk *child, const char *path, struct error *err)

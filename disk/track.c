@@ -15,6 +15,8 @@ void track_free(struct tracker *t)
 		return;
 	if (t->file.fd >= 0)
 		close(t->file.fd);
+	if (t->given >= 0)
+		close(t->given);
 	changes_clear(&t->session);
 	pthread_mutex_destroy(&t->lock);
 	free(t->path);
@@ -38,6 +40,7 @@ static struct tracker *create(struct disk *disk)
 		return NULL;
 	t->disk = disk;
 	t->file = (struct file){.fd = -1, .direct_fd = -1};
+	t->given = -1;
 	t->region_shift = track_region_shift(disk->info.size);
 	t->fresh = TRACK_POINTS_MAX;
 	pthread_mutex_init(&t->lock, NULL);
@@ -289,6 +292,34 @@ void track_move(struct disk *disk, bool remove_old)
 	if (remove_old)
 		(void)new_file_remove(old, NULL);
 	free(old);
+}
+
+void track_move_given(struct disk *disk, int record)
+{
+	struct tracker *t = disk->tracker;
+	struct error err = {0};
+	int r = 0;
+
+	if (!t) {
+		if (record >= 0)
+			close(record);
+		return;
+	}
+	free(t->path);
+	t->given = record;
+	if (asprintf(&t->path, "%s.cbt", disk->path) < 0) {
+		t->path = NULL;
+		r = error_set(&err, ENOMEM, "%s: no memory for its record of changes", disk->path);
+	} else if (record < 0) {
+		r = error_set(&err, ENOENT, "%s: there is no file for its record of changes", disk->path);
+	} else if (!atomic_load(&t->lost)) {
+		r = track_save(t, &err);
+	}
+	if (r < 0) {
+		log_write(LOG_LEVEL_WARNING, "%s; all points are lost", err.text);
+		disk->tracker = NULL;
+		track_free(t);
+	}
 }
 
 /* --- points --- */

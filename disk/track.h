@@ -76,6 +76,7 @@ struct tracker {
 	struct disk *disk;
 	char *path;
 	struct file file;                            /* the record; fd -1: there is none yet */
+	int given;                                   /* an empty file for the next record, or -1: one is made by name */
 	const struct file_observer *of_new;          /* of a file that takes its place, for tests */
 	pthread_mutex_t lock;                        /* of what follows, but `begun` and `regions` are read without */
 	_Atomic bool begun;                          /* the record says OPEN for what is written now */
@@ -121,3 +122,6 @@ void track_free(struct tracker *t);
 /* The disk goes on in another file with the same contents, at rest: so does the record. If that fails, no points
  * are left, and a warning tells. */
 void track_move(struct disk *disk, bool remove_old);
+
+/* The same by an empty file, which is taken over; -1: no points are left. The old record is the caller's. */
+void track_move_given(struct disk *disk, int record);

@@ -228,6 +228,27 @@ static int fill(struct tracker *t, struct file *file, struct track_header *heade
 	return r < 0 ? r : file_write(file, TRACK_TABLE_AT, entries, TRACK_POINTS_MAX * sizeof(*entries));
 }
 
+/* Until it is synced it is damaged, which means that all has changed. */
+static int fill_given(struct tracker *t, struct track_header *header, struct track_entry *entries, int *fd,
+		      struct error *err)
+{
+	struct file file = {.fd = t->given, .direct_fd = -1, .observer = t->of_new};
+	uint64_t size;
+	int r = file_size(&file, &size);
+
+	if (r == 0 && size > 0)
+		return error_set(err, EEXIST, "%s: is not empty", t->path);
+	if (r == 0)
+		r = fill(t, &file, header, entries);
+	if (r == 0)
+		r = file_sync(&file);
+	if (r < 0)
+		return error_set(err, -r, "%s: cannot be written: %s", t->path, strerror(-r));
+	*fd = t->given;
+	t->given = -1;
+	return 0;
+}
+
 static int replace(struct tracker *t, struct track_header *header, struct track_entry *entries, int *fd,
 		   struct error *err)
 {
@@ -282,7 +303,7 @@ int track_save(struct tracker *t, struct error *err)
 	r = follow_size(t);
 	if (r < 0)
 		return error_set(err, -r, "%s: no memory for the record of changes", t->path);
-	r = replace(t, &header, entries, &fd, err);
+	r = t->given >= 0 ? fill_given(t, &header, entries, &fd, err) : replace(t, &header, entries, &fd, err);
 	if (r < 0)
 		return r;
 	if (t->file.fd >= 0)

@@ -239,14 +239,14 @@ int vhd_check_link(const struct vhd *v, const struct vhd *parent, struct error *
 
 /* --- vhd_relink.c --- */
 
-/* Puts the parent's name and identity into a header, and the path to it into `paths`, to be freed, whose place in
- * the file is given. */
-int vhd_build_link(struct vhd_dynamic_header *header, uint64_t place, const char *path, const struct vhd *parent,
-		   uint8_t **paths, size_t *size, struct error *err);
+/* Puts the parent's name and identity into a header, and `way`, the relative path to it, into `paths`, to be freed,
+ * whose place in the file is given. `path` is the child's, for errors. */
+int vhd_build_link(struct vhd_dynamic_header *header, uint64_t place, const char *path, const char *way,
+		   const struct vhd *parent, uint8_t **paths, size_t *size, struct error *err);
 
 /* The disk continues this one from now on, durably: after a power cut, or what it did before. No request may be in
  * flight. */
-int vhd_relink(struct vhd *v, const char *path, const struct vhd *parent, struct error *err);
+int vhd_relink(struct vhd *v, const char *way, const struct vhd *parent, struct error *err);
 
 /* The parent may also have this time stamp from now on. Durable; no request may be in flight. */
 int vhd_expect(struct vhd *v, uint32_t stamp, uint32_t stamp2, struct error *err);

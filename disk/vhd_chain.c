@@ -35,7 +35,7 @@ static int check_parent(const struct disk *child, const struct disk *parent, str
 	return r < 0 ? r : vhd_check_link(child->format, parent->format, err);
 }
 
-static int relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
+static int relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
 {
 	int r = must_have_parent(child, err);
 
@@ -43,9 +43,9 @@ static int relink(struct disk *child, const char *path, const struct disk *paren
 	if (r == 0 && vhd_check_link(child->format, parent->format, NULL) < 0) {
 		r = vhd_begin(child->format);
 		if (r < 0)
-			error_set(err, -r, "%s: its footer cannot be written: %s", path, strerror(-r));
+			error_set(err, -r, "%s: its footer cannot be written: %s", child->path, strerror(-r));
 	}
-	return r < 0 ? r : vhd_relink(child->format, path, parent->format, err);
+	return r < 0 ? r : vhd_relink(child->format, way, parent->format, err);
 }
 
 const struct chain_ops vhd_chain_ops = {

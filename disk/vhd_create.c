@@ -103,13 +103,16 @@ static int fill_dynamic(struct file *file, const char *path, const struct vhd_fo
 	uint32_t entries = (uint32_t)((o->size + o->block_size - 1) / o->block_size);
 	uint64_t table_size = align_up_u64((uint64_t)entries * VHD_BAT_ENTRY_SIZE, VHD_SECTOR_SIZE);
 	_cleanup_free_ uint8_t *paths = NULL;
+	_cleanup_free_ char *way = NULL;
 	struct vhd_dynamic_header header;
 	size_t paths_size = 0;
 	int r = 0;
 
 	make_header(&header, o, entries);
 	if (parent)
-		r = vhd_build_link(&header, TABLE_OFFSET + table_size, path, parent->format, &paths, &paths_size,
+		r = locator_relative_path(path, parent->path, &way, err);
+	if (r == 0 && parent)
+		r = vhd_build_link(&header, TABLE_OFFSET + table_size, path, way, parent->format, &paths, &paths_size,
 				   err);
 	if (r < 0)
 		return r;

@@ -245,12 +245,17 @@ static int open_parts(struct vhd *v, struct error *err)
  * as it is. */
 static void tidy_up(struct vhd *v)
 {
-	_cleanup_free_ char *real = v->link.stale ? realpath(v->disk->path, NULL) : NULL;
+	_cleanup_free_ char *real = v->link.stale ? realpath(v->disk->path, NULL) : NULL, *way = NULL;
 	struct error err = {0};
+	int r = 0;
 
 	if (v->disk->info.dynamic && (v->footer_offset == UINT64_MAX || !v->copy_is_good) && vhd_mend(v) < 0)
 		log_write(LOG_LEVEL_WARNING, "%s: its lost footer cannot be put back", v->disk->path);
-	if (v->link.stale && vhd_relink(v, real ? real : v->disk->path, v->disk->parent->format, &err) < 0)
+	if (v->link.stale)
+		r = locator_relative_path(real ? real : v->disk->path, v->disk->parent->path, &way, &err);
+	if (r == 0 && v->link.stale)
+		r = vhd_relink(v, way, v->disk->parent->format, &err);
+	if (r < 0)
 		log_write(LOG_LEVEL_WARNING, "%s", err.text);
 }
 

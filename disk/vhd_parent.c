@@ -166,7 +166,7 @@ int vhd_check_link(const struct vhd *v, const struct vhd *parent, struct error *
 int vhd_open_parent(struct vhd *v, struct error *err)
 {
 	_cleanup_free_ char *path = NULL;
-	int r;
+	int r = 0;
 
 	if (v->disk->parent_kind == PARENT_NEW)
 		return 0;
@@ -175,8 +175,9 @@ int vhd_open_parent(struct vhd *v, struct error *err)
 				 "%s: a differencing disk, whose parents cannot be opened here: name it when the "
 				 "machine starts, or merge it into its parent",
 				 v->disk->path);
-	r = locator_find(&v->link.paths, v->disk->path, &path, &v->link.stale, err);
-	if (r == 0)
+	if (v->disk->parent_kind != PARENT_HANDED)
+		r = locator_find(&v->link.paths, v->disk->path, &path, &v->link.stale, err);
+	if (r == 0 && path)
 		r = v->disk->parent ? check_given(v->disk, path, err) : disk_open_parent(v->disk, path, err);
 	return r < 0 ? r : vhd_check_link(v, v->disk->parent->format, err);
 }

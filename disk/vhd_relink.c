@@ -31,24 +31,20 @@ static void put_name(struct vhd_dynamic_header *header, const uint8_t *path, siz
 		be16_put(header->parent_unicode_name + 2 * i, le16_get(path + 2 * (start + i)));
 }
 
-int vhd_build_link(struct vhd_dynamic_header *header, uint64_t place, const char *path, const struct vhd *parent,
-		   uint8_t **paths, size_t *size, struct error *err)
+int vhd_build_link(struct vhd_dynamic_header *header, uint64_t place, const char *path, const char *way,
+		   const struct vhd *parent, uint8_t **paths, size_t *size, struct error *err)
 {
-	_cleanup_free_ char *relative = NULL;
 	struct vhd_parent_locator *locator = &header->parent_locators[0];
 	size_t units;
-	int r = locator_relative_path(path, parent->disk->path, &relative, err);
 
-	if (r < 0)
-		return r;
 	*paths = calloc(PATH_UNITS + 1, 2);
 	if (!*paths)
 		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
-	units = utf16_put(*paths, PATH_UNITS, relative);
+	units = utf16_put(*paths, PATH_UNITS, way);
 	if (units == 0)
 		return error_set(err, EINVAL,
 				 "%s: the path \"%s\" of its parent is no UTF-8 or too long; rename the parent",
-				 path, relative);
+				 path, way);
 	*size = align_up_u64(2 * units, VHD_SECTOR_SIZE);
 	put_name(header, *paths, units);
 	memcpy(header->parent_unique_id, parent->footer.unique_id, sizeof(header->parent_unique_id));
@@ -104,7 +100,7 @@ static int write_link(struct vhd *v, struct vhd_dynamic_header *header, const ui
 	return 0;
 }
 
-int vhd_relink(struct vhd *v, const char *path, const struct vhd *parent, struct error *err)
+int vhd_relink(struct vhd *v, const char *way, const struct vhd *parent, struct error *err)
 {
 	struct vhd_dynamic_header header = v->header;
 	_cleanup_free_ uint8_t *paths = NULL;
@@ -115,7 +111,7 @@ int vhd_relink(struct vhd *v, const char *path, const struct vhd *parent, struct
 		r = vhd_mend(v);
 	if (r < 0)
 		return error_set(err, -r, "%s: cannot be written: %s", v->disk->path, strerror(-r));
-	r = vhd_build_link(&header, v->bat.next_place + sizeof(header), path, parent, &paths, &size, err);
+	r = vhd_build_link(&header, v->bat.next_place + sizeof(header), v->disk->path, way, parent, &paths, &size, err);
 	if (r < 0)
 		return r;
 	r = write_link(v, &header, paths, size);

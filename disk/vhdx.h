@@ -165,6 +165,11 @@ struct vhdx {
  * request may be in flight. */
 int vhdx_rest(struct disk *disk, struct error *err);
 
+/* --- vhdx_create.c --- */
+
+/* The file is a VHDX, or holds nothing, from when that is synced: one sector is written. */
+int vhdx_mark(struct file *file, bool whole);
+
 /* --- vhdx_header.c --- */
 
 /* Chooses the current header, or says why there is none. */

@@ -54,21 +54,23 @@ static int check_parent(const struct disk *child, const struct disk *parent, str
 	return vhdx_check_linkage(v, parent->format, err);
 }
 
-static int relink(struct disk *child, const char *path, const struct disk *parent, struct error *err)
+static int relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
 {
 	struct vhdx *v = child->format;
-	struct locator locator = {.linkage = *data_guid(parent)};
+	struct locator locator = {.linkage = *data_guid(parent), .relative_path = strdup(way)};
 	/* Other contents below are other contents here. */
 	bool changes = !guid_equal(&v->locator.linkage, &locator.linkage) &&
 		       !guid_equal(&v->locator.linkage2, &locator.linkage);
-	int r = locator_relative_path(path, parent->path, &locator.relative_path, err);
+	int r = changes ? vhdx_begin_data(v) : 0;
 
-	if (r == 0 && changes) {
-		r = vhdx_begin_data(v);
-		if (r < 0)
-			error_set(err, -r, "%s: its header cannot be written: %s", path, strerror(-r));
-	}
-	return r < 0 ? r : vhdx_relink(v, &locator, err);
+	if (r < 0)
+		error_set(err, -r, "%s: its header cannot be written: %s", child->path, strerror(-r));
+	else if (!locator.relative_path)
+		r = error_set(err, ENOMEM, "%s: no memory for the name of its parent", child->path);
+	else
+		return vhdx_relink(v, &locator, err);
+	locator_clear(&locator);
+	return r;
 }
 
 const struct chain_ops vhdx_chain_ops = {

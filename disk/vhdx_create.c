@@ -44,12 +44,17 @@ static int plan(struct layout *layout, const char *path, const struct disk_creat
 	return 0;
 }
 
-static int write_identifier(struct file *file)
+int vhdx_mark(struct file *file, bool whole)
+{
+	return file_write(file, 0, whole ? VHDX_FILE_SIGNATURE : VHDX_VOID_SIGNATURE, 8);
+}
+
+static int write_identifier(struct file *file, bool whole)
 {
 	static const char creator[] = "Bulkhead";
 	struct vhdx_file_identifier id = {.creator = {0}};
 
-	memcpy(id.signature, VHDX_FILE_SIGNATURE, sizeof(id.signature));
+	memcpy(id.signature, whole ? VHDX_FILE_SIGNATURE : VHDX_VOID_SIGNATURE, sizeof(id.signature));
 	for (size_t i = 0; i + 1 < sizeof(creator); i++)
 		id.creator[i] = (uint16_t)creator[i];
 	return file_write(file, 0, &id, sizeof(id));
@@ -132,14 +137,18 @@ static int write_metadata(struct file *file, const struct disk_create_options *o
 	return r < 0 ? r : file_write(file, METADATA_OFFSET + at, items, sizeof(items));
 }
 
-static int write_locator(struct file *file, const char *path, const struct disk *parent, uint32_t *length,
-			 struct error *err)
+static int write_locator(struct file *file, const char *path, const struct disk *parent, const char *way,
+			 uint32_t *length, struct error *err)
 {
 	struct locator locator = {.linkage = ((struct vhdx *)parent->format)->header.data_write_guid};
 	_cleanup_free_ uint8_t *item = NULL;
 	size_t size;
-	int r = locator_relative_path(path, parent->path, &locator.relative_path, err);
+	int r = 0;
 
+	if (!way)
+		r = locator_relative_path(path, parent->path, &locator.relative_path, err);
+	else if (!(locator.relative_path = strdup(way)))
+		r = error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
 	if (r == 0)
 		r = locator_build(&locator, &item, &size, path, err);
 	locator_clear(&locator);
@@ -187,7 +196,7 @@ static int reserve(struct file *file, const struct layout *layout, bool fixed)
 }
 
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	      const struct disk *parent, struct error *err)
+	      const struct disk *parent, const char *way, struct error *err)
 {
 	struct disk_create_options o = *options;
 	struct layout layout = {0};
@@ -200,12 +209,12 @@ int vhdx_fill(struct file *file, const char *path, const struct disk_create_opti
 	if (r < 0)
 		return r;
 	if (parent)
-		r = write_locator(file, path, parent, &locator_length, err);
+		r = write_locator(file, path, parent, way, &locator_length, err);
 	if (r < 0)
 		return r;
 	r = reserve(file, &layout, o.fixed);
 	if (r == 0)
-		r = write_identifier(file);
+		r = write_identifier(file, !way);
 	if (r == 0)
 		r = write_headers(file);
 	if (r == 0)

@@ -282,13 +282,37 @@ static size_t common_length(const char *a, const char *b)
 	return common;
 }
 
+/* `here` is a directory, with the slash at its end; both are absolute, without links. */
+static int way_between(const char *here, const char *there, char **relative, struct error *err)
+{
+	size_t common = common_length(here, there);
+	unsigned up = 0;
+	char *out;
+
+	for (const char *p = here + common; *p; p++)
+		up += *p == '/';
+	if (strchr(there + common, '\\'))
+		return error_set(err, EINVAL,
+				 "%s: a path with a backslash cannot be written into an image; rename the file",
+				 there);
+	out = malloc(3 * up + strlen(there + common) + 3);
+	if (!out)
+		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", here);
+	strcpy(out, up ? "" : ".\\");
+	for (unsigned i = 0; i < up; i++)
+		strcat(out, "..\\");
+	strcat(out, there + common);
+	for (char *p = out; *p; p++)
+		if (*p == '/')
+			*p = '\\';
+	*relative = out;
+	return 0;
+}
+
 int locator_relative_path(const char *path, const char *parent, char **relative, struct error *err)
 {
 	_cleanup_free_ char *there = realpath(parent, NULL), *here = NULL, *name = NULL, *directory = NULL;
 	const char *slash = strrchr(path, '/');
-	unsigned up = 0;
-	size_t common;
-	char *out;
 
 	if (!there)
 		return error_set(err, errno, "%s: cannot be opened: %s; check the path", parent,
@@ -300,23 +324,18 @@ int locator_relative_path(const char *path, const char *parent, char **relative,
 				 strerror(errno));
 	if (asprintf(&here, "%s/", strcmp(directory, "/") ? directory : "") < 0)
 		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
-	common = common_length(here, there);
-	for (const char *p = here + common; *p; p++)
-		up += *p == '/';
-	if (strchr(there + common, '\\'))
-		return error_set(err, EINVAL,
-				 "%s: a path with a backslash cannot be written into an image; rename the file",
-				 parent);
-	out = malloc(3 * up + strlen(there + common) + 3);
-	if (!out)
+	return way_between(here, there, relative, err);
+}
+
+int locator_way(const char *path, const char *parent, char **relative, struct error *err)
+{
+	_cleanup_free_ char *here = NULL;
+
+	if (!path || !parent || path[0] != '/' || parent[0] != '/')
+		return error_set(err, EINVAL, "%s: its name and its parent's have to be absolute here",
+				 path ? path : "a disk");
+	here = strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
+	if (!here)
 		return error_set(err, ENOMEM, "%s: no memory for the name of its parent", path);
-	strcpy(out, up ? "" : ".\\");
-	for (unsigned i = 0; i < up; i++)
-		strcat(out, "..\\");
-	strcat(out, there + common);
-	for (char *p = out; *p; p++)
-		if (*p == '/')
-			*p = '\\';
-	*relative = out;
-	return 0;
+	return way_between(here, parent, relative, err);
 }

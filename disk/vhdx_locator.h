@@ -41,3 +41,6 @@ int locator_find(const struct locator *locator, const char *path, char **parent,
 
 /* The way from the image at `path` to the file `parent`, as a relative path with backslashes; to be freed. */
 int locator_relative_path(const char *path, const char *parent, char **relative, struct error *err);
+
+/* The same without a look at the files: both names are absolute and without links, else -EINVAL. */
+int locator_way(const char *path, const char *parent, char **relative, struct error *err);

@@ -17,6 +17,11 @@ static int check_signature(struct disk *disk, struct error *err)
 
 	if (r < 0 && r != -ENODATA)
 		return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
+	if (r == 0 && memcmp(signature, VHDX_VOID_SIGNATURE, sizeof(signature)) == 0)
+		return error_set(err, ENODATA,
+				 "%s: holds nothing: a checkpoint that was never completed, or a disk that was merged "
+				 "into its parent; open that one, and remove this file",
+				 disk->path);
 	if (r < 0 || memcmp(signature, VHDX_FILE_SIGNATURE, sizeof(signature)) != 0)
 		return error_set(err, EBADMSG,
 				 "%s: no VHDX file: it does not begin with \"vhdxfile\"; check the path "

@@ -45,7 +45,7 @@ static int check_given(const struct disk *disk, const char *path, struct error *
 int vhdx_open_parent(struct vhdx *v, struct error *err)
 {
 	_cleanup_free_ char *path = NULL;
-	int r;
+	int r = 0;
 
 	if (v->disk->parent_kind == PARENT_REFUSED)
 		return error_set(err, ENOTSUP,
@@ -54,8 +54,9 @@ int vhdx_open_parent(struct vhdx *v, struct error *err)
 				 v->disk->path);
 	if (v->disk->parent_kind == PARENT_NEW)
 		return compare_sectors(v, v->disk->parent->format, err);
-	r = locator_find(&v->locator, v->disk->path, &path, &v->locator_stale, err);
-	if (r == 0)
+	if (v->disk->parent_kind != PARENT_HANDED)
+		r = locator_find(&v->locator, v->disk->path, &path, &v->locator_stale, err);
+	if (r == 0 && path)
 		r = v->disk->parent ? check_given(v->disk, path, err) : disk_open_parent(v->disk, path, err);
 	if (r == 0)
 		r = compare_sectors(v, v->disk->parent->format, err);

@@ -37,7 +37,7 @@ static inline int image_create(const struct disk_create_options *options)
 	if (o.physical_sector_size == 0)
 		o.physical_sector_size = 4096;
 	if (o.format == DISK_FORMAT_VHDX)
-		r = vhdx_fill(&file, "image", &o, NULL, &err);
+		r = vhdx_fill(&file, "image", &o, NULL, NULL, &err);
 	else if (o.format == DISK_FORMAT_VHD)
 		r = disk_fill_descriptor(file.fd, "image", options, &err);
 	else

@@ -260,14 +260,84 @@ static void split_and_merge(struct power *power)
 	power_close(power, disk);
 }
 
-/* The newest file that is there is the disk. */
+/* As somebody does it for a process that can open nothing by name. */
+static int create_empty(struct power *power, const char *name)
+{
+	const struct file_observer *observer = power_observer(power, name);
+	int fd = open(power_path(power, name), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	observer->named(observer->context, true);
+	observer->names_synced(observer->context);
+	return fd;
+}
+
+static void remove_void(struct power *power, const char *name)
+{
+	const struct file_observer *observer = power_observer(power, name);
+
+	assert_int_equal(disk_is_void(power_path(power, name), NULL), 1);
+	assert_int_equal(unlink(power_path(power, name)), 0);
+	observer->named(observer->context, false);
+	observer->names_synced(observer->context);
+}
+
+static void split_handed(struct power *power, struct disk *disk, const char *name, const char *parent)
+{
+	struct disk_split_files files = { .child = create_empty(power, name), .record = -1 };
+	struct error err = { 0 };
+
+	files.child_name = power_path(power, name);
+	files.parent_name = power_path(power, parent);
+	if (disk_split_files_watched(disk, &files, power_observer(power, name), &err) != 0)
+		power_fail(power, "%s", err.text);
+}
+
+static int open_writing(struct power *power, const char *name)
+{
+	return name ? open(power_path(power, name), O_RDWR | O_CLOEXEC) : -1;
+}
+
+static void merge_handed(struct power *power, struct disk *disk, const char *name, const char *parent, const char *above)
+{
+	struct disk_merge_files files = { .child = open_writing(power, name), .parent = open_writing(power, parent),
+		.above = open_writing(power, above), .record = -1 };
+	struct guest guest = { power, disk };
+	const struct disk_progress progress = { use_meanwhile, &guest };
+	struct error err = { 0 };
+
+	files.parent_name = power_path(power, parent);
+	files.above_name = above ? power_path(power, above) : NULL;
+	if (disk_merge_files(disk, &files, &progress, &err) != 0)
+		power_fail(power, "%s", err.text);
+	power_use(power, disk, 3, 4, 4);
+	remove_void(power, name);
+}
+
+static void split_and_merge_handed(struct power *power)
+{
+	struct disk *disk = power_open(power, "disk", false);
+
+	power_use(power, disk, 5, 6, 4);
+	split_handed(power, disk, "second", "disk");
+	power_use(power, disk, 8, 4, 4);
+	split_handed(power, disk, "third", "second");
+	power_use(power, disk, 4, 4, 4);
+	merge_handed(power, disk, "second", "disk", "third");
+	power_use(power, disk, 4, 4, 4);
+	merge_handed(power, disk, "third", "disk", NULL);
+	power_use(power, disk, 4, 4, 4);
+	power_close(power, disk);
+}
+
+/* The newest file that is there, and holds something, is the disk. */
 static void check_live(struct power *power)
 {
 	static const char *const names[] = { "third", "second", "disk" };
 	unsigned newest = 0;
 	struct disk *disk;
 
-	while (newest < 2 && !power_exists(power, names[newest]))
+	while (newest < 2 && (!power_exists(power, names[newest]) || disk_is_void(power_path(power, names[newest]), NULL)))
 		newest++;
 	power_check(power, names[newest]);
 	if (!power_may_change(power) || newest == 2)
@@ -491,6 +561,7 @@ static const struct power_workload workloads[] = {
 	{ "VHD, merge", prepare_vhd_chain, merge, check_merge },
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
+	{ "split and merge, files handed over", prepare_live, split_and_merge_handed, check_live },
 	{ "what has changed", prepare_track, track, check_track },
 };
 

@@ -35,6 +35,7 @@
 #include <cmocka.h>
 
 #include "base/thread.h"
+#include "disk/disk.h"
 #include "worker/sandbox.h"
 
 #define NOBODY 1879048193u /* no user of this host has that number */
@@ -604,6 +605,138 @@ static void test_what_must_go_on(void **state)
 	assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
 }
 
+/* --- checkpoints, whose files somebody outside opens and names ------------------------------------------------ */
+
+enum { DISK, FIRST, SECOND, FILES };
+
+static char *place(unsigned number, const char *more)
+{
+	static const char *const names[FILES] = {"disk.vhdx", "first.avhdx", "second.avhdx"};
+	char *path;
+
+	assert_true(asprintf(&path, "%s/%s%s", directory, names[number], more) > 0);
+	return path;
+}
+
+static int open_place(unsigned number, const char *more, int flags)
+{
+	char *path = place(number, more);
+	int fd = open(path, O_RDWR | O_CLOEXEC | flags, 0600);
+
+	assert_true(fd >= 0);
+	free(path);
+	return fd;
+}
+
+static void say(struct disk *disk, uint64_t at, const char *word)
+{
+	struct error err = {0};
+
+	if (disk_write(disk, at, word, strlen(word) + 1, &err) || disk_flush(disk, &err))
+		_exit(NOT_ENTERED);
+}
+
+/* Two checkpoints, both taken back. All that needs a name has been done before. */
+static void split_and_merge(struct disk *disk, const struct disk_split_files *splits, const struct disk_merge_files *merges)
+{
+	const struct sandbox_config config = {.has_user = false};
+	struct error err = {0};
+
+	if (sandbox_enter(&config, &err))
+		_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < 2; i++) {
+		if (disk_split_files(disk, &splits[i], &err)) {
+			fprintf(stderr, "%s\n", err.text);
+			_exit(REFUSED);
+		}
+		say(disk, (i + 1) * 65536, i ? "second" : "first");
+	}
+	for (unsigned i = 0; i < 2; i++)
+		if (disk_merge_files(disk, &merges[i], NULL, &err)) {
+			fprintf(stderr, "%s\n", err.text);
+			_exit(REFUSED);
+		}
+	say(disk, 3 * 65536, "after");
+	/* Its record cannot take the place of the one before: that is said, and it is as after a crash. */
+	_exit(disk_close(disk, &err) == -EACCES ? SUCCEEDED : REFUSED);
+}
+
+static void checkpoints_in_sandbox(void)
+{
+	char *names[FILES];
+	struct disk_split_files splits[2];
+	struct disk_merge_files merges[2];
+	struct error err = {0};
+	struct disk *disk;
+
+	for (unsigned i = 0; i < FILES; i++)
+		names[i] = place(i, "");
+	if (disk_open(&disk, names[DISK], NULL, &err) || disk_track_add(disk, "backup", &err))
+		_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < 2; i++)
+		splits[i] = (struct disk_split_files){.child = open_place(FIRST + i, "", O_CREAT), .child_name = names[FIRST + i],
+		    .parent_name = names[i], .record = open_place(FIRST + i, ".cbt", O_CREAT)};
+	merges[0] = (struct disk_merge_files){.child = open_place(FIRST, "", 0), .parent = open_place(DISK, "", 0),
+	    .above = open_place(SECOND, "", 0), .above_name = names[SECOND], .parent_name = names[DISK], .record = -1};
+	/* The disk has descriptors of its own for these. */
+	merges[1] = (struct disk_merge_files){.child = -1, .parent = -1, .above = -1, .record = open_place(DISK, ".new", O_CREAT)};
+	split_and_merge(disk, splits, merges);
+}
+
+static void must_say(struct disk *disk, uint64_t at, const char *word)
+{
+	char text[8] = "";
+
+	assert_int_equal(disk_read(disk, at, text, sizeof(text), NULL), 0);
+	assert_string_equal(text, word);
+}
+
+static void test_checkpoints(void **state)
+{
+	const struct disk_create_options options = {.format = DISK_FORMAT_VHDX, .size = 4 << 20};
+	char *names[FILES], *record = place(DISK, ".cbt"), *new_record = place(DISK, ".new");
+	struct disk_track_point *points;
+	struct error err = {0};
+	struct disk *disk;
+	pid_t pid;
+	int status;
+
+	(void)state;
+	for (unsigned i = 0; i < FILES; i++)
+		names[i] = place(i, "");
+	assert_int_equal(disk_create(names[DISK], &options, &err), 0);
+	pid = fork();
+	if (pid == 0)
+		checkpoints_in_sandbox();
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
+	assert_int_equal(disk_is_void(names[DISK], &err), 0);
+	assert_int_equal(rename(new_record, record), 0);
+	assert_int_equal(disk_open(&disk, names[DISK], NULL, &err), 0);
+	must_say(disk, 65536, "first");
+	must_say(disk, 2 * 65536, "second");
+	must_say(disk, 3 * 65536, "after");
+	/* What changed since the point, of all three files. */
+	assert_int_equal(disk_track_list(disk, &points, &err), 1);
+	assert_true(points[0].changed >= 3 * 65536 && points[0].changed <= 1 << 20);
+	free(points);
+	assert_int_equal(disk_close(disk, &err), 0);
+	assert_int_equal(disk_check(names[DISK], stderr, &err), 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		char *of_file = place(i, ".cbt");
+
+		assert_int_equal(disk_is_void(names[i], &err), i != DISK);
+		assert_int_equal(i != DISK && disk_open(&disk, names[i], NULL, &err) != -ENODATA, 0);
+		unlink(of_file);
+		unlink(names[i]);
+		free(of_file);
+		free(names[i]);
+	}
+	free(record);
+	free(new_record);
+}
+
 /* A user that cannot be had is an error, not a weaker sandbox. */
 static void test_user_must_be_had(void **state)
 {
@@ -629,7 +762,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_attacks_succeed_outside),
 	    cmocka_unit_test(test_as_root_with_a_user), cmocka_unit_test(test_as_root_without_a_user),
 	    cmocka_unit_test(test_as_anyone), cmocka_unit_test(test_where_namespaces_are_refused),
-	    cmocka_unit_test(test_what_must_go_on), cmocka_unit_test(test_user_must_be_had)};
+	    cmocka_unit_test(test_what_must_go_on), cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_user_must_be_had)};
 
 #ifdef SANITIZED
 	puts("a sanitizer makes system calls of its own");
