@@ -24,8 +24,7 @@ static const char *const steps[] = {
     "CREATE INDEX event_vm ON event (vm, id);"
     "PRAGMA user_version = 1;",
     "PRAGMA user_version = 2;",
-    "CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL);"
-    "PRAGMA user_version = 3;",
+    "CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL); PRAGMA user_version = 3;",
 };
 
 static int check_version(struct store *store, struct error *err)
