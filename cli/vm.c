@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "cli/manage.h"
+#include "cli/vm.h"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -307,20 +307,20 @@ static json_t *list(json_t *body, const char *name)
 	return array;
 }
 
-static json_t *real_path(const char *path)
+json_t *vm_real_path(const char *path)
 {
 	_cleanup_free_ char *real = realpath(path, NULL);
 
 	return json_string(real ? real : path);
 }
 
-static int add_disk(struct manage *manage, json_t *body, char *text, bool dvd)
+int vm_parse_disk(struct manage *manage, char *text, bool dvd, json_t **out)
 {
 	json_t *disk = json_object();
 	char *option;
 	unsigned controller;
 
-	json_array_append_new(list(body, "disks"), disk);
+	*out = disk;
 	if (dvd)
 		json_object_set_new(disk, "kind", json_string("dvd"));
 	while ((option = strrchr(text, ','))) {
@@ -334,8 +334,17 @@ static int add_disk(struct manage *manage, json_t *body, char *text, bool dvd)
 			return manage_usage(manage, "%s: there is no such controller: choose 0 to 3", text);
 		*option = '\0';
 	}
-	json_object_set_new(disk, "path", real_path(text));
+	json_object_set_new(disk, "path", vm_real_path(text));
 	return 0;
+}
+
+static int add_disk(struct manage *manage, json_t *body, char *text, bool dvd)
+{
+	json_t *disk;
+	int status = vm_parse_disk(manage, text, dvd, &disk);
+
+	json_array_append_new(list(body, "disks"), disk);
+	return status;
 }
 
 static int set_size(struct manage *manage, json_t *body, const char *text)
@@ -401,10 +410,10 @@ static int take_setting(struct manage *manage, json_t *body, int option)
 	}
 	switch (option) {
 	case OPT_KERNEL:
-		json_object_set_new(part(body, "boot"), "kernel", real_path(optarg));
+		json_object_set_new(part(body, "boot"), "kernel", vm_real_path(optarg));
 		return 0;
 	case OPT_INITRD:
-		json_object_set_new(part(body, "boot"), "initrd", real_path(optarg));
+		json_object_set_new(part(body, "boot"), "initrd", vm_real_path(optarg));
 		return 0;
 	case OPT_DISK:
 	case OPT_DVD:
@@ -449,8 +458,16 @@ static const char *take_settings(struct manage *manage, json_t *body, bool *star
 	return *status ? NULL : argv[optind];
 }
 
-static int job(struct manage *manage, const char *method, const char *format, const char *name, json_t *body,
-	       const char *label, struct error *err)
+char *vm_path(struct manage *manage, const char *format, const char *first, const char *second)
+{
+	/* What the first leaves has no "%s" but the other: in it they are escaped. */
+	_cleanup_free_ char *half = client_path(manage->client, format, first);
+
+	return half ? client_path(manage->client, half, second) : NULL;
+}
+
+int vm_job(struct manage *manage, const char *method, const char *format, const char *name, json_t *body,
+	   const char *label, struct error *err)
 {
 	_cleanup_free_ char *path = client_path(manage->client, format, name);
 
@@ -458,7 +475,7 @@ static int job(struct manage *manage, const char *method, const char *format, co
 }
 
 /* What a verb leaves: with --json the machine. */
-static int show_result(struct manage *manage, const char *name, const char *text)
+int vm_show_result(struct manage *manage, const char *name, const char *text)
 {
 	struct error err = {0};
 	json_t *vm;
@@ -489,11 +506,11 @@ static int vm_create(struct manage *manage, int argc, char **argv)
 	json_object_set_new(body, "name", json_string(name));
 	if (client_job(manage->client, "POST", "/v1/vms", body, "creating", NULL, &err))
 		return manage_fail(manage, &err);
-	if (start && job(manage, "POST", "/v1/vms/%s/start", name, NULL, "starting", &err)) {
+	if (start && vm_job(manage, "POST", "/v1/vms/%s/start", name, NULL, "starting", &err)) {
 		error_prefix(&err, "%s is created, but not started", name);
 		return manage_fail(manage, &err);
 	}
-	return show_result(manage, name, start ? "is created and runs: bulkhead vm console shows its console"
+	return vm_show_result(manage, name, start ? "is created and runs: bulkhead vm console shows its console"
 					       : "is created: bulkhead vm start turns it on");
 }
 
@@ -541,7 +558,7 @@ static int vm_register(struct manage *manage, int argc, char **argv)
 
 	if (argc != 2)
 		return manage_usage(manage, "it takes one directory");
-	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", real_path(argv[1])), &vm,
+	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", vm_real_path(argv[1])), &vm,
 			&err))
 		return manage_fail(manage, &err);
 	if (!manage->json) {
@@ -561,9 +578,9 @@ static int power(struct manage *manage, int argc, char **argv, const char *forma
 
 	if (!name)
 		return EXIT_USAGE;
-	if (job(manage, "POST", format, name, NULL, label, &err))
+	if (vm_job(manage, "POST", format, name, NULL, label, &err))
 		return manage_fail(manage, &err);
-	return show_result(manage, name, done);
+	return vm_show_result(manage, name, done);
 }
 
 static int vm_start(struct manage *manage, int argc, char **argv)
@@ -688,7 +705,7 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	json_decref(files);
 	if (!force && !agreed(name))
 		return fail(1, "%s is not deleted (--force does it without asking)", name);
-	if (job(manage, "DELETE", keep ? "/v1/vms/%s?files=keep" : "/v1/vms/%s", name, NULL, "deleting", &err))
+	if (vm_job(manage, "DELETE", keep ? "/v1/vms/%s?files=keep" : "/v1/vms/%s", name, NULL, "deleting", &err))
 		return manage_fail(manage, &err);
 	if (!manage->json)
 		printf("%s is deleted\n", name);
@@ -736,6 +753,8 @@ static const struct manage_verb verbs[] = {
     {"reset", "reset it", "NAME", "As by a reset button.\n", vm_reset},
     {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
+    {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N]", "While it runs, too.\n", vm_add_disk},
+    {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
     {"inspect", "the insides of a running one", "NAME", "A JSON tree.\n", vm_inspect},
     {"register", "take in a directory", "DIRECTORY", "A machine whose vm.json is there, made by any host.\n", vm_register},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* api_life.c - the REST interface's routes of what a machine lives through beside its power: with the host. */
+/* api_life.c - the REST interface's routes of what a machine lives through beside its power: with the host, disks. */
 #include "vmms/api.h"
 #include "vmms/automatic.h"
 
@@ -12,12 +12,49 @@ static void stop_machines(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+/* --- disks ---------------------------------------------------------------------------------------------- */
+
+static void add_disk(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine || !api_still_matches(machine, request))
+		return;
+	r = machine_add_disk(machine, api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void remove_disk(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine || !api_still_matches(machine, request))
+		return;
+	r = machine_remove_disk(machine, api_text(request, "path"), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+/* --- the table ------------------------------------------------------------------------------------------ */
+
 static const struct form form_timeout = {
     .kind = FORM_INTEGER, .text = "seconds, then their power is cut", .min = 0, .max = 86400};
 static const struct form_field stop_query[] = {WAIT_FIELD, {"timeout", &form_timeout, "120", false}, {0}};
 
+static const struct form form_path = {.kind = FORM_STRING, .text = "as vm.json has it, or from the root on", .min = 1, .max = 4095};
+static const struct form_field disk_query[] = {WAIT_FIELD, {"path", &form_path, NULL, true}, {0}};
+
 const struct route life_routes[] = {
     {"POST", "/v1/host/stop-machines", "stopMachines", "Stop all machines, each as its automatic.stop says",
      ROLE_ADMINISTRATOR, NULL, stop_query, 202, 0, stop_machines},
+    {"POST", "/v1/vms/{vm}/disks", "addDisk", "Give it a disk more, also while it runs", ROLE_ADMINISTRATOR, &vm_disk_form,
+     wait_query, 202, ROUTE_IF_MATCH, add_disk},
+    {"DELETE", "/v1/vms/{vm}/disks", "removeDisk", "Take a disk from it, also while it runs; its file stays",
+     ROLE_ADMINISTRATOR, NULL, disk_query, 202, ROUTE_IF_MATCH, remove_disk},
     {0},
 };

@@ -73,7 +73,7 @@ static const struct form form_boot = {.kind = FORM_OBJECT,
 					  {0},
 				      }};
 
-static const struct form form_disk = {.kind = FORM_OBJECT,
+const struct form vm_disk_form = {.kind = FORM_OBJECT,
 				      .fields = (const struct form_field[]){
 					  {"path", &form_path, NULL, true},
 					  {"kind", &form_kind, "\"disk\"", false},
@@ -81,7 +81,7 @@ static const struct form form_disk = {.kind = FORM_OBJECT,
 					  {"read_only", &form_boolean, "false", false},
 					  {0},
 				      }};
-static const struct form form_disks = {.kind = FORM_LIST, .min = 0, .max = 63, .items = &form_disk};
+static const struct form form_disks = {.kind = FORM_LIST, .min = 0, .max = VM_DISKS_MAX, .items = &vm_disk_form};
 
 static const struct form form_automatic = {.kind = FORM_OBJECT,
 					   .fields = (const struct form_field[]){
@@ -346,13 +346,21 @@ int vm_config_changed(json_t **out, const json_t *config, const json_t *request,
 	return r;
 }
 
+char *vm_config_path(const char *path, const char *directory)
+{
+	char *whole;
+
+	if (*path == '/')
+		return strdup(path);
+	return asprintf(&whole, "%s/%s", directory, path) < 0 ? NULL : whole;
+}
+
 static json_t *absolute(const json_t *path, const char *directory)
 {
 	const char *text = json_string_value(path);
+	_cleanup_free_ char *whole = text ? vm_config_path(text, directory) : NULL;
 
-	if (!text)
-		return NULL;
-	return *text == '/' ? json_string(text) : json_sprintf("%s/%s", directory, text);
+	return whole ? json_string(whole) : NULL;
 }
 
 static json_t *disks_for_worker(const json_t *config, const char *directory)

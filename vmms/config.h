@@ -17,6 +17,10 @@ extern const struct form vm_config_form;
 /* The body of a request which makes a machine, and of one which changes it. */
 extern const struct form vm_create_form, vm_change_form;
 
+/* One of its disks, and how many there may be. */
+extern const struct form vm_disk_form;
+#define VM_DISKS_MAX 63
+
 /* -EINVAL: a name that a machine cannot have; `err` is the end of a sentence. */
 int vm_name_check(const char *name, struct error *err);
 
@@ -32,6 +36,9 @@ json_t *vm_config_new(const json_t *request);
 
 /* `config` with the changes of `request` (it has passed vm_change_form), checked as a whole. */
 int vm_config_changed(json_t **out, const json_t *config, const json_t *request, struct error *err);
+
+/* A path of a configuration, from the root on; the caller frees it. NULL: no memory. */
+char *vm_config_path(const char *path, const char *directory);
 
 /* What bulkhead-worker reads (docs/worker.md); the caller owns the reference. `runtime` is where the sockets
  * go. */

@@ -50,6 +50,7 @@ struct job {
 	uv_work_t request;
 	int (*work)(struct job *job, struct error *err);
 	void (*done)(struct job *job, int result);
+	bool working; /* it is there */
 	void *context;
 	_Atomic uint64_t progress_done, progress_total;
 	_Atomic bool stop;

@@ -20,7 +20,7 @@ void jobs_sweep(struct vmms *vmms)
 	while (*at) {
 		struct job *job = *at;
 
-		if (!job->ended || job->waits || job->timer_used) {
+		if (!job->ended || job->working || job->waits || job->timer_used) {
 			at = &job->next;
 			continue;
 		}
@@ -206,6 +206,7 @@ static void pool_done(uv_work_t *request, int status)
 {
 	struct job *job = request->data;
 
+	job->working = false;
 	if (status)
 		error_set(&job->error, ECANCELED, "the daemon ended meanwhile");
 	job->done(job, -job->error.code);
@@ -214,6 +215,7 @@ static void pool_done(uv_work_t *request, int status)
 void job_work(struct job *job)
 {
 	job->request.data = job;
+	job->working = true;
 	uv_queue_work(&job->vmms->loop, &job->request, pool_work, pool_done);
 }
 

@@ -249,7 +249,8 @@ static void worker_ended(void *context, const json_t *result)
 		automatic_ended(machine);
 	machine->ends_with_host = false;
 	automatic_kick(machine->vmms);
-	if (!job)
+	/* What is at work on files sees when it is done. */
+	if (!job || job->working)
 		return;
 	if (!strcmp(job->kind, "vm.shut-down") || !strcmp(job->kind, "vm.turn-off")) {
 		job_end(job, NULL);
@@ -272,6 +273,8 @@ static void state_told(void *context, const json_t *answer, const struct error *
 	(void)err;
 	if (state && !strcmp(state, "paused") && machine->state == MACHINE_RUNNING && !machine->job)
 		set_state(machine, MACHINE_PAUSED);
+	if (answer)
+		machine_disks_settle(machine, answer);
 }
 
 /* What the last run has left, when nobody looked. */
@@ -359,7 +362,7 @@ static int wrong_state(const struct machine *machine, const char *what, struct e
 			 machine_state_word(machine->state), what);
 }
 
-static int check_state(const struct machine *machine, unsigned states, const char *what, struct error *err)
+int machine_check_state(const struct machine *machine, unsigned states, const char *what, struct error *err)
 {
 	if (machine->phase != VM_READY || !(states & 1u << machine->state))
 		return wrong_state(machine, what, err);
@@ -381,7 +384,7 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 	int r;
 
 	machine_refresh(machine);
-	r = check_state(machine, 1u << MACHINE_OFF, "started", err);
+	r = machine_check_state(machine, 1u << MACHINE_OFF, "started", err);
 	if (!r && automatic_stopping(machine->vmms))
 		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
 	if (!r)
@@ -433,7 +436,7 @@ static void running(void *context, const json_t *answer, const struct error *err
 static int command(struct machine *machine, unsigned states, const char *kind, const char *what, const char *verb,
     worker_answered on_answer, struct job **job, struct error *err)
 {
-	int r = check_state(machine, states, what, err);
+	int r = machine_check_state(machine, states, what, err);
 
 	if (!r)
 		r = job_new(job, machine->vmms, machine, kind, err);
@@ -540,7 +543,7 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 {
 	unsigned states =
 	    1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING;
-	int r = check_state(machine, states, "turned off", err);
+	int r = machine_check_state(machine, states, "turned off", err);
 	struct error given_up;
 
 	/* Cutting the power waits neither for a guest that was asked to shut down nor for a worker that hangs. */
@@ -589,6 +592,27 @@ static int check_name_free(const struct machine *machine, const char *name, stru
 	return 0;
 }
 
+int machine_check_free(const struct machine *machine, struct error *err)
+{
+	if (!machine->job)
+		return 0;
+	return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
+			 (long long)machine->job->id, machine->job->kind);
+}
+
+int machine_set_config(struct machine *machine, json_t *config, struct error *err)
+{
+	int r = vm_config_save(config, machine->directory, err);
+
+	if (r) {
+		json_decref(config);
+		return r;
+	}
+	json_decref(machine->config);
+	machine->config = config;
+	return 0;
+}
+
 int machine_change(struct machine *machine, const json_t *request, struct error *err)
 {
 	const char *name = json_string_value(json_object_get(request, "name"));
@@ -598,22 +622,17 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 	machine_refresh(machine);
 	if (machine->phase != VM_READY || machine->state == MACHINE_BROKEN)
 		return wrong_state(machine, "changed", err);
-	if (machine->job)
-		return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
-				 (long long)machine->job->id, machine->job->kind);
-	r = check_name_free(machine, name, err);
+	r = machine_check_free(machine, err);
+	if (!r)
+		r = check_name_free(machine, name, err);
 	if (!r && machine->state != MACHINE_OFF)
 		r = check_running(machine, request, err);
 	if (!r)
 		r = vm_config_changed(&changed, machine->config, request, err);
 	if (!r)
-		r = vm_config_save(changed, machine->directory, err);
-	if (r) {
-		json_decref(changed);
+		r = machine_set_config(machine, changed, err);
+	if (r)
 		return r;
-	}
-	json_decref(machine->config);
-	machine->config = changed;
 	/* If this fails, it is done when the machine is looked at next. */
 	return name ? take_name(machine, name, err) : 0;
 }

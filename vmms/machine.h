@@ -73,5 +73,20 @@ int machine_reset(struct machine *machine, struct job **job, struct error *err);
 /* Changes the configuration: the name and notes at any time, the rest while it is off. */
 int machine_change(struct machine *machine, const json_t *request, struct error *err);
 
+/* -EALREADY: its state is none of `states` (bits): "it cannot be WHAT"; -EBUSY: a job is at work on it. */
+int machine_check_state(const struct machine *machine, unsigned states, const char *what, struct error *err);
+int machine_check_free(const struct machine *machine, struct error *err);
+
+/* Writes vm.json. Takes the reference; on failure all stays as it was. */
+int machine_set_config(struct machine *machine, json_t *config, struct error *err);
+
+/* disks.c: a disk more (it has passed vm_disk_form) or, by the path that vm.json has or an absolute one, less; while it
+ * runs, too. */
+int machine_add_disk(struct machine *machine, const json_t *disk, struct job **job, struct error *err);
+int machine_remove_disk(struct machine *machine, const char *path, struct job **job, struct error *err);
+
+/* What a daemon that died in the middle of that has left: vm.json has what the worker has, which `status` tells. */
+void machine_disks_settle(struct machine *machine, const json_t *status);
+
 /* The files that go with it: names relative to its directory, or absolute. */
 json_t *machine_files(const struct machine *machine);

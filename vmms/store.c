@@ -25,6 +25,9 @@ static const char *const steps[] = {
     "PRAGMA user_version = 1;",
     "PRAGMA user_version = 2;",
     "CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL); PRAGMA user_version = 3;",
+    "CREATE TABLE work (vm TEXT PRIMARY KEY, plan TEXT NOT NULL); CREATE TABLE base (vm TEXT NOT NULL, of TEXT NOT NULL,"
+    " checkpoint TEXT NOT NULL, PRIMARY KEY (vm, of, checkpoint)) WITHOUT ROWID; CREATE TABLE leftover (path TEXT PRIMARY KEY);"
+    " PRAGMA user_version = 4;",
 };
 
 static int check_version(struct store *store, struct error *err)
@@ -129,7 +132,11 @@ int store_vm_set_wanted(struct store *store, const char *id, bool wanted, struct
 
 int store_vm_remove(struct store *store, const char *id, struct error *err)
 {
-	return sql_run(store, sql_prepare(store, "DELETE FROM vm WHERE id = ?", "s", id), err);
+	int r = sql_run(store, sql_prepare(store, "DELETE FROM work WHERE vm = ?", "s", id), err);
+
+	if (!r)
+		r = sql_run(store, sql_prepare(store, "DELETE FROM base WHERE vm = ?", "s", id), err);
+	return r ? r : sql_run(store, sql_prepare(store, "DELETE FROM vm WHERE id = ?", "s", id), err);
 }
 
 int store_vm_list(struct store *store, void (*each)(void *context, const struct store_vm *vm), void *context,

@@ -73,3 +73,18 @@ int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t
 /* What is to be known of the host. *value (NULL: there is none) is the caller's; setting it to NULL removes it. */
 int store_host_get(struct store *store, const char *key, char **value, struct error *err);
 int store_host_set(struct store *store, const char *key, const char *value, struct error *err);
+
+/* What is being done to a machine in several steps, so that whoever finds it half done can end it or undo it: a JSON
+ * object, its "kind" says which. NULL: nothing is. */
+int store_work_get(struct store *store, const char *vm, json_t **plan, struct error *err);
+int store_work_set(struct store *store, const char *vm, const json_t *plan, struct error *err);
+
+/* A machine's disks continue those of a checkpoint of another one, which have to stay while it is there. */
+int store_base_add(struct store *store, const char *vm, const char *of, const char *checkpoint, struct error *err);
+/* Names of the machines that continue any checkpoint of machine `of`, or that one. */
+int store_base_users(struct store *store, const char *of, const char *checkpoint, json_t **names, struct error *err);
+
+/* Files outside the daemon's directories that are gone again when it starts, unless they were whole by then. */
+int store_leftover_add(struct store *store, const char *path, struct error *err);
+int store_leftover_remove(struct store *store, const char *path, struct error *err);
+int store_leftover_list(struct store *store, json_t **paths, struct error *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* store_host.c - what host.db knows of the host itself. */
+/* store_host.c - what host.db knows of the host itself, and of what is half done on it. */
 #include <errno.h>
 #include <string.h>
 
@@ -30,4 +30,65 @@ int store_host_set(struct store *store, const char *key, const char *value, stru
 		return sql_run(store, sql_prepare(store, "DELETE FROM host WHERE key = ?", "s", key), err);
 	return sql_run(store, sql_prepare(store, "INSERT OR REPLACE INTO host (key, value) VALUES (?,?)", "ss", key, value),
 		       err);
+}
+
+int store_work_get(struct store *store, const char *vm, json_t **plan, struct error *err)
+{
+	_cleanup_free_ char *text = NULL;
+	int r = text_of(store, sql_prepare(store, "SELECT plan FROM work WHERE vm = ?", "s", vm), &text, err);
+
+	*plan = NULL;
+	if (r || !text)
+		return r;
+	*plan = json_loads(text, 0, NULL);
+	return *plan ? 0 : error_set(err, EBADMSG, "what is half done on machine %s cannot be read", vm);
+}
+
+int store_work_set(struct store *store, const char *vm, const json_t *plan, struct error *err)
+{
+	_cleanup_free_ char *text = plan ? json_dumps(plan, JSON_COMPACT) : NULL;
+
+	if (!plan)
+		return sql_run(store, sql_prepare(store, "DELETE FROM work WHERE vm = ?", "s", vm), err);
+	if (!text)
+		return error_set(err, ENOMEM, "no memory");
+	return sql_run(store, sql_prepare(store, "INSERT OR REPLACE INTO work (vm, plan) VALUES (?,?)", "ss", vm, text), err);
+}
+
+int store_base_add(struct store *store, const char *vm, const char *of, const char *checkpoint, struct error *err)
+{
+	return sql_run(store,
+		       sql_prepare(store, "INSERT OR REPLACE INTO base (vm, of, checkpoint) VALUES (?,?,?)", "sss", vm, of,
+				   checkpoint),
+		       err);
+}
+
+static json_t *first_text(sqlite3_stmt *statement)
+{
+	return sql_text_json(statement, 0);
+}
+
+int store_base_users(struct store *store, const char *of, const char *checkpoint, json_t **names, struct error *err)
+{
+	return sql_collect(store,
+			   sql_prepare(store,
+				       "SELECT DISTINCT vm.name FROM base JOIN vm ON vm.id = base.vm WHERE base.of = ?1"
+				       " AND (?2 IS NULL OR base.checkpoint = ?2) ORDER BY vm.name",
+				       "ss", of, checkpoint),
+			   first_text, names, err);
+}
+
+int store_leftover_add(struct store *store, const char *path, struct error *err)
+{
+	return sql_run(store, sql_prepare(store, "INSERT OR REPLACE INTO leftover (path) VALUES (?)", "s", path), err);
+}
+
+int store_leftover_remove(struct store *store, const char *path, struct error *err)
+{
+	return sql_run(store, sql_prepare(store, "DELETE FROM leftover WHERE path = ?", "s", path), err);
+}
+
+int store_leftover_list(struct store *store, json_t **paths, struct error *err)
+{
+	return sql_collect(store, sql_prepare(store, "SELECT path FROM leftover", ""), first_text, paths, err);
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -24,7 +25,9 @@ struct command {
 	uv_connect_t connect;
 	uv_write_t write;
 	char *text, *answer;
-	size_t size, used, room;
+	size_t size, sent, used, room;
+	int fds[WORKER_FDS_MAX];
+	size_t fd_count;
 	worker_answered answered;
 	void *context;
 	struct worker_link *link;
@@ -404,6 +407,12 @@ int worker_link_pid(const struct worker_link *link)
 
 /* --- commands ----------------------------------------------------------------------------------------- */
 
+static void close_fds(const int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		close(fds[i]);
+}
+
 static void command_closed(uv_handle_t *handle)
 {
 	struct command *command = handle->data;
@@ -411,6 +420,7 @@ static void command_closed(uv_handle_t *handle)
 
 	if (--command->handles)
 		return;
+	close_fds(command->fds, command->fd_count);
 	free(command->text);
 	free(command->answer);
 	free(command);
@@ -496,25 +506,64 @@ static void command_written(uv_write_t *write, int status)
 		command_end(command, NULL, -status, "the worker closed its control socket");
 }
 
+/* libuv sends streams only. The socket is new, so that there is room in it for a beginning at least, with which the
+ * descriptors go. */
+static int send_descriptors(struct command *command)
+{
+	struct iovec bytes = {command->text, command->size};
+	size_t size = command->fd_count * sizeof(int);
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(command->fds))] = {0};
+	struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(size)};
+	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	uv_os_fd_t fd;
+	ssize_t n;
+
+	if (uv_fileno((uv_handle_t *)&command->pipe, &fd))
+		return -EBADF;
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(size);
+	memcpy(CMSG_DATA(header), command->fds, size);
+	do
+		n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n < 0 ? -errno : -EPIPE;
+	/* As long as we have it, too, an image stays locked. */
+	close_fds(command->fds, command->fd_count);
+	command->fd_count = 0;
+	command->sent = (size_t)n;
+	return 0;
+}
+
 static void command_connected(uv_connect_t *connect, int status)
 {
 	struct command *command = connect->data;
-	uv_buf_t buffer = uv_buf_init(command->text, (unsigned)command->size);
+	uv_buf_t buffer;
 
 	if (status == UV_ECANCELED)
 		return;
+	if (!status && command->fd_count)
+		status = send_descriptors(command);
 	if (status) {
 		command_end(command, NULL, -status, "the worker's control socket does not answer");
 		return;
 	}
+	buffer = uv_buf_init(command->text + command->sent, (unsigned)(command->size - command->sent));
 	uv_read_start((uv_stream_t *)&command->pipe, answer_room, answer_bytes);
-	if (uv_write(&command->write, (uv_stream_t *)&command->pipe, &buffer, 1, command_written))
+	if (buffer.len && uv_write(&command->write, (uv_stream_t *)&command->pipe, &buffer, 1, command_written))
 		command_end(command, NULL, EPIPE, "the worker's control socket does not answer");
 }
 
 void worker_link_command(struct worker_link *link, json_t *request, worker_answered answered, void *context)
 {
-	struct command *command = calloc(1, sizeof(*command));
+	worker_link_command_fds(link, request, NULL, 0, false, answered, context);
+}
+
+void worker_link_command_fds(struct worker_link *link, json_t *request, const int *fds, size_t count, bool patient,
+    worker_answered answered, void *context)
+{
+	struct command *command = count > WORKER_FDS_MAX ? NULL : calloc(1, sizeof(*command));
 	_cleanup_free_ char *path = NULL;
 	struct error err;
 
@@ -527,9 +576,13 @@ void worker_link_command(struct worker_link *link, json_t *request, worker_answe
 		if (command)
 			free(command->text);
 		free(command);
+		close_fds(fds, count);
 		answered(context, NULL, &err);
 		return;
 	}
+	if (count)
+		memcpy(command->fds, fds, count * sizeof(int));
+	command->fd_count = count;
 	command->size = strlen(command->text) + 1;
 	command->text[command->size - 1] = '\n';
 	command->link = link;
@@ -542,6 +595,7 @@ void worker_link_command(struct worker_link *link, json_t *request, worker_answe
 	command->handles = 2;
 	uv_pipe_init(link->loop, &command->pipe, 0);
 	uv_timer_init(link->loop, &command->timer);
-	uv_timer_start(&command->timer, command_late, ANSWER_SECONDS * 1000ull, 0);
+	if (!patient)
+		uv_timer_start(&command->timer, command_late, ANSWER_SECONDS * 1000ull, 0);
 	uv_pipe_connect(&command->connect, &command->pipe, path, command_connected);
 }

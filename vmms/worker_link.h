@@ -49,6 +49,12 @@ int worker_link_pid(const struct worker_link *link);
 typedef void (*worker_answered)(void *context, const json_t *answer, const struct error *err);
 void worker_link_command(struct worker_link *link, json_t *command, worker_answered answered, void *context);
 
+/* The same with descriptors, which are closed in any case when they have been sent, and for what takes its time: nothing
+ * is given up as late if `patient` is set. */
+#define WORKER_FDS_MAX 64u
+void worker_link_command_fds(struct worker_link *link, json_t *command, const int *fds, size_t count, bool patient,
+    worker_answered answered, void *context);
+
 /* Reads a `result` file; NULL: there is none that can be read. */
 json_t *worker_result_read(const char *runtime);
 /* When what it says is told. */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vm.h - what the files of `bulkhead vm` and `bulkhead checkpoint` have in common. Private to cli/.
+ */
+#pragma once
+
+#include "cli/manage.h"
+
+/* A path for the daemon, which is elsewhere: from the root on. */
+json_t *vm_real_path(const char *path);
+
+/* "FILE[,ro][,controller=N]", which is changed; *disk is the caller's in any case. Returns an exit status. */
+int vm_parse_disk(struct manage *manage, char *text, bool dvd, json_t **disk);
+
+/* As client_path(), for two names. */
+char *vm_path(struct manage *manage, const char *format, const char *first, const char *second);
+
+/* A request for machine `name`, which stands for %s in `format`, that makes a job; waits for its end. */
+int vm_job(struct manage *manage, const char *method, const char *format, const char *name, json_t *body,
+	   const char *label, struct error *err);
+
+/* What a verb leaves: "NAME TEXT", with --json the machine. Returns an exit status. */
+int vm_show_result(struct manage *manage, const char *name, const char *text);
+
+/* vm_disks.c */
+int vm_add_disk(struct manage *manage, int argc, char **argv);
+int vm_remove_disk(struct manage *manage, int argc, char **argv);

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks added to machines and taken from them."""
+
+import http.client
+import os
+import random
+import threading
+import time
+
+from daemon import Daemon, require, wait_for
+
+
+def paths(disks):
+    return [os.path.basename(disk["path"]) for disk in disks]
+
+
+def make_disk(d, name):
+    path = os.path.join(d.directory, name)
+    d.cli("disk", "create", path, "16M")
+    return path
+
+
+def configured(d, vm):
+    return paths(d.ok("GET", f"/v1/vms/{vm}")["config"]["disks"])
+
+
+def running(d, vm):
+    return paths(d.ok("GET", f"/v1/vms/{vm}/inspect")["disks"])
+
+
+def test_manage_disks_of_a_machine_that_is_off(context):
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        a = make_disk(d, "a.vhdx")
+        d.cli("vm", "add-disk", "web", f"{a},ro,controller=2")
+        require(d.ok("GET", "/v1/vms/web")["config"]["disks"] == [{"path": a, "kind": "disk", "controller": 2, "read_only": True}], "it is there")
+        d.refused(409, "exists", "POST", "/v1/vms/web/disks", {"path": a}, "already")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/disks", {"path": a, "size": 3}, "size")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/disks", {"path": a, "controller": 4}, "controller")
+        d.cli("vm", "remove-disk", "web", a)
+        require(configured(d, "web") == [] and os.path.exists(a), "it is not there any more; the file is")
+        d.refused(404, "not-found", "DELETE", "/v1/vms/web/disks?path=b", None, "no disk b")
+        d.refused(404, "not-found", "DELETE", "/v1/vms/nobody/disks?path=b")
+        d.refused(400, "invalid", "DELETE", "/v1/vms/web/disks")
+
+
+def test_manage_disks_of_a_running_machine(context):
+    with Daemon(context["build"]) as d:
+        a, b, c = (make_disk(d, n) for n in ("a.vhdx", "b.vhdx", "c.vhdx"))
+        d.make("web", disks=[{"path": a}])
+        d.make("other")
+        for vm in ("web", "other"):
+            d.done("POST", f"/v1/vms/{vm}/start")
+        d.cli("vm", "add-disk", "web", b)
+        d.done("POST", "/v1/vms/web/pause")
+        d.cli("vm", "add-disk", "web", c)
+        d.done("POST", "/v1/vms/web/resume")
+        require(running(d, "web") == configured(d, "web") == ["a.vhdx", "b.vhdx", "c.vhdx"], f"{running(d, 'web')} {configured(d, 'web')}")
+        require(open_files(d, a) == [], "the daemon has none of them open")
+        job = d.job("POST", "/v1/vms/other/disks", {"path": b})
+        require(job["state"] == "failed" and "b.vhdx" in job["error"]["message"], f"in use by the first: {job}")
+        job = d.job("POST", "/v1/vms/other/disks", {"path": "/nowhere"})
+        require(job["state"] == "failed" and "/nowhere" in job["error"]["message"], f"missing: {job}")
+        d.refused(501, "not-supported", "POST", "/v1/vms/other/disks", {"path": b, "kind": "dvd"}, "off")
+        require(configured(d, "other") == running(d, "other") == [], "a disk that was refused is nowhere")
+        d.cli("vm", "remove-disk", "web", b)
+        require(running(d, "web") == configured(d, "web") == ["a.vhdx", "c.vhdx"], "one less")
+        d.done("POST", "/v1/vms/other/disks", {"path": b})
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("POST", "/v1/vms/web/start")
+        require(running(d, "web") == ["a.vhdx", "c.vhdx"], "as before after another start")
+
+
+def open_files(d, path):
+    found = []
+    for fd in os.listdir(f"/proc/{d.process.pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{d.process.pid}/fd/{fd}"))
+        except OSError:
+            pass
+    return [f for f in found if os.path.dirname(f) == os.path.dirname(path) and f.endswith(".vhdx")]
+
+
+def test_manage_killed_while_disks_come_and_go(context):
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        disks = [make_disk(d, f"{i}.vhdx") for i in range(3)]
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+
+        def change():
+            path = rng.choice(disks)
+            if os.path.basename(path) in configured(d, "web"):
+                return ("DELETE", f"/v1/vms/web/disks?path={path}", None)
+            return ("POST", "/v1/vms/web/disks", {"path": path})
+
+        def ask(request):
+            try:
+                d.call(*request)
+            except (OSError, http.client.HTTPException):
+                pass
+
+        for i in range(25):
+            thread = threading.Thread(target=ask, args=(change(),))
+            thread.start()
+            time.sleep(rng.random() * 0.015)
+            d.kill()
+            thread.join()
+            d.start()
+            wait_for(lambda: sorted(running(d, "web")) == sorted(configured(d, "web")), f"round {i}: vm.json to be what runs", 10)
