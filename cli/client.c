@@ -5,10 +5,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cli/remote.h"
+
 #define ANSWER_MAX (64u << 20)
 
 struct client {
 	CURL *curl;
+	struct remote remote;
+	char *token;
 	char *socket;
 	char code[40];
 	char *answer;
@@ -38,9 +42,12 @@ int client_open(struct client **out, const char *socket, struct error *err)
 
 	if (!client)
 		return error_set(err, ENOMEM, "no memory");
-	if (socket)
+	r = remote_from_environment(&client->remote, err);
+	if (!r && client->remote.token_file)
+		r = remote_read_token(&client->token, client->remote.token_file, err);
+	if (!r && socket)
 		r = (client->socket = strdup(socket)) ? 0 : error_set(err, ENOMEM, "no memory");
-	else
+	else if (!r)
 		r = default_socket(&client->socket, err);
 	client->curl = curl_easy_init();
 	if (!r && !client->curl)
@@ -58,9 +65,15 @@ void client_close(struct client *client)
 		return;
 	if (client->curl)
 		curl_easy_cleanup(client->curl);
+	free(client->token);
 	free(client->socket);
 	free(client->answer);
 	free(client);
+}
+
+bool client_is_remote(const struct client *client)
+{
+	return client->remote.host != NULL;
 }
 
 const char *client_error_code(const struct client *client)
@@ -101,19 +114,65 @@ static size_t take_bytes(char *bytes, size_t size, size_t count, void *context)
 	return size;
 }
 
+/* A key that is known needs nobody who vouches for it. */
+static void set_remote(struct client *client)
+{
+	const struct remote *remote = &client->remote;
+
+	curl_easy_setopt(client->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+	curl_easy_setopt(client->curl, CURLOPT_PROTOCOLS_STR, "https");
+	if (remote->fingerprint) {
+		curl_easy_setopt(client->curl, CURLOPT_PINNEDPUBLICKEY, remote->fingerprint);
+		curl_easy_setopt(client->curl, CURLOPT_SSL_VERIFYPEER, 0L);
+		curl_easy_setopt(client->curl, CURLOPT_SSL_VERIFYHOST, 0L);
+	}
+	if (remote->authority)
+		curl_easy_setopt(client->curl, CURLOPT_CAINFO, remote->authority);
+	if (remote->certificate)
+		curl_easy_setopt(client->curl, CURLOPT_SSLCERT, remote->certificate);
+	if (remote->key)
+		curl_easy_setopt(client->curl, CURLOPT_SSLKEY, remote->key);
+	/* curl keeps it when it is told to follow to another host; it is not told so. */
+	if (client->token) {
+		curl_easy_setopt(client->curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+		curl_easy_setopt(client->curl, CURLOPT_XOAUTH2_BEARER, client->token);
+	}
+}
+
+static int explain_curl(const struct client *client, CURLcode code, struct error *err)
+{
+	const char *host = client->remote.host;
+
+	if (code == CURLE_PEER_FAILED_VERIFICATION && host)
+		return error_set(err, EPERM, "nobody who is trusted here vouches for the certificate of %s: name its key by "
+				 "--fingerprint (bulkhead host show, on the host, tells it), or its authority by --ca-file", host);
+	if (code == CURLE_SSL_PINNEDPUBKEYNOTMATCH)
+		return error_set(err, EPERM, "%s has another key than --fingerprint says: somebody else may be answering", host);
+	if (code == CURLE_COULDNT_CONNECT && host)
+		return error_set(err, ECONNREFUSED, "no daemon answers at %s", host);
+	if (code == CURLE_COULDNT_CONNECT)
+		return error_set(err, ECONNREFUSED, "no daemon answers on %s: start bulkheadd%s", client->socket,
+				 getuid() ? ", or name its socket by BULKHEAD_SOCKET" : " (systemctl start bulkhead)");
+	return error_set(err, EIO, "the daemon's answer did not arrive: %s", curl_easy_strerror(code));
+}
+
 static int transfer(struct client *client, const char *method, const char *path, const char *body, long *status,
 		    struct error *err)
 {
 	_cleanup_free_ char *url = NULL;
+	const char *host = client->remote.host ? client->remote.host : "http://bulkhead";
 	struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
 	CURLcode r;
 
-	if (asprintf(&url, "http://bulkhead%s", path) < 0)
+	if (asprintf(&url, "%.*s%s", (int)(strlen(host) - (host[strlen(host) - 1] == '/')), host, path) < 0)
 		return error_set(err, ENOMEM, "no memory");
 	headers = curl_slist_append(headers, "Expect:");
 	client->used = 0;
 	curl_easy_reset(client->curl);
-	curl_easy_setopt(client->curl, CURLOPT_UNIX_SOCKET_PATH, client->socket);
+	if (client->remote.host)
+		set_remote(client);
+	else
+		curl_easy_setopt(client->curl, CURLOPT_UNIX_SOCKET_PATH, client->socket);
 	curl_easy_setopt(client->curl, CURLOPT_URL, url);
 	curl_easy_setopt(client->curl, CURLOPT_CUSTOMREQUEST, method);
 	curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, headers);
@@ -125,12 +184,7 @@ static int transfer(struct client *client, const char *method, const char *path,
 	r = curl_easy_perform(client->curl);
 	curl_slist_free_all(headers);
 	curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, status);
-	if (r == CURLE_COULDNT_CONNECT)
-		return error_set(err, ECONNREFUSED, "no daemon answers on %s: start bulkheadd%s", client->socket,
-				 getuid() ? ", or name its socket by BULKHEAD_SOCKET" : " (systemctl start bulkhead)");
-	if (r)
-		return error_set(err, EIO, "the daemon's answer did not arrive: %s", curl_easy_strerror(r));
-	return 0;
+	return r ? explain_curl(client, r, err) : 0;
 }
 
 /* The errno behind a status is for our own callers only; people and scripts get the code. */
@@ -139,6 +193,9 @@ static int status_errno(long status)
 	switch (status) {
 	case 400:
 		return EINVAL;
+	case 401:
+	case 403:
+		return EACCES;
 	case 404:
 		return ENOENT;
 	case 409:
@@ -192,6 +249,43 @@ int client_call(struct client *client, const char *method, const char *path, jso
 		*answer = json;
 	else
 		json_decref(json);
+	return r;
+}
+
+static int add_page(json_t *all, json_t *page, const char *name, char **cursor, struct error *err)
+{
+	const json_t *next = json_object_get(page, "next");
+
+	free(*cursor);
+	*cursor = json_is_string(next) ? strdup(json_string_value(next)) : NULL;
+	if (json_array_extend(all, json_object_get(page, name)))
+		return error_set(err, EBADMSG, "the daemon's answer is no list");
+	return 0;
+}
+
+int client_list(struct client *client, const char *path, const char *name, json_t **list, struct error *err)
+{
+	json_t *all = json_array(), *page;
+	char *cursor = NULL;
+	int r = 0;
+
+	do {
+		_cleanup_free_ char *hole = NULL, *whole = NULL;
+
+		if (asprintf(&hole, "%s?limit=1000%s", path, cursor ? "&after=%s" : "") < 0)
+			hole = NULL;
+		whole = hole && cursor ? client_path(client, hole, cursor) : hole ? strdup(hole) : NULL;
+		r = client_call(client, "GET", whole, NULL, &page, err);
+		if (!r) {
+			r = add_page(all, page, name, &cursor, err);
+			json_decref(page);
+		}
+	} while (!r && cursor);
+	free(cursor);
+	if (r)
+		json_decref(all);
+	else
+		*list = all;
 	return r;
 }
 

@@ -12,13 +12,20 @@
 
 struct client;
 
-/* `socket` NULL: $BULKHEAD_SOCKET, else that of this user's daemon (root's: /run/bulkhead/api). */
+/* By HTTPS where the environment names a host (remote.h); else by the Unix socket. `socket` NULL: $BULKHEAD_SOCKET, else
+ * that of this user's daemon (root's: /run/bulkhead/api). */
 int client_open(struct client **out, const char *socket, struct error *err);
 void client_close(struct client *client);
 
 /* One request. Takes the reference to `body` (NULL: none). *answer (may be NULL) is the caller's. */
 int client_call(struct client *client, const char *method, const char *path, json_t *body, json_t **answer,
 		struct error *err);
+
+/* All entries of a list, page by page; `path` has no query. The caller owns the reference. */
+int client_list(struct client *client, const char *path, const char *name, json_t **list, struct error *err);
+
+/* Whether the daemon is on another host: what it says of sockets and files is of no use here. */
+bool client_is_remote(const struct client *client);
 
 /* A request that makes a job, and waits for its end; `label` and how far it is are shown meanwhile where standard
  * error is a terminal. *job (may be NULL) is the caller's. */

@@ -19,17 +19,23 @@ static json_int_t number_of(const json_t *object, const char *key)
 static int host_show(struct manage *manage, int argc, char **argv)
 {
 	struct error err = {0};
-	json_t *host;
+	json_t *host, *https;
 
 	(void)argv;
 	if (argc > 1)
 		return manage_usage(manage, "it takes no arguments");
 	if (client_call(manage->client, "GET", "/v1/host", NULL, &host, &err))
 		return manage_fail(manage, &err);
+	https = json_object_get(host, "https");
 	if (!manage->json) {
 		printf("%-12s %s\n%-12s %s\n%-12s %lld, %lld of them run\n", "version", text_of(host, "version"), "state",
 		       text_of(host, "state"), "machines", (long long)number_of(host, "machines"),
 		       (long long)number_of(host, "running"));
+		printf("%-12s %s, %s\n", "you", text_of(json_object_get(host, "you"), "name"),
+		       text_of(json_object_get(host, "you"), "role"));
+		if (https)
+			printf("%-12s https://%s\n%-12s %s\n", "https", text_of(https, "listen"), "fingerprint",
+			       text_of(https, "fingerprint"));
 		printf("%-12s %lld processors, %lld MiB of memory\n", "host", (long long)number_of(host, "processors"),
 		       (long long)(number_of(host, "memory") >> 20));
 	}
@@ -169,6 +175,10 @@ int command_host(int argc, char **argv)
 	     "Each does what its automatic stop action says (save, shut down, turn off); what is still on by then (120)\n"
 	     "has its power cut. Those that ran, and start if they were running, start when the host or its daemon does.\n",
 	     host_stop_machines},
+	    {"token", "who may come in by HTTPS", "create NAME [--role ROLE] [--expires TIME] | list | revoke NAME",
+	     "A token is a text that lets whoever has it in, with the role viewer (the default), operator or\n"
+	     "administrator, for a time: 90d, if nothing is said. It is printed once: keep it in a file that only\n"
+	     "you can read, and name that by --token-file.\n", host_token},
 	    {0}};
 
 	return manage_run("host", "The host and its daemon.\n", verbs, argc, argv);

@@ -5,10 +5,11 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "cli/remote.h"
 #include "cli/version.h"
 
 static const char usage[] =
-    "Usage: bulkhead COMMAND …\n"
+    "Usage: bulkhead [OPTION …] COMMAND …\n"
     "\n"
     "  run                    start a virtual machine in this terminal\n"
     "  control SOCKET VERB    talk to a running machine (run --control)\n"
@@ -16,6 +17,12 @@ static const char usage[] =
     "  disk VERB              make, look at and change virtual disks\n"
     "  vm VERB                machines that the daemon keeps: create, start, list …\n"
     "  job, event, host VERB  what it is doing, what happened, what there is\n"
+    "\n"
+    "Before vm, job, event and host, for a daemon on another host:\n"
+    "  --host https://NAME:PORT  --token-file FILE  or  --certificate FILE --key FILE\n"
+    "  --fingerprint sha256//…   the host's key, as bulkhead host show has it there\n"
+    "  --ca-file FILE            or who vouches for it\n"
+    "or in the environment: BULKHEAD_HOST, BULKHEAD_TOKEN_FILE and so on.\n"
     "\n"
     "bulkhead COMMAND --help tells the rest. --version says which this is.\n";
 
@@ -68,8 +75,11 @@ int main(int argc, char **argv)
 			{"job", command_manage},
 			{"event", command_manage},
 			{"host", command_manage}};
+	struct error err = {0};
 
 	fill_standard_descriptors();
+	if (remote_take_options(&argc, &argv, &err))
+		return fail(EXIT_USAGE, "%s", err.text);
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		fputs(usage, argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;

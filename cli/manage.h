@@ -60,5 +60,8 @@ int command_event(int argc, char **argv);
 int command_host(int argc, char **argv);
 int command_library(int argc, char **argv);
 
+/* token.c */
+int host_token(struct manage *manage, int argc, char **argv);
+
 /* vm_console.c: this terminal becomes the machine's first serial port. */
 int manage_console(const char *socket, struct error *err);

@@ -636,7 +636,9 @@ static int vm_console(struct manage *manage, int argc, char **argv)
 	if (get_vm(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
 	path = json_string_value(json_object_get(vm, "console"));
-	if (path)
+	if (client_is_remote(manage->client))
+		r = error_set(&err, ENOTSUP, "a console is reached on its own host only: ssh there first");
+	else if (path)
 		r = manage_console(path, &err);
 	else
 		r = error_set(&err, EALREADY, "%s is %s: start it first", name, text_of(vm, "state"));

@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-const struct route *const api_routes[] = {host_routes, vm_routes, life_routes, NULL};
+const struct route *const api_routes[] = {host_routes, vm_routes, life_routes, token_routes, NULL};
 
 const struct form form_limit = {.kind = FORM_INTEGER, .text = "at most so many", .min = 1, .max = 1000};
 const struct form form_number = {.kind = FORM_INTEGER, .min = 0, .max = INT64_MAX};
@@ -82,10 +82,12 @@ void api_reply_list(struct http_request *request, const char *name, json_t *list
 
 void api_reply_job(struct http_request *request, struct job *job, int r, const struct error *err)
 {
-	if (r)
+	if (r) {
 		http_fail(request, err);
-	else
-		job_wait(job, request, (unsigned)api_number(request, "wait"), 202);
+		return;
+	}
+	api_note_job(request, job);
+	job_wait(job, request, (unsigned)api_number(request, "wait"), 202);
 }
 
 /* --- the route -------------------------------------------------------------------------------------------- */
@@ -226,28 +228,28 @@ static int read_body(const struct route *route, struct http_request *request, st
 
 static int check_role(const struct route *route, struct http_request *request, struct error *err)
 {
-	enum role role = access_of_peer(http_socket(request));
+	const struct http_route_state *state = http_state(request);
 
-	if (role >= route->role)
+	if (state->principal.role >= route->role)
 		return 0;
-	return error_set(err, EACCES, "%s %s is for the role %s, and yours is %s", route->method, route->path,
-			 role_word(route->role), role_word(role));
+	return error_set(err, EACCES, "%s %s is for the role %s; %s has the role %s", route->method, route->path,
+			 role_word(route->role), state->principal.who, role_word(state->principal.role));
 }
 
 bool api_admit(void *context, struct http_request *request)
 {
-	const struct route *route;
+	const struct route *route = NULL;
 	struct error err = {0};
-	int r = -1;
+	int r = access_of(((struct vmms *)context)->access, request, &http_state(request)->principal, &err);
 
-	(void)context;
-	route = find_route(request, &err);
-	http_state(request)->route = route;
-	if (route)
-		r = check_role(route, request, &err);
+	if (!r) {
+		route = find_route(request, &err);
+		r = route ? check_role(route, request, &err) : -err.code;
+	}
 	/* Looked at before anything is done, not only when it is time to wait. */
 	if (!r)
 		r = read_query(route, request, &err);
+	http_state(request)->route = route;
 	if (r)
 		http_fail(request, &err);
 	return !r;
@@ -260,6 +262,6 @@ void api_handle(void *context, struct http_request *request)
 
 	if (read_body(route, request, &err))
 		http_fail(request, &err);
-	else
+	else if (api_is_first(context, route, request))
 		route->run(context, request);
 }

@@ -13,7 +13,8 @@
 #include "vmms/daemon.h"
 #include "vmms/form.h"
 
-enum route_extra { ROUTE_IF_MATCH = 1 };
+/* ROUTE_SECRET: the answer holds what may be kept nowhere. */
+enum route_extra { ROUTE_IF_MATCH = 1, ROUTE_SECRET = 2 };
 
 struct route {
 	const char *method, *path, *name, *text;
@@ -26,7 +27,7 @@ struct route {
 };
 
 /* Each ends with an entry with no path. Of two that match the first is taken. */
-extern const struct route host_routes[], vm_routes[], life_routes[];
+extern const struct route host_routes[], vm_routes[], life_routes[], token_routes[];
 /* All tables; ends with NULL. */
 extern const struct route *const api_routes[];
 
@@ -57,6 +58,11 @@ void api_reply_list(struct http_request *request, const char *name, json_t *list
 
 /* Answers with the job, after as long as ?wait= says; with `err` if `r` is not 0. */
 void api_reply_job(struct http_request *request, struct job *job, int r, const struct error *err);
+
+/* api_keys.c. False: a POST with the same Idempotency-Key came before, and that has been answered. */
+bool api_is_first(struct vmms *vmms, const struct route *route, struct http_request *request);
+/* What the first one began: answers to all that follow. */
+void api_note_job(struct http_request *request, const struct job *job);
 
 /* The OpenAPI 3.1 document. */
 json_t *api_document(void);

@@ -4,21 +4,26 @@
 #include <string.h>
 
 #include "vmms/api.h"
+#include "vmms/host_config.h"
 #include "vmms/images.h"
 #include "vmms/version.h"
 
 static void get_host(struct vmms *vmms, struct http_request *request)
 {
 	size_t running = 0;
+	json_t *host;
 
 	for (size_t i = 0; i < vmms->machine_count; i++)
 		running += vmms->machines[i]->link != NULL;
-	http_reply(request, 200,
-		   json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:i}", "version", BULKHEAD_VERSION, "state",
-			     vmms->options->state, "runtime", vmms->options->runtime, "machines", (int)vmms->machine_count,
-			     "running", (int)running, "memory",
-			     (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), "processors",
-			     (int)sysconf(_SC_NPROCESSORS_ONLN)));
+	host = json_pack("{s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:{s:s, s:s}}", "version", BULKHEAD_VERSION, "state",
+			 vmms->options->state, "runtime", vmms->options->runtime, "machines", (int)vmms->machine_count,
+			 "running", (int)running, "memory", (json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE),
+			 "processors", (int)sysconf(_SC_NPROCESSORS_ONLN), "you", "name", http_state(request)->principal.who, "role",
+			 role_word(http_state(request)->principal.role));
+	if (*vmms->https)
+		json_object_set_new(host, "https", json_pack("{s:s, s:s}", "listen", vmms->https, "fingerprint",
+							     vmms->tls.fingerprint));
+	http_reply(request, 200, host);
 }
 
 static void get_document(struct vmms *vmms, struct http_request *request)
@@ -27,13 +32,24 @@ static void get_document(struct vmms *vmms, struct http_request *request)
 	http_reply(request, 200, api_document());
 }
 
-static void get_schema(struct vmms *vmms, struct http_request *request)
+static void reply_schema(struct http_request *request, const struct form *form)
 {
-	json_t *schema = form_schema(&vm_config_form);
+	json_t *schema = form_schema(form);
 
-	(void)vmms;
 	json_object_set_new(schema, "$schema", json_string("https://json-schema.org/draft/2020-12/schema"));
 	http_reply(request, 200, schema);
+}
+
+static void get_schema(struct vmms *vmms, struct http_request *request)
+{
+	(void)vmms;
+	reply_schema(request, &vm_config_form);
+}
+
+static void get_host_schema(struct vmms *vmms, struct http_request *request)
+{
+	(void)vmms;
+	reply_schema(request, &host_config_form);
 }
 
 /* --- images ----------------------------------------------------------------------------------------------- */
@@ -195,6 +211,8 @@ const struct route host_routes[] = {
     {"GET", "/v1/host", "getHost", "This host", ROLE_VIEWER, NULL, NULL, 200, 0, get_host},
     {"GET", "/v1/openapi.json", "getDocument", "This document", ROLE_VIEWER, NULL, NULL, 200, 0, get_document},
     {"GET", "/v1/schema/vm.json", "getSchema", "The JSON schema of vm.json", ROLE_VIEWER, NULL, NULL, 200, 0, get_schema},
+    {"GET", "/v1/schema/host.json", "getHostSchema", "The JSON schema of host.json", ROLE_VIEWER, NULL, NULL, 200, 0,
+     get_host_schema},
     {"GET", "/v1/images", "listImages", "The library's images", ROLE_VIEWER, NULL, images_query, 200, 0, list_images},
     {"POST", "/v1/images", "addImage", "Build one, or copy one from a directory", ROLE_ADMINISTRATOR, &image_add_form,
      wait_query, 202, 0, add_image},

@@ -9,12 +9,17 @@
 #include "vmms/http.h"
 #include "vmms/machine.h"
 #include "vmms/store.h"
+#include "vmms/tls.h"
 #include "vmms/vmms.h"
 
 struct vmms {
 	uv_loop_t loop;
 	const struct vmms_options *options;
 	struct store *store;
+	json_t *config; /* host.json */
+	struct access *access;
+	struct tls_files tls;
+	char https[72]; /* "ADDRESS:PORT" that TLS is listened for at, or "" */
 	struct http *http;
 	struct machine **machines;
 	size_t machine_count, machine_room;

@@ -1,48 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "vmms/http.h"
-
 #include <errno.h>
-#include <fcntl.h>
-#include <microhttpd.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 
-#define LISTENERS_MAX 8u
-
-struct http_request {
-	struct http *http;
-	struct http_request *next, *previous;
-	struct MHD_Connection *connection;
-	char *method, *path, *body;
-	size_t body_size, body_room;
-	bool whole, handled, suspended;
-	struct http_route_state state;
-	struct MHD_Response *response; /* ready to go */
-	unsigned status;
-	json_t *headers;
-};
-
-struct listener {
-	uv_poll_t poll;
-	struct http *http;
-	int fd;
-};
-
-struct http {
-	struct MHD_Daemon *daemon;
-	uv_poll_t poll;
-	uv_timer_t timer;
-	uv_prepare_t prepare;
-	struct listener *listeners[LISTENERS_MAX];
-	unsigned listener_count;
-	const struct http_ops *ops;
-	void *context;
-	struct http_request *requests;
-	unsigned handles;
-	bool closing;
-};
+#include "vmms/http_private.h"
 
 /* --- errors ------------------------------------------------------------------------------------------- */
 
@@ -57,6 +17,8 @@ static const struct {
     {ENOSPC, 507, "no-space"},       {EDQUOT, 507, "no-space"},       {ENOTSUP, 501, "not-supported"},
     {ETIMEDOUT, 504, "timed-out"},   {EFBIG, 413, "too-large"},       {ECANCELED, 409, "cancelled"},
     {ESHUTDOWN, 503, "shutting-down"}, {EOPNOTSUPP, 501, "not-supported"}, {EPROTOTYPE, 405, "wrong-method"},
+    {ENOKEY, 401, "no-token"},       {EKEYREJECTED, 401, "unknown-token"}, {EKEYEXPIRED, 401, "expired-token"},
+    {EUSERS, 429, "too-many"},        {ENOTUNIQ, 409, "key-reused"},   {EINPROGRESS, 409, "interrupted"},
 };
 
 const char *http_error_code(int code)
@@ -92,6 +54,8 @@ static json_t *any_text(const char *text)
 
 void http_fail(struct http_request *request, const struct error *err)
 {
+	if (error_status(err->code) == 401)
+		http_add_header(request, "WWW-Authenticate", "Bearer");
 	http_reply(request, error_status(err->code),
 		   json_pack("{s:{s:s, s:o}}", "error", "code", http_error_code(err->code), "message", any_text(err->text)));
 }
@@ -128,6 +92,14 @@ void http_each_query(struct http_request *request, void (*each)(void *context, c
 	struct query_walk walk = {each, context};
 
 	MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, query_step, &walk);
+}
+
+void *http_tls_session(struct http_request *request)
+{
+	const union MHD_ConnectionInfo *info =
+	    MHD_get_connection_info(request->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+
+	return info ? info->tls_session : NULL;
 }
 
 int http_socket(struct http_request *request)
@@ -180,6 +152,10 @@ static void request_free(struct http_request *request)
 		request->http->requests = request->next;
 	if (request->response)
 		MHD_destroy_response(request->response);
+	if (request->stream)
+		request->stream->closed(request->stream_context);
+	if (request->answered)
+		request->answered(request->answered_context, 0, NULL);
 	json_decref(request->state.json);
 	json_decref(request->state.query);
 	json_decref(request->headers);
@@ -218,6 +194,7 @@ static enum MHD_Result send_response(struct http_request *request)
 {
 	enum MHD_Result r = MHD_queue_response(request->connection, request->status, request->response);
 
+	http_set_stage(request, request->stream ? STAGE_STREAM : STAGE_ANSWER);
 	MHD_destroy_response(request->response);
 	request->response = NULL;
 	return r;
@@ -243,19 +220,71 @@ void http_add_header(struct http_request *request, const char *name, const char 
 	json_object_set_new(request->headers, name, json_string(value));
 }
 
+static void set_text(struct http_request *request, unsigned status, const char *type, char *text)
+{
+	if (*text)
+		http_add_header(request, "Content-Type", type);
+	set_response(request, status, MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE));
+}
+
+void http_reply_text(struct http_request *request, unsigned status, const char *type, char *text)
+{
+	set_text(request, status, type, text ? text : strdup(""));
+}
+
+void http_on_answer(struct http_request *request, void (*answered)(void *context, unsigned status, const json_t *body),
+    void *context)
+{
+	request->answered = answered;
+	request->answered_context = context;
+}
+
 void http_reply(struct http_request *request, unsigned status, json_t *body)
 {
 	char *text = body ? json_dumps(body, JSON_COMPACT) : strdup("");
-	struct MHD_Response *response;
 
+	if (request->answered)
+		request->answered(request->answered_context, status, body);
+	request->answered = NULL;
 	json_decref(body);
-	if (!text)
-		text = strdup("{}");
-	response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
-	if (*text)
-		http_add_header(request, "Content-Type", "application/json");
-	set_response(request, status, response);
+	set_text(request, status, "application/json", text ? text : strdup("{}"));
 }
+
+/* --- answers with no end ------------------------------------------------------------------------------ */
+
+static ssize_t stream_part(void *context, uint64_t at, char *to, size_t size)
+{
+	struct http_request *request = context;
+	ssize_t n = request->http->closing ? -1 : request->stream->more(request->stream_context, to, size);
+
+	(void)at;
+	if (n > 0)
+		return n;
+	if (n < 0)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	request->suspended = true;
+	MHD_suspend_connection(request->connection);
+	return 0;
+}
+
+void http_reply_stream(struct http_request *request, const char *type, const struct http_stream *stream, void *context)
+{
+	request->stream = stream;
+	request->stream_context = context;
+	http_add_header(request, "Content-Type", type);
+	http_add_header(request, "Cache-Control", "no-store");
+	set_response(request, 200, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, stream_part, request, NULL));
+}
+
+void http_stream_wake(struct http_request *request)
+{
+	if (!request->suspended)
+		return;
+	request->suspended = false;
+	MHD_resume_connection(request->connection);
+}
+
+/* --- a request, part by part -------------------------------------------------------------------------- */
 
 static bool too_long(struct MHD_Connection *connection)
 {
@@ -276,10 +305,10 @@ static void refuse_length(struct http_request *request)
 
 /* What libmicrohttpd calls: for the headers, for each part of the body, for the end, and when a request goes on
  * that was put aside. */
-static enum MHD_Result take_part(void *context, struct MHD_Connection *connection, const char *url, const char *method,
+enum MHD_Result http_take_part(void *context, struct MHD_Connection *connection, const char *url, const char *method,
     const char *version, const char *data, size_t *size, void **state)
 {
-	struct http *http = context;
+	struct http *http = ((struct server *)context)->http;
 	struct http_request *request = *state;
 
 	(void)version;
@@ -308,6 +337,7 @@ static enum MHD_Result take_part(void *context, struct MHD_Connection *connectio
 		request->handled = true;
 		if (http->closing)
 			return MHD_NO;
+		http_set_stage(request, STAGE_WORK);
 		http->ops->handle(http->context, request);
 	}
 	if (request->response)
@@ -317,187 +347,16 @@ static enum MHD_Result take_part(void *context, struct MHD_Connection *connectio
 	return MHD_YES;
 }
 
-static void completed(void *context, struct MHD_Connection *connection, void **state,
+void http_completed(void *context, struct MHD_Connection *connection, void **state,
     enum MHD_RequestTerminationCode reason)
 {
 	(void)context;
 	(void)connection;
 	(void)reason;
-	if (*state)
-		request_free(*state);
-	*state = NULL;
-}
-
-/* --- the loop ----------------------------------------------------------------------------------------- */
-
-static void work(struct http *http)
-{
-	MHD_run(http->daemon);
-}
-
-static void timer_due(uv_timer_t *timer)
-{
-	work(timer->data);
-}
-
-static void epoll_ready(uv_poll_t *poll, int status, int events)
-{
-	(void)status;
-	(void)events;
-	work(poll->data);
-}
-
-/* Before the loop sleeps: what was answered meanwhile goes out, and it sleeps no longer than may be. */
-static void before_sleep(uv_prepare_t *prepare)
-{
-	struct http *http = prepare->data;
-	MHD_UNSIGNED_LONG_LONG timeout;
-
-	work(http);
-	if (MHD_get_timeout(http->daemon, &timeout) == MHD_YES)
-		uv_timer_start(&http->timer, timer_due, timeout, 0);
-	else
-		uv_timer_stop(&http->timer);
-}
-
-static void accept_ready(uv_poll_t *poll, int status, int events)
-{
-	struct listener *listener = poll->data;
-
-	(void)events;
-	while (!status) {
-		struct sockaddr_storage address = {0};
-		socklen_t length = sizeof(address);
-		int fd = accept4(listener->fd, (struct sockaddr *)&address, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-		if (fd < 0)
-			return;
-		/* It closes the descriptor when it will not have it. */
-		MHD_add_connection(listener->http->daemon, fd, (struct sockaddr *)&address, length);
-	}
-}
-
-static void log_daemon(void *context, const char *format, va_list args)
-{
-	char text[300];
-
-	(void)context;
-	vsnprintf(text, sizeof(text), format, args);
-	text[strcspn(text, "\n")] = '\0';
-	log_write(LOG_LEVEL_DEBUG, "http: %s", text);
-}
-
-static void handle_closed(uv_handle_t *handle)
-{
-	struct http *http = handle->data;
-
-	if (!--http->handles)
-		free(http);
-}
-
-static void listener_closed(uv_handle_t *handle)
-{
-	struct listener *listener = handle->data;
-	struct http *http = listener->http;
-
-	close(listener->fd);
-	free(listener);
-	if (!--http->handles)
-		free(http);
-}
-
-int http_open(struct http **out, uv_loop_t *loop, const struct http_ops *ops, void *context, struct error *err)
-{
-	struct http *http = calloc(1, sizeof(*http));
-	const union MHD_DaemonInfo *info;
-
-	if (!http)
-		return error_set(err, ENOMEM, "no memory for HTTP");
-	http->ops = ops;
-	http->context = context;
-	http->daemon = MHD_start_daemon(
-	    MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, take_part,
-	    http, MHD_OPTION_EXTERNAL_LOGGER, log_daemon, http, MHD_OPTION_NOTIFY_COMPLETED, completed, http,
-	    MHD_OPTION_CONNECTION_LIMIT, HTTP_PEERS, MHD_OPTION_CONNECTION_TIMEOUT, 60u,
-	    MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(32 << 10), MHD_OPTION_END);
-	info = http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-	if (!info) {
-		if (http->daemon)
-			MHD_stop_daemon(http->daemon);
-		free(http);
-		return error_set(err, ENOMEM, "HTTP cannot be started: %s", strerror(errno));
-	}
-	uv_poll_init(loop, &http->poll, info->epoll_fd);
-	uv_timer_init(loop, &http->timer);
-	uv_prepare_init(loop, &http->prepare);
-	http->poll.data = http->timer.data = http->prepare.data = http;
-	http->handles = 3;
-	uv_poll_start(&http->poll, UV_READABLE, epoll_ready);
-	uv_prepare_start(&http->prepare, before_sleep);
-	*out = http;
-	return 0;
-}
-
-int http_listen(struct http *http, int fd, struct error *err)
-{
-	struct listener *listener;
-
-	if (http->listener_count == LISTENERS_MAX)
-		return error_set(err, EMFILE, "more than %u sockets to listen on", LISTENERS_MAX);
-	listener = calloc(1, sizeof(*listener));
-	if (!listener)
-		return error_set(err, ENOMEM, "no memory for a socket");
-	listener->http = http;
-	listener->fd = fd;
-	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	uv_poll_init(http->poll.loop, &listener->poll, fd);
-	listener->poll.data = listener;
-	uv_poll_start(&listener->poll, UV_READABLE, accept_ready);
-	http->listeners[http->listener_count++] = listener;
-	http->handles++;
-	return 0;
-}
-
-int http_unix_socket(const char *path, unsigned mode, struct error *err)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int result;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return error_set(err, ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", path,
-				 sizeof(address.sun_path) - 1);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	if (fd < 0)
-		return error_set(err, errno, "no socket: %s", strerror(errno));
-	if (!connect(fd, (struct sockaddr *)&address, sizeof(address)))
-		return error_set(err, EADDRINUSE, "another daemon answers on %s: stop it first", path);
-	if (errno == ECONNREFUSED)
-		unlink(path);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) || chmod(path, mode) || listen(fd, 128))
-		return error_set(err, errno, "%s: %s", path, strerror(errno));
-	result = fd;
-	fd = -1;
-	return result;
-}
-
-void http_close(struct http *http)
-{
-	struct error err;
-
-	if (!http)
+	if (!*state)
 		return;
-	http->closing = true;
-	error_set(&err, ESHUTDOWN, "the daemon ends: ask again when it is back");
-	for (struct http_request *r = http->requests; r; r = r->next)
-		if (r->suspended)
-			http_fail(r, &err);
-	MHD_run(http->daemon);
-	uv_poll_stop(&http->poll);
-	MHD_stop_daemon(http->daemon);
-	for (unsigned i = 0; i < http->listener_count; i++)
-		uv_close((uv_handle_t *)&http->listeners[i]->poll, listener_closed);
-	uv_close((uv_handle_t *)&http->poll, handle_closed);
-	uv_close((uv_handle_t *)&http->timer, handle_closed);
-	uv_close((uv_handle_t *)&http->prepare, handle_closed);
+	/* The next one on this connection has its own time. */
+	http_set_stage(*state, STAGE_REQUEST);
+	request_free(*state);
+	*state = NULL;
 }

@@ -18,6 +18,8 @@ static const char usage[] =
     "                    $XDG_RUNTIME_DIR/bulkhead. The default for whoever is not root\n"
     "  --state DIR       where machines, images and host.db are (/var/lib/bulkhead)\n"
     "  --runtime DIR     where sockets are (/run/bulkhead); the interface is DIR/api\n"
+    "  --config FILE     what this host is to be, host.json (/etc/bulkhead/host.json if it is there, with --user\n"
+    "                    ~/.config/bulkhead/host.json): HTTPS, and who may do what\n"
     "  --worker FILE     the program bulkhead-worker (beside this one)\n"
     "  --verbose         tell on standard error what happens\n"
     "\n"
@@ -70,9 +72,10 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"user", no_argument, NULL, 'u'},     {"state", required_argument, NULL, 's'},
 						{"runtime", required_argument, NULL, 'r'}, {"worker", required_argument, NULL, 'w'},
+						{"config", required_argument, NULL, 'c'},
 						{"verbose", no_argument, NULL, 'v'},  {"help", no_argument, NULL, 'h'},
 						{"version", no_argument, NULL, 'V'},  {NULL, 0, NULL, 0}};
-	_cleanup_free_ char *state = NULL, *runtime = NULL, *worker = NULL;
+	_cleanup_free_ char *state = NULL, *runtime = NULL, *worker = NULL, *config = NULL;
 	struct vmms_options o = {.listener = handed_over()};
 	bool user = getuid() != 0;
 	struct error err = {0};
@@ -88,6 +91,9 @@ int main(int argc, char **argv)
 			break;
 		case 'r':
 			o.runtime = optarg;
+			break;
+		case 'c':
+			o.config = optarg;
 			break;
 		case 'w':
 			o.worker = optarg;
@@ -113,6 +119,8 @@ int main(int argc, char **argv)
 		o.state = state;
 	if (!o.runtime)
 		o.runtime = runtime;
+	if (!o.config)
+		o.config = config = vmms_default_config(user);
 	if (!o.worker)
 		o.worker = worker = find_worker();
 	if (!o.worker)

@@ -23,6 +23,11 @@ static const char *const steps[] = {
     " vm TEXT, vm_name TEXT, text TEXT NOT NULL);"
     "CREATE INDEX event_vm ON event (vm, id);"
     "PRAGMA user_version = 1;",
+    "CREATE TABLE token (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, hash TEXT NOT NULL UNIQUE,"
+    " role INTEGER NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL);"
+    "CREATE TABLE idempotency (who TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, time INTEGER NOT NULL,"
+    " boot TEXT NOT NULL, uptime INTEGER NOT NULL, job INTEGER, status INTEGER NOT NULL, answer TEXT,"
+    " PRIMARY KEY (who, key)) WITHOUT ROWID;"
     "PRAGMA user_version = 2;",
     "CREATE TABLE host (key TEXT PRIMARY KEY, value TEXT NOT NULL); PRAGMA user_version = 3;",
     "CREATE TABLE work (vm TEXT PRIMARY KEY, plan TEXT NOT NULL); CREATE TABLE base (vm TEXT NOT NULL, of TEXT NOT NULL,"

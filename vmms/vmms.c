@@ -10,7 +10,10 @@
 
 #include "vmms/automatic.h"
 #include "vmms/daemon.h"
+#include "vmms/host_config.h"
 #include "vmms/images.h"
+#include "vmms/listen.h"
+#include "vmms/store_access.h"
 #include "vmms/worker_log.h"
 
 /* Behind it comes "/vms/", an id and "/console". */
@@ -104,6 +107,22 @@ int vmms_default_places(bool user, char **state, char **runtime, struct error *e
 	if (!r)
 		r = user ? below(runtime, "XDG_RUNTIME_DIR", run, "bulkhead") : below(runtime, NULL, "/run", "bulkhead");
 	return r ? error_set(err, -r, "no memory") : 0;
+}
+
+char *vmms_default_config(bool user)
+{
+	_cleanup_free_ char *base = NULL;
+	char *path = NULL;
+	int r;
+
+	if (asprintf(&base, "%s/.config", getenv("HOME") ? getenv("HOME") : "") < 0)
+		return NULL;
+	r = user ? below(&path, "XDG_CONFIG_HOME", base, "bulkhead/host.json")
+		 : below(&path, NULL, "/etc", "bulkhead/host.json");
+	if (r || !access(path, F_OK))
+		return r ? NULL : path;
+	free(path);
+	return NULL;
 }
 
 /* Makes a directory and those above it that are not there. */
@@ -212,6 +231,10 @@ static int load(struct vmms *vmms, struct error *err)
 		return error_set(err, ENOMEM, "no memory");
 	r = store_open(&vmms->store, path, err);
 	if (!r)
+		r = access_open(&vmms->access, vmms->config, vmms->store, err);
+	if (!r)
+		r = store_keys_interrupt(vmms->store, err);
+	if (!r)
 		r = store_jobs_abandon(vmms->store, &abandoned, err);
 	if (!r)
 		r = automatic_open(vmms, err);
@@ -234,21 +257,52 @@ static void on_signal(uv_signal_t *signal, int number)
 	uv_stop(&vmms->loop);
 }
 
-static int listen_api(struct vmms *vmms, struct error *err)
+/* Where groups may come in everybody can connect: who is nobody is told so. */
+static int listen_unix(struct vmms *vmms, struct error *err)
 {
-	static const struct http_ops ops = {.admit = api_admit, .handle = api_handle};
 	_cleanup_free_ char *path = NULL;
-	int fd = vmms->options->listener, r;
+	int fd = vmms->options->listener;
 
 	if (fd < 0) {
 		if (asprintf(&path, "%s/api", vmms->options->runtime) < 0)
 			return error_set(err, ENOMEM, "no memory");
-		fd = http_unix_socket(path, 0660, err);
-		if (fd < 0)
-			return fd;
+		fd = http_unix_socket(path, access_has_groups(vmms->access) ? 0666 : 0660, err);
 	}
-	r = http_open(&vmms->http, &vmms->loop, &ops, vmms, err);
-	return r ? r : http_listen(vmms->http, fd, err);
+	return fd < 0 ? fd : http_listen(vmms->http, fd, false, err);
+}
+
+static int listen_https(struct vmms *vmms, struct error *err)
+{
+	const json_t *https = json_object_get(vmms->config, "https");
+	const char *text = json_string_value(json_object_get(https, "listen"));
+	char address[LISTEN_TEXT_SIZE];
+	int fd, r;
+
+	if (!https)
+		return 0;
+	fd = listen_tcp(text, address, vmms->https, err);
+	if (fd < 0)
+		return fd;
+	r = tls_files_load(&vmms->tls, https, vmms->options->state, address, err);
+	if (!r)
+		r = http_open_tls(vmms->http, vmms->tls.certificate, vmms->tls.key, vmms->tls.authority, err);
+	if (!r)
+		r = http_listen(vmms->http, fd, true, err);
+	if (r)
+		close(fd);
+	else
+		log_write(LOG_LEVEL_INFO, "HTTPS at %s, its key is %s", vmms->https, vmms->tls.fingerprint);
+	return r;
+}
+
+static int listen_api(struct vmms *vmms, struct error *err)
+{
+	static const struct http_ops ops = {.admit = api_admit, .handle = api_handle};
+	int r = http_open(&vmms->http, &vmms->loop, &ops, vmms, err);
+
+	if (!r)
+		r = listen_unix(vmms, err);
+	return r ? r : listen_https(vmms, err);
 }
 
 static void sweep(uv_check_t *check)
@@ -321,9 +375,11 @@ static void run(struct vmms *vmms)
 int vmms_run(const struct vmms_options *options, struct error *err)
 {
 	struct vmms vmms = {.options = options, .lock = -1};
-	int r = make_places(options, err);
+	int r = host_config_load(&vmms.config, options->config, err);
 
 	uv_loop_init(&vmms.loop);
+	if (!r)
+		r = make_places(options, err);
 	if (!r)
 		r = lock_state(&vmms, err);
 	if (!r)
@@ -344,6 +400,9 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		free(vmms.jobs);
 		vmms.jobs = next;
 	}
+	access_close(vmms.access);
+	tls_files_free(&vmms.tls);
+	json_decref(vmms.config);
 	store_close(vmms.store);
 	uv_loop_close(&vmms.loop);
 	if (vmms.lock >= 0)

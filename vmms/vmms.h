@@ -12,6 +12,7 @@ struct vmms_options {
 	const char *state;   /* directory: host.db, machines, images; made if it is not there */
 	const char *runtime; /* directory: sockets; made likewise */
 	const char *worker;  /* the program bulkhead-worker */
+	const char *config;  /* host.json; NULL: all defaults */
 	int listener;        /* a listening socket that was handed over, or -1: RUNTIME/api is made */
 	/* Called once, when requests are answered. */
 	void (*ready)(void);
@@ -22,3 +23,7 @@ int vmms_run(const struct vmms_options *options, struct error *err);
 /* Where the daemon of this user is by default: "/var/lib/bulkhead" and "/run/bulkhead", or, for a user of his
  * own, below $XDG_DATA_HOME (~/.local/share) and $XDG_RUNTIME_DIR (/run/user/UID). The caller frees them. */
 int vmms_default_places(bool user, char **state, char **runtime, struct error *err);
+
+/* /etc/bulkhead/host.json, or, for a user of his own, $XDG_CONFIG_HOME/bulkhead/host.json (~/.config); NULL: it is not
+ * there. The caller frees it. */
+char *vmms_default_config(bool user);

@@ -131,6 +131,13 @@ class Daemon:
         finally:
             connection.close()
 
+    def configure(self, **config):
+        """Writes host.json; for the next start."""
+        path = os.path.join(self.directory, "host.json")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump({"version": 1, **config}, f)
+        self.more = ["--config", path]
+
     def ok(self, method, path, body=None):
         status, answer = self.call(method, path, body)
         require(status < 300, f"{method} {path}: {status} {answer}")
@@ -158,9 +165,9 @@ class Daemon:
     def state_of(self, name):
         return self.ok("GET", f"/v1/vms/{name}")["state"]
 
-    def cli(self, *arguments, status=0, text=None):
+    def cli(self, *arguments, status=0, text=None, environment=None):
         r = subprocess.run([os.path.join(self.build, "cli/bulkhead"), *arguments], capture_output=True, text=True, timeout=600,
                            input=text, stdin=None if text is not None else subprocess.DEVNULL,
-                           env=dict(os.environ, BULKHEAD_SOCKET=self.socket))
+                           env=dict(os.environ, BULKHEAD_SOCKET=self.socket, **(environment or {})))
         require(r.returncode == status, f"bulkhead {' '.join(arguments)}: status {r.returncode}: {r.stdout}{r.stderr}")
         return r.stdout + r.stderr
