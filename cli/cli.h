@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 #include "base/base.h"
 
 #define EXIT_USAGE 2
@@ -18,6 +20,13 @@ int command_image(int argc, char **argv);
 
 /* Runs bulkhead-manage: does not return when that is there. */
 int command_manage(int argc, char **argv);
+
+/* What a command and its verbs are called and take, as one line of JSON: manual pages and completion are made from it.
+ * `text` is what --help says (of a command with verbs: above their list). Each verb is added by its own call. */
+json_t *dump_new(const char *name, const char *text);
+void dump_verb(json_t *dump, const char *name, const char *summary, const char *arguments, const char *text);
+/* Prints and frees it; returns the exit status. */
+int dump_print(json_t *dump);
 
 /* "512M", "4G", "1T", or bytes. */
 int parse_size(const char *text, uint64_t *bytes, struct error *err);

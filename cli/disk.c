@@ -27,8 +27,19 @@ static void print_usage(FILE *to)
 	fputs("\nbulkhead disk VERB --help tells the rest. With --json a verb prints one JSON object.\n", to);
 }
 
+static int dump(void)
+{
+	json_t *all = dump_new("disk", "Virtual disks: files.\n");
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		dump_verb(all, verbs[i]->name, verbs[i]->summary, verbs[i]->arguments, verbs[i]->text);
+	return dump_print(all);
+}
+
 int command_disk(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "--dump"))
+		return dump();
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		print_usage(argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;

@@ -9,20 +9,6 @@
 
 #define MAX_INCLUDES 64u
 
-static const char usage[] =
-    "Usage: bulkhead image build NAME | list | import NAME DIR | delete NAME\n"
-    "       bulkhead image build NAME DIR [--size SIZE] [--include PACKAGE …] [--mirror URL] [--refresh]\n"
-    "       bulkhead image seed FILE [--hostname NAME] [--user NAME] [--password TEXT] [--ssh-key FILE]\n"
-    "\n"
-    "The first row is the daemon's library, which bulkhead vm create --image takes from.\n"
-    "\n"
-    "build makes the guest image NAME (debian-12) in DIR out of the distribution's packages: a dynamic\n"
-    "VHDX of SIZE (default 8G), kernel, initrd and image.json. The packages are installed once and kept\n"
-    "in the cache; --refresh fetches them anew.\n"
-    "\n"
-    "seed writes an ISO file that tells an image at its first boot who may log in: attach it with\n"
-    "bulkhead run --dvd FILE.\n";
-
 static void show_progress(void *context, const char *text)
 {
 	(void)context;
@@ -118,28 +104,97 @@ static int image_command_seed(int argc, char **argv)
 	return 0;
 }
 
+static const struct {
+	const char *name, *summary, *arguments, *text;
+	int (*run)(int argc, char **argv);
+} verbs[] = {
+    {"build", "make an image in a directory of your own", "NAME DIR [--size SIZE] [--include PACKAGE …] [--mirror URL] [--refresh]",
+     "Makes the guest image NAME (debian-12) in DIR out of the distribution's packages: a dynamic VHDX, kernel,\n"
+     "initrd and image.json. The packages are installed once and kept in the cache. Without DIR, and without\n"
+     "options, the daemon makes it in its library.\n"
+     "\n"
+     "  --size SIZE            of the disk (8G)\n"
+     "  --include PACKAGE      one more (repeatable)\n"
+     "  --mirror URL           where packages come from\n"
+     "  --refresh              fetch them anew\n",
+     image_command_build},
+    {"seed", "write settings for a first boot",
+     "FILE [--hostname NAME] [--user NAME] [--password TEXT] [--ssh-key FILE]",
+     "Writes an ISO file that tells an image at its first boot who may log in: attach it with\n"
+     "bulkhead run --dvd FILE.\n"
+     "\n"
+     "  --hostname NAME        what the guest is called\n"
+     "  --user NAME            who may log in, and become root by sudo\n"
+     "  --password TEXT        with this password\n"
+     "  --ssh-key FILE         or with this public key\n",
+     image_command_seed},
+};
+
+static const char text[] =
+    "Images that machines are made from: the daemon's library (bulkhead vm create --image), or a directory\n"
+    "(bulkhead run --image).\n";
+
 /* What the daemon does: all but an image made in a directory of the caller's, and seeds. */
 static bool is_of_library(int argc, char **argv)
 {
-	static const char *const verbs[] = {"list", "import", "delete"};
+	static const char *const others[] = {"list", "import", "delete"};
 
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (!strcmp(argv[1], verbs[i]))
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (!strcmp(argv[1], others[i]))
 			return true;
 	return !strcmp(argv[1], "build") && (argc == 3 || (argc == 4 && !strcmp(argv[3], "--json"))) && *argv[2] != '-';
 }
 
+static void print_usage(FILE *to)
+{
+	fprintf(to, "Usage: bulkhead image VERB …\n\n%s\nThe library:\n\n", text);
+	fputs("  list                        what it has\n"
+	      "  build NAME                  build a distribution's image: debian-12\n"
+	      "  import NAME DIRECTORY       copy one into it\n"
+	      "  delete NAME                 delete one\n"
+	      "\n"
+	      "Files of your own:\n"
+	      "\n",
+	      to);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(to, "  %-5s %s\n        %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
+	fputs("\nbulkhead image VERB --help tells the rest.\n", to);
+}
+
+static int dump(void)
+{
+	json_t *all = dump_new("image", text);
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		dump_verb(all, verbs[i].name, verbs[i].summary, verbs[i].arguments, verbs[i].text);
+	return dump_print(all);
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			return true;
+	return false;
+}
+
 int command_image(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "--dump"))
+		return dump();
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-		fputs(usage, argc < 2 ? stderr : stdout);
+		print_usage(argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;
 	}
 	if (is_of_library(argc, argv))
 		return command_manage(argc, argv);
-	if (!strcmp(argv[1], "build"))
-		return image_command_build(argc - 1, argv + 1);
-	if (!strcmp(argv[1], "seed"))
-		return image_command_seed(argc - 1, argv + 1);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		if (strcmp(argv[1], verbs[i].name))
+			continue;
+		if (!wants_help(argc - 1, argv + 1))
+			return verbs[i].run(argc - 1, argv + 1);
+		printf("Usage: bulkhead image %s %s\n\n%s", verbs[i].name, verbs[i].arguments, verbs[i].text);
+		return 0;
+	}
 	return fail(EXIT_USAGE, "there is no \"image %s\": see bulkhead image --help", argv[1]);
 }

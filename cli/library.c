@@ -29,14 +29,16 @@ static int image_list(struct manage *manage, int argc, char **argv)
 	struct error err = {0};
 	json_t *page, *image;
 	struct table *table;
+	bool names;
 	size_t i;
 
-	(void)argv;
-	if (argc > 1)
-		return manage_usage(manage, "it takes no arguments");
+	if (!manage_only_names(manage, argc, argv, &names))
+		return EXIT_USAGE;
 	if (client_call(manage->client, "GET", "/v1/images", NULL, &page, &err))
 		return manage_fail(manage, &err);
-	if (!manage->json) {
+	if (names && !manage->json) {
+		manage_print_names(json_object_get(page, "images"));
+	} else if (!manage->json) {
 		if (!json_array_size(json_object_get(page, "images")))
 			puts("no images: bulkhead image build debian-12 makes one");
 		table = json_array_size(json_object_get(page, "images")) ? table_new(ARRAY_SIZE(titles), titles) : NULL;
@@ -101,7 +103,8 @@ int command_library(int argc, char **argv)
 	    {"build", "build a distribution's image", "NAME",
 	     "NAME is debian-12. With a directory behind it, and other options, it is made there and not in the library:\n"
 	     "see bulkhead image --help.\n", image_build},
-	    {"list", "what the library has", "", "Images that machines can be made from.\n", image_list},
+	    {"list", "what the library has", "[--names]",
+     "Images that machines can be made from.\n\n  --names                only their names, one a line\n", image_list},
 	    {"import", "copy one into it", "NAME DIRECTORY", "DIRECTORY is of bulkhead image build NAME DIRECTORY, on any host.\n",
 	     image_import},
 	    {"delete", "delete one", "NAME", "Machines made from it stay: they have copies.\n", image_delete},

@@ -8,23 +8,51 @@
 #include "cli/remote.h"
 #include "cli/version.h"
 
-static const char usage[] =
-    "Usage: bulkhead [OPTION …] COMMAND …\n"
+static const struct {
+	const char *name, *arguments, *summary;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "", "start a virtual machine in this terminal", command_run},
+    {"control", "SOCKET VERB", "talk to a running machine (run --control)", command_control},
+    {"disk", "VERB", "make, look at and change virtual disks", command_disk},
+    {"image", "VERB", "what machines are made from: build, list, import, delete; settings for a first boot", command_image},
+    {"vm", "VERB", "machines that the daemon keeps: create, start, list …", command_manage},
+    {"job", "VERB", "what the daemon is doing", command_manage},
+    {"event", "VERB", "what happened", command_manage},
+    {"host", "VERB", "this host and its daemon", command_manage},
+};
+
+static const char text[] = "Virtual machines made for Hyper-V, on Linux.\n";
+
+static const char remote_text[] =
+    "Before vm, image, job, event and host, for a daemon on another host:\n"
     "\n"
-    "  run                    start a virtual machine in this terminal\n"
-    "  control SOCKET VERB    talk to a running machine (run --control)\n"
-    "  image VERB             guest images: build, list, import, delete; seed: settings for a first boot\n"
-    "  disk VERB              make, look at and change virtual disks\n"
-    "  vm VERB                machines that the daemon keeps: create, start, list …\n"
-    "  job, event, host VERB  what it is doing, what happened, what there is\n"
+    "  --host https://NAME:PORT  it\n"
+    "  --token-file FILE         who asks; or\n"
+    "  --certificate FILE --key FILE\n"
+    "  --fingerprint sha256//…   the host's key, as bulkhead host show has it there; or\n"
+    "  --ca-file FILE            who vouches for it\n"
     "\n"
-    "Before vm, job, event and host, for a daemon on another host:\n"
-    "  --host https://NAME:PORT  --token-file FILE  or  --certificate FILE --key FILE\n"
-    "  --fingerprint sha256//…   the host's key, as bulkhead host show has it there\n"
-    "  --ca-file FILE            or who vouches for it\n"
-    "or in the environment: BULKHEAD_HOST, BULKHEAD_TOKEN_FILE and so on.\n"
-    "\n"
-    "bulkhead COMMAND --help tells the rest. --version says which this is.\n";
+    "or in the environment: BULKHEAD_HOST, BULKHEAD_TOKEN_FILE and so on.\n";
+
+static void print_usage(FILE *to)
+{
+	fprintf(to, "Usage: bulkhead COMMAND …\n\n%s\n", text);
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		fprintf(to, "  %-8s%-13s  %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+	fprintf(to, "\n%s\nbulkhead COMMAND --help tells the rest. --version says which this is.\n", remote_text);
+}
+
+static int dump(void)
+{
+	json_t *all = dump_new("bulkhead", text);
+
+	json_object_set_new(all, "remote", json_string(remote_text));
+	json_object_set_new(all, "version", json_string(BULKHEAD_VERSION));
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		dump_verb(all, commands[i].name, commands[i].summary, commands[i].arguments, "");
+	return dump_print(all);
+}
 
 /* Whoever starts us with a standard descriptor closed must not find a disk or a socket in its place. */
 static void fill_standard_descriptors(void)
@@ -64,24 +92,15 @@ int command_manage(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		int (*run)(int argc, char **argv);
-	} commands[] = {{"run", command_run},
-			{"control", command_control},
-			{"disk", command_disk},
-			{"image", command_image},
-			{"vm", command_manage},
-			{"job", command_manage},
-			{"event", command_manage},
-			{"host", command_manage}};
 	struct error err = {0};
 
 	fill_standard_descriptors();
+	if (argc == 3 && !strcmp(argv[1], "help") && !strcmp(argv[2], "--dump"))
+		return dump();
 	if (remote_take_options(&argc, &argv, &err))
 		return fail(EXIT_USAGE, "%s", err.text);
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-		fputs(usage, argc < 2 ? stderr : stdout);
+		print_usage(argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;
 	}
 	if (!strcmp(argv[1], "--version")) {

@@ -87,6 +87,25 @@ const char *manage_time_text(int64_t milliseconds, char text[32])
 	return text;
 }
 
+bool manage_only_names(struct manage *manage, int argc, char **argv, bool *names)
+{
+	*names = argc == 2 && !strcmp(argv[1], "--names");
+	if (argc > 1 && !*names)
+		manage_usage(manage, "it takes no arguments");
+	return argc == 1 || *names;
+}
+
+void manage_print_names(const json_t *list)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)list, i, entry) {
+		manage_put(stdout, json_string_value(json_object_get(entry, "name")));
+		putchar('\n');
+	}
+}
+
 /* --- tables ------------------------------------------------------------------------------------------- */
 
 #define TABLE_COLUMNS 16u
@@ -228,8 +247,19 @@ static int run_verb(const char *noun, const struct manage_verb *verb, int argc, 
 	return status;
 }
 
+static int dump_nouns_verbs(const char *noun, const char *text, const struct manage_verb *verbs)
+{
+	json_t *dump = dump_new(noun, text);
+
+	for (; verbs->name; verbs++)
+		dump_verb(dump, verbs->name, verbs->summary, verbs->arguments, verbs->text);
+	return dump_print(dump);
+}
+
 int manage_run(const char *noun, const char *text, const struct manage_verb *verbs, int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "--dump"))
+		return dump_nouns_verbs(noun, text, verbs);
 	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		print_usage(noun, text, verbs, argc < 2 ? stderr : stdout);
 		return argc < 2 ? EXIT_USAGE : 0;

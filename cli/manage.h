@@ -39,6 +39,11 @@ int manage_usage(struct manage *manage, const char *format, ...) __attribute__((
 /* With --json prints `value` and returns true. Takes the reference. */
 bool manage_print_json(struct manage *manage, json_t *value);
 
+/* For a list that takes no argument, only --names: names alone, one a line, as completion wants them. False: the command
+ * line was wrong, which has been said. */
+bool manage_only_names(struct manage *manage, int argc, char **argv, bool *names);
+void manage_print_names(const json_t *list);
+
 /* A table for people: cells are copied; widths follow from what is in it. */
 struct table;
 struct table *table_new(unsigned columns, const char *const *titles);

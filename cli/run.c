@@ -256,6 +256,8 @@ int command_run(int argc, char **argv)
 	struct error err = {0};
 	int option, status;
 
+	if (argc == 2 && !strcmp(argv[1], "--dump"))
+		return dump_print(dump_new("run", usage));
 	while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0) {
 		if (option == OPT_HELP || option == 'h') {
 			fputs(usage, stdout);
@@ -301,6 +303,8 @@ int command_control(int argc, char **argv)
 	bool json = false;
 	int first = 2;
 
+	if (argc == 2 && !strcmp(argv[1], "--dump"))
+		return dump_print(dump_new("control", control_usage));
 	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
 		fputs(control_usage, stdout);
 		return 0;

@@ -120,19 +120,24 @@ static int vm_list(struct manage *manage, int argc, char **argv)
 {
 	static const struct option options[] = {{"group", required_argument, NULL, 'g'},
 						{"tag", required_argument, NULL, 't'},
+						{"names", no_argument, NULL, 'n'},
 						{NULL, 0, NULL, 0}};
 	static const char *const titles[] = {"NAME", "STATE", "SINCE", "CPUS", "MEMORY", "NOTES"};
 	const char *group = NULL, *tag = NULL;
 	json_t *all, *vm;
 	struct error err = {0};
 	struct table *table;
+	bool names = false;
 	size_t i;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == '?')
 			return EXIT_USAGE;
-		*(c == 'g' ? &group : &tag) = optarg;
+		if (c == 'n')
+			names = true;
+		else
+			*(c == 'g' ? &group : &tag) = optarg;
 	}
 	if (optind < argc)
 		return manage_usage(manage, "it takes no arguments");
@@ -144,6 +149,11 @@ static int vm_list(struct manage *manage, int argc, char **argv)
 	keep_those(all, group, tag);
 	if (manage->json) {
 		manage_print_json(manage, all);
+		return 0;
+	}
+	if (names) {
+		manage_print_names(all);
+		json_decref(all);
 		return 0;
 	}
 	if (!json_array_size(all))
@@ -734,8 +744,13 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --recovery nothing|restart                    when it has crashed (nothing)\n"
 
 static const struct manage_verb verbs[] = {
-    {"list", "what there is", "[--group NAME] [--tag WORD]",
-     "All machines, or those of a group or with a tag, with their states.\n", vm_list},
+    {"list", "what there is", "[--group NAME] [--tag WORD] [--names]",
+     "All machines, or those of a group or with a tag, with their states.\n"
+     "\n"
+     "  --group NAME, --tag WORD\n"
+     "                         only these\n"
+     "  --names                only their names, one a line\n",
+     vm_list},
     {"show", "one machine", "NAME", "Its settings and its state.\n", vm_show},
     {"create", "make one", "NAME (--image IMAGE | --kernel FILE) [OPTION …] [--start]",
      "From an image of the library, or with a kernel and disks that are there.\n\n"

@@ -4,7 +4,7 @@
 
 The stage `long` takes minutes a test and is no part of `all`.
 
-Usage: tests/harness.py [unit|bare|guest|manage|lab|fuzz|long|all] [NAME…]
+Usage: tests/harness.py [unit|bare|guest|manage|package|lab|fuzz|long|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
 """
 
@@ -178,6 +178,17 @@ def stage_manage(results, names):
                           {"build": os.path.join(ROOT, "build/release"), "skip": Skip, "image": lambda: test_debian.base_image(context)})
 
 
+def stage_package(results, names):
+    """The Debian packages, installed for real."""
+    if build(results, "release"):
+        context = {"bulkhead": "build/release/cli/bulkhead", "build": os.path.join(ROOT, "build/release"), "skip": Skip}
+        scripts = subprocess.run(["scripts/dependencies", "package"], capture_output=True, text=True)
+        if scripts.returncode:
+            results.add("package dependencies", "failed", 0, scripts.stderr)
+        else:
+            run_functions(results, "tests/package/test_package.py", names, context)
+
+
 def stage_lab(results, names):
     """The hardware processor, in a machine of software that has one."""
     if not build(results, "release"):
@@ -190,7 +201,7 @@ def stage_lab(results, names):
         results.add("lab", "failed", time.monotonic() - start, str(e))
 
 
-STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "lab": stage_lab, "fuzz": stage_fuzz,
+STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "package": stage_package, "lab": stage_lab, "fuzz": stage_fuzz,
           "long": stage_long}
 
 

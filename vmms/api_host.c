@@ -34,10 +34,7 @@ static void get_document(struct vmms *vmms, struct http_request *request)
 
 static void reply_schema(struct http_request *request, const struct form *form)
 {
-	json_t *schema = form_schema(form);
-
-	json_object_set_new(schema, "$schema", json_string("https://json-schema.org/draft/2020-12/schema"));
-	http_reply(request, 200, schema);
+	http_reply(request, 200, form_document(form));
 }
 
 static void get_schema(struct vmms *vmms, struct http_request *request)

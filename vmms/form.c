@@ -246,3 +246,11 @@ json_t *form_schema(const struct form *form)
 	}
 	return schema;
 }
+
+json_t *form_document(const struct form *form)
+{
+	json_t *schema = form_schema(form);
+
+	json_object_set_new(schema, "$schema", json_string("https://json-schema.org/draft/2020-12/schema"));
+	return schema;
+}

@@ -38,3 +38,6 @@ int form_check(const struct form *form, json_t *value, struct error *err);
 
 /* The schema; the caller owns the reference. */
 json_t *form_schema(const struct form *form);
+
+/* The same as a document of its own, which says what kind of schema it is. */
+json_t *form_document(const struct form *form);

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "vmms/automatic.h"
+#include "vmms/cgroup.h"
 #include "vmms/daemon.h"
 #include "vmms/worker_log.h"
 
@@ -81,6 +82,8 @@ struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm)
 	machine->wanted = vm->wanted;
 	if (asprintf(&machine->runtime, "%s/vms/%s", vmms->options->runtime, vm->id) < 0)
 		machine->runtime = NULL;
+	if (vmms->options->cgroup && asprintf(&machine->cgroup, "%s/vm-%s", vmms->options->cgroup, vm->id) < 0)
+		machine->cgroup = NULL;
 	if (!machine->name || !machine->directory || !machine->runtime) {
 		machine_free(machine);
 		return NULL;
@@ -97,6 +100,7 @@ void machine_free(struct machine *machine)
 	free(machine->name);
 	free(machine->directory);
 	free(machine->runtime);
+	free(machine->cgroup);
 	free(machine);
 }
 
@@ -236,6 +240,8 @@ static void worker_ended(void *context, const json_t *result)
 	bool crashed;
 
 	machine->link = NULL;
+	if (machine->cgroup)
+		cgroup_remove(machine->cgroup);
 	machine->power_cut = false;
 	set_state(machine, MACHINE_OFF);
 	crashed = started && tell_end(machine, result) && !asked;
@@ -297,7 +303,7 @@ static void tell_unseen_end(struct machine *machine)
 static void adopt(struct machine *machine, unsigned tries)
 {
 	_cleanup_free_ char *log = log_path(machine), *lock = NULL;
-	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
+	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log, machine->cgroup};
 	struct error err = {0};
 	int r;
 
@@ -378,7 +384,7 @@ static json_int_t own_user(const struct machine *machine)
 int machine_start(struct machine *machine, struct job **job, struct error *err)
 {
 	_cleanup_free_ char *log = log_path(machine);
-	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log};
+	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log, machine->cgroup};
 	struct error why = {0};
 	json_t *configuration;
 	int r;

@@ -20,6 +20,7 @@ struct machine {
 	struct vmms *vmms;
 	char id[GUID_TEXT_SIZE];
 	char *name, *directory, *runtime;
+	char *cgroup; /* of its worker; NULL: none */
 	json_t *config; /* NULL: it cannot be read, `problem` says why */
 	struct error problem;
 	struct error start_error; /* of the last start that failed */

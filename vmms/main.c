@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* main.c - the program bulkheadd. */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <string.h>
 
+#include "vmms/config.h"
+#include "vmms/host_config.h"
+#include "vmms/systemd.h"
 #include "vmms/version.h"
 #include "vmms/vmms.h"
 
@@ -21,6 +23,8 @@ static const char usage[] =
     "  --config FILE     what this host is to be, host.json (/etc/bulkhead/host.json if it is there, with --user\n"
     "                    ~/.config/bulkhead/host.json): HTTPS, and who may do what\n"
     "  --worker FILE     the program bulkhead-worker (beside this one)\n"
+    "  --cgroup DIR      a control group (version 2) that is ours to use: each machine gets one of its own in it\n"
+    "  --schema NAME     print the JSON schema of vm.json or host.json and end\n"
     "  --verbose         tell on standard error what happens\n"
     "\n"
     "SIGTERM ends it. Under systemd it says when it is ready, and takes the socket that it is given.\n";
@@ -49,23 +53,25 @@ static char *find_worker(void)
 	return NULL;
 }
 
-/* sd_listen_fds(3): the first descriptor is 3. */
-static int handed_over(void)
-{
-	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-
-	if (!pid || !count || atoi(pid) != getpid() || atoi(count) < 1)
-		return -1;
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
-	fcntl(3, F_SETFD, FD_CLOEXEC);
-	return 3;
-}
-
 static int complain(int status, const char *text)
 {
 	fprintf(stderr, "bulkheadd: %s\n", text);
 	return status;
+}
+
+static int print_schema(const char *name)
+{
+	const struct form *form = !strcmp(name, "vm.json") ? &vm_config_form : !strcmp(name, "host.json") ? &host_config_form : NULL;
+	json_t *schema;
+	int r;
+
+	if (!form)
+		return complain(EXIT_USAGE, "--schema: choose vm.json or host.json");
+	schema = form_document(form);
+	r = json_dumpf(schema, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(schema);
+	return r || fflush(stdout) ? complain(1, "the schema cannot be printed") : 0;
 }
 
 int main(int argc, char **argv)
@@ -73,10 +79,12 @@ int main(int argc, char **argv)
 	static const struct option options[] = {{"user", no_argument, NULL, 'u'},     {"state", required_argument, NULL, 's'},
 						{"runtime", required_argument, NULL, 'r'}, {"worker", required_argument, NULL, 'w'},
 						{"config", required_argument, NULL, 'c'},
+						{"cgroup", required_argument, NULL, 'g'},
+						{"schema", required_argument, NULL, 'S'},
 						{"verbose", no_argument, NULL, 'v'},  {"help", no_argument, NULL, 'h'},
 						{"version", no_argument, NULL, 'V'},  {NULL, 0, NULL, 0}};
 	_cleanup_free_ char *state = NULL, *runtime = NULL, *worker = NULL, *config = NULL;
-	struct vmms_options o = {.listener = handed_over()};
+	struct vmms_options o = {.listener = systemd_listener(), .ready = systemd_ready};
 	bool user = getuid() != 0;
 	struct error err = {0};
 	int c;
@@ -98,6 +106,11 @@ int main(int argc, char **argv)
 		case 'w':
 			o.worker = optarg;
 			break;
+		case 'g':
+			o.cgroup = optarg;
+			break;
+		case 'S':
+			return print_schema(optarg);
 		case 'v':
 			log_set_level(LOG_LEVEL_INFO);
 			break;

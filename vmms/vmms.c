@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "vmms/automatic.h"
+#include "vmms/cgroup.h"
 #include "vmms/daemon.h"
 #include "vmms/host_config.h"
 #include "vmms/images.h"
@@ -382,6 +383,8 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		r = make_places(options, err);
 	if (!r)
 		r = lock_state(&vmms, err);
+	if (!r && options->cgroup)
+		r = cgroup_prepare(options->cgroup, err);
 	if (!r)
 		r = load(&vmms, err);
 	if (!r)

@@ -13,6 +13,7 @@ struct vmms_options {
 	const char *runtime; /* directory: sockets; made likewise */
 	const char *worker;  /* the program bulkhead-worker */
 	const char *config;  /* host.json; NULL: all defaults */
+	const char *cgroup;  /* a control group that was given to us, for one in it for each machine; NULL: none */
 	int listener;        /* a listening socket that was handed over, or -1: RUNTIME/api is made */
 	/* Called once, when requests are answered. */
 	void (*ready)(void);

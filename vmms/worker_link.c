@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "vmms/cgroup.h"
 #include "vmms/worker_log.h"
 
 #define ANSWER_MAX (4u << 20)
@@ -255,16 +256,30 @@ static int spawn(struct worker_link *link, const char *program, int log, struct 
 	return r ? error_set(err, -r, "%s cannot be started: %s", program, strerror(-r)) : 0;
 }
 
+/* Before it has its configuration, without which it starts nothing: so all of a machine is in its group. */
+static void put_into_group(struct worker_link *link, int group)
+{
+	struct error err;
+
+	if (group < 0 || !cgroup_put(group, link->pid, &err))
+		return;
+	link->told_start = true;
+	link->ops->started(link->context, &err);
+	uv_process_kill(&link->process, SIGKILL);
+}
+
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
     const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err)
 {
-	_cleanup_close_ int log = worker_log_open(place->log, err);
+	_cleanup_close_ int log = worker_log_open(place->log, err), group = -1;
 	struct worker_link *link;
 	uv_buf_t buffer;
 	int r;
 
 	if (log < 0)
 		return log;
+	if (place->cgroup && (group = cgroup_open(place->cgroup, err)) < 0)
+		return group;
 	link = link_new(loop, place, ops, context);
 	if (link)
 		link->configuration = json_dumps(configuration, JSON_COMPACT);
@@ -281,6 +296,7 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 		return r;
 	}
 	link->pid = link->process.pid;
+	put_into_group(link, group);
 	buffer = uv_buf_init(link->configuration, (unsigned)strlen(link->configuration));
 	if (uv_write(&link->write, (uv_stream_t *)&link->input, &buffer, 1, configuration_written))
 		close_handle((uv_handle_t *)&link->input);

@@ -16,6 +16,7 @@ struct worker_place {
 	const char *program; /* bulkhead-worker */
 	const char *runtime; /* the machine's runtime directory, with an absolute path */
 	const char *log;     /* what the worker says goes behind what is in this file */
+	const char *cgroup;  /* where the worker goes; NULL: it stays in the daemon's */
 };
 
 struct worker_link_ops {
