@@ -160,6 +160,40 @@ void acpi_pm_destroy(struct acpi_pm *pm)
 	free(pm);
 }
 
+#define PM_SECTION         "acpi pm"
+#define PM_SECTION_VERSION 1u
+
+static const struct form_field pm_fields[] = {
+    FORM_FIELD(struct acpi_pm, status),
+    FORM_FIELD(struct acpi_pm, enable),
+    FORM_FIELD(struct acpi_pm, control),
+    FORM_FIELD(struct acpi_pm, seen),
+};
+
+void acpi_pm_save(struct acpi_pm *pm, struct form_writer *w)
+{
+	size_t section = form_section_begin(w, PM_SECTION, 0, PM_SECTION_VERSION);
+
+	pthread_mutex_lock(&pm->lock);
+	FORM_PUT(w, pm, pm_fields);
+	pthread_mutex_unlock(&pm->lock);
+	form_section_end(w, section);
+}
+
+void acpi_pm_load(struct acpi_pm *pm, struct form_reader *r)
+{
+	struct form_reader section = form_section(r, PM_SECTION, 0, PM_SECTION_VERSION);
+
+	pthread_mutex_lock(&pm->lock);
+	FORM_GET(&section, pm, pm_fields);
+	if ((pm->status | pm->enable) & ~PM1_EVENTS || pm->control & ~CNT_WRITABLE)
+		form_bad(&section, "no ACPI hardware can be in this state");
+	form_section_done(r, &section);
+	if (!r->bad)
+		pm_refresh(pm);
+	pthread_mutex_unlock(&pm->lock);
+}
+
 void acpi_pm_power_button(struct acpi_pm *pm)
 {
 	pthread_mutex_lock(&pm->lock);

@@ -17,10 +17,15 @@
  * the part's own lock is held: they must be short, must not block, and must not call back into
  * the part that called them.
  *
+ * Saved state: X_save() writes a part's state as a section (base/form.h), X_load() gives it to a part that was
+ * just created the same way; what cannot be is the reader's error, after which the part must be destroyed. Only
+ * while no VP runs, with the I/O APIC loaded before the parts that hang on it.
+ *
  * Errors: negative errno, with the sentence in `err`. A guest cannot make any of this fail.
  */
 #pragma once
 
+#include "base/form.h"
 #include "hypervisor/hypervisor.h"
 
 /* --- timers: one thread that calls parts back at a time ----------------------------------------- */
@@ -43,6 +48,9 @@ struct ioapic;
 /* Takes the partition's EOI handler too. */
 int ioapic_create(struct ioapic **out, struct partition *p, struct error *err);
 void ioapic_destroy(struct ioapic *io);
+
+void ioapic_save(struct ioapic *io, struct form_writer *w);
+void ioapic_load(struct ioapic *io, struct form_reader *r);
 
 /* [any] The level on pin `pin` (0 to 23; others are ignored). An edge-triggered pin sends its message when
  * the level rises, a level-triggered one while the level is high and no EOI is outstanding. */
@@ -88,6 +96,10 @@ int serial_create(struct serial **out, struct partition *p, const struct serial_
 		  struct error *err);
 void serial_destroy(struct serial *s);
 
+/* `number` tells ports apart in the saved state. Whether the other end is there is not part of it. */
+void serial_save(struct serial *s, struct form_writer *w, unsigned number);
+void serial_load(struct serial *s, struct form_reader *r, unsigned number);
+
 /* [any] Queue input for the guest; returns how many bytes were taken, which is less than `size` when
  * the queue (4 KiB) is full: `input_room` tells when to come again. */
 size_t serial_receive(struct serial *s, const uint8_t *bytes, size_t size);
@@ -127,6 +139,10 @@ struct rtc_config {
 int rtc_create(struct rtc **out, struct partition *p, const struct rtc_config *config, struct error *err);
 void rtc_destroy(struct rtc *rtc);
 
+/* The time of day goes on by the host's clock. */
+void rtc_save(struct rtc *rtc, struct form_writer *w);
+void rtc_load(struct rtc *rtc, struct form_reader *r);
+
 /* --- ACPI power management ---------------------------------------------------------------------- */
 
 /* The fixed hardware of ACPI: PM1a event and control blocks, PM timer (32 bits, 3.579545 MHz of partition
@@ -154,6 +170,10 @@ int acpi_pm_create(struct acpi_pm **out, struct partition *p, const struct acpi_
 		   struct error *err);
 void acpi_pm_destroy(struct acpi_pm *pm);
 
+/* The partition's own state is loaded before: the PM timer counts its time. */
+void acpi_pm_save(struct acpi_pm *pm, struct form_writer *w);
+void acpi_pm_load(struct acpi_pm *pm, struct form_reader *r);
+
 /* [any] Press and let go of the power button: the guest is asked to shut down. */
 void acpi_pm_power_button(struct acpi_pm *pm);
 
@@ -176,6 +196,8 @@ struct reset_config {
 int reset_control_create(struct reset_control **out, struct partition *p, const struct reset_config *config,
 			 struct error *err);
 void reset_control_destroy(struct reset_control *reset);
+void reset_control_save(struct reset_control *reset, struct form_writer *w);
+void reset_control_load(struct reset_control *reset, struct form_reader *r);
 
 /* Exit port for bare test guests: a write of `v` to port 0xf4 ends the guest with code (v << 1) | 1.
  * Never part of a machine unless it is asked for. */

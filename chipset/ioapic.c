@@ -210,6 +210,53 @@ void ioapic_destroy(struct ioapic *io)
 	free(io);
 }
 
+/* --- saved state -------------------------------------------------------------------------------- */
+
+#define IOAPIC_SECTION         "ioapic"
+#define IOAPIC_SECTION_VERSION 1u
+
+static const struct form_field ioapic_fields[] = {
+    FORM_FIELD(struct ioapic, index),
+    FORM_FIELD(struct ioapic, id),
+    FORM_FIELD(struct ioapic, lines),
+    FORM_ARRAY(struct ioapic, entries),
+};
+
+void ioapic_save(struct ioapic *io, struct form_writer *w)
+{
+	size_t section = form_section_begin(w, IOAPIC_SECTION, 0, IOAPIC_SECTION_VERSION);
+
+	pthread_mutex_lock(&io->lock);
+	FORM_PUT(w, io, ioapic_fields);
+	pthread_mutex_unlock(&io->lock);
+	form_section_end(w, section);
+}
+
+static bool entry_possible(uint64_t entry)
+{
+	if (entry & ENTRY_REMOTE_IRR && !(entry & ENTRY_LEVEL))
+		return false;
+	return !(entry & ~(ENTRY_WRITABLE | ENTRY_REMOTE_IRR));
+}
+
+void ioapic_load(struct ioapic *io, struct form_reader *r)
+{
+	struct form_reader section = form_section(r, IOAPIC_SECTION, 0, IOAPIC_SECTION_VERSION);
+	bool possible;
+
+	pthread_mutex_lock(&io->lock);
+	FORM_GET(&section, io, ioapic_fields);
+	possible = io->id <= 15 && !(io->lines >> IOAPIC_PINS);
+	for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+		possible = possible && entry_possible(io->entries[pin]);
+	pthread_mutex_unlock(&io->lock);
+	if (!possible)
+		form_bad(&section, "no I/O APIC can be in this state");
+	form_section_done(r, &section);
+}
+
+/* --- lines -------------------------------------------------------------------------------------- */
+
 static void ioapic_line_set(void *controller, unsigned pin, bool level)
 {
 	ioapic_set_irq(controller, pin, level);

@@ -107,3 +107,27 @@ void reset_control_destroy(struct reset_control *r)
 {
 	free(r);
 }
+
+#define RESET_SECTION         "reset"
+#define RESET_SECTION_VERSION 1u
+
+void reset_control_save(struct reset_control *r, struct form_writer *w)
+{
+	size_t section = form_section_begin(w, RESET_SECTION, 0, RESET_SECTION_VERSION);
+	uint8_t control = atomic_load(&r->control);
+
+	form_put(w, &control, sizeof(control));
+	form_section_end(w, section);
+}
+
+void reset_control_load(struct reset_control *r, struct form_reader *from)
+{
+	struct form_reader section = form_section(from, RESET_SECTION, 0, RESET_SECTION_VERSION);
+	const uint8_t *control = form_take(&section, 1);
+
+	if (control && *control & ~(CONTROL_WRITABLE & ~CONTROL_RESET))
+		form_bad(&section, "no reset register can be in this state");
+	else if (control)
+		atomic_store(&r->control, *control);
+	form_section_done(from, &section);
+}

@@ -356,6 +356,48 @@ static void rtc_write(void *device, uint64_t offset, unsigned size, uint64_t val
 
 static const struct io_ops rtc_ops = {.read = rtc_read, .write = rtc_write};
 
+/* --- saved state -------------------------------------------------------------------------------- */
+
+#define RTC_SECTION         "rtc"
+#define RTC_SECTION_VERSION 1u
+
+/* Beyond these, in microseconds, lies no year that the registers can tell. */
+#define CLOCK_END (1ll << 60)
+
+static const struct form_field rtc_fields[] = {
+    FORM_FIELD(struct rtc, index),
+    FORM_ARRAY(struct rtc, cmos),
+    FORM_FIELD(struct rtc, offset),
+    FORM_FIELD(struct rtc, seen),
+};
+
+void rtc_save(struct rtc *rtc, struct form_writer *w)
+{
+	size_t section = form_section_begin(w, RTC_SECTION, 0, RTC_SECTION_VERSION);
+
+	pthread_mutex_lock(&rtc->lock);
+	FORM_PUT(w, rtc, rtc_fields);
+	pthread_mutex_unlock(&rtc->lock);
+	form_section_end(w, section);
+}
+
+void rtc_load(struct rtc *rtc, struct form_reader *r)
+{
+	struct form_reader section = form_section(r, RTC_SECTION, 0, RTC_SECTION_VERSION);
+
+	pthread_mutex_lock(&rtc->lock);
+	FORM_GET(&section, rtc, rtc_fields);
+	if (rtc->index >= CMOS_SIZE || rtc->cmos[REG_A] & A_UPDATING || rtc->offset < -CLOCK_END ||
+	    rtc->offset > CLOCK_END || rtc->seen < 0 || rtc->seen > CLOCK_END) {
+		form_bad(&section, "no clock can be in this state");
+		rtc->index = 0;
+	}
+	form_section_done(r, &section);
+	if (!r->bad)
+		rtc_refresh(rtc);
+	pthread_mutex_unlock(&rtc->lock);
+}
+
 /* What a BIOS leaves in CMOS memory of the sizes: in KiB up to 64 MiB, in 64 KiB from 16 MiB up. */
 static void rtc_store_sizes(struct rtc *rtc, uint64_t below_4g, uint64_t above_4g)
 {

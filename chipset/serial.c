@@ -370,6 +370,76 @@ void serial_destroy(struct serial *s)
 	free(s);
 }
 
+/* --- saved state -------------------------------------------------------------------------------- */
+
+#define SERIAL_SECTION         "serial"
+#define SERIAL_SECTION_VERSION 1u
+
+static const struct form_field serial_fields[] = {
+    FORM_FIELD(struct serial, ier),
+    FORM_FIELD(struct serial, fcr),
+    FORM_FIELD(struct serial, lcr),
+    FORM_FIELD(struct serial, mcr),
+    FORM_FIELD(struct serial, msr),
+    FORM_FIELD(struct serial, scratch),
+    FORM_FIELD(struct serial, lsr_errors),
+    FORM_FIELD(struct serial, divisor),
+    FORM_FLAG(struct serial, transmit_interrupt),
+    FORM_FLAG(struct serial, irq),
+    FORM_ARRAY(struct serial, receive.bytes),
+    FORM_FIELD(struct serial, receive.first),
+    FORM_FIELD(struct serial, receive.count),
+    FORM_ARRAY(struct serial, transmit.bytes),
+    FORM_FIELD(struct serial, transmit.first),
+    FORM_FIELD(struct serial, transmit.count),
+    FORM_FIELD(struct serial, queue_first),
+    FORM_FIELD(struct serial, queue_count),
+    FORM_ARRAY(struct serial, queue),
+};
+
+void serial_save(struct serial *s, struct form_writer *w, unsigned number)
+{
+	size_t section = form_section_begin(w, SERIAL_SECTION, number, SERIAL_SECTION_VERSION);
+
+	pthread_mutex_lock(&s->lock);
+	FORM_PUT(w, s, serial_fields);
+	pthread_mutex_unlock(&s->lock);
+	form_section_end(w, section);
+}
+
+static bool fifo_possible(const struct fifo *f)
+{
+	return f->first < FIFO_SIZE && f->count <= FIFO_SIZE;
+}
+
+static bool serial_possible(const struct serial *s)
+{
+	bool registers = s->ier <= 0x0f && !(s->fcr & ~(FCR_ENABLE | 0xc0)) &&
+			 (s->fcr & FCR_ENABLE || !s->fcr) && !(s->mcr & ~MCR_WRITABLE) &&
+			 !(s->lsr_errors & ~LSR_ERRORS);
+
+	return registers && fifo_possible(&s->receive) && fifo_possible(&s->transmit) &&
+	       s->queue_first < QUEUE_SIZE && s->queue_count <= QUEUE_SIZE;
+}
+
+void serial_load(struct serial *s, struct form_reader *r, unsigned number)
+{
+	struct form_reader section = form_section(r, SERIAL_SECTION, number, SERIAL_SECTION_VERSION);
+
+	pthread_mutex_lock(&s->lock);
+	FORM_GET(&section, s, serial_fields);
+	if (!serial_possible(s)) {
+		form_bad(&section, "no serial port can be in this state");
+		s->receive = s->transmit = (struct fifo){0};
+		s->queue_first = s->queue_count = 0;
+		s->fcr = 0;
+	}
+	pthread_mutex_unlock(&s->lock);
+	form_section_done(r, &section);
+}
+
+/* --- the other end ------------------------------------------------------------------------------ */
+
 size_t serial_receive(struct serial *s, const uint8_t *bytes, size_t size)
 {
 	size_t taken = 0;

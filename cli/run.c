@@ -33,6 +33,8 @@ static const char usage[] =
     "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
     "                         (default stdio)\n"
     "  --control PATH         a Unix socket for bulkhead control\n"
+    "  --restore FILE         go on where a machine was saved (bulkhead control SOCKET save FILE); all else as\n"
+    "                         it was then\n"
     "  --name NAME            what to call the machine (default guest)\n"
     "  --no-reboot            end when the guest resets, instead of starting it again\n"
     "  --debug-exit           let a bare test kernel end the machine by writing to port 0xf4\n"
@@ -42,7 +44,7 @@ static const char usage[] =
     "the power.\n"
     "\n"
     "Exit status: 0 the guest turned itself off; 1 the machine could not be started; 2 wrong options;\n"
-    "3 the guest crashed; 4 the power was cut. With --debug-exit, what the guest wrote.\n";
+    "3 the guest crashed; 4 the power was cut; 5 it was saved. With --debug-exit, what the guest wrote.\n";
 
 enum {
 	OPT_IMAGE = 256,
@@ -58,6 +60,7 @@ enum {
 	OPT_COMPATIBLE,
 	OPT_SERIAL,
 	OPT_CONTROL,
+	OPT_RESTORE,
 	OPT_NAME,
 	OPT_NO_REBOOT,
 	OPT_DEBUG_EXIT,
@@ -77,6 +80,7 @@ static const struct option options[] = {{"image", required_argument, NULL, OPT_I
 					{"compatible", no_argument, NULL, OPT_COMPATIBLE},
 					{"serial", required_argument, NULL, OPT_SERIAL},
 					{"control", required_argument, NULL, OPT_CONTROL},
+					{"restore", required_argument, NULL, OPT_RESTORE},
 					{"name", required_argument, NULL, OPT_NAME},
 					{"no-reboot", no_argument, NULL, OPT_NO_REBOOT},
 					{"debug-exit", no_argument, NULL, OPT_DEBUG_EXIT},
@@ -194,6 +198,9 @@ static int parse_option(struct run_options *o, int option, char *value, struct e
 	case OPT_CONTROL:
 		o->config.control_path = value;
 		return 0;
+	case OPT_RESTORE:
+		o->config.restore = value;
+		return 0;
 	case OPT_NAME:
 		o->config.name = value;
 		return 0;
@@ -295,7 +302,9 @@ static const char control_usage[] =
     "  add-disk FILE[,ro]       add a disk while the guest runs\n"
     "  resize-disk CONTROLLER:LUN BYTES\n"
     "                           change a disk's size; the guest is told with its next request\n"
-    "  remove-disk CONTROLLER:LUN\n";
+    "  remove-disk CONTROLLER:LUN\n"
+    "  save FILE                save the machine to a new file and end it; bulkhead run --restore goes on with it\n"
+    "  cancel                   of that: the machine goes on\n";
 
 int command_control(int argc, char **argv)
 {

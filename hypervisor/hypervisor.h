@@ -125,6 +125,15 @@ void partition_host_written(struct partition *p, const void *host, uint64_t size
 /* Bytes of RAM in all. */
 uint64_t partition_memory_size(const struct partition *p);
 
+/* [any] The regions of RAM in the order in which they were added; false: there are not so many. */
+bool partition_memory_region(const struct partition *p, unsigned index, gpa_t *gpa, uint64_t *size);
+
+/* [any] False: no page of [gpa, gpa + size), which lies inside one region, was ever written, so all are zeros. */
+bool partition_memory_used(const struct partition *p, gpa_t gpa, uint64_t size);
+
+/* [any] Where in guest memory `host` lies, which must be inside what partition_memory() returned. */
+gpa_t partition_memory_gpa(const struct partition *p, const void *host);
+
 /* --- intercepts ------------------------------------------------------------------------------- */
 
 struct io_ops {

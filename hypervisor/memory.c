@@ -166,6 +166,37 @@ void partition_host_written(struct partition *p, const void *host, uint64_t size
 	}
 }
 
+bool partition_memory_region(const struct partition *p, unsigned index, gpa_t *gpa, uint64_t *size)
+{
+	if (index >= p->region_count)
+		return false;
+	*gpa = p->regions[index].gpa;
+	*size = p->regions[index].size;
+	return true;
+}
+
+bool partition_memory_used(const struct partition *p, gpa_t gpa, uint64_t size)
+{
+	const struct memory_region *r = find_region(p, gpa);
+	off_t data;
+
+	if (!r)
+		return false;
+	data = lseek(p->memfd, (off_t)(r->offset + (gpa - r->gpa)), SEEK_DATA);
+	/* ENXIO: there is nothing up to the end. Any other error tells nothing. */
+	return data < 0 ? errno != ENXIO : (uint64_t)data < r->offset + (gpa - r->gpa) + size;
+}
+
+gpa_t partition_memory_gpa(const struct partition *p, const void *host)
+{
+	uint64_t at = (uint64_t)((const uint8_t *)host - p->base);
+
+	for (unsigned i = 0; i < p->region_count; i++)
+		if (at >= p->regions[i].offset && at - p->regions[i].offset < p->regions[i].size)
+			return p->regions[i].gpa + (at - p->regions[i].offset);
+	return UINT64_MAX;
+}
+
 uint64_t partition_memory_size(const struct partition *p)
 {
 	return p->memory_size;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "base/form.h"
 
 enum section { SECTION_PARTITION = 1, SECTION_CPUID, SECTION_VP, SECTION_MESSAGES };
 
@@ -13,62 +14,41 @@ enum section { SECTION_PARTITION = 1, SECTION_CPUID, SECTION_VP, SECTION_MESSAGE
 
 /* --- fields ----------------------------------------------------------------------------------------- */
 
-/* `count` numbers of `width` bytes at `offset` of a struct. A flag is a byte that is 0 or 1. */
-struct field {
-	uint16_t offset, count;
-	uint8_t width;
-	bool flag;
-};
-
-#define MEMBER(type, member) (((type *)0)->member)
-#define FIELD(type, member)                                                                                  \
-	{                                                                                                    \
-		offsetof(type, member), 1, sizeof(MEMBER(type, member)), false                               \
-	}
-#define FLAG(type, member)                                                                                   \
-	{                                                                                                    \
-		offsetof(type, member), 1, sizeof(MEMBER(type, member)), true                                \
-	}
-#define ARRAY(type, member)                                                                                  \
-	{                                                                                                    \
-		offsetof(type, member), ARRAY_SIZE(MEMBER(type, member)), sizeof(MEMBER(type, member)[0]),   \
-		    false                                                                                    \
-	}
 #define SEGMENT(name)                                                                                        \
-	FIELD(struct vp_state, registers.name.base), FIELD(struct vp_state, registers.name.limit),           \
-	    FIELD(struct vp_state, registers.name.selector),                                                 \
-	    FIELD(struct vp_state, registers.name.attributes)
+	FORM_FIELD(struct vp_state, registers.name.base), FORM_FIELD(struct vp_state, registers.name.limit),           \
+	    FORM_FIELD(struct vp_state, registers.name.selector),                                                 \
+	    FORM_FIELD(struct vp_state, registers.name.attributes)
 #define TIMER(n)                                                                                             \
-	FIELD(struct vp_state, tlfs.timers[n].config), FIELD(struct vp_state, tlfs.timers[n].count),         \
-	    FIELD(struct vp_state, tlfs.timers[n].deadline),                                                 \
-	    FIELD(struct vp_state, tlfs.timers[n].expired_at),                                               \
-	    FIELD(struct vp_state, tlfs.timers[n].message_waits)
+	FORM_FIELD(struct vp_state, tlfs.timers[n].config), FORM_FIELD(struct vp_state, tlfs.timers[n].count),         \
+	    FORM_FIELD(struct vp_state, tlfs.timers[n].deadline),                                                 \
+	    FORM_FIELD(struct vp_state, tlfs.timers[n].expired_at),                                               \
+	    FORM_FIELD(struct vp_state, tlfs.timers[n].message_waits)
 
-static const struct field partition_fields[] = {
-    FIELD(struct saved_partition, vp_count),       FIELD(struct saved_partition, region_count),
-    FIELD(struct saved_partition, time),           FIELD(struct saved_partition, tsc_frequency),
-    FIELD(struct saved_partition, apic_frequency), FIELD(struct saved_partition, tlfs.guest_os_id),
-    FIELD(struct saved_partition, tlfs.hypercall), FIELD(struct saved_partition, tlfs.reference_tsc),
-    ARRAY(struct saved_partition, tlfs.crash),     FIELD(struct saved_partition, tlfs.tsc_sequence),
+static const struct form_field partition_fields[] = {
+    FORM_FIELD(struct saved_partition, vp_count),       FORM_FIELD(struct saved_partition, region_count),
+    FORM_FIELD(struct saved_partition, time),           FORM_FIELD(struct saved_partition, tsc_frequency),
+    FORM_FIELD(struct saved_partition, apic_frequency), FORM_FIELD(struct saved_partition, tlfs.guest_os_id),
+    FORM_FIELD(struct saved_partition, tlfs.hypercall), FORM_FIELD(struct saved_partition, tlfs.reference_tsc),
+    FORM_ARRAY(struct saved_partition, tlfs.crash),     FORM_FIELD(struct saved_partition, tlfs.tsc_sequence),
 };
 
-static const struct field region_fields[] = {
-    FIELD(struct saved_region, gpa),
-    FIELD(struct saved_region, size),
+static const struct form_field region_fields[] = {
+    FORM_FIELD(struct saved_region, gpa),
+    FORM_FIELD(struct saved_region, size),
 };
 
-static const struct field cpuid_fields[] = {
-    FIELD(struct cpuid_entry, leaf),
-    FIELD(struct cpuid_entry, subleaf),
-    FLAG(struct cpuid_entry, has_subleaf),
-    ARRAY(struct cpuid_entry, r),
+static const struct form_field cpuid_fields[] = {
+    FORM_FIELD(struct cpuid_entry, leaf),
+    FORM_FIELD(struct cpuid_entry, subleaf),
+    FORM_FLAG(struct cpuid_entry, has_subleaf),
+    FORM_ARRAY(struct cpuid_entry, r),
 };
 
 /* But for the XSAVE area and the MSRs, which follow, each with its size before it. */
-static const struct field vp_fields[] = {
-    ARRAY(struct vp_state, registers.gpr),
-    FIELD(struct vp_state, registers.rip),
-    FIELD(struct vp_state, registers.rflags),
+static const struct form_field vp_fields[] = {
+    FORM_ARRAY(struct vp_state, registers.gpr),
+    FORM_FIELD(struct vp_state, registers.rip),
+    FORM_FIELD(struct vp_state, registers.rflags),
     SEGMENT(es),
     SEGMENT(cs),
     SEGMENT(ss),
@@ -77,55 +57,55 @@ static const struct field vp_fields[] = {
     SEGMENT(gs),
     SEGMENT(ldtr),
     SEGMENT(tr),
-    FIELD(struct vp_state, registers.gdt_base),
-    FIELD(struct vp_state, registers.idt_base),
-    FIELD(struct vp_state, registers.gdt_limit),
-    FIELD(struct vp_state, registers.idt_limit),
-    FIELD(struct vp_state, registers.cr0),
-    FIELD(struct vp_state, registers.cr2),
-    FIELD(struct vp_state, registers.cr3),
-    FIELD(struct vp_state, registers.cr4),
-    FIELD(struct vp_state, registers.cr8),
-    FIELD(struct vp_state, registers.efer),
-    ARRAY(struct vp_state, pdptr),
-    ARRAY(struct vp_state, dr),
-    FIELD(struct vp_state, xcr0),
-    FIELD(struct vp_state, tsc),
-    FIELD(struct vp_state, activity),
-    FLAG(struct vp_state, pending.interrupt_shadow),
-    FLAG(struct vp_state, pending.nmi_blocked),
-    FLAG(struct vp_state, pending.nmi),
-    FLAG(struct vp_state, pending.exception),
-    FLAG(struct vp_state, pending.exception_has_code),
-    FIELD(struct vp_state, pending.exception_vector),
-    FIELD(struct vp_state, pending.exception_code),
-    FLAG(struct vp_state, pending.interrupt),
-    FIELD(struct vp_state, pending.interrupt_vector),
-    FIELD(struct vp_state, apic.base),
-    ARRAY(struct vp_state, apic.irr),
-    ARRAY(struct vp_state, apic.isr),
-    ARRAY(struct vp_state, apic.tmr),
-    ARRAY(struct vp_state, apic.auto_eoi),
-    FIELD(struct vp_state, apic.icr),
-    FIELD(struct vp_state, apic.id),
-    FIELD(struct vp_state, apic.tpr),
-    FIELD(struct vp_state, apic.ldr),
-    FIELD(struct vp_state, apic.dfr),
-    FIELD(struct vp_state, apic.svr),
-    FIELD(struct vp_state, apic.esr),
-    FIELD(struct vp_state, apic.esr_pending),
-    ARRAY(struct vp_state, apic.lvt),
-    FIELD(struct vp_state, apic.lint_level),
-    FIELD(struct vp_state, apic.divide),
-    FIELD(struct vp_state, apic.initial_count),
-    FIELD(struct vp_state, apic.timer_start),
-    FIELD(struct vp_state, apic.timer_deadline),
-    FIELD(struct vp_state, apic.tsc_deadline),
-    FIELD(struct vp_state, tlfs.scontrol),
-    FIELD(struct vp_state, tlfs.siefp),
-    FIELD(struct vp_state, tlfs.simp),
-    ARRAY(struct vp_state, tlfs.sint),
-    FIELD(struct vp_state, tlfs.assist_page),
+    FORM_FIELD(struct vp_state, registers.gdt_base),
+    FORM_FIELD(struct vp_state, registers.idt_base),
+    FORM_FIELD(struct vp_state, registers.gdt_limit),
+    FORM_FIELD(struct vp_state, registers.idt_limit),
+    FORM_FIELD(struct vp_state, registers.cr0),
+    FORM_FIELD(struct vp_state, registers.cr2),
+    FORM_FIELD(struct vp_state, registers.cr3),
+    FORM_FIELD(struct vp_state, registers.cr4),
+    FORM_FIELD(struct vp_state, registers.cr8),
+    FORM_FIELD(struct vp_state, registers.efer),
+    FORM_ARRAY(struct vp_state, pdptr),
+    FORM_ARRAY(struct vp_state, dr),
+    FORM_FIELD(struct vp_state, xcr0),
+    FORM_FIELD(struct vp_state, tsc),
+    FORM_FIELD(struct vp_state, activity),
+    FORM_FLAG(struct vp_state, pending.interrupt_shadow),
+    FORM_FLAG(struct vp_state, pending.nmi_blocked),
+    FORM_FLAG(struct vp_state, pending.nmi),
+    FORM_FLAG(struct vp_state, pending.exception),
+    FORM_FLAG(struct vp_state, pending.exception_has_code),
+    FORM_FIELD(struct vp_state, pending.exception_vector),
+    FORM_FIELD(struct vp_state, pending.exception_code),
+    FORM_FLAG(struct vp_state, pending.interrupt),
+    FORM_FIELD(struct vp_state, pending.interrupt_vector),
+    FORM_FIELD(struct vp_state, apic.base),
+    FORM_ARRAY(struct vp_state, apic.irr),
+    FORM_ARRAY(struct vp_state, apic.isr),
+    FORM_ARRAY(struct vp_state, apic.tmr),
+    FORM_ARRAY(struct vp_state, apic.auto_eoi),
+    FORM_FIELD(struct vp_state, apic.icr),
+    FORM_FIELD(struct vp_state, apic.id),
+    FORM_FIELD(struct vp_state, apic.tpr),
+    FORM_FIELD(struct vp_state, apic.ldr),
+    FORM_FIELD(struct vp_state, apic.dfr),
+    FORM_FIELD(struct vp_state, apic.svr),
+    FORM_FIELD(struct vp_state, apic.esr),
+    FORM_FIELD(struct vp_state, apic.esr_pending),
+    FORM_ARRAY(struct vp_state, apic.lvt),
+    FORM_FIELD(struct vp_state, apic.lint_level),
+    FORM_FIELD(struct vp_state, apic.divide),
+    FORM_FIELD(struct vp_state, apic.initial_count),
+    FORM_FIELD(struct vp_state, apic.timer_start),
+    FORM_FIELD(struct vp_state, apic.timer_deadline),
+    FORM_FIELD(struct vp_state, apic.tsc_deadline),
+    FORM_FIELD(struct vp_state, tlfs.scontrol),
+    FORM_FIELD(struct vp_state, tlfs.siefp),
+    FORM_FIELD(struct vp_state, tlfs.simp),
+    FORM_ARRAY(struct vp_state, tlfs.sint),
+    FORM_FIELD(struct vp_state, tlfs.assist_page),
     TIMER(0),
     TIMER(1),
     TIMER(2),
@@ -133,135 +113,61 @@ static const struct field vp_fields[] = {
 };
 _Static_assert(TLFS_TIMER_COUNT == 4, "every timer has its line above");
 
-static const struct field runtime_fields[] = {FIELD(struct saved_vp, runtime)};
+static const struct form_field runtime_fields[] = {FORM_FIELD(struct saved_vp, runtime)};
 
-static const struct field msr_fields[] = {
-    FIELD(struct vp_msr, index),
-    FIELD(struct vp_msr, value),
+static const struct form_field msr_fields[] = {
+    FORM_FIELD(struct vp_msr, index),
+    FORM_FIELD(struct vp_msr, value),
 };
 
-static const struct field message_fields[] = {
-    FIELD(struct synic_message, vp),
-    FIELD(struct synic_message, sint),
-    FIELD(struct synic_message, type),
-    FIELD(struct synic_message, size),
+static const struct form_field message_fields[] = {
+    FORM_FIELD(struct synic_message, vp),
+    FORM_FIELD(struct synic_message, sint),
+    FORM_FIELD(struct synic_message, type),
+    FORM_FIELD(struct synic_message, size),
 };
 
 /* --- writing ---------------------------------------------------------------------------------------- */
 
-struct writer {
-	uint8_t *bytes;
-	size_t size, room;
-	bool failed; /* no memory; nothing is written from then on */
-};
-
-static uint8_t *reserve(struct writer *w, size_t size)
-{
-	size_t room = w->room ? w->room : 4096;
-	uint8_t *bytes;
-
-	while (room - w->size < size)
-		room *= 2;
-	if (room != w->room) {
-		bytes = w->failed ? NULL : realloc(w->bytes, room);
-		if (!bytes) {
-			w->failed = true;
-			return NULL;
-		}
-		w->bytes = bytes;
-		w->room = room;
-	}
-	w->size += size;
-	return w->bytes + w->size - size;
-}
-
-static void put(struct writer *w, const void *from, size_t size)
-{
-	uint8_t *to = reserve(w, size);
-
-	if (to)
-		memcpy(to, from, size);
-}
-
-static void put32(struct writer *w, uint32_t value)
-{
-	uint8_t *to = reserve(w, 4);
-
-	if (to)
-		le32_put(to, value);
-}
-
-static void put_number(uint8_t *to, const uint8_t *from, unsigned width)
-{
-	switch (width) {
-	case 1:
-		*to = *from;
-		break;
-	case 2:
-		le16_put(to, *(const uint16_t *)from);
-		break;
-	case 4:
-		le32_put(to, *(const uint32_t *)from);
-		break;
-	default:
-		le64_put(to, *(const uint64_t *)from);
-		break;
-	}
-}
-
-static void put_fields(struct writer *w, const void *from, const struct field *fields, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		const struct field *f = &fields[i];
-		uint8_t *to = reserve(w, (size_t)f->count * f->width);
-
-		for (size_t n = 0; to && n < f->count; n++)
-			put_number(to + n * f->width, (const uint8_t *)from + f->offset + n * f->width,
-				   f->width);
-	}
-}
-
-#define PUT(w, from, fields) put_fields(w, from, fields, ARRAY_SIZE(fields))
-
 /* Returns where it begins, for section_end(). */
-static size_t section_begin(struct writer *w, enum section id)
+static size_t section_begin(struct form_writer *w, enum section id)
 {
 	size_t at = w->size;
 
-	put32(w, id);
-	put32(w, 0);
+	form_put32(w, id);
+	form_put32(w, 0);
 	return at;
 }
 
-static void section_end(struct writer *w, size_t at)
+static void section_end(struct form_writer *w, size_t at)
 {
 	if (!w->failed)
 		le32_put(w->bytes + at + 4, (uint32_t)(w->size - at - SECTION_HEADER));
 }
 
-static void put_vp(struct writer *w, const struct saved_vp *vp)
+static void put_vp(struct form_writer *w, const struct saved_vp *vp)
 {
 	const struct vp_state *state = &vp->state;
 	size_t at = section_begin(w, SECTION_VP);
 
-	PUT(w, vp, runtime_fields);
-	PUT(w, state, vp_fields);
-	put32(w, state->xsave_size);
-	put(w, state->xsave, state->xsave_size);
-	put32(w, state->msr_count);
+	FORM_PUT(w, vp, runtime_fields);
+	FORM_PUT(w, state, vp_fields);
+	form_put32(w, state->xsave_size);
+	form_put(w, state->xsave, state->xsave_size);
+	form_put32(w, state->msr_count);
 	for (unsigned i = 0; i < state->msr_count; i++)
-		PUT(w, &state->msrs[i], msr_fields);
+		FORM_PUT(w, &state->msrs[i], msr_fields);
 	section_end(w, at);
 }
 
-static void put_messages(struct writer *w, const struct saved_partition *s)
+static void put_messages(struct form_writer *w, const struct saved_partition *s)
 {
 	size_t at = section_begin(w, SECTION_MESSAGES);
 
-	put32(w, s->message_count);
+	form_put32(w, s->message_count);
 	for (unsigned i = 0; i < s->message_count; i++) {
-		PUT(w, &s->messages[i], message_fields);
-		put(w, s->messages[i].payload, s->messages[i].size);
+		FORM_PUT(w, &s->messages[i], message_fields);
+		form_put(w, s->messages[i].payload, s->messages[i].size);
 	}
 	section_end(w, at);
 }
@@ -277,19 +183,19 @@ static uint32_t checksum(const uint8_t *bytes, size_t size)
 
 int saved_encode(const struct saved_partition *s, uint8_t **bytes, size_t *size, struct error *err)
 {
-	struct writer w = {0};
+	struct form_writer w = {0};
 	size_t at;
 
-	(void)reserve(&w, SAVED_HEADER);
+	(void)form_reserve(&w, SAVED_HEADER);
 	at = section_begin(&w, SECTION_PARTITION);
-	PUT(&w, s, partition_fields);
+	FORM_PUT(&w, s, partition_fields);
 	for (unsigned i = 0; i < s->region_count; i++)
-		PUT(&w, &s->regions[i], region_fields);
+		FORM_PUT(&w, &s->regions[i], region_fields);
 	section_end(&w, at);
 	at = section_begin(&w, SECTION_CPUID);
-	put32(&w, s->cpuid.count);
+	form_put32(&w, s->cpuid.count);
 	for (unsigned i = 0; i < s->cpuid.count; i++)
-		PUT(&w, &s->cpuid.entries[i], cpuid_fields);
+		FORM_PUT(&w, &s->cpuid.entries[i], cpuid_fields);
 	section_end(&w, at);
 	for (unsigned i = 0; i < s->vp_count; i++)
 		put_vp(&w, &s->vps[i]);
@@ -309,86 +215,11 @@ int saved_encode(const struct saved_partition *s, uint8_t **bytes, size_t *size,
 
 /* --- reading ---------------------------------------------------------------------------------------- */
 
-struct reader {
-	const uint8_t *bytes;
-	size_t left;
-	const char *bad; /* what was wrong first; from then on zeros are read */
-};
-
-static const uint8_t *take(struct reader *r, size_t size)
-{
-	const uint8_t *at = r->bytes;
-
-	if (r->bad)
-		return NULL;
-	if (size > r->left) {
-		r->bad = "it ends too early";
-		return NULL;
-	}
-	r->bytes += size;
-	r->left -= size;
-	return at;
-}
-
-static uint32_t get32(struct reader *r)
-{
-	const uint8_t *from = take(r, 4);
-
-	return from ? le32_get(from) : 0;
-}
-
-/* A count of at most `max`; 0 and an error when it is more. */
-static uint32_t get_count(struct reader *r, uint32_t max, const char *bad)
-{
-	uint32_t count = get32(r);
-
-	if (count <= max)
-		return count;
-	if (!r->bad)
-		r->bad = bad;
-	return 0;
-}
-
-static void get_number(uint8_t *to, const uint8_t *from, unsigned width)
-{
-	switch (width) {
-	case 1:
-		*to = *from;
-		break;
-	case 2:
-		*(uint16_t *)to = le16_get(from);
-		break;
-	case 4:
-		*(uint32_t *)to = le32_get(from);
-		break;
-	default:
-		*(uint64_t *)to = le64_get(from);
-		break;
-	}
-}
-
-static void get_fields(struct reader *r, void *to, const struct field *fields, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		const struct field *f = &fields[i];
-		const uint8_t *from = take(r, (size_t)f->count * f->width);
-
-		if (from && f->flag && *from > 1) {
-			r->bad = "a flag is neither 0 nor 1";
-			return;
-		}
-		for (size_t n = 0; from && n < f->count; n++)
-			get_number((uint8_t *)to + f->offset + n * f->width, from + n * f->width, f->width);
-	}
-}
-
-#define GET(r, to, fields) get_fields(r, to, fields, ARRAY_SIZE(fields))
-
 /* A reader of the next section, which must be `id`. */
-static struct reader section(struct reader *r, enum section id)
+static struct form_reader section(struct form_reader *r, enum section id)
 {
-	uint32_t found = get32(r), size = get32(r);
-	struct reader inner = {.bytes = take(r, size), .left = size, .bad = r->bad};
+	uint32_t found = form_get32(r), size = form_get32(r);
+	struct form_reader inner = {.bytes = form_take(r, size), .left = size, .bad = r->bad};
 
 	if (!inner.bad && found != id)
 		inner.bad = "a section is missing";
@@ -396,7 +227,7 @@ static struct reader section(struct reader *r, enum section id)
 }
 
 /* What stands wrong in a section stands wrong in the whole. */
-static void section_done(struct reader *r, const struct reader *inner)
+static void section_done(struct form_reader *r, const struct form_reader *inner)
 {
 	if (!r->bad)
 		r->bad = inner->bad    ? inner->bad
@@ -405,18 +236,18 @@ static void section_done(struct reader *r, const struct reader *inner)
 }
 
 /* VPs and regions are told before anything is allocated. */
-static struct saved_partition *get_partition(struct reader *r)
+static struct saved_partition *get_partition(struct form_reader *r)
 {
-	struct reader inner = section(r, SECTION_PARTITION);
+	struct form_reader inner = section(r, SECTION_PARTITION);
 	struct saved_partition head = {0}, *s;
 
-	GET(&inner, &head, partition_fields);
+	FORM_GET(&inner, &head, partition_fields);
 	if (!inner.bad && (head.vp_count < 1 || head.vp_count > PARTITION_MAX_VPS))
 		inner.bad = "it has an impossible number of virtual processors";
 	if (!inner.bad && head.region_count > PARTITION_MAX_REGIONS)
 		inner.bad = "it has too many regions of memory";
 	for (unsigned i = 0; !inner.bad && i < head.region_count; i++)
-		GET(&inner, &head.regions[i], region_fields);
+		FORM_GET(&inner, &head.regions[i], region_fields);
 	section_done(r, &inner);
 	if (r->bad)
 		return NULL;
@@ -428,38 +259,38 @@ static struct saved_partition *get_partition(struct reader *r)
 	return s;
 }
 
-static void get_cpuid(struct reader *r, struct cpuid_table *table)
+static void get_cpuid(struct form_reader *r, struct cpuid_table *table)
 {
-	struct reader inner = section(r, SECTION_CPUID);
+	struct form_reader inner = section(r, SECTION_CPUID);
 
-	table->count = get_count(&inner, CPUID_TABLE_MAX, "it has too many CPUID leaves");
+	table->count = form_get_count(&inner, CPUID_TABLE_MAX, 0, "it has too many CPUID leaves");
 	for (unsigned i = 0; i < table->count; i++)
-		GET(&inner, &table->entries[i], cpuid_fields);
+		FORM_GET(&inner, &table->entries[i], cpuid_fields);
 	section_done(r, &inner);
 }
 
-static void get_vp(struct reader *r, struct saved_vp *vp)
+static void get_vp(struct form_reader *r, struct saved_vp *vp)
 {
-	struct reader inner = section(r, SECTION_VP);
+	struct form_reader inner = section(r, SECTION_VP);
 	struct vp_state *state = &vp->state;
 	const uint8_t *area;
 
-	GET(&inner, vp, runtime_fields);
-	GET(&inner, state, vp_fields);
-	state->xsave_size = get_count(&inner, VP_XSAVE_MAX, "an XSAVE area is too large");
-	area = take(&inner, state->xsave_size);
+	FORM_GET(&inner, vp, runtime_fields);
+	FORM_GET(&inner, state, vp_fields);
+	state->xsave_size = form_get_count(&inner, VP_XSAVE_MAX, 0, "an XSAVE area is too large");
+	area = form_take(&inner, state->xsave_size);
 	if (area)
 		memcpy(state->xsave, area, state->xsave_size);
-	state->msr_count = get_count(&inner, VP_MSR_MAX, "a virtual processor has too many MSRs");
+	state->msr_count = form_get_count(&inner, VP_MSR_MAX, 0, "a virtual processor has too many MSRs");
 	for (unsigned i = 0; i < state->msr_count; i++)
-		GET(&inner, &state->msrs[i], msr_fields);
+		FORM_GET(&inner, &state->msrs[i], msr_fields);
 	section_done(r, &inner);
 }
 
-static void get_messages(struct reader *r, struct saved_partition *s)
+static void get_messages(struct form_reader *r, struct saved_partition *s)
 {
-	struct reader inner = section(r, SECTION_MESSAGES);
-	uint32_t count = get_count(&inner, PARTITION_MAX_VPS * SYNIC_SINT_COUNT * SYNIC_QUEUE_MAX,
+	struct form_reader inner = section(r, SECTION_MESSAGES);
+	uint32_t count = form_get_count(&inner, PARTITION_MAX_VPS * SYNIC_SINT_COUNT * SYNIC_QUEUE_MAX, 0,
 				   "it has too many messages");
 
 	/* Each takes its header at least: no more room is asked for than the bytes can fill. */
@@ -472,12 +303,12 @@ static void get_messages(struct reader *r, struct saved_partition *s)
 		struct synic_message *m = &s->messages[i];
 		const uint8_t *payload;
 
-		GET(&inner, m, message_fields);
+		FORM_GET(&inner, m, message_fields);
 		if (m->size > SYNIC_MESSAGE_PAYLOAD || m->vp >= s->vp_count || m->sint >= SYNIC_SINT_COUNT) {
 			inner.bad = "a message is too long or for nobody";
 			break;
 		}
-		payload = take(&inner, m->size);
+		payload = form_take(&inner, m->size);
 		if (payload)
 			memcpy(m->payload, payload, m->size);
 		s->message_count = i + 1;
@@ -510,7 +341,7 @@ static int check_header(const uint8_t *bytes, size_t size, struct error *err)
 int saved_decode(struct saved_partition **out, const uint8_t *bytes, size_t size, struct error *err)
 {
 	struct saved_partition *s;
-	struct reader r = {0};
+	struct form_reader r = {0};
 	int result = check_header(bytes, size, err);
 
 	if (result)

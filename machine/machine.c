@@ -209,6 +209,91 @@ int machine_load(struct machine *m, const struct boot_config *boot, struct error
 	return refuse_kernel(&boot->kernel, err);
 }
 
+/* --- saved state ------------------------------------------------------------------------------------ */
+
+#define MACHINE_SECTION         "machine"
+#define MACHINE_SECTION_VERSION 1u
+
+/* What has to be the same where the state goes on. */
+struct machine_shape {
+	uint64_t memory;
+	bool serial_0, serial_1, exit_port;
+};
+
+static const struct form_field shape_fields[] = {
+    FORM_FIELD(struct machine_shape, memory),
+    FORM_FLAG(struct machine_shape, serial_0),
+    FORM_FLAG(struct machine_shape, serial_1),
+    FORM_FLAG(struct machine_shape, exit_port),
+};
+_Static_assert(MACHINE_SERIAL_PORTS == 2, "every port has its line above");
+
+static struct machine_shape shape_of(const struct machine *m)
+{
+	return (struct machine_shape){.memory = m->config.memory,
+				      .serial_0 = m->config.serial[0].present,
+				      .serial_1 = m->config.serial[1].present,
+				      .exit_port = m->config.exit_port};
+}
+
+void machine_save(struct machine *m, struct form_writer *w)
+{
+	struct machine_shape shape = shape_of(m);
+	size_t section = form_section_begin(w, MACHINE_SECTION, 0, MACHINE_SECTION_VERSION);
+
+	FORM_PUT(w, &shape, shape_fields);
+	form_section_end(w, section);
+	ioapic_save(m->ioapic, w);
+	for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++)
+		if (m->ports[i].serial)
+			serial_save(m->ports[i].serial, w, i);
+	rtc_save(m->rtc, w);
+	acpi_pm_save(m->pm, w);
+	reset_control_save(m->reset, w);
+}
+
+static int check_shape(const struct machine *m, const struct machine_shape *saved, struct error *err)
+{
+	struct machine_shape own = shape_of(m);
+
+	if (saved->memory != own.memory)
+		return error_set(err, EINVAL,
+				 "the saved machine has %llu MiB of memory and this one %llu MiB: give it the same",
+				 (unsigned long long)(saved->memory >> 20),
+				 (unsigned long long)(own.memory >> 20));
+	if (saved->serial_0 != own.serial_0 || saved->serial_1 != own.serial_1)
+		return error_set(err, EINVAL,
+				 "the saved machine has other serial ports (COM1 %s, COM2 %s): give it the same",
+				 saved->serial_0 ? "there" : "missing", saved->serial_1 ? "there" : "missing");
+	if (saved->exit_port != own.exit_port)
+		return error_set(err, EINVAL, "the saved machine was started %s the exit port of test kernels",
+				 saved->exit_port ? "with" : "without");
+	return 0;
+}
+
+int machine_load_state(struct machine *m, struct form_reader *r, struct error *err)
+{
+	struct form_reader section = form_section(r, MACHINE_SECTION, 0, MACHINE_SECTION_VERSION);
+	struct machine_shape shape = {0};
+	int code;
+
+	FORM_GET(&section, &shape, shape_fields);
+	form_section_done(r, &section);
+	code = r->bad ? 0 : check_shape(m, &shape, err);
+	if (code || r->bad)
+		return code;
+	ioapic_load(m->ioapic, r);
+	for (unsigned i = 0; i < MACHINE_SERIAL_PORTS; i++)
+		if (m->ports[i].serial)
+			serial_load(m->ports[i].serial, r, i);
+	rtc_load(m->rtc, r);
+	acpi_pm_load(m->pm, r);
+	reset_control_load(m->reset, r);
+	return 0;
+}
+
+/* --- while it runs ---------------------------------------------------------------------------------- */
+
 void machine_power_button(struct machine *m)
 {
 	acpi_pm_power_button(m->pm);

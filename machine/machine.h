@@ -113,6 +113,17 @@ struct boot_config {
  * -E2BIG: command line too long; -EIO: the file could not be read or is shorter than its header says. */
 int machine_load(struct machine *m, const struct boot_config *boot, struct error *err);
 
+/* --- saved state --------------------------------------------------------------------------------- */
+
+/* What the machine is made of and the state of its parts, as sections (base/form.h): all but RAM and what
+ * partition_save_state() gives. Only while no VP runs. */
+void machine_save(struct machine *m, struct form_writer *w);
+
+/* Give them to a machine that was just created, instead of machine_load(), when RAM and the partition's state are
+ * there. What is wrong with the bytes is the reader's error; -EINVAL: this machine is made of something else, and `err`
+ * says of what. After either it must be destroyed. */
+int machine_load_state(struct machine *m, struct form_reader *r, struct error *err);
+
 /* --- while it runs ------------------------------------------------------------------------------ */
 
 /* [any] Press the power button. */

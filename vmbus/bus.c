@@ -84,11 +84,14 @@ void bus_call(struct vmbus *bus, void (*function)(void *argument), void *argumen
 {
 	struct call call = {.function = function, .argument = argument}, **end;
 
-	if (pthread_equal(pthread_self(), bus->thread)) {
+	bool direct = pthread_equal(pthread_self(), bus->thread);
+
+	pthread_mutex_lock(&bus->lock);
+	if (direct || bus->held) {
+		pthread_mutex_unlock(&bus->lock);
 		function(argument);
 		return;
 	}
-	pthread_mutex_lock(&bus->lock);
 	for (end = &bus->calls; *end; end = &(*end)->next)
 		;
 	*end = &call;
@@ -294,6 +297,23 @@ static void run_work(struct vmbus *bus)
 	connection_flush(bus);
 }
 
+/* Rests here while it is held. Returns whether this is the end. */
+static bool rest(struct vmbus *bus)
+{
+	bool stopping;
+
+	pthread_mutex_lock(&bus->lock);
+	while (bus->hold_asked && !bus->stopping) {
+		bus->held = true;
+		pthread_cond_broadcast(&bus->call_done);
+		pthread_cond_wait(&bus->call_done, &bus->lock);
+	}
+	bus->held = false;
+	stopping = bus->stopping;
+	pthread_mutex_unlock(&bus->lock);
+	return stopping;
+}
+
 static void *control_thread(void *argument)
 {
 	struct vmbus *bus = argument;
@@ -308,9 +328,7 @@ static void *control_thread(void *argument)
 		if (epoll_wait(bus->epoll_fd, &event, 1, -1) == 1)
 			run_source(bus, event.data.u64);
 		run_work(bus);
-		pthread_mutex_lock(&bus->lock);
-		stopping = bus->stopping;
-		pthread_mutex_unlock(&bus->lock);
+		stopping = rest(bus);
 	}
 	connection_drop(bus);
 	return NULL;
@@ -389,6 +407,7 @@ static void stop_thread(struct vmbus *bus)
 {
 	pthread_mutex_lock(&bus->lock);
 	bus->stopping = true;
+	pthread_cond_broadcast(&bus->call_done);
 	pthread_mutex_unlock(&bus->lock);
 	bus_wake(bus);
 	pthread_join(bus->thread, NULL);
@@ -444,6 +463,27 @@ void vmbus_destroy(struct vmbus *bus)
 	pthread_mutex_destroy(&bus->lock);
 	pthread_mutex_destroy(&bus->inbox_lock);
 	free(bus);
+}
+
+void vmbus_hold(struct vmbus *bus)
+{
+	pthread_mutex_lock(&bus->lock);
+	bus->hold_asked = true;
+	bus_wake(bus);
+	while (!bus->held)
+		pthread_cond_wait(&bus->call_done, &bus->lock);
+	pthread_mutex_unlock(&bus->lock);
+}
+
+void vmbus_release(struct vmbus *bus)
+{
+	pthread_mutex_lock(&bus->lock);
+	bus->hold_asked = false;
+	/* From here on nobody stands for the thread but itself. */
+	bus->held = false;
+	pthread_cond_broadcast(&bus->call_done);
+	pthread_mutex_unlock(&bus->lock);
+	bus_wake(bus);
 }
 
 struct partition *vmbus_partition(const struct vmbus *bus)

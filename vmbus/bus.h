@@ -88,6 +88,7 @@ struct vmbus {
 	unsigned gpadl_count, gpadl_pages, gpadl_building; /* [lock] */
 	struct channel *monitored[VMBUS_MONITOR_IDS];      /* [lock] by monitor id */
 	bool stopping;                                     /* [lock] */
+	bool hold_asked, held;                             /* [lock] */
 
 	uint32_t version;   /* [atomic] 0: no connection */
 	bool work_announce; /* [atomic] channels to offer */
@@ -138,6 +139,7 @@ struct channel {
 	bool usable;             /* [atomic] between open and close */
 	unsigned target_vp;      /* [atomic] */
 	uint8_t *interrupt_page; /* set for versions before 2.4, fixed while open */
+	uint8_t user_defined[VMBUS_USER_DEFINED_SIZE]; /* what it was opened with */
 	struct ring in, out;     /* [data] */
 	bool hold_signal;        /* [data] of the thread that sends */
 	bool held_signal;        /* [data] one is owed at release */
@@ -176,6 +178,7 @@ void bus_call(struct vmbus *bus, void (*function)(void *argument), void *argumen
 struct channel *bus_channel(struct vmbus *bus, uint32_t relid); /* NULL: none */
 unsigned bus_relid_limit(struct vmbus *bus);
 int bus_poll_channel(struct vmbus *bus, struct channel *channel, bool add);
+bool bus_version_known(uint32_t version);
 
 /* connection.c: messages in, messages out, contact and unload */
 int connection_message_port(void *context, unsigned vp_index, uint32_t type, const void *payload,
@@ -194,6 +197,17 @@ void channel_on_relid_released(struct vmbus *bus, uint32_t relid);
 void channel_end(struct channel *channel, enum channel_state next);
 void channel_end_broken(struct vmbus *bus);
 void channel_free(struct channel *channel);
+
+/* For a bus that is loaded: a channel leaves its number and gets another one; a number that only the guest knows; a
+ * channel is open again. `in_index` and `out_index` are the host's own in the two rings. */
+struct channel_reopen {
+	uint32_t target_vp, ring_gpadl, downstream, in_index, out_index;
+};
+
+void channel_leave(struct channel *channel);
+int channel_place(struct channel *channel, uint32_t relid); /* 0: the lowest that is free */
+int channel_place_removed(struct vmbus *bus, uint32_t relid);
+int channel_reopen(struct channel *channel, const struct channel_reopen *open);
 void channel_kick(struct channel *channel);         /* make its event fire */
 void channel_signal_guest(struct channel *channel); /* [data] interrupt the guest */
 
@@ -202,6 +216,9 @@ void gpadl_on_header(struct vmbus *bus, const void *message, size_t size);
 void gpadl_on_body(struct vmbus *bus, const void *message, size_t size);
 void gpadl_on_teardown(struct vmbus *bus, const struct vmbus_message_gpadl_teardown *message);
 struct gpadl *gpadl_acquire(struct vmbus *bus, uint32_t relid, uint32_t handle);
+struct gpadl *gpadl_acquire_even_torn(struct vmbus *bus, uint32_t relid, uint32_t handle);
+void gpadl_save_all(struct vmbus *bus, struct form_writer *w);
+void gpadl_load_all(struct vmbus *bus, struct form_reader *r);
 void gpadl_reap(struct vmbus *bus);
 void gpadl_drop_all(struct vmbus *bus, uint32_t relid); /* 0: of every channel */
 

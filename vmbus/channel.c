@@ -68,13 +68,33 @@ static void forget(struct channel *channel)
 	channel->monitor_id = -1;
 }
 
+/* Nobody hears the event any more. */
+static void unlisten(struct channel *channel)
+{
+	partition_close_event_port(channel->bus->partition, BUS_CONNECTION_BASE + channel->relid);
+	if (channel->ops && channel->ops->event)
+		bus_poll_channel(channel->bus, channel, false);
+}
+
+static int listen_to(struct channel *channel)
+{
+	struct partition *partition = channel->bus->partition;
+	int r = partition_open_event_port(partition, BUS_CONNECTION_BASE + channel->relid, channel->event_fd);
+
+	if (r < 0)
+		return r;
+	r = channel->ops->event ? bus_poll_channel(channel->bus, channel, true) : 0;
+	if (r < 0)
+		partition_close_event_port(partition, BUS_CONNECTION_BASE + channel->relid);
+	return r;
+}
+
 static void close_event(struct channel *channel)
 {
 	if (channel->event_fd < 0)
 		return;
-	partition_close_event_port(channel->bus->partition, BUS_CONNECTION_BASE + channel->relid);
-	if (channel->ops && channel->ops->event)
-		bus_poll_channel(channel->bus, channel, false);
+	if (channel->relid)
+		unlisten(channel);
 	close(channel->event_fd);
 	channel->event_fd = -1;
 }
@@ -86,16 +106,11 @@ static int open_event(struct channel *channel)
 	channel->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (channel->event_fd < 0)
 		return -errno;
-	r = partition_open_event_port(channel->bus->partition, BUS_CONNECTION_BASE + channel->relid,
-				      channel->event_fd);
+	r = listen_to(channel);
 	if (r < 0) {
 		close(channel->event_fd);
 		channel->event_fd = -1;
-		return r;
 	}
-	r = channel->ops->event ? bus_poll_channel(channel->bus, channel, true) : 0;
-	if (r < 0)
-		close_event(channel);
 	return r;
 }
 
@@ -218,40 +233,51 @@ static int map_rings(struct channel *channel, const struct gpadl *gpadl, uint32_
 			 true);
 }
 
-static int open_channel(struct channel *channel, const struct vmbus_message_open *message)
+/* Rings are mapped: from now on the provider has it. */
+static int begin(struct channel *channel, unsigned target_vp)
 {
 	struct vmbus *bus = channel->bus;
-	struct channel_open open = {.version = vmbus_version(bus)};
+	struct channel_open open = {.version = vmbus_version(bus),
+				    .target_vp = target_vp,
+				    .in_size = channel->in.size,
+				    .out_size = channel->out.size};
 	int r;
 
-	if (open.version >= VMBUS_VERSION_WIN8)
-		open.target_vp = message->target_vp;
-	if (open.target_vp >= partition_vp_count(bus->partition))
-		return -EINVAL;
-	channel->ring_gpadl = gpadl_acquire(bus, channel->relid, message->ring_gpadl);
-	if (!channel->ring_gpadl)
-		return -EINVAL;
-	r = map_rings(channel, channel->ring_gpadl, message->downstream_page_offset);
-	if (r < 0)
-		goto fail;
-	open.in_size = channel->in.size;
-	open.out_size = channel->out.size;
-	memcpy(open.user_defined, message->user_defined, sizeof(open.user_defined));
+	memcpy(open.user_defined, channel->user_defined, sizeof(open.user_defined));
 	channel->interrupt_page = open.version < VMBUS_VERSION_WIN8 ? bus->connection.interrupt_page : NULL;
 	__atomic_store_n(&channel->target_vp, open.target_vp, __ATOMIC_RELEASE);
 	__atomic_store_n(&channel->broken, false, __ATOMIC_RELEASE);
 	__atomic_store_n(&channel->usable, true, __ATOMIC_RELEASE);
 	r = channel->ops->open(channel->provider, channel, &open);
-	if (r < 0)
-		goto fail;
+	if (r < 0) {
+		__atomic_store_n(&channel->usable, false, __ATOMIC_RELEASE);
+		return r;
+	}
 	channel->state = CHANNEL_OPEN;
 	channel->counters.opens++;
 	signal_set_monitor(bus, channel, true);
 	return 0;
-fail:
-	__atomic_store_n(&channel->usable, false, __ATOMIC_RELEASE);
-	gpadl_release(channel->ring_gpadl);
-	channel->ring_gpadl = NULL;
+}
+
+static int open_channel(struct channel *channel, const struct vmbus_message_open *message)
+{
+	struct vmbus *bus = channel->bus;
+	unsigned target_vp = vmbus_version(bus) >= VMBUS_VERSION_WIN8 ? message->target_vp : 0;
+	int r;
+
+	if (target_vp >= partition_vp_count(bus->partition))
+		return -EINVAL;
+	channel->ring_gpadl = gpadl_acquire(bus, channel->relid, message->ring_gpadl);
+	if (!channel->ring_gpadl)
+		return -EINVAL;
+	memcpy(channel->user_defined, message->user_defined, sizeof(channel->user_defined));
+	r = map_rings(channel, channel->ring_gpadl, message->downstream_page_offset);
+	if (r == 0)
+		r = begin(channel, target_vp);
+	if (r < 0) {
+		gpadl_release(channel->ring_gpadl);
+		channel->ring_gpadl = NULL;
+	}
 	return r;
 }
 
@@ -312,6 +338,73 @@ void channel_on_close(struct vmbus *bus, uint32_t relid)
 		channel_end(channel, CHANNEL_OFFERED);
 	else if (!channel || channel->state != CHANNEL_REMOVED)
 		bus->counters.ignored++;
+}
+
+/* --- a bus that is loaded ------------------------------------------------------------------------- */
+
+void channel_leave(struct channel *channel)
+{
+	unlisten(channel);
+	pthread_mutex_lock(&channel->bus->lock);
+	forget(channel);
+	pthread_mutex_unlock(&channel->bus->lock);
+}
+
+int channel_place(struct channel *channel, uint32_t relid)
+{
+	struct vmbus *bus = channel->bus;
+	int r = 0;
+
+	pthread_mutex_lock(&bus->lock);
+	if (relid && bus->channels[relid]) {
+		r = -EEXIST;
+	} else if (relid) {
+		channel->relid = relid;
+		bus->channels[relid] = channel;
+		bus->relid_limit = (unsigned)max_u64(bus->relid_limit, relid + 1);
+	} else {
+		r = take_relid(bus, channel);
+	}
+	if (r == 0)
+		r = listen_to(channel);
+	pthread_mutex_unlock(&bus->lock);
+	return r;
+}
+
+int channel_place_removed(struct vmbus *bus, uint32_t relid)
+{
+	struct channel *channel = new_channel(bus, &(struct channel_offer){.name = "removed"}, NULL, NULL);
+
+	if (!channel)
+		return -ENOMEM;
+	channel->state = CHANNEL_REMOVED;
+	channel->announced = true;
+	channel->relid = relid;
+	pthread_mutex_lock(&bus->lock);
+	bus->channels[relid] = channel;
+	bus->relid_limit = (unsigned)max_u64(bus->relid_limit, relid + 1);
+	pthread_mutex_unlock(&bus->lock);
+	return 0;
+}
+
+int channel_reopen(struct channel *channel, const struct channel_reopen *open)
+{
+	struct vmbus *bus = channel->bus;
+	int r = -EBADMSG;
+
+	if (open->target_vp >= partition_vp_count(bus->partition))
+		return r;
+	channel->ring_gpadl = gpadl_acquire_even_torn(bus, channel->relid, open->ring_gpadl);
+	if (!channel->ring_gpadl)
+		return r;
+	if (map_rings(channel, channel->ring_gpadl, open->downstream) == 0 &&
+	    ring_set_index(&channel->in, open->in_index) && ring_set_index(&channel->out, open->out_index))
+		r = begin(channel, open->target_vp);
+	if (r < 0) {
+		gpadl_release(channel->ring_gpadl);
+		channel->ring_gpadl = NULL;
+	}
+	return r;
 }
 
 /* --- while open ----------------------------------------------------------------------------------- */

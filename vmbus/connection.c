@@ -177,7 +177,7 @@ static void *guest_page(struct vmbus *bus, gpa_t gpa)
 	return partition_memory(bus->partition, gpa, GUEST_PAGE_SIZE);
 }
 
-static bool version_known(uint32_t version)
+bool bus_version_known(uint32_t version)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(known_versions); i++)
 		if (known_versions[i] == version)
@@ -207,7 +207,7 @@ static void on_initiate_contact(struct vmbus *bus, const struct vmbus_message_in
 {
 	struct vmbus_message_version_response response = {0};
 	struct connection connection = {0};
-	bool accept = message_target(bus, contact, &connection) && version_known(contact->version);
+	bool accept = message_target(bus, contact, &connection) && bus_version_known(contact->version);
 
 	connection_drop(bus);
 	if (accept && contact->version >= VMBUS_VERSION_WIN10_V5) {

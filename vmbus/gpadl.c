@@ -349,18 +349,29 @@ void gpadl_reap(struct vmbus *bus)
 
 /* --- users --------------------------------------------------------------------------------------- */
 
-struct gpadl *gpadl_acquire(struct vmbus *bus, uint32_t relid, uint32_t handle)
+static struct gpadl *acquire(struct vmbus *bus, uint32_t relid, uint32_t handle, bool even_torn)
 {
 	struct gpadl *gpadl;
 
 	pthread_mutex_lock(&bus->lock);
 	gpadl = find(bus, handle);
-	if (gpadl && (gpadl->relid != relid || !gpadl->complete || gpadl->teardown_asked))
+	if (gpadl &&
+	    (gpadl->relid != relid || !gpadl->complete || (gpadl->teardown_asked && !even_torn)))
 		gpadl = NULL;
 	if (gpadl)
 		gpadl->users++;
 	pthread_mutex_unlock(&bus->lock);
 	return gpadl;
+}
+
+struct gpadl *gpadl_acquire(struct vmbus *bus, uint32_t relid, uint32_t handle)
+{
+	return acquire(bus, relid, handle, false);
+}
+
+struct gpadl *gpadl_acquire_even_torn(struct vmbus *bus, uint32_t relid, uint32_t handle)
+{
+	return acquire(bus, relid, handle, true);
 }
 
 struct gpadl *channel_gpadl(struct channel *channel, uint32_t handle)
@@ -437,4 +448,89 @@ int gpadl_iovec(const struct gpadl *gpadl, size_t offset, size_t size, struct io
 		size -= chunk;
 	}
 	return (int)count;
+}
+
+/* --- saved state ---------------------------------------------------------------------------------- */
+
+/* A GPADL is saved as the bytes of its ranges that the guest has sent so far, and comes back by the same way. */
+struct saved_gpadl {
+	uint32_t relid, handle, range_count, size, filled;
+	bool teardown_asked;
+};
+
+#define SAVED_GPADL_SIZE 21u
+
+static const struct form_field saved_gpadl_fields[] = {
+    FORM_FIELD(struct saved_gpadl, relid),       FORM_FIELD(struct saved_gpadl, handle),
+    FORM_FIELD(struct saved_gpadl, range_count), FORM_FIELD(struct saved_gpadl, size),
+    FORM_FIELD(struct saved_gpadl, filled),      FORM_FLAG(struct saved_gpadl, teardown_asked),
+};
+
+static void put_ranges(const struct gpadl *gpadl, struct form_writer *w)
+{
+	for (unsigned i = 0; i < gpadl->range_count; i++) {
+		const struct gpadl_range *range = &gpadl->ranges[i];
+		unsigned end = i + 1 < gpadl->range_count ? gpadl->ranges[i + 1].first_page : gpadl->page_count;
+
+		form_put32(w, range->byte_count);
+		form_put32(w, range->byte_offset);
+		for (unsigned page = range->first_page; page < end; page++)
+			form_put64(w, partition_memory_gpa(gpadl->bus->partition, gpadl->pages[page]) >>
+					  GUEST_PAGE_SHIFT);
+	}
+}
+
+void gpadl_save_all(struct vmbus *bus, struct form_writer *w)
+{
+	form_put32(w, bus->gpadl_count);
+	for (const struct gpadl *gpadl = bus->gpadls; gpadl; gpadl = gpadl->next) {
+		struct saved_gpadl saved = {.relid = gpadl->relid,
+					    .handle = gpadl->handle,
+					    .range_count = gpadl->range_count,
+					    .size = gpadl->building_size,
+					    .filled = gpadl->building_filled,
+					    .teardown_asked = gpadl->teardown_asked};
+
+		FORM_PUT(w, &saved, saved_gpadl_fields);
+		if (gpadl->complete)
+			put_ranges(gpadl, w);
+		else
+			form_put(w, gpadl->building, gpadl->building_filled);
+	}
+}
+
+static int load_gpadl(struct vmbus *bus, const struct saved_gpadl *saved, const uint8_t *bytes)
+{
+	struct vmbus_message_gpadl_header header = {.relid = saved->relid,
+						    .gpadl = saved->handle,
+						    .range_buffer_length = (uint16_t)saved->size,
+						    .range_count = (uint16_t)saved->range_count};
+	struct gpadl *gpadl;
+	int r = start_building(bus, &header, &gpadl);
+
+	if (r < 0)
+		return r;
+	memcpy(gpadl->building, bytes, saved->filled);
+	gpadl->building_filled = saved->filled;
+	if (saved->filled == saved->size)
+		r = complete(bus, gpadl);
+	gpadl->teardown_asked = saved->teardown_asked;
+	return r;
+}
+
+void gpadl_load_all(struct vmbus *bus, struct form_reader *r)
+{
+	uint32_t count = form_get_count(r, BUS_MAX_GPADLS, SAVED_GPADL_SIZE, "there are too many GPADLs");
+
+	for (uint32_t i = 0; i < count && !r->bad; i++) {
+		struct saved_gpadl saved = {0};
+		const uint8_t *bytes;
+
+		FORM_GET(r, &saved, saved_gpadl_fields);
+		if (saved.range_count > UINT16_MAX || saved.size > UINT16_MAX || saved.filled > saved.size)
+			form_bad(r, "a GPADL is larger than its message can say");
+		bytes = form_take(r, saved.filled);
+		if (bytes && load_gpadl(bus, &saved, bytes) < 0)
+			form_bad(r, "a GPADL that no guest can have lent");
+	}
 }

@@ -69,6 +69,14 @@ int ring_open(struct ring *ring, struct partition *partition, uint8_t *const *pa
 	return 0;
 }
 
+bool ring_set_index(struct ring *ring, uint32_t index)
+{
+	if (!index_valid(ring, index))
+		return false;
+	ring->index = index;
+	return true;
+}
+
 /* Copy between a buffer and the data pages from `index` on, wrapping at the end. */
 static void copy_pages(const struct ring *ring, uint32_t index, void *to, const void *from, size_t size)
 {

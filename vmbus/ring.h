@@ -36,6 +36,9 @@ struct ring {
 int ring_open(struct ring *ring, struct partition *partition, uint8_t *const *pages, unsigned page_count,
 	      bool writer);
 
+/* Go on at an index that was ours before, whatever the guest has put into the header since. False: it lies outside. */
+bool ring_set_index(struct ring *ring, uint32_t index);
+
 /* --- reader ------------------------------------------------------------------------------------- */
 
 /* Copy the next packet's header. 1: there is one, and all its bytes are in the ring; 0: empty, and the

@@ -29,6 +29,7 @@
 
 #include <sys/uio.h>
 
+#include "base/form.h"
 #include "hypervisor/hypervisor.h"
 #include "vmbus/protocol.h"
 
@@ -48,6 +49,24 @@ void vmbus_destroy(struct vmbus *bus);
 /* [any] The guest was reset: forget its connection, closing every channel, as if it had unloaded. Waits
  * for the control thread. */
 void vmbus_reset(struct vmbus *bus);
+
+/* [one thread] Hold the control thread between two of its steps, and let it go on: in between no callback runs, no
+ * message is handled, and what waits for the control thread runs at once on the caller's. Calls do not nest. */
+void vmbus_hold(struct vmbus *bus);
+void vmbus_release(struct vmbus *bus);
+
+/* --- saved state ------------------------------------------------------------------------------- */
+
+/* The connection, what the guest lends, channels, and messages that wait either way, as sections. Only while
+ * held, with no VP running and no provider that sends or receives. */
+void vmbus_save(struct vmbus *bus, struct form_writer *w);
+
+/* Give them to a bus whose guest has not run, and which is held: providers have offered what they had offered
+ * (sub-channels too), in any order; RAM and the partition's state are there. Channels get their old numbers, `open`
+ * runs for those that were open, and at release each has an event. What was not offered then is hot-added. What is
+ * wrong with the bytes is the reader's error; -EINVAL: a channel that the guest knows is missing, -ENOMEM, or
+ * what `open` returned. After either the bus must be destroyed. */
+int vmbus_load(struct vmbus *bus, struct form_reader *r, struct error *err);
 
 struct partition *vmbus_partition(const struct vmbus *bus);
 

@@ -27,7 +27,7 @@ static const char usage[] =
     "  --help, --version\n"
     "\n"
     "Exit status: 0 the guest turned itself off; 1 the machine could not be started; 2 wrong options;\n"
-    "3 the guest crashed; 4 the power was cut.\n";
+    "3 the guest crashed; 4 the power was cut; 5 it was saved.\n";
 
 /* Whoever starts us with a standard descriptor closed must not find a disk or a socket in its place. */
 static void fill_standard_descriptors(void)

@@ -324,6 +324,8 @@ static int parse_whole(const struct part *p, struct configuration *c)
 	if (!r)
 		r = get_path(p, "control", false, &w->control_path);
 	if (!r)
+		r = get_path(p, "restore", false, &w->restore);
+	if (!r)
 		r = get_path(p, "result", true, &c->result);
 	if (!r)
 		r = get_path(p, "lock", true, &c->lock);
@@ -337,7 +339,7 @@ static int parse_whole(const struct part *p, struct configuration *c)
 int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err)
 {
 	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks",
-	    "serial", "control", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
+	    "serial", "control", "restore", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
 	struct part whole = {.err = err};
 	json_error_t why;
 	int r;

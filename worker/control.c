@@ -19,7 +19,7 @@ struct peer {
 	uv_write_t request; /* of the answer under way */
 	char *answer;       /* NULL: none is under way */
 	bool last;          /* close when the answer has left */
-	int fd;             /* that came, for the next line; -1 */
+	struct control_call call; /* of the next line, or of the one whose answer comes later */
 	size_t used;
 	char line[LINE_MAX_BYTES];
 };
@@ -30,6 +30,7 @@ struct control {
 	void *context;
 	char *path;
 	unsigned peers;
+	uint64_t tickets; /* given out */
 	struct peer *open[MAX_PEERS];
 	bool closing;
 };
@@ -42,11 +43,12 @@ static void maybe_free(struct control *c)
 	free(c);
 }
 
-static void drop_descriptor(struct peer *peer)
+static void drop_descriptors(struct peer *peer)
 {
-	if (peer->fd >= 0)
-		close(peer->fd);
-	peer->fd = -1;
+	for (unsigned i = 0; i < peer->call.fd_count; i++)
+		if (peer->call.fds[i] >= 0)
+			close(peer->call.fds[i]);
+	peer->call = (struct control_call){0};
 }
 
 static void peer_closed(uv_handle_t *handle)
@@ -58,7 +60,7 @@ static void peer_closed(uv_handle_t *handle)
 		if (c->open[i] == peer)
 			c->open[i] = NULL;
 	free(peer->answer);
-	drop_descriptor(peer);
+	drop_descriptors(peer);
 	free(peer);
 	c->peers--;
 	maybe_free(c);
@@ -91,7 +93,7 @@ json_t *control_refuse(const char *text)
 	return json_pack("{s:b,s:o}", "ok", 0, "error", control_text(text));
 }
 
-static json_t *handle_line(struct control *c, const char *line, size_t size, int *fd)
+static json_t *handle_line(struct control *c, const char *line, size_t size, struct control_call *call)
 {
 	json_error_t why;
 	json_t *request = json_loadb(line, size, JSON_REJECT_DUPLICATES, &why);
@@ -104,9 +106,9 @@ static json_t *handle_line(struct control *c, const char *line, size_t size, int
 	else if (!json_is_string(json_object_get(request, "command")))
 		result = control_refuse("\"command\" is missing");
 	else
-		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request, fd);
+		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request, call);
 	json_decref(request);
-	return result ? result : control_refuse("no memory");
+	return result || call->later ? result : control_refuse("no memory");
 }
 
 static void written(uv_write_t *request, int status);
@@ -156,10 +158,15 @@ static void next_line(struct peer *peer)
 	} else if (!end) {
 		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
 	} else {
-		result = handle_line(peer->control, peer->line, size, &peer->fd);
-		drop_descriptor(peer);
+		peer->call.ticket = ++peer->control->tickets;
+		result = handle_line(peer->control, peer->line, size, &peer->call);
 		memmove(peer->line, peer->line + size, peer->used - size);
 		peer->used -= size;
+		if (!result) {
+			uv_read_stop((uv_stream_t *)&peer->pipe);
+			return;
+		}
+		drop_descriptors(peer);
 		send_answer(peer, result);
 	}
 }
@@ -199,15 +206,35 @@ static int take_descriptor(uv_stream_t *from)
 	return own;
 }
 
-/* False: more than one came, or it cannot be had. */
+/* False: more came than any command takes, or one cannot be had. */
 static bool take_descriptors(struct peer *peer)
 {
-	if (!uv_pipe_pending_count(&peer->pipe))
-		return true;
-	if (peer->fd >= 0)
-		return false;
-	peer->fd = take_descriptor((uv_stream_t *)&peer->pipe);
-	return peer->fd >= 0 && !uv_pipe_pending_count(&peer->pipe);
+	struct control_call *call = &peer->call;
+
+	while (uv_pipe_pending_count(&peer->pipe)) {
+		if (call->fd_count == CONTROL_MAX_FDS)
+			return false;
+		call->fds[call->fd_count] = take_descriptor((uv_stream_t *)&peer->pipe);
+		if (call->fds[call->fd_count] < 0)
+			return false;
+		call->fd_count++;
+	}
+	return true;
+}
+
+void control_answer(struct control *c, uint64_t ticket, json_t *answer)
+{
+	for (unsigned i = 0; i < MAX_PEERS; i++) {
+		struct peer *peer = c->open[i];
+
+		if (!peer || !peer->call.later || peer->call.ticket != ticket ||
+		    uv_is_closing((uv_handle_t *)&peer->pipe))
+			continue;
+		drop_descriptors(peer);
+		send_answer(peer, answer);
+		return;
+	}
+	json_decref(answer);
 }
 
 static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
@@ -239,7 +266,6 @@ static void peer_came(uv_stream_t *listener, int status)
 		return;
 	}
 	peer->pipe.data = peer;
-	peer->fd = -1;
 	peer->control = c;
 	c->peers++;
 	if (uv_accept(listener, (uv_stream_t *)&peer->pipe)) {
@@ -356,19 +382,33 @@ static int add_path(json_t *request, char *path, struct error *err)
 	return 0;
 }
 
-static int send_line(int fd, const char *text, struct error *err)
+/* `passed`: a descriptor that goes with it, or -1. */
+static int send_line(int fd, const char *text, int passed, struct error *err)
 {
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))}};
 	size_t size = strlen(text);
 
+	memcpy(CMSG_DATA(&control.header), &passed, sizeof(passed));
 	while (size) {
-		ssize_t n = send(fd, text, size, MSG_NOSIGNAL);
+		struct iovec iov = {.iov_base = (void *)(uintptr_t)text, .iov_len = size};
+		struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+		ssize_t n;
 
+		if (passed >= 0) {
+			message.msg_control = &control;
+			message.msg_controllen = sizeof(control);
+		}
+		n = sendmsg(fd, &message, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return error_set(err, errno, "the request could not be sent: %s", strerror(errno));
 		text += n;
 		size -= (size_t)n;
+		passed = -1;
 	}
 	return 0;
 }
@@ -384,13 +424,13 @@ static int add_size(json_t *request, const char *text, struct error *err)
 	return 0;
 }
 
-/* "add-disk FILE[,ro]" and "remove-disk CONTROLLER:LUN" take an argument, "resize-disk CONTROLLER:LUN BYTES" two,
- * the others none. */
+/* "add-disk FILE[,ro]", "remove-disk CONTROLLER:LUN" and "save FILE" take an argument, "resize-disk CONTROLLER:LUN BYTES"
+ * two, the others none. */
 static int build_request(int argc, char *const argv[], json_t **request, struct error *err)
 {
 	bool add = !strcmp(argv[0], "add-disk"), remove = !strcmp(argv[0], "remove-disk");
-	bool resize = !strcmp(argv[0], "resize-disk");
-	int wanted = resize ? 3 : add || remove ? 2 : 1;
+	bool resize = !strcmp(argv[0], "resize-disk"), save = !strcmp(argv[0], "save");
+	int wanted = resize ? 3 : add || remove || save ? 2 : 1;
 
 	if (argc != wanted)
 		return error_set(err, EINVAL, "%s takes %s", argv[0],
@@ -400,9 +440,21 @@ static int build_request(int argc, char *const argv[], json_t **request, struct 
 		return add_path(*request, argv[1], err);
 	if (remove || resize)
 		json_object_set_new(*request, "address", json_string(argv[1]));
+	if (save)
+		json_object_set_new(*request, "fd", json_true());
 	if (resize)
 		return add_size(*request, argv[2], err);
 	return 0;
+}
+
+/* Where a machine is saved to: a new file, which only its owner reads. -1: the command has none. */
+static int open_saved(char *const argv[], int *fd, struct error *err)
+{
+	*fd = -1;
+	if (strcmp(argv[0], "save") != 0)
+		return 0;
+	*fd = open(argv[1], O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	return *fd >= 0 ? 0 : error_set(err, errno, "%s: %s", argv[1], strerror(errno));
 }
 
 static void print_tree(FILE *out, const json_t *value, unsigned depth)
@@ -459,6 +511,7 @@ static int show_answer(const char *line, bool json, FILE *out, struct error *err
 int worker_control(const char *path, int argc, char *const argv[], bool json, FILE *out, struct error *err)
 {
 	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int saved = -1;
 	_cleanup_free_ char *line = NULL;
 	_cleanup_free_ char *text = NULL;
 	json_t *request = NULL;
@@ -474,10 +527,16 @@ int worker_control(const char *path, int argc, char *const argv[], bool json, FI
 	fd = unix_connect(path, err);
 	if (fd < 0)
 		return fd;
-	r = send_line(fd, text, err);
+	r = open_saved(argv, &saved, err);
 	if (!r)
-		r = send_line(fd, "\n", err);
+		r = send_line(fd, text, saved, err);
+	if (!r)
+		r = send_line(fd, "\n", -1, err);
 	if (!r)
 		r = read_line(fd, &line, err);
-	return r ? r : show_answer(line, json, out, err);
+	if (!r)
+		r = show_answer(line, json, out, err);
+	if (r && saved >= 0)
+		unlink(argv[1]);
+	return r;
 }

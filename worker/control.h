@@ -5,8 +5,8 @@
  * One JSON object a line, answered by one JSON object a line, on a Unix socket that only its owner
  * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
  * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
- * shutdown, power-button, reset, power-off, add-disk, resize-disk, remove-disk. Everything runs on the loop's thread.
- * A descriptor may come with a line, by SCM_RIGHTS with its last byte or an earlier one, one in all.
+ * shutdown, power-button, reset, power-off, add-disk, resize-disk, remove-disk, save, cancel. Everything runs on the
+ * loop's thread. Descriptors may come with a line, by SCM_RIGHTS with its last byte or an earlier one.
  *
  * A peer may send many lines at once; each is handled when the answer to the one before has left, so a peer
  * that does not read costs no memory. A line has at most 64 KiB; 16 peers are served at once.
@@ -20,9 +20,18 @@
 
 struct control;
 
-/* Handles one command; returns the answer (a new reference). *fd is the descriptor that came with it, or -1; a handler
- * that keeps it sets -1. */
-typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments, int *fd);
+#define CONTROL_MAX_FDS 66u
+
+/* What comes with a command beside its arguments. */
+struct control_call {
+	int fds[CONTROL_MAX_FDS]; /* in their order; a handler that keeps one sets it to -1 */
+	unsigned fd_count;
+	uint64_t ticket; /* for control_answer() */
+	bool later;      /* set by a handler that returns NULL: the answer will come by control_answer() */
+};
+
+/* Handles one command; returns the answer (a new reference). */
+typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments, struct control_call *call);
 
 /* {"ok": false, "error": text}; bytes of `text` that are no UTF-8 become question marks. */
 json_t *control_refuse(const char *text);
@@ -35,3 +44,6 @@ json_t *control_text(const char *text);
 int control_open(struct control **out, uv_loop_t *loop, const char *path, control_fn handler, void *context,
     struct error *err);
 void control_close(struct control *control);
+
+/* The answer to a command whose handler left it for later; takes over the reference. A peer that has gone gets none. */
+void control_answer(struct control *control, uint64_t ticket, json_t *answer);

@@ -181,7 +181,8 @@ static int conclude(struct keeper *k)
 			error_set(&m->why, ECHILD, "the machine's process did not say why it does not start");
 		return not_started(result, &m->why);
 	}
-	if (m->result != WORKER_POWERED_OFF && m->result != WORKER_GUEST_FAILED && m->result != WORKER_POWER_CUT)
+	if (m->result != WORKER_POWERED_OFF && m->result != WORKER_GUEST_FAILED && m->result != WORKER_POWER_CUT &&
+	    m->result != WORKER_SAVED)
 		m->result = WORKER_GUEST_FAILED;
 	if (result_file_write(result, m->result, &m->end, m->end.text, &err))
 		log_write(LOG_LEVEL_ERROR, "%s", err.text);

@@ -76,6 +76,8 @@ static const char *result_name(enum worker_result result, const struct worker_en
 		return "guest-failed";
 	case WORKER_POWER_CUT:
 		return "power-cut";
+	case WORKER_SAVED:
+		return "saved";
 	case WORKER_NOT_STARTED:
 		break;
 	}

@@ -14,6 +14,7 @@
 
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/saving.h"
 #include "worker/terminal.h"
 #include "worker/vm.h"
 
@@ -27,6 +28,8 @@ struct worker {
 	struct console *consoles[WORKER_SERIAL_PORTS];
 	struct control *control;
 	struct vm *vm;
+	struct saving *saving; /* NULL: the machine is not being saved */
+	uint64_t saving_ticket;
 	bool shutdown_asked, finished;
 	struct log_limit restarts;
 	bool started;
@@ -112,8 +115,9 @@ static int power_up(struct worker *w, struct error *err)
 		if (!w->consoles[i])
 			continue;
 		machine_serial_set_connected(w->vm->machine, i, console_is_connected(w->consoles[i]));
-		/* What the machine before did not take is for this one. */
+		/* What the machine before did not take is for this one; one that was saved may have something to say. */
 		console_input_room(w->consoles[i]);
+		machine_serial_output_ready(w->vm->machine, i);
 	}
 	return r;
 }
@@ -156,7 +160,7 @@ static void woken(uv_async_t *handle)
 	bool crashed = atomic_load(&w->vm->guest_crashed);
 
 	show_reports(w);
-	if (!ended || w->finished)
+	if (!ended || w->finished || w->saving)
 		return;
 	if (ended & VM_END_EXIT_PORT) {
 		w->end.guest_code = atomic_load(&w->exit_code);
@@ -190,6 +194,9 @@ static void on_signal(uv_signal_t *handle, int number)
 	if (w->shutdown_asked) {
 		say("the power is cut");
 		finish(w, WORKER_POWER_CUT);
+	} else if (w->saving) {
+		say("the machine is being saved; once more cuts the power");
+		w->shutdown_asked = true;
 	} else {
 		ask_shutdown(w);
 	}
@@ -201,14 +208,14 @@ static size_t console_gives(void *context, unsigned port, const uint8_t *bytes, 
 {
 	struct worker *w = context;
 
-	return w->vm && w->vm->machine ? machine_serial_receive(w->vm->machine, port, bytes, size) : 0;
+	return w->vm && w->vm->machine && !w->saving ? machine_serial_receive(w->vm->machine, port, bytes, size) : 0;
 }
 
 static void console_takes(void *context, unsigned port)
 {
 	struct worker *w = context;
 
-	if (w->vm && w->vm->machine)
+	if (w->vm && w->vm->machine && !w->saving)
 		machine_serial_output_ready(w->vm->machine, port);
 }
 
@@ -235,6 +242,10 @@ static void console_key(void *context, char key)
 {
 	struct worker *w = context;
 
+	if (w->saving && key != 'x') {
+		say("the machine is being saved");
+		return;
+	}
 	switch (key) {
 	case 'x':
 		say("the power is cut");
@@ -284,8 +295,9 @@ static int check_source(const struct worker *w, const struct worker_disk *disk, 
 	return 0;
 }
 
-static json_t *command_add_disk(struct worker *w, const json_t *arguments, int *fd)
+static json_t *command_add_disk(struct worker *w, const json_t *arguments, struct control_call *call)
 {
+	int none = -1, *fd = call->fd_count ? &call->fds[0] : &none;
 	json_int_t controller = json_integer_value(json_object_get(arguments, "controller"));
 	struct worker_disk disk = {.path = json_string_value(json_object_get(arguments, "path")),
 	    .read_only = json_is_true(json_object_get(arguments, "read_only"))};
@@ -293,7 +305,7 @@ static json_t *command_add_disk(struct worker *w, const json_t *arguments, int *
 	struct error err = {0};
 	unsigned lun = 0;
 	json_t *result;
-	int r, none = -1;
+	int r;
 
 	if (check_source(w, &disk, by_descriptor, *fd, &err))
 		return answer(-err.code, &err);
@@ -301,7 +313,7 @@ static json_t *command_add_disk(struct worker *w, const json_t *arguments, int *
 		return answer(error_set(&err, EINVAL, "there is no controller %lld: choose 0 to %u",
 				  (long long)controller, WORKER_MAX_CONTROLLERS - 1), &err);
 	disk.controller = (unsigned)controller;
-	r = vm_add_disk(w->vm, &disk, by_descriptor ? fd : &none, &lun, &err);
+	r = vm_add_disk(w->vm, &disk, by_descriptor ? fd : &(int){-1}, &lun, &err);
 	result = answer(r, &err);
 	if (!r) {
 		json_object_set_new(result, "controller", json_integer(disk.controller));
@@ -337,17 +349,99 @@ static json_t *command_resize_disk(struct worker *w, const json_t *arguments)
 	return answer(vm_resize_disk(w->vm, controller, lun, (uint64_t)size, &err), &err);
 }
 
+/* The ports of the machine were held meanwhile. */
+static void go_on_after_saving(struct worker *w)
+{
+	for (unsigned i = 0; i < WORKER_SERIAL_PORTS; i++) {
+		if (!w->consoles[i] || !w->vm->machine)
+			continue;
+		console_input_room(w->consoles[i]);
+		machine_serial_output_ready(w->vm->machine, i);
+	}
+	/* What the machine told meanwhile was not looked at. */
+	uv_async_send(&w->wake);
+	if (w->shutdown_asked)
+		ask_shutdown(w);
+}
+
+static void saving_done(void *context, int result, uint64_t bytes, const struct error *err)
+{
+	struct worker *w = context;
+
+	w->saving = NULL;
+	if (result) {
+		say(err->text);
+		control_answer(w->control, w->saving_ticket, answer(result, err));
+		go_on_after_saving(w);
+		return;
+	}
+	control_answer(w->control, w->saving_ticket, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)bytes));
+	finish(w, WORKER_SAVED);
+}
+
+static int save(struct worker *w, struct control_call *call, struct error *err)
+{
+	struct saving_ops ops = {.done = saving_done, .context = w};
+	int r;
+
+	if (!w->vm->running || atomic_load(&w->ended))
+		return error_set(err, EAGAIN, "the machine is ending or restarting, and cannot be saved now");
+	if (call->fd_count != 1)
+		return error_set(err, EINVAL, "save needs one descriptor, of the file for the machine's state, and \"fd\": true");
+	r = saving_start(&w->saving, &w->loop, w->vm, call->fds[0], &ops, err);
+	call->fds[0] = -1;
+	return r;
+}
+
+static json_t *command_save(struct worker *w, struct control_call *call)
+{
+	struct error err = {0};
+	int r = save(w, call, &err);
+
+	if (r)
+		return answer(r, &err);
+	w->saving_ticket = call->ticket;
+	call->later = true;
+	return NULL;
+}
+
+/* What can be done with a machine that is being saved. */
+static json_t *command_while_saving(struct worker *w, const char *command)
+{
+	struct error err = {0};
+
+	if (!strcmp(command, "cancel"))
+		saving_cancel(w->saving);
+	else if (!strcmp(command, "power-off"))
+		finish(w, WORKER_POWER_CUT);
+	else
+		return answer(error_set(&err, EBUSY, "the machine is being saved: wait, or cancel that"), &err);
+	return answer(0, &err);
+}
+
+static void add_progress(const struct worker *w, json_t *tree)
+{
+	uint64_t done, total;
+
+	if (!w->saving)
+		return;
+	saving_progress(w->saving, &done, &total);
+	json_object_set_new(tree, "state", json_string("saving"));
+	json_object_set_new(tree, "progress", json_pack("{s:I,s:I}", "done", (json_int_t)done, "total", (json_int_t)total));
+}
+
 static json_t *command_inspect(struct worker *w, bool whole)
 {
 	json_t *tree = vm_inspect(w->vm);
 
+	add_progress(w, tree);
 	if (!whole)
 		json_object_del(tree, "vmbus");
 	json_object_set_new(tree, "ok", json_true());
 	return tree;
 }
 
-static json_t *on_command(void *context, const char *command, const json_t *arguments, int *fd)
+static json_t *on_command(void *context, const char *command, const json_t *arguments, struct control_call *call)
 {
 	struct worker *w = context;
 	struct error err = {0};
@@ -356,8 +450,12 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_inspect(w, false);
 	if (!strcmp(command, "inspect"))
 		return command_inspect(w, true);
+	if (w->saving)
+		return command_while_saving(w, command);
+	if (!strcmp(command, "save"))
+		return command_save(w, call);
 	if (!strcmp(command, "add-disk"))
-		return command_add_disk(w, arguments, fd);
+		return command_add_disk(w, arguments, call);
 	if (!strcmp(command, "remove-disk"))
 		return command_remove_disk(w, arguments);
 	if (!strcmp(command, "resize-disk"))
@@ -377,7 +475,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 	else
 		return answer(error_set(&err, EINVAL,
 				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
-				  "reset, power-off, add-disk, resize-disk or remove-disk", command), &err);
+				  "reset, power-off, add-disk, resize-disk, remove-disk, save or cancel", command), &err);
 	return answer(0, &err);
 }
 
@@ -462,6 +560,7 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 			r = power_up(w, err);
 		if (!r)
 			uv_run(&w->loop, UV_RUN_DEFAULT);
+		saving_abandon(w->saving);
 		vm_power_down(w->vm);
 		close_fronts(w);
 		show_reports(w);

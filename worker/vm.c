@@ -2,6 +2,7 @@
 #include "worker/vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -210,7 +211,7 @@ int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct erro
 /* The first controller is always there, so that a disk can be added later; others when a disk names them. */
 static bool controller_wanted(const struct vm *vm, unsigned controller)
 {
-	if (controller == 0)
+	if (controller == 0 || vm->controllers_wanted >> controller & 1)
 		return true;
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
 		if (vm->disks[i].used && vm->disks[i].config.controller == controller)
@@ -287,6 +288,16 @@ static int open_boot_files(struct vm *vm, struct error *err)
 	return r;
 }
 
+static int open_restore(struct vm *vm, struct error *err)
+{
+	const char *path = vm->config->restore;
+
+	if (!path)
+		return 0;
+	vm->restore = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return vm->restore >= 0 ? 0 : error_set(err, errno, "%s: the saved machine cannot be opened: %s", path, strerror(errno));
+}
+
 static void close_boot_files(struct vm *vm)
 {
 	boot_file_close(&vm->kernel);
@@ -330,10 +341,12 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 	vm->config = config;
 	vm->events = *events;
 	guid_random(&vm->uuid);
-	vm->kernel.fd = vm->initrd.fd = -1;
+	vm->kernel.fd = vm->initrd.fd = vm->restore = -1;
 	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
 		vm->modules[i].file.fd = -1;
 	r = open_boot_files(vm, err);
+	if (!r)
+		r = open_restore(vm, err);
 	if (!r)
 		r = partition_host_open(&vm->host, err);
 	for (unsigned i = 0; i < config->disk_count && !r; i++)
@@ -356,6 +369,8 @@ void vm_destroy(struct vm *vm, struct error *err)
 			*err = one;
 	}
 	close_boot_files(vm);
+	if (vm->restore >= 0)
+		close(vm->restore);
 	partition_host_close(vm->host);
 	free(vm);
 }
@@ -374,6 +389,8 @@ int vm_power_up(struct vm *vm, struct error *err)
 	atomic_store(&vm->guest_crashed, false);
 	atomic_store(&vm->crashes_told, 0);
 	r = partition_create(&vm->partition, &config, err);
+	if (!r && vm->restore >= 0)
+		r = vm_restore_begin(vm, err);
 	if (!r)
 		r = add_machine(vm, err);
 	if (!r)
@@ -383,12 +400,14 @@ int vm_power_up(struct vm *vm, struct error *err)
 	if (!r)
 		r = add_integration(vm, err);
 	if (!r)
-		r = load_kernel(vm, err);
+		r = vm->saved ? vm_restore_state(vm, err) : load_kernel(vm, err);
 	if (!r)
 		r = vm->events.ready(vm->events.context, err);
 	if (!r)
 		r = partition_start(vm->partition, err);
 	vm->running = !r;
+	if (vm->saved)
+		vm_restore_end(vm);
 	if (r)
 		vm_power_down(vm);
 	else
@@ -431,6 +450,28 @@ void vm_resume(struct vm *vm)
 		return;
 	partition_resume(vm->partition);
 	vm->paused = false;
+	integration_resumed(vm->integration);
+}
+
+void vm_hold(struct vm *vm)
+{
+	integration_paused(vm->integration);
+	partition_pause(vm->partition);
+	vmbus_hold(vm->bus);
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
+		if (vm->controllers[c])
+			storage_pause(vm->controllers[c]);
+}
+
+void vm_release(struct vm *vm)
+{
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
+		if (vm->controllers[c])
+			storage_resume(vm->controllers[c]);
+	vmbus_release(vm->bus);
+	if (vm->paused)
+		return;
+	partition_resume(vm->partition);
 	integration_resumed(vm->integration);
 }
 

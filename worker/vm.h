@@ -15,6 +15,7 @@
 #include "base/base.h"
 #include "disk/disk.h"
 #include "machine/machine.h"
+#include "statefile/statefile.h"
 #include "vmbus/vmbus.h"
 #include "vsp/integration/integration.h"
 #include "vsp/storage/storage.h"
@@ -57,6 +58,9 @@ struct vm {
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
 	struct integration *integration;
 	bool running, paused;
+	int restore;              /* file of the saved machine that the next start is from; -1: it boots */
+	struct statefile *saved;  /* while it is read */
+	uint32_t controllers_wanted; /* by a saved machine; a bit for each */
 	bool processor_told;
 	_Atomic bool guest_crashed; /* since the last power-up */
 	_Atomic unsigned crashes_told;
@@ -73,6 +77,24 @@ void vm_power_down(struct vm *vm);
 
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+
+/* Stop everything that could change guest memory or the state of a device: processors, bus and storage, when the disks have
+ * done what they had begun. It stays paused, or goes on, as it was before. Calls do not nest. */
+void vm_hold(struct vm *vm);
+void vm_release(struct vm *vm);
+
+/* (vm_save.c) All but guest memory, as sections; while held. The bytes are the caller's to free(). */
+int vm_save_state(struct vm *vm, uint8_t **bytes, size_t *size, struct error *err);
+
+/* While held: what the guest has written to its disks is durable. [any thread] */
+int vm_flush_disks(struct vm *vm, struct error *err);
+
+/* Parts of a start from saved state. First, with a partition: the file is opened, and disks get the addresses that the guest
+ * knows. Then, with everything built and no kernel loaded: memory and all state; the bus is held, controllers are paused.
+ * At last, when the processors run. */
+int vm_restore_begin(struct vm *vm, struct error *err);
+int vm_restore_state(struct vm *vm, struct error *err);
+void vm_restore_end(struct vm *vm);
 
 /* Ask the guest to shut down: by the integration service, else by the power button. `how` says which. */
 void vm_ask_shutdown(struct vm *vm, const char **how);

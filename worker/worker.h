@@ -44,6 +44,7 @@ struct worker_config {
 	unsigned disk_count;
 	struct worker_serial serial[WORKER_SERIAL_PORTS];
 	const char *control_path; /* NULL: no control socket */
+	const char *restore;      /* file of a saved machine, with which it begins; NULL: it boots */
 	bool exit_port;           /* bare test guests end by port 0xf4 */
 	bool no_reboot;           /* a reset ends the run */
 	bool detached;            /* no terminal is behind it: SIGHUP is not taken */
@@ -64,7 +65,8 @@ enum worker_result {
 	WORKER_POWERED_OFF = 0, /* the guest turned itself off (or was asked to) */
 	WORKER_NOT_STARTED = 1, /* `err` says why */
 	WORKER_GUEST_FAILED = 3, /* triple fault, processor error, or it reported a crash before it ended */
-	WORKER_POWER_CUT = 4    /* from outside: second SIGTERM, console key, control command */
+	WORKER_POWER_CUT = 4,   /* from outside: second SIGTERM, console key, control command */
+	WORKER_SAVED = 5        /* its state is in the file that came with the control command */
 };
 
 struct worker_end {

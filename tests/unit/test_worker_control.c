@@ -33,15 +33,23 @@ struct fixture {
 	size_t padding; /* of the answer to "inspect" */
 	char last_path[512];
 	bool last_read_only;
+	_Atomic uint64_t ticket;
 };
 
-static json_t *on_command(void *context, const char *command, const json_t *arguments, int *fd)
+static json_t *on_command(void *context, const char *command, const json_t *arguments, struct control_call *call)
 {
 	struct fixture *f = context;
 
 	atomic_fetch_add(&f->calls, 1);
-	if (*fd >= 0)
-		assert_int_equal(write(*fd, command, 1), 1);
+	for (unsigned i = 0; i < call->fd_count; i++)
+		assert_int_equal(write(call->fds[i], command, 1), 1);
+	if (!strcmp(command, "later")) {
+		atomic_store(&f->ticket, call->ticket);
+		call->later = true;
+		return NULL;
+	}
+	if (!strcmp(command, "now")) /* on another connection */
+		control_answer(f->control, atomic_load(&f->ticket), json_pack("{s:b,s:s}", "ok", 1, "it is", "later"));
 	if (!strcmp(command, "inspect")) {
 		_cleanup_free_ char *text = malloc(f->padding + 1);
 

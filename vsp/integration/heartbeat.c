@@ -28,14 +28,17 @@ static void beat(struct heartbeat *heartbeat)
 		heartbeat->sequence++;
 }
 
+static unsigned period_ms(const struct integration *integration)
+{
+	return integration->options.heartbeat_ms;
+}
+
 static void ready(struct ic *ic)
 {
 	struct heartbeat *heartbeat = (struct heartbeat *)ic;
-	unsigned period = ic->integration->options.heartbeat_ms;
 
 	heartbeat->missed = 0;
 	beat(heartbeat);
-	ic_set_timer(ic, period, period);
 }
 
 static void answer(struct ic *ic, uint32_t status, const void *body, size_t size)
@@ -79,6 +82,7 @@ const struct ic_service heartbeat_service = {
     .type = IC_HEARTBEAT,
     .versions = versions,
     .version_count = ARRAY_SIZE(versions),
+    .period_ms = period_ms,
     .ready = ready,
     .answer = answer,
     .tick = tick,

@@ -77,6 +77,12 @@ static bool offered(const struct ic_version *list, unsigned count, const struct 
 	return false;
 }
 
+bool ic_versions_offered(const struct ic *ic, const struct ic_version *framework, const struct ic_version *message)
+{
+	return offered(framework_versions, ARRAY_SIZE(framework_versions), framework) &&
+	       offered(ic->service->versions, ic->service->version_count, message);
+}
+
 static void take_negotiation(struct ic *ic, const uint8_t *body, size_t size)
 {
 	struct ic_negotiate negotiate;
@@ -88,8 +94,7 @@ static void take_negotiation(struct ic *ic, const uint8_t *body, size_t size)
 	memcpy(&negotiate, body, sizeof(negotiate));
 	memcpy(versions, body + sizeof(negotiate), sizeof(versions));
 	if (negotiate.framework_count != 1 || negotiate.message_count != 1 ||
-	    !offered(framework_versions, ARRAY_SIZE(framework_versions), &versions[0]) ||
-	    !offered(ic->service->versions, ic->service->version_count, &versions[1])) {
+	    !ic_versions_offered(ic, &versions[0], &versions[1])) {
 		log_write(LOG_LEVEL_INFO, "%s: the guest's driver knows no version that we offer",
 			  ic->service->name);
 		return;
@@ -98,6 +103,7 @@ static void take_negotiation(struct ic *ic, const uint8_t *body, size_t size)
 	ic->message = versions[1];
 	ic->state = IC_READY;
 	ic->service->ready(ic);
+	ic_start_timer(ic);
 }
 
 /* Answers to what was not asked, and what is too short to be one, are dropped. */
@@ -195,6 +201,14 @@ void ic_set_timer(struct ic *ic, unsigned first_ms, unsigned period_ms)
 	};
 
 	timerfd_settime(ic->timer_fd, 0, &spec, NULL);
+}
+
+void ic_start_timer(struct ic *ic)
+{
+	unsigned period = ic->service->period_ms ? ic->service->period_ms(ic->integration) : 0;
+
+	if (period)
+		ic_set_timer(ic, period, period);
 }
 
 /* --- life ------------------------------------------------------------------------------------------ */

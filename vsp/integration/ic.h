@@ -23,6 +23,7 @@ struct ic_service {
 	enum ic_message_type type;
 	const struct ic_version *versions; /* of the messages, lowest first */
 	unsigned version_count;
+	unsigned (*period_ms)(const struct integration *integration); /* of its timer; NULL: it has none */
 	void (*ready)(struct ic *ic); /* versions are agreed */
 	void (*answer)(struct ic *ic, uint32_t status, const void *body, size_t size);
 	void (*tick)(struct ic *ic); /* the timer fired */
@@ -87,6 +88,12 @@ int ic_request(struct ic *ic, const void *body, size_t size);
 
 /* [lock] First in `first_ms`, then every `period_ms`; both 0: stop. */
 void ic_set_timer(struct ic *ic, unsigned first_ms, unsigned period_ms);
+
+/* [lock] The service is ready as it was in another bus, so its timer runs on. */
+void ic_start_timer(struct ic *ic);
+
+/* Whether these are versions that the service offers. */
+bool ic_versions_offered(const struct ic *ic, const struct ic_version *framework, const struct ic_version *message);
 
 /* [lock] Whether the agreed message version is at least that. */
 bool ic_version_at_least(const struct ic *ic, uint16_t major, uint16_t minor);

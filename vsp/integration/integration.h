@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include "base/form.h"
 #include "vmbus/vmbus.h"
 
 struct integration;
@@ -75,6 +76,13 @@ bool integration_shutdown_ready(struct integration *integration);
  * resumed one sets its clock by the host's at once. */
 void integration_paused(struct integration *integration);
 void integration_resumed(struct integration *integration);
+
+/* What was agreed with the guest's drivers and what is under way, as a section. Only between integration_paused() and
+ * _resumed(), while the bus is held. Load it after vmbus_load(), into services that were just created, before the bus is
+ * released: they are paused then, and the guest's clock is set at integration_resumed(). What is wrong is the
+ * reader's error. */
+void integration_save(struct integration *integration, struct form_writer *w);
+void integration_load(struct integration *integration, struct form_reader *r);
 
 /* [any] Tell the guest the host's time now, to be set outright (the host's clock was changed). */
 void integration_sync_time(struct integration *integration);

@@ -42,14 +42,17 @@ void timesync_flush(struct timesync *timesync)
 		timesync->sync_wanted = false;
 }
 
+static unsigned period_ms(const struct integration *integration)
+{
+	return integration->options.timesync_ms;
+}
+
 static void ready(struct ic *ic)
 {
 	struct timesync *timesync = (struct timesync *)ic;
-	unsigned period = ic->integration->options.timesync_ms;
 
 	timesync->sync_wanted = true;
 	timesync_flush(timesync);
-	ic_set_timer(ic, period, period);
 }
 
 static void answer(struct ic *ic, uint32_t status, const void *body, size_t size)
@@ -81,6 +84,7 @@ const struct ic_service timesync_service = {
     .type = IC_TIMESYNC,
     .versions = versions,
     .version_count = ARRAY_SIZE(versions),
+    .period_ms = period_ms,
     .ready = ready,
     .answer = answer,
     .tick = tick,

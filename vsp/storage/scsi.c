@@ -440,3 +440,15 @@ void scsi_device_destroy(struct scsi_device *device)
 {
 	free(device);
 }
+
+void scsi_get_condition(const struct scsi_device *device, struct scsi_condition *condition)
+{
+	*condition = (struct scsi_condition){.block_size = device->block_size,
+					     .block_count = atomic_load(&device->block_count),
+					     .resized = atomic_load(&device->resized)};
+}
+
+void scsi_set_resized(struct scsi_device *device, bool resized)
+{
+	atomic_store(&device->resized, resized);
+}

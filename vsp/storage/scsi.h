@@ -78,6 +78,17 @@ int scsi_dvd_create(struct scsi_device **out, struct disk *disk, struct error *e
  * which a guest looks again. */
 void scsi_disk_resized(struct scsi_device *device);
 
+/* What a guest has learnt of a unit, for its saved state: how many blocks of what size, and whether it must still be
+ * told that these changed. [any] */
+struct scsi_condition {
+	uint32_t block_size;
+	uint64_t block_count;
+	bool resized;
+};
+
+void scsi_get_condition(const struct scsi_device *device, struct scsi_condition *condition);
+void scsi_set_resized(struct scsi_device *device, bool resized);
+
 /* No command may be in flight. */
 void scsi_device_destroy(struct scsi_device *device);
 

@@ -168,6 +168,8 @@ static int channel_opened(void *provider, struct channel *channel, const struct 
 		log_write(LOG_LEVEL_ERROR, "%s: %s", endpoint->storage->name, err.text);
 		return r;
 	}
+	free(endpoint->restored);
+	endpoint->restored = NULL;
 	endpoint_set_io(endpoint, io);
 	return 0;
 }
@@ -273,6 +275,8 @@ void storage_destroy(struct storage *storage)
 		for (unsigned l = 0; l < STORAGE_LUNS_PER_TARGET; l++)
 			if (storage->units[t][l].device)
 				scsi_device_destroy(storage->units[t][l].device);
+	for (unsigned i = 0; i <= storage->max_sub_channels; i++)
+		free(storage->endpoints[i].restored);
 	pthread_cond_destroy(&storage->idle);
 	pthread_mutex_destroy(&storage->lock);
 	free(storage);

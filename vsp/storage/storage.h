@@ -18,6 +18,7 @@
 #pragma once
 
 #include "base/base.h"
+#include "base/form.h"
 #include "disk/disk.h"
 #include "vmbus/vmbus.h"
 
@@ -58,6 +59,21 @@ int storage_detach(struct storage *storage, unsigned target, unsigned lun, struc
 /* [any] The disk there has another size now (disk_resize()). A running guest is told with its next request.
  * -ENOENT: there is no hard disk. */
 int storage_resized(struct storage *storage, unsigned target, unsigned lun, struct error *err);
+
+/* [one thread] Take no more packets, wait for what the disks are doing, and touch neither rings nor guest memory
+ * until storage_resume(). Only while the bus is held (vmbus_hold()); units may come and go, and disks be worked on,
+ * meanwhile. Calls do not nest. */
+void storage_pause(struct storage *storage);
+void storage_resume(struct storage *storage);
+
+/* What the controller and its guest have agreed on, its units, and answers for which the guest's rings have no room:
+ * a section. `number` tells controllers apart. Only while paused. */
+void storage_save(struct storage *storage, struct form_writer *w, unsigned number);
+
+/* Give it to a controller that was just created, has its units, and is paused; before vmbus_load(), which opens its
+ * channels. What is wrong with the bytes is the reader's error; -EINVAL: the units are others than those that the guest
+ * knows, or it knows more channels than there can be. After either the controller must be destroyed. */
+int storage_load(struct storage *storage, struct form_reader *r, unsigned number, struct error *err);
 
 /* [any] Live state: units, negotiated version, and for each channel what it did and is doing. */
 void storage_inspect(struct storage *storage, const struct vmbus_inspector *inspector, void *context);

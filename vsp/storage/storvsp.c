@@ -18,7 +18,6 @@
 #include "vsp/storage/scsi_codes.h"
 #include "vsp/storage/storvsp.h"
 
-#define IO_REQUESTS 256u /* of one channel at a time; more wait in the ring */
 #define IO_BATCH    256u /* packets taken before the disks are looked after */
 #define IO_IOVECS   (SCSI_MAX_TRANSFER / GUEST_PAGE_SIZE + 1)
 
@@ -51,6 +50,8 @@ struct io {
 	struct request *reset;                  /* a bus reset waits until nothing else is in flight */
 	unsigned in_flight;
 	bool broken; /* the ring is; close follows */
+
+	bool resting; /* under the controller's lock: while it is, the thread touches nothing */
 
 	struct {
 		atomic_ulong requests, read_bytes, written_bytes, errors, batches, ring_full;
@@ -254,7 +255,7 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 
 /* --- negotiation ------------------------------------------------------------------------------ */
 
-static bool version_known(uint16_t version)
+bool storvsp_version_known(uint16_t version)
 {
 	return version == VSTOR_VERSION_WIN6 || version == VSTOR_VERSION_WIN7 ||
 	       version == VSTOR_VERSION_WIN8 || version == VSTOR_VERSION_WIN8_1 ||
@@ -263,7 +264,7 @@ static bool version_known(uint16_t version)
 
 static uint32_t query_version(struct storage *storage, const struct vstor_packet *packet)
 {
-	if (!version_known(packet->version.major_minor))
+	if (!storvsp_version_known(packet->version.major_minor))
 		return VSTOR_STATUS_REVISION_MISMATCH;
 	atomic_store(&storage->version, packet->version.major_minor);
 	return VSTOR_STATUS_SUCCESS;
@@ -463,6 +464,35 @@ static void wait_for_work(struct io *io, bool more)
 		drain_event(fds[2].fd);
 }
 
+/* What the disks have begun comes to its end. */
+static void drain_disks(struct io *io)
+{
+	while (disk_queue_in_flight(io->queue) > 0) {
+		struct pollfd fd = {.fd = disk_queue_fd(io->queue), .events = POLLIN};
+
+		disk_queue_kick(io->queue);
+		poll(&fd, 1, -1);
+		disk_queue_process(io->queue);
+	}
+}
+
+static void rest_while_paused(struct io *io)
+{
+	struct storage *storage = io->storage;
+
+	channel_hold_signal(io->channel);
+	drain_disks(io);
+	finish_reset(io);
+	channel_release_signal(io->channel);
+	pthread_mutex_lock(&storage->lock);
+	io->resting = true;
+	pthread_cond_broadcast(&storage->idle);
+	while (atomic_load(&storage->paused) && !atomic_load(&io->stop))
+		pthread_cond_wait(&storage->idle, &storage->lock);
+	io->resting = false;
+	pthread_mutex_unlock(&storage->lock);
+}
+
 static void *io_main(void *arg)
 {
 	struct io *io = arg;
@@ -472,6 +502,11 @@ static void *io_main(void *arg)
 	snprintf(name, sizeof(name), "%.9s/%u", io->storage->name, io->endpoint->index % 1000);
 	thread_begin(THREAD_DISK, name);
 	while (!atomic_load(&io->stop)) {
+		if (atomic_load(&io->storage->paused)) {
+			rest_while_paused(io);
+			more = true;
+			continue;
+		}
 		wait_for_work(io, more);
 		channel_hold_signal(io->channel);
 		disk_queue_process(io->queue);
@@ -484,17 +519,11 @@ static void *io_main(void *arg)
 		channel_release_signal(io->channel);
 		count_add(&io->count.batches, 1);
 	}
-	while (disk_queue_in_flight(io->queue) > 0) {
-		struct pollfd fd = {.fd = disk_queue_fd(io->queue), .events = POLLIN};
-
-		disk_queue_kick(io->queue);
-		poll(&fd, 1, -1);
-		disk_queue_process(io->queue);
-	}
+	drain_disks(io);
 	return NULL;
 }
 
-static void io_wake(struct io *io)
+void io_wake(struct io *io)
 {
 	uint64_t one = 1;
 
@@ -537,6 +566,58 @@ static int io_allocate(struct io *io, struct error *err)
 	return disk_queue_create(&io->queue, IO_REQUESTS, err);
 }
 
+/* --- saved state ------------------------------------------------------------------------------ */
+
+bool io_rests(const struct io *io)
+{
+	return io->resting;
+}
+
+static void save_answer(struct restored *out, const struct request *request, bool is_reset)
+{
+	struct answer *answer = &out->answers[out->count++];
+
+	*answer = (struct answer){.transaction_id = request->transaction_id,
+				  .reply_size = request->reply_size,
+				  .is_reset = is_reset,
+				  .wants_completion = request->wants_completion};
+	memcpy(answer->packet, &request->packet, sizeof(answer->packet));
+}
+
+void io_save(const struct io *io, struct restored *out)
+{
+	out->announce = atomic_load(&io->announce);
+	out->count = 0;
+	for (const struct request *request = io->waiting; request; request = request->next)
+		save_answer(out, request, false);
+	if (io->reset)
+		save_answer(out, io->reset, true);
+}
+
+static void restore(struct io *io, const struct restored *from)
+{
+	atomic_store(&io->announce, from->announce);
+	for (uint32_t i = 0; i < from->count; i++) {
+		const struct answer *answer = &from->answers[i];
+		struct request *request = request_take(io);
+
+		request->transaction_id = answer->transaction_id;
+		request->reply_size = answer->reply_size;
+		request->wants_completion = answer->wants_completion;
+		request->iov_count = 0;
+		request->next = NULL;
+		memcpy(&request->packet, answer->packet, sizeof(answer->packet));
+		if (answer->is_reset) {
+			io->reset = request;
+			continue;
+		}
+		*io->waiting_end = request;
+		io->waiting_end = &request->next;
+	}
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
 int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel, struct error *err)
 {
 	struct io *io = calloc(1, sizeof(*io));
@@ -550,6 +631,8 @@ int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel
 	io->waiting_end = &io->waiting;
 	io->wake = -1;
 	r = io_allocate(io, err);
+	if (r == 0 && endpoint->restored)
+		restore(io, endpoint->restored);
 	if (r == 0) {
 		r = -pthread_create(&io->thread, NULL, io_main, io);
 		if (r < 0)
@@ -565,7 +648,10 @@ int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel
 
 void io_stop(struct io *io)
 {
+	pthread_mutex_lock(&io->storage->lock);
 	atomic_store(&io->stop, true);
+	pthread_cond_broadcast(&io->storage->idle); /* it may rest */
+	pthread_mutex_unlock(&io->storage->lock);
 	io_wake(io);
 	pthread_join(io->thread, NULL);
 	io_free(io);

@@ -28,6 +28,24 @@ struct endpoint {
 	unsigned index;
 	struct channel *channel; /* NULL while not offered */
 	struct io *io;           /* NULL while not open; under the controller's lock */
+	struct restored *restored; /* for the io that is started next; NULL: nothing */
+};
+
+/* An answer that waits for room in the guest's ring, or a reset that waits for such answers. */
+struct answer {
+	uint64_t transaction_id;
+	uint32_t reply_size;
+	bool is_reset, wants_completion;
+	uint8_t packet[sizeof(struct vstor_packet)];
+};
+
+#define IO_REQUESTS 256u /* of one channel at a time; more wait in the ring */
+
+/* What of a channel's I/O is saved. */
+struct restored {
+	bool announce; /* the guest is to scan the bus */
+	uint32_t count;
+	struct answer answers[IO_REQUESTS];
 };
 
 struct storage {
@@ -38,7 +56,8 @@ struct storage {
 	unsigned max_sub_channels;
 
 	pthread_mutex_t lock; /* attach and detach, endpoints' io, offered sub-channels */
-	pthread_cond_t idle;  /* a slot that is leaving has no users any more */
+	pthread_cond_t idle;  /* a slot that is leaving has no users any more; a thread rests; it may go on */
+	atomic_bool paused;   /* changed under the lock */
 	struct unit_slot units[STORAGE_TARGETS][STORAGE_LUNS_PER_TARGET];
 	unsigned unit_count;
 	unsigned sub_channels; /* offered */
@@ -63,11 +82,20 @@ int storage_offer_sub_channels(struct storage *storage, unsigned count);
 
 /* --- a channel's I/O (storvsp.c) ---------------------------------------------------------------- */
 
+bool storvsp_version_known(uint16_t version);
+
 /* Start the thread of an open channel. */
 int io_start(struct io **out, struct endpoint *endpoint, struct channel *channel, struct error *err);
 
 /* End it: no new packets, wait for the disks, forget the answers. */
 void io_stop(struct io *io);
+
+/* [any] Look whether the controller is paused. */
+void io_wake(struct io *io);
+
+/* With the controller's lock held, and only while the controller is paused: whether the thread rests; what waits in it. */
+bool io_rests(const struct io *io);
+void io_save(const struct io *io, struct restored *out);
 
 /* [any] Have the guest scan the bus. */
 void io_announce(struct io *io);
