@@ -18,7 +18,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
-sys.path[:0] = [os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab"), os.path.join(ROOT, "tests", "manage")]
+sys.path[:0] = [os.path.join(ROOT, "tests", "bare"), os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab"), os.path.join(ROOT, "tests", "manage")]
 
 
 class Skip(Exception):
@@ -149,6 +149,7 @@ def stage_bare(results, names):
     if build(results, "release"):
         run_functions(results, "tests/bare/run_bare.py", names, context)
         run_functions(results, "tests/bare/run_worker.py", names, context)
+        run_functions(results, "tests/bare/run_saved.py", names, context)
 
 
 def run_guests(results, names, *paths):
@@ -159,7 +160,7 @@ def run_guests(results, names, *paths):
 
 
 def stage_guest(results, names):
-    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py")
+    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py", "tests/guest/test_saved.py")
 
 
 def stage_long(results, names):

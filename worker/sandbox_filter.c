@@ -110,7 +110,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(io_uring_setup), BUS, .compares = false},
     {SCMP_SYS(io_uring_register), BUS, true, 1, EXACTLY, IORING_REGISTER_EVENTFD},
     {SCMP_SYS(io_uring_enter), DISK, .compares = false},
-    {SCMP_SYS(pread64), LOOP, .compares = false},
+    {SCMP_SYS(pread64), DISK, .compares = false},
     {SCMP_SYS(preadv), DISK, .compares = false},
     {SCMP_SYS(pwritev), DISK, .compares = false},
     {SCMP_SYS(fdatasync), DISK, .compares = false},

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines of a few bytes saved by bulkhead-worker and gone on with: what is told, what is refused, what goes on when it fails."""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import tempfile
+
+from run_worker import require, tiny
+from worker_program import wait_for
+
+# Counts in memory, 64 KiB apart so that many pages are used, and writes the round's letter to COM1:
+#   mov edi, 0x200000; mov al, 'a'
+#   again: mov edx, 0x3f8; out dx, al; mov [edi], al; add edi, 0x10000; cmp edi, 0x7000000; jb over; mov edi, 0x200000
+#   over: inc al; cmp al, 'z'+1; jne wait; mov al, 'a'; wait: mov ecx, 20000; loop $; jmp again
+COUNTS = bytes.fromhex("bf00002000" "b061" "baf8030000" "ee" "8807" "81c700000100" "81ff00000007" "7205" "bf00002000"
+                       "fec0" "3c7b" "7502" "b061" "b9204e0000" "e2fe" "ebd9")
+
+
+def save(worker, path, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL):
+    fd = os.open(path, flags, 0o600)
+    try:
+        return worker.control("save", [fd], fd=True)
+    finally:
+        os.close(fd)
+
+
+def expect_error(answer, text):
+    require(answer["ok"] is False and text in answer["error"], f"no {text!r}: {answer}")
+
+
+def counts(context, **configuration):
+    return tiny(context, COUNTS, **configuration)
+
+
+def wait_for_letters(worker, more=30):
+    before = len(worker.read("serial"))
+    wait_for(lambda: len(worker.read("serial")) > before + more, "letters on the serial port")
+
+
+def alphabet_from(text):
+    """The first letter that does not follow the one before, None: all do."""
+    for i in range(1, len(text)):
+        if ord(text[i]) != (ord(text[i - 1]) - 96) % 26 + 97:
+            return i
+    return None
+
+
+def test_saved_goes_on(context):
+    with counts(context) as w:
+        w.run()
+        wait_for_letters(w)
+        text = ""
+        for n in range(3):
+            state = w.path(f"state{n}")
+            answer = save(w, state)
+            require(answer["ok"] and answer["bytes"] == os.path.getsize(state), f"{answer}")
+            require(w.wait() == (5, {"version": 1, "result": "saved"}), f"its end: {w.wait()}; log: {w.log()}")
+            require(not os.path.exists(w.path("control")), "the control socket stays")
+            text += w.read("serial")  # the next worker begins it anew
+            w.configuration["restore"] = state
+            w.run()
+            os.unlink(state)
+            wait_for_letters(w)
+        text += w.read("serial")
+        require(alphabet_from(text) is None, f"letter {alphabet_from(text)} of {len(text)} does not follow: {text}")
+        # A reset does not go back to what was saved.
+        require(w.control("reset")["ok"], "reset")
+        wait_for(lambda: "the guest restarts" in w.log(), "the restart")
+        wait_for(lambda: alphabet_from(w.read("serial")) is not None, "a letter a from the beginning")
+        require(w.control("power-off")["ok"], "power-off")
+        require(w.wait()[0] == 4, f"log: {w.log()}")
+
+
+def test_saved_paused(context):
+    """A machine that was paused is saved as any other; one that could not be is still paused."""
+    with counts(context) as w:
+        w.run()
+        wait_for_letters(w)
+        require(w.control("pause")["ok"], "pause")
+        expect_error(w.control("save", fd=True), "one descriptor")
+        require(w.control("status")["state"] == "paused", "not paused any more")
+        require(save(w, w.path("state"))["ok"], "save")
+        w.wait()
+        w.configuration["restore"] = w.path("state")
+        w.run()
+        wait_for_letters(w)
+        require(alphabet_from(w.read("serial")) is None, f"not the alphabet: {w.read('serial')}")
+
+
+def test_saved_refuses_files(context):
+    with counts(context) as w:
+        w.run()
+        with open(w.path("there"), "wb") as f:
+            f.write(b"x" * 10000)
+        expect_error(save(w, w.path("there"), os.O_RDONLY), "not open for writing")
+        expect_error(save(w, w.path("there"), os.O_WRONLY | os.O_APPEND), "only for appending")
+        expect_error(save(w, "/dev/null", os.O_WRONLY), "regular file")
+        expect_error(w.control("cancel"), "no command")
+        wait_for_letters(w)
+        require(save(w, w.path("there"), os.O_WRONLY)["ok"], "a file that is there is overwritten")
+        w.wait()
+        w.configuration["restore"] = w.path("there")
+        w.run()
+        wait_for_letters(w)
+
+
+def test_saved_with_no_room(context):
+    """A full file system: the machine goes on, and can be saved elsewhere."""
+    with counts(context) as w, tempfile.TemporaryDirectory() as small:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", small], capture_output=True).returncode != 0:
+            return limit_file_size(w)
+        try:
+            w.run()
+            wait_for_letters(w, 60)
+            answer = save(w, os.path.join(small, "state"))
+        finally:
+            subprocess.run(["umount", small], check=True)
+        if answer["ok"]:
+            raise AssertionError(f"the machine fits into 8 KiB: {answer}")
+        goes_on_after(w, answer, "No space left on device")
+
+
+def limit_file_size(w):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    try:
+        w.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    goes_on_after(w, save(w, w.path("state")), "File too large")
+
+
+def goes_on_after(w, answer, text):
+    expect_error(answer, text)
+    require(w.control("status")["state"] == "running", f"{w.control('status')}")
+    wait_for_letters(w)
+    require(save(w, w.path("elsewhere"))["ok"], "save")
+    w.wait()
+    require(alphabet_from(w.read("serial")) is None, f"not the alphabet: {w.read('serial')}")
+
+
+def expect_no_restore(w, text):
+    answer = w.start()
+    require(answer["ok"] is False and text in answer["error"], f"no {text!r}: {answer}")
+    require(w.wait()[0] == 1, "one that does not start has a status of its own")
+
+
+def test_saved_does_not_fit(context):
+    """What the saved machine had and this one has not is told."""
+    with counts(context, cpus=2) as w:
+        disk = w.path("disk.vhdx")
+        subprocess.run([context["worker"].replace("worker/bulkhead-worker", "cli/bulkhead"), "disk", "create", disk, "64M"], check=True)
+        w.configuration["disks"] = [{"path": disk}]
+        w.run()
+        require(save(w, w.path("state"))["ok"], "save")
+        w.wait()
+        w.configuration["restore"] = w.path("state")
+        for changes, text in (({"cpus": 1}, "2 virtual processors and this one 1"),
+                              ({"memory": 256 << 20}, "128 MiB of memory, and this one has 256 MiB"),
+                              ({"disks": []}, "has 1 disks and this one 0"),
+                              ({"disks": [{"path": disk, "controller": 1}]}, "give the machine the disks that it had"),
+                              ({"disks": [{"path": disk, "dvd": True}]}, "knows a hard disk"),
+                              ({"serial": []}, "other serial ports"),
+                              ({"debug_exit": True}, "without the exit port"),
+                              ({"restore": w.path("nothing")}, "cannot be opened"),
+                              ({"restore": disk}, "is no saved machine"),
+                              ({"restore": w.path("kernel")}, "too short"),
+                              ({"restore": w.directory}, "no regular file")):
+            before = w.configuration
+            w.configuration = {**before, **changes}
+            expect_no_restore(w, text)
+            w.configuration = before
+        subprocess.run([context["worker"].replace("worker/bulkhead-worker", "cli/bulkhead"), "disk", "resize", disk, "80M"], check=True)
+        expect_no_restore(w, "it is another disk, or was resized")
+
+
+def test_saved_damaged(context):
+    """Every part of the file that changes is found out, with its place."""
+    with counts(context) as w:
+        w.run()
+        wait_for_letters(w)
+        require(save(w, w.path("state"))["ok"], "save")
+        w.wait()
+        with open(w.path("state"), "rb") as f:
+            whole = f.read()
+        w.configuration["restore"] = w.path("damaged")
+        places = [(0, "no saved machine"), (9, "version"), (40, "checksum of the header"), (4200, "at byte 4096"),
+                  (whole.index(b"ioapic") + 40, 'section "ioapic"'), (whole.index(b"channels") + 30, 'section "channels"'),
+                  (len(whole) - 5, "checksum of the index")]
+        for at, text in places:
+            with open(w.path("damaged"), "wb") as f:
+                f.write(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1:])
+            expect_no_restore(w, text)
+        for size, text in ((0, "too short"), (4096, "it has 4096 bytes"), (len(whole) - 1, "it has")):
+            with open(w.path("damaged"), "wb") as f:
+                f.write(whole[:size])
+            expect_no_restore(w, text)
+        with open(w.path("damaged"), "wb") as f:
+            f.write(bytes(4096) + whole[4096:])
+        expect_no_restore(w, "did not come to its end")
+
+
+def test_saved_cancelled(context):
+    """While it is saved, a machine tells how far that is, does nothing else, and can be let go on."""
+    with counts(context, memory=2 << 30) as w:
+        w.run()
+        wait_for_letters(w)
+        fd = os.open(w.path("state"), os.O_WRONLY | os.O_CREAT)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(60)
+            s.connect(w.path("control"))
+            socket.send_fds(s, [json.dumps({"version": 1, "command": "save", "fd": True}).encode() + b"\n"], [fd])
+            os.close(fd)
+            status = w.control("status")
+            cancelled = w.control("cancel") if status["state"] == "saving" else None
+            answer = json.loads(s.makefile().readline())
+        if status["state"] == "saving":
+            require(0 <= status["progress"]["done"] <= status["progress"]["total"], f"progress: {status}")
+        if not answer["ok"]:
+            require(cancelled, f"nobody cancelled: {answer}")
+            expect_error(answer, "cancelled")
+            wait_for_letters(w)
+            require(save(w, w.path("again"))["ok"], "save")
+        require(w.wait() == (5, {"version": 1, "result": "saved"}), f"log: {w.log()}")
