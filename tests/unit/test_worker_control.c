@@ -315,12 +315,14 @@ static void test_many_lines_at_once(void **state)
 }
 
 /* Sends `line` with descriptors: those of a pipe's writing end, of which the other is in `end`. */
+#define MANY 60u /* libuv takes 64 at a time */
+
 static void say_with_pipe(struct talker *t, const char *line, unsigned count, int *end)
 {
 	struct iovec bytes = {(void *)(uintptr_t)line, strlen(line)};
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int) * 4)];
+		char space[CMSG_SPACE(sizeof(int) * MANY)];
 	} control = {.header = {CMSG_LEN(sizeof(int) * count), SOL_SOCKET, SCM_RIGHTS}};
 	struct msghdr message = {
 	    .msg_iov = &bytes, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = CMSG_SPACE(sizeof(int) * count)};
@@ -372,25 +374,63 @@ static void test_descriptors_come_with_a_line(void **state)
 	expect_closed(f, end);
 }
 
+static void test_several_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *t = join(f);
+	char bytes[8];
+	int end;
+
+	say_with_pipe(t, GOOD(1), 3, &end);
+	expect_ok(t, 1);
+	assert_int_equal(read(end, bytes, sizeof(bytes)), 3); /* one through each */
+	expect_closed(f, end);
+	leave(t);
+}
+
 static void test_too_many_descriptors(void **state)
 {
 	struct fixture *f = *state;
 	struct talker *t = join(f);
 	int end, another;
 
-	say_with_pipe(t, GOOD(1), 3, &end);
-	assert_null(hear(t));
-	expect_closed(f, end);
-	leave(t);
-	t = join(f);
-	say_with_pipe(t, "{", 1, &end);
+	say_with_pipe(t, "{", MANY, &end);
 	run_all(f);
-	say_with_pipe(t, "}", 1, &another);
+	say_with_pipe(t, "}", MANY, &another);
 	assert_null(hear(t));
 	expect_closed(f, end);
 	expect_closed(f, another);
 	leave(t);
 	assert_int_equal(f->calls, 0);
+}
+
+/* It comes when it is there; other peers are served meanwhile, and one that has left is not missed. */
+static void test_answer_that_comes_later(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *t = join(f), *other = join(f);
+	json_t *answer;
+	int end;
+
+	say_with_pipe(t, "{\"version\": 1, \"command\": \"later\"}\n" GOOD(2), 1, &end);
+	RUN_UNTIL(f, f->calls == 1);
+	ask(other, GOOD(1));
+	expect_ok(other, 1);
+	assert_false(pull(t));
+	ask(other, "{\"version\": 1, \"command\": \"now\", \"n\": 3}\n");
+	expect_ok(other, 3);
+	answer = hear(t);
+	assert_string_equal(json_string_value(json_object_get(answer, "it is")), "later");
+	json_decref(answer);
+	expect_ok(t, 2);
+	close(end);
+	ask(t, "{\"version\": 1, \"command\": \"later\"}\n");
+	RUN_UNTIL(f, f->calls == 5);
+	leave(t);
+	run_all(f);
+	ask(other, "{\"version\": 1, \"command\": \"now\", \"n\": 4}\n");
+	expect_ok(other, 4);
+	leave(other);
 }
 
 /* Its answers stay with it: the worker holds one, not all that it asked for. */
@@ -570,7 +610,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {CONTROL_TEST(test_lines_are_answered),
 	    CONTROL_TEST(test_bad_lines_are_refused_and_harm_nothing), CONTROL_TEST(test_long_lines),
 	    CONTROL_TEST(test_many_lines_at_once),
-	    CONTROL_TEST(test_descriptors_come_with_a_line), CONTROL_TEST(test_too_many_descriptors),
+	    CONTROL_TEST(test_descriptors_come_with_a_line), CONTROL_TEST(test_several_descriptors),
+	    CONTROL_TEST(test_too_many_descriptors), CONTROL_TEST(test_answer_that_comes_later),
 	    CONTROL_TEST(test_peer_that_does_not_read_costs_little),
 	    CONTROL_TEST(test_too_many_peers), CONTROL_TEST(test_close_with_peers), CONTROL_TEST(test_path_in_use),
 	    CONTROL_TEST(test_client), CONTROL_TEST(test_client_alone)};
