@@ -2,6 +2,7 @@
 /* convert.c - a new image with the contents of another, which appears when it is whole. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "disk/copy.h"
 #include "disk/new_file.h"
@@ -12,11 +13,16 @@ struct contents {
 	const struct disk_source *source;
 };
 
+#define SAMPLES     64u /* of a file, to see whether the host has it in its cache */
+#define SAMPLE_SIZE 65536u
+
+/* The new image goes past the host's cache: it need not be copied there, and is on its way to the medium while the
+ * next pieces are read. */
 static int copy_into(int fd, const char *to, const struct contents *contents,
 		     const struct disk_create_options *options, const struct disk_progress *progress,
 		     struct error *err)
 {
-	const struct disk_open_options open_options = {.format = options->format};
+	const struct disk_open_options open_options = {.format = options->format, .direct = true};
 	struct disk *disk;
 	int r, closed;
 
@@ -76,6 +82,51 @@ static int check_tail(const struct disk *from, struct error *err)
 			 from->info.logical_sector_size);
 }
 
+/* Whether most of a sample of the file is in memory already, as far as the host tells. */
+static bool sample_is_cached(const struct file *file, uint64_t offset, size_t size)
+{
+	unsigned char pages[SAMPLE_SIZE / 4096] = {0};
+	size_t page_size = (size_t)sysconf(_SC_PAGESIZE), count = (size + page_size - 1) / page_size, there = 0;
+	void *at = mmap(NULL, size, PROT_READ, MAP_SHARED, file->fd, (off_t)offset);
+
+	if (at == MAP_FAILED)
+		return false;
+	if (mincore(at, size, pages) == 0)
+		for (size_t i = 0; i < count; i++)
+			there += pages[i] & 1;
+	munmap(at, size);
+	return there * 2 > count;
+}
+
+static bool is_cached(const struct file *file)
+{
+	unsigned looked = 0, cached = 0;
+	uint64_t size;
+
+	if (file_size(file, &size) < 0)
+		return false;
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		uint64_t at = file_next_data(file, size / SAMPLES * i) / SAMPLE_SIZE * SAMPLE_SIZE;
+
+		if (at >= size)
+			break;
+		looked++;
+		cached += sample_is_cached(file, at, min_u64(size - at, SAMPLE_SIZE));
+	}
+	return cached * 2 > looked;
+}
+
+/* What is in the host's cache is read from there; what is not, goes past it. */
+static void prefer_cache(struct disk *disk)
+{
+	for (struct disk *d = disk; d; d = d->parent) {
+		if (d->file.direct_fd < 0 || !is_cached(&d->file))
+			continue;
+		close(d->file.direct_fd);
+		d->file.direct_fd = -1;
+	}
+}
+
 int disk_convert(const char *from, const struct disk_open_options *from_options, const char *to,
 		 const struct disk_create_options *options, const struct disk_progress *progress,
 		 struct error *err)
@@ -85,10 +136,11 @@ int disk_convert(const char *from, const struct disk_open_options *from_options,
 	struct contents contents = {0};
 	int r;
 
-	open_options.read_only = true;
+	open_options.read_only = open_options.direct = true;
 	r = disk_open(&contents.disk, from, &open_options, err);
 	if (r < 0)
 		return r;
+	prefer_cache(contents.disk);
 	if (o.size == 0)
 		o.size = contents.disk->info.size;
 	if (o.logical_sector_size == 0)

@@ -2,12 +2,14 @@
 #include "disk/copy.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "disk/queue.h"
 
 #define CHUNK       (1024u * 1024u)
 #define GRAIN       (64u * 1024u) /* zeros in data are left out in this unit */
 #define SLOTS       16u
+#define HUGE_PAGE   (2u * 1024u * 1024u)
 #define RUNS        (CHUNK / GRAIN / 2)
 #define EXTENT_MAX  (UINT64_C(1) << 30) /* so that there is a step now and then in an empty disk */
 
@@ -227,9 +229,11 @@ static int start(struct copy *copy, struct error *err)
 	if (r < 0)
 		return r;
 	copy->err = err;
-	copy->buffers = aligned_alloc(FILE_DIRECT_ALIGNMENT, SLOTS * CHUNK);
+	copy->buffers = aligned_alloc(HUGE_PAGE, SLOTS * CHUNK);
 	if (!copy->buffers)
 		r = error_set(err, ENOMEM, "%s: no memory to copy into it", copy->to->path);
+	else /* Fewer pages for the kernel to find and to hold, for each piece; where there are none, so be it. */
+		madvise(copy->buffers, SLOTS * CHUNK, MADV_HUGEPAGE);
 	for (unsigned i = 0; i < SLOTS; i++) {
 		copy->slots[i].copy = copy;
 		copy->slots[i].buffer = copy->buffers + i * CHUNK;

@@ -51,13 +51,30 @@ static int check_kind(const struct disk *disk, struct error *err)
 	return 0;
 }
 
+/* Whether our alignment is enough, as far as the kernel tells (Linux 6.1). */
+static bool direct_serves(int fd)
+{
+	struct statx x;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &x) < 0 || !(x.stx_mask & STATX_DIOALIGN))
+		return true;
+	return x.stx_dio_offset_align > 0 && x.stx_dio_offset_align <= FILE_DIRECT_ALIGNMENT &&
+	       x.stx_dio_mem_align <= FILE_DIRECT_ALIGNMENT;
+}
+
 /* A second descriptor of the same file. Where the file system has no O_DIRECT, there is none. */
 static void open_direct(struct disk *disk)
 {
 	char path[64];
+	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", disk->file.fd);
-	disk->file.direct_fd = open(path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	fd = open(path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	if (fd >= 0 && !direct_serves(fd)) {
+		close(fd);
+		fd = -1;
+	}
+	disk->file.direct_fd = fd;
 }
 
 /* Images that would be garbage as raw disks. */

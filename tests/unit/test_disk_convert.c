@@ -4,6 +4,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #define DISK_SIZE (40 * MIB + 3 * 4096)
@@ -242,6 +244,71 @@ static void imported(void **state)
 	count_files(true);
 }
 
+/* How much of a file the host has in its cache, in parts of a hundred. */
+static unsigned cached(const char *path)
+{
+	static unsigned char pages[(DISK_SIZE + 4 * MIB) / 4096];
+	size_t count, there = 0;
+	struct stat st;
+	int fd = open(path, O_RDWR);
+	void *at;
+
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	count = ((size_t)st.st_size + 4095) / 4096;
+	assert_in_range(count, 1, sizeof(pages));
+	at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	assert_true(at != MAP_FAILED && mincore(at, (size_t)st.st_size, pages) == 0);
+	for (size_t i = 0; i < count; i++)
+		there += pages[i] & 1;
+	munmap(at, (size_t)st.st_size);
+	close(fd);
+	return (unsigned)(there * 100 / count);
+}
+
+static void drop(const char *path)
+{
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0 && fdatasync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0);
+	close(fd);
+}
+
+/* Neither the new image nor a source that was not in the host's cache is there afterwards. */
+static void past_the_cache(void **state)
+{
+	struct disk_create_options o = { .format = DISK_FORMAT_RAW, .size = DISK_SIZE, .replace = true };
+	struct dice dice = { 6 };
+	struct error err = { 0 };
+	struct disk *disk;
+	uint8_t *page = aligned_alloc(4096, 4096);
+	int fd = open("to", O_RDWR | O_CREAT | O_DIRECT, 0600);
+
+	dice_fill(&dice, model, DISK_SIZE);
+	memcpy(page, model, 4096);
+	if (fd < 0 || pwrite(fd, page, 4096, 0) != 4096 || cached("to") > 0) {
+		print_message("the file system has no O_DIRECT, or in name only\n");
+		skip();
+	}
+	close(fd);
+	free(page);
+	assert_int_equal(disk_create("from", &o, &err), 0);
+	disk = open_path("from", false);
+	assert_int_equal(disk_write(disk, 0, model, DISK_SIZE, &err), 0);
+	image_must_close(disk);
+	for (unsigned from_cache = 0; from_cache < 2; from_cache++) {
+		if (from_cache)
+			expect_contents("from", DISK_SIZE);
+		else
+			drop("from");
+		if (disk_convert("from", NULL, "to", &o, NULL, &err) != 0)
+			fail_msg("%s", err.text);
+		assert_in_range(cached("to"), 0, 20);
+		assert_in_range(cached("from"), from_cache ? 80 : 0, from_cache ? 100 : 20);
+		expect_contents("to", DISK_SIZE);
+	}
+	count_files(true);
+}
+
 /* Every byte is in exactly one extent, and where one is said to be zeros, it is. */
 static void extents(void **state)
 {
@@ -275,7 +342,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(any_to_any), cmocka_unit_test(larger_and_in_place), cmocka_unit_test(tail),
-		cmocka_unit_test(stopped), cmocka_unit_test(imported), cmocka_unit_test(extents),
+		cmocka_unit_test(stopped), cmocka_unit_test(imported), cmocka_unit_test(past_the_cache),
+		cmocka_unit_test(extents),
 	};
 
 	return cmocka_run_group_tests(tests, enter, leave);
