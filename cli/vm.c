@@ -774,6 +774,15 @@ static const struct manage_verb verbs[] = {
     {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
     {"inspect", "the insides of a running one", "NAME", "A JSON tree.\n", vm_inspect},
+    {"clone", "make another one like it", "NAME NEW",
+     "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n", vm_clone},
+    {"export", "copy all of it", "NAME DIRECTORY",
+     "Into a new directory DIRECTORY/NAME, from which any host can import it. It has to be off.\n", vm_export},
+    {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW]",
+     "  --copy                 a new machine, with an id of its own, by copying (this is the default)\n"
+     "  --restore              the same machine, with its id, by copying\n"
+     "  --register             the same machine, where it is\n"
+     "  --name NEW             what it is called here\n", vm_import},
     {"register", "take in a directory", "DIRECTORY", "A machine whose vm.json is there, made by any host.\n", vm_register},
     {"delete", "delete it", "NAME [--force] [--keep-files]",
      "Shows what would go, and asks. Files outside its directory stay.\n", vm_delete},

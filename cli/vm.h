@@ -25,3 +25,8 @@ int vm_show_result(struct manage *manage, const char *name, const char *text);
 /* vm_disks.c */
 int vm_add_disk(struct manage *manage, int argc, char **argv);
 int vm_remove_disk(struct manage *manage, int argc, char **argv);
+
+/* vm_copy.c */
+int vm_clone(struct manage *manage, int argc, char **argv);
+int vm_export(struct manage *manage, int argc, char **argv);
+int vm_import(struct manage *manage, int argc, char **argv);

@@ -3,11 +3,14 @@
 #include "image/build.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define VERSION 1
+#define SIZE_MAX_BYTES (16 << 20)
 
 /* "name version" lines into an array of objects. */
 static json_t *package_array(const char *packages)
@@ -54,7 +57,9 @@ int metadata_write(const char *path, const char *name, const char *key, uint64_t
 static json_t *metadata_read(const char *directory, struct error *err)
 {
 	_cleanup_free_ char *path = format_string("%s/image.json", directory);
+	_cleanup_close_ int fd = -1;
 	json_error_t at;
+	struct stat st;
 	json_t *root;
 
 	if (access(path, F_OK) < 0) {
@@ -64,7 +69,17 @@ static json_t *metadata_read(const char *directory, struct error *err)
 		    directory, directory);
 		return NULL;
 	}
-	root = json_load_file(path, 0, &at);
+	/* Somebody else may have made it: a pipe would be waited for. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+	if (fd < 0 || fstat(fd, &st)) {
+		error_set(err, errno, "%s: %s", path, strerror(errno));
+		return NULL;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_size > SIZE_MAX_BYTES) {
+		error_set(err, EBADMSG, "%s is no plain file of at most 16 MiB", path);
+		return NULL;
+	}
+	root = json_loadfd(fd, 0, &at);
 	if (!root)
 		error_set(err, EBADMSG, "%s is damaged: line %d: %s", path, at.line, at.text);
 	return root;

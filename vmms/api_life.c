@@ -40,6 +40,43 @@ static void remove_disk(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+/* --- copies --------------------------------------------------------------------------------------------- */
+
+static void clone_vm(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_clone(machine, api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void export_vm(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_export(machine, api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void import_vm(struct vmms *vmms, struct http_request *request)
+{
+	struct error err = {0};
+	struct job *job = NULL;
+	int r = machine_import(vmms, api_body(request), &job, &err);
+
+	api_reply_job(request, job, r, &err);
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 static const struct form form_timeout = {
@@ -56,5 +93,11 @@ const struct route life_routes[] = {
      wait_query, 202, ROUTE_IF_MATCH, add_disk},
     {"DELETE", "/v1/vms/{vm}/disks", "removeDisk", "Take a disk from it, also while it runs; its file stays",
      ROLE_ADMINISTRATOR, NULL, disk_query, 202, ROUTE_IF_MATCH, remove_disk},
+    {"POST", "/v1/vms/import", "importVm", "Take in a machine from a directory", ROLE_ADMINISTRATOR, &vm_import_form,
+     wait_query, 202, 0, import_vm},
+    {"POST", "/v1/vms/{vm}/clone", "cloneVm", "Make another one like it", ROLE_ADMINISTRATOR, &vm_clone_form, wait_query, 202,
+     0, clone_vm},
+    {"POST", "/v1/vms/{vm}/export", "exportVm", "Copy all of it into a directory", ROLE_ADMINISTRATOR, &vm_export_form,
+     wait_query, 202, 0, export_vm},
     {0},
 };

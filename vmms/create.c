@@ -57,6 +57,13 @@ static void add_image_disks(struct creation *creation, bool seed)
 		json_array_append_new(disks, json_pack("{s:s, s:s, s:b}", "path", "seed.iso", "kind", "dvd", "read_only", 1));
 }
 
+static int copy_kernel(const char *from, int directory, const char *name, struct error *err)
+{
+	_cleanup_close_ int fd = file_open_plain(from, false, err);
+
+	return fd < 0 ? fd : file_copy(fd, directory, name, NULL, err);
+}
+
 static int copy_image(struct job *job, struct creation *creation, const struct image *image, int directory,
     struct error *err)
 {
@@ -69,9 +76,9 @@ static int copy_image(struct job *job, struct creation *creation, const struct i
 
 	if (asprintf(&disk, "%s/disk.vhdx", creation->directory) < 0)
 		return error_set(err, ENOMEM, "no memory");
-	r = file_copy(image->kernel, directory, "vmlinuz", err);
+	r = copy_kernel(image->kernel, directory, "vmlinuz", err);
 	if (!r)
-		r = file_copy(image->initrd, directory, "initrd.img", err);
+		r = copy_kernel(image->initrd, directory, "initrd.img", err);
 	if (!r)
 		r = disk_convert(image->disk, &from, disk, &options, &progress, err);
 	if (!r && seed)
@@ -171,9 +178,8 @@ static void remove_runtime(const char *runtime)
 
 /* --- create ------------------------------------------------------------------------------------------- */
 
-static void create_done(struct job *job, int result)
+void machine_made(struct job *job, int result, bool made_directory)
 {
-	struct creation *creation = job->context;
 	struct machine *machine = job->machine;
 	struct vmms *vmms = job->vmms;
 	struct error err = job->error;
@@ -181,8 +187,8 @@ static void create_done(struct job *job, int result)
 	if (!result)
 		result = store_vm_set_phase(vmms->store, machine->id, VM_READY, &err);
 	if (result) {
-		if (creation->made)
-			remove_files(creation->directory, NULL);
+		if (made_directory)
+			directory_remove(machine->directory);
 		vmms_event(vmms, machine, "vm.failed", "it could not be created: %s", err.text);
 		job_end(job, &err);
 		store_vm_remove(vmms->store, machine->id, NULL);
@@ -193,10 +199,17 @@ static void create_done(struct job *job, int result)
 		job_end(job, NULL);
 		machine_refresh(machine);
 	}
+}
+
+static void create_done(struct job *job, int result)
+{
+	struct creation *creation = job->context;
+
+	machine_made(job, result, creation->made);
 	creation_free(creation);
 }
 
-static char *directory_for(const struct vmms *vmms, const char *name, const char *id)
+char *machine_directory_for(const struct vmms *vmms, const char *name, const char *id)
 {
 	struct stat st;
 	char *path;
@@ -227,8 +240,7 @@ static int check_request(struct vmms *vmms, const json_t *request, struct error 
 	return 0;
 }
 
-/* The row, and the machine in the list. */
-static int enter(struct vmms *vmms, struct store_vm *vm, struct machine **out, struct error *err)
+int machine_enter(struct vmms *vmms, struct store_vm *vm, struct machine **out, struct error *err)
 {
 	struct machine *machine;
 	int r = store_vm_add(vmms->store, vm, err);
@@ -270,9 +282,9 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 		return error_set(err, ENOMEM, "no memory for a machine");
 	}
 	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(creation->config, "id")));
-	creation->directory = directory_for(vmms, vm.name, vm.id);
+	creation->directory = machine_directory_for(vmms, vm.name, vm.id);
 	vm.directory = creation->directory;
-	r = vm.directory ? enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
+	r = vm.directory ? machine_enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
 	if (!r) {
 		r = job_new(job, vmms, machine, "vm.create", err);
 		if (r) {
@@ -324,7 +336,7 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 		r = error_set(err, EEXIST, "there is a machine \"%s\" already: change the name in %s/" VM_CONFIG_FILE, vm.name,
 			      path);
 	if (!r)
-		r = enter(vmms, &vm, out, err);
+		r = machine_enter(vmms, &vm, out, err);
 	if (!r) {
 		machine_adopt(*out);
 		vmms_event(vmms, *out, "vm.registered", "it is in %s", path);
@@ -403,9 +415,9 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 	if (machine->link || (machine->state != MACHINE_OFF && machine->state != MACHINE_BROKEN))
 		return error_set(err, EALREADY, "machine \"%s\" is %s: turn it off first", machine->name,
 				 machine_state_word(machine->state));
-	if (machine->job)
-		return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
-				 (long long)machine->job->id, machine->job->kind);
+	r = machine_check_free(machine, err);
+	if (r)
+		return r;
 	deletion = deletion_new(machine, keep_files);
 	if (!deletion)
 		return error_set(err, ENOMEM, "no memory");
@@ -440,7 +452,10 @@ void machine_finish_phase(struct machine *machine)
 	vm_config_load(&config, machine->directory, NULL);
 	machine->config = config;
 	files = machine_files(machine);
-	if (machine->own_directory)
+	/* What was being made is all of our own making. */
+	if (machine->own_directory && creating)
+		directory_remove(machine->directory);
+	else if (machine->own_directory)
 		remove_files(machine->directory, files);
 	remove_runtime(machine->runtime);
 	json_decref(files);

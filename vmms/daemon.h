@@ -96,5 +96,19 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err);
 /* Its files go too if they are the daemon's own making, unless `keep_files` is set. */
 int machine_delete(struct machine *machine, bool keep_files, struct job **job, struct error *err);
+/* For whatever makes a machine: where its directory may be, which the caller frees; its row in host.db, and itself in the
+ * list; and what follows when the job that makes its files is done: it is ready, or gone with its directory. */
+char *machine_directory_for(const struct vmms *vmms, const char *name, const char *id);
+int machine_enter(struct vmms *vmms, struct store_vm *vm, struct machine **out, struct error *err);
+void machine_made(struct job *job, int result, bool made_directory);
+
+/* --- clone.c: machines made of others. The bodies have passed these forms. */
+extern const struct form vm_clone_form, vm_export_form, vm_import_form;
+int machine_clone(struct machine *machine, const json_t *body, struct job **job, struct error *err);
+int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err);
+int machine_import(struct vmms *vmms, const json_t *body, struct job **job, struct error *err);
+/* What exports that did not come to their end have left. */
+void exports_tidy(struct vmms *vmms);
+
 /* What a daemon that died left half made or half deleted. */
 void machine_finish_phase(struct machine *machine);

@@ -171,11 +171,34 @@ static void addition_free(struct addition *addition)
 	free(addition);
 }
 
-static int copy_image(struct job *job, const struct addition *addition, struct error *err)
+/* Of another's directory: no link leads out of it. */
+static int copy_plain(const char *from, int to, const char *name, struct error *err)
+{
+	_cleanup_close_ int fd = file_open_plain(from, true, err);
+
+	return fd < 0 ? fd : file_copy(fd, to, name, NULL, err);
+}
+
+static int copy_disk(struct job *job, const char *from, const char *to, struct error *err)
 {
 	struct disk_progress progress = {job_step, job};
 	struct disk_create_options options = {.format = DISK_FORMAT_VHDX};
 	struct disk_open_options open_options = {.read_only = true};
+	/* By its descriptor: what is opened is what was looked at. */
+	_cleanup_close_ int fd = open(from, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	char path[40];
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return error_set(err, errno, "%s: %s", from, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return error_set(err, EINVAL, "%s is no plain file", from);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return disk_convert(path, &open_options, to, &options, &progress, err) ? error_prefix(err, "%s", from) : 0;
+}
+
+static int copy_image(struct job *job, const struct addition *addition, struct error *err)
+{
 	_cleanup_close_ int to = open(addition->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_free_ char *disk = NULL, *json = NULL;
 	struct image image = {0};
@@ -188,13 +211,13 @@ static int copy_image(struct job *job, const struct addition *addition, struct e
 	r = image_load(&image, addition->from, err);
 	if (r)
 		return r;
-	r = file_copy(image.kernel, to, "vmlinuz", err);
+	r = copy_plain(image.kernel, to, "vmlinuz", err);
 	if (!r)
-		r = file_copy(image.initrd, to, "initrd.img", err);
+		r = copy_plain(image.initrd, to, "initrd.img", err);
 	if (!r)
-		r = disk_convert(image.disk, &open_options, disk, &options, &progress, err);
+		r = copy_disk(job, image.disk, disk, err);
 	if (!r)
-		r = file_copy(json, to, "image.json", err);
+		r = copy_plain(json, to, "image.json", err);
 	image_free(&image);
 	return r;
 }

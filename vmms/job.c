@@ -32,11 +32,10 @@ void jobs_sweep(struct vmms *vmms)
 int job_new(struct job **out, struct vmms *vmms, struct machine *machine, const char *kind, struct error *err)
 {
 	struct job *job;
-	int r;
+	int r = machine ? machine_check_free(machine, err) : 0;
 
-	if (machine && machine->job)
-		return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,
-				 (long long)machine->job->id, machine->job->kind);
+	if (r)
+		return r;
 	if (vmms->closing)
 		return error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back");
 	job = calloc(1, sizeof(*job));

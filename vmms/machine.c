@@ -600,6 +600,8 @@ static int check_name_free(const struct machine *machine, const char *name, stru
 
 int machine_check_free(const struct machine *machine, struct error *err)
 {
+	if (machine->readers)
+		return error_set(err, EBUSY, "machine \"%s\" is being copied", machine->name);
 	if (!machine->job)
 		return 0;
 	return error_set(err, EBUSY, "machine \"%s\" is at work: job %lld (%s) runs on it", machine->name,

@@ -35,6 +35,7 @@ struct machine {
 	enum machine_state state;
 	int64_t state_since; /* milliseconds since 1970 */
 	struct worker_link *link;
+	unsigned readers; /* jobs of other machines that copy its files: it stays off, and as it is */
 	struct job *job;
 };
 

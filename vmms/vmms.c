@@ -244,6 +244,7 @@ static int load(struct vmms *vmms, struct error *err)
 	if (!r) {
 		take_stock(vmms);
 		images_tidy(vmms);
+		exports_tidy(vmms);
 		automatic_start(vmms);
 	}
 	return r;

@@ -276,7 +276,7 @@ def test_manage_document_is_the_code(context):
             for method in methods:
                 status, answer = d.call(method.upper(), path.replace("{vm}", "nobody").replace("{job}", "999").replace("{image}", "nobody"))
                 require(status != 405 and "nothing at" not in str(answer), f"{method} {path} is in the document only: {answer}")
-            if path == "/v1/vms/register":  # for other methods than POST that is a machine's name
+            if path in ("/v1/vms/register", "/v1/vms/import"):  # for other methods than POST that is a machine's name
                 continue
             for method in {"get", "post", "patch", "delete"} - set(methods):
                 status, _ = d.call(method.upper(), path.replace("{vm}", "nobody").replace("{job}", "999"))

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -23,11 +24,26 @@ def elsewhere(d, vm):
     yield directory
 
 
-def endless_image(d):
-    """A directory whose import waits for somebody who writes into a pipe."""
+def image_directory(d):
+    """What looks like an image."""
     directory = os.path.join(d.directory, "image")
     os.mkdir(directory)
-    os.mkfifo(os.path.join(directory, "image.json"))
+    with open(os.path.join(directory, "image.json"), "w", encoding="ascii") as f:
+        json.dump({"version": 1, "name": "i", "key": "k", "disk": "disk.vhdx", "kernel": "vmlinuz", "initrd": "initrd.img", "append": "",
+                   "created": "", "size": 1 << 20, "packages": []}, f)
+    for name in ("vmlinuz", "initrd.img"):
+        shutil.copy(d.kernel, os.path.join(directory, name))
+    d.cli("disk", "create", os.path.join(directory, "disk.vhdx"), "16M")
+    return directory
+
+
+def endless_image(d):
+    """A directory whose import takes longer than what is done meanwhile."""
+    directory = image_directory(d)
+    part = os.urandom(1 << 20)
+    with open(os.path.join(directory, "disk.vhdx"), "wb") as f:
+        for _ in range(512):
+            f.write(part)
     return directory
 
 
@@ -196,7 +212,7 @@ def test_manage_ends_with_a_job_that_does_not(context):
         job = d.ok("POST", "/v1/images", {"name": "i", "directory": endless_image(d)})["id"]
         require(d.stop() == 0, "SIGTERM ends the daemon")
         d.start()
-        require(d.ok("GET", f"/v1/jobs/{job}")["state"] == "failed", "the job has failed")
+        require(d.ok("GET", f"/v1/jobs/{job}")["state"] in ("failed", "cancelled"), "the job has not come to its end")
         require(os.listdir(os.path.join(d.state, "images")) == [], "what was half made goes")
 
 
@@ -213,3 +229,19 @@ def test_manage_image_twice_at_a_time(context):
         d.kill()
         d.start()
         require(os.listdir(temporary) == [], "what was half made goes")
+
+
+def test_manage_image_that_is_a_trap(context):
+    """Nothing of an imported directory is waited for, and no link in it is followed."""
+    with Daemon(context["build"]) as d:
+        directory = image_directory(d)
+        for name in ("image.json", "vmlinuz", "initrd.img", "disk.vhdx"):
+            path = os.path.join(directory, name)
+            os.rename(path, path + ".kept")
+            for trap in (os.mkfifo, lambda p: os.symlink(p + ".kept", p), os.mkdir):
+                trap(path)
+                job = d.job("POST", "/v1/images", {"name": "i", "directory": directory})
+                require(job["state"] == "failed" and name in job["error"]["message"], f"{name}: {job}")
+                (os.rmdir if trap is os.mkdir else os.unlink)(path)
+            os.rename(path + ".kept", path)
+        d.done("POST", "/v1/images", {"name": "i", "directory": directory})

@@ -203,17 +203,18 @@ static void test_worker_gets_absolute_paths(void **state)
 static void assert_copied(const char *from)
 {
 	_cleanup_close_ int to = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+	_cleanup_close_ int in = file_open_plain(from, true, NULL);
 	_cleanup_free_ char *bytes = malloc(COPY_SIZE + 1);
 	struct error err = {0};
 
-	if (file_copy(from, to, "copy", &err))
+	if (file_copy(in, to, "copy", NULL, &err))
 		fail_msg("%s", err.text);
 	fd = openat(to, "copy", O_RDONLY | O_CLOEXEC);
 	assert_non_null(bytes);
 	assert_int_equal(read(fd, bytes, COPY_SIZE + 1), COPY_SIZE);
 	for (size_t i = 0; i < COPY_SIZE; i++)
 		assert_int_equal((uint8_t)bytes[i], i * 7 & 0xff);
-	assert_int_equal(file_copy(from, to, "copy", &err), -EEXIST);
+	assert_int_equal(file_copy(in, to, "copy", NULL, &err), -EEXIST);
 	assert_int_equal(unlinkat(to, "copy", 0), 0);
 }
 
@@ -242,8 +243,72 @@ static void test_file_is_copied(void **state)
 	assert_copied(elsewhere);
 	unlink(elsewhere);
 	assert_int_equal(mkfifo(in_directory("pipe"), 0600), 0);
-	assert_int_equal(file_copy(in_directory("pipe"), to, "copy", &err), -EINVAL);
+	assert_int_equal(file_open_plain(in_directory("pipe"), false, &err), -EINVAL);
+	assert_int_equal(file_open_below(to, "pipe", &err), -EINVAL);
+	assert_int_equal(symlinkat("file", to, "link"), 0);
+	assert_int_equal(file_open_below(to, "link", &err), -ELOOP);
+	assert_int_equal(file_open_plain(in_directory("link"), true, &err), -ELOOP);
+	assert_true(file_open_below(to, "../file", &err) < 0);
+	assert_true(file_open_below(to, "/etc/passwd", &err) < 0);
+}
+
+static bool stop_it(void *context, uint64_t done, uint64_t total)
+{
+	unsigned *steps = context;
+
+	assert_true(done < total);
+	return ++*steps < 2;
+}
+
+static void test_copying_leaves_holes_and_stops(void **state)
+{
+	_cleanup_close_ int to = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_close_ int file = openat(to, "sparse", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	unsigned steps = 0;
+	struct disk_progress progress = {stop_it, &steps};
+	struct error err = {0};
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(ftruncate(file, 1ll << 30), 0);
+	assert_int_equal(pwrite(file, "x", 1, 512 << 20), 1);
+	assert_int_equal(pwrite(file, "y", 1, 768 << 20), 1);
+	assert_int_equal(file_copy(file, to, "copy", NULL, &err), 0);
+	assert_int_equal(fstatat(to, "copy", &st, 0), 0);
+	assert_int_equal(st.st_size, 1ll << 30);
+	assert_true(st.st_blocks < 4096);
+	assert_int_equal(unlinkat(to, "copy", 0), 0);
+	assert_int_equal(file_copy(file, to, "copy", &progress, &err), -ECANCELED);
 	assert_int_equal(faccessat(to, "copy", F_OK, 0), -1);
+}
+
+static void test_names_inside(void **state)
+{
+	static const char *const inside[] = {"a", "a/b", "..a", "a..", ".a"};
+	static const char *const outside[] = {"", "/", "/a", "a/", "a//b", "..", ".", "../a", "a/../b", "a/..", "./a"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(inside); i++)
+		assert_true(name_is_inside(inside[i]));
+	for (size_t i = 0; i < ARRAY_SIZE(outside); i++)
+		assert_false(name_is_inside(outside[i]));
+}
+
+static void test_directory_goes_and_links_stay(void **state)
+{
+	_cleanup_close_ int all = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), inner = -1;
+	_cleanup_free_ char *path = NULL;
+
+	(void)state;
+	assert_int_equal(mkdirat(all, "kept", 0700), 0);
+	inner = directory_new(in_directory("gone"), NULL);
+	assert_true(inner >= 0);
+	assert_int_equal(file_make_parents(inner, "a/b/c", NULL), 0);
+	assert_int_equal(symlinkat("../kept", inner, "a/b/link"), 0);
+	assert_true(asprintf(&path, "%s/gone", directory) > 0);
+	directory_remove(path);
+	assert_int_equal(faccessat(all, "gone", F_OK, 0), -1);
+	assert_int_equal(faccessat(all, "kept", F_OK, 0), 0);
 }
 
 /* --- host.db ------------------------------------------------------------------------------------------ */
@@ -378,7 +443,7 @@ static void test_store_refuses_what_it_cannot_read(void **state)
 	assert_int_equal(store_open(&store, in_directory("host.db"), &err), -EBADMSG);
 	assert_non_null(strstr(err.text, "host.db"));
 	unlink(in_directory("host.db"));
-	assert_int_equal(store_open(&store, in_directory("nowhere/host.db"), &err), -EIO);
+	assert_int_equal(store_open(&store, in_directory("nowhere/host.db"), &err), -ENOENT);
 }
 
 int main(void)
@@ -392,6 +457,9 @@ int main(void)
 	    IN_DIRECTORY(test_file_is_written_and_read),
 	    cmocka_unit_test(test_worker_gets_absolute_paths),
 	    IN_DIRECTORY(test_file_is_copied),
+	    IN_DIRECTORY(test_copying_leaves_holes_and_stops),
+	    cmocka_unit_test(test_names_inside),
+	    IN_DIRECTORY(test_directory_goes_and_links_stay),
 	    IN_DIRECTORY(test_store_keeps_machines),
 	    IN_DIRECTORY(test_store_lists_each_machine_once),
 	    IN_DIRECTORY(test_store_keeps_jobs),

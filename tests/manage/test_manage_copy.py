@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines made of others: cloned, exported, imported."""
+
+import json
+import os
+import random
+import subprocess
+import time
+
+from daemon import Daemon, halting_kernel, require, wait_for
+
+
+def fill(path, seed, megabytes=4):
+    """A raw disk with bytes that tell where they come from."""
+    with open(path, "wb") as f:
+        rng = random.Random(seed)
+        for _ in range(megabytes):
+            f.write(rng.randbytes(1 << 20))
+
+
+def disk(d, path, seed, megabytes=4):
+    """The same as a VHDX."""
+    fill(path + ".raw", seed, megabytes)
+    d.cli("disk", "convert", path + ".raw", path, "--format", "vhdx")
+    os.unlink(path + ".raw")
+
+
+def contents(d, path):
+    raw = os.path.join(d.directory, "contents.raw")
+    d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")
+    with open(raw, "rb") as f:
+        return f.read()
+
+
+def directory_of(d, vm):
+    return d.ok("GET", f"/v1/vms/{vm}")["directory"]
+
+
+def disks_of(d, vm):
+    vm = d.ok("GET", f"/v1/vms/{vm}")
+    return [os.path.join(vm["directory"], disk["path"]) for disk in vm["config"]["disks"]]
+
+
+def make_web(d):
+    """With a disk and a kernel of its own, and a disk and a DVD that lie elsewhere."""
+    d.make("web", notes="n", tags=["t"], processors={"kind": "soft", "count": 2})
+    directory = directory_of(d, "web")
+    disk(d, os.path.join(directory, "disk.vhdx"), 1)
+    fill(os.path.join(d.directory, "elsewhere.img"), 2)
+    fill(os.path.join(d.directory, "elsewhere.iso"), 3)
+    halting_kernel(os.path.join(directory, "vmlinuz"))
+    d.ok("PATCH", "/v1/vms/web", {"boot": {"kernel": "vmlinuz"}, "disks": [
+        {"path": "disk.vhdx"}, {"path": os.path.join(d.directory, "elsewhere.img")},
+        {"path": os.path.join(d.directory, "elsewhere.iso"), "kind": "dvd", "read_only": True}]})
+
+
+def test_manage_clone(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        d.cli("vm", "clone", "web", "copy")
+        web, copy = (d.ok("GET", f"/v1/vms/{n}") for n in ("web", "copy"))
+        require(web["id"] != copy["id"] and copy["config"]["notes"] == "n" and copy["config"]["processors"]["count"] == 2, "like the other")
+        require([x["path"] for x in copy["config"]["disks"]] == ["disk.vhdx", "elsewhere.img", os.path.join(d.directory, "elsewhere.iso")],
+                f"its disks: {copy['config']['disks']}")
+        for a, b in list(zip(disks_of(d, "web"), disks_of(d, "copy")))[:2]:
+            require(a != b and contents(d, a) == contents(d, b), f"{b} is a copy")
+        for name in ("web", "copy"):
+            d.done("POST", f"/v1/vms/{name}/start")
+        d.refused(409, "wrong-state", "POST", "/v1/vms/web/clone", {"name": "more"}, "running")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.refused(409, "exists", "POST", "/v1/vms/web/clone", {"name": "copy"})
+        d.refused(400, "invalid", "POST", "/v1/vms/web/clone", {"name": "a/b"})
+        os.unlink(disks_of(d, "web")[0])
+        job = d.job("POST", "/v1/vms/web/clone", {"name": "more"})
+        require(job["state"] == "failed" and "disk.vhdx" in job["error"]["message"], f"a disk is missing: {job}")
+        require(sorted(v["name"] for v in d.ok("GET", "/v1/vms")["vms"]) == ["copy", "web"], "nothing is left of it")
+
+
+def test_manage_export_and_import(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        before = [contents(d, path) for path in disks_of(d, "web")[:2]]
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        d.cli("vm", "export", "web", out)
+        exported = os.path.join(out, "web")
+        require(os.listdir(out) == ["web"], f"only the machine is there: {os.listdir(out)}")
+        require(sorted(os.listdir(exported)) == ["disk.vhdx", "elsewhere.img", "elsewhere.iso", "vm.json", "vmlinuz"],
+                f"all of it: {os.listdir(exported)}")
+        d.refused(409, "exists", "POST", "/v1/vms/web/export", {"directory": out}, "already")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/export", {"directory": "out"}, "from the root on")
+        job = d.job("POST", "/v1/vms/web/export", {"directory": "/nowhere"})
+        require(job["state"] == "failed" and "/nowhere" in job["error"]["message"], f"{job}")
+        # A new one beside it.
+        d.refused(409, "exists", "POST", "/v1/vms/import", {"directory": exported}, "already")
+        require("second is imported" in d.cli("vm", "import", exported, "--name", "second"), "it says what")
+        d.refused(409, "exists", "POST", "/v1/vms/import", {"directory": exported, "mode": "restore", "name": "third"}, "id of its own")
+        # The same one, in place of what was lost.
+        id_before = d.ok("GET", "/v1/vms/web")["id"]
+        d.done("DELETE", "/v1/vms/web")
+        d.cli("vm", "import", exported, "--restore")
+        require(d.ok("GET", "/v1/vms/web")["id"] == id_before, "it is the same")
+        for name in ("web", "second"):
+            require([contents(d, path) for path in disks_of(d, name)[:2]] == before, f"{name} has what was exported")
+            require(all(path.startswith(directory_of(d, name)) for path in disks_of(d, name)), "in a directory of its own")
+            d.done("POST", f"/v1/vms/{name}/start")
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+        d.done("DELETE", "/v1/vms/web")
+        # And where it is.
+        d.cli("vm", "import", exported, "--register", "--name", "here")
+        require(directory_of(d, "here") == exported and d.ok("GET", "/v1/vms/here")["id"] == id_before, "where it is")
+        with open(os.path.join(exported, "vm.json"), encoding="utf-8") as f:
+            require(json.load(f)["name"] == "here", "by its new name")
+
+
+def test_manage_import_of_traps(context):
+    """A directory that somebody else has made leads nowhere else."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        config = d.ok("GET", "/v1/vms/web")["config"]
+        secret = os.path.join(d.directory, "secret")
+        fill(secret, 1, 1)
+        source = os.path.join(d.directory, "source")
+        os.makedirs(os.path.join(source, "inner"))
+        os.symlink(secret, os.path.join(source, "link"))
+        os.symlink(d.directory, os.path.join(source, "up"))
+        os.mkfifo(os.path.join(source, "pipe"))
+        for trap in ("link", "up/secret", "pipe", "inner", "missing"):
+            with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
+                json.dump(dict(config, disks=[{"path": trap}]), f)
+            job = d.job("POST", "/v1/vms/import", {"directory": source, "name": "trap"})
+            require(job["state"] == "failed" and trap in job["error"]["message"], f"{trap}: {job}")
+        with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
+            json.dump(dict(config, disks=[{"path": "../secret"}]), f)
+        d.done("POST", "/v1/vms/import", {"directory": source, "name": "trap"})
+        require(d.ok("GET", "/v1/vms/trap")["config"]["disks"][0]["path"].endswith("/source/../secret"), "what lies elsewhere is not copied")
+        require(sorted(os.listdir(os.path.join(d.state, "machines"))) == ["trap", "web"], "nothing else is left")
+
+
+def whole(d):
+    """No file and no machine is half made."""
+    vms = d.ok("GET", "/v1/vms?limit=1000")["vms"]
+    for vm in vms:
+        require(vm["state"] == "off", f"{vm['name']} is {vm['state']}: {vm.get('problem')}")
+    known = {os.path.basename(vm["directory"]) for vm in vms}
+    require(set(os.listdir(os.path.join(d.state, "machines"))) == known, f"directories: {os.listdir(os.path.join(d.state, 'machines'))}")
+    return vms
+
+
+def quiet(d):
+    return all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=100")["jobs"])
+
+
+def test_manage_killed_while_copying(context):
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        directory = directory_of(d, "web")
+        for i in range(3):
+            disk(d, os.path.join(directory, f"{i}.vhdx"), i, 32)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": f"{i}.vhdx"} for i in range(3)]})
+        expected = [contents(d, path) for path in disks_of(d, "web")]
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        d.done("POST", "/v1/vms/web/export", {"directory": out})
+        os.rename(os.path.join(out, "web"), os.path.join(d.directory, "exported"))
+        ended = 0
+        for i in range(12):
+            verb, body = [("web/clone", {"name": "new"}), ("web/export", {"directory": out}),
+                          ("import", {"directory": os.path.join(d.directory, "exported"), "name": "new"})][i % 3]
+            d.ok("POST", f"/v1/vms/{verb}", body)
+            time.sleep(rng.random() * 0.6)
+            d.kill()
+            d.start()
+            wait_for(lambda: quiet(d), "jobs to end")
+            names = [vm["name"] for vm in whole(d)]
+            if "new" in names:
+                ended += 1
+                require([contents(d, path) for path in disks_of(d, "new")] == expected, "what is there is whole")
+                d.done("DELETE", "/v1/vms/new")
+            require(set(os.listdir(out)) <= {"web"}, f"half of an export: {os.listdir(out)}")
+            if os.listdir(out):
+                ended += 1
+                require(len(os.listdir(os.path.join(out, "web"))) == 5, "an export that is there is whole")
+                subprocess.run(["rm", "-r", os.path.join(out, "web")], check=True)
+        print(f"     {ended} of 12 came to their end")
+
+
+def test_manage_copies_are_cancelled(context):
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        directory = directory_of(d, "web")
+        disk(d, os.path.join(directory, "big.vhdx"), 1, 256)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "big.vhdx"}]})
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        for verb, body in (("web/clone", {"name": "new"}), ("web/export", {"directory": out})):
+            job = d.ok("POST", f"/v1/vms/{verb}", body)["id"]
+            d.refused(409, "busy", "POST", "/v1/vms/web/start")
+            d.refused(409, "busy", "DELETE", "/v1/vms/web")
+            d.call("DELETE", f"/v1/jobs/{job}")
+            job = d.ok("GET", f"/v1/jobs/{job}?wait=60")
+            require(job["state"] == "cancelled", f"{verb}: {job}")
+            require([vm["name"] for vm in whole(d)] == ["web"] and os.listdir(out) == [], "nothing is left")

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * clone.c - machines made of others: cloned, exported, imported.
+ *
+ * A clone and an imported machine come into being like every machine (create.c): a row that says "creating" first, and
+ * whoever finds that removes the directory. An export is made beside its place under a name of its own, which host.db
+ * knows until it is renamed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "vmms/automatic.h"
+#include "vmms/copy.h"
+#include "vmms/files.h"
+
+static int check_name(const char *name, struct error *err)
+{
+	return vm_name_check(name, err);
+}
+
+static const char *const mode_words[] = {"register", "restore", "copy", NULL};
+static const struct form form_name = {
+    .kind = FORM_STRING, .text = "of the new machine", .min = 1, .max = 100, .check = check_name};
+static const struct form form_to = {.kind = FORM_STRING, .text = "where a directory of the machine's name is made", .min = 1,
+				    .max = 4000};
+static const struct form form_from = {.kind = FORM_STRING, .text = "where a vm.json is", .min = 1, .max = 4095};
+static const struct form form_mode = {
+    .kind = FORM_WORD, .text = "where it is, or by a copy of it: the same machine, or a new one", .words = mode_words};
+
+const struct form vm_clone_form = {
+    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"name", &form_name, NULL, true}, {0}}};
+const struct form vm_export_form = {
+    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"directory", &form_to, NULL, true}, {0}}};
+const struct form vm_import_form = {.kind = FORM_OBJECT,
+				    .fields = (const struct form_field[]){{"directory", &form_from, NULL, true},
+									  {"mode", &form_mode, "\"copy\"", false},
+									  {"name", &form_name, NULL, false},
+									  {0}}};
+
+/* A job's context. */
+struct making {
+	struct copy_plan *plan;
+	struct machine *source; /* NULL: none of ours */
+	char *final;            /* of an export: its place */
+};
+
+static void making_free(struct making *making)
+{
+	if (making->source)
+		making->source->readers--;
+	copy_plan_free(making->plan);
+	free(making->final);
+	free(making);
+}
+
+static int make_work(struct job *job, struct error *err)
+{
+	struct making *making = job->context;
+
+	return copy_carry_out(making->plan, job, err);
+}
+
+static void made(struct job *job, int result)
+{
+	struct making *making = job->context;
+
+	machine_made(job, result, making->plan->made);
+	making_free(making);
+	automatic_kick(job->vmms);
+}
+
+/* A new machine of the configuration, which is taken over, of a directory. */
+static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const char *source, struct machine *of,
+    struct job **job, struct error *err)
+{
+	struct making *making = calloc(1, sizeof(*making));
+	_cleanup_free_ char *directory = NULL;
+	struct store_vm vm = {.phase = VM_CREATING, .own_directory = true};
+	struct machine *machine = NULL;
+	int r;
+
+	if (!making) {
+		json_decref(config);
+		return error_set(err, ENOMEM, "no memory for a machine");
+	}
+	vm.name = json_string_value(json_object_get(config, "name"));
+	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
+	directory = machine_directory_for(vmms, vm.name, vm.id);
+	vm.directory = directory;
+	if (directory)
+		making->plan = copy_plan_new(kind, config, source, directory);
+	else
+		json_decref(config);
+	r = making->plan ? machine_enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
+	if (!r) {
+		r = job_new(job, vmms, machine, kind == COPY_CLONE ? "vm.clone" : "vm.import", err);
+		if (r) {
+			store_vm_remove(vmms->store, vm.id, NULL);
+			vmms_forget(vmms, machine);
+		}
+	}
+	if (r) {
+		making_free(making);
+		return r;
+	}
+	making->source = of;
+	if (of)
+		of->readers++;
+	(*job)->work = make_work;
+	(*job)->done = made;
+	(*job)->context = making;
+	job_work(*job);
+	return 0;
+}
+
+static int check_name_free(struct vmms *vmms, const char *name, struct error *err)
+{
+	return vmms_find(vmms, name)
+		   ? error_set(err, EEXIST, "there is a machine \"%s\" already: choose another name", name)
+		   : 0;
+}
+
+static void set_new_id(json_t *config)
+{
+	char text[GUID_TEXT_SIZE];
+	struct guid id;
+
+	guid_random(&id);
+	json_object_set_new(config, "id", json_string(guid_format(&id, text)));
+}
+
+int machine_clone(struct machine *machine, const json_t *body, struct job **job, struct error *err)
+{
+	json_t *config;
+	int r;
+
+	machine_refresh(machine);
+	r = machine_check_state(machine, 1u << MACHINE_OFF, "cloned", err);
+	if (!r)
+		r = machine_check_free(machine, err);
+	if (!r)
+		r = check_name_free(machine->vmms, json_string_value(json_object_get(body, "name")), err);
+	if (r)
+		return r;
+	config = json_deep_copy(machine->config);
+	if (!config)
+		return error_set(err, ENOMEM, "no memory for a machine");
+	json_object_set(config, "name", json_object_get(body, "name"));
+	set_new_id(config);
+	return make(machine->vmms, COPY_CLONE, config, machine->directory, machine, job, err);
+}
+
+/* --- import ------------------------------------------------------------------------------------------- */
+
+static int import_in_place(struct vmms *vmms, const char *directory, const char *name, struct job **job, struct error *err)
+{
+	struct machine *machine;
+	json_t *config;
+	int r = job_new(job, vmms, NULL, "vm.import", err);
+	struct error why = {0};
+
+	if (r)
+		return r;
+	if (name && !(r = vm_config_load(&config, directory, &why))) {
+		r = check_name_free(vmms, name, &why);
+		json_object_set_new(config, "name", json_string(name));
+		if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
+			r = error_set(&why, EEXIST, "the machine in %s is registered already", directory);
+		if (!r)
+			r = vm_config_save(config, directory, &why);
+		json_decref(config);
+	}
+	if (!r)
+		r = machine_register(vmms, directory, &machine, &why);
+	job_end(*job, r ? &why : NULL);
+	return 0;
+}
+
+int machine_import(struct vmms *vmms, const json_t *body, struct job **job, struct error *err)
+{
+	const char *directory = json_string_value(json_object_get(body, "directory"));
+	const char *mode = json_string_value(json_object_get(body, "mode"));
+	const char *name = json_string_value(json_object_get(body, "name"));
+	json_t *config;
+	int r;
+
+	if (*directory != '/')
+		return error_set(err, EINVAL, "directory %s: name it from the root on", directory);
+	if (!strcmp(mode, "register"))
+		return import_in_place(vmms, directory, name, job, err);
+	r = vm_config_load(&config, directory, err);
+	if (r)
+		return r;
+	if (name)
+		json_object_set_new(config, "name", json_string(name));
+	if (!strcmp(mode, "copy"))
+		set_new_id(config);
+	r = check_name_free(vmms, json_string_value(json_object_get(config, "name")), err);
+	if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
+		r = error_set(err, EEXIST, "the machine in %s is here already: take a copy with an id of its own (mode copy)",
+			      directory);
+	if (r) {
+		json_decref(config);
+		return r;
+	}
+	return make(vmms, COPY_IMPORT, config, directory, NULL, job, err);
+}
+
+/* --- export ------------------------------------------------------------------------------------------- */
+
+static int export_work(struct job *job, struct error *err)
+{
+	struct making *making = job->context;
+	_cleanup_free_ char *above = NULL;
+	int r = copy_carry_out(making->plan, job, err);
+
+	if (r)
+		return r;
+	if (asprintf(&above, "%s/..", making->final) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	if (renameat2(AT_FDCWD, making->plan->directory, AT_FDCWD, making->final, RENAME_NOREPLACE))
+		return error_set(err, errno, "%s: %s", making->final,
+				 errno == EEXIST ? "is there already: choose another directory" : strerror(errno));
+	return directory_sync(above, err);
+}
+
+static void exported(struct job *job, int result)
+{
+	struct making *making = job->context;
+	struct vmms *vmms = job->vmms;
+
+	if (result && making->plan->made)
+		directory_remove(making->plan->directory);
+	store_leftover_remove(vmms->store, making->plan->directory, NULL);
+	if (!result)
+		vmms_event(vmms, job->machine, "vm.exported", "it is in %s", making->final);
+	job_end(job, result ? &job->error : NULL);
+	making_free(making);
+}
+
+static struct making *export_new(const struct machine *machine, const char *to)
+{
+	struct making *making = calloc(1, sizeof(*making));
+	_cleanup_free_ char *temporary = NULL;
+	char text[GUID_TEXT_SIZE];
+	json_t *config;
+	struct guid id;
+
+	if (!making)
+		return NULL;
+	guid_random(&id);
+	config = json_deep_copy(machine->config);
+	if (config && asprintf(&making->final, "%s/%s", to, machine->name) > 0 &&
+	    asprintf(&temporary, "%s/.export-%s", to, guid_format(&id, text)) > 0)
+		making->plan = copy_plan_new(COPY_EXPORT, config, machine->directory, temporary);
+	else
+		json_decref(config);
+	if (making->plan)
+		return making;
+	making_free(making);
+	return NULL;
+}
+
+int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err)
+{
+	const char *to = json_string_value(json_object_get(body, "directory"));
+	struct making *making;
+	struct stat st;
+	int r;
+
+	machine_refresh(machine);
+	r = machine_check_state(machine, 1u << MACHINE_OFF, "exported", err);
+	if (r)
+		return r;
+	if (*to != '/')
+		return error_set(err, EINVAL, "directory %s: name it from the root on", to);
+	making = export_new(machine, to);
+	if (!making)
+		return error_set(err, ENOMEM, "no memory");
+	if (!lstat(making->final, &st))
+		r = error_set(err, EEXIST, "%s is there already: choose another directory", making->final);
+	if (!r)
+		r = job_new(job, machine->vmms, machine, "vm.export", err);
+	if (!r && store_leftover_add(machine->vmms->store, making->plan->directory, err)) {
+		job_end(*job, err);
+		r = -err->code;
+	}
+	if (r) {
+		making_free(making);
+		return r;
+	}
+	(*job)->work = export_work;
+	(*job)->done = exported;
+	(*job)->context = making;
+	job_work(*job);
+	return 0;
+}
+
+void exports_tidy(struct vmms *vmms)
+{
+	json_t *paths = NULL, *path;
+	size_t i;
+
+	if (store_leftover_list(vmms->store, &paths, NULL))
+		return;
+	json_array_foreach(paths, i, path) {
+		directory_remove(json_string_value(path));
+		store_leftover_remove(vmms->store, json_string_value(path), NULL);
+	}
+	json_decref(paths);
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/copy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "disk/disk.h"
+#include "vmms/files.h"
+
+/* --- the plan ----------------------------------------------------------------------------------------- */
+
+/* Names that files of other kinds have. */
+static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result"};
+
+static bool name_is_taken(const struct copy_plan *plan, const char *name)
+{
+	json_t *file;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(taken_names); i++)
+		if (!strcmp(name, taken_names[i]))
+			return true;
+	json_array_foreach(plan->files, i, file)
+		if (!strcmp(json_string_value(json_object_get(file, "to")), name))
+			return true;
+	return false;
+}
+
+/* The file's own name, or one like it that is free. */
+static json_t *free_name(const struct copy_plan *plan, const char *path)
+{
+	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	json_t *name = json_string(base);
+
+	for (unsigned i = 2; name && name_is_taken(plan, json_string_value(name)); i++) {
+		json_decref(name);
+		name = json_sprintf("%u-%s", i, base);
+	}
+	return name;
+}
+
+/* The same file twice is one. */
+static const json_t *planned(const struct copy_plan *plan, const char *from)
+{
+	json_t *file;
+	size_t i;
+
+	json_array_foreach(plan->files, i, file)
+		if (!strcmp(json_string_value(json_object_get(file, "from")), from))
+			return json_object_get(file, "to");
+	return NULL;
+}
+
+/* `object` has a path at `key`: it is copied, if it is to be, and the copy is named there. */
+static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bool written)
+{
+	const char *path = json_string_value(json_object_get(object, key));
+	_cleanup_free_ char *whole = path ? vm_config_path(path, plan->source) : NULL;
+	bool inside = path && name_is_inside(path);
+	bool flatten = written && (plan->kind == COPY_CLONE || (plan->kind == COPY_EXPORT && !inside));
+	const json_t *same;
+	json_t *to;
+
+	if (!path)
+		return 0;
+	if (!whole)
+		return -ENOMEM;
+	if (!inside && (plan->kind == COPY_IMPORT || (plan->kind == COPY_CLONE && !written)))
+		return json_object_set_new(object, key, json_string(whole)) ? -ENOMEM : 0;
+	same = planned(plan, inside ? path : whole);
+	if (same)
+		return json_object_set_new(object, key, json_deep_copy(same)) ? -ENOMEM : 0;
+	to = inside && !flatten ? json_string(path) : free_name(plan, path);
+	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b}", "from", inside ? path : whole, "to", to,
+								 "flatten", flatten))) {
+		json_decref(to);
+		return -ENOMEM;
+	}
+	return json_object_set_new(object, key, to) ? -ENOMEM : 0;
+}
+
+static bool is_written(const json_t *disk)
+{
+	return !json_is_true(json_object_get(disk, "read_only")) &&
+	       strcmp(json_string_value(json_object_get(disk, "kind")), "dvd");
+}
+
+static int plan_config(struct copy_plan *plan, json_t *config)
+{
+	json_t *boot = json_object_get(config, "boot"), *disk;
+	int r = plan_path(plan, boot, "kernel", false);
+	size_t i;
+
+	if (!r)
+		r = plan_path(plan, boot, "initrd", false);
+	json_array_foreach(json_object_get(config, "disks"), i, disk)
+		if (!r)
+			r = plan_path(plan, disk, "path", is_written(disk));
+	return r;
+}
+
+struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, const char *source, const char *directory)
+{
+	struct copy_plan *plan = calloc(1, sizeof(*plan));
+
+	if (!plan) {
+		json_decref(config);
+		return NULL;
+	}
+	plan->kind = kind;
+	plan->config = config;
+	plan->files = json_array();
+	plan->source = strdup(source);
+	plan->directory = strdup(directory);
+	if (plan->files && plan->source && plan->directory && !plan_config(plan, config))
+		return plan;
+	copy_plan_free(plan);
+	return NULL;
+}
+
+void copy_plan_free(struct copy_plan *plan)
+{
+	if (!plan)
+		return;
+	json_decref(plan->config);
+	json_decref(plan->files);
+	free(plan->source);
+	free(plan->directory);
+	free(plan);
+}
+
+/* --- carrying it out ---------------------------------------------------------------------------------- */
+
+/* One file's part of the whole. */
+struct part {
+	struct copy_plan *plan;
+	uint64_t bytes;
+};
+
+static bool step(void *context, uint64_t done, uint64_t total)
+{
+	const struct part *part = context;
+	double share = total ? (double)done / (double)total : 1;
+
+	return job_step(part->plan->job, part->plan->done + (uint64_t)(share * (double)part->bytes), part->plan->bytes);
+}
+
+static int open_source(const struct copy_plan *plan, int source, const char *from, struct error *err)
+{
+	int fd = *from == '/' ? file_open_plain(from, false, err) : file_open_below(source, from, err);
+
+	return fd < 0 && *from != '/' ? error_prefix(err, "%s", plan->source) : fd;
+}
+
+/* How much there is to copy, for progress; what is missing is told before anything is made. */
+static int measure(struct copy_plan *plan, int source, struct error *err)
+{
+	json_t *file;
+	size_t i;
+
+	json_array_foreach(plan->files, i, file) {
+		_cleanup_close_ int fd = open_source(plan, source, json_string_value(json_object_get(file, "from")), err);
+		struct stat st;
+
+		if (fd < 0)
+			return fd;
+		if (fstat(fd, &st))
+			return error_set(err, errno, "%s", strerror(errno));
+		json_object_set_new(file, "bytes", json_integer((json_int_t)st.st_blocks * 512 + 1));
+		plan->bytes += (uint64_t)st.st_blocks * 512 + 1;
+	}
+	return 0;
+}
+
+static int flatten(const struct copy_plan *plan, const char *from, const char *to, const struct disk_progress *progress,
+    struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	_cleanup_free_ char *source = vm_config_path(from, plan->source), *target = vm_config_path(to, plan->directory);
+	struct disk_create_options options = {0};
+	struct disk_info info;
+	struct disk *disk;
+	int r;
+
+	if (!source || !target)
+		return error_set(err, ENOMEM, "no memory");
+	r = disk_open(&disk, source, &reading, err);
+	if (r)
+		return r;
+	disk_get_info(disk, &info);
+	disk_close(disk, NULL);
+	options.format = info.format;
+	options.fixed = info.format != DISK_FORMAT_RAW && !info.dynamic;
+	return disk_convert(source, &reading, target, &options, progress, err);
+}
+
+static int copy_one(struct copy_plan *plan, int source, int target, const json_t *file, struct error *err)
+{
+	const char *from = json_string_value(json_object_get(file, "from")), *to = json_string_value(json_object_get(file, "to"));
+	struct part part = {plan, (uint64_t)json_integer_value(json_object_get(file, "bytes"))};
+	struct disk_progress progress = {step, &part};
+	int r;
+
+	if (json_is_true(json_object_get(file, "flatten"))) {
+		r = flatten(plan, from, to, &progress, err);
+	} else {
+		_cleanup_close_ int fd = open_source(plan, source, from, err);
+
+		r = fd < 0 ? fd : file_make_parents(target, to, err);
+		if (!r)
+			r = file_copy(fd, target, to, &progress, err);
+	}
+	plan->done += part.bytes;
+	return r;
+}
+
+int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
+{
+	_cleanup_close_ int source = open(plan->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC), target = -1;
+	_cleanup_free_ char *above = NULL;
+	json_t *file;
+	size_t i;
+	int r;
+
+	plan->job = job;
+	if (source < 0)
+		return error_set(err, errno, "%s: %s", plan->source, strerror(errno));
+	if (asprintf(&above, "%s/..", plan->directory) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	r = measure(plan, source, err);
+	if (r)
+		return r;
+	target = directory_new(plan->directory, err);
+	if (target < 0)
+		return target;
+	plan->made = true;
+	json_array_foreach(plan->files, i, file) {
+		r = copy_one(plan, source, target, file, err);
+		if (r)
+			return r;
+	}
+	r = form_check(&vm_config_form, plan->config, err);
+	if (!r)
+		r = vm_config_save(plan->config, plan->directory, err);
+	return r ? r : directory_sync(above, err);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * copy.h - the files of a machine copied into a new directory: what a clone, an export and an import are made of.
+ * Private to vmms/.
+ *
+ * A plan is made of a configuration, on the loop's thread; then it is carried out on the pool. The configuration is
+ * changed to name the copies.
+ */
+#pragma once
+
+#include "vmms/daemon.h"
+
+enum copy_kind {
+	COPY_CLONE,  /* each disk becomes one of its own, with the contents of now; what lies elsewhere and is not written
+			stays there */
+	COPY_EXPORT, /* all that the machine has, wherever it lies, with its checkpoints */
+	COPY_IMPORT, /* what lies in the directory, which somebody else has made */
+};
+
+struct copy_plan {
+	enum copy_kind kind;
+	json_t *config;
+	json_t *files; /* [{"from", "to", "flatten", "bytes"}], "from" below `source` or from the root on */
+	char *source, *directory;
+	bool made; /* the directory */
+	uint64_t bytes, done;
+	struct job *job;
+};
+
+/* Takes the reference to `config`, which is of `source`. The caller frees it. NULL: no memory. */
+struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, const char *source, const char *directory);
+void copy_plan_free(struct copy_plan *plan);
+
+/* Makes the directory with all files in it and the configuration, synced. [pool] */
+int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err);
