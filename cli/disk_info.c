@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* disk_info.c - `bulkhead disk info` and `check`: looking at an image without changing it. */
+/* disk_info.c - `bulkhead disk info` and `check`: looking at an image, and putting it right. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -112,29 +112,71 @@ static void show_findings(struct tool *tool, char *report)
 	json_object_set_new(tool->result, "findings", findings);
 }
 
+struct check_options {
+	bool repair, force;
+	const char *undo;
+};
+
+static int take_check_options(int argc, char **argv, struct check_options *o)
+{
+	static const struct option options[] = {{"repair", no_argument, NULL, 'r'},
+						{"force", no_argument, NULL, 'f'},
+						{"undo", required_argument, NULL, 'u'},
+						{NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == '?')
+			return EXIT_USAGE;
+		o->repair |= option == 'r';
+		o->force |= option == 'f';
+		if (option == 'u')
+			o->undo = optarg;
+	}
+	return 0;
+}
+
+static int undo(struct tool *tool, const char *path, const char *from)
+{
+	struct error err = {0};
+
+	json_object_set_new(tool->result, "file", json_string(path));
+	if (disk_undo_repair(path, from, &err))
+		return tool_fail(tool, &err);
+	if (!tool->json)
+		puts("the image is as it was before the repair");
+	return 0;
+}
+
 static int run_check(struct tool *tool, int argc, char **argv)
 {
 	_cleanup_free_ char *report = NULL;
+	struct check_options o = {.undo = NULL};
 	struct error err = {0};
 	size_t size;
 	FILE *to;
-	int r;
+	int r = take_check_options(argc, argv, &o);
 
-	if (!tool_no_options(argc, argv))
-		return EXIT_USAGE;
+	if (r)
+		return r;
 	if (argc - optind != 1)
 		return tool_usage(tool, "say which file: see bulkhead disk check --help");
+	if ((o.force && !o.repair) || (o.undo && o.repair))
+		return tool_usage(tool, "--force is a word of --repair, and --undo stands alone: see bulkhead disk check "
+				  "--help");
+	if (o.undo)
+		return undo(tool, argv[optind], o.undo);
 	to = open_memstream(&report, &size);
 	if (!to)
 		return fail(1, "no memory to check a disk");
-	r = disk_check(argv[optind], to, &err);
+	r = o.repair ? disk_repair(argv[optind], o.force, to, &err) : disk_check(argv[optind], to, &err);
 	fclose(to);
 	json_object_set_new(tool->result, "file", json_string(argv[optind]));
 	show_findings(tool, report);
 	if (r < 0)
 		return tool_fail(tool, &err);
 	if (!tool->json)
-		puts("no errors were found");
+		puts(o.repair ? "no errors are left" : "no errors were found");
 	return 0;
 }
 
@@ -150,8 +192,15 @@ const struct disk_verb disk_verb_info = {
 const struct disk_verb disk_verb_check = {
     .name = "check",
     .summary = "look for damage in a disk's structures",
-    .arguments = "FILE",
+    .arguments = "FILE [--repair [--force] | --undo UNDO]",
     .text = "Looks through the structures of FILE, and of its chain of parents, and prints a line for each\n"
-	    "thing that is wrong, in which case the status is 1. Nothing is changed.\n",
+	    "thing that is wrong, in which case the status is 1. Nothing is changed, unless asked for:\n"
+	    "\n"
+	    "  --repair                     puts FILE right, where nothing is lost by that: headers, tables and\n"
+	    "                               footers of which a good copy is there, the log, space that is nobody's.\n"
+	    "                               What is overwritten is kept in FILE.undo-1 or -2, ...\n"
+	    "  --force                      also what has a loss: blocks that lie nowhere become zeros, and of two\n"
+	    "                               in one place each gets a copy. Without it, what would be lost is listed\n"
+	    "  --undo UNDO                  puts back what a repair has kept in UNDO\n",
     .run = run_check,
 };

@@ -307,6 +307,17 @@ int disk_perform(struct disk *disk, struct disk_request *request, struct error *
  * the worst: -EBADMSG when the structures contradict each other, or why it could not be opened. */
 int disk_check(const char *path, FILE *report, struct error *err);
 
+/* Puts right what disk_check() finds in the image at `path` itself, carries out its log, and gives space back that is
+ * nobody's. -EEXIST: that cannot be without a loss; `report` says which parts of the disk it is, and nothing has
+ * changed; with `lose_data` they become zeros, or a copy of what another part has too, and what continues the
+ * image has to be told by disk_reparent(). What is overwritten is kept before, in a file IMAGE.undo-N that is named
+ * in `report` (which may be NULL). It may be killed at any moment, and done again. Returns what disk_check() says
+ * afterwards. Other errors: it cannot be repaired (the text says why), and is as it was. */
+int disk_repair(const char *path, bool lose_data, FILE *report, struct error *err);
+
+/* Puts back what a repair has overwritten. -ESTALE: the image was changed since. */
+int disk_undo_repair(const char *path, const char *undo, struct error *err);
+
 #ifdef __cplusplus
 }
 #endif

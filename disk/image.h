@@ -61,6 +61,8 @@ struct chain_ops {
 	int (*relink)(struct disk *child, const char *way, const struct disk *parent, struct error *err);
 };
 
+struct repair;
+
 struct disk_ops {
 	const struct chain_ops *chain; /* NULL: the format has no differencing disks */
 
@@ -85,6 +87,15 @@ struct disk_ops {
 	/* Prints a line for each thing that is wrong. NULL: nothing can be wrong. */
 	int (*check)(struct disk *disk, FILE *report, struct error *err);
 
+	/* What would have to change, of a disk that was opened by disk_open_damaged(). NULL: nothing can be repaired. */
+	int (*plan_repair)(struct disk *disk, struct repair *repair, struct error *err);
+
+	/* Before the first change is made; writes what was only touched. */
+	int (*begin_repair)(struct disk *disk, const struct repair *repair);
+
+	/* Space that is nobody's goes back to the host, of a disk just opened; `bytes` is how much was found. */
+	int (*reclaim)(struct disk *disk, uint64_t *bytes);
+
 	/* The disk gets this other size, durably; what is new reads as zeros. After a power cut it has the one or
 	 * the other. NULL: not served. [gate closed] */
 	int (*resize)(struct disk *disk, uint64_t size, struct error *err);
@@ -99,6 +110,7 @@ struct disk {
 	struct disk_info info; /* file_size is asked for anew each time */
 	char *path;
 	struct disk *parent; /* of a differencing disk: open for reading, closed with it, unless */
+	bool damaged;        /* it was opened whatever its blocks' places are, to be repaired: none may be used */
 	/* The opener gave it, or can have none: see below. */
 	enum { PARENT_OWN, PARENT_GIVEN, PARENT_HANDED, PARENT_NEW, PARENT_REFUSED } parent_kind;
 	const struct disk *child; /* whose parent this is: NULL at the upper end of the chain */
@@ -127,6 +139,9 @@ static inline int progress_step(const struct disk_progress *progress, const char
 int disk_open_descriptor(struct disk **out, int fd, const char *path, const struct disk_open_options *options,
 			 const struct file_observer *observer, struct error *err);
 
+/* Opens and locks it for writing, without a look at where its blocks are: see `damaged`. */
+int disk_open_damaged(struct disk **out, const char *path, const struct file_observer *observer, struct error *err);
+
 /* Opens a differencing disk over `parent`, which is open already and stays the caller's. GIVEN: it must be
  * the parent that the image has; NEW: it is to become that, and whatever the image says of one does not
  * count. */
@@ -141,6 +156,8 @@ int disk_open_handed(struct disk **out, int fd, const char *name, const struct d
 /* As disk_open(), disk_merge() and disk_reparent(), and tests look on. */
 int disk_open_watched(struct disk **out, const char *path, const struct disk_open_options *options,
 		      const struct file_observer *observer, struct error *err);
+int disk_repair_watched(const char *path, bool lose_data, FILE *report, const struct file_observer *observer,
+			struct error *err);
 int disk_merge_watched(const char *path, const struct disk_progress *progress,
 		       const struct file_observer *child, const struct file_observer *parent,
 		       struct error *err);

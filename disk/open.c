@@ -16,6 +16,7 @@ struct relatives {
 	struct disk *parent;
 	int kind;
 	const struct file_observer *observer; /* of its own file */
+	bool damaged;
 };
 
 static const struct disk_open_options default_options;
@@ -150,6 +151,7 @@ static int open_descriptor(struct disk **out, int fd, const char *path,
 	disk->child = relatives->child;
 	disk->parent = relatives->parent;
 	disk->parent_kind = relatives->kind;
+	disk->damaged = relatives->damaged;
 	disk->path = strdup(path);
 	disk->gate = malloc(sizeof(*disk->gate));
 	if (disk->gate)
@@ -300,6 +302,11 @@ int disk_open_watched(struct disk **out, const char *path, const struct disk_ope
 		      const struct file_observer *observer, struct error *err)
 {
 	return open_path(out, path, options, &(struct relatives){.observer = observer}, err);
+}
+
+int disk_open_damaged(struct disk **out, const char *path, const struct file_observer *observer, struct error *err)
+{
+	return open_path(out, path, &default_options, &(struct relatives){.observer = observer, .damaged = true}, err);
 }
 
 int disk_open_over(struct disk **out, const char *path, const struct disk_open_options *options,

@@ -273,3 +273,6 @@ int vhd_scan(struct vhd *v, struct error *err);
 /* --- vhd_check.c --- */
 
 int vhd_check(struct disk *disk, FILE *report, struct error *err);
+int vhd_plan_repair(struct disk *disk, struct repair *repair, struct error *err);
+int vhd_begin_repair(struct disk *disk, const struct repair *repair);
+int vhd_reclaim(struct disk *disk, uint64_t *bytes);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* vhd_check.c - what is wrong in a file that could be opened, for a person. */
+/* vhd_check.c - what is wrong in a file that could be opened, for a person; and what would put that right. */
 #include <errno.h>
+#include <stdarg.h>
 #include <string.h>
 
+#include "disk/repair.h"
 #include "disk/vhd.h"
 
 #define FINDINGS_MAX 1000u
@@ -11,6 +13,7 @@ struct check {
 	struct vhd *v;
 	FILE *report;
 	unsigned findings;
+	struct repair *repair; /* NULL: nothing is to be put right */
 };
 
 __attribute__((format(printf, 2, 3))) static void find(struct check *check, const char *format, ...)
@@ -45,17 +48,58 @@ static void tell_of_footers(const struct vhd *v, FILE *report)
 			v->disk->path);
 }
 
+static void put_entry(struct check *check, uint32_t block, uint32_t entry)
+{
+	uint8_t bytes[VHD_BAT_ENTRY_SIZE];
+
+	be32_put(bytes, entry);
+	repair_put(check->repair, check->v->table_offset + (uint64_t)block * VHD_BAT_ENTRY_SIZE, bytes, sizeof(bytes));
+}
+
+static void lose_block(struct check *check, uint32_t block)
+{
+	struct vhd *v = check->v;
+
+	if (!check->repair)
+		return;
+	put_entry(check, block, VHD_BAT_UNUSED);
+	repair_tell(check->repair, true, "block %u, %ju bytes of the disk at offset %ju, becomes %s", block,
+		    (uintmax_t)vhd_block_used(v, block), (uintmax_t)block << v->block_shift,
+		    v->has_parent ? "what its parent has" : "zeros");
+}
+
+/* Bitmap and data, at a place of its own. */
+static void part_block(struct check *check, uint32_t block)
+{
+	struct vhd *v = check->v;
+	uint64_t stride = v->bitmap_size + (uint64_t)v->block_size, place;
+
+	if (!check->repair)
+		return;
+	place = repair_place(check->repair, (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE, stride, VHD_SECTOR_SIZE);
+	if (place / VHD_SECTOR_SIZE >= VHD_BAT_UNUSED) {
+		check->repair->error = -E2BIG;
+		return;
+	}
+	put_entry(check, block, (uint32_t)(place / VHD_SECTOR_SIZE));
+	repair_tell(check->repair, true,
+		    "block %u, %ju bytes of the disk at offset %ju, gets a copy of the place that it shares: its contents "
+		    "are right, or those of the other block are",
+		    block, (uintmax_t)vhd_block_used(v, block), (uintmax_t)block << v->block_shift);
+}
+
 static void check_block(struct check *check, uint32_t block)
 {
 	struct vhd *v = check->v;
 	uint64_t place = (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE;
 
-	if (vhd_entry(v, block) != VHD_BAT_UNUSED &&
-	    !vhd_place_is_sane(v, place, v->bitmap_size + vhd_block_used(v, block)))
-		find(check,
-		     "block %u: its place at offset %#jx is outside the file of %ju bytes or inside its own "
-		     "structures",
-		     block, (uintmax_t)place, (uintmax_t)v->file_end);
+	if (vhd_entry(v, block) == VHD_BAT_UNUSED ||
+	    vhd_place_is_sane(v, place, v->bitmap_size + vhd_block_used(v, block)))
+		return;
+	find(check,
+	     "block %u: its place at offset %#jx is outside the file of %ju bytes or inside its own structures", block,
+	     (uintmax_t)place, (uintmax_t)v->file_end);
+	lose_block(check, block);
 }
 
 static int report_overlap(void *context, uint32_t block, uint32_t other)
@@ -64,21 +108,71 @@ static int report_overlap(void *context, uint32_t block, uint32_t other)
 
 	find(check, "block %u: its place at offset %#jx belongs to block %u too", block,
 	     (uintmax_t)vhd_entry(check->v, block) * VHD_SECTOR_SIZE, other);
+	part_block(check, block);
+	return 0;
+}
+
+static int examine(struct check *check, struct error *err)
+{
+	tell_of_footers(check->v, check->report);
+	for (uint32_t i = 0; i < check->v->block_count; i++)
+		check_block(check, i);
+	if (vhd_find_overlaps(check->v, report_overlap, check) == -ENOMEM)
+		return error_set(err, ENOMEM, "%s: no memory to check it", check->v->disk->path);
 	return 0;
 }
 
 int vhd_check(struct disk *disk, FILE *report, struct error *err)
 {
 	struct check check = {.v = disk->format, .report = report};
+	int r = examine(&check, err);
 
-	tell_of_footers(check.v, report);
-	for (uint32_t i = 0; i < check.v->block_count; i++)
-		check_block(&check, i);
-	if (vhd_find_overlaps(check.v, report_overlap, &check) == -ENOMEM)
-		return error_set(err, ENOMEM, "%s: no memory to check it", disk->path);
-	if (check.findings == 0)
-		return 0;
+	if (r < 0 || check.findings == 0)
+		return r;
 	return error_set(err, EBADMSG,
-			 "%s: %u things are wrong in its structures; copy what can be read to a new image",
+			 "%s: %u things are wrong in its structures; copy what can be read to a new image, or see: "
+			 "bulkhead disk check --repair",
 			 disk->path, check.findings);
+}
+
+/* What a disk without blocks can have is mended when it is opened. */
+int vhd_plan_repair(struct disk *disk, struct repair *repair, struct error *err)
+{
+	struct vhd *v = disk->format;
+	struct check check = {.v = v, .report = repair->report, .repair = repair};
+	int r;
+
+	if (!disk->info.dynamic)
+		return 0;
+	repair->file_end = v->bat.next_place;
+	r = examine(&check, err);
+	if (r == 0 && repair->change_count > 0) {
+		repair_touch(repair, 0, sizeof(v->footer));
+		repair_touch(repair, v->bat.next_place, sizeof(v->footer));
+	}
+	return r;
+}
+
+int vhd_begin_repair(struct disk *disk, const struct repair *repair)
+{
+	struct vhd *v = disk->format;
+	int r = repair->lossy > 0 ? vhd_begin(v) : vhd_mend(v);
+
+	if (r < 0 || repair->copy_count == 0)
+		return r;
+	v->bat.next_place = repair->file_end;
+	r = vhd_put_end(v);
+	return r < 0 ? r : file_sync(&disk->file);
+}
+
+/* What lies behind the last block. */
+int vhd_reclaim(struct disk *disk, uint64_t *bytes)
+{
+	struct vhd *v = disk->format;
+	uint64_t end = v->bat.next_place + sizeof(v->footer);
+
+	if (!disk->info.dynamic || v->bat.tidy)
+		return 0;
+	*bytes = v->file_end > end ? v->file_end - end : 0;
+	return vhd_mend(v);
 }

@@ -167,7 +167,10 @@ static int open_dynamic(struct vhd *v, struct error *err)
 		r = vhd_read_link(v, err);
 	if (r == 0)
 		r = vhd_bat_init(v, err);
-	if (r == 0 && !v->disk->info.read_only)
+	if (r == 0 && v->disk->damaged)
+		v->bat.next_place = v->footer_offset != UINT64_MAX ? v->footer_offset
+								   : align_up_u64(v->file_end, VHD_SECTOR_SIZE);
+	else if (r == 0 && !v->disk->info.read_only)
 		r = vhd_scan(v, err);
 	return r == 0 && v->has_parent ? vhd_open_parent(v, err) : r;
 }
@@ -216,6 +219,9 @@ static const struct disk_ops fixed_ops = {
     .commit = commit_fixed,
     .close = vhd_close,
     .check = vhd_check,
+    .plan_repair = vhd_plan_repair,
+    .begin_repair = vhd_begin_repair,
+    .reclaim = vhd_reclaim,
 };
 
 static const struct disk_ops dynamic_ops = {
@@ -226,6 +232,9 @@ static const struct disk_ops dynamic_ops = {
     .commit = vhd_commit,
     .close = vhd_close,
     .check = vhd_check,
+    .plan_repair = vhd_plan_repair,
+    .begin_repair = vhd_begin_repair,
+    .reclaim = vhd_reclaim,
 };
 
 static int open_parts(struct vhd *v, struct error *err)
@@ -288,7 +297,7 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 		disk->info.identifier = disk->parent->info.identifier;
 	else
 		vhd_get_id(&v->footer, &disk->info.identifier);
-	if (!disk->info.read_only)
+	if (!disk->info.read_only && !disk->damaged)
 		tidy_up(v);
 	return 0;
 }

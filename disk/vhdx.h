@@ -17,7 +17,8 @@
  *   vhdx_compact.c the same contents in less space
  *   vhdx_commit.c  BAT pages through the log into the file
  *   vhdx_create.c  new files
- *   vhdx_check.c   findings for a person
+ *   vhdx_check.c   findings for a person, and what would put them right
+ *   vhdx_repair.c  doing that
  *
  * Why a power cut at any moment is safe. A new block lies past the end of the file as it was, or where a hole
  * has been punched (vhdx_free.c says when that may be), so it
@@ -174,6 +175,9 @@ int vhdx_mark(struct file *file, bool whole);
 
 /* Chooses the current header, or says why there is none. */
 int vhdx_read_headers(struct vhdx *v, struct error *err);
+
+/* The one in this slot, 0 or 1, is whole, if perhaps older than the other. */
+bool vhdx_header_is_good(struct vhdx *v, unsigned slot);
 
 /* Writes the header twice, so that both slots agree, each time synced. [header_lock] */
 int vhdx_write_headers(struct vhdx *v);
@@ -371,3 +375,9 @@ int vhdx_scan(struct vhdx *v, struct error *err);
 /* --- vhdx_check.c --- */
 
 int vhdx_check(struct disk *disk, FILE *report, struct error *err);
+int vhdx_plan_repair(struct disk *disk, struct repair *repair, struct error *err);
+
+/* --- vhdx_repair.c --- */
+
+int vhdx_begin_repair(struct disk *disk, const struct repair *repair);
+int vhdx_reclaim(struct disk *disk, uint64_t *bytes);

@@ -24,6 +24,13 @@ static bool header_is_valid(const struct vhdx_header *header)
 	       header->checksum == header_checksum(header) && header->version == VHDX_VERSION;
 }
 
+bool vhdx_header_is_good(struct vhdx *v, unsigned slot)
+{
+	struct vhdx_header header;
+
+	return file_read(&v->disk->file, slots[slot], &header, sizeof(header)) == 0 && header_is_valid(&header);
+}
+
 static int check_header(struct vhdx *v, struct error *err)
 {
 	const struct vhdx_header *h = &v->header;

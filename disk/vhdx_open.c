@@ -215,6 +215,9 @@ static const struct disk_ops vhdx_ops = {
     .commit = vhdx_commit,
     .close = vhdx_close,
     .check = vhdx_check,
+    .plan_repair = vhdx_plan_repair,
+    .begin_repair = vhdx_begin_repair,
+    .reclaim = vhdx_reclaim,
     .resize = vhdx_resize,
     .compact = vhdx_compact,
 };
@@ -255,9 +258,14 @@ static int open_parts(struct vhdx *v, struct error *err)
 		r = check_bat_size(v, err);
 	if (r == 0)
 		r = v->has_parent ? vhdx_open_parent(v, err) : check_no_parent(v, err);
-	if (r == 0 && !v->disk->info.read_only)
-		r = vhdx_scan(v, err);
-	if (r == 0 && !v->disk->info.read_only && v->disk->parent_kind == PARENT_OWN && v->locator_stale)
+	if (r < 0 || v->disk->info.read_only)
+		return r;
+	if (v->disk->damaged) {
+		v->bat.next_place = v->bat.used_end = v->bat.file_end;
+		return 0;
+	}
+	r = vhdx_scan(v, err);
+	if (r == 0 && v->disk->parent_kind == PARENT_OWN && v->locator_stale)
 		vhdx_refresh_path(v);
 	return r;
 }

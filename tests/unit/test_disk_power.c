@@ -426,6 +426,75 @@ static void compact(struct power *power)
 	power_close(power, disk);
 }
 
+/* --- repair --- */
+
+/* Damage of each kind, of which nothing is read but zeros. */
+static void prepare_damaged(struct power *power, const struct disk_create_options *options)
+{
+	const char *path;
+	struct disk *disk;
+	uint8_t bytes[8];
+	uint64_t place;
+	int fd;
+
+	power_create(power, "disk", options);
+	disk = power_open(power, "disk", false);
+	for (uint64_t at = 0; at < MIB; at += 8 * KIB)
+		power_write(power, disk, at, 8 * KIB, false);
+	power_close(power, disk);
+	path = power_path(power, "disk");
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	place = align_up_u64((uint64_t)lseek(fd, 0, SEEK_END), MIB);
+	if (options->format == DISK_FORMAT_VHDX) {
+		assert_int_equal(ftruncate(fd, (off_t)(place + 2 * MIB)), 0);
+		le64_put(bytes, place | VHDX_BLOCK_FULLY_PRESENT);
+		assert_int_equal(pwrite(fd, bytes, 8, 3 * MIB + 8), 8);
+		assert_int_equal(pwrite(fd, bytes, 8, 3 * MIB + 16), 8);
+		assert_int_equal(pwrite(fd, "damage", 6, VHDX_REGION_TABLE_OFFSET_2 + 100), 6);
+		assert_int_equal(pwrite(fd, "damage", 6, VHDX_HEADER_OFFSET_1 + 100), 6);
+		assert_int_equal(pwrite(fd, "nobody's", 8, (off_t)(place + MIB)), 8);
+	} else {
+		be32_put(bytes, 1);
+		assert_int_equal(pwrite(fd, bytes, 4, 1536 + 8), 4);
+		be32_put(bytes, (uint32_t)(place / 512));
+		assert_int_equal(pwrite(fd, bytes, 4, 1536 + 12), 4);
+		assert_int_equal(pwrite(fd, "damage", 6, 100), 6);
+	}
+	close(fd);
+	power_watch(power, "disk");
+}
+
+static void prepare_damaged_vhdx(struct power *power)
+{
+	prepare_damaged(power, &dynamic);
+}
+
+static void prepare_damaged_vhd(struct power *power)
+{
+	prepare_damaged(power, &vhd);
+}
+
+static void repair(struct power *power)
+{
+	char undo[160];
+	struct error err = { 0 };
+
+	if (disk_repair_watched(power_path(power, "disk"), true, NULL, power_observer(power, "disk"), &err) != 0)
+		power_fail(power, "%s", err.text);
+	snprintf(undo, sizeof(undo), "%s.undo-1", power_path(power, "disk"));
+	unlink(undo);
+	if (disk_repair_watched(power_path(power, "disk"), false, NULL, power_observer(power, "disk"), &err) != 0)
+		power_fail(power, "%s", err.text);
+	unlink(undo);
+}
+
+/* Cut off anywhere, it is begun again, and ends. */
+static void check_repair(struct power *power)
+{
+	repair(power);
+	power_check(power, "disk");
+}
+
 /* --- what has changed since a point --- */
 
 #define POINTS 4
@@ -562,6 +631,8 @@ static const struct power_workload workloads[] = {
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 	{ "split and merge, files handed over", prepare_live, split_and_merge_handed, check_live },
+	{ "repair", prepare_damaged_vhdx, repair, check_repair },
+	{ "VHD, repair", prepare_damaged_vhd, repair, check_repair },
 	{ "what has changed", prepare_track, track, check_track },
 };
 

@@ -75,7 +75,11 @@ static void verbs(void **state)
 		   "fails 1 $B disk info missing --json >json; grep -q '\"code\": \"ENOENT\"' json\n"
 		   "printf x | dd of=a.vhdx bs=1 seek=196608 conv=notrunc\n"
 		   "fails 1 $B disk check a.vhdx --json >json; grep -q 'region table at offset 0x30000' json\n"
-		   "grep -q '\"code\": \"EBADMSG\"' json\n");
+		   "grep -q '\"code\": \"EBADMSG\"' json\n"
+		   "fails 2 $B disk check a.vhdx --force\n"
+		   "$B disk check a.vhdx --repair | grep -q 'kept in a.vhdx.undo-1'; $B disk check a.vhdx\n"
+		   "$B disk check a.vhdx --undo a.vhdx.undo-1; fails 1 $B disk check a.vhdx\n"
+		   "$B disk check a.vhdx --repair --json | grep -q 'becomes a copy'\n");
 }
 
 static void map_and_bench(void **state)
