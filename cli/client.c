@@ -156,17 +156,17 @@ static int explain_curl(const struct client *client, CURLcode code, struct error
 	return error_set(err, EIO, "the daemon's answer did not arrive: %s", curl_easy_strerror(code));
 }
 
-static int transfer(struct client *client, const char *method, const char *path, const char *body, long *status,
-		    struct error *err)
+static struct curl_slist *begin(struct client *client, const char *method, const char *path, struct error *err)
 {
-	_cleanup_free_ char *url = NULL;
 	const char *host = client->remote.host ? client->remote.host : "http://bulkhead";
-	struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
-	CURLcode r;
+	struct curl_slist *headers;
+	char *url;
 
-	if (asprintf(&url, "%.*s%s", (int)(strlen(host) - (host[strlen(host) - 1] == '/')), host, path) < 0)
-		return error_set(err, ENOMEM, "no memory");
-	headers = curl_slist_append(headers, "Expect:");
+	if (asprintf(&url, "%.*s%s", (int)(strlen(host) - (host[strlen(host) - 1] == '/')), host, path) < 0) {
+		error_set(err, ENOMEM, "no memory");
+		return NULL;
+	}
+	headers = curl_slist_append(curl_slist_append(NULL, "Content-Type: application/json"), "Expect:");
 	client->used = 0;
 	curl_easy_reset(client->curl);
 	if (client->remote.host)
@@ -175,10 +175,22 @@ static int transfer(struct client *client, const char *method, const char *path,
 		curl_easy_setopt(client->curl, CURLOPT_UNIX_SOCKET_PATH, client->socket);
 	curl_easy_setopt(client->curl, CURLOPT_URL, url);
 	curl_easy_setopt(client->curl, CURLOPT_CUSTOMREQUEST, method);
-	curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, take_bytes);
 	curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, client);
 	curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
+	free(url);
+	return headers;
+}
+
+static int transfer(struct client *client, const char *method, const char *path, const char *body, long *status,
+		    struct error *err)
+{
+	struct curl_slist *headers = begin(client, method, path, err);
+	CURLcode r;
+
+	if (!headers)
+		return -err->code;
+	curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, headers);
 	if (body)
 		curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
 	r = curl_easy_perform(client->curl);
@@ -287,6 +299,87 @@ int client_list(struct client *client, const char *path, const char *name, json_
 	else
 		*list = all;
 	return r;
+}
+
+/* --- streams ------------------------------------------------------------------------------------------ */
+
+struct stream {
+	struct client *client;
+	void (*take)(void *context, const char *data);
+	void *context;
+	char *last;
+	char data[32768], id[24];
+};
+
+static void take_line(struct stream *stream, const char *line)
+{
+	if (!*line) {
+		snprintf(stream->last, sizeof(stream->id), "%s", stream->id);
+		if (*stream->data)
+			stream->take(stream->context, stream->data);
+		stream->data[0] = '\0';
+	} else if (!strncmp(line, "data: ", 6)) {
+		snprintf(stream->data, sizeof(stream->data), "%s", line + 6);
+	} else if (!strncmp(line, "id: ", 4)) {
+		snprintf(stream->id, sizeof(stream->id), "%s", line + 4);
+	}
+}
+
+/* An answer that is none (an error) stays in the client's buffer. */
+static size_t take_part(char *bytes, size_t size, size_t count, void *context)
+{
+	struct stream *stream = context;
+	struct client *client = stream->client;
+	long status = 0;
+	char *end;
+
+	if (take_bytes(bytes, size, count, client) != size * count)
+		return 0;
+	curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &status);
+	while (status == 200 && (end = memchr(client->answer, '\n', client->used))) {
+		*end++ = '\0';
+		take_line(stream, client->answer);
+		client->used -= (size_t)(end - client->answer);
+		memmove(client->answer, end, client->used + 1);
+	}
+	return size * count;
+}
+
+int client_stream(struct client *client, const char *path, char last[24], void (*take)(void *context, const char *data),
+		  void *context, bool *connected, struct error *err)
+{
+	struct stream *stream = calloc(1, sizeof(*stream));
+	struct curl_slist *headers = path && stream ? begin(client, "GET", path, err) : NULL;
+	char header[48];
+	long status = 0;
+	json_t *answer;
+	CURLcode r;
+
+	if (!headers) {
+		free(stream);
+		return error_set(err, ENOMEM, "no memory");
+	}
+	*stream = (struct stream){.client = client, .take = take, .context = context, .last = last};
+	snprintf(stream->id, sizeof(stream->id), "%s", last);
+	snprintf(header, sizeof(header), "Last-Event-ID: %.23s", last);
+	if (*last)
+		headers = curl_slist_append(headers, header);
+	curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, take_part);
+	curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, stream);
+	r = curl_easy_perform(client->curl);
+	curl_slist_free_all(headers);
+	free(stream);
+	curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &status);
+	*connected |= status == 200;
+	if (status == 200)
+		return 0;
+	if (r)
+		return explain_curl(client, r, err);
+	answer = json_loadb(client->answer ? client->answer : "", client->used, 0, NULL);
+	explain(client, status, answer, err);
+	json_decref(answer);
+	return -err->code;
 }
 
 /* --- jobs --------------------------------------------------------------------------------------------- */

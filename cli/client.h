@@ -24,6 +24,11 @@ int client_call(struct client *client, const char *method, const char *path, jso
 /* All entries of a list, page by page; `path` has no query. The caller owns the reference. */
 int client_list(struct client *client, const char *path, const char *name, json_t **list, struct error *err);
 
+/* Calls `take` with the data of each event of a stream (text/event-stream) behind the one that `last` names ("": from now
+ * on), and notes its id there. Returns 0 when the connection ended after it had begun, and sets *connected. */
+int client_stream(struct client *client, const char *path, char last[24], void (*take)(void *context, const char *data),
+		  void *context, bool *connected, struct error *err);
+
 /* Whether the daemon is on another host: what it says of sockets and files is of no use here. */
 bool client_is_remote(const struct client *client);
 

@@ -198,7 +198,12 @@ int command_job(int argc, char **argv)
 int command_event(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
-	    {"list", "what happened", "[MACHINE]", "The hundred newest events, of all machines or of one.\n", event_list}, {0}};
+	    {"list", "what happened", "[MACHINE]", "The hundred newest events, of all machines or of one.\n", event_list},
+	    {"follow", "what happens, as it happens", "[MACHINE] [--after ID]",
+	     "Until it is ended. --after ID begins behind an event, else it begins now. When the daemon is away it goes on\n"
+	     "as soon as that is back, and leaves nothing out. With --json each event is a line.\n",
+	     event_follow},
+	    {0}};
 
 	return manage_run("event", "What happened on this host.\n", verbs, argc, argv);
 }

@@ -65,6 +65,9 @@ int command_event(int argc, char **argv);
 int command_host(int argc, char **argv);
 int command_library(int argc, char **argv);
 
+/* follow.c */
+int event_follow(struct manage *manage, int argc, char **argv);
+
 /* token.c */
 int host_token(struct manage *manage, int argc, char **argv);
 

@@ -42,7 +42,22 @@ static json_t *parameters(const struct route *route)
 	}
 	if (route->extra & ROUTE_IF_MATCH)
 		json_array_append_new(list, parameter("If-Match", "header", false, text_schema()));
+	if (!strcmp(route->method, "POST") && !(route->extra & ROUTE_SECRET))
+		json_array_append_new(list, parameter("Idempotency-Key", "header", false,
+						      json_pack("{s:s, s:s}", "type", "string", "pattern", "^[!-~]{1,128}$")));
+	if (route->extra & ROUTE_STREAM)
+		json_array_append_new(list, parameter("Last-Event-ID", "header", false, text_schema()));
 	return list;
+}
+
+static json_t *answer(const struct route *route)
+{
+	json_t *answer = json_pack("{s:s}", "description", route->text);
+	const char *type = route->extra & ROUTE_STREAM ? "text/event-stream" : "application/json";
+
+	if (route->status != 204)
+		json_object_set_new(answer, "content", json_pack("{s:{}}", type));
+	return answer;
 }
 
 static json_t *operation(const struct route *route)
@@ -51,11 +66,9 @@ static json_t *operation(const struct route *route)
 	json_t *operation;
 
 	snprintf(status, sizeof(status), "%u", route->status);
-	operation = json_pack("{s:s, s:s, s:o, s:{s:{s:s}, s:{s:s, s:{s:{s:{s:s}}}}}}", "operationId", route->name, "summary",
-			      route->text, "parameters", parameters(route), "responses", status, "description", route->text,
-			      "default", "description", "It went wrong", "content", "application/json", "schema", "$ref",
-			      "#/components/schemas/Error");
-	json_object_set_new(operation, "x-least-role", json_string(role_word(route->role)));
+	operation = json_pack("{s:s, s:s, s:o, s:{s:o, s:{s:s}}, s:s}", "operationId", route->name, "summary", route->text,
+			      "parameters", parameters(route), "responses", status, answer(route), "default", "$ref",
+			      "#/components/responses/Error", "x-least-role", role_word(route->role));
 	if (route->body)
 		json_object_set_new(operation, "requestBody",
 				    json_pack("{s:b, s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema",
@@ -78,6 +91,25 @@ static void add_route(json_t *paths, const struct route *route)
 	json_object_set_new(path, method, operation(route));
 }
 
+static json_t *error_schema(void)
+{
+	return json_pack("{s:s, s:[s], s:{s:{s:s, s:[s,s], s:{s:{s:s}, s:{s:s}}}}}", "type", "object", "required", "error",
+			 "properties", "error", "type", "object", "required", "code", "message", "properties", "code", "type",
+			 "string", "message", "type", "string");
+}
+
+static json_t *error_response(void)
+{
+	return json_pack("{s:s, s:{s:{s:{s:s}}}}", "description", "It went wrong", "content", "application/json", "schema",
+			 "$ref", "#/components/schemas/Error");
+}
+
+static json_t *security_schemes(void)
+{
+	return json_pack("{s:{s:s, s:s}, s:{s:s}}", "token", "type", "http", "scheme", "bearer", "certificate", "type",
+			 "mutualTLS");
+}
+
 json_t *api_document(void)
 {
 	json_t *paths = json_object();
@@ -85,8 +117,8 @@ json_t *api_document(void)
 	for (const struct route *const *table = api_routes; *table; table++)
 		for (const struct route *route = *table; route->path; route++)
 			add_route(paths, route);
-	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:{s:{s:s, s:{s:{s:s, s:{s:{s:s}, s:{s:s}}}}}}}}", "openapi", "3.1.0",
-			 "info", "title", "Bulkhead", "version", BULKHEAD_VERSION, "paths", paths, "components", "schemas",
-			 "Error", "type", "object", "properties", "error", "type", "object", "properties", "code", "type",
-			 "string", "message", "type", "string");
+	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:[{s:[]}, {s:[]}], s:{s:{s:o}, s:{s:o}, s:o}}", "openapi", "3.1.0", "info",
+			 "title", "Bulkhead", "version", BULKHEAD_VERSION, "paths", paths, "security", "token", "certificate",
+			 "components", "schemas", "Error", error_schema(), "responses", "Error", error_response(),
+			 "securitySchemes", security_schemes());
 }

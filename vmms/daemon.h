@@ -21,6 +21,7 @@ struct vmms {
 	struct tls_files tls;
 	char https[72]; /* "ADDRESS:PORT" that TLS is listened for at, or "" */
 	struct http *http;
+	struct streams *streams; /* api_stream.c */
 	struct machine **machines;
 	size_t machine_count, machine_room;
 	struct automatic *automatic; /* automatic.h */
@@ -90,6 +91,12 @@ void jobs_close(struct vmms *vmms);
 /* --- api.c: all requests, for struct http_ops */
 bool api_admit(void *context, struct http_request *request);
 void api_handle(void *context, struct http_request *request);
+
+/* api_stream.c: whoever waits for events is told that there are some. */
+int api_streams_open(struct vmms *vmms, struct error *err);
+void api_streams_wake(struct vmms *vmms);
+/* After http_close(). The loop has to run once more. */
+void api_streams_close(struct vmms *vmms);
 
 /* --- create.c: machines made and deleted. `request` has passed vm_create_form. */
 int machine_create(struct vmms *vmms, const json_t *request, struct job **job, struct error *err);

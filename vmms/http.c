@@ -255,7 +255,8 @@ void http_reply(struct http_request *request, unsigned status, json_t *body)
 static ssize_t stream_part(void *context, uint64_t at, char *to, size_t size)
 {
 	struct http_request *request = context;
-	ssize_t n = request->http->closing ? -1 : request->stream->more(request->stream_context, to, size);
+	bool over = request->http->closing || request->stream_over;
+	ssize_t n = over ? -1 : request->stream->more(request->stream_context, to, size);
 
 	(void)at;
 	if (n > 0)

@@ -26,7 +26,8 @@ struct connection {
 	int fd;
 	uid_t uid; /* of a Unix socket's peer */
 	enum stage stage;
-	uint64_t since; /* of the loop's clock */
+	uint64_t since;               /* of the loop's clock */
+	struct http_request *request; /* of STAGE_STREAM */
 };
 
 struct http_request {
@@ -42,6 +43,7 @@ struct http_request {
 	json_t *headers;
 	const struct http_stream *stream; /* NULL: the answer has an end */
 	void *stream_context;
+	bool stream_over; /* nobody is there any more */
 	void (*answered)(void *context, unsigned status, const json_t *body);
 	void *answered_context;
 };

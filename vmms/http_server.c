@@ -2,6 +2,7 @@
 /* http_server.c - the sockets and the connections of http.h, and the time that each has. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -66,6 +67,7 @@ void http_set_stage(struct http_request *request, enum stage stage)
 	if (!connection)
 		return;
 	connection->stage = stage;
+	connection->request = stage == STAGE_STREAM ? request : NULL;
 	connection->since = uv_now(request->http->loop);
 }
 
@@ -77,6 +79,17 @@ static bool is_late(const struct connection *connection, uint64_t now)
 	       (connection->stage == STAGE_ANSWER && seconds >= ANSWER_SECONDS);
 }
 
+/* libmicrohttpd looks after none that is put aside. */
+static void watch_stream(struct connection *connection)
+{
+	struct pollfd peer = {.fd = connection->fd, .events = POLLRDHUP};
+
+	if (poll(&peer, 1, 0) <= 0)
+		return;
+	connection->request->stream_over = true;
+	http_stream_wake(connection->request);
+}
+
 /* One that is late is closed by way of its socket: libmicrohttpd sees that its peer is gone. */
 static void watch_due(uv_timer_t *timer)
 {
@@ -85,7 +98,9 @@ static void watch_due(uv_timer_t *timer)
 	if (!http->connections)
 		uv_timer_stop(timer);
 	for (struct connection *c = http->connections; c; c = c->next)
-		if (is_late(c, uv_now(http->loop)))
+		if (c->request)
+			watch_stream(c);
+		else if (is_late(c, uv_now(http->loop)))
 			shutdown(c->fd, SHUT_RDWR);
 }
 

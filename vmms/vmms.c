@@ -80,6 +80,7 @@ void vmms_event(struct vmms *vmms, const struct machine *machine, const char *ki
 	log_write(LOG_LEVEL_INFO, "%s%s%s: %s", kind, machine ? " " : "", machine ? machine->name : "", text);
 	if (store_event_add(vmms->store, kind, machine ? machine->id : NULL, machine ? machine->name : NULL, text, NULL, &err))
 		log_write(LOG_LEVEL_ERROR, "an event is lost (%s): %s", err.text, text);
+	api_streams_wake(vmms);
 }
 
 /* --- places ------------------------------------------------------------------------------------------- */
@@ -300,8 +301,10 @@ static int listen_https(struct vmms *vmms, struct error *err)
 static int listen_api(struct vmms *vmms, struct error *err)
 {
 	static const struct http_ops ops = {.admit = api_admit, .handle = api_handle};
-	int r = http_open(&vmms->http, &vmms->loop, &ops, vmms, err);
+	int r = api_streams_open(vmms, err);
 
+	if (!r)
+		r = http_open(&vmms->http, &vmms->loop, &ops, vmms, err);
 	if (!r)
 		r = listen_unix(vmms, err);
 	return r ? r : listen_https(vmms, err);
@@ -364,6 +367,7 @@ static void run(struct vmms *vmms)
 	jobs_close(vmms);
 	http_close(vmms->http);
 	vmms->http = NULL;
+	api_streams_close(vmms);
 	uv_close((uv_handle_t *)&check, NULL);
 	uv_close((uv_handle_t *)&logs, NULL);
 	uv_timer_init(&vmms->loop, &limit);
@@ -394,6 +398,7 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		run(&vmms);
 	automatic_close(&vmms);
 	http_close(vmms.http);
+	api_streams_close(&vmms);
 	while (vmms.machine_count)
 		vmms_forget(&vmms, vmms.machines[0]);
 	uv_run(&vmms.loop, UV_RUN_DEFAULT);

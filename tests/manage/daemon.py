@@ -52,7 +52,7 @@ class Daemon:
     def __init__(self, build, start=True):
         self.build = build
         # Short: a socket's path has 107 bytes.
-        self.directory = tempfile.mkdtemp(prefix="bh-", dir="/tmp")
+        self.directory = tempfile.mkdtemp(prefix="bh-", dir=os.environ.get("MANAGE_DIRECTORY", "/tmp"))
         self.state = os.path.join(self.directory, "state")
         self.runtime = os.path.join(self.directory, "run")
         self.socket = os.path.join(self.runtime, "api")

@@ -274,7 +274,8 @@ def test_manage_document_is_the_code(context):
         document = d.ok("GET", "/v1/openapi.json")
         for path, methods in document["paths"].items():
             for method in methods:
-                status, answer = d.call(method.upper(), path.replace("{vm}", "nobody").replace("{job}", "999").replace("{image}", "nobody"))
+                # A stream has no end.
+                status, answer = d.call("HEAD" if path.endswith("/stream") else method.upper(), path.replace("{vm}", "nobody").replace("{job}", "999").replace("{image}", "nobody"))
                 require(status != 405 and "nothing at" not in str(answer), f"{method} {path} is in the document only: {answer}")
             if path in ("/v1/vms/register", "/v1/vms/import"):  # for other methods than POST that is a machine's name
                 continue

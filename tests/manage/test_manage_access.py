@@ -264,13 +264,11 @@ def test_manage_every_route_refuses_lesser_roles(context):
             for method, operation in methods.items():
                 least = operation["x-least-role"]
                 for role in ROLES:
-                    if method == "get" and path.endswith("/stream"):
-                        continue
-                    # Names that are not there: who may ask is told so, or that the body is wrong.
-                    status, answer = d.call(method.upper(), re.sub("{[a-z]+}", "999999", path), None, {"Authorization": f"Bearer {tokens[role]}"})
+                    # A stream has no end, so of that only the head. Names that are not there: who may ask is told so, or that the body is wrong.
+                    status, answer = d.call("HEAD" if path.endswith("/stream") else method.upper(), re.sub("{[a-z]+}", "999999", path), None, {"Authorization": f"Bearer {tokens[role]}"})
                     denied = status == 403
                     require(denied == (ROLES.index(role) < ROLES.index(least)), f"{method} {path} by {role}, least is {least}: {status} {answer}")
-                    require(not denied or (code_of(answer) == "denied" and f"role {least}" in answer["error"]["message"]), f"{answer}")
+                    require(not denied or answer is None or (code_of(answer) == "denied" and f"role {least}" in answer["error"]["message"]), f"{answer}")
                     asked += 1
         require(asked >= 75, f"only {asked} requests were made")
         require({o["x-least-role"] for m in document["paths"].values() for o in m.values()} == set(ROLES), "each role has routes")
