@@ -68,6 +68,9 @@ int command_library(int argc, char **argv);
 /* follow.c */
 int event_follow(struct manage *manage, int argc, char **argv);
 
+/* metering.c */
+int vm_metering(struct manage *manage, int argc, char **argv);
+
 /* token.c */
 int host_token(struct manage *manage, int argc, char **argv);
 

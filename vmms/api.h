@@ -13,8 +13,9 @@
 #include "vmms/daemon.h"
 #include "vmms/form.h"
 
-/* ROUTE_SECRET: the answer holds what may be kept nowhere. ROUTE_STREAM: it is no JSON, and has no end. */
-enum route_extra { ROUTE_IF_MATCH = 1, ROUTE_SECRET = 2, ROUTE_STREAM = 4 };
+/* ROUTE_SECRET: the answer holds what may be kept nowhere. ROUTE_STREAM: it has no end. ROUTE_TEXT: it is
+ * no JSON. */
+enum route_extra { ROUTE_IF_MATCH = 1, ROUTE_SECRET = 2, ROUTE_STREAM = 4, ROUTE_TEXT = 8 };
 
 struct route {
 	const char *method, *path, *name, *text;
@@ -27,7 +28,7 @@ struct route {
 };
 
 /* Each ends with an entry with no path. Of two that match the first is taken. */
-extern const struct route host_routes[], vm_routes[], life_routes[], token_routes[], stream_routes[];
+extern const struct route host_routes[], vm_routes[], life_routes[], token_routes[], stream_routes[], metrics_routes[];
 /* All tables; ends with NULL. */
 extern const struct route *const api_routes[];
 

@@ -53,7 +53,9 @@ static json_t *parameters(const struct route *route)
 static json_t *answer(const struct route *route)
 {
 	json_t *answer = json_pack("{s:s}", "description", route->text);
-	const char *type = route->extra & ROUTE_STREAM ? "text/event-stream" : "application/json";
+	const char *type = route->extra & ROUTE_STREAM ? "text/event-stream"
+			   : route->extra & ROUTE_TEXT ? "text/plain"
+						       : "application/json";
 
 	if (route->status != 204)
 		json_object_set_new(answer, "content", json_pack("{s:{}}", type));

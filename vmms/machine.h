@@ -14,6 +14,7 @@ struct vmms;
 struct job;
 
 /* Hyper-V's words (Msvm_ComputerSystem.EnabledState), as far as they occur. */
+/* MACHINE_BROKEN is the last. */
 enum machine_state { MACHINE_OFF, MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_STOPPING, MACHINE_BROKEN };
 
 struct machine {

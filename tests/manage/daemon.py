@@ -127,7 +127,8 @@ class Daemon:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
             answer = connection.getresponse()
             text = answer.read()
-            return answer.status, json.loads(text) if text else None
+            json_text = text and answer.getheader("Content-Type") == "application/json"
+            return answer.status, json.loads(text) if json_text else text.decode() or None
         finally:
             connection.close()
 

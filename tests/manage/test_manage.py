@@ -307,6 +307,9 @@ def test_manage_debian_from_an_image(context):
                 part = console.recv(4096)
                 require(part, f"the console ended: {text[-300:]}")
                 text += part
+            if b"poweroff" in answer:
+                meter = d.ok("GET", "/v1/vms/web/metering")
+                require(meter["disk"]["read_bytes"] > 10 << 20 and meter["disk"]["written_bytes"] > 0 and meter["cpu_seconds"] > 1, f"{meter}")
             text = b""
             console.send(answer)
         wait_for(lambda: d.state_of("web") == "off", "the guest to turn itself off", 300)

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* api_metrics.c - /metrics in Prometheus' text format, and a machine's metering. */
+#include <errno.h>
+#include <string.h>
+
+#include "vmms/api.h"
+#include "vmms/metering.h"
+#include "vmms/version.h"
+
+/* --- the text format ------------------------------------------------------------------------------------ */
+
+static void put_head(FILE *to, const char *name, const char *type, const char *help)
+{
+	fprintf(to, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void put_label(FILE *to, const char *text)
+{
+	for (const char *c = text ? text : ""; *c; c++) {
+		if (*c == '\n')
+			fputs("\\n", to);
+		else if (*c == '"' || *c == '\\')
+			fprintf(to, "\\%c", *c);
+		else
+			fputc(*c, to);
+	}
+}
+
+struct vm_metric {
+	const char *name, *type, *help;
+	bool (*known)(const struct meter *meter);
+	double (*value)(const struct meter *meter);
+};
+
+static bool is_any(const struct meter *m)
+{
+	return m->name != NULL;
+}
+
+static bool does_run(const struct meter *m)
+{
+	return m->name && m->runs;
+}
+
+static bool has_process(const struct meter *m)
+{
+	return m->name && m->has_process;
+}
+
+static bool has_disk(const struct meter *m)
+{
+	return m->name && m->has_disk;
+}
+
+static double up(const struct meter *m)
+{
+	return m->runs;
+}
+
+static double processors(const struct meter *m)
+{
+	return (double)m->processors;
+}
+
+static double cpu(const struct meter *m)
+{
+	return m->cpu_seconds;
+}
+
+static double assigned(const struct meter *m)
+{
+	return (double)m->memory_assigned;
+}
+
+static double resident(const struct meter *m)
+{
+	return (double)m->memory_resident;
+}
+
+static double requests(const struct meter *m)
+{
+	return (double)m->disk_requests;
+}
+
+static double bytes_read(const struct meter *m)
+{
+	return (double)m->disk_read;
+}
+
+static double bytes_written(const struct meter *m)
+{
+	return (double)m->disk_written;
+}
+
+static double errors(const struct meter *m)
+{
+	return (double)m->disk_errors;
+}
+
+static const struct vm_metric vm_metrics[] = {
+    {"bulkhead_vm_up", "gauge", "Whether the machine has a worker.", is_any, up},
+    {"bulkhead_vm_processors", "gauge", "Virtual processors.", is_any, processors},
+    {"bulkhead_vm_cpu_seconds_total", "counter", "Processor time of the machine's process, guest and devices.", has_process, cpu},
+    {"bulkhead_vm_memory_assigned_bytes", "gauge", "Memory that the guest has.", does_run, assigned},
+    {"bulkhead_vm_memory_resident_bytes", "gauge", "Memory of the machine's process that is in the host's.", has_process, resident},
+    {"bulkhead_vm_disk_requests_total", "counter", "Requests to all disks, since the guest's last reset.", has_disk, requests},
+    {"bulkhead_vm_disk_read_bytes_total", "counter", "Bytes read of all disks.", has_disk, bytes_read},
+    {"bulkhead_vm_disk_written_bytes_total", "counter", "Bytes written to all disks.", has_disk, bytes_written},
+    {"bulkhead_vm_disk_errors_total", "counter", "Disk requests that failed.", has_disk, errors},
+};
+
+static void put_vms(FILE *to, const struct vm_metric *metric, const struct meter *meters, size_t count)
+{
+	put_head(to, metric->name, metric->type, metric->help);
+	for (size_t i = 0; i < count; i++) {
+		if (!metric->known(&meters[i]))
+			continue;
+		fprintf(to, "%s{vm=\"", metric->name);
+		put_label(to, meters[i].name);
+		fprintf(to, "\",id=\"%s\"} %.17g\n", meters[i].id, metric->value(&meters[i]));
+	}
+}
+
+/* --- the host ------------------------------------------------------------------------------------------- */
+
+static void put_states(FILE *to, const struct meter *meters, size_t count)
+{
+	put_head(to, "bulkhead_host_vms", "gauge", "Machines by state.");
+	for (enum machine_state state = MACHINE_OFF; state <= MACHINE_BROKEN; state++) {
+		size_t n = 0;
+
+		for (size_t i = 0; i < count; i++)
+			n += !strcmp(meters[i].state, machine_state_word(state));
+		fprintf(to, "bulkhead_host_vms{state=\"%s\"} %zu\n", machine_state_word(state), n);
+	}
+}
+
+static void put_number(FILE *to, const char *name, const char *type, const char *help, double value)
+{
+	put_head(to, name, type, help);
+	fprintf(to, "%s %.17g\n", name, value);
+}
+
+/* "MemAvailable:   1234 kB" */
+static double memory_available(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return (double)kib * 1024;
+}
+
+/* proc(5)'s first line of stat: the time of all processors, by what they did. */
+static void put_processors(FILE *to)
+{
+	static const char *const modes[] = {"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"};
+	unsigned long long ticks[ARRAY_SIZE(modes)] = {0};
+	FILE *file = fopen("/proc/stat", "re");
+
+	if (!file)
+		return;
+	if (fscanf(file, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &ticks[0], &ticks[1], &ticks[2], &ticks[3], &ticks[4],
+		   &ticks[5], &ticks[6], &ticks[7]) == (int)ARRAY_SIZE(modes)) {
+		put_head(to, "bulkhead_host_cpu_seconds_total", "counter", "Time of the host's processors.");
+		for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
+			fprintf(to, "bulkhead_host_cpu_seconds_total{mode=\"%s\"} %.17g\n", modes[i],
+				(double)ticks[i] / (double)sysconf(_SC_CLK_TCK));
+	}
+	fclose(file);
+}
+
+static void put_host(FILE *to, const struct vmms *vmms)
+{
+	size_t resident_bytes = 0, jobs = 0;
+	uv_rusage_t usage = {0};
+
+	for (const struct job *job = vmms->jobs; job; job = job->next)
+		jobs += !job->ended;
+	uv_resident_set_memory(&resident_bytes);
+	uv_getrusage(&usage);
+	put_head(to, "bulkhead_build_info", "gauge", "Which bulkhead this is.");
+	fputs("bulkhead_build_info{version=\"" BULKHEAD_VERSION "\"} 1\n", to);
+	put_number(to, "bulkhead_host_jobs_running", "gauge", "Jobs at work.", (double)jobs);
+	put_number(to, "bulkhead_host_processors", "gauge", "Processors of the host.", (double)sysconf(_SC_NPROCESSORS_ONLN));
+	put_number(to, "bulkhead_host_memory_bytes", "gauge", "Memory of the host.",
+		   (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+	put_number(to, "bulkhead_host_memory_available_bytes", "gauge", "Memory of the host that programs can have.",
+		   memory_available());
+	put_processors(to);
+	put_number(to, "process_resident_memory_bytes", "gauge", "Memory of the daemon.", (double)resident_bytes);
+	put_number(to, "process_cpu_seconds_total", "counter", "Processor time of the daemon.",
+		   (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+		       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+}
+
+/* --- the routes ----------------------------------------------------------------------------------------- */
+
+struct asking {
+	struct vmms *vmms;
+	struct http_request *request;
+};
+
+static void reply_metrics(void *context, const struct meter *meters, size_t count)
+{
+	struct asking *asking = context;
+	struct error err;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *to = open_memstream(&text, &size);
+
+	if (to) {
+		for (size_t i = 0; i < ARRAY_SIZE(vm_metrics); i++)
+			put_vms(to, &vm_metrics[i], meters, count);
+		put_states(to, meters, count);
+		put_host(to, asking->vmms);
+	}
+	if (to && !fclose(to)) {
+		http_reply_text(asking->request, 200, "text/plain; version=0.0.4; charset=utf-8", text);
+	} else {
+		error_set(&err, ENOMEM, "no memory for metrics");
+		http_fail(asking->request, &err);
+	}
+	free(asking);
+}
+
+static json_t *meter_json(const struct meter *meter)
+{
+	json_t *json = json_pack("{s:s*, s:s, s:s, s:I, s:I}", "name", meter->name, "id", meter->id, "state", meter->state,
+				 "state_since", (json_int_t)meter->state_since, "processors", (json_int_t)meter->processors);
+
+	if (meter->runs)
+		json_object_set_new(json, "memory_assigned", json_integer((json_int_t)meter->memory_assigned));
+	if (meter->has_process) {
+		json_object_set_new(json, "memory_resident", json_integer((json_int_t)meter->memory_resident));
+		json_object_set_new(json, "cpu_seconds", json_real(meter->cpu_seconds));
+	}
+	if (meter->has_disk)
+		json_object_set_new(json, "disk",
+				    json_pack("{s:I, s:I, s:I, s:I}", "requests", (json_int_t)meter->disk_requests, "read_bytes",
+					      (json_int_t)meter->disk_read, "written_bytes", (json_int_t)meter->disk_written,
+					      "errors", (json_int_t)meter->disk_errors));
+	return json;
+}
+
+static void reply_meter(void *context, const struct meter *meters, size_t count)
+{
+	struct asking *asking = context;
+
+	(void)count;
+	http_reply(asking->request, 200, meter_json(meters));
+	free(asking);
+}
+
+static void ask(struct vmms *vmms, struct http_request *request, const struct machine *machine,
+    void (*done)(void *context, const struct meter *meters, size_t count))
+{
+	struct asking *asking = malloc(sizeof(*asking));
+	struct error err;
+
+	if (asking) {
+		*asking = (struct asking){vmms, request};
+		if (!metering_take(vmms, machine, done, asking, &err))
+			return;
+	}
+	free(asking);
+	error_set(&err, ENOMEM, "no memory for metrics");
+	http_fail(request, &err);
+}
+
+static void get_metrics(struct vmms *vmms, struct http_request *request)
+{
+	ask(vmms, request, NULL, reply_metrics);
+}
+
+static void get_metering(struct vmms *vmms, struct http_request *request)
+{
+	const struct machine *machine = api_machine(vmms, request);
+
+	if (machine)
+		ask(vmms, request, machine, reply_meter);
+}
+
+const struct route metrics_routes[] = {
+    {"GET", "/metrics", "getMetrics", "Of all machines and the host, for Prometheus", ROLE_VIEWER, NULL, NULL, 200, ROUTE_TEXT,
+     get_metrics},
+    {"GET", "/v1/vms/{vm}/metering", "getVmMetering", "What a machine took of the host since it was started", ROLE_VIEWER,
+     NULL, NULL, 200, 0, get_metering},
+    {0},
+};

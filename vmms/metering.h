@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * metering.h - what machines take of the host, since each was started. Private to vmms/. On the loop's thread.
+ *
+ * Processor time and resident memory are the kernel's figures of the machine's process, disk traffic is what its worker
+ * counted; a guest that resets begins at zero there.
+ */
+#pragma once
+
+#include "vmms/daemon.h"
+
+struct meter {
+	char *name;
+	char id[GUID_TEXT_SIZE];
+	const char *state;
+	int64_t state_since;
+	bool runs, has_process, has_disk; /* has_…: it is known */
+	uint64_t processors, memory_assigned, memory_resident;
+	double cpu_seconds;
+	uint64_t disk_requests, disk_read, disk_written, disk_errors;
+};
+
+/* Measures a machine, or all if `machine` is NULL, asking their workers; `done` is called once, perhaps before this
+ * returns, within two seconds: the meters of whoever did not answer by then have no disk figures. They are gone when it
+ * returns. -ENOMEM: it is not called. */
+int metering_take(struct vmms *vmms, const struct machine *machine,
+    void (*done)(void *context, const struct meter *meters, size_t count), void *context, struct error *err);
