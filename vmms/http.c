@@ -18,6 +18,8 @@ static const struct {
     {ETIMEDOUT, 504, "timed-out"},   {EFBIG, 413, "too-large"},       {ECANCELED, 409, "cancelled"},
     {ESHUTDOWN, 503, "shutting-down"}, {EOPNOTSUPP, 501, "not-supported"}, {EPROTOTYPE, 405, "wrong-method"},
     {ENOKEY, 401, "no-token"},       {EKEYREJECTED, 401, "unknown-token"}, {EKEYEXPIRED, 401, "expired-token"},
+    {ENAMETOOLONG, 400, "invalid"},  {ENOTDIR, 400, "invalid"},       {ELOOP, 400, "invalid"},
+    {EISDIR, 400, "invalid"},        {EROFS, 403, "denied"},          {ECONNRESET, 409, "wrong-state"},
     {EUSERS, 429, "too-many"},        {ENOTUNIQ, 409, "key-reused"},   {EINPROGRESS, 409, "interrupted"},
 };
 
