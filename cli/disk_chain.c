@@ -19,15 +19,24 @@ static int put_parent(struct tool *tool, const char *path)
 
 static int run_merge(struct tool *tool, int argc, char **argv)
 {
-	static const struct option none[] = {{NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"into", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
+	const char *into = NULL;
 	struct error err = {0};
-	int status;
+	int option, status;
 
-	if (getopt_long(argc, argv, "", none, NULL) >= 0)
-		return EXIT_USAGE;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == '?')
+			return EXIT_USAGE;
+		into = optarg;
+	}
 	if (argc - optind != 1)
 		return tool_usage(tool, "say which differencing disk: see bulkhead disk merge --help");
 	json_object_set_new(tool->result, "file", json_string(argv[optind]));
+	if (into) {
+		json_object_set_new(tool->result, "parent", json_string(into));
+		return disk_merge_into(argv[optind], into, tool_progress(tool, "merging"), &err) ? tool_fail(tool, &err)
+												 : 0;
+	}
 	status = put_parent(tool, argv[optind]);
 	if (status)
 		return status;
@@ -57,12 +66,15 @@ static int run_reparent(struct tool *tool, int argc, char **argv)
 const struct disk_verb disk_verb_merge = {
     .name = "merge",
     .summary = "put a differencing disk into its parent",
-    .arguments = "FILE",
+    .arguments = "FILE [--into BASE]",
     .text = "Writes what is in FILE into its parent and then removes FILE. It may be stopped and done again: "
 	    "FILE\n"
 	    "reads the same until it is removed. Disks that continue FILE continue its parent afterwards by\n"
 	    "bulkhead disk reparent (VHD: with --force). Other disks that continue the parent cannot be used\n"
-	    "any more.\n",
+	    "any more.\n"
+	    "\n"
+	    "  --into BASE                  all of the chain from FILE down to BASE goes into BASE; the same command\n"
+	    "                               goes on with what was stopped (VHD: what is left of the chain)\n",
     .run = run_merge,
 };
 

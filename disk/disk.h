@@ -74,7 +74,7 @@ int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_
 /* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
 int disk_close(struct disk *disk, struct error *err);
 
-/* [any thread] */
+/* [any thread, also one whose queue has requests in flight] */
 void disk_get_info(const struct disk *disk, struct disk_info *info);
 
 /* The disk that a differencing disk continues, or NULL; open as long as `disk` is. [any thread] */
@@ -106,6 +106,12 @@ int disk_create(const char *path, const struct disk_create_options *options, str
  * of a VHD, with `even_if_changed`: its identifier is that of the disk, not of the contents.
  * Other children of the parent are lost: it is not what they were made from any more. */
 int disk_merge(const char *path, const struct disk_progress *progress, struct error *err);
+
+/* All files from the one at `path` down to the one above `into`, which is in its chain of parents, go into that, and
+ * are removed: as a row of merges, each of which is as disk_merge() says. Of VHDX the one at `path` goes last, so that
+ * the same call goes on with what was stopped or killed; of VHD the uppermost go first, and what is left of the chain
+ * goes on. `done` and `total` are bytes of the disk, once for each file. */
+int disk_merge_into(const char *path, const char *into, const struct disk_progress *progress, struct error *err);
 
 /* The differencing disk at `path` continues the one at `parent` from now on, which may have another name or
  * place than before, but must have the same contents (else ESTALE), unless `even_if_changed` is set: then the
@@ -170,8 +176,8 @@ int disk_is_void(const char *path, struct error *err);
 
 /* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
  * Requests wait meanwhile; who uses the disk has to be told. -EEXIST: something else than zeros lies past the new
- * end, the text says where; with `lose_data` it is cut off. A differencing VHDX may only grow; one that other disks
- * continue must keep its size. VHD and block devices: -ENOTSUP. [any thread] */
+ * end, the text says where; with `lose_data` it is cut off. A differencing VHDX does not grow
+ * below its parent's size; one that other disks continue must keep its size. VHD and block devices: -ENOTSUP. [any thread] */
 int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
 		struct error *err);
 
@@ -294,7 +300,8 @@ unsigned disk_queue_wait(struct disk_queue *queue);
 
 unsigned disk_queue_in_flight(const struct disk_queue *queue);
 
-/* Plain synchronous access for tools and loaders: whole or an error. Any alignment and thread. */
+/* Plain synchronous access for tools and loaders: whole or an error. Any alignment, and any thread, but while the disk
+ * may be split, merged or resized none whose own queue has requests in flight, for which those wait. */
 int disk_read(struct disk *disk, uint64_t offset, void *buffer, size_t size, struct error *err);
 int disk_write(struct disk *disk, uint64_t offset, const void *buffer, size_t size, struct error *err);
 int disk_flush(struct disk *disk, struct error *err);

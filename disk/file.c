@@ -58,11 +58,22 @@ static int refused(const struct file *file, uint64_t offset, uint64_t length)
 	return observer && observer->refuse ? -observer->refuse(observer->context, offset, length) : 0;
 }
 
+static int sync_refused(const struct file *file)
+{
+	const struct file_observer *observer = file->observer;
+
+	return observer && observer->refuse_sync ? -observer->refuse_sync(observer->context) : 0;
+}
+
 static ssize_t perform_once(struct file *file, const struct step *step)
 {
 	int fd = file_descriptor(file, step);
-	ssize_t n = step->kind == STEP_WRITE ? refused(file, step->offset, step->length) : 0;
+	ssize_t n = 0;
 
+	if (step->kind == STEP_WRITE)
+		n = refused(file, step->offset, step->length);
+	else if (step->kind == STEP_SYNC)
+		n = sync_refused(file);
 	if (n < 0)
 		return n;
 	switch (step->kind) {

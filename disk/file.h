@@ -21,6 +21,8 @@ struct file_observer {
 	void *context;
 	/* May be NULL. Asked before a write or a resize: 0, or the errno with which it is to fail. */
 	int (*refuse)(void *context, uint64_t offset, uint64_t length);
+	/* Likewise, before a sync of the file, or of its name. */
+	int (*refuse_sync)(void *context);
 	void (*written)(void *context, uint64_t offset, const void *data, size_t size);
 	void (*zeroed)(void *context, uint64_t offset, uint64_t length);
 	void (*resized)(void *context, uint64_t size);

@@ -65,6 +65,26 @@ void gate_enter_waiting(struct gate *gate)
 	pthread_mutex_unlock(&gate->lock);
 }
 
+static bool try_looking(struct gate *gate)
+{
+	uint64_t state = atomic_load(&gate->state);
+
+	while (state != GATE_CLOSED)
+		if (atomic_compare_exchange_weak(&gate->state, &state, state + INSIDE))
+			return true;
+	return false;
+}
+
+void gate_enter_looking(struct gate *gate)
+{
+	if (try_looking(gate))
+		return;
+	pthread_mutex_lock(&gate->lock);
+	while (!try_looking(gate))
+		pthread_cond_wait(&gate->changed, &gate->lock);
+	pthread_mutex_unlock(&gate->lock);
+}
+
 void gate_leave(struct gate *gate)
 {
 	if (atomic_fetch_sub(&gate->state, INSIDE) - INSIDE != GATE_CLOSED)

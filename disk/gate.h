@@ -35,6 +35,10 @@ bool gate_enter(struct gate *gate, struct gate_waiter *waiter);
 /* Waits. */
 void gate_enter_waiting(struct gate *gate);
 
+/* For a short look by one who may have requests inside: it is let in as long as somebody is, because nothing
+ * changes before all are out. Else it waits. */
+void gate_enter_looking(struct gate *gate);
+
 void gate_leave(struct gate *gate);
 
 /* Only inside of a change. */

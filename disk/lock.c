@@ -9,8 +9,11 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <time.h>
 
 enum { USES = 100, DENIES = 200 };
+#define SHARE_TRIES 500 /* of a millisecond */
+
 enum { READ = 0, WRITE = 1, RESIZE = 3 };
 
 /* The process that /proc/locks shows to hold a flock on the file, or 0. */
@@ -125,12 +128,21 @@ static void clear_byte(int fd, int byte)
 	(void)fcntl(fd, F_OFD_SETLK, &lock);
 }
 
-/* A flock is let go before the other kind is taken. Who takes it between the two meets our byte locks, lets
- * go too, and is waited for. */
+/* A flock is let go before the other kind is taken. Who takes it between the two meets our byte locks, and lets go
+ * too. A program that knows nothing of those keeps it: that is not waited for. */
 void lock_share(int fd)
 {
-	while (has_flock(fd) && flock(fd, LOCK_SH) < 0 && errno == EINTR)
-		;
+	const struct timespec pause = {.tv_nsec = 1000000};
+	bool wanted = has_flock(fd), shared = !wanted;
+
+	for (unsigned i = 0; !shared && i < SHARE_TRIES; i++) {
+		shared = flock(fd, LOCK_SH | LOCK_NB) == 0 || (errno != EWOULDBLOCK && errno != EINTR);
+		if (!shared)
+			clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+	if (!shared)
+		log_write(LOG_LEVEL_WARNING, "an image that is only read now is locked by another program, which did not "
+			  "have it before; keep it from writing");
 	clear_byte(fd, USES + WRITE);
 	clear_byte(fd, USES + RESIZE);
 	clear_byte(fd, DENIES + READ);

@@ -98,10 +98,8 @@ static int find_descriptor(const struct merging *m, const struct disk *disk, str
 	return fd >= 0 ? fd : error_set(err, errno, "%s: %s", disk->path, strerror(errno));
 }
 
-static int check_name(const struct disk *disk, struct error *err)
+static int another_has_name(const struct disk *disk, struct error *err)
 {
-	if (disk_is_file(disk, disk->path))
-		return 0;
 	return error_set(err, ESTALE, "%s: another file has this name now; give it back the one that is open",
 			 disk->path);
 }
@@ -116,7 +114,10 @@ static int open_for_writing(const struct merging *m, struct disk *disk, struct e
 
 	if (!disk->info.read_only)
 		return 0;
-	r = m->files ? find_descriptor(m, disk, err) : check_name(disk, err);
+	if (m->files)
+		r = find_descriptor(m, disk, err);
+	else
+		r = disk_is_file(disk, disk->path) ? 0 : another_has_name(disk, err);
 	if (r < 0)
 		return r;
 	lock_release(disk->file.fd);
@@ -126,6 +127,11 @@ static int open_for_writing(const struct merging *m, struct disk *disk, struct e
 		r = disk_open_over(&new, disk->path, &options, disk->parent, false, disk->file.observer, err);
 	else
 		r = disk_open_watched(&new, disk->path, &options, disk->file.observer, err);
+	/* The name may have gone to another file meanwhile. */
+	if (r == 0 && !is_same_file(disk, new->file.fd)) {
+		disk_close(new, NULL);
+		r = another_has_name(disk, err);
+	}
 	if (r < 0) {
 		read_again(disk);
 		return r;

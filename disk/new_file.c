@@ -14,13 +14,19 @@ static char *directory_of(const char *path)
 	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 }
 
-void new_file_sync_directory(const char *path)
+/* The names in the directory of `path` last through a power cut from now on. Some file systems sync no directories, and
+ * say so; a directory that we may not read cannot be synced either. */
+static int sync_directory(const char *path, const struct file_observer *observer)
 {
 	_cleanup_free_ char *directory = directory_of(path);
 	_cleanup_close_ int fd = directory ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int r = observer && observer->refuse_sync ? -observer->refuse_sync(observer->context) : 0;
 
-	if (fd >= 0)
-		fsync(fd);
+	if (!directory)
+		return -ENOMEM;
+	if (r < 0 || fd < 0 || fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP || errno == EROFS)
+		return r;
+	return -errno;
 }
 
 static int exists(const char *path, struct error *err)
@@ -141,7 +147,15 @@ int new_file_finish(struct new_file *file, const char *path, bool replace, struc
 		return r;
 	}
 	tell_named(file->observer, true);
-	new_file_sync_directory(path);
+	r = sync_directory(path, file->observer);
+	if (r < 0) {
+		/* What it may have replaced is no more: then it stays. */
+		if (!replace && unlink(path) == 0)
+			tell_named(file->observer, false);
+		error_set(err, -r, "%s: its name cannot be made durable: %s", path, strerror(-r));
+		new_file_abandon(file);
+		return r;
+	}
 	tell_names_synced(file->observer);
 	close(file->fd);
 	free(file->temporary);
@@ -161,10 +175,13 @@ void new_file_abandon(struct new_file *file)
 
 int new_file_remove(const char *path, const struct file_observer *observer)
 {
+	int r;
+
 	if (unlink(path) < 0)
 		return -errno;
 	tell_named(observer, false);
-	new_file_sync_directory(path);
-	tell_names_synced(observer);
-	return 0;
+	r = sync_directory(path, observer);
+	if (r == 0)
+		tell_names_synced(observer);
+	return r;
 }

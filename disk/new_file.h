@@ -21,15 +21,11 @@ struct new_file {
 /* EEXIST when `path` exists and is not to be replaced. */
 int new_file_begin(struct new_file *file, const char *path, bool replace, struct error *err);
 
-/* The file is synced and gets its name, durably. Or nothing of it is left. Closes the descriptor. */
+/* The file is synced and gets its name, durably. Or nothing of it is left, but when it has replaced another. Closes the descriptor. */
 int new_file_finish(struct new_file *file, const char *path, bool replace, struct error *err);
 
 /* The file at `path` is no more, durably. 0 or a negative errno. `observer` may be NULL. */
 int new_file_remove(const char *path, const struct file_observer *observer);
-
-/* The names in the directory of `path` last through a power cut from now on. Directories that cannot be synced
- * are not our fault. */
-void new_file_sync_directory(const char *path);
 
 /* Nothing is left of it. */
 void new_file_abandon(struct new_file *file);

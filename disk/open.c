@@ -393,7 +393,7 @@ void disk_get_info(const struct disk *disk, struct disk_info *info)
 {
 	struct stat st;
 
-	gate_enter_waiting(disk->gate);
+	gate_enter_looking(disk->gate);
 	*info = disk->info;
 	if (fstat(disk->file.fd, &st) == 0)
 		info->file_size = S_ISBLK(st.st_mode) ? disk->info.size : (uint64_t)st.st_blocks * 512;

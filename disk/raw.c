@@ -31,9 +31,11 @@ static int raw_resize(struct disk *disk, uint64_t size, struct error *err)
 	if (r == 0)
 		r = file_resize(&disk->file, size);
 	if (r == 0)
-		disk->info.size = size;
-	if (r == 0)
 		r = file_sync(&disk->file);
+	if (r == 0)
+		disk->info.size = size;
+	else if (file_resize(&disk->file, disk->info.size) < 0)
+		disk->info.size = min_u64(size, disk->info.size);
 	return r < 0 ? error_set(err, -r, "%s: cannot be made %ju bytes long: %s", disk->path, (uintmax_t)size,
 				 strerror(-r))
 		     : 0;

@@ -254,6 +254,8 @@ static int take_gap(struct compact *c, uint64_t length, uint64_t below, uint64_t
 
 	pthread_mutex_lock(&v->bat.lock);
 	unit = space_find(&v->free.space, *from, length / VHDX_UNIT);
+	/* Nobody looks at the same places twice. */
+	*from = min_u64(unit, v->free.space.units);
 	if (unit != UINT64_MAX && unit * VHDX_UNIT < below) {
 		*place = unit * VHDX_UNIT;
 		space_take(&v->free.space, *place, length);

@@ -5,8 +5,8 @@
  * is synced. Then one entry of the log changes the size, and the place of the BAT if it has moved: a power cut
  * leaves the old disk or the new one. No request is in flight all the time.
  *
- * A differencing disk may grow: what is new is zeros, as its parent has nothing there. It may not shrink, because
- * growing again would bring its parent's contents back.
+ * A differencing disk may grow when its parent has nothing there, so that what is new is zeros. It may shrink, but not
+ * grow again below its parent's size, whose contents would come back.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,13 +41,8 @@ static int check(const struct resize *resize, struct error *err)
 {
 	const struct disk *disk = resize->v->disk, *parent = disk->parent;
 
-	if (!parent)
+	if (!parent || resize->size < disk->info.size)
 		return 0;
-	if (resize->size < disk->info.size)
-		return error_set(err, ENOTSUP,
-				 "%s: a differencing disk cannot be made smaller; merge it first, by: bulkhead disk "
-				 "merge, or convert it to a disk of its own",
-				 disk->path);
 	if (parent->info.size > disk->info.size)
 		return error_set(err, ENOTSUP,
 				 "%s: its parent %s is larger than it, so that what is new would not be empty; "
@@ -74,6 +69,15 @@ static int clear_rest_of_last(struct resize *resize)
 	if (r < 0 || (state != VHDX_BLOCK_FULLY_PRESENT && state != VHDX_BLOCK_PARTIALLY_PRESENT))
 		return r;
 	return file_zero(&v->disk->file, place + used, v->block_size - used);
+}
+
+/* The table of a differencing disk goes on to the end of the last chunk: blocks that shrinking has left there are
+ * nobody's, and are none of the new ones. */
+static int clear_rest_of_chunk(struct vhdx *v, uint64_t block_count)
+{
+	uint64_t first = bat_entry_index(v, block_count - 1) + 1, end = bat_bitmap_index(v, block_count - 1);
+
+	return v->has_parent ? file_zero(&v->disk->file, v->bat_region.offset + first * 8, (end - first) * 8) : 0;
 }
 
 static int find_bat(struct resize *resize)
@@ -171,6 +175,8 @@ static int prepare_growth(struct resize *resize)
 	bool fixed = !v->disk->info.dynamic;
 	int r = clear_rest_of_last(resize);
 
+	if (r == 0)
+		r = clear_rest_of_chunk(v, v->block_count);
 	if (r == 0)
 		r = find_bat(resize);
 	if (r == 0 && moves(resize))
@@ -275,14 +281,13 @@ static void take_over(struct resize *resize)
 static int find_free_space(struct vhdx *v, uint64_t had, struct error *err)
 {
 	uint64_t has = v->bat_entries * 8;
-	int r;
+	int r = had > has ? file_zero(&v->disk->file, v->bat_region.offset + has, had - has) : 0;
 
-	if (had > has) {
-		r = file_zero(&v->disk->file, v->bat_region.offset + has, had - has);
-		if (r < 0)
-			return error_set(err, -r, "%s: its block allocation table cannot be written: %s",
-					 v->disk->path, strerror(-r));
-	}
+	if (r == 0)
+		r = clear_rest_of_chunk(v, v->block_count);
+	if (r < 0)
+		return error_set(err, -r, "%s: its block allocation table cannot be written: %s", v->disk->path,
+				 strerror(-r));
 	/* A log that is not empty says how long the file is at least. */
 	r = vhdx_rest(v->disk, err);
 	if (r == 0)

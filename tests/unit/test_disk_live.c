@@ -11,7 +11,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <signal.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "disk/queue.h"
 
@@ -362,6 +365,141 @@ static void refused(void **state)
 	unlink(path);
 }
 
+/* A name that cannot be made durable is none: the disk goes on as it was. */
+static int fail_sync(void *context)
+{
+	unsigned *left = context;
+
+	return *left > 0 && --*left == 0 ? EIO : 0;
+}
+
+static void nothing(void *context)
+{
+}
+
+static void nothing_written(void *context, uint64_t offset, const void *data, size_t size)
+{
+}
+
+static void nothing_zeroed(void *context, uint64_t offset, uint64_t length)
+{
+}
+
+static void nothing_resized(void *context, uint64_t size)
+{
+}
+
+static void name_not_durable(void **state)
+{
+	unsigned left = 1;
+	const struct file_observer observer = { .context = &left, .refuse_sync = fail_sync, .synced = nothing,
+		.written = nothing_written, .zeroed = nothing_zeroed, .resized = nothing_resized };
+	char path[128], child[128];
+	struct error err = { 0 };
+	struct disk *disk;
+
+	create("disk");
+	in("disk", path);
+	in("1", child);
+	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
+	assert_int_equal(disk_split_watched(disk, child, &observer, &err), -EIO);
+	assert_non_null(strstr(err.text, "its name cannot be made durable"));
+	assert_int_equal(access(child, F_OK), -1);
+	assert_null(disk_parent(disk));
+	assert_int_equal(disk_write(disk, 0, "on", 3, &err), 0);
+	assert_int_equal(disk_split_watched(disk, child, &observer, &err), 0);
+	/* Nor is the end of a merged one kept back. */
+	left = 0;
+	assert_int_equal(disk_merge_live(disk, child, NULL, &err), 0);
+	image_must_close(disk);
+	unlink(path);
+}
+
+/* One who knows nothing of our locks waits for the file, gets it while it changes hands, and keeps it. */
+static void foreign_lock(void **state)
+{
+	char path[128], child[128];
+	struct error err = { 0 };
+	struct disk *disk;
+	pid_t pid;
+
+	create("disk");
+	in("disk", path);
+	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
+	pid = fork();
+	if (pid == 0) {
+		int fd = open(path, O_RDWR | O_CLOEXEC);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		flock(fd, LOCK_EX);
+		for (;;)
+			pause();
+	}
+	/* It waits, which the kernel tells of. */
+	for (bool waits = false; !waits; sched_yield()) {
+		FILE *locks = fopen("/proc/locks", "re");
+		char line[200], wanted[32];
+
+		snprintf(wanted, sizeof(wanted), " %d ", (int)pid);
+		while (fgets(line, sizeof(line), locks))
+			waits |= strstr(line, "->") && strstr(line, wanted);
+		fclose(locks);
+	}
+	assert_int_equal(disk_split(disk, in("1", child), &err), 0);
+	assert_int_equal(disk_write(disk, 0, "on", 3, &err), 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	image_must_close(disk);
+	unlink(path);
+	unlink(child);
+}
+
+static void *split_elsewhere(void *context)
+{
+	struct disk *disk = context;
+	char path[128];
+	struct error err = { 0 };
+
+	return disk_split(disk, in("1", path), &err) == 0 ? disk : NULL;
+}
+
+/* A thread with requests on their way asks how large the disk is, while another waits for those. */
+static void look_while_it_closes(void **state)
+{
+	static uint8_t data[4096];
+	struct iovec iov = { data, sizeof(data) };
+	struct job job = { .result = 1 };
+	struct disk_queue *queue;
+	struct disk_info info;
+	struct error err = { 0 };
+	struct disk *disk;
+	char path[128];
+	pthread_t thread;
+	void *result;
+
+	create("disk");
+	assert_int_equal(disk_open(&disk, in("disk", path), NULL, &err), 0);
+	assert_int_equal(disk_queue_create(&queue, 4, &err), 0);
+	job.request = (struct disk_request){ .op = DISK_OP_WRITE, .length = sizeof(data), .iov = &iov, .iov_count = 1,
+		.complete = completed, .context = &job };
+	disk_queue_submit(queue, disk, &job.request);
+	disk_queue_kick(queue);
+	assert_int_equal(pthread_create(&thread, NULL, split_elsewhere, disk), 0);
+	while (!(atomic_load(&disk->gate->state) & 1))
+		sched_yield();
+	disk_get_info(disk, &info);
+	assert_int_equal(info.size, DISK_SIZE);
+	while (disk_queue_in_flight(queue) > 0)
+		disk_queue_wait(queue);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_ptr_equal(result, disk);
+	assert_int_equal(job.result, 0);
+	disk_queue_destroy(queue);
+	image_must_close(disk);
+	unlink(path);
+	unlink(in("1", path));
+}
+
 int main(int argc, char **argv)
 {
 	static enum queue_kind ring = QUEUE_AUTO, threads = QUEUE_THREADS;
@@ -370,6 +508,9 @@ int main(int argc, char **argv)
 		{ "in use, by threads", in_use, NULL, NULL, &threads },
 		cmocka_unit_test(stopped),
 		cmocka_unit_test(refused),
+		cmocka_unit_test(name_not_durable),
+		cmocka_unit_test(foreign_lock),
+		cmocka_unit_test(look_while_it_closes),
 	};
 	int r;
 

@@ -403,6 +403,84 @@ static void stopped_and_killed(void **state)
 	remove_all();
 }
 
+/* Killed after more and more steps, and begun again by the same call, until all of the chain is in its base. */
+static void a_row_killed(void **state)
+{
+	uint8_t *expected = calloc(1, DISK_SIZE), *read = malloc(DISK_SIZE);
+	struct dice dice = { 11 };
+	char path[128], base[128], middle[128], name[16];
+	struct error err = { 0 };
+	unsigned kills = 0;
+	int status = 1;
+
+	create_chain(4, expected, &dice);
+	in("", "child.vhdx", path);
+	in("", "0.vhdx", base);
+	assert_int_equal(disk_merge_into(path, path, NULL, &err), -ENOENT);
+	assert_int_equal(disk_merge_into(base, path, NULL, &err), -ENOENT);
+	/* Down to one in the middle, and from there again. */
+	assert_int_equal(disk_merge_into(path, in("", "1.vhdx", middle), NULL, &err), 0);
+	must_read_as(middle, true, expected, read);
+	change_randomly(middle, expected, &dice, 8);
+	for (unsigned i = 2; i <= 4; i++) {
+		char parent[128];
+
+		snprintf(name, sizeof(name), "%u.vhdx", i - 1);
+		in("", name, parent);
+		snprintf(name, sizeof(name), i < 4 ? "%u.vhdx" : "child.vhdx", i);
+		assert_int_equal(disk_create(in("", name, path),
+				     &(struct disk_create_options){ .format = DISK_FORMAT_VHDX, .parent = parent }, &err),
+		    0);
+		change_randomly(path, expected, &dice, 8);
+	}
+	for (unsigned after = 0; status != 0; after++) {
+		struct stop stop = { .after = after, .kill = true };
+		struct disk_progress progress = { stop_step, &stop };
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(disk_merge_into(path, base, &progress, NULL) == 0 ? 0 : 1);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 7 || WEXITSTATUS(status) == 0));
+		kills += status != 0;
+		if (status != 0)
+			must_read_as(path, after % 2, expected, read);
+	}
+	assert_true(kills > 3);
+	must_read_as(base, true, expected, read);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(access(in("", "1.vhdx", path), F_OK), -1);
+	free(expected);
+	free(read);
+	remove_all();
+}
+
+static void a_row_of_vhd(void **state)
+{
+	struct disk_create_options options = { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB };
+	uint8_t *expected = calloc(1, DISK_SIZE), *read = malloc(DISK_SIZE);
+	char paths[4][128], name[16];
+	struct dice dice = { 13 };
+	struct error err = { 0 };
+
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(name, sizeof(name), "%u.vhd", i);
+		if (disk_create(in("", name, paths[i]), &options, &err) != 0)
+			fail_msg("%s", err.text);
+		change_randomly(paths[i], expected, &dice, 8);
+		options.parent = paths[i];
+		options.size = 0;
+	}
+	if (disk_merge_into(paths[3], paths[0], NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	must_read_as(paths[0], true, expected, read);
+	for (unsigned i = 1; i < 4; i++)
+		assert_int_equal(access(paths[i], F_OK), -1);
+	unlink(paths[0]);
+	free(expected);
+	free(read);
+}
+
 static void another_child_is_told(void **state)
 {
 	char path[128], parent[128], other[128];
@@ -432,6 +510,8 @@ int main(int argc, char **argv)
 		{ "cut off, into a differencing disk", cut_off, NULL, NULL, &two },
 		cmocka_unit_test(qemu_finds_the_same),
 		cmocka_unit_test(stopped_and_killed),
+		cmocka_unit_test(a_row_killed),
+		cmocka_unit_test(a_row_of_vhd),
 		cmocka_unit_test(another_child_is_told),
 	};
 	char cut_directory[128];

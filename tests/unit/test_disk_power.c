@@ -406,6 +406,10 @@ static void grow_child(struct power *power)
 	power_use(power, disk, 10, 3, 3);
 	resize(power, disk, DISK_SIZE + MIB);
 	power_use(power, disk, 5, 3, 3);
+	resize(power, disk, DISK_SIZE + 4 * KIB);
+	power_use(power, disk, 5, 3, 3);
+	resize(power, disk, DISK_SIZE + MIB);
+	power_use(power, disk, 5, 3, 3);
 	power_close(power, disk);
 }
 

@@ -230,8 +230,24 @@ static void child(void **state)
 		for (unsigned i = 0; i < 3; i++)
 			change(disk, &dice, model, 512);
 	}
-	assert_int_equal(disk_resize(disk, 2 * MIB, true, NULL, &err), -ENOTSUP);
-	assert_non_null(strstr(err.text, "merge"));
+	/* Smaller and larger again, in blocks and in the middle of one: what was cut off does not come back. */
+	for (uint64_t i = 0; i < 40; i++) {
+		uint64_t size = 2 * MIB + 512 + 512 * dice_roll(&dice, 9000), had = disk->info.size;
+
+		must(disk_resize(disk, size, true, NULL, &err), &err);
+		memset(model + min_u64(size, had), 0, SIZE_MAX_HERE - min_u64(size, had));
+		must_be(disk, model, size);
+		change(disk, &dice, model, 512);
+		if (i % 8 == 7) {
+			image_must_close(disk);
+			must(disk_open(&disk, top, NULL, &err), &err);
+		}
+	}
+	/* Below its parent's size it does not grow again. */
+	must(disk_resize(disk, MIB, true, NULL, &err), &err);
+	must_be(disk, model, MIB);
+	assert_int_equal(disk_resize(disk, 2 * MIB, false, NULL, &err), -ENOTSUP);
+	must_be(disk, model, MIB);
 	image_must_close(disk);
 	/* A parent that has become larger is another one. */
 	must(disk_open(&disk, base, NULL, &err), &err);
@@ -245,6 +261,44 @@ static void child(void **state)
 	unlink(base);
 	unlink(top);
 	free(model);
+}
+
+/* --- a sync that fails ------------------------------------------------------------------------ */
+
+static int fail_sync(void *context)
+{
+	return *(bool *)context ? EIO : 0;
+}
+
+static void nothing(void *context)
+{
+}
+
+static void nothing_resized(void *context, uint64_t size)
+{
+}
+
+/* A raw disk has the size that its user was told. */
+static void raw_sync_fails(void **state)
+{
+	bool fails = true;
+	const struct file_observer observer = { .context = &fails, .refuse_sync = fail_sync, .synced = nothing,
+		.resized = nothing_resized };
+	struct disk *disk;
+	struct error err = { 0 };
+	uint64_t length;
+	int fd = image_create(&(struct disk_create_options){ .format = DISK_FORMAT_RAW, .size = MIB });
+
+	for (unsigned i = 0; i < 2; i++) {
+		must(disk_open_descriptor(&disk, dup(fd), "image", NULL, &observer, &err), &err);
+		fails = true;
+		assert_int_equal(disk_resize(disk, i ? 2 * MIB : MIB / 2, false, NULL, &err), -EIO);
+		assert_int_equal(disk->info.size, MIB);
+		must(file_size(&disk->file, &length), &err);
+		assert_int_equal(length, MIB);
+		disk_close(disk, NULL);
+	}
+	close(fd);
 }
 
 /* --- no room ---------------------------------------------------------------------------------- */
@@ -425,6 +479,7 @@ int main(void)
 		cmocka_unit_test(refused),
 		cmocka_unit_test(table_moves),
 		cmocka_unit_test(child),
+		cmocka_unit_test(raw_sync_fails),
 		CASE("no room, dynamic", no_room, &dynamic),
 		CASE("no room, fixed", no_room, &fixed),
 		cmocka_unit_test(qemu_reads),

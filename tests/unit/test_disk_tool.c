@@ -411,8 +411,8 @@ static void library(void **state)
 		   "for h in base/types.h disk/disk.h; do for x in c c++; do\n"
 		   "  echo \"#include <$h>\" | clang -x $x $(pkg-config --cflags libbulkhead-disk) -Wall -Wextra -Wpedantic -Werror -fsyntax-only -\n"
 		   "done; done\n"
-		   "one=$(find root -name bulkhead-disk.1*) three=$(find root -name libbulkhead-disk.3*)\n"
-		   "for v in $($B disk --help | sed -n 's/^  \\([a-z]*\\) .*/\\1/p'); do grep -q \"^.fB$v.fR\" $one; done\n"
+		   "one=$BUILD/packaging/bulkhead-disk.1 three=$(find root -name libbulkhead-disk.3*)\n"
+		   "for v in $($B disk --help | sed -n 's/^  \\([a-z]*\\) .*/\\1/p'); do grep -q \"^.SS $v:\" $one; done\n"
 		   "for f in $(cat declared); do grep -q \"fB$f.fR\" $three; done\n");
 }
 
