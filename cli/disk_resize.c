@@ -42,9 +42,10 @@ const struct disk_verb disk_verb_resize = {
     .name = "resize",
     .summary = "make a disk larger or smaller",
     .arguments = "FILE SIZE [--force]",
-    .text = "FILE is a VHDX or raw. What is new is zeros; partitions and file systems stay as they are. A disk\n"
-	    "becomes smaller only when nothing but zeros lies past its new end; else it is said what does. A\n"
-	    "differencing disk can only grow, and the parent of another disk must keep its size.\n"
+    .text = "FILE is a VHDX, raw, or a VHD that is not fixed. What is new is zeros; partitions and file systems stay\n"
+	    "as they are. A disk becomes smaller only when nothing but zeros lies past its new end; else it is said\n"
+	    "what does. A differencing disk does not grow below its parent's size, and the parent of another disk must keep its\n"
+	    "size.\n"
 	    "\n"
 	    "  --force                      what lies past the new end is cut off and lost\n",
     .run = run_resize,

@@ -177,7 +177,7 @@ int disk_is_void(const char *path, struct error *err);
 /* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
  * Requests wait meanwhile; who uses the disk has to be told. -EEXIST: something else than zeros lies past the new
  * end, the text says where; with `lose_data` it is cut off. A differencing VHDX does not grow
- * below its parent's size; one that other disks continue must keep its size. VHD and block devices: -ENOTSUP. [any thread] */
+ * below its parent's size; one that other disks continue must keep its size. Fixed VHD and block devices: -ENOTSUP. [any thread] */
 int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
 		struct error *err);
 

@@ -15,6 +15,7 @@
  *   vhd_chain.c   what merging and other parents need
  *   vhd_commit.c  bitmaps and BAT sectors into the file
  *   vhd_create.c  new files
+ *   vhd_resize.c  another size
  *   vhd_check.c   findings for a person
  *
  * Why a power cut at any moment is safe, although a VHD has no log. A new block - its sector bitmap, zeros,
@@ -259,6 +260,14 @@ extern const struct chain_ops vhd_chain_ops;
 
 bool vhd_must_commit(struct disk *disk);
 int vhd_commit(struct disk *disk);
+
+/* --- vhd_resize.c --- */
+
+/* No request may be in flight. */
+int vhd_resize(struct disk *disk, uint64_t size, struct error *err);
+
+/* -ENOTSUP: of a fixed one. */
+int vhd_refuse_resize(struct disk *disk, uint64_t size, struct error *err);
 
 /* --- vhd_scan.c --- */
 

@@ -222,6 +222,7 @@ static const struct disk_ops fixed_ops = {
     .plan_repair = vhd_plan_repair,
     .begin_repair = vhd_begin_repair,
     .reclaim = vhd_reclaim,
+    .resize = vhd_refuse_resize,
 };
 
 static const struct disk_ops dynamic_ops = {
@@ -235,6 +236,7 @@ static const struct disk_ops dynamic_ops = {
     .plan_repair = vhd_plan_repair,
     .begin_repair = vhd_begin_repair,
     .reclaim = vhd_reclaim,
+    .resize = vhd_resize,
 };
 
 static int open_parts(struct vhd *v, struct error *err)

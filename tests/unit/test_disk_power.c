@@ -632,6 +632,8 @@ static const struct power_workload workloads[] = {
 	{ "VHD, child", prepare_vhd_chain, open_and_close, NULL },
 	{ "VHD, child, flushed seldom", prepare_vhd_chain, flush_seldom, NULL },
 	{ "VHD, merge", prepare_vhd_chain, merge, check_merge },
+	{ "VHD, resize", prepare_vhd, resize_often, NULL },
+	{ "VHD, child, resize", prepare_vhd_chain, grow_child, NULL },
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 	{ "split and merge, files handed over", prepare_live, split_and_merge_handed, check_live },

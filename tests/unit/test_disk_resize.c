@@ -107,8 +107,8 @@ static void as_an_array(void **state)
 	}
 	must_resize(disk, size);
 	image_must_close(disk);
-	/* Nothing is left of what was larger. */
-	assert_true((uint64_t)lseek(fd, 0, SEEK_END) <= 4 * MIB + align_up_u64(SIZE_MAX_HERE, MIB) + 8 * MIB);
+	/* Nothing is left of what was larger, but in a VHD. */
+	assert_true(create->format == DISK_FORMAT_VHD || (uint64_t)lseek(fd, 0, SEEK_END) <= 4 * MIB + align_up_u64(SIZE_MAX_HERE, MIB) + 8 * MIB);
 	free(model);
 	close(fd);
 }
@@ -155,6 +155,19 @@ static void refused(void **state)
 	image_must_close(disk);
 	disk = image_must_open(fd, true);
 	assert_int_equal(disk_resize(disk, 2 * MIB, true, NULL, &err), -EROFS);
+	image_must_close(disk);
+	close(fd);
+	fd = image_create(&(struct disk_create_options){ .format = DISK_FORMAT_VHD, .size = MIB });
+	disk = image_must_open(fd, false);
+	assert_int_equal(disk_resize(disk, UINT64_C(2041) << 30, true, NULL, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "2040 GiB"));
+	image_must_close(disk);
+	close(fd);
+	/* Its only footer is at the end. */
+	fd = image_create(&(struct disk_create_options){ .format = DISK_FORMAT_VHD, .size = MIB, .fixed = true });
+	disk = image_must_open(fd, false);
+	assert_int_equal(disk_resize(disk, 2 * MIB, true, NULL, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "a fixed VHD"));
 	image_must_close(disk);
 	close(fd);
 }
@@ -205,7 +218,7 @@ static void table_moves(void **state)
 
 static void child(void **state)
 {
-	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 2 * MIB + 512, .block_size = MIB };
+	struct disk_create_options create = *(const struct disk_create_options *)*state;
 	uint8_t *model = calloc(1, SIZE_MAX_HERE);
 	struct dice dice = { 9 };
 	char base[96], top[96];
@@ -214,6 +227,7 @@ static void child(void **state)
 
 	snprintf(base, sizeof(base), "%s/base", directory);
 	snprintf(top, sizeof(top), "%s/top", directory);
+	create.size = 2 * MIB + 512;
 	must(disk_create(base, &create, &err), &err);
 	must(disk_open(&disk, base, NULL, &err), &err);
 	dice_fill(&dice, model, 2 * MIB + 512);
@@ -421,28 +435,35 @@ static void qemu_reads(void **state)
 		skip();
 	snprintf(path, sizeof(path), "%s/a.vhdx", directory);
 	snprintf(raw, sizeof(raw), "%s/a.raw", directory);
-	for (unsigned i = 0; i < 2; i++) {
-		create.format = DISK_FORMAT_VHDX;
-		create.fixed = i;
+	for (unsigned i = 0; i < 3; i++) {
+		bool is_vhd = i == 2;
+
+		create.format = is_vhd ? DISK_FORMAT_VHD : DISK_FORMAT_VHDX;
+		create.block_size = is_vhd ? 512 * KIB : MIB;
+		create.fixed = i == 1;
 		must(disk_create(path, &create, &err), &err);
 		create.format = DISK_FORMAT_RAW;
+		create.fixed = false;
 		must(disk_create(raw, &create, &err), &err);
 		must(disk_open(&disk, path, NULL, &err), &err);
 		must(disk_open(&flat, raw, &(struct disk_open_options){ .format = DISK_FORMAT_RAW }, &err), &err);
 		for (unsigned step = 0; step < 5; step++) {
-			uint64_t size = i ? (60 + step * 20) * MIB : (step % 2 ? 150 * MIB + 512 : 50 * MIB + 4096);
+			uint64_t size = i == 1 ? (60 + step * 20) * MIB : (step % 2 ? 150 * MIB + 512 : 50 * MIB + 4096);
 			struct vhdx *v = disk->format;
 			uint64_t at = 512 * dice_roll(&dice, 50000);
 
 			dice_fill(&dice, data, 2 * MIB);
 			must_write(disk, at, data, 2 * MIB);
 			must_write(flat, at, data, 2 * MIB);
-			v->bat_region.length = v->bat_entries * 8; /* so that it moves */
+			if (!is_vhd)
+				v->bat_region.length = v->bat_entries * 8; /* so that it moves */
 			must(disk_resize(disk, size, true, NULL, &err), &err);
 			must(disk_resize(flat, size, true, NULL, &err), &err);
 			image_must_close(disk);
 			image_must_close(flat);
-			run("qemu-img check -f vhdx a.vhdx && qemu-img compare -f vhdx -F raw a.vhdx a.raw");
+			if (!is_vhd)
+				run("qemu-img check -f vhdx a.vhdx");
+			run("qemu-img compare -f %s -F raw a.vhdx a.raw", is_vhd ? "vpc" : "vhdx");
 			run("qemu-img info --output=json a.vhdx | grep -q '\"virtual-size\": %ju'", (uintmax_t)size);
 			must(disk_open(&disk, path, NULL, &err), &err);
 			must(disk_open(&flat, raw, &(struct disk_open_options){ .format = DISK_FORMAT_RAW }, &err), &err);
@@ -464,6 +485,8 @@ static const struct disk_create_options large_sectors = { .format = DISK_FORMAT_
 	.logical_sector_size = 4096, .block_size = 2 * MIB };
 static const struct disk_create_options raw = { .format = DISK_FORMAT_RAW, .size = 5 * MIB };
 
+static const struct disk_create_options vhd = { .format = DISK_FORMAT_VHD, .size = 5 * MIB, .block_size = 512 * KIB };
+
 #define CASE(name, function, create) { name, function, NULL, NULL, (void *)(create) }
 
 int main(void)
@@ -473,12 +496,15 @@ int main(void)
 		CASE("fixed", as_an_array, &fixed),
 		CASE("sectors of 4096 bytes", as_an_array, &large_sectors),
 		CASE("raw", as_an_array, &raw),
+		CASE("VHD", as_an_array, &vhd),
+		CASE("forced, VHD", forced, &vhd),
 		CASE("forced, dynamic", forced, &dynamic),
 		CASE("forced, fixed", forced, &fixed),
 		CASE("forced, raw", forced, &raw),
 		cmocka_unit_test(refused),
 		cmocka_unit_test(table_moves),
-		cmocka_unit_test(child),
+		CASE("child", child, &dynamic),
+		CASE("child, VHD", child, &vhd),
 		cmocka_unit_test(raw_sync_fails),
 		CASE("no room, dynamic", no_room, &dynamic),
 		CASE("no room, fixed", no_room, &fixed),
