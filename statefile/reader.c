@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* reader.c - a saved machine's file: what is checked before anything is believed, and memory out of it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <lz4.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/crc32c.h"
 #include "statefile/block.h"
+
+#define AHEAD_BLOCKS 16u
+#define AHEAD_PIECE  (128u << 10)
 
 struct duplicate {
 	uint64_t page;
@@ -239,26 +243,29 @@ static int check_block(const struct unpacker *u, const struct chunk *chunk, uint
 	return 0;
 }
 
-/* The stored pages in order, or NULL. */
-static const uint8_t *unpack(struct unpacker *u)
+/* The stored pages in order, or NULL. Where they are all of the chunk, they may be in their place already. */
+static const uint8_t *unpack(struct unpacker *u, const struct chunk *chunk)
 {
 	const uint8_t *b = u->block;
+	uint8_t *pages = le32_get(b + BLOCK_STORED) == chunk->pages ? chunk->host : u->pages;
 	const uint8_t *payload = b + BLOCK_REFERENCES + 4 * le32_get(b + BLOCK_DUPLICATES);
 	uint32_t size = le32_get(b + BLOCK_PAYLOAD), wanted = le32_get(b + BLOCK_STORED) * GUEST_PAGE_SIZE;
 
 	if (le32_get(b + BLOCK_PACKING) == PACKING_NONE)
 		return size == wanted ? payload : NULL;
-	return LZ4_decompress_safe((const char *)payload, (char *)u->pages, (int)size, (int)wanted) == (int)wanted
-		   ? u->pages
+	return LZ4_decompress_safe((const char *)payload, (char *)pages, (int)size, (int)wanted) == (int)wanted
+		   ? pages
 		   : NULL;
 }
 
 static int fill(struct unpacker *u, const struct chunk *chunk, struct error *err)
 {
-	const uint8_t *map = u->block + BLOCK_MAP, *page = unpack(u);
+	const uint8_t *map = u->block + BLOCK_MAP, *page = unpack(u, chunk);
 
 	if (!page)
 		return damaged(u->t->f, u->at, "a block of memory cannot be unpacked", err);
+	if (page == chunk->host)
+		return note_duplicates(u, chunk, err);
 	for (uint32_t i = 0; i < chunk->pages; i++) {
 		uint8_t *to = chunk->host + (uint64_t)i * GUEST_PAGE_SIZE;
 
@@ -270,6 +277,16 @@ static int fill(struct unpacker *u, const struct chunk *chunk, struct error *err
 		page += GUEST_PAGE_SIZE;
 	}
 	return note_duplicates(u, chunk, err);
+}
+
+/* The disk reads ahead what the threads come to soon; in pieces, for the host's kernel takes no more at a time. */
+static void read_ahead(const struct statefile *f, uint32_t block)
+{
+	const uint8_t *entry = f->index + (size_t)block * ENTRY_SIZE;
+	uint64_t at = le64_get(entry + ENTRY_AT), end = at + le32_get(entry + ENTRY_BYTES);
+
+	for (; at < end && end <= f->size; at += AHEAD_PIECE)
+		(void)posix_fadvise(f->fd, (off_t)at, (off_t)min_u64(AHEAD_PIECE, end - at), POSIX_FADV_WILLNEED);
 }
 
 /* One block of this pass. */
@@ -309,6 +326,8 @@ static void read_blocks(void *argument)
 
 		if (le32_get(entry + ENTRY_PASS) != t->pass)
 			continue;
+		if (i + AHEAD_BLOCKS < t->f->blocks)
+			read_ahead(t->f, i + AHEAD_BLOCKS);
 		if (atomic_load(&t->progress->cancel))
 			error_set(&err, ECANCELED, "restoring the machine was cancelled");
 		if (err.code || read_block(u, entry, &err)) {
@@ -380,6 +399,8 @@ static int fill_all(struct filler *t, struct error *err)
 
 	for (t->pass = 0; !r && t->pass < passes; t->pass++) {
 		atomic_store(&t->team.next, 0);
+		for (uint32_t i = 0; i < AHEAD_BLOCKS && i < t->f->blocks; i++)
+			read_ahead(t->f, i);
 		team_run(read_blocks, t);
 		if (atomic_load(&t->team.failed)) {
 			if (err)

@@ -41,6 +41,9 @@ int statefile_begin(struct statefile_writer **out, int fd, struct partition *p, 
  * found. */
 int statefile_write_memory(struct statefile_writer *w, const uint64_t *changed, bool still, struct error *err);
 
+/* What was written so far is on disk. */
+int statefile_sync(struct statefile_writer *w, struct error *err);
+
 /* The sections, index and header, all on disk. *size is of the file. */
 int statefile_finish(struct statefile_writer *w, const void *sections, size_t sections_size, uint64_t *size,
     struct error *err);

@@ -42,6 +42,7 @@ struct statefile_writer {
 /* What one thread works with. */
 struct packer {
 	struct statefile_writer *w;
+	bool in_place; /* memory is still: pages are looked at where they are, as long as all of a chunk are stored */
 	uint8_t head[BLOCK_REFERENCES + 4 * CHUNK_PAGES];
 	uint32_t stored, duplicates;
 	bool some; /* there is anything to be written */
@@ -165,9 +166,19 @@ static enum page_kind take_page(struct packer *k, const struct chunk *chunk, uin
 		le32_put(k->head + BLOCK_REFERENCES + 4 * k->duplicates++, equal);
 		return PAGE_DUPLICATE;
 	}
-	memcpy(copy, page, GUEST_PAGE_SIZE);
+	if (!k->in_place)
+		memcpy(copy, page, GUEST_PAGE_SIZE);
 	k->stored++;
 	return PAGE_STORED;
+}
+
+/* Not all pages are stored: those before this one are put together after all. */
+static void leave_place(struct packer *k, const struct chunk *chunk)
+{
+	if (!k->in_place)
+		return;
+	k->in_place = false;
+	memcpy(k->pages, chunk->host, (size_t)k->stored * GUEST_PAGE_SIZE);
 }
 
 /* --- blocks -------------------------------------------------------------------------------------------- */
@@ -175,13 +186,14 @@ static enum page_kind take_page(struct packer *k, const struct chunk *chunk, uin
 static int write_block(struct packer *k, uint32_t chunk, struct error *err)
 {
 	struct statefile_writer *w = k->w;
+	uint8_t *pages = k->in_place ? w->chunks.list[chunk].host : k->pages;
 	uint32_t size = k->stored * GUEST_PAGE_SIZE, head = BLOCK_REFERENCES + 4 * k->duplicates;
-	int packed = size ? LZ4_compress_default((const char *)k->pages, (char *)k->packed, (int)size,
+	int packed = size ? LZ4_compress_default((const char *)pages, (char *)k->packed, (int)size,
 				sizeof(k->packed))
 			  : 0;
 	bool pack = packed > 0 && (uint32_t)packed < size;
 	struct iovec iov[2] = {{.iov_base = k->head, .iov_len = head},
-	    {.iov_base = pack ? k->packed : k->pages, .iov_len = pack ? (uint32_t)packed : size}};
+	    {.iov_base = pack ? k->packed : pages, .iov_len = pack ? (uint32_t)packed : size}};
 	struct entry entry = {.chunk = chunk, .pass = w->passes};
 	int r;
 
@@ -193,6 +205,9 @@ static int write_block(struct packer *k, uint32_t chunk, struct error *err)
 	entry.checksum = crc32c(crc32c(0, k->head, head), iov[1].iov_base, iov[1].iov_len);
 	entry.at = atomic_fetch_add(&w->end, entry.size);
 	r = write_all(w->fd, entry.at, iov, 2, err);
+	/* The disk begins at once: at the end little is left to wait for. Where that is not possible, all is. */
+	if (!r)
+		(void)sync_file_range(w->fd, (off_t)entry.at, entry.size, SYNC_FILE_RANGE_WRITE);
 	return r ? r : add_entry(w, &entry, err);
 }
 
@@ -205,9 +220,12 @@ static int write_chunk(struct packer *k, uint32_t number, struct error *err)
 	memset(k->head, 0, BLOCK_REFERENCES);
 	k->stored = k->duplicates = 0;
 	k->some = false;
+	k->in_place = k->w->still;
 	for (uint32_t i = 0; i < chunk->pages; i++) {
 		enum page_kind kind = take_page(k, chunk, i);
 
+		if (kind != PAGE_STORED)
+			leave_place(k, chunk);
 		k->head[BLOCK_MAP + i] = (uint8_t)kind;
 		k->some = k->some || kind != PAGE_ABSENT;
 	}
@@ -343,7 +361,7 @@ static uint8_t *make_index(const struct statefile_writer *w)
 	return index;
 }
 
-static int sync_file(const struct statefile_writer *w, struct error *err)
+int statefile_sync(struct statefile_writer *w, struct error *err)
 {
 	return fdatasync(w->fd) ? write_error(errno, err) : 0;
 }
@@ -376,8 +394,8 @@ int statefile_finish(struct statefile_writer *w, const void *sections, size_t se
 	le32_put(header + HEADER_CHECKSUM, crc32c(0, header, HEADER_USED));
 	r = write_all(w->fd, at, tail, 2, err);
 	if (!r)
-		r = sync_file(w, err);
+		r = statefile_sync(w, err);
 	if (!r)
 		r = write_all(w->fd, 0, &front, 1, err);
-	return r ? r : sync_file(w, err);
+	return r ? r : statefile_sync(w, err);
 }

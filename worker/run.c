@@ -14,6 +14,8 @@
 
 #include "worker/console.h"
 #include "worker/control.h"
+#include "worker/merging.h"
+#include "worker/requests.h"
 #include "worker/saving.h"
 #include "worker/terminal.h"
 #include "worker/vm.h"
@@ -29,7 +31,10 @@ struct worker {
 	struct control *control;
 	struct vm *vm;
 	struct saving *saving; /* NULL: the machine is not being saved */
-	uint64_t saving_ticket;
+	struct merging *merging; /* of a disk; NULL: none is */
+	struct vm_disk *merged;
+	uint64_t saving_ticket, merging_ticket;
+	bool checkpoint;         /* what the saving is for */
 	bool shutdown_asked, finished;
 	struct log_limit restarts;
 	bool started;
@@ -160,6 +165,8 @@ static void woken(uv_async_t *handle)
 	bool crashed = atomic_load(&w->vm->guest_crashed);
 
 	show_reports(w);
+	if (ended && w->saving)
+		saving_cancel(w->saving);
 	if (!ended || w->finished || w->saving)
 		return;
 	if (ended & VM_END_EXIT_PORT) {
@@ -202,20 +209,26 @@ static void on_signal(uv_signal_t *handle, int number)
 	}
 }
 
+/* Nothing reaches a machine that is held, nor comes out of it. */
+static bool is_held(const struct worker *w)
+{
+	return w->saving && saving_holds(w->saving);
+}
+
 /* --- console --------------------------------------------------------------------------------------- */
 
 static size_t console_gives(void *context, unsigned port, const uint8_t *bytes, size_t size)
 {
 	struct worker *w = context;
 
-	return w->vm && w->vm->machine && !w->saving ? machine_serial_receive(w->vm->machine, port, bytes, size) : 0;
+	return w->vm && w->vm->machine && !is_held(w) ? machine_serial_receive(w->vm->machine, port, bytes, size) : 0;
 }
 
 static void console_takes(void *context, unsigned port)
 {
 	struct worker *w = context;
 
-	if (w->vm && w->vm->machine && !w->saving)
+	if (w->vm && w->vm->machine && !is_held(w))
 		machine_serial_output_ready(w->vm->machine, port);
 }
 
@@ -364,45 +377,125 @@ static void go_on_after_saving(struct worker *w)
 		ask_shutdown(w);
 }
 
-static void saving_done(void *context, int result, uint64_t bytes, const struct error *err)
+static bool guest_ended(void *context)
+{
+	struct worker *w = context;
+
+	return atomic_load(&w->ended);
+}
+
+static void saving_done(void *context, const struct saving_end *end)
 {
 	struct worker *w = context;
 
 	w->saving = NULL;
-	if (result) {
-		say(err->text);
-		control_answer(w->control, w->saving_ticket, answer(result, err));
+	if (end->result) {
+		say(end->err.text);
+		control_answer(w->control, w->saving_ticket, answer(end->result, &end->err));
 		go_on_after_saving(w);
 		return;
 	}
-	control_answer(w->control, w->saving_ticket, json_pack("{s:b,s:I}", "ok", 1, "bytes", (json_int_t)bytes));
-	finish(w, WORKER_SAVED);
+	control_answer(w->control, w->saving_ticket, json_pack("{s:b,s:I,s:I}", "ok", 1, "bytes", (json_int_t)end->bytes,
+	    "pause_us", (json_int_t)end->pause_us));
+	if (w->checkpoint)
+		go_on_after_saving(w);
+	else
+		finish(w, WORKER_SAVED);
+}
+
+/* Takes the request's descriptors over. */
+static int start_saving(struct worker *w, const struct saving_request *request, struct error *err)
+{
+	struct saving_ops ops = {.guest_ended = guest_ended, .done = saving_done, .context = w};
+
+	w->checkpoint = request->checkpoint;
+	return saving_start(&w->saving, &w->loop, w->vm, request, &ops, err);
 }
 
 static int save(struct worker *w, struct control_call *call, struct error *err)
 {
-	struct saving_ops ops = {.done = saving_done, .context = w};
-	int r;
+	struct saving_request request = {.fd = call->fds[0]};
 
-	if (!w->vm->running || atomic_load(&w->ended))
-		return error_set(err, EAGAIN, "the machine is ending or restarting, and cannot be saved now");
 	if (call->fd_count != 1)
 		return error_set(err, EINVAL, "save needs one descriptor, of the file for the machine's state, and \"fd\": true");
-	r = saving_start(&w->saving, &w->loop, w->vm, call->fds[0], &ops, err);
 	call->fds[0] = -1;
-	return r;
+	return start_saving(w, &request, err);
 }
 
-static json_t *command_save(struct worker *w, struct control_call *call)
+static int checkpoint(struct worker *w, const json_t *arguments, struct control_call *call, struct error *err)
+{
+	struct saving_request request;
+	int r = request_checkpoint(arguments, call, &request, err);
+
+	return r ? r : start_saving(w, &request, err);
+}
+
+/* save and checkpoint. */
+static json_t *command_save(struct worker *w, bool is_checkpoint, const json_t *arguments, struct control_call *call)
 {
 	struct error err = {0};
-	int r = save(w, call, &err);
+	int r = 0;
 
+	if (!w->vm->running || atomic_load(&w->ended))
+		r = error_set(&err, EAGAIN, "the machine is ending or restarting, and cannot be saved now");
+	else if (w->merging)
+		r = error_set(&err, EBUSY, "a disk of the machine is being merged: wait, or cancel that");
+	else
+		r = is_checkpoint ? checkpoint(w, arguments, call, &err) : save(w, call, &err);
 	if (r)
 		return answer(r, &err);
 	w->saving_ticket = call->ticket;
 	call->later = true;
 	return NULL;
+}
+
+static void merging_done(void *context, int result, const struct error *err)
+{
+	struct worker *w = context;
+
+	w->merging = NULL;
+	if (result)
+		say(err->text);
+	else
+		(void)vm_rename_disk(w->vm, w->merged, disk_path(w->merged->disk));
+	control_answer(w->control, w->merging_ticket, answer(result, err));
+}
+
+static int merge(struct worker *w, const json_t *arguments, struct control_call *call, struct error *err)
+{
+	struct merging_ops ops = {.done = merging_done, .context = w};
+	struct disk_merge_files files;
+	unsigned controller, lun;
+	struct vm_disk *disk;
+	int r = w->merging ? error_set(err, EBUSY, "a disk of the machine is being merged: wait, or cancel that")
+			   : request_address(arguments, &controller, &lun, err);
+
+	if (r)
+		return r;
+	disk = vm_disk_at(w->vm, controller, lun, err);
+	if (!disk)
+		return -ENOENT;
+	w->merged = disk;
+	r = request_merge(arguments, call, &files, &controller, &lun, err);
+	return r ? r : merging_start(&w->merging, &w->loop, disk->disk, &files, &ops, err);
+}
+
+static json_t *command_merge(struct worker *w, const json_t *arguments, struct control_call *call)
+{
+	struct error err = {0};
+	int r = merge(w, arguments, call, &err);
+
+	if (r)
+		return answer(r, &err);
+	w->merging_ticket = call->ticket;
+	call->later = true;
+	return NULL;
+}
+
+/* Disks stay as they are while one is merged. */
+static bool is_about_disks(const char *command)
+{
+	return !strcmp(command, "add-disk") || !strcmp(command, "remove-disk") || !strcmp(command, "resize-disk");
 }
 
 /* What can be done with a machine that is being saved. */
@@ -423,6 +516,10 @@ static void add_progress(const struct worker *w, json_t *tree)
 {
 	uint64_t done, total;
 
+	if (w->merging) {
+		merging_progress(w->merging, &done, &total);
+		json_object_set_new(tree, "merging", json_pack("{s:I,s:I}", "done", (json_int_t)done, "total", (json_int_t)total));
+	}
 	if (!w->saving)
 		return;
 	saving_progress(w->saving, &done, &total);
@@ -452,8 +549,12 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_inspect(w, true);
 	if (w->saving)
 		return command_while_saving(w, command);
-	if (!strcmp(command, "save"))
-		return command_save(w, call);
+	if (!strcmp(command, "save") || !strcmp(command, "checkpoint"))
+		return command_save(w, !strcmp(command, "checkpoint"), arguments, call);
+	if (!strcmp(command, "merge-disk"))
+		return command_merge(w, arguments, call);
+	if (w->merging && is_about_disks(command))
+		return answer(error_set(&err, EBUSY, "a disk of the machine is being merged: wait, or cancel that"), &err);
 	if (!strcmp(command, "add-disk"))
 		return command_add_disk(w, arguments, call);
 	if (!strcmp(command, "remove-disk"))
@@ -472,10 +573,12 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		vm_ended(w, VM_END_RESET, 0);
 	else if (!strcmp(command, "power-off"))
 		finish(w, WORKER_POWER_CUT);
+	else if (!strcmp(command, "cancel") && w->merging)
+		merging_cancel(w->merging);
 	else
 		return answer(error_set(&err, EINVAL,
 				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
-				  "reset, power-off, add-disk, resize-disk, remove-disk, save or cancel", command), &err);
+				  "reset, power-off, add-disk, resize-disk, remove-disk, save, checkpoint, merge-disk or cancel", command), &err);
 	return answer(0, &err);
 }
 
@@ -561,6 +664,7 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 		if (!r)
 			uv_run(&w->loop, UV_RUN_DEFAULT);
 		saving_abandon(w->saving);
+		merging_abandon(w->merging);
 		vm_power_down(w->vm);
 		close_fronts(w);
 		show_reports(w);

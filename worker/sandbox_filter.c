@@ -96,15 +96,15 @@ static const struct rule rules[] = {
     {SCMP_SYS(epoll_wait), BUS, .compares = false},
     {SCMP_SYS(timerfd_create), LOOP, .compares = false},
     {SCMP_SYS(timerfd_settime), BUS, .compares = false},
-    {SCMP_SYS(fcntl), LOOP, true, 1, EXACTLY, F_DUPFD_CLOEXEC},
+    {SCMP_SYS(fcntl), DISK, true, 1, EXACTLY, F_DUPFD_CLOEXEC},
     {SCMP_SYS(ioctl), LOOP, true, 1, EXACTLY, FIONBIO},
     /* a disk that is added: its file comes as a descriptor, is locked and looked at */
     {SCMP_SYS(recvmsg), LOOP, .compares = false},
-    {SCMP_SYS(fcntl), LOOP, true, 1, EXACTLY, F_GETFL},
-    {SCMP_SYS(fcntl), LOOP, true, 1, EXACTLY, F_OFD_SETLK},
-    {SCMP_SYS(fcntl), LOOP, true, 1, EXACTLY, F_OFD_GETLK},
-    {SCMP_SYS(flock), LOOP, .compares = false},
-    {SCMP_SYS(fstatfs), LOOP, .compares = false},
+    {SCMP_SYS(fcntl), DISK, true, 1, EXACTLY, F_GETFL}, /* and one that is merged */
+    {SCMP_SYS(fcntl), DISK, true, 1, EXACTLY, F_OFD_SETLK},
+    {SCMP_SYS(fcntl), DISK, true, 1, EXACTLY, F_OFD_GETLK},
+    {SCMP_SYS(flock), DISK, .compares = false},
+    {SCMP_SYS(fstatfs), DISK, .compares = false},
     {SCMP_SYS(ioctl), LOOP, true, 1, EXACTLY, BLKGETSIZE64},
     /* disks and kernel files, all of them open */
     {SCMP_SYS(io_uring_setup), BUS, .compares = false},
@@ -114,6 +114,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(preadv), DISK, .compares = false},
     {SCMP_SYS(pwritev), DISK, .compares = false},
     {SCMP_SYS(fdatasync), DISK, .compares = false},
+    {SCMP_SYS(sync_file_range), DISK, .compares = false}, /* a saved machine's */
+    {SCMP_SYS(fadvise64), DISK, .compares = false},
     {SCMP_SYS(fallocate), DISK, .compares = false},
     {SCMP_SYS(ftruncate), DISK, .compares = false},
     {SCMP_SYS(newfstatat), DISK, .compares = false},

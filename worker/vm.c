@@ -178,18 +178,63 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned
 	return r;
 }
 
-int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err)
+struct vm_disk *vm_disk_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err)
 {
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
-		const struct vm_disk *d = &vm->disks[i];
-		int r;
+		struct vm_disk *d = &vm->disks[i];
 
-		if (!d->used || d->config.controller != controller || d->lun != lun || d->config.dvd)
-			continue;
-		r = disk_resize(d->disk, size, false, NULL, err);
-		return r || !vm->controllers[controller] ? r : storage_resized(vm->controllers[controller], 0, lun, err);
+		if (d->used && d->config.controller == controller && d->lun == lun && !d->config.dvd)
+			return d;
 	}
-	return error_set(err, ENOENT, "there is no hard disk at controller %u, LUN %u", controller, lun);
+	error_set(err, ENOENT, "there is no hard disk at controller %u, LUN %u", controller, lun);
+	return NULL;
+}
+
+int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err)
+{
+	const struct vm_disk *d = vm_disk_at(vm, controller, lun, err);
+	int r = d ? disk_resize(d->disk, size, false, NULL, err) : -ENOENT;
+
+	return r || !vm->controllers[controller] ? r : storage_resized(vm->controllers[controller], 0, lun, err);
+}
+
+int vm_rename_disk(struct vm *vm, struct vm_disk *disk, const char *name)
+{
+	char *copy = strdup(name);
+
+	if (!copy)
+		return -ENOMEM;
+	free(vm->disk_paths[disk - vm->disks]);
+	vm->disk_paths[disk - vm->disks] = copy;
+	disk->config.path = copy;
+	return 0;
+}
+
+int vm_split_disk(struct vm *vm, unsigned controller, unsigned lun, struct disk_split_files *files, struct error *err)
+{
+	const struct disk_split_files given = *files;
+	struct vm_disk *d = vm_disk_at(vm, controller, lun, err);
+	int r;
+
+	if (!d)
+		return -ENOENT;
+	files->child = files->record = -1;
+	r = disk_split_files(d->disk, &given, err);
+	/* Without memory it keeps its old name, which only messages show. */
+	if (!r)
+		(void)vm_rename_disk(vm, d, given.child_name);
+	return r;
+}
+
+int vm_unsplit_disk(struct vm *vm, unsigned controller, unsigned lun, const char *name, struct error *err)
+{
+	static const struct disk_merge_files uppermost = {.child = -1, .parent = -1, .above = -1, .record = -1};
+	struct vm_disk *d = vm_disk_at(vm, controller, lun, err);
+	int r = d ? disk_merge_files(d->disk, &uppermost, NULL, err) : -ENOENT;
+
+	if (!r)
+		(void)vm_rename_disk(vm, d, name);
+	return r;
 }
 
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err)

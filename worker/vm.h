@@ -103,6 +103,17 @@ void vm_ask_shutdown(struct vm *vm, const char **how);
  * is opened by its path. */
 int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned *lun, struct error *err);
 int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err);
+/* The disk at an address, or NULL and -ENOENT. */
+struct vm_disk *vm_disk_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
+
+/* It continues on files->child (disk_split_files()); descriptors that are taken over are set to -1. And back, before anything
+ * was written. */
+int vm_split_disk(struct vm *vm, unsigned controller, unsigned lun, struct disk_split_files *files, struct error *err);
+int vm_unsplit_disk(struct vm *vm, unsigned controller, unsigned lun, const char *name, struct error *err);
+
+/* A disk has another name now: that of its file, when that was split or merged. */
+int vm_rename_disk(struct vm *vm, struct vm_disk *disk, const char *name);
+
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
 
 /* Live state as a tree; the caller owns the reference. */

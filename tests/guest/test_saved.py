@@ -3,6 +3,7 @@
 right, and nothing in the guest has noticed more than that time went by."""
 
 import os
+import subprocess
 import time
 
 from test_debian import BOOT, Machine, check_disk_from_outside, require, shut_down, wait_for
@@ -88,3 +89,55 @@ def test_saved_debian_at_work(context):
 
 def test_saved_debian_with_two_processors(context):
     saved_twice(context, 2)
+
+
+def open_new(path):
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def checkpoint(guest, state, child, parent):
+    fds = [open_new(state), open_new(child)]
+    try:
+        answer = ask(guest, {"command": "checkpoint", "fd": True, "disks": [{"address": "0:0", "path": child, "parent": parent}]}, fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    require(answer["ok"] and answer["bytes"] == os.path.getsize(state), f"no checkpoint: {answer}; {guest.stderr()}")
+    return answer
+
+
+def test_saved_debian_checkpoint(context):
+    """A checkpoint of a guest at work, which goes on; its disk is merged again while it works. Then what was saved goes on, in another
+    worker and on a disk of its own."""
+    with Machine(context) as machine:
+        state, child, other = machine.path("state"), machine.path("child.vhdx"), machine.path("other.vhdx")
+        with start(machine) as guest:
+            guest.login(timeout=BOOT)
+            begin_work(guest)
+            guest.check("echo before >/root/when; sync")
+            # The daemon keeps parents that are needed; here a copy is taken of what the disk was.
+            checkpoint(guest, state, child, machine.disk)
+            subprocess.run(["cp", "--sparse=always", machine.disk, machine.path("then.vhdx")], check=True)
+            guest.check("echo after >/root/when; sync")
+            wait_for_rounds(guest, 1)
+            fd = os.open(machine.disk, os.O_RDWR)
+            answer = ask(guest, {"command": "merge-disk", "address": "0:0", "parent": True}, [fd])
+            os.close(fd)
+            require(answer["ok"], f"not merged: {answer}; {guest.stderr()}")
+            wait_for_rounds(guest, 1)
+            end_work(guest)
+            require(guest.check("cat /root/when") == "after", "the guest lost what it wrote")
+            shut_down(guest)
+        check_disk_from_outside(machine)
+        os.replace(machine.path("then.vhdx"), machine.disk)
+        subprocess.run([machine.bulkhead, "disk", "create", other, "--parent", machine.disk], check=True)
+        with start(machine, restore=state, disks=[{"path": other}, {"path": machine.seed, "dvd": True}]) as guest:
+            wait_for(lambda: clock_is_right(guest), "the clock to be right", 15)
+            require(guest.check("cat /root/when") == "before", "it is not the guest of then")
+            wait_for_rounds(guest, 2)
+            end_work(guest)
+            shut_down(guest)
+        # The peers read no differencing disks.
+        machine.disk = machine.path("flat.vhdx")
+        subprocess.run([machine.bulkhead, "disk", "convert", other, machine.disk], check=True, capture_output=True)
+        check_disk_from_outside(machine)

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "worker/requests.h"
+
+#include <errno.h>
+
+/* The next descriptor that came, in the order of the keys. */
+struct descriptors {
+	struct control_call *call;
+	unsigned next;
+	bool missing;
+};
+
+static int take(struct descriptors *d)
+{
+	if (d->next >= d->call->fd_count) {
+		d->missing = true;
+		return -1;
+	}
+	return d->call->fds[d->next++];
+}
+
+static int take_if(struct descriptors *d, const json_t *object, const char *key)
+{
+	return json_is_true(json_object_get(object, key)) ? take(d) : -1;
+}
+
+/* All of them, or the request is wrong and they stay the call's. */
+static int settle(struct descriptors *d, struct error *err)
+{
+	if (d->missing || d->next != d->call->fd_count)
+		return error_set(err, EINVAL, "%s: there came %u",
+		    d->missing ? "the command needs more descriptors" : "the command says nothing of some descriptors", d->call->fd_count);
+	for (unsigned i = 0; i < d->call->fd_count; i++)
+		d->call->fds[i] = -1;
+	return 0;
+}
+
+int request_address(const json_t *arguments, unsigned *controller, unsigned *lun, struct error *err)
+{
+	const char *address = json_string_value(json_object_get(arguments, "address"));
+	char rest;
+
+	if (!address || sscanf(address, "%u:%u%c", controller, lun, &rest) != 2 || *controller >= WORKER_MAX_CONTROLLERS)
+		return error_set(err, EINVAL, "\"address\" is needed as CONTROLLER:LUN, such as 0:1");
+	return 0;
+}
+
+static int get_path(const json_t *object, const char *key, const char **out, struct error *err)
+{
+	*out = json_string_value(json_object_get(object, key));
+	if (!*out || (*out)[0] != '/')
+		return error_set(err, EINVAL, "\"%s\" is needed, as an absolute path", key);
+	return 0;
+}
+
+static int get_disk(const json_t *value, struct descriptors *d, struct saving_disk *disk, struct error *err)
+{
+	int r = request_address(value, &disk->controller, &disk->lun, err);
+
+	if (!r)
+		r = get_path(value, "path", &disk->files.child_name, err);
+	if (!r)
+		r = get_path(value, "parent", &disk->files.parent_name, err);
+	disk->files.child = take(d);
+	disk->files.record = take_if(d, value, "record");
+	return r;
+}
+
+int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err)
+{
+	const json_t *disks = json_object_get(arguments, "disks");
+	struct descriptors d = {.call = call};
+	int r = 0;
+
+	*request = (struct saving_request){.checkpoint = true, .fd = take_if(&d, arguments, "fd")};
+	if (disks && (!json_is_array(disks) || json_array_size(disks) > WORKER_MAX_DISKS))
+		return error_set(err, EINVAL, "\"disks\" must be an array of up to %u disks", WORKER_MAX_DISKS);
+	request->disk_count = (unsigned)json_array_size(disks);
+	if (!request->disk_count && request->fd < 0)
+		return error_set(err, EINVAL, "checkpoint needs a descriptor for the machine's state, \"disks\", or both");
+	for (unsigned i = 0; i < request->disk_count && !r; i++) {
+		r = get_disk(json_array_get(disks, i), &d, &request->disks[i], err);
+		for (unsigned j = 0; j < i && !r; j++)
+			if (request->disks[j].controller == request->disks[i].controller &&
+			    request->disks[j].lun == request->disks[i].lun)
+				r = error_set(err, EINVAL, "the disk at controller %u, LUN %u comes twice", request->disks[i].controller,
+				    request->disks[i].lun);
+	}
+	return r ? r : settle(&d, err);
+}
+
+int request_merge(const json_t *arguments, struct control_call *call, struct disk_merge_files *files, unsigned *controller,
+    unsigned *lun, struct error *err)
+{
+	struct descriptors d = {.call = call};
+	int r = request_address(arguments, controller, lun, err);
+
+	*files = (struct disk_merge_files){.child = take_if(&d, arguments, "child"), .parent = take_if(&d, arguments, "parent"),
+	    .above = take_if(&d, arguments, "above"), .record = take_if(&d, arguments, "record")};
+	if (!r && json_is_true(json_object_get(arguments, "above"))) {
+		r = get_path(arguments, "above_path", &files->above_name, err);
+		if (!r)
+			r = get_path(arguments, "parent_path", &files->parent_name, err);
+	}
+	return r ? r : settle(&d, err);
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * requests.h - the control commands that bring several descriptors, from their JSON. Private to worker/.
+ *
+ * Descriptors come in the order of the keys here. One that is taken is set to -1 in the call; after an error none is.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "disk/disk.h"
+#include "worker/control.h"
+#include "worker/saving.h"
+
+/* "CONTROLLER:LUN" at `key`. */
+int request_address(const json_t *arguments, unsigned *controller, unsigned *lun, struct error *err);
+
+/* checkpoint: "fd" (true: the first descriptor is for the machine's state), "disks": for each "address", "path" (of the new file, the
+ * next descriptor), "parent" (the file of now), and "record" (true: one more descriptor, for its changed blocks). Names are of
+ * the arguments. */
+int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err);
+
+/* merge-disk: "address", and a descriptor each for those of "child", "parent", "above", "record" that are true; with "above" also "above_path"
+ * and "parent_path". */
+int request_merge(const json_t *arguments, struct control_call *call, struct disk_merge_files *files, unsigned *controller,
+    unsigned *lun, struct error *err);
