@@ -146,7 +146,7 @@ void table_add(struct table *table, const char *const *cells)
 }
 
 /* Characters, not bytes; nothing that a terminal would obey gets through. */
-static size_t print_cell(const char *cell, bool print)
+static size_t print_cell(const char *cell, FILE *to)
 {
 	size_t width = 0;
 
@@ -156,8 +156,8 @@ static size_t print_cell(const char *cell, bool print)
 		width += control || ((unsigned char)*c & 0xc0) != 0x80;
 		c += control ? control : 1;
 	}
-	if (print)
-		manage_put(stdout, cell ? cell : "?");
+	if (to)
+		manage_put(to, cell ? cell : "?");
 	return width;
 }
 
@@ -166,7 +166,7 @@ static size_t column_width(const struct table *table, unsigned column)
 	size_t width = 0;
 
 	for (size_t row = 0; row < table->rows; row++) {
-		size_t w = print_cell(table->cells[row * table->columns + column], false);
+		size_t w = print_cell(table->cells[row * table->columns + column], NULL);
 
 		if (w > width)
 			width = w;
@@ -174,7 +174,7 @@ static size_t column_width(const struct table *table, unsigned column)
 	return width;
 }
 
-void table_print(struct table *table)
+void table_write(struct table *table, FILE *to)
 {
 	size_t widths[TABLE_COLUMNS];
 
@@ -184,17 +184,22 @@ void table_print(struct table *table)
 		widths[i] = column_width(table, i);
 	for (size_t row = 0; row < table->rows; row++) {
 		for (unsigned i = 0; i < table->columns; i++) {
-			size_t width = print_cell(table->cells[row * table->columns + i], true);
+			size_t width = print_cell(table->cells[row * table->columns + i], to);
 
 			if (i + 1 < table->columns)
-				printf("%*s", (int)(widths[i] + 2 - width), "");
+				fprintf(to, "%*s", (int)(widths[i] + 2 - width), "");
 		}
-		putchar('\n');
+		fputc('\n', to);
 	}
 	for (size_t i = 0; i < table->rows * table->columns; i++)
 		free(table->cells[i]);
 	free(table->cells);
 	free(table);
+}
+
+void table_print(struct table *table)
+{
+	table_write(table, stdout);
 }
 
 /* --- verbs -------------------------------------------------------------------------------------------- */

@@ -50,6 +50,7 @@ struct table *table_new(unsigned columns, const char *const *titles);
 void table_add(struct table *table, const char *const *cells);
 /* Prints and frees it. */
 void table_print(struct table *table);
+void table_write(struct table *table, FILE *to);
 
 /* For people: what a terminal would obey is shown as "?". */
 void manage_put(FILE *to, const char *text);
@@ -73,6 +74,10 @@ int vm_metering(struct manage *manage, int argc, char **argv);
 
 /* token.c */
 int host_token(struct manage *manage, int argc, char **argv);
+
+/* vm_inspect.c, vm_top.c: verbs with files of their own. */
+int vm_inspect(struct manage *manage, int argc, char **argv);
+int vm_top(struct manage *manage, int argc, char **argv);
 
 /* vm_console.c: this terminal becomes the machine's first serial port. */
 int manage_console(const char *socket, struct error *err);

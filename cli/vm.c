@@ -246,23 +246,6 @@ static int vm_show(struct manage *manage, int argc, char **argv)
 	return 0;
 }
 
-static int vm_inspect(struct manage *manage, int argc, char **argv)
-{
-	const char *name = only_name(manage, argc, argv);
-	_cleanup_free_ char *path = NULL;
-	struct error err = {0};
-	json_t *tree;
-
-	if (!name)
-		return EXIT_USAGE;
-	path = client_path(manage->client, "/v1/vms/%s/inspect", name);
-	if (client_call(manage->client, "GET", path, NULL, &tree, &err))
-		return manage_fail(manage, &err);
-	manage->json = true;
-	manage_print_json(manage, tree);
-	return 0;
-}
-
 /* --- create, set -------------------------------------------------------------------------------------- */
 
 enum { OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS, OPT_PROCESSOR,
@@ -775,7 +758,12 @@ static const struct manage_verb verbs[] = {
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
-    {"inspect", "the insides of a running one", "NAME", "A JSON tree.\n", vm_inspect},
+    {"inspect", "the insides of a running one", "NAME [--watch]",
+     "Processors, memory, disks with their chains, VMBus with its channels, services: as a tree.\n"
+     "\n"
+     "  --watch                again every second, until q\n",
+     vm_inspect},
+    {"top", "what machines take", "", "Processors' time, memory, disks, by the second, until q. With --json what there is, once.\n", vm_top},
     {"clone", "make another one like it", "NAME NEW",
      "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n", vm_clone},
     {"export", "copy all of it", "NAME DIRECTORY",

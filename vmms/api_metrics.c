@@ -240,11 +240,13 @@ static json_t *meter_json(const struct meter *meter)
 		json_object_set_new(json, "memory_resident", json_integer((json_int_t)meter->memory_resident));
 		json_object_set_new(json, "cpu_seconds", json_real(meter->cpu_seconds));
 	}
-	if (meter->has_disk)
+	if (meter->has_disk) {
+		json_object_set_new(json, "guest_seconds", json_integer((json_int_t)meter->guest_seconds));
 		json_object_set_new(json, "disk",
 				    json_pack("{s:I, s:I, s:I, s:I}", "requests", (json_int_t)meter->disk_requests, "read_bytes",
 					      (json_int_t)meter->disk_read, "written_bytes", (json_int_t)meter->disk_written,
 					      "errors", (json_int_t)meter->disk_errors));
+	}
 	return json;
 }
 
@@ -254,6 +256,17 @@ static void reply_meter(void *context, const struct meter *meters, size_t count)
 
 	(void)count;
 	http_reply(asking->request, 200, meter_json(meters));
+	free(asking);
+}
+
+static void reply_meters(void *context, const struct meter *meters, size_t count)
+{
+	struct asking *asking = context;
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(list, meter_json(&meters[i]));
+	api_reply_list(asking->request, "vms", list, NULL);
 	free(asking);
 }
 
@@ -278,6 +291,11 @@ static void get_metrics(struct vmms *vmms, struct http_request *request)
 	ask(vmms, request, NULL, reply_metrics);
 }
 
+static void get_all_metering(struct vmms *vmms, struct http_request *request)
+{
+	ask(vmms, request, NULL, reply_meters);
+}
+
 static void get_metering(struct vmms *vmms, struct http_request *request)
 {
 	const struct machine *machine = api_machine(vmms, request);
@@ -289,6 +307,8 @@ static void get_metering(struct vmms *vmms, struct http_request *request)
 const struct route metrics_routes[] = {
     {"GET", "/metrics", "getMetrics", "Of all machines and the host, for Prometheus", ROLE_VIEWER, NULL, NULL, 200, ROUTE_TEXT,
      get_metrics},
+    {"GET", "/v1/metering", "getMetering", "What all machines took of the host since each was started", ROLE_VIEWER, NULL, NULL, 200,
+     0, get_all_metering},
     {"GET", "/v1/vms/{vm}/metering", "getVmMetering", "What a machine took of the host since it was started", ROLE_VIEWER,
      NULL, NULL, 200, 0, get_metering},
     {0},

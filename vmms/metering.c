@@ -83,6 +83,7 @@ static void answered(void *context, const json_t *answer, const struct error *er
 
 	if (!err && !taking->told) {
 		meter->has_disk = true;
+		meter->guest_seconds = number(answer, "reference_time_100ns") / 10000000;
 		json_object_foreach((json_t *)(uintptr_t)answer, name, value)
 			if (!strncmp(name, "scsi", 4))
 				add_controller(meter, value);

@@ -17,6 +17,7 @@ struct meter {
 	bool runs, has_process, has_disk; /* has_…: it is known */
 	uint64_t processors, memory_assigned, memory_resident;
 	double cpu_seconds;
+	uint64_t guest_seconds; /* that the guest has run, known with the disks */
 	uint64_t disk_requests, disk_read, disk_written, disk_errors;
 };
 

@@ -602,6 +602,21 @@ static json_t *inspect_processors(struct vm *vm)
 	return list;
 }
 
+/* The files of a disk, from the one that is written on down. */
+static json_t *inspect_chain(const struct disk *disk)
+{
+	json_t *list = json_array();
+
+	for (; disk; disk = disk_parent(disk)) {
+		struct disk_info info;
+
+		disk_get_info(disk, &info);
+		json_array_append_new(list, json_pack("{s:o,s:I}", "path", control_text(disk_path(disk)), "file_size",
+					    (json_int_t)info.file_size));
+	}
+	return list;
+}
+
 static json_t *inspect_disks(struct vm *vm)
 {
 	json_t *list = json_array();
@@ -614,9 +629,9 @@ static json_t *inspect_disks(struct vm *vm)
 			continue;
 		disk_get_info(d->disk, &info);
 		json_array_append_new(list,
-		    json_pack("{s:o,s:i,s:i,s:I,s:b,s:b}", "path", control_text(d->config.path), "controller",
+		    json_pack("{s:o,s:i,s:i,s:I,s:b,s:b,s:o}", "path", control_text(d->config.path), "controller",
 			(int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
-			info.read_only, "dvd", d->config.dvd));
+			info.read_only, "dvd", d->config.dvd, "chain", inspect_chain(d->disk)));
 	}
 	return list;
 }
@@ -644,6 +659,7 @@ json_t *vm_inspect(struct vm *vm)
 	json_object_set_new(root, "reference_time_100ns", json_integer((json_int_t)partition_reference_time(vm->partition)));
 	json_object_set_new(root, "processors", inspect_processors(vm));
 	vmbus_inspect(vm->bus, &inspector, &tree);
+	integration_inspect(vm->integration, &inspector, &tree);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_inspect(vm->controllers[c], &inspector, &tree);

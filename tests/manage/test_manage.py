@@ -27,7 +27,7 @@ def test_manage_life_of_a_machine(context):
         require(d.state_of("web") == "paused", "paused")
         d.cli("vm", "resume", "web")
         d.cli("vm", "reset", "web")
-        require(json.loads(d.cli("vm", "inspect", "web"))["name"] == "web", "inspect shows its insides")
+        require(json.loads(d.cli("vm", "inspect", "web", "--json"))["name"] == "web", "inspect shows its insides")
         require("turn it off first" in d.cli("vm", "delete", "web", "--force", status=1), "a running one is not deleted")
         require("did not shut down" in d.cli("vm", "shut-down", "web", "--timeout", "1", status=1), "no guest service")
         d.cli("vm", "turn-off", "web")

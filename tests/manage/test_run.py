@@ -1,43 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """./run, as its user has it: without a terminal and on one."""
 
+import json
 import os
-import pty
-import select
 import subprocess
 import tempfile
-import time
 
 from daemon import Daemon, require
+from terminal import Terminal
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, command, environment):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe(command[0], command, environment)
-        self.text = ""
-
-    def expect(self, words, timeout=300):
-        deadline = time.monotonic() + timeout
-        while words not in self.text:
-            require(select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0],
-                    f"waited {timeout} s for {words!r}; it says {self.text[-2000:]!r}")
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:
-                data = b""
-            require(data or words in self.text, f"it ended without {words!r}: {self.text[-2000:]!r}")
-            self.text += data.decode(errors="replace")
-        self.text = self.text[self.text.index(words) + len(words):]
-
-    def status(self):
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def manager(d):
@@ -53,8 +25,8 @@ def manager(d):
 def test_run_is_what_the_readme_says(context):
     image = context["image"]()
     with tempfile.TemporaryDirectory(prefix="bh-", dir="/tmp") as home, Daemon(context["build"], start=False) as d:
-        environment = dict(os.environ, XDG_DATA_HOME=home, XDG_RUNTIME_DIR=home)
-        d.state, d.runtime = f"{home}/bulkhead-run", f"{home}/run"
+        environment = dict(os.environ, XDG_DATA_HOME=home, XDG_RUNTIME_DIR=home + "/r")
+        d.state, d.runtime = f"{home}/bulkhead-run", f"{home}/r/bulkhead-run"
         d.socket = d.runtime + "/api"
         # The image that ./run would build is there already.
         d.start()
@@ -75,16 +47,23 @@ def test_run_is_what_the_readme_says(context):
         require(not d.workers(), "the machine is off")
         terminal = Terminal([os.path.join(ROOT, "run")], environment)
         terminal.expect("login: ", 600)
-        os.write(terminal.fd, b"\x1d")
+        terminal.type("\x1d")
         terminal.expect("the machine runs on")
         require(terminal.status() == 0 and len(d.workers()) == 1, "it runs on")
+        # While there is a real guest: what its insides look like.
+        seen = d.cli("vm", "inspect", "debian")
+        for words in ("heartbeat ok", "├─ vmbus: version 5.3", "└─ chain", "heartbeat: state ready, framework 3.0, version 3.0", "disk.vhdx"):
+            require(words in seen, f"{words!r} is not in {seen}")
+        usage = json.loads(d.cli("vm", "top", "--json"))[0]
+        require(usage["cpu_seconds"] > 1 and usage["disk"]["read_bytes"] > 1 << 20 and usage["guest_seconds"] > 1, f"usage: {usage}")
         # It is found again, and so is its manager.
         terminal = Terminal([os.path.join(ROOT, "run")], environment)
         terminal.expect("it runs already")
         terminal.expect("Ctrl-] leaves")
-        os.write(terminal.fd, b"\n")
+        terminal.type("\n")
         terminal.expect("login: ", 60)
-        os.write(terminal.fd, b"\x1d")
+        terminal.type("\x1d")
+        terminal.expect("the machine runs on")
         require(terminal.status() == 0, "left again")
         run("--stop")
         require(not d.workers() and not manager(d), "stopped")

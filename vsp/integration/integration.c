@@ -86,3 +86,40 @@ void integration_resumed(struct integration *integration)
 	pthread_mutex_unlock(&integration->lock);
 	integration_sync_time(integration);
 }
+
+static void inspect_version(const char *name, const struct ic_version *version, const struct vmbus_inspector *inspector, void *context)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%u.%u", version->major, version->minor);
+	inspector->text(context, name, text);
+}
+
+static void inspect_service(const struct ic *ic, const struct vmbus_inspector *inspector, void *context)
+{
+	static const char *const states[] = {[IC_CLOSED] = "closed",
+					     [IC_NEGOTIATING] = "negotiating",
+					     [IC_READY] = "ready",
+					     [IC_INCOMPATIBLE] = "no common version"};
+
+	if (!ic->channel)
+		return;
+	inspector->begin(context, ic->service->name);
+	inspector->text(context, "state", states[ic->state]);
+	if (ic->state == IC_READY) {
+		inspect_version("framework", &ic->framework, inspector, context);
+		inspect_version("version", &ic->message, inspector, context);
+	}
+	inspector->end(context);
+}
+
+void integration_inspect(struct integration *integration, const struct vmbus_inspector *inspector, void *context)
+{
+	pthread_mutex_lock(&integration->lock);
+	inspector->begin(context, "integration");
+	inspect_service(&integration->heartbeat.ic, inspector, context);
+	inspect_service(&integration->shutdown.ic, inspector, context);
+	inspect_service(&integration->timesync.ic, inspector, context);
+	inspector->end(context);
+	pthread_mutex_unlock(&integration->lock);
+}

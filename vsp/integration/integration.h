@@ -84,5 +84,8 @@ void integration_resumed(struct integration *integration);
 void integration_save(struct integration *integration, struct form_writer *w);
 void integration_load(struct integration *integration, struct form_reader *r);
 
+/* [any] Each service's state and the versions that were agreed. */
+void integration_inspect(struct integration *integration, const struct vmbus_inspector *inspector, void *context);
+
 /* [any] Tell the guest the host's time now, to be set outright (the host's clock was changed). */
 void integration_sync_time(struct integration *integration);
