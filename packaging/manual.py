@@ -166,7 +166,9 @@ def verb_page(command, others, version):
     body = [".SH DESCRIPTION", *render(command["text"]), ".SH VERBS"]
     for verb in command["verbs"]:
         body += [f".SS {escape(verb['name'])}: {escape(verb['summary'])}", f"\\fBbulkhead {command['name']} {escape(verb['name'])}\\fR "
-                 + mark(verb["arguments"]), ".PP", *render(verb["text"])]
+                 + mark(verb["arguments"])]
+        text = render(verb["text"])
+        body += text if text[0] == ".TP" else [".PP", *text]
     body += [".SH OPTIONS", "Every verb has these:", ".TP", "\\fB\\-\\-help\\fR", "tells what it does and takes.", ".TP",
              "\\fB\\-\\-json\\fR", "prints one JSON value, of an error too.", *status_section()]
     if command["name"] not in ("disk",):
