@@ -365,6 +365,19 @@ const char *disk_path(const struct disk *disk)
 	return disk->path;
 }
 
+/* A process that can open nothing by name leaves its record as a crash does: less exact, and as right. */
+static int end_record(struct disk *disk, bool closed, struct error *err)
+{
+	struct error why = {0};
+	int r = track_end(disk, closed, &why);
+
+	if (r == -EACCES)
+		log_write(LOG_LEVEL_WARNING, "%s; more of the disk counts as changed than has", why.text);
+	else if (r < 0 && err)
+		*err = why;
+	return r == -EACCES ? 0 : r;
+}
+
 int disk_close(struct disk *disk, struct error *err)
 {
 	bool by_guid;
@@ -374,7 +387,7 @@ int disk_close(struct disk *disk, struct error *err)
 		return 0;
 	by_guid = disk->info.format == DISK_FORMAT_VHDX;
 	if (disk->tracker && by_guid)
-		tracked = track_end(disk, false, err);
+		tracked = end_record(disk, false, err);
 	if (disk->ops->close)
 		r = disk->ops->close(disk, tracked < 0 ? NULL : err);
 	else if (!disk->info.read_only) {
@@ -384,7 +397,7 @@ int disk_close(struct disk *disk, struct error *err)
 				  strerror(-r));
 	}
 	if (r == 0 && tracked == 0 && disk->tracker && !by_guid)
-		tracked = track_end(disk, true, err);
+		tracked = end_record(disk, true, err);
 	release(disk);
 	return tracked < 0 ? tracked : r;
 }

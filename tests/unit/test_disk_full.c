@@ -21,6 +21,7 @@ struct host {
 
 struct world {
 	struct host host;
+	const struct disk_create_options *create;
 	int fd;
 	struct disk *disk;
 	uint8_t *flushed, *now, *contents;
@@ -110,13 +111,12 @@ static void put_sector(struct world *world, unsigned number)
 
 static void open_world(struct world *world)
 {
-	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
 	const struct disk_open_options options = { 0 };
 	struct error err = { 0 };
 
 	world->host.observer = (struct file_observer){ .context = &world->host, .refuse = refuse,
 		.written = ignore_written, .zeroed = ignore_zeroed, .resized = ignore_resized, .synced = ignore_synced };
-	world->fd = image_create(&create);
+	world->fd = image_create(world->create);
 	if (disk_open_descriptor(&world->disk, dup(world->fd), "image", &options, &world->host.observer, &err) != 0)
 		fail_msg("%s", err.text);
 	memset(world->flushed, 0, DISK_SIZE);
@@ -179,17 +179,23 @@ static bool run_with_room(struct world *world, unsigned flushed_writes, unsigned
 	return met;
 }
 
+struct variant {
+	bool close_when_full;
+	struct disk_create_options create;
+};
+
 static void no_room(void **state)
 {
-	bool close_when_full = *(const bool *)*state;
+	const struct variant *variant = *state;
 	struct world *world = calloc(1, sizeof(*world));
 	unsigned met = 0;
 
+	world->create = &variant->create;
 	world->flushed = malloc(DISK_SIZE);
 	world->now = malloc(DISK_SIZE);
 	world->contents = malloc(DISK_SIZE);
 	for (unsigned flushed_writes = 0; flushed_writes < 6; flushed_writes += 3)
-		for (unsigned room = 0; run_with_room(world, flushed_writes, room, close_when_full); room += 1 + room / 12)
+		for (unsigned room = 0; run_with_room(world, flushed_writes, room, variant->close_when_full); room += 1 + room / 12)
 			met++;
 	assert_true(met > 10);
 	free(world->flushed);
@@ -198,13 +204,19 @@ static void no_room(void **state)
 	free(world);
 }
 
-static bool yes = true, no = false;
+#define VHDX { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }
+#define VHD { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }
+
+static struct variant vhdx = { false, VHDX }, vhdx_closed = { true, VHDX }, vhd = { false, VHD },
+	vhd_closed = { true, VHD };
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		{ "no room for a while", no_room, NULL, NULL, &no },
-		{ "no room until it is closed", no_room, NULL, NULL, &yes },
+		{ "no room for a while", no_room, NULL, NULL, &vhdx },
+		{ "no room until it is closed", no_room, NULL, NULL, &vhdx_closed },
+		{ "VHD, no room for a while", no_room, NULL, NULL, &vhd },
+		{ "VHD, no room until it is closed", no_room, NULL, NULL, &vhd_closed },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -658,7 +658,7 @@ static void split_and_merge(struct disk *disk, const struct disk_split_files *sp
 		}
 	say(disk, 3 * 65536, "after");
 	/* Its record cannot take the place of the one before: that is said, and it is as after a crash. */
-	_exit(disk_close(disk, &err) == -EACCES ? SUCCEEDED : REFUSED);
+	_exit(disk_close(disk, &err) == 0 ? SUCCEEDED : REFUSED);
 }
 
 static void checkpoints_in_sandbox(void)
