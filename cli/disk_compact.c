@@ -56,7 +56,7 @@ const struct disk_verb disk_verb_compact = {
     .name = "compact",
     .summary = "give space back that a disk does not need",
     .arguments = "FILE [--quick]",
-    .text = "Frees the blocks of a VHDX that are zeros, moves the others together and cuts the file off. The\n"
+    .text = "Frees the blocks of a VHDX or VHD that are zeros, moves the others together and cuts the file off. The\n"
 	    "contents stay as they are, and disks that continue FILE still do. It may be stopped at any time and\n"
 	    "done again. What a guest has deleted is data until it says otherwise: run fstrim in it first.\n"
 	    "\n"

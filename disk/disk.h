@@ -181,7 +181,7 @@ int disk_is_void(const char *path, struct error *err);
 int disk_resize(struct disk *disk, uint64_t size, bool lose_data, const struct disk_progress *progress,
 		struct error *err);
 
-/* A VHDX that grows takes less space, with the same contents: blocks that are zeros are freed (with `read` those
+/* A VHDX or VHD that grows takes less space, with the same contents: blocks that are zeros are freed (with `read` those
  * whose contents are, otherwise those that are holes in the host's file), the others move together, and the file is
  * cut off. Disks that continue it still do. Requests wait meanwhile, which is long. It may be killed at any moment;
  * -ECANCELED: what had been done stays. [any thread] */

@@ -160,8 +160,8 @@ int disk_compact(struct disk *disk, bool read, const struct disk_progress *progr
 		return error_set(err, EROFS, "%s: open for reading only, so that it cannot be compacted", disk->path);
 	if (!disk->ops->compact)
 		return error_set(err, ENOTSUP,
-				 "%s: only VHDX can be compacted; convert it by: bulkhead disk convert, which leaves "
-				 "zeros out",
+				 "%s: only a VHDX or VHD that grows as it is written can be compacted; convert it by: "
+				 "bulkhead disk convert, which leaves zeros out",
 				 disk->path);
 	if (!gate_begin_change(disk->gate))
 		return error_set(err, EBUSY,

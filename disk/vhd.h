@@ -16,6 +16,7 @@
  *   vhd_commit.c  bitmaps and BAT sectors into the file
  *   vhd_create.c  new files
  *   vhd_resize.c  another size
+ *   vhd_compact.c the same contents in less space
  *   vhd_check.c   findings for a person
  *
  * Why a power cut at any moment is safe, although a VHD has no log. A new block - its sector bitmap, zeros,
@@ -268,6 +269,11 @@ int vhd_resize(struct disk *disk, uint64_t size, struct error *err);
 
 /* -ENOTSUP: of a fixed one. */
 int vhd_refuse_resize(struct disk *disk, uint64_t size, struct error *err);
+
+/* --- vhd_compact.c --- */
+
+/* No request may be in flight. */
+int vhd_compact(struct disk *disk, bool read, const struct disk_progress *progress, struct error *err);
 
 /* --- vhd_scan.c --- */
 

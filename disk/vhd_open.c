@@ -237,6 +237,7 @@ static const struct disk_ops dynamic_ops = {
     .begin_repair = vhd_begin_repair,
     .reclaim = vhd_reclaim,
     .resize = vhd_resize,
+    .compact = vhd_compact,
 };
 
 static int open_parts(struct vhd *v, struct error *err)

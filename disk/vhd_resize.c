@@ -3,7 +3,7 @@
  * vhd_resize.c - another size for a VHD with blocks. A new header with a new block allocation table goes behind all
  * blocks; when those are synced the footers, one after the other, name them together with the new size: so a power cut
  * leaves the old disk or the new one. The old table's place, and blocks that are cut off, are nobody's until the disk
- * is converted. A fixed disk has one footer only, at the very end, which cannot be in two places.
+ * is compacted. A fixed disk has one footer only, at the very end, which cannot be in two places.
  */
 #include <errno.h>
 #include <stddef.h>

@@ -325,6 +325,110 @@ static void interrupted(void **state)
 	free(model);
 }
 
+/* --- VHD --- */
+
+static bool stop_after(void *context, uint64_t done, uint64_t total)
+{
+	unsigned *left = context;
+
+	assert_true(done <= total);
+	return (*left)-- > 0;
+}
+
+static uint64_t vhd_blocks_with_data(const uint8_t *model)
+{
+	static const uint8_t zeros[512 * KIB];
+	uint64_t count = 0;
+
+	for (uint64_t at = 0; at < DISK_SIZE; at += sizeof(zeros))
+		count += memcmp(model + at, zeros, sizeof(zeros)) != 0;
+	return count;
+}
+
+/* Also what another size, and other places of header and table, have left behind. */
+static void of_vhd(void **state)
+{
+	const struct disk_create_options options = { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB };
+	uint8_t *model = calloc(1, DISK_SIZE);
+	struct dice dice = { 31 };
+	struct error err = { 0 };
+	struct disk *disk;
+	int fd = image_create(&options);
+
+	for (unsigned i = 0; i < 12; i++) {
+		unsigned stop = i;
+		const struct disk_progress progress = { stop_after, &stop };
+
+		disk = image_must_open(fd, false);
+		fill(disk, &dice, model);
+		if (i % 3 == 1) {
+			must(disk_resize(disk, DISK_SIZE + 3 * MIB, false, NULL, &err), &err);
+			must_write(disk, DISK_SIZE, model, 2 * MIB);
+			must(disk_resize(disk, DISK_SIZE, true, NULL, &err), &err);
+		}
+		if (i % 2)
+			assert_int_equal(disk_compact(disk, true, &progress, &err), -ECANCELED);
+		must_be(disk, model);
+		must(disk_compact(disk, true, NULL, &err), &err);
+		must_be(disk, model);
+		image_must_close(disk);
+		disk = image_must_open(fd, false);
+		must_be(disk, model);
+		/* It goes on growing. */
+		must_write(disk, 512 * dice_roll(&dice, DISK_SIZE / 512), "new", 4);
+		must(disk_read(disk, 0, model, DISK_SIZE, &err), &err);
+		must(disk_compact(disk, true, NULL, &err), &err);
+		must_be(disk, model);
+		image_must_close(disk);
+		assert_true((uint64_t)lseek(fd, 0, SEEK_END) <= vhd_blocks_with_data(model) * (512 * KIB + 4 * KIB) + 16 * KIB);
+	}
+	close(fd);
+	free(model);
+}
+
+/* What continues a compacted one still does, and is compacted itself. */
+static void of_vhd_chain(void **state)
+{
+	struct disk_create_options options = { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB };
+	uint8_t *model = calloc(1, DISK_SIZE);
+	struct dice dice = { 32 };
+	struct error err = { 0 };
+	struct disk *disk;
+
+	must(disk_create(base, &options, &err), &err);
+	disk = must_open(base);
+	fill(disk, &dice, model);
+	image_must_close(disk);
+	options.parent = base;
+	options.size = 0;
+	must(disk_create(top, &options, &err), &err);
+	disk = must_open(top);
+	fill(disk, &dice, model);
+	image_must_close(disk);
+	disk = must_open(base);
+	must(disk_compact(disk, true, NULL, &err), &err);
+	image_must_close(disk);
+	for (unsigned i = 0; i < 4; i++) {
+		disk = must_open(top);
+		must_be(disk, model);
+		must(disk_resize(disk, DISK_SIZE - 512, true, NULL, &err), &err);
+		memset(model + DISK_SIZE - 512, 0, 512);
+		must(disk_compact(disk, i % 2, NULL, &err), &err);
+		image_must_close(disk);
+		must(disk_merge_into(top, base, NULL, &err) == -EINVAL ? 0 : -1, &err); /* of two sizes */
+		unlink(top);
+		must(disk_create(top, &options, &err), &err);
+		disk = must_open(top);
+		must_write(disk, 0, model, DISK_SIZE);
+		must(disk_compact(disk, true, NULL, &err), &err);
+		fill(disk, &dice, model);
+		must(disk_compact(disk, true, NULL, &err), &err);
+		image_must_close(disk);
+	}
+	leave();
+	free(model);
+}
+
 static void refused(void **state)
 {
 	const struct disk_create_options fixed = { .format = DISK_FORMAT_VHDX, .size = MIB, .fixed = true };
@@ -530,6 +634,8 @@ int main(void)
 		cmocka_unit_test(chain),
 		cmocka_unit_test(looks_once),
 		cmocka_unit_test(interrupted),
+		cmocka_unit_test(of_vhd),
+		cmocka_unit_test(of_vhd_chain),
 		cmocka_unit_test(refused),
 		cmocka_unit_test(kept_places),
 		cmocka_unit_test(no_place),

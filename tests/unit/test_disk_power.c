@@ -634,6 +634,8 @@ static const struct power_workload workloads[] = {
 	{ "VHD, merge", prepare_vhd_chain, merge, check_merge },
 	{ "VHD, resize", prepare_vhd, resize_often, NULL },
 	{ "VHD, child, resize", prepare_vhd_chain, grow_child, NULL },
+	{ "VHD, compact", prepare_vhd, compact, NULL },
+	{ "VHD, child, compact", prepare_vhd_chain, compact, NULL },
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 	{ "split and merge, files handed over", prepare_live, split_and_merge_handed, check_live },
