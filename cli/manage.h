@@ -69,6 +69,14 @@ int command_library(int argc, char **argv);
 /* follow.c */
 int event_follow(struct manage *manage, int argc, char **argv);
 
+/* limits.c */
+#define LIMITS_TEXT                                                                                          \
+	"Shows or changes it, also while it runs. It is in force where the daemon has a control group.\n\n"   \
+	"  --processor-weight N   of processor time against other machines, 1 to 10000 (100)\n"               \
+	"  --processor-maximum N  percent of its virtual processors, 1 to 100 (100)\n"                        \
+	"  --memory-extra SIZE    that its process may take beyond the guest's memory, or none (none)\n"
+int vm_limits(struct manage *manage, int argc, char **argv);
+
 /* metering.c */
 int vm_metering(struct manage *manage, int argc, char **argv);
 

@@ -755,6 +755,7 @@ static const struct manage_verb verbs[] = {
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
     {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N]", "While it runs, too.\n", vm_add_disk},
     {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
+    {"limits", "what it may take of the host", "NAME [OPTION …]", LIMITS_TEXT, vm_limits},
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},

@@ -93,6 +93,21 @@ static const struct form form_automatic = {.kind = FORM_OBJECT,
 					       {0},
 					   }};
 
+static const struct form form_weight = {
+    .kind = FORM_INTEGER, .text = "of its processor time against other machines'", .min = 1, .max = 10000};
+static const struct form form_percent = {
+    .kind = FORM_INTEGER, .text = "percent of its virtual processors", .min = 1, .max = 100};
+static const struct form form_extra = {
+    .kind = FORM_INTEGER, .text = "bytes that its process may take beyond the guest's memory; 0: no limit", .min = 0, .max = 1ll << 40};
+static const struct form form_limits = {.kind = FORM_OBJECT,
+					.text = "what it may take of the host, by its control group",
+					.fields = (const struct form_field[]){
+					    {"processor_weight", &form_weight, "100", false},
+					    {"processor_maximum", &form_percent, "100", false},
+					    {"memory_extra", &form_extra, "0", false},
+					    {0},
+					}};
+
 const struct form vm_config_form = {.kind = FORM_OBJECT,
 				    .text = "a virtual machine of Bulkhead: vm.json",
 				    .fields = (const struct form_field[]){
@@ -107,6 +122,7 @@ const struct form vm_config_form = {.kind = FORM_OBJECT,
 					{"boot", &form_boot, NULL, true},
 					{"disks", &form_disks, "[]", false},
 					{"automatic", &form_automatic, "{}", false},
+					{"limits", &form_limits, "{}", false},
 					{0},
 				    }};
 
@@ -137,6 +153,7 @@ const struct form vm_create_form = {.kind = FORM_OBJECT,
 					{"boot", &form_boot, NULL, false},
 					{"disks", &form_disks, "[]", false},
 					{"automatic", &form_automatic, "{}", false},
+					{"limits", &form_limits, "{}", false},
 					{0},
 				    }};
 
@@ -154,6 +171,13 @@ static const struct form form_some_boot = {.kind = FORM_OBJECT,
 					       {"append", &form_append, NULL, false},
 					       {0},
 					   }};
+static const struct form form_some_limits = {.kind = FORM_OBJECT,
+					     .fields = (const struct form_field[]){
+						 {"processor_weight", &form_weight, NULL, false},
+						 {"processor_maximum", &form_percent, NULL, false},
+						 {"memory_extra", &form_extra, NULL, false},
+						 {0},
+					     }};
 static const struct form form_some_automatic = {.kind = FORM_OBJECT,
 						.fields = (const struct form_field[]){
 						    {"start", &form_start, NULL, false},
@@ -176,6 +200,7 @@ const struct form vm_change_form = {.kind = FORM_OBJECT,
 					{"boot", &form_some_boot, NULL, false},
 					{"disks", &form_disks, NULL, false},
 					{"automatic", &form_some_automatic, NULL, false},
+					{"limits", &form_some_limits, NULL, false},
 					{0},
 				    }};
 
@@ -313,7 +338,7 @@ int vm_config_save(const json_t *config, const char *directory, struct error *er
 
 json_t *vm_config_new(const json_t *request)
 {
-	static const char *const taken[] = {"name", "notes", "tags", "groups", "processors", "memory", "boot", "disks", "automatic"};
+	static const char *const taken[] = {"name", "notes", "tags", "groups", "processors", "memory", "boot", "disks", "automatic", "limits"};
 	char text[GUID_TEXT_SIZE];
 	struct guid id;
 	json_t *config;

@@ -9,6 +9,7 @@
 #include "vmms/automatic.h"
 #include "vmms/cgroup.h"
 #include "vmms/daemon.h"
+#include "vmms/limits.h"
 #include "vmms/worker_log.h"
 
 #define ASK_AGAIN   5 /* seconds */
@@ -139,6 +140,8 @@ json_t *machine_json(const struct machine *machine)
 		json_object_set_new(json, "state", json_string(machine->phase == VM_CREATING ? "creating" : "deleting"));
 	if (machine->config)
 		json_object_set(json, "config", machine->config);
+	if (machine->link && machine->limits_problem.code)
+		json_object_set_new(json, "limits_problem", json_string(machine->limits_problem.text));
 	if (machine->problem.code)
 		json_object_set_new(json, "problem", json_string(machine->problem.text));
 	if (machine->link) {
@@ -300,6 +303,22 @@ static void tell_unseen_end(struct machine *machine)
 	json_decref(result);
 }
 
+/* Told once, however often it is tried. */
+static void apply_limits(struct machine *machine)
+{
+	struct error err = {0};
+
+	if (!machine->link)
+		return;
+	if (machine->cgroup)
+		limits_apply(machine->cgroup, machine->config, &err);
+	else if (limits_are_set(machine->config))
+		error_set(&err, ENOTSUP, "limits are not in force: the daemon has no control group to make others in (bulkheadd --cgroup)");
+	if (err.code && strcmp(err.text, machine->limits_problem.text))
+		vmms_event(machine->vmms, machine, "vm.warning", "%s", err.text);
+	machine->limits_problem = err;
+}
+
 static void adopt(struct machine *machine, unsigned tries)
 {
 	_cleanup_free_ char *log = log_path(machine), *lock = NULL;
@@ -313,6 +332,7 @@ static void adopt(struct machine *machine, unsigned tries)
 	if (!r) {
 		set_state(machine, MACHINE_RUNNING);
 		machine_set_wanted(machine, true);
+		apply_limits(machine);
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
 		return;
 	}
@@ -409,7 +429,10 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 	if (!r)
 		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, configuration, &link_ops, machine, &why);
 	json_decref(configuration);
-	if (r) {
+	machine->limits_problem = (struct error){0};
+	if (!r) {
+		apply_limits(machine);
+	} else {
 		machine->link = NULL;
 		set_state(machine, MACHINE_OFF);
 		vmms_event(machine->vmms, machine, "vm.failed", "%s", why.text);
@@ -573,7 +596,7 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 /* Of a running machine: only what its worker does not know. */
 static int check_running(const struct machine *machine, const json_t *request, struct error *err)
 {
-	static const char *const free_keys[] = {"name", "notes", "tags", "groups", "automatic"};
+	static const char *const free_keys[] = {"name", "notes", "tags", "groups", "automatic", "limits"};
 	const char *key;
 	json_t *value;
 
@@ -641,6 +664,7 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 		r = machine_set_config(machine, changed, err);
 	if (r)
 		return r;
+	apply_limits(machine);
 	/* If this fails, it is done when the machine is looked at next. */
 	return name ? take_name(machine, name, err) : 0;
 }

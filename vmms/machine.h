@@ -24,6 +24,7 @@ struct machine {
 	char *cgroup; /* of its worker; NULL: none */
 	json_t *config; /* NULL: it cannot be read, `problem` says why */
 	struct error problem;
+	struct error limits_problem; /* what of "limits" is not in force while it runs */
 	struct error start_error; /* of the last start that failed */
 	enum vm_phase phase;
 	unsigned number;

@@ -12,6 +12,7 @@
 
 #include "vmms/config.h"
 #include "vmms/files.h"
+#include "vmms/limits.h"
 #include "vmms/store.h"
 
 #define ID "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -446,6 +447,73 @@ static void test_store_refuses_what_it_cannot_read(void **state)
 	assert_int_equal(store_open(&store, in_directory("nowhere/host.db"), &err), -ENOENT);
 }
 
+/* --- limits -------------------------------------------------------------------------------------------- */
+
+static void write_file(const char *name, const char *text)
+{
+	FILE *file = fopen(in_directory(name), "we");
+
+	assert_non_null(file);
+	assert_int_equal(fputs(text, file) >= 0, 1);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void file_is(const char *name, const char *wanted)
+{
+	char text[64] = "";
+	FILE *file = fopen(in_directory(name), "re");
+
+	assert_non_null(file);
+	assert_int_equal(fread(text, 1, sizeof(text) - 1, file) > 0, 1);
+	fclose(file);
+	assert_string_equal(text, wanted);
+}
+
+static json_t *with_limits(const char *limits)
+{
+	json_t *config = json_pack("{s:i, s:s, s:s, s:I, s:{s:i}, s:{s:s}, s:o}", "version", 1, "id", ID, "name", "web", "memory",
+				   (json_int_t)(64 << 20), "processors", "count", 4, "boot", "kernel", "/k", "limits", parse(limits));
+	struct error err = {0};
+
+	assert_int_equal(form_check(&vm_config_form, config, &err), 0);
+	return config;
+}
+
+/* What cgroup v2's files are to be told; files stand in for a group. */
+static void test_limits_become_files(void **state)
+{
+	static const char *const files[] = {"cpu.weight", "cpu.max", "memory.max"};
+	json_t *none = with_limits("{}"), *some;
+	struct error err = {0};
+
+	(void)state;
+	some = with_limits("{\"processor_weight\": 250, \"processor_maximum\": 30, \"memory_extra\": 67108864}");
+	assert_false(limits_are_set(none));
+	assert_true(limits_are_set(some));
+	/* No controllers: fine as long as nothing is limited. */
+	assert_int_equal(limits_apply(directory, none, &err), 0);
+	assert_int_equal(limits_apply(directory, some, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "limits.processor_weight"));
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		write_file(files[i], "");
+	assert_int_equal(limits_apply(directory, some, &err), 0);
+	file_is("cpu.weight", "250\n");
+	file_is("cpu.max", "120000 100000\n");
+	file_is("memory.max", "134217728\n");
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		write_file(files[i], "");
+	assert_int_equal(limits_apply(directory, none, &err), 0);
+	file_is("cpu.weight", "100\n");
+	file_is("cpu.max", "max 100000\n");
+	file_is("memory.max", "max\n");
+	/* One controller that is not there does not keep the others. */
+	unlink(in_directory("cpu.weight"));
+	assert_int_equal(limits_apply(directory, some, &err), -ENOTSUP);
+	file_is("memory.max", "134217728\n");
+	json_decref(none);
+	json_decref(some);
+}
+
 int main(void)
 {
 #define IN_DIRECTORY(f) cmocka_unit_test_setup_teardown(f, make_directory, remove_directory)
@@ -465,6 +533,7 @@ int main(void)
 	    IN_DIRECTORY(test_store_keeps_jobs),
 	    IN_DIRECTORY(test_store_keeps_events),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
+	    IN_DIRECTORY(test_limits_become_files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

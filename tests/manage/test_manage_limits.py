@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a machine may take of the host: in force where there are control groups, and told where there are none."""
+
+import json
+import os
+import time
+
+from daemon import Daemon, halting_kernel, require, wait_for
+
+
+def group_below(context):
+    """A new control group of version 2, and its controllers."""
+    for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        if os.path.exists(os.path.join(mount, "cgroup.procs")) and os.path.exists(os.path.join(mount, "cgroup.controllers")):
+            path = os.path.join(mount, f"bulkhead-test-limits-{os.getpid()}")
+            try:
+                os.mkdir(path)
+            except OSError:
+                continue
+            with open(os.path.join(path, "cgroup.controllers"), encoding="ascii") as f:
+                return path, f.read().split()
+    raise context["skip"]("no control group of version 2 can be made here")
+
+
+def warnings(d):
+    return [e["text"] for e in d.ok("GET", "/v1/events")["events"] if e["kind"] == "vm.warning"]
+
+
+def test_manage_limits_that_are_not_in_force(context):
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        require("limits_problem" not in d.ok("GET", "/v1/vms/web") and not warnings(d), "nothing is limited: nothing is said")
+        said = d.cli("vm", "limits", "web", "--processor-weight", "200", "--memory-extra", "64M")
+        require("weight 200" in said and "64 MiB" in said and "no control group" in said, f"a warning: {said}")
+        require("--cgroup" in d.ok("GET", "/v1/vms/web")["limits_problem"] and len(warnings(d)) == 1, "it is told once")
+        d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_maximum": 50}})
+        require(d.ok("GET", "/v1/vms/web")["config"]["limits"] == {"processor_weight": 200, "processor_maximum": 50, "memory_extra": 64 << 20},
+                "the rest stays")
+        require(len(warnings(d)) == 1, "and not again for the same")
+        d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_weight": 100, "processor_maximum": 100, "memory_extra": 0}})
+        require("limits_problem" not in d.ok("GET", "/v1/vms/web"), "nothing is limited any more")
+        d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processor_weight": 0}}, "limits.processor_weight")
+        d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processors": 3}}, "limits.processors")
+        d.done("POST", "/v1/vms/web/turn-off")
+
+
+def read(*path):
+    with open(os.path.join(*path), encoding="ascii") as f:
+        return f.read().strip()
+
+
+def test_manage_limits_in_a_control_group(context):
+    """Whatever controllers the host has for version 2: of each it is said whether it is in force."""
+    group, controllers = group_below(context)
+    try:
+        with Daemon(context["build"], start=False) as d:
+            d.more = ["--cgroup", group]
+            d.start()
+            spin = halting_kernel(os.path.join(d.directory, "spin"))
+            with open(spin, "r+b") as f:
+                f.seek(32)
+                f.write(b"\xeb\xfe")
+            d.make("web", boot={"kernel": spin}, limits={"processor_weight": 250, "processor_maximum": 20, "memory_extra": 64 << 20})
+            d.done("POST", "/v1/vms/web/start")
+            vm = d.ok("GET", "/v1/vms/web")
+            own = os.path.join(group, f"vm-{vm['id']}")
+            if "cpu" in controllers:
+                require(read(own, "cpu.weight") == "250" and read(own, "cpu.max") == "20000 100000", "processor limits")
+                start, used = time.monotonic(), json.loads(d.cli("vm", "metering", "web", "--json"))["cpu_seconds"]
+                wait_for(lambda: time.monotonic() - start > 3, "some time to go by")
+                used = json.loads(d.cli("vm", "metering", "web", "--json"))["cpu_seconds"] - used
+                require(used < 1.2, f"{used} s of processor time in 3 s, where 0.6 may be")
+                d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_maximum": 100}})
+                require(read(own, "cpu.max") == "max 100000", "changed while it runs")
+            else:
+                require("no such controller" in vm["limits_problem"] and "processor_weight" in vm["limits_problem"], f"{vm}")
+                require(any("no such controller" in w for w in warnings(d)), "it is told")
+            if "memory" in controllers:
+                require(read(own, "memory.max") == str(128 << 20), "memory limit")
+            d.done("POST", "/v1/vms/web/turn-off")
+    finally:
+        for name in os.listdir(group):
+            if name.startswith("vm-"):
+                wait_for(lambda path=os.path.join(group, name): not os.path.exists(path) or "populated 0" in read(path, "cgroup.events"), "the group to be empty")
+                if os.path.exists(os.path.join(group, name)):
+                    os.rmdir(os.path.join(group, name))
+        os.rmdir(group)
+    if not {"cpu", "memory"} <= set(controllers):
+        raise context["skip"](f"this host's controllers for version 2 are: {' '.join(controllers) or 'none'}; that limits are not in force is told")

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/limits.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* From Linux Documentation/admin-guide/cgroup-v2.rst. */
+
+#define WEIGHT_DEFAULT 100
+#define PERIOD         100000 /* microseconds */
+
+static json_int_t limit_of(const json_t *config, const char *key)
+{
+	return json_integer_value(json_object_get(json_object_get(config, "limits"), key));
+}
+
+static bool weight_is_set(const json_t *config)
+{
+	return limit_of(config, "processor_weight") != WEIGHT_DEFAULT;
+}
+
+static bool maximum_is_set(const json_t *config)
+{
+	return limit_of(config, "processor_maximum") != 100;
+}
+
+static bool memory_is_set(const json_t *config)
+{
+	return limit_of(config, "memory_extra") != 0;
+}
+
+bool limits_are_set(const json_t *config)
+{
+	return weight_is_set(config) || maximum_is_set(config) || memory_is_set(config);
+}
+
+static int put(const char *group, const char *file, const char *text, const char *what, bool is_set, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+
+	if (asprintf(&path, "%s/%s", group, file) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 && !is_set)
+		return 0;
+	if (fd < 0)
+		return error_set(err, errno == ENOENT ? ENOTSUP : errno, "limits.%s is not in force: %s: %s", what, path,
+				 errno == ENOENT ? "the control group has no such controller" : strerror(errno));
+	if (write(fd, text, strlen(text)) < 0)
+		return error_set(err, errno, "limits.%s is not in force: %s: %s", what, path, strerror(errno));
+	return 0;
+}
+
+int limits_apply(const char *group, const json_t *config, struct error *err)
+{
+	json_int_t processors = json_integer_value(json_object_get(json_object_get(config, "processors"), "count"));
+	json_int_t memory = json_integer_value(json_object_get(config, "memory"));
+	struct error later;
+	char text[64];
+	int r, first;
+
+	snprintf(text, sizeof(text), "%lld\n", (long long)limit_of(config, "processor_weight"));
+	first = put(group, "cpu.weight", text, "processor_weight", weight_is_set(config), err);
+	if (maximum_is_set(config))
+		snprintf(text, sizeof(text), "%lld %d\n", (long long)(limit_of(config, "processor_maximum") * processors * PERIOD / 100),
+			 PERIOD);
+	else
+		snprintf(text, sizeof(text), "max %d\n", PERIOD);
+	r = put(group, "cpu.max", text, "processor_maximum", maximum_is_set(config), first ? &later : err);
+	first = first ? first : r;
+	if (memory_is_set(config))
+		snprintf(text, sizeof(text), "%lld\n", (long long)(memory + limit_of(config, "memory_extra")));
+	else
+		snprintf(text, sizeof(text), "max\n");
+	r = put(group, "memory.max", text, "memory_extra", memory_is_set(config), first ? &later : err);
+	return first ? first : r;
+}
