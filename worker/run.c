@@ -523,7 +523,8 @@ static void add_progress(const struct worker *w, json_t *tree)
 	if (!w->saving)
 		return;
 	saving_progress(w->saving, &done, &total);
-	json_object_set_new(tree, "state", json_string("saving"));
+	if (!w->checkpoint)
+		json_object_set_new(tree, "state", json_string("saving"));
 	json_object_set_new(tree, "progress", json_pack("{s:I,s:I}", "done", (json_int_t)done, "total", (json_int_t)total));
 }
 

@@ -318,3 +318,33 @@ def test_checkpoint_fails_whole(context):
         require(checkpoint(w, w.path("state2"), [("0:0", w.path("a4.vhdx"), a), ("0:1", w.path("b4.vhdx"), b)])["ok"], f"log: {w.log()}")
         wait_for_letters(w)
         require(alphabet_from(w.read("serial")) is None, f"not the alphabet: {w.read('serial')}")
+
+
+def test_checkpoint_cancelled(context):
+    """A checkpoint that is given up leaves the guest and its disk as they were, and the next one is made."""
+    with counts(context, memory=2 << 30) as w:
+        a, _ = two_disks(context, w)
+        w.run()
+        wait_for_letters(w)
+        fds = [new_file(w.path("state")), new_file(w.path("a1.vhdx"))]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(60)
+            s.connect(w.path("control"))
+            socket.send_fds(s, [json.dumps({"version": 1, "command": "checkpoint", "fd": True, "disks": [
+                {"address": "0:0", "path": w.path("a1.vhdx"), "parent": a}]}).encode() + b"\n"], fds)
+            for fd in fds:
+                os.close(fd)
+            status = w.control("status")
+            cancelled = w.control("cancel") if "progress" in status else None
+            answer = json.loads(s.makefile().readline())
+        require(status["state"] == "running", f"the guest does not run: {status}")
+        if answer["ok"]:
+            a = w.path("a1.vhdx")  # it was quicker
+        else:
+            require(cancelled, f"nobody cancelled: {answer}")
+            expect_error(answer, "cancelled")
+        wait_for_letters(w)
+        require(w.control("status")["disks"][0]["path"] == a, f"{w.control('status')}")
+        require(checkpoint(w, w.path("state2"), [("0:0", w.path("a2.vhdx"), a)])["ok"], f"log: {w.log()}")
+        wait_for_letters(w)
+        require(alphabet_from(w.read("serial")) is None, f"not the alphabet: {w.read('serial')}")
