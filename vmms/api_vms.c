@@ -14,6 +14,7 @@ static void list_vms(struct vmms *vmms, struct http_request *request)
 {
 	const char *after = api_text(request, "after");
 	size_t limit = (size_t)api_number(request, "limit");
+	bool brief = !strcmp(api_text(request, "view"), "brief");
 	json_t *list = json_array(), *next = NULL;
 
 	if (vmms->machine_count)
@@ -29,7 +30,7 @@ static void list_vms(struct vmms *vmms, struct http_request *request)
 			next = json_incref(json_object_get(last, "name"));
 			break;
 		}
-		json_array_append_new(list, machine_json(machine));
+		json_array_append_new(list, brief ? machine_json_brief(machine) : machine_json(machine));
 	}
 	api_reply_list(request, "vms", list, next);
 }
@@ -192,7 +193,10 @@ static const struct form form_timeout = {.kind = FORM_INTEGER, .text = "seconds 
 static const struct form form_directory = {.kind = FORM_STRING, .text = "where a vm.json is", .min = 1, .max = 4095};
 static const struct form register_form = {.kind = FORM_OBJECT,
 					  .fields = (const struct form_field[]){{"directory", &form_directory, NULL, true}, {0}}};
-static const struct form_field list_query[] = {LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {0}};
+static const char *const view_words[] = {"full", "brief", NULL};
+static const struct form form_view = {.kind = FORM_WORD, .text = "brief: only what a table shows", .words = view_words};
+static const struct form_field list_query[] = {
+    LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {"view", &form_view, "\"full\"", false}, {0}};
 static const struct form_field delete_query[] = {WAIT_FIELD, {"files", &form_files, "\"delete\"", false}, {0}};
 static const struct form_field shut_down_query[] = {WAIT_FIELD, {"timeout", &form_timeout, "120", false}, {0}};
 

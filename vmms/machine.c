@@ -127,6 +127,25 @@ void machine_etag(const struct machine *machine, char text[24])
 	snprintf(text, 24, "\"%016" PRIx64 "\"", hash);
 }
 
+json_t *machine_json_brief(const struct machine *machine)
+{
+	static const char *const keys[] = {"memory", "notes", "tags", "groups"};
+	const json_t *processors = json_object_get(machine->config, "processors");
+	const char *state = machine->phase == VM_READY ? machine_state_word(machine->state)
+			    : machine->phase == VM_CREATING ? "creating" : "deleting";
+	json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "id", machine->id, "name", machine->name, "state", state, "state_since",
+				 (json_int_t)machine->state_since);
+	json_t *config;
+
+	if (!machine->config)
+		return json;
+	config = json_pack("{s:{s:O}}", "processors", "count", json_object_get(processors, "count"));
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		json_object_set(config, keys[i], json_object_get(machine->config, keys[i]));
+	json_object_set_new(json, "config", config);
+	return json;
+}
+
 json_t *machine_json(const struct machine *machine)
 {
 	char etag[24];

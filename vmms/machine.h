@@ -62,6 +62,9 @@ const char *machine_state_word(enum machine_state state);
 /* What the REST interface shows. The caller owns the reference. */
 json_t *machine_json(const struct machine *machine);
 
+/* What a list of many shows: of its configuration only a few keys, and no ETag. */
+json_t *machine_json_brief(const struct machine *machine);
+
 /* Of its configuration, for ETag and If-Match: with the quotes. */
 void machine_etag(const struct machine *machine, char text[24]);
 

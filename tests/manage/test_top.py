@@ -78,3 +78,17 @@ def test_top_inspect_is_a_tree(context):
                 == ["top.avhdx", "base.vhdx"], "the chain, from above")
         d.cli("vm", "turn-off", "web")
         require("only one that runs has insides" in d.cli("vm", "inspect", "web", status=1), "one that is off has none")
+
+
+def test_top_brief_list(context):
+    """What the table is made of says the same as the whole."""
+    with Daemon(context["build"]) as d:
+        d.make("web", notes="what for", tags=["a"], processors={"kind": "soft", "count": 2})
+        full, brief = (d.ok("GET", f"/v1/vms?view={view}")["vms"][0] for view in ("full", "brief"))
+        require(all(full[key] == value for key, value in brief.items() if key != "config"), f"{brief} is not of {full}")
+        require(brief["config"] == {"processors": {"count": 2}, "memory": 64 << 20, "notes": "what for", "tags": ["a"],
+                                    "groups": full["config"]["groups"]}, f"the configuration: {brief}")
+        d.refused(400, "invalid", "GET", "/v1/vms?view=long")
+        row = d.cli("vm", "list").splitlines()[1]
+        require(row.split()[:2] == ["web", "off"] and row.endswith("2     64 MiB  what for"), f"the row: {row!r}")
+        require(json.loads(d.cli("vm", "list", "--json"))[0] == full, "scripts get all")
