@@ -53,7 +53,7 @@ CASES = (
     Case("4 KiB random write, depth 32", 4096, 32, write=True, random=True, share=2.0),
     Case("1 MiB sequential read, depth 8", MIB, 8, share=0.05),
     Case("1 MiB sequential write, depth 8", MIB, 8, write=True, share=0.05),
-    Case("4 KiB write with a flush each 4, depth 1", 4096, 1, write=True, random=True, flush_every=4, share=0.05),
+    Case("4 KiB write with a flush each 4, depth 1", 4096, 1, write=True, random=True, flush_every=4, share=0.25),
     Case("4 KiB first write, each in a new block, depth 1", 4096, 1, write=True, fresh=True, share=0.03),
     Case("4 KiB discard, depth 1", 4096, 1, write=True, random=True, discard=True, fresh=True, share=0.1),
 )

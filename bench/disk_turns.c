@@ -6,10 +6,10 @@
  *
  * The disk in IMAGE is reached by the library's queue; FILE from OFFSET on, where the disk's BYTES are, by io_uring
  * alone: all that came back is sent anew, with one system call, which waits for the next. Both past the page cache, at
- * random places, DEPTH at once, 32 for each of these in a turn. Turns as short as these have the same machine, whoever
+ * random places, DEPTH at once, 8 for each of these in a turn. Turns as short as these have the same machine, whoever
  * else uses it; of two programs one after the other that cannot be said. Prints for each image a line: the lower
  * quartile and the median of the microseconds a request, the bare file's and the disk's; then the bare file's
- * mean of the lower three quarters over the disk's. Writing loses the contents. bench/disk.py builds and runs it.
+ * mean of the lower half over the disk's. Writing loses the contents. bench/disk.py builds and runs it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +24,7 @@
 #include "disk/disk.h"
 
 #define BLOCK     4096u
-#define TURN      32u
+#define TURN      8u
 #define DEPTH_MAX 256u
 
 /* Of turns, in nanoseconds a request. */
@@ -158,7 +158,7 @@ static void add(struct times *times, const struct run *run, uint64_t start)
 
 static double lower_mean(const struct times *times)
 {
-	size_t count = (times->count * 3 + 3) / 4;
+	size_t count = (times->count + 1) / 2;
 	double sum = 0;
 
 	for (size_t i = 0; i < count; i++)
