@@ -25,6 +25,8 @@ import sys
 import tempfile
 import time
 
+import disk_memory
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
 MIB = 1 << 20
@@ -205,7 +207,7 @@ class Bench:
 
     def turns(self):
         """Small requests once more, in one process and by short turns: see bench/disk_turns.c."""
-        library = os.path.join(ROOT, "build", "release", "disk")
+        library = os.path.dirname(disk_memory.LIBRARY)
         program = self.path("disk_turns")
         run("gcc", "-O2", "-std=gnu17", f"-I{ROOT}", os.path.join(ROOT, "bench", "disk_turns.c"), "-o", program, f"-L{library}",
             f"-Wl,-rpath,{library}", "-lbulkhead-disk", "-luring")
@@ -307,8 +309,8 @@ def main():
     parser.add_argument("cases", nargs="*", help='words of the cases wanted; "turns", "convert" and "open" are three more')
     options = parser.parse_args()
     subprocess.run([os.path.join(ROOT, "scripts", "dependencies"), "bench"], check=True)
-    if not os.path.exists(BULKHEAD):
-        subprocess.run([os.path.join(ROOT, "scripts", "build"), "release", "cli/bulkhead", "disk/libbulkhead-disk.so.0.1.0"], check=True)
+    if not os.path.exists(BULKHEAD) or not os.path.exists(disk_memory.LIBRARY):
+        subprocess.run([os.path.join(ROOT, "scripts", "build"), "release"], check=True)
     wanted = lambda name: not options.cases or any(word in name for word in options.cases)
     directory = tempfile.mkdtemp(prefix="bench-disk-", dir=options.directory)
     try:
