@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "base/crc32c.h"
 #include "disk/vhd.h"
 #include "disk/vhdx.h"
 
@@ -510,6 +511,45 @@ static void random_entries(void **state)
 	}
 }
 
+/* A file of what was overwritten that lies, with a right checksum: refused, or it puts bytes back; no more. */
+static void hostile_undo(void **state)
+{
+	char report[4096], liar[128];
+	struct dice dice = { 77 };
+	uint64_t size;
+	uint8_t *bytes;
+
+	make(&vhdx);
+	put_entry(path, 2, VHDX_UNIT * 4000 | VHDX_BLOCK_FULLY_PRESENT);
+	put(path, VHDX_REGION_TABLE_OFFSET_2 + 40, "xyz", 3);
+	assert_int_equal(repair_with(true, report, sizeof(report)), 0);
+	bytes = read_file(undo, &size);
+	snprintf(liar, sizeof(liar), "%s/liar", directory);
+	for (unsigned i = 0; i < 300; i++) {
+		uint8_t *copy = malloc(size);
+		uint64_t length = dice_roll(&dice, 4) ? size : 16 + dice_roll(&dice, size - 16);
+		FILE *file;
+
+		memcpy(copy, bytes, size);
+		for (unsigned n = 0; n < 3; n++) {
+			uint64_t at = 16 + dice_roll(&dice, dice_roll(&dice, 2) ? 64 : length - 16);
+
+			copy[min_u64(at, length - 1)] ^= (uint8_t)(1u << dice_roll(&dice, 8));
+		}
+		le32_put(copy + 12, crc32c(0, copy + 16, length - 16));
+		file = fopen(liar, "w");
+		assert_int_equal(fwrite(copy, 1, length, file), length);
+		fclose(file);
+		disk_undo_repair(path, liar, NULL);
+		assert_true(length_of(path) < UINT64_C(1) << 62);
+		assert_int_equal(truncate(path, 12 * MIB), 0);
+		free(copy);
+	}
+	free(bytes);
+	unlink(liar);
+	unlink(undo);
+}
+
 /* Raw images have no structures, and nothing of them is touched. */
 static void nothing_to_repair(void **state)
 {
@@ -538,6 +578,7 @@ int main(void)
 		cmocka_unit_test(vhd_footers),
 		cmocka_unit_test(vhd_blocks),
 		cmocka_unit_test(random_entries),
+		cmocka_unit_test(hostile_undo),
 		cmocka_unit_test(nothing_to_repair),
 	};
 	char command[128];
