@@ -133,3 +133,27 @@ def test_manage_job_cancelled(context):
         d.refused(404, "not-found", "DELETE", "/v1/jobs/x", None, "numbers")
         # Not asked to stop it gets done, with how far it is.
         require(d.job("POST", "/v1/images", {"name": "large", "directory": source})["state"] == "done", "it is copied")
+
+
+def test_manage_no_update_is_lost(context):
+    """Every route that the document says takes If-Match refuses an ETag that is not the present one, and changes nothing."""
+    bodies = {("patch", "/v1/vms/{vm}"): ("", {"notes": "mine"}), ("delete", "/v1/vms/{vm}"): ("", None),
+              ("post", "/v1/vms/{vm}/disks"): ("", {"path": "/x.vhdx"}), ("delete", "/v1/vms/{vm}/disks"): ("?path=/x.vhdx", None)}
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        before = d.ok("GET", "/v1/vms/web")
+        asked = 0
+        for path, methods in d.ok("GET", "/v1/openapi.json")["paths"].items():
+            for method, operation in methods.items():
+                takes = any(p["name"] == "If-Match" for p in operation["parameters"])
+                require(takes or not (path.startswith("/v1/vms/{vm}") and method in ("patch", "put")), f"{method} {path} takes no If-Match")
+                if not takes or (method, path) not in bodies:
+                    continue
+                query, body = bodies[method, path]
+                status, answer, _ = ask(d, method.upper(), path.replace("{vm}", "web") + query, body, If_Match='"0123456789abcdef"')
+                require(status == 412 and answer["error"]["code"] == "conflict", f"{method} {path}: {status} {answer}")
+                asked += 1
+        require(asked == len(bodies), f"{asked} routes were asked")
+        require(d.ok("GET", "/v1/vms/web")["config"] == before["config"], "nothing was changed")
+        status, _, _ = ask(d, "PATCH", "/v1/vms/web", {"notes": "mine"}, If_Match=before["etag"])
+        require(status == 200 and d.ok("GET", "/v1/vms/web")["etag"] != before["etag"], "the present one is taken, and then another")

@@ -157,3 +157,30 @@ def test_manage_event_follow(context):
             require([json.loads(line)["kind"] for line in script.text.splitlines()] == ["vm.created", "vm.running", "vm.off"], script.text)
             require(people.text.count("vm.running") == 1, f"twice: {people.text}")
         require("no event's number" in d.cli("event", "follow", "--after", "x", status=2), "a wrong number")
+
+
+def test_manage_stream_over_https(context):
+    """As on the socket; and whoever may listen no more is sent away."""
+    with Daemon(context["build"], start=False) as d:
+        d.configure(https={"listen": "127.0.0.1:0"})
+        d.start()
+        d.make("web")
+        https = d.ok("GET", "/v1/host")["https"]
+        token = d.ok("POST", "/v1/tokens", {"name": "t", "role": "viewer"})["token"]
+        path = os.path.join(d.directory, "token")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as f:
+            f.write(token)
+        url = f"https://{https['listen']}"
+        with Follower(["curl", "-sSNk", "-H", f"Authorization: Bearer {token}", url + "/v1/events/stream"]) as f, \
+                Follower([os.path.join(d.build, "cli/bulkhead"), "--host", url, "--token-file", path, "--fingerprint", https["fingerprint"],
+                          "event", "follow", "--after", "0"]) as people:
+            f.wait(r"id: \d+\n")
+            people.wait("vm.created")
+            d.done("POST", "/v1/vms/web/start")
+            f.wait("event: vm.running")
+            people.wait("vm.running")
+            d.ok("DELETE", "/v1/tokens/t")
+            wait_for(lambda: f.process.poll() is not None, "the stream to end", 40)
+            wait_for(lambda: people.process.poll() is not None, "the command to end", 40)
+            people.wait("not known here")
+            require(people.process.returncode == 1, "it fails with a sentence")
