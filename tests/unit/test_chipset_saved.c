@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <string.h>
 
 #include "chipset/chipset.h"
@@ -304,11 +305,53 @@ static void test_hostile_values(void **state)
 	free(w.bytes);
 }
 
+/* What another version or another program has written is told from what is damaged, with its place. */
+static void test_foreign_sections(void **state)
+{
+	static const struct {
+		size_t at;
+		const char *what;
+	} changes[] = {{0, "at byte 0: the section is missing"},
+		       {8, "at byte 0: the section is missing"},
+		       {12, "of a version that this Bulkhead does not know"},
+		       {20, "checksum"},
+		       {SECTION_HEADER, "checksum"}};
+	struct form_writer w = {0};
+	struct board b;
+
+	board_start(&b);
+	save(&b, &w);
+	for (unsigned i = 0; i < ARRAY_SIZE(changes); i++) {
+		struct error err = {0};
+
+		w.bytes[changes[i].at] += 1;
+		if (changes[i].at < SECTION_SIZE)
+			sections_seal(w.bytes, w.size);
+		assert_int_equal(load(&b, &w, &err), -EBADMSG);
+		if (!strstr(err.text, changes[i].what) || !strstr(err.text, "section \"ioapic"))
+			fail_msg("%s", err.text);
+		w.bytes[changes[i].at] -= 1;
+		sections_seal(w.bytes, w.size);
+	}
+	/* Cut off in the middle of the second one. */
+	w.size = SECTION_HEADER + le32_get(w.bytes + SECTION_SIZE) + SECTION_HEADER + 5;
+	for (unsigned i = 0; i < 2; i++) {
+		struct error err = {0};
+
+		assert_int_equal(load(&b, &w, &err), -EBADMSG);
+		assert_non_null(strstr(err.text, "section \"serial"));
+		w.size -= 10; /* in its header */
+	}
+	board_end(&b);
+	free(w.bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_ioapic),  cmocka_unit_test(test_serial), cmocka_unit_test(test_rtc),
 	    cmocka_unit_test(test_acpi_pm), cmocka_unit_test(test_reset),  cmocka_unit_test(test_hostile_values),
+	    cmocka_unit_test(test_foreign_sections),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
