@@ -149,6 +149,19 @@ static bool is_wanted(const struct statefile_writer *w, uint64_t number)
 	return !w->changed || w->changed[number / 64] >> (number % 64) & 1;
 }
 
+/* A quick look, for the many chunks in which nothing has changed; true when it cannot be told so. */
+static bool any_wanted(const struct statefile_writer *w, const struct chunk *chunk)
+{
+	const uint64_t *words = w->changed ? w->changed + chunk->first / 64 : NULL;
+
+	if (!words || chunk->first % 64 || chunk->pages % 64)
+		return true;
+	for (uint32_t i = 0; i < chunk->pages / 64; i++)
+		if (words[i])
+			return true;
+	return false;
+}
+
 static enum page_kind take_page(struct packer *k, const struct chunk *chunk, uint32_t index)
 {
 	struct statefile_writer *w = k->w;
@@ -215,7 +228,8 @@ static int write_chunk(struct packer *k, uint32_t number, struct error *err)
 {
 	const struct chunk *chunk = &k->w->chunks.list[number];
 
-	if (!partition_memory_used(k->w->partition, chunk->gpa, (uint64_t)chunk->pages * GUEST_PAGE_SIZE))
+	if (!any_wanted(k->w, chunk) ||
+	    !partition_memory_used(k->w->partition, chunk->gpa, (uint64_t)chunk->pages * GUEST_PAGE_SIZE))
 		return 0;
 	memset(k->head, 0, BLOCK_REFERENCES);
 	k->stored = k->duplicates = 0;
