@@ -309,6 +309,13 @@ json_t *vm_real_path(const char *path)
 	return json_string(real ? real : path);
 }
 
+json_t *vm_directory_path(const char *path)
+{
+	_cleanup_free_ char *real = realpath(path, NULL), *here = real || *path == '/' ? NULL : getcwd(NULL, 0);
+
+	return here ? json_sprintf("%s/%s", here, path) : json_string(real ? real : path);
+}
+
 int vm_parse_disk(struct manage *manage, char *text, bool dvd, json_t **out)
 {
 	json_t *disk = json_object();
@@ -485,6 +492,29 @@ int vm_show_result(struct manage *manage, const char *name, const char *text)
 	return 0;
 }
 
+/* The first file that a new machine is to have and that is not there: its path could not be made absolute, and is of no
+ * directory that is there already. NULL: none. */
+static const char *missing_file(const json_t *body)
+{
+	static const char *const keys[] = {"kernel", "initrd"};
+	const json_t *boot = json_object_get(body, "boot");
+	const char *path;
+	json_t *disk;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(keys); i++) {
+		path = json_string_value(json_object_get(boot, keys[i]));
+		if (path && *path != '/')
+			return path;
+	}
+	json_array_foreach(json_object_get(body, "disks"), i, disk) {
+		path = json_string_value(json_object_get(disk, "path"));
+		if (path && *path != '/')
+			return path;
+	}
+	return NULL;
+}
+
 static int vm_create(struct manage *manage, int argc, char **argv)
 {
 	json_t *body = json_object();
@@ -497,6 +527,11 @@ static int vm_create(struct manage *manage, int argc, char **argv)
 	if (!name) {
 		json_decref(body);
 		return status;
+	}
+	if (missing_file(body)) {
+		error_set(&err, ENOENT, "%s: there is no such file", missing_file(body));
+		json_decref(body);
+		return manage_fail(manage, &err);
 	}
 	json_object_set_new(body, "name", json_string(name));
 	if (client_job(manage->client, "POST", "/v1/vms", body, "creating", NULL, &err))
@@ -553,7 +588,7 @@ static int vm_register(struct manage *manage, int argc, char **argv)
 
 	if (argc != 2)
 		return manage_usage(manage, "it takes one directory");
-	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", vm_real_path(argv[1])), &vm,
+	if (client_call(manage->client, "POST", "/v1/vms/register", json_pack("{s:o}", "directory", vm_directory_path(argv[1])), &vm,
 			&err))
 		return manage_fail(manage, &err);
 	if (!manage->json) {

@@ -9,6 +9,9 @@
 /* A path for the daemon, which is elsewhere: from the root on. */
 json_t *vm_real_path(const char *path);
 
+/* The same for a directory that the daemon may have to make: absolute in any case. */
+json_t *vm_directory_path(const char *path);
+
 /* "FILE[,ro][,controller=N]", which is changed; *disk is the caller's in any case. Returns an exit status. */
 int vm_parse_disk(struct manage *manage, char *text, bool dvd, json_t **disk);
 

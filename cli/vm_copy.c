@@ -21,7 +21,7 @@ int vm_export(struct manage *manage, int argc, char **argv)
 
 	if (argc != 3)
 		return manage_usage(manage, "it takes a machine and a directory");
-	if (vm_job(manage, "POST", "/v1/vms/%s/export", argv[1], json_pack("{s:o}", "directory", vm_real_path(argv[2])),
+	if (vm_job(manage, "POST", "/v1/vms/%s/export", argv[1], json_pack("{s:o}", "directory", vm_directory_path(argv[2])),
 		   "exporting", &err))
 		return manage_fail(manage, &err);
 	return vm_show_result(manage, argv[1], "is exported");
@@ -49,7 +49,7 @@ int vm_import(struct manage *manage, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return manage_usage(manage, "it takes one directory");
-	body = json_pack("{s:o, s:s, s:s*}", "directory", vm_real_path(argv[optind]), "mode", mode, "name", name);
+	body = json_pack("{s:o, s:s, s:s*}", "directory", vm_directory_path(argv[optind]), "mode", mode, "name", name);
 	if (client_job(manage->client, "POST", "/v1/vms/import", body, "importing", &job, &err))
 		return manage_fail(manage, &err);
 	if (!manage->json) {

@@ -93,28 +93,6 @@ static void put_scalars(const struct tree *tree, const json_t *object, unsigned 
 	}
 }
 
-static void put_branches(struct tree *tree, const json_t *value, unsigned depth);
-
-static void put_branch(struct tree *tree, const char *name, const json_t *value, unsigned depth, bool last)
-{
-	if (depth >= DEPTH_MAX)
-		return;
-	tree->last[depth] = last;
-	indent(tree, depth + 1, true);
-	manage_put(tree->to, name);
-	if (json_is_object(value) && json_object_size(value)) {
-		fputs(": ", tree->to);
-		put_scalars(tree, value, depth + 1, depth * 3 + (unsigned)strlen(name) + 5);
-	} else if (holds_others(value) && !json_array_size(value)) {
-		fputs(": none", tree->to);
-	} else if (!holds_others(value)) {
-		fputs(": ", tree->to);
-		put_scalar(tree->to, name, value);
-	}
-	fputc('\n', tree->to);
-	put_branches(tree, value, depth + 1);
-}
-
 static size_t branches_of(const json_t *value)
 {
 	size_t count = 0;
@@ -124,6 +102,28 @@ static size_t branches_of(const json_t *value)
 	json_object_foreach((json_t *)(uintptr_t)value, key, child)
 		count += holds_others(child);
 	return count;
+}
+
+static void put_branches(struct tree *tree, const json_t *value, unsigned depth);
+
+static void put_branch(struct tree *tree, const char *name, const json_t *value, unsigned depth, bool last)
+{
+	if (depth >= DEPTH_MAX)
+		return;
+	tree->last[depth] = last;
+	indent(tree, depth + 1, true);
+	manage_put(tree->to, name);
+	if (json_is_object(value) && json_object_size(value) > branches_of(value)) {
+		fputs(": ", tree->to);
+		put_scalars(tree, value, depth + 1, depth * 3 + (unsigned)strlen(name) + 5);
+	} else if (holds_others(value) && !json_array_size(value) && !json_object_size(value)) {
+		fputs(": none", tree->to);
+	} else if (!holds_others(value)) {
+		fputs(": ", tree->to);
+		put_scalar(tree->to, name, value);
+	}
+	fputc('\n', tree->to);
+	put_branches(tree, value, depth + 1);
 }
 
 static void put_branches(struct tree *tree, const json_t *value, unsigned depth)

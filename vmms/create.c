@@ -102,6 +102,9 @@ static int from_image(struct job *job, struct creation *creation, int directory,
 		return 0;
 	if (asprintf(&path, "%s/images/%s", job->vmms->options->state, name) < 0)
 		return error_set(err, ENOMEM, "no memory");
+	if (access(path, F_OK) && errno == ENOENT)
+		return error_set(err, ENOENT, "there is no image \"%s\" in the library: bulkhead image list shows what there is, bulkhead "
+				 "image build debian-12 makes one", name);
 	r = image_load(&image, path, err);
 	if (r)
 		return r;

@@ -170,9 +170,13 @@ static int make_places(const struct vmms_options *options, struct error *err)
 		r = make_below(options->state, "machines", 0755, err);
 	if (!r)
 		r = make_below(options->state, "images", 0755, err);
-	if (!r)
-		r = make_directory(options->runtime, 0755, err);
-	return r ? r : make_below(options->runtime, "vms", 0755, err);
+	if (r)
+		return r;
+	r = make_directory(options->runtime, 0755, err);
+	if (r)
+		return error_set(err, -r, "%s, where sockets go, cannot be made (%s): set XDG_RUNTIME_DIR, or name another directory by "
+				 "--runtime", options->runtime, strerror(-r));
+	return make_below(options->runtime, "vms", 0755, err);
 }
 
 static int lock_state(struct vmms *vmms, struct error *err)

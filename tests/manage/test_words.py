@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a new user meets when something is not right: sentences that say what to do."""
+
+import os
+import subprocess
+import tempfile
+
+from daemon import Daemon, require
+
+
+def test_words_no_place_for_sockets(context):
+    with tempfile.TemporaryDirectory() as home:
+        r = subprocess.run([os.path.join(context["build"], "vmms/bulkheadd"), "--user"], capture_output=True, text=True, timeout=60,
+                           env={"HOME": home, "XDG_RUNTIME_DIR": "/proc/nowhere"})
+        require(r.returncode == 1 and "set XDG_RUNTIME_DIR" in r.stderr and "/proc/nowhere/bulkhead" in r.stderr, f"{r}")
+
+
+def test_words_files_by_relative_names(context):
+    """Relative names are of the user's directory, and what is not there is said at once."""
+    with Daemon(context["build"]) as d:
+        def cli(*words, status=0):
+            r = subprocess.run([os.path.join(d.build, "cli/bulkhead"), *words], capture_output=True, text=True, cwd=d.directory,
+                               env=dict(os.environ, BULKHEAD_SOCKET=d.socket), timeout=120)
+            require(r.returncode == status, f"{words}: {r}")
+            return r.stdout + r.stderr
+        require("vmlinuz: there is no such file" in cli("vm", "create", "web", "--kernel", "vmlinuz", status=1), "a kernel that is not there")
+        require("none.vhdx: there is no such file" in cli("vm", "create", "web", "--kernel", "kernel", "--disk", "none.vhdx", status=1), "a disk")
+        said = cli("vm", "create", "web", "--image", "debian-12", status=1)
+        require('no image "debian-12" in the library' in said and "bulkhead image build debian-12" in said, f"an image that is not there: {said}")
+        require("no machines" in cli("vm", "list"), "nothing is made of that")
+        cli("vm", "create", "web", "--kernel", "kernel", "--memory", "64M", "--processor", "soft")
+        os.mkdir(os.path.join(d.directory, "out"))
+        cli("vm", "export", "web", "out")
+        require(os.path.exists(os.path.join(d.directory, "out/web/vm.json")), "exported to where the user is")
+        cli("vm", "delete", "web", "--force")
+        cli("vm", "import", "out/web")
+        require("web" in cli("vm", "list", "--names").split(), "and imported from there")
