@@ -38,14 +38,21 @@ static inline uint64_t ea(struct soft_vp *vp, const struct op *op, unsigned size
 	return vp->seg_base[op->seg] + reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp;
 }
 
-/* The address alone, truncated to the address size: LEA. */
-static inline uint64_t ea_offset(const struct soft_vp *vp, const struct op *op)
+/* The address alone, `more` bytes on, truncated to the address size. */
+static inline uint64_t ea_offset_at(const struct soft_vp *vp, const struct op *op, uint64_t more)
 {
-	uint64_t a = reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp;
+	uint64_t a = reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp + more;
 
 	if (unlikely(op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16)))
 		a &= op->flags & OP_ADDRESS_32 ? 0xffffffffu : 0xffffu;
+	else if (unlikely(op_is_far(op)))
+		a += op->base == GPR_CODE_BASE * 8 ? op->offset + (uint64_t)op->length : op->imm;
 	return a;
+}
+
+static inline uint64_t ea_offset(const struct soft_vp *vp, const struct op *op)
+{
+	return ea_offset_at(vp, op, 0);
 }
 
 /* Linear address of `offset` in segment `seg` (SEG_ES … SEG_GS) with limit and type checks where the

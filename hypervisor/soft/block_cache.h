@@ -17,7 +17,11 @@ const struct op *block_single(struct soft_vp *vp);
 /* The linear address of the page that follows the one of `linear` in code. */
 uint64_t fetch_next_page(const struct soft_vp *vp, uint64_t linear);
 
-/* Memory that lives until the cache is emptied: at least `size` bytes, of which `kept` are then taken; NULL when
+/* The running block moves to where hot ones are, which stay when the others are forgotten; NULL when there is no room. The old
+ * one must not be used any more. */
+struct block *block_heat(struct soft_vp *vp, struct block *b);
+
+/* Memory that lives as long as hot blocks: at least `size` bytes, of which `kept` are then taken; NULL when
  * there is no room. */
 void *block_cache_reserve(struct soft_vp *vp, size_t size);
 void block_cache_keep(struct soft_vp *vp, size_t kept);

@@ -88,6 +88,20 @@ static bool has_no_base(const ZydisDecodedInstruction *insn)
 	return insn->attributes & ZYDIS_ATTRIB_HAS_SIB && insn->raw.modrm.mod == 0 && insn->raw.sib.base == 5;
 }
 
+void decode_displacement(struct op *op, int64_t disp)
+{
+	int64_t counted = op->base == GPR_CODE_BASE * 8 ? disp + op->offset + op->length : disp;
+
+	/* A shorter address is cut anyway. */
+	op->disp = (int32_t)counted;
+	if (op->disp == counted || op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16))
+		return;
+	op->flags |= OP_EA_CHECKED;
+	op->disp = op->base == GPR_CODE_BASE * 8 ? (int32_t)disp : 0;
+	if (op->base != GPR_CODE_BASE * 8)
+		op->imm = (uint64_t)disp;
+}
+
 static void fill_memory(const struct decoding *d, struct op *op)
 {
 	op->base = op->index = GPR_ZERO * 8;
@@ -109,14 +123,12 @@ static void fill_memory(const struct decoding *d, struct op *op)
 			op->index = register_offset(o->mem.index);
 		if (o->mem.scale)
 			op->scale = (uint8_t)__builtin_ctz(o->mem.scale);
-		if (o->mem.disp.has_displacement)
-			op->disp = o->mem.disp.value;
 		if (has_no_base(d->insn)) {
 			op->base = GPR_ZERO * 8;
-			op->disp = d->insn->raw.disp.value;
+			decode_displacement(op, d->insn->raw.disp.value);
+		} else if (o->mem.disp.has_displacement) {
+			decode_displacement(op, o->mem.disp.value);
 		}
-		if (op->base == GPR_CODE_BASE * 8)
-			op->disp += op->offset + op->length;
 		break;
 	}
 }
@@ -151,7 +163,7 @@ static const struct op *op_too_long(struct soft_vp *vp, const struct op *op)
 
 static const struct op *op_block_end(struct soft_vp *vp, const struct op *op)
 {
-	return branch_dispatch(vp, op, 0, op_rip(vp, op));
+	return branch_dispatch(vp, BEHIND, op_rip(vp, op));
 }
 
 void decode_end(struct op *op, unsigned offset)
@@ -165,7 +177,10 @@ static enum decode_result select_op(struct decoding *d, struct op *op)
 	op->size = d->insn->operand_width / 8;
 	fill_flags(d, op);
 	fill_memory(d, op);
-	if (!integer_select(d, op) && !vector_select(d, op) && !system_select(d, op)) {
+	if (integer_select(d, op) || vector_select(d, op))
+		return d->ends_block ? DECODE_ENDS : DECODE_OK;
+	op->flags &= (uint8_t)~OP_SIDE; /* one that was begun and given up */
+	if (!system_select(d, op)) {
 		op->fn = op_undefined;
 		return DECODE_ENDS;
 	}
@@ -175,12 +190,14 @@ static enum decode_result select_op(struct decoding *d, struct op *op)
 enum decode_result decode_instruction(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
     unsigned offset, struct decoded *out)
 {
-	struct decoding d = {.vp = vp, .mode = mode, .insn = &out->insn, .operands = out->operands, .bytes = bytes};
+	struct decoding d = {.vp = vp, .mode = mode, .insn = &out->insn, .operands = out->operands, .bytes = bytes,
+	    .side = &out->side};
 	struct op *op = &out->op;
 	ZydisDecoder decoder;
 	ZyanStatus status;
 
 	*op = (struct op){.offset = (uint16_t)offset, .base = GPR_ZERO * 8, .index = GPR_ZERO * 8, .seg = SEG_NONE};
+	out->side = (struct op_side){0};
 	decoder_init(&decoder, mode);
 	status = ZydisDecoderDecodeFull(&decoder, bytes, size, &out->insn, out->operands);
 	out->valid = ZYAN_SUCCESS(status);
@@ -196,11 +213,15 @@ enum decode_result decode_instruction(struct soft_vp *vp, enum code_mode mode, c
 }
 
 enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
-    unsigned offset, struct op *op)
+    unsigned offset, struct op *op, struct op_side *side)
 {
 	struct decoded decoded;
 	enum decode_result r = decode_instruction(vp, mode, bytes, size, offset, &decoded);
 
 	*op = decoded.op;
+	if (op->flags & OP_SIDE) {
+		*side = decoded.side;
+		op->side = side;
+	}
 	return r;
 }

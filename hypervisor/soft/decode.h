@@ -13,13 +13,15 @@ enum decode_result {
 };
 
 /* Fill `op` from the instruction at `bytes`, which is at `offset` in its page. What is no instruction,
- * or one that CPUID does not show, becomes an op that raises #UD (#GP when longer than 15 bytes). */
+ * or one that CPUID does not show, becomes an op that raises #UD (#GP when longer than 15 bytes). An op with OP_SIDE
+ * refers to `side`. */
 enum decode_result decode_op(struct soft_vp *vp, enum code_mode mode, const uint8_t *bytes, unsigned size,
-    unsigned offset, struct op *op);
+    unsigned offset, struct op *op, struct op_side *side);
 
 /* The same, with all that is known of the instruction. */
 struct decoded {
 	struct op op;
+	struct op_side side; /* if it has OP_SIDE */
 	bool valid; /* the bytes are an instruction: */
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];

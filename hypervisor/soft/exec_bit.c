@@ -10,13 +10,10 @@
  * the word that holds the bit is accessed, for a negative number one before it. */
 static uint64_t bit_address(struct soft_vp *vp, const struct op *op, int64_t words, bool write)
 {
-	uint64_t offset = reg64(vp, op->base) + (reg64(vp, op->index) << op->scale) + (uint64_t)op->disp +
-			  (uint64_t)words * op->size;
+	uint64_t offset = ea_offset_at(vp, op, (uint64_t)words * op->size);
 
 	if (likely(!(op->flags & OP_EA_CHECKED)))
 		return vp->seg_base[op->seg] + offset;
-	if (op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16))
-		offset &= op->flags & OP_ADDRESS_32 ? 0xffffffffu : 0xffffu;
 	if (op->seg == SEG_NONE)
 		return offset;
 	return segment_linear(vp, op, op->seg, offset, op->size, write);

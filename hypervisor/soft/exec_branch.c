@@ -23,7 +23,7 @@ static inline uint64_t rip_masked(const struct op *op, uint64_t rip)
 static inline const struct op *take(struct soft_vp *vp, const struct op *op, uint64_t rip)
 {
 	branch_check(vp, op, rip);
-	return branch_dispatch(vp, op, TAKEN, rip);
+	return branch_dispatch(vp, TAKEN, rip);
 }
 
 static const struct op *jmp_i64(struct soft_vp *vp, const struct op *op)
@@ -46,7 +46,7 @@ static const struct op *jmp_i_any(struct soft_vp *vp, const struct op *op)
 	{                                                                               \
 		if (condition_##cc(vp->arith))                                          \
 			return take(vp, op, rip_masked(op, target64(vp, op)));          \
-		return branch_dispatch(vp, op, NOT_TAKEN, op_next_rip(vp, op));         \
+		return branch_dispatch(vp, NOT_TAKEN, op_next_rip(vp, op));         \
 	}
 
 CONDITIONS(DEFINE_JCC)
@@ -63,7 +63,7 @@ static const struct op *jcxz(struct soft_vp *vp, const struct op *op)
 {
 	if (!count_register(vp, op))
 		return take(vp, op, rip_masked(op, target64(vp, op)));
-	return branch_dispatch(vp, op, NOT_TAKEN, op_next_rip(vp, op));
+	return branch_dispatch(vp, NOT_TAKEN, op_next_rip(vp, op));
 }
 
 static inline const struct op *loop_if(struct soft_vp *vp, const struct op *op, bool condition)
@@ -84,8 +84,8 @@ static inline const struct op *loop_if(struct soft_vp *vp, const struct op *op, 
 	else
 		reg64_set(vp, GPR_RCX * 8, count);
 	if (taken)
-		return branch_dispatch(vp, op, TAKEN, rip);
-	return branch_dispatch(vp, op, NOT_TAKEN, op_next_rip(vp, op));
+		return branch_dispatch(vp, TAKEN, rip);
+	return branch_dispatch(vp, NOT_TAKEN, op_next_rip(vp, op));
 }
 
 static const struct op *loop(struct soft_vp *vp, const struct op *op)
@@ -114,7 +114,7 @@ static OUT_OF_LINE const struct op *call_any(struct soft_vp *vp, const struct op
 	sp = stack_store(vp, op, 1, op_next_rip(vp, op));
 	branch_check(vp, op, rip);
 	stack_pointer_set(vp, sp);
-	return branch_near(vp, op, slot, rip);
+	return branch_near(vp, slot, rip);
 }
 
 static inline const struct op *call64(struct soft_vp *vp, const struct op *op, int slot, uint64_t rip,
@@ -128,7 +128,7 @@ static inline const struct op *call64(struct soft_vp *vp, const struct op *op, i
 	*(ram64 *)(uintptr_t)(linear + e->addend) = next;
 	branch_check(vp, op, rip);
 	vp->gpr[GPR_RSP] = linear;
-	return branch_dispatch(vp, op, slot, rip);
+	return branch_dispatch(vp, slot, rip);
 }
 
 static const struct op *call_i64(struct soft_vp *vp, const struct op *op)
@@ -156,7 +156,7 @@ static const struct op *jmp_r(struct soft_vp *vp, const struct op *op)
 	uint64_t rip = rip_masked(op, reg64(vp, op->dst));
 
 	branch_check(vp, op, rip);
-	return branch_dispatch(vp, op, COMPUTED, rip);
+	return branch_dispatch(vp, COMPUTED, rip);
 }
 
 static inline uint64_t load_target(struct soft_vp *vp, const struct op *op)
@@ -173,7 +173,7 @@ static const struct op *jmp_m(struct soft_vp *vp, const struct op *op)
 	uint64_t rip = load_target(vp, op);
 
 	branch_check(vp, op, rip);
-	return branch_dispatch(vp, op, COMPUTED, rip);
+	return branch_dispatch(vp, COMPUTED, rip);
 }
 
 static const struct op *call_m64(struct soft_vp *vp, const struct op *op)
@@ -193,7 +193,7 @@ static OUT_OF_LINE const struct op *ret_any(struct soft_vp *vp, const struct op 
 
 	branch_check(vp, op, rip);
 	stack_pointer_set(vp, vp->gpr[GPR_RSP] + op->size + op->imm);
-	return branch_near(vp, op, COMPUTED, rip);
+	return branch_near(vp, COMPUTED, rip);
 }
 
 static const struct op *ret64(struct soft_vp *vp, const struct op *op)
@@ -206,7 +206,7 @@ static const struct op *ret64(struct soft_vp *vp, const struct op *op)
 	rip = *(const ram64 *)(uintptr_t)(linear + e->addend);
 	branch_check(vp, op, rip);
 	vp->gpr[GPR_RSP] = linear + 8 + op->imm;
-	return branch_dispatch(vp, op, COMPUTED, rip);
+	return branch_dispatch(vp, COMPUTED, rip);
 }
 
 /* --- selection ---------------------------------------------------------------------------------- */

@@ -3,16 +3,12 @@
  * exec_branch.h - direct jumps in 64-bit mode, for exec_branch.c and for exec_fuse.c.
  *
  * A direct branch keeps its target in imm and the address behind itself in disp, both counted from
- * byte 0 of the page (GPR_CODE_BASE). link[0] is the branch taken, link[1] the one not taken.
+ * byte 0 of the page (GPR_CODE_BASE).
  */
 #pragma once
 
 #include "hypervisor/soft/block.h"
 #include "hypervisor/soft/exec.h"
-
-#define TAKEN     0
-#define NOT_TAKEN 1
-#define COMPUTED  (-1)
 
 static inline uint64_t target64(const struct soft_vp *vp, const struct op *op)
 {
@@ -31,7 +27,7 @@ static inline __attribute__((always_inline)) const struct op *take64(struct soft
 
 	if (unlikely(op->imm >= GUEST_PAGE_SIZE))
 		branch_check(vp, op, rip);
-	return branch_dispatch(vp, op, TAKEN, rip);
+	return branch_dispatch(vp, TAKEN, rip);
 }
 
 static inline __attribute__((always_inline)) const struct op *jump_if(struct soft_vp *vp, const struct op *op,
@@ -39,7 +35,7 @@ static inline __attribute__((always_inline)) const struct op *jump_if(struct sof
 {
 	if (condition)
 		return take64(vp, op);
-	return branch_dispatch(vp, op, NOT_TAKEN, next64(vp, op));
+	return branch_dispatch(vp, NOT_TAKEN, next64(vp, op));
 }
 
 /* The condition of a conditional jump in 64-bit mode, by its place in CONDITIONS; -1 for other ops. */

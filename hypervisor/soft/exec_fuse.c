@@ -3,7 +3,7 @@
  * exec_fuse.c - a comparison, or other arithmetic, and the conditional jump behind it as one handler.
  *
  * It saves one way from handler to handler, and the jump need not wait for the flags to come back
- * from memory. The jump's op stays where it is: its links and its target are used from there, and it is
+ * from memory. The jump's op stays where it is: its target is used from there, and it is
  * what runs next when the first of the pair had to take its slow way.
  */
 #include "hypervisor/soft/exec_branch.h"

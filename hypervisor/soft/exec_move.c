@@ -212,7 +212,7 @@ static bool select_lea(struct decoding *d, struct op *op)
 {
 	take_operands(d, op);
 	op->size = (uint8_t)(d->operands[0].size / 8);
-	if (op->size == 2 || (op->flags & OP_ADDRESS_16) || (op->size == 8 && (op->flags & OP_ADDRESS_32)))
+	if (op->size == 2 || op_is_far(op) || (op->flags & OP_ADDRESS_16) || (op->size == 8 && (op->flags & OP_ADDRESS_32)))
 		op->fn = lea_any;
 	else if (op->size == 4)
 		op->fn = lea32;
@@ -245,10 +245,10 @@ static bool select_accumulator(struct op *op, op_fn fn)
 	return true;
 }
 
-/* src2: the segment; extra[0]: the mask of the address size. */
+/* src2: the segment; imm: the mask of the address size. */
 static const struct op *xlat(struct soft_vp *vp, const struct op *op)
 {
-	uint64_t offset = (vp->gpr[GPR_RBX] + reg8(vp, GPR_RAX * 8)) & op->extra[0];
+	uint64_t offset = (vp->gpr[GPR_RBX] + reg8(vp, GPR_RAX * 8)) & op->imm;
 
 	reg8_set(vp, GPR_RAX * 8, load8(vp, op, segment_linear(vp, op, op->src2, offset, 1, false)));
 	return op + 1;
@@ -258,7 +258,7 @@ static bool select_xlat(struct decoding *d, struct op *op)
 {
 	op->src2 = memory_segment(d);
 	op->seg = SEG_ES; /* not the stack, when it faults */
-	op->extra[0] = address_mask(d);
+	op->imm = address_mask(d);
 	op->fn = xlat;
 	return true;
 }

@@ -199,7 +199,7 @@ static bool select_pop(struct decoding *d, struct op *op, bool fast)
 		return true;
 	case SHAPE_M:
 		if (op->base == GPR_RSP * 8)
-			op->disp += op->size;
+			decode_displacement(op, (int64_t)op->disp + op->size);
 		op->fn = pop_m;
 		return true;
 	default:

@@ -7,7 +7,7 @@
  * run is one element. RCX, RSI and RDI are brought up to date after each run, so a fault finds them as
  * the manual says, and the instruction can be left for an interrupt and taken up again.
  *
- * Of the op: size is that of an element, src2 the segment of the source, extra[0] the mask of the
+ * Of the op: size is that of an element, src2 the segment of the source, imm the mask of the
  * address size.
  */
 #include "hypervisor/soft/exec.h"
@@ -16,15 +16,15 @@
 
 static inline uint64_t string_register(const struct soft_vp *vp, const struct op *op, unsigned gpr)
 {
-	return vp->gpr[gpr] & op->extra[0];
+	return vp->gpr[gpr] & op->imm;
 }
 
 static inline void string_register_set(struct soft_vp *vp, const struct op *op, unsigned gpr, uint64_t v)
 {
-	if (op->extra[0] == 0xffff)
+	if (op->imm == 0xffff)
 		reg16_set(vp, gpr * 8, (uint16_t)v);
 	else
-		vp->gpr[gpr] = v & op->extra[0];
+		vp->gpr[gpr] = v & op->imm;
 }
 
 static inline bool backwards(const struct soft_vp *vp)
@@ -104,7 +104,7 @@ static uint64_t run_length(const struct soft_vp *vp, const struct op *op, unsign
     uint64_t linear, uint64_t count)
 {
 	const struct segment *s = &vp->seg[seg];
-	uint64_t last = op->extra[0], room;
+	uint64_t last = op->imm, room;
 
 	if (backwards(vp)) {
 		room = linear & (GUEST_PAGE_SIZE - 1);
@@ -372,7 +372,7 @@ static inline bool must_leave(const struct soft_vp *vp, bool compares)
  * element and even when there is none. */
 static inline void cut_registers(struct soft_vp *vp, const struct op *op, run_fn run)
 {
-	if (likely(op->extra[0] != 0xffffffff))
+	if (likely(op->imm != 0xffffffff))
 		return;
 	vp->gpr[GPR_RCX] &= 0xffffffff;
 	if (run == movs_run)
@@ -435,7 +435,7 @@ static bool select_string(struct decoding *d, struct op *op, unsigned size, op_f
 	op->size = (uint8_t)size;
 	op->src2 = memory_segment(d);
 	op->seg = SEG_ES; /* not the stack, when it faults */
-	op->extra[0] = address_mask(d);
+	op->imm = address_mask(d);
 	op->fn = op->flags & (OP_REP | OP_REPNE) ? repeated : once;
 	return true;
 }

@@ -299,8 +299,8 @@ void code_written(struct soft_vp *vp, const struct op *op, const void *host, uns
 	if (op && vp->run_begin && op >= vp->run_begin && op < vp->run_end && b && b->host_page == page_host)
 		for (struct op *o = vp->run_begin + (op - vp->run_begin) + 1; o < vp->run_end; o++)
 			o->fn = op_fetch_again;
-	if (!op || !b || (b->host_page != page_host && b->host_page2 != page_host) || op < b->ops ||
-	    op > b->ops + b->count)
+	if (!op || !b || op < b->ops || op > b->ops + b->count ||
+	    (b->host_page != page_host && !(b->crosses && block_second(b)->host_page == page_host)))
 		return;
 	for (struct op *o = &b->ops[op - b->ops + 1]; o <= &b->ops[b->count]; o++)
 		o->fn = op_fetch_again;

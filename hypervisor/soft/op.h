@@ -23,23 +23,27 @@ typedef const struct op *(*op_fn)(struct soft_vp *vp, const struct op *op);
 #define OP_MEMORY     (1u << 4) /* the ModRM operand is memory */
 #define OP_ADDRESS_32 (1u << 5) /* effective addresses are 32 bits wide */
 #define OP_ADDRESS_16 (1u << 6) /* … 16 bits */
+#define OP_SIDE       (1u << 7) /* it has `side` */
+
+/* What x87, SSE and AVX instructions need beside their op: op_take_side(). */
+struct op_side {
+	const void *native; /* a function of the vector pool, which is there for ever */
+	uint64_t extra[2];
+};
 
 /*
  * Registers are byte offsets into vp->gpr: 8 times the GPR_ index, plus 1 for AH, CH, DH, BH. So are
  * base and index of the memory operand, GPR_ZERO * 8 where there is none; a RIP-relative operand has
- * GPR_CODE_BASE as base, its disp counted from byte 0 of the page.
+ * GPR_CODE_BASE as base, its disp counted from byte 0 of the page. Displacements that are too long for that: op_is_far().
  */
 struct op {
 	op_fn fn;
 	union {
-		uint64_t imm;       /* immediate, extended to 64 bits as the instruction says */
-		const void *data;   /* what a select function keeps for its handler, living as long as the block cache or for ever */
+		uint64_t imm;               /* immediate, extended to 64 bits as the instruction says; of strings the mask of the address size */
+		const void *data;           /* what a select function keeps for its handler, living as long as the block cache or for ever */
+		const struct op_side *side; /* OP_SIDE: of the block that the op belongs to */
 	};
-	int64_t disp;
-	union {
-		void *link[2];      /* branches: the blocks that follow, when known (block.h) */
-		uint64_t extra[2];
-	};
+	int32_t disp;
 	uint16_t offset; /* of the instruction in its page */
 	uint8_t length;  /* in bytes */
 	uint8_t flags;   /* OP_* */
@@ -48,6 +52,15 @@ struct op {
 	uint8_t dst, src, src2; /* by handler: register offsets, or vector register numbers */
 	uint8_t size;    /* operand size in bytes */
 };
+
+_Static_assert(sizeof(struct op) == 32, "most of a block is ops, and how many blocks there is room for decides how often all are decoded again");
+
+/* A displacement of more than 32 bits. With RIP as base, `disp` counts from the end of the instruction; with another, or none,
+ * the displacement is in `imm`. ea_offset() knows. */
+static inline bool op_is_far(const struct op *op)
+{
+	return (op->flags & (OP_EA_CHECKED | OP_ADDRESS_32 | OP_ADDRESS_16)) == OP_EA_CHECKED;
+}
 
 /* Optimised builds go from handler to handler by tail call; others return to the run loop each time,
  * so that the stack stays flat where the compiler makes no tail calls. */
@@ -124,8 +137,20 @@ struct decoding {
 	const ZydisDecodedInstruction *insn;
 	const ZydisDecodedOperand *operands; /* insn->operand_count of them (visible and hidden) */
 	const uint8_t *bytes;                /* the instruction, insn->length bytes */
+	struct op_side *side;                /* out: of an op with OP_SIDE */
 	bool ends_block;                     /* out: the instruction changes RIP, or modes that decoding depends on */
 };
+
+/* decode.c: the displacement of the memory operand; flags, offset, length and base are known. */
+void decode_displacement(struct op *op, int64_t disp);
+
+/* The op gets a side, for the select function to fill. It takes the place of an immediate. */
+static inline struct op_side *op_take_side(const struct decoding *d, struct op *op)
+{
+	op->flags |= OP_SIDE;
+	op->side = d->side;
+	return d->side;
+}
 
 /*
  * Before the select functions run, decode.c has filled offset, length, flags, the memory operand

@@ -39,7 +39,7 @@ struct native_exit *translation_exit(struct translation *t, enum native_exit_kin
 {
 	struct native_exit *x = take_room(t, sizeof(*x));
 
-	*x = (struct native_exit){.kind = kind, .block = t->b};
+	*x = (struct native_exit){.kind = (uint8_t)kind, .block = t->b, .op = (uint8_t)t->index};
 	return x;
 }
 
@@ -144,7 +144,7 @@ static void emit_entry(struct translation *t)
 /* Read the block's instructions again, as they were decoded for it. */
 static void decode_again(struct translation *t)
 {
-	const uint8_t *bytes = t->b->bytes;
+	const uint8_t *bytes = block_bytes(t->b);
 
 	for (unsigned i = 0; i < t->b->count; i++) {
 		struct translator_instruction *n = &t->t->instructions[i];
@@ -153,7 +153,11 @@ static void decode_again(struct translation *t)
 		    op->offset, &n->decoded);
 
 		n->ends = r == DECODE_ENDS;
-		n->known = r != DECODE_TRUNCATED && n->decoded.valid && n->decoded.op.length == op->length;
+		n->known = r != DECODE_TRUNCATED && n->decoded.valid && n->decoded.op.length == op->length &&
+		    !((n->decoded.op.flags ^ op->flags) & OP_SIDE);
+		/* Copies of it refer to the block's. */
+		if (op->flags & OP_SIDE)
+			n->decoded.op.side = op->side;
 		bytes += op->length;
 	}
 }
@@ -163,7 +167,7 @@ static void take_instruction(struct translation *t, unsigned index)
 	const struct translator_instruction *n = &t->t->instructions[index];
 
 	t->index = index;
-	t->bytes = t->b->bytes + (t->b->ops[index].offset - t->b->ops[0].offset);
+	t->bytes = block_bytes(t->b) + (t->b->ops[index].offset - t->b->ops[0].offset);
 	t->insn = &n->decoded.insn;
 	t->operands = n->decoded.operands;
 	t->op = n->decoded.op;
@@ -200,12 +204,12 @@ void translation_begin_native(struct translation *t)
 	t->run = NULL;
 }
 
-static void leave_to_op(struct translation *t, unsigned index)
+/* The interpreter does the instruction at hand. */
+static void leave_to_op(struct translation *t)
 {
 	struct native_exit *x = translation_exit(t, EXIT_OP);
 
 	flags_to_vp(t);
-	x->op = &t->b->ops[index];
 	translation_leave(t, x);
 }
 
@@ -259,20 +263,20 @@ static bool translate_instruction(struct translation *t)
 	if (!t->known) {
 		t->flags_seen = true;
 		translation_begin_native(t);
-		leave_to_op(t, t->index);
+		leave_to_op(t);
 		return false;
 	}
 	flags_note(t, !t->ends && copy_is_plain(t));
 	if (t->ends) {
 		translation_begin_native(t);
 		if (!translate_branch(t) && !translate_end(t))
-			leave_to_op(t, t->index);
+			leave_to_op(t);
 		return false;
 	}
 	/* What is called from here may be left behind each handler: the interpreter sees to it that no interrupt comes. */
 	if (has_shadow(t)) {
 		translation_begin_native(t);
-		leave_to_op(t, t->index);
+		leave_to_op(t);
 		return false;
 	}
 	if (!translate_copy(t))
@@ -312,7 +316,7 @@ static void finish(struct translation *t, struct translator *translator)
 		return;
 	}
 	t->b->native = t->entry;
-	t->b->native_body = t->body;
+	t->b->native_skip = (uint8_t)(t->body - t->entry);
 	t->b->flags_free = t->flags_free;
 	t->b->ops[0].fn = translated_enter;
 }
@@ -327,7 +331,7 @@ static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 
 	if (translator->full)
 		return false;
-	if (translator->memory.size - translator->used < CODE_ROOM || !(t.room = block_cache_reserve(vp, ROOM))) {
+	if (translate_code_full(vp) || !(t.room = block_cache_reserve(vp, ROOM))) {
 		translator->full = true;
 		return false;
 	}
@@ -366,23 +370,26 @@ uintptr_t translated_make_twin(struct soft_vp *vp, uintptr_t exit)
 /* ops[0] of a block that is not translated yet. */
 static const struct op *count_entry(struct soft_vp *vp, const struct op *op)
 {
-	struct block *b = vp->block;
+	struct block *b = vp->block, *hot;
 
-	if (unlikely(++b->heat >= vp->translator->options.threshold)) {
-		if (translate(vp, b, false))
-			return dispatch(vp, op);
-		b->ops[0].fn = b->first;
+	if (likely(++b->heat < vp->translator->options.threshold))
+		return b->first(vp, op);
+	if (vp->translator->full || translate_code_full(vp) || !(hot = block_heat(vp, b))) {
+		vp->translator->full = true;
+		return b->first(vp, op);
 	}
-	return b->first(vp, op);
+	if (!translate(vp, hot, false))
+		hot->ops[0].fn = hot->first;
+	return dispatch(vp, hot->ops);
 }
 
 void translate_watch(struct soft_vp *vp, struct block *b)
 {
 	b->heat = 0;
-	b->native = b->native_body = b->twin = NULL;
+	b->native = b->twin = NULL;
 	b->twin_heat = 0;
 	b->first = b->ops[0].fn;
-	if (vp->translator && (b->form == FORM_64 || b->form == FORM_32_FLAT) && !b->generation2)
+	if (vp->translator && (b->form == FORM_64 || b->form == FORM_32_FLAT) && !b->crosses)
 		b->ops[0].fn = count_entry;
 }
 
@@ -422,4 +429,15 @@ void translate_forget_page(struct soft_vp *vp, uint64_t linear)
 bool translate_full(const struct soft_vp *vp)
 {
 	return vp->translator && vp->translator->full;
+}
+
+bool translate_code_full(const struct soft_vp *vp)
+{
+	return vp->translator && vp->translator->memory.size - vp->translator->used < CODE_ROOM;
+}
+
+void translate_has_room(struct soft_vp *vp)
+{
+	if (vp->translator)
+		vp->translator->full = false;
 }

@@ -32,5 +32,8 @@ void translate_flush(struct soft_vp *vp);
 void translate_forget_targets(struct soft_vp *vp);
 void translate_forget_page(struct soft_vp *vp, uint64_t linear); /* those in one page, at least */
 
-/* Whether there was no room for a translation, so that the cache should be emptied when no block runs. */
+/* Whether there was no room for a translation, so that some should be made when no block runs; whether it is the code that has
+ * none; and that there is some again. */
 bool translate_full(const struct soft_vp *vp);
+bool translate_code_full(const struct soft_vp *vp);
+void translate_has_room(struct soft_vp *vp);

@@ -14,17 +14,9 @@
 
 /* --- going on -------------------------------------------------------------------------------------- */
 
-static const struct op *last_op(const struct translation *t)
-{
-	return &t->b->ops[t->index];
-}
-
 static struct native_exit *exit_op(struct translation *t)
 {
-	struct native_exit *x = translation_exit(t, EXIT_OP);
-
-	x->op = last_op(t);
-	return x;
+	return translation_exit(t, EXIT_OP);
 }
 
 #define FIELD(name) \
@@ -63,13 +55,12 @@ static void emit_code_base(struct translation *t, uint64_t target)
 	emit_word_lea(t, SCRATCH1, (struct host_memory){.base = SCRATCH1, .index = NO_REGISTER, .disp = (int32_t)target});
 }
 
-static struct native_exit *edge(struct translation *t, const struct op *op, int slot, uint64_t target)
+static struct native_exit *edge(struct translation *t, int slot, uint64_t target)
 {
 	struct native_exit *x = translation_exit(t, EXIT_EDGE);
 
-	x->op = op;
-	x->slot = slot;
-	x->target = target;
+	x->slot = (int8_t)slot;
+	x->target = (uint16_t)target;
 	return x;
 }
 
@@ -77,6 +68,8 @@ static struct native_exit *edge(struct translation *t, const struct op *op, int 
  * way, but for a target that is known not to need them. */
 static void go_along(struct translation *t, struct native_exit *x)
 {
+	uint8_t *jump;
+
 	if (x->target <= t->op.offset) {
 		struct cold *c = translation_cold(t);
 
@@ -87,12 +80,13 @@ static void go_along(struct translation *t, struct native_exit *x)
 		emit_attention_check(t, c);
 	}
 	if (!t->flags.in_vp) {
-		x->shortcut = t->e.at;
+		x->shortcut = (uint32_t)(t->e.at - t->t->memory.writable);
 		EMIT(&t->e, 0x0f, 0x1f, 0x44, 0x00, 0x00); /* a NOP as long as a jump */
 		flags_to_vp(t);
 	}
-	x->patch = emit_jump_forward(&t->e);
-	emit_land(&t->e, x->patch);
+	jump = emit_jump_forward(&t->e);
+	emit_land(&t->e, jump);
+	x->patch = (uint32_t)(jump - t->t->memory.writable);
 	translation_leave(t, x);
 }
 
@@ -101,7 +95,7 @@ static void go_along(struct translation *t, struct native_exit *x)
 static void go_to(struct translation *t, int slot, uint64_t target, int32_t undo)
 {
 	if (target < GUEST_PAGE_SIZE) {
-		go_along(t, edge(t, last_op(t), slot, target));
+		go_along(t, edge(t, slot, target));
 		return;
 	}
 	flags_to_vp(t);
@@ -113,7 +107,7 @@ void translate_fall_through(struct translation *t)
 {
 	struct native_exit *x;
 
-	x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
+	x = edge(t, BEHIND, t->offset);
 	if (t->offset < GUEST_PAGE_SIZE) {
 		go_along(t, x);
 		return;
@@ -244,7 +238,7 @@ static uint8_t *note_return(struct translation *t)
 /* Where the host's RET leads: behind the call, with the address of that in SCRATCH1. */
 static void come_back(struct translation *t)
 {
-	struct native_exit *x = edge(t, &t->b->ops[t->b->count], TAKEN, t->offset);
+	struct native_exit *x = edge(t, BEHIND, t->offset);
 	struct emitter *e = &t->e;
 	struct cold *c;
 

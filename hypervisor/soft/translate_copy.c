@@ -403,7 +403,6 @@ static void vectors_enable(struct translation *t, uint8_t want)
 		return;
 	x = translation_exit(t, EXIT_OP);
 	c = translation_cold(t);
-	x->op = &t->b->ops[t->index];
 	flags_before_clobber(t);
 	emit_rm(&t->e, (struct host_opcode){.opcode = 0xf6}, 0, /* test byte [vectors_live], … */
 	    (struct host_memory){.base = NO_REGISTER, .index = NO_REGISTER, .vp = true, .disp = VP_OFFSET(vectors_live)});

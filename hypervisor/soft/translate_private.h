@@ -62,14 +62,14 @@ enum native_exit_kind {
 };
 
 struct native_exit {
-	enum native_exit_kind kind;
-	int slot;            /* of an edge: as in branch_near() */
 	struct block *block;
-	const struct op *op;
-	uint64_t target;     /* counted from byte 0 of the page */
+	uint8_t kind;        /* enum native_exit_kind */
+	uint8_t op;          /* of the block's ops */
+	int8_t slot;         /* of an edge: as in branch_near() */
+	uint16_t target;     /* counted from byte 0 of the page */
 	/* What follow() may change: the distance of the jump that leads to this edge's exit, and room for a jump before
-	 * the flags are saved. */
-	uint8_t *patch, *shortcut;
+	 * the flags are saved. Counted from the beginning of the code, which is no place for them. */
+	uint32_t patch, shortcut;
 };
 
 /* Where computed branches have led, found by RIP without its lowest two bits (functions begin at multiples of 16) and

@@ -165,15 +165,15 @@ uintptr_t translated_finish(struct soft_vp *vp, uintptr_t argument)
 static void link_edge(struct soft_vp *vp, struct native_exit *x, const struct block *to)
 {
 	const struct native_memory *m = &vp->translator->memory;
-	uint8_t *from = x->patch;
+	uint32_t from = x->patch;
 	int32_t distance;
 
 	if (x->shortcut && to->flags_free) {
-		*x->shortcut = 0xe9;
+		m->writable[x->shortcut] = 0xe9;
 		from = x->shortcut + 1;
 	}
-	distance = (int32_t)(to->native_body - m->executable - (from + 4 - m->writable));
-	memcpy(from, &distance, 4);
+	distance = (int32_t)(to->native + to->native_skip - m->executable - (from + 4));
+	memcpy(m->writable + from, &distance, 4);
 }
 
 /* `x` led out of translated code because its target was not known: next time it may. */
@@ -184,7 +184,7 @@ static const struct op *follow(struct soft_vp *vp, struct native_exit *x)
 	const struct op *next;
 
 	vp->block = from;
-	next = branch_near(vp, x->op, x->slot, rip);
+	next = branch_near(vp, x->slot, rip);
 	if (!next)
 		return NULL;
 	to = vp->block;
@@ -199,15 +199,15 @@ const struct op *translated_enter(struct soft_vp *vp, const struct op *op)
 
 	(void)op;
 	code_page_note(vp);
-	x = (struct native_exit *)vp->translator->enter(vp, vp->block->native_body);
+	x = (struct native_exit *)vp->translator->enter(vp, vp->block->native + vp->block->native_skip);
 	if (vp->vectors_live)
 		vectors_leave(vp);
 	switch (x->kind) {
 	case EXIT_OP:
 		vp->block = x->block;
-		if (x->op == x->block->ops)
-			return x->block->first(vp, x->op);
-		return dispatch(vp, x->op);
+		if (x->op == 0)
+			return x->block->first(vp, x->block->ops);
+		return dispatch(vp, &x->block->ops[x->op]);
 	case EXIT_EDGE:
 		return follow(vp, x);
 	case EXIT_RIP:

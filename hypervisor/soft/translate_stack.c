@@ -175,7 +175,7 @@ void emit_window_miss(struct translation *t)
 	if (!w->miss)
 		return;
 	x = translation_exit(t, EXIT_OP);
-	x->op = t->b->ops;
+	x->op = 0;
 	emit_land(e, w->miss);
 	emit_lea(e, SCRATCH1, (struct host_memory){.base = HOST_SP, .index = NO_REGISTER, .disp = w->low});
 	emit_rr(e, (struct host_opcode){.opcode = 0x8b}, SCRATCH2, SCRATCH1); /* mov r11d, r10d */

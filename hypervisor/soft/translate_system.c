@@ -73,7 +73,6 @@ static bool translate_sti(struct translation *t)
 	struct native_exit *x = translation_exit(t, EXIT_OP);
 	struct cold *c;
 
-	x->op = &t->b->ops[t->index];
 	translation_begin_native(t);
 	flags_before_clobber(t);
 	c = translation_cold(t);

@@ -31,7 +31,7 @@ enum kind {
 #define NEGATE_ADDEND  2u /* also: SUBTRACT for HORIZONTAL */
 #define ALTERNATE      4u /* the other sign in odd elements */
 
-/* In op->extra[1]. */
+/* In op->side->extra[1]. */
 struct arithmetic {
 	uint8_t kind;
 	uint8_t signs;
@@ -41,7 +41,7 @@ struct arithmetic {
 	    c; /* normal register numbers: a op b, a * b + c; 2 is the memory operand if there is one */
 	uint8_t imm;
 };
-_Static_assert(sizeof(struct arithmetic) == 8, "it must fit into op->extra[1]");
+_Static_assert(sizeof(struct arithmetic) == 8, "it must fit into op->side->extra[1]");
 
 static bool starts(const char *s, const char *with)
 {
@@ -139,7 +139,7 @@ void vector_exact_describe(const struct decoding *d, struct op *op)
 		m.count = scalar ? 1 : (uint8_t)(operand->size / 8 / m.element);
 		m.imm = (uint8_t)d->insn->raw.imm[0].value.u;
 	}
-	memcpy(&op->extra[1], &m, sizeof(m));
+	memcpy(&op_take_side(d, op)->extra[1], &m, sizeof(m));
 }
 
 /* --- one operation on one element, as the host does it with all exceptions masked ---------------- */
@@ -485,7 +485,7 @@ bool vector_exact_hides(const struct op *op)
 {
 	struct arithmetic m;
 
-	memcpy(&m, &op->extra[1], sizeof(m));
+	memcpy(&m, &op->side->extra[1], sizeof(m));
 	return m.kind == DOT;
 }
 
@@ -498,7 +498,7 @@ uint32_t vector_exact_flags(struct soft_vp *vp, const struct op *op, uint32_t fl
 	uint32_t exact = 0;
 	uint64_t result;
 
-	memcpy(&m, &op->extra[1], sizeof(m));
+	memcpy(&m, &op->side->extra[1], sizeof(m));
 	if (m.kind == OTHER)
 		return raised(vp, flags);
 	if (op->flags & OP_MEMORY && (m.a == 2 || m.b == 2 || m.c == 2) && m.kind != NARROW_HALF) {

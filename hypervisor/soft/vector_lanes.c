@@ -90,13 +90,13 @@ struct lanes {
 	uint8_t count; /* of elements: gathers */
 	uint8_t scale;
 };
-_Static_assert(sizeof(struct lanes) <= 8, "it must fit into op->extra[0]");
+_Static_assert(sizeof(struct lanes) <= 8, "it must fit into op->side->extra[0]");
 
 static inline struct lanes lanes_of(const struct op *op)
 {
 	struct lanes l;
 
-	memcpy(&l, &op->extra[0], sizeof(l));
+	memcpy(&l, &op->side->extra[0], sizeof(l));
 	return l;
 }
 
@@ -159,10 +159,8 @@ static uint64_t gather_address(struct soft_vp *vp, const struct op *op, const st
 {
 	const uint8_t *at = vp->ymm[l->index] + (size_t)i * l->index_element;
 	int64_t index = l->index_element == 8 ? (int64_t)le64_get(at) : (int32_t)le32_get(at);
-	struct op element = *op;
 
-	element.disp = (int64_t)((uint64_t)op->disp + ((uint64_t)index << l->scale));
-	return ea(vp, &element, l->element, false);
+	return segment_linear(vp, op, op->seg, ea_offset_at(vp, op, (uint64_t)index << l->scale), l->element, false);
 }
 
 /* An element that faults leaves those before it done, and their masks clear: the instruction goes on
@@ -218,7 +216,7 @@ static bool select_masked(const struct decoding *d, struct op *op, unsigned elem
 
 	l.bytes = (uint8_t)register_bytes(&o[1]);
 	op->dst = register_number(store ? &o[2] : &o[0]);
-	memcpy(&op->extra[0], &l, sizeof(l));
+	memcpy(&op_take_side(d, op)->extra[0], &l, sizeof(l));
 	op->fn = store ? masked_store : masked_load;
 	return true;
 }
@@ -243,7 +241,7 @@ static bool select_gather(const struct decoding *d, struct op *op, unsigned elem
 	op->index = GPR_ZERO * 8;
 	op->scale = 0;
 	op->dst = register_number(&o[0]);
-	memcpy(&op->extra[0], &l, sizeof(l));
+	memcpy(&op_take_side(d, op)->extra[0], &l, sizeof(l));
 	op->fn = gather;
 	return true;
 }

@@ -97,12 +97,12 @@ static void mmx_execute(struct soft_vp *vp, const struct op *op)
 		uint32_t flags;
 
 		mxcsr_enter(vp);
-		integer = vector_mmx_call(argument, op->data, frame);
+		integer = vector_mmx_call(argument, op->side->native, frame);
 		flags = mxcsr_leave(vp);
 		enter_mmx(vp);
 		mxcsr_raised(vp, op, flags);
 	} else {
-		integer = vector_mmx_call(argument, op->data, frame);
+		integer = vector_mmx_call(argument, op->side->native, frame);
 	}
 	if (op->src2 == MMX_TO_MEMORY) {
 		x87_set_top(vp->fx, 0);
@@ -176,8 +176,8 @@ bool vector_mmx_select(struct decoding *d, struct op *op, const struct form *for
 	o.count = (has_class(d, ZYDIS_REGCLASS_XMM) ? OPERATES_ON_XMM : 0) |
 		  (vector_may_except(d) ? MAY_EXCEPT : 0);
 	memcpy(o.registers, form->registers, sizeof(o.registers));
-	memcpy(&op->extra[0], &o, sizeof(o));
-	op->extra[1] = 0; /* vector_exact.c: no arithmetic that it knows */
+	memcpy(&op_take_side(d, op)->extra[0], &o, sizeof(o));
+	op_take_side(d, op)->extra[1] = 0; /* vector_exact.c: no arithmetic that it knows */
 	op->size = form->memory ? (uint8_t)(form->memory->size / 8) : 0;
 	op->src = form->source;
 	switch (form->result) {
@@ -195,9 +195,9 @@ bool vector_mmx_select(struct decoding *d, struct op *op, const struct form *for
 	default:
 		return false;
 	}
-	op->data = form_native(d, form);
+	op_take_side(d, op)->native = form_native(d, form);
 	op->fn = mmx;
-	return op->data;
+	return op->side->native;
 }
 
 bool vector_mmx_special_select(struct decoding *d, struct op *op)

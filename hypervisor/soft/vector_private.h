@@ -68,7 +68,7 @@ const void *form_native_x87(const struct decoding *d);
 
 /* --- handlers by file; each select returns false for what it does not know ---------------------- */
 
-/* What the generic handlers of vector_run.c and vector_mmx.c keep in op->extra[0]. */
+/* What the generic handlers of vector_run.c and vector_mmx.c keep in op->side->extra[0]. */
 struct vector_operands {
 	uint8_t registers[4]; /* as in struct form */
 	uint8_t align;        /* the bits of the address that must be 0 */
@@ -76,13 +76,13 @@ struct vector_operands {
 	uint8_t count;        /* how many of them this instruction computes */
 	uint8_t general;      /* offset of a general register that is read */
 };
-_Static_assert(sizeof(struct vector_operands) == 8, "it must fit into op->extra[0]");
+_Static_assert(sizeof(struct vector_operands) == 8, "it must fit into op->side->extra[0]");
 
 static inline struct vector_operands vector_operands(const struct op *op)
 {
 	struct vector_operands v;
 
-	memcpy(&v, &op->extra[0], sizeof(v));
+	memcpy(&v, &op->side->extra[0], sizeof(v));
 	return v;
 }
 

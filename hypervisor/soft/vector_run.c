@@ -3,7 +3,7 @@
  * vector_run.c - the handlers for SSE and AVX instructions of every shape. Each fetches the operands,
  * calls the native function (vector_private.h) and puts the result away.
  *
- * op->data is the function, op->extra[0] a struct vector_operands, op->size the size of the memory
+ * op->side->native is the function, op->side->extra[0] a struct vector_operands, op->size the size of the memory
  * operand, op->dst the vector register or offset of the general register for the result.
  *
  * One template makes them all, since they differ only in independent choices: SSE, VEX.128 or
@@ -41,11 +41,11 @@ always_inline const struct op *run_128(struct soft_vp *vp, const struct op *op, 
 	if (may_except)
 		mxcsr_enter(vp);
 	if (result == FORM_VECTOR)
-		vector = ((native_vector_128)(uintptr_t)op->data)(
+		vector = ((native_vector_128)(uintptr_t)op->side->native)(
 		    xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]),
 		    xmm_get(vp, o.registers[3]), argument);
 	else
-		integer = ((native_integer_128)(uintptr_t)op->data)(
+		integer = ((native_integer_128)(uintptr_t)op->side->native)(
 		    xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), xmm_get(vp, o.registers[2]),
 		    xmm_get(vp, o.registers[3]), argument);
 	if (may_except) {
@@ -113,7 +113,7 @@ always_inline const struct op *run_256(struct soft_vp *vp, const struct op *op, 
 		to = vp->ymm[op->dst];
 	if (may_except)
 		mxcsr_enter(vp);
-	integer = vector_call_256(argument, op->data, vp->ymm[o.registers[0]], vp->ymm[o.registers[1]],
+	integer = vector_call_256(argument, op->side->native, vp->ymm[o.registers[0]], vp->ymm[o.registers[1]],
 				  vp->ymm[o.registers[2]], vp->ymm[o.registers[3]], to);
 	if (may_except) {
 		uint32_t flags = mxcsr_leave(vp);
@@ -223,7 +223,7 @@ static const struct op *string_compare(struct soft_vp *vp, const struct op *op)
 	s->rax = vp->gpr[GPR_RAX];
 	s->rdx = vp->gpr[GPR_RDX];
 	/* The first operand is register 0 or, where XMM0 is the result, register 1. */
-	((native_string)(uintptr_t)op->data)(xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), second,
+	((native_string)(uintptr_t)op->side->native)(xmm_get(vp, o.registers[0]), xmm_get(vp, o.registers[1]), second,
 					     second, s);
 	vp->arith = (uint16_t)s->rax;
 	if (op->dst == STRING_INDEX)
@@ -241,10 +241,10 @@ static bool select_string(const struct decoding *d, struct op *op, const struct 
 
 	memcpy(o.registers, form->registers, sizeof(o.registers));
 	op->dst = !form->implicit0 ? STRING_INDEX : o.element ? STRING_MASK_VEX : STRING_MASK;
-	memcpy(&op->extra[0], &o, sizeof(o));
-	op->data = form_native(d, form);
+	memcpy(&op_take_side(d, op)->extra[0], &o, sizeof(o));
+	op_take_side(d, op)->native = form_native(d, form);
 	op->fn = string_compare;
-	return op->data;
+	return op->side->native;
 }
 
 /* --- selection ---------------------------------------------------------------------------------- */
@@ -302,16 +302,16 @@ bool vector_run_select(struct decoding *d, struct op *op, const struct form *for
 		describe_elements(d, &o);
 		vector_exact_describe(d, op);
 	}
-	memcpy(&op->extra[0], &o, sizeof(o));
+	memcpy(&op_take_side(d, op)->extra[0], &o, sizeof(o));
 	op->size = form->memory ? (uint8_t)(form->memory->size / 8) : 0;
 	op->dst = form->result == FORM_VECTOR ? form->registers[form->result_number] : form->general;
 	for (unsigned i = 0; i < ARRAY_SIZE(handlers); i++) {
 		if (handlers[i].source != form->source || handlers[i].result != form->result ||
 		    handlers[i].except != except)
 			continue;
-		op->data = form_native(d, form);
+		op_take_side(d, op)->native = form_native(d, form);
 		op->fn = handlers[i].fn[width_index(d)];
-		return op->data;
+		return op->side->native;
 	}
 	return false;
 }

@@ -60,7 +60,7 @@ struct x87_operands {
 	bool flags;             /* reads or writes EFLAGS */
 	bool control;           /* FLDCW, which leaves FIP alone */
 };
-_Static_assert(sizeof(struct x87_operands) <= 8, "it must fit into op->extra[0]");
+_Static_assert(sizeof(struct x87_operands) <= 8, "it must fit into op->side->extra[0]");
 
 void x87_initialise(uint8_t *fx)
 {
@@ -124,7 +124,7 @@ static uint64_t run(struct soft_vp *vp, const struct op *op, const struct x87_op
 	le16_put(image + FX_OPCODE, ~x->native_opcode & 0x7ff);
 	le64_put(image + FX_FIP, IMPOSSIBLE_POINTER);
 	le64_put(image + FX_FDP, IMPOSSIBLE_POINTER);
-	return vector_x87_call(argument, op->data, image);
+	return vector_x87_call(argument, op->side->native, image);
 }
 
 static void replace_pointers(const struct soft_vp *vp, const struct op *op, const struct x87_operands *x,
@@ -194,7 +194,7 @@ own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 	struct x87_operands x;
 	uint64_t result = 0, linear;
 
-	memcpy(&x, &op->extra[0], sizeof(x));
+	memcpy(&x, &op->side->extra[0], sizeof(x));
 	if (x.source == FORM_LOAD) {
 		linear = ea(vp, op, op->size, false);
 		run(vp, op, &x, (uintptr_t)vector_source_at(vp, op, linear, op->size), image);
@@ -245,8 +245,8 @@ bool vector_x87_select(struct decoding *d, struct op *op)
 		x.source = memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? FORM_STORE : FORM_LOAD;
 		op->size = (uint8_t)(memory->size / 8);
 	}
-	memcpy(&op->extra[0], &x, sizeof(x));
-	op->data = form_native_x87(d);
+	memcpy(&op_take_side(d, op)->extra[0], &x, sizeof(x));
+	op_take_side(d, op)->native = form_native_x87(d);
 	op->fn = x87;
-	return op->data;
+	return op->side->native;
 }

@@ -404,9 +404,23 @@ static void patch_rip_relative(struct dice *dice, const ZydisDecodedInstruction 
 
 	if (roll_percent(dice, 60))
 		target &= ~31ull;
+	if (roll_percent(dice, 4)) /* counted from the page it is more than a displacement holds */
+		target = rip + insn->length + 0x7fffffff - roll_below(dice, 32);
 	if ((insn->attributes & ZYDIS_ATTRIB_IS_RELATIVE) && insn->raw.disp.size == 32 &&
 	    insn->raw.modrm.mod == 0 && insn->raw.modrm.rm == 5)
 		le32_put(bytes + insn->raw.disp.offset, (uint32_t)(target - rip - insn->length));
+}
+
+/* MOV with an offset of 64 bits: here, or where nothing of the host is. */
+static void patch_offset(struct dice *dice, const ZydisDecodedInstruction *insn, uint8_t *bytes)
+{
+	uint64_t target = DATA_LINEAR + roll_below(dice, DATA_SIZE);
+
+	if (insn->raw.disp.size != 64)
+		return;
+	if (roll_percent(dice, 30))
+		target |= (uint64_t)roll_below(dice, 128) << 32;
+	le64_put(bytes + insn->raw.disp.offset, target);
 }
 
 static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisMnemonic mnemonic,
@@ -443,6 +457,7 @@ static unsigned try_instance(struct dice *dice, const struct encoding *e, ZydisM
 		return 0;
 	patch_immediates(dice, &insn, bytes, rip);
 	patch_rip_relative(dice, &insn, bytes, rip);
+	patch_offset(dice, &insn, bytes);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&set->decoder, bytes, 15, &insn, operands)) ||
 	    insn.mnemonic != mnemonic || !is_allowed(&insn, operands))
 		return 0;

@@ -30,11 +30,12 @@ static void free_vp(struct soft_vp *vp)
 }
 
 /* What decode.c does, as far as the vector part looks at it. */
-static bool select_bytes(struct soft_vp *vp, const uint8_t *bytes, struct op *op)
+static bool select_bytes(struct soft_vp *vp, const uint8_t *bytes, struct op *op, struct op_side *side)
 {
 	ZydisDecodedInstruction insn;
 	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-	struct decoding d = {.vp = vp, .mode = MODE_64, .insn = &insn, .operands = operands, .bytes = bytes};
+	struct decoding d = {.vp = vp, .mode = MODE_64, .insn = &insn, .operands = operands, .bytes = bytes,
+	    .side = side};
 	ZydisDecoder decoder;
 
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -56,13 +57,14 @@ static void equal_forms_share_a_function(void **state)
 					   {0x66, 0x0f, 0x38, 0x01, 0xca}};
 	struct soft_vp *vp = make_vp();
 	struct op op[4];
+	struct op_side side[4];
 
 	(void)state;
 	for (unsigned i = 0; i < 4; i++)
-		assert_true(select_bytes(vp, code[i], &op[i]));
-	assert_ptr_equal(op[0].data, op[1].data);
-	assert_ptr_equal(op[0].data, op[2].data);
-	assert_ptr_not_equal(op[0].data, op[3].data);
+		assert_true(select_bytes(vp, code[i], &op[i], &side[i]));
+	assert_ptr_equal(side[0].native, side[1].native);
+	assert_ptr_equal(side[0].native, side[2].native);
+	assert_ptr_not_equal(side[0].native, side[3].native);
 	assert_int_equal(vector_pool_count(vp->vectors), 2);
 	free_vp(vp);
 }
@@ -73,12 +75,13 @@ static void a_native_function_computes(void **state)
 	typedef __m128i (*native)(__m128i, __m128i, __m128i, __m128i, uint64_t);
 	struct soft_vp *vp = make_vp();
 	__m128i zero = _mm_setzero_si128(), minus = _mm_set1_epi8(-5), result;
+	struct op_side side;
 	struct op op;
 
 	(void)state;
-	assert_true(select_bytes(vp, code, &op));
+	assert_true(select_bytes(vp, code, &op, &side));
 	assert_int_equal(op.dst, 10);
-	result = ((native)(uintptr_t)op.data)(zero, zero, minus, zero, 0);
+	result = ((native)(uintptr_t)side.native)(zero, zero, minus, zero, 0);
 	assert_int_equal(_mm_movemask_epi8(_mm_cmpeq_epi8(result, _mm_set1_epi8(5))), 0xffff);
 	free_vp(vp);
 }
@@ -89,11 +92,12 @@ static void the_code_is_not_writable(void **state)
 	struct soft_vp *vp = make_vp();
 	unsigned found = 0;
 	char line[512];
+	struct op_side side;
 	struct op op;
 	FILE *maps;
 
 	(void)state;
-	assert_true(select_bytes(vp, code, &op));
+	assert_true(select_bytes(vp, code, &op, &side));
 	maps = fopen("/proc/self/maps", "r");
 	assert_non_null(maps);
 	while (fgets(line, sizeof(line), maps)) {
@@ -102,7 +106,7 @@ static void the_code_is_not_writable(void **state)
 
 		assert_int_equal(sscanf(line, "%lx-%lx %7s", &from, &to, rights), 3);
 		assert_false(rights[1] == 'w' && rights[2] == 'x');
-		if ((uintptr_t)op.data >= from && (uintptr_t)op.data < to) {
+		if ((uintptr_t)side.native >= from && (uintptr_t)side.native < to) {
 			found++;
 			assert_int_equal(rights[2], 'x');
 		}
@@ -117,15 +121,16 @@ static void the_code_is_not_writable(void **state)
 /* Every immediate of an instruction that has one; counts what was selected. */
 static unsigned select_all_immediates(struct soft_vp *vp, uint8_t *bytes, unsigned at)
 {
+	struct op_side side;
 	struct op op;
 
-	if (!select_bytes(vp, bytes, &op))
+	if (!select_bytes(vp, bytes, &op, &side))
 		return 0;
 	for (unsigned i = 1; i < 256; i++) {
 		unsigned before = vector_pool_count(vp->vectors);
 
 		bytes[at] = (uint8_t)i;
-		assert_true(select_bytes(vp, bytes, &op));
+		assert_true(select_bytes(vp, bytes, &op, &side));
 		/* No immediate, or one that another operand is taken from. */
 		if (i == 1 && vector_pool_count(vp->vectors) == before)
 			break;
