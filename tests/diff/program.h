@@ -131,6 +131,9 @@ enum leg_end { LEG_EXCEPTION, LEG_TIME, LEG_ERROR };
 enum leg_end program_side_run(struct program_side *side, struct error *err);
 void program_side_next(struct program_side *side, const struct leg *leg);
 
+/* Seconds until LEG_TIME; 1 to begin with. */
+void program_side_patience(struct program_side *side, unsigned seconds);
+
 /* The exception that ended the leg, and the state that it found. */
 struct leg_state {
 	unsigned vector; /* PROGRAM_HALT: HLT and not an exception */

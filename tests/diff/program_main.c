@@ -115,7 +115,9 @@ static void roll_leg(struct leg *leg, struct dice *dice, const struct leg_state 
 		leg->gpr[i] = roll_percent(dice, 50) ? program.start.gpr[i] : roll_integer(dice);
 }
 
-enum verdict { SAME, DIFFERENT, LATE };
+enum verdict { SAME, DIFFERENT, LATE, UNEVEN /* only one took too long */ };
+
+#define PATIENCE 30u
 
 static enum verdict print_late(const struct settings *settings)
 {
@@ -141,6 +143,8 @@ static enum verdict run_legs(const struct settings *settings, struct statistics 
 
 		if (a == LEG_TIME && b == LEG_TIME)
 			return print_late(settings);
+		if (a == LEG_TIME || b == LEG_TIME)
+			return UNEVEN;
 		t->legs++;
 		program_side_state(sides[0], &state);
 		t->per_vector[state.vector]++;
@@ -167,6 +171,22 @@ static enum verdict run_legs(const struct settings *settings, struct statistics 
 	return SAME;
 }
 
+/* One that needs about as long as it may is no difference. */
+static enum verdict run_patiently(const struct settings *settings, struct statistics *t, char *text, size_t size)
+{
+	enum verdict verdict;
+
+	for (unsigned i = 0; i < 2; i++)
+		program_side_patience(sides[i], PATIENCE);
+	verdict = run_legs(settings, t, text, size);
+	for (unsigned i = 0; i < 2; i++)
+		program_side_patience(sides[i], 1);
+	if (verdict != UNEVEN)
+		return verdict;
+	printf("  only one of them ends within %u s\n", PATIENCE);
+	return DIFFERENT;
+}
+
 static void run_all(const struct settings *settings, struct statistics *t)
 {
 	static char text[8192], again[8192];
@@ -178,6 +198,8 @@ static void run_all(const struct settings *settings, struct statistics *t)
 		program_roll(&program, seed, seed & 1, seed & 2);
 		text[0] = 0;
 		verdict = run_legs(settings, t, text, sizeof(text));
+		if (verdict == UNEVEN)
+			verdict = run_patiently(settings, t, text, sizeof(text));
 		t->programs++;
 		t->late += verdict == LATE;
 		if (verdict != DIFFERENT)

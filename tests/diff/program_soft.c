@@ -52,7 +52,6 @@
 #define PTE_RO     5u
 #define PTE_NX     (1ull << 63)
 
-#define LEG_SECONDS 1 /* of the thread's own time: others may have the host's processors */
 
 struct program_side {
 	struct soft *soft;
@@ -72,6 +71,7 @@ struct program_side {
 	uint64_t run;
 	clockid_t clock; /* of the thread that runs */
 	double began;
+	unsigned seconds; /* of the thread's own time, since others may have the host's processors */
 	bool running, over;
 };
 
@@ -305,12 +305,12 @@ static void *watch(void *argument)
 			continue;
 		}
 		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += LEG_SECONDS;
+		until.tv_sec += side->seconds;
 		while (side->running && side->run == run && !side->over)
 			if (pthread_cond_timedwait(&side->changed, &side->lock, &until) == ETIMEDOUT)
 				break;
 		if (side->running && side->run == run && !side->over &&
-		    seconds_of(side->clock) - side->began >= LEG_SECONDS) {
+		    seconds_of(side->clock) - side->began >= side->seconds) {
 			soft_vp_kick(side->vp);
 			/* It is told once. */
 			while (side->running && side->run == run)
@@ -319,6 +319,13 @@ static void *watch(void *argument)
 	}
 	pthread_mutex_unlock(&side->lock);
 	return NULL;
+}
+
+void program_side_patience(struct program_side *side, unsigned seconds)
+{
+	pthread_mutex_lock(&side->lock);
+	side->seconds = seconds;
+	pthread_mutex_unlock(&side->lock);
 }
 
 static void watchdog(struct program_side *side, bool running)
@@ -385,6 +392,7 @@ int program_side_open(struct program_side **out, const char *options, struct err
 	if (set_registers(side, SETUP, false) < 0 || soft_vp_run(side->vp) != SOFT_STOP_HALT)
 		return error_set(err, EIO, "The software processor does not run the kernel: %s.", soft_vp_error(side->vp));
 	pthread_getcpuclockid(pthread_self(), &side->clock);
+	side->seconds = 1;
 	if (pthread_create(&side->thread, NULL, watch, side))
 		return error_set(err, EAGAIN, "Cannot start a thread.");
 	*out = side;
