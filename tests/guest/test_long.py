@@ -13,7 +13,7 @@ import tempfile
 
 from test_debian import BOOT, Machine, require, shut_down
 
-PACKAGES = ("luajit", "gcc", "libc6-dev", "stress-ng", "libstb-dev")
+PACKAGES = ("luajit", "gcc", "libc6-dev", "stress-ng", "libstb-dev", "openssl")
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 
 
@@ -111,6 +111,79 @@ def test_long_kernel_cryptography(context):
         require("fail" not in log, f"the kernel says:\n{log}")
         drivers = {t["driver"] for t in tested}
         require({"sha256-avx2", "aes-aesni"} & drivers, f"no assembly code among {sorted(drivers)}")
+        shut_down(guest)
+
+
+# What the standards say of "abc": FIPS 180-4, FIPS 202, RFC 1321, RFC 7693.
+ABC = {
+    "md5": "900150983cd24fb0d6963f7d28e17f72",
+    "sha1": "a9993e364706816aba3e25717850c26c9cd0d89d",
+    "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    "sha512": "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+              "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+    "sha3-256": "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
+    "blake2b512": "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d1"
+                  "7d87c5392aab792dc252d5de4533cc9518d38aa8dbf1925ab92386edd4009923",
+}
+
+# FIPS 197, appendix C: key 00 01 02 …, one block 00 11 22 …
+AES = {16: "69c4e0d86a7b0430d8cdb78070b4c55a", 24: "dda97ca4864cdfe06eaf70a0ec0d7191", 32: "8ea2b7ca516745bfeafc49904b496089"}
+
+INPUT = "/usr/lib/gcc/x86_64-linux-gnu/12/cc1"  # some 30 MB that nobody wrote for this
+KEY = "".join(f"{i:02x}" for i in range(64))
+
+
+def known_answers(guest):
+    for digest, answer in ABC.items():
+        said = guest.check(f"printf abc | openssl dgst -{digest} -r")
+        require(said.split()[0] == answer, f"{digest} of abc is {said}, not {answer}")
+    for size, answer in AES.items():
+        block = "".join(f"\\{17 * i:03o}" for i in range(16))
+        said = guest.check(f"printf '{block}' | openssl enc -aes-{8 * size}-ecb -nopad -K {KEY[:2 * size]} | od -An -tx1 | tr -d ' \\n'")
+        require(said == answer, f"AES with {8 * size} bits makes {said}, not {answer}")
+
+
+def speed_rates(text):
+    """{what was measured: rates}, from the tables at the end of what `openssl speed` says."""
+    rates = {}
+    for line in text.splitlines():
+        if match := re.match(r"^(\S.*?)\s+((?:[0-9.]+k\s*)+)$", line):
+            rates[match.group(1).strip()] = [float(rate[:-1]) for rate in match.group(2).split()]
+        elif match := re.match(r"^\s*(\S.*?)(?:\s+[0-9.]+s)+((?:\s+[0-9.]+)+)\s*$", line):
+            rates[match.group(1).strip()] = [float(rate) for rate in match.group(2).split()]
+    return rates
+
+
+def test_long_openssl(context):
+    """Known answers; each digest and cipher over a big input, and signatures, as on this host; and `openssl speed`."""
+    make_keys = ("openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out rsa.pem && openssl genpkey -algorithm ED25519 -out ed.pem && "
+                 "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ec.pem && openssl genpkey -algorithm X25519 -out x.pem && "
+                 "openssl pkey -in x.pem -pubout -out x.pub && openssl pkey -in ec.pem -pubout -out ec.pub")
+    on_host(context, f"cd /programs && {make_keys} && echo done")
+    with Both(context) as both:
+        guest = both.guest
+        known_answers(guest)
+        digests = both.same("openssl list -digest-commands").split()
+        require(len(digests) > 10, f"only these digests: {digests}")
+        both.same(f"for d in {' '.join(digests)}; do openssl dgst -$d -r {INPUT}; done", 600)
+        # A key and a vector that are too long are cut, and it says so.
+        ciphers = [name for name in both.same("openssl enc -list | tr ' ' '\\n' | grep -- -").split() if "wrap" not in name]
+        require(len(ciphers) > 50, f"only these ciphers: {ciphers}")
+        both.same(f"head -c 500000 {INPUT} > /root/part; for c in {' '.join(ciphers)}; do echo $c; openssl enc $c -K {KEY} -iv {KEY[:32]} "
+                  "-in /root/part -out /root/hidden 2> /root/why && sha256sum < /root/hidden && "
+                  f"openssl enc -d $c -K {KEY} -iv {KEY[:32]} -in /root/hidden 2> /root/why | cmp - /root/part; done", 900)
+        both.same(f"openssl dgst -sha256 -sign /programs/rsa.pem {INPUT} | sha256sum; "
+                  "head -c 100000 /root/part > /root/few; openssl pkeyutl -sign -rawin -inkey /programs/ed.pem -in /root/few | sha256sum; "
+                  "openssl pkeyutl -derive -inkey /programs/x.pem -peerkey /programs/x.pub | sha256sum; "
+                  "openssl dgst -sha256 -sign /programs/ec.pem -out /root/signed /root/part && "
+                  "openssl dgst -sha256 -verify /programs/ec.pub -signature /root/signed /root/part", 300)
+        said = guest.check("openssl speed -seconds 1 -bytes 16384 md5 sha256 sha512 aes-256-cbc 2>&1 && "
+                           "openssl speed -seconds 1 -bytes 16384 -evp aes-256-gcm 2>&1 && "
+                           "openssl speed -seconds 1 -bytes 16384 -evp chacha20-poly1305 2>&1 && "
+                           "openssl speed -seconds 1 rsa2048 ecdsap256 ecdhx25519 ed25519 2>&1", 600)
+        rates = speed_rates(said)
+        require(len(rates) == 10 and all(rate > 0 for row in rates.values() for rate in row), f"{rates} of\n{said[-3000:]}")
+        require(not re.search("fail|(?<!W)error", said, re.IGNORECASE), said[-3000:])
         shut_down(guest)
 
 
