@@ -176,9 +176,12 @@ int command_host(int argc, char **argv)
 	     "has its power cut. Those that ran, and start if they were running, start when the host or its daemon does.\n",
 	     host_stop_machines},
 	    {"token", "who may come in by HTTPS", "create NAME [--role ROLE] [--expires TIME] | list | revoke NAME",
-	     "A token is a text that lets whoever has it in, with the role viewer (the default), operator or\n"
-	     "administrator, for a time: 90d, if nothing is said. It is printed once: keep it in a file that only\n"
-	     "you can read, and name that by --token-file.\n", host_token},
+	     "A token is a text that lets whoever has it in. It is printed once, when it is made: keep it in a file that only\n"
+	     "you can read, and name that by bulkhead --token-file.\n\n"
+	     "  --role viewer|operator|administrator\n"
+	     "                         what it is good for (viewer)\n"
+	     "  --expires TIME         and for how long, as 30d, 12h, 90m or 3600s (90d)\n",
+	     host_token},
 	    {0}};
 
 	return manage_run("host", "The host and its daemon.\n", verbs, argc, argv);
