@@ -111,7 +111,10 @@ static void resize(void **state)
 		   "$B disk resize a.vhdx 6M --force; $B disk resize a.vhdx 8M; $B disk check a.vhdx\n"
 		   "$B disk convert a.vhdx b.raw --raw; truncate -s 8M c.raw; cmp b.raw c.raw\n"
 		   "$B disk resize a.raw 9M; test $(stat -c %s a.raw) = 9437184\n"
-		   "$B disk create a.vhd 8M; fails 1 $B disk resize a.vhd 9M\n");
+		   "$B disk convert a.raw a.vhd; $B disk resize a.vhd 20M; $B disk check a.vhd\n"
+		   "$B disk resize a.vhd 9M; $B disk compact a.vhd; $B disk check a.vhd\n"
+		   "$B disk convert a.vhd e.raw; cmp e.raw a.raw\n"
+		   "$B disk create b.vhd 8M --fixed; fails 1 $B disk resize b.vhd 9M --json >json; grep -q 'a fixed VHD' json\n");
 }
 
 static void compact(void **state)
@@ -272,6 +275,8 @@ static void chains(void **state)
 		   "test $($B disk info d/c.vhdx | grep -c 'parent .*vhdx (') = 2\n"
 		   "test $($B disk info d/c.vhdx --json | grep -c '\"file\"') = 3\n"
 		   "$B disk check d/c.vhdx\n"
+		   "cp -r . ../x-$$; (cd ../x-$$; fails 1 $B disk merge d/c.vhdx --into e.vhdx; $B disk merge d/c.vhdx --into a.vhdx;"
+		   "  $B disk check a.vhdx; test ! -e d/c.vhdx; test ! -e b.vhdx); rm -r ../x-$$\n"
 		   "mv a.vhdx q.vhdx\n"
 		   "fails 1 $B disk check d/c.vhdx --json >json; grep -q '\"code\": \"ENOENT\"' json\n"
 		   "fails 1 $B disk reparent b.vhdx d/c.vhdx\n"
