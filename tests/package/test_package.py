@@ -9,11 +9,13 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 from daemon import DaemonError, halting_kernel, require
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "package")
+UNUSED_DAYS = 30  # then a cached system is removed
 DEBS = os.path.join(ROOT, "build", "package", "debs")
 
 
@@ -56,6 +58,9 @@ def cached(name, inputs, make):
             make(path + ".new")
             os.rename(path + ".new", path)
     os.utime(path)
+    for other in glob.glob(os.path.join(base, name + "-*")):
+        if time.time() - os.stat(other).st_mtime > UNUSED_DAYS * 86400:
+            os.unlink(other)
     return path
 
 
@@ -78,6 +83,13 @@ def test_package_is_clean(context):
     debs = packages(context)
     r = subprocess.run(["lintian", "--fail-on", "error,warning", *debs], capture_output=True, text=True)
     require(r.returncode == 0, r.stdout + r.stderr)
+    with open(os.path.join(ROOT, "scripts/dependencies"), encoding="utf-8") as f:
+        wanted = set(re.findall(r"[a-z0-9.+-]+-dev\b", re.search(r"^build=\((.*?)\)", f.read(), re.DOTALL | re.MULTILINE)[1]))
+    with open(os.path.join(ROOT, "packaging/debian/control"), encoding="utf-8") as f:
+        missing = wanted - set(re.findall(r"[a-z0-9.+-]+-dev\b", f.read().split("Package:")[0]))
+    # What only tests are linked to.
+    missing -= {"libcmocka-dev", "libvhdi-dev", "libclang-rt-14-dev"}
+    require(not missing, f"packaging/debian/control does not name {missing}")
     control = run("dpkg-deb", "-f", [d for d in debs if "/bulkhead_" in d][0], "Depends")
     require(all(name in control for name in ("libuv1", "libmicrohttpd12", "libc6")), f"dependencies: {control}")
 
