@@ -10,9 +10,15 @@
 #include "base/crc32c.h"
 #include "statefile/block.h"
 
-/* Pages are looked for by their checksum in a table of so many; with more, fewer duplicates are found. */
+/* Pages are looked for by a checksum in a table of so many; with more, fewer duplicates are found. */
 #define SEEN_MAX    (1u << 22)
 #define SEEN_PROBES 8u
+
+#define SAMPLE_EVERY 256u
+#define SAMPLE_SIZE  32u
+
+/* So much of a block is tried first: where that does not get smaller, nothing of it is packed. */
+#define PROBE_SIZE (16u << 10)
 
 struct entry {
 	uint64_t at;
@@ -125,10 +131,20 @@ static uint8_t *page_at(const struct statefile_writer *w, uint64_t number)
 	return w->chunks.list[low].host + (number - w->chunks.list[low].first) * GUEST_PAGE_SIZE;
 }
 
+/* Of pieces of the page: what is looked for is compared as a whole anyway. */
+static uint32_t quick_checksum(const uint8_t *page)
+{
+	uint32_t checksum = 0;
+
+	for (unsigned at = 0; at < GUEST_PAGE_SIZE; at += SAMPLE_EVERY)
+		checksum = crc32c(checksum, page + at, SAMPLE_SIZE);
+	return checksum;
+}
+
 /* A page that was met before and equals this one, else UINT32_MAX, and this one is remembered. */
 static uint32_t find_equal(struct statefile_writer *w, const uint8_t *page, uint64_t number)
 {
-	uint32_t checksum = crc32c(0, page, GUEST_PAGE_SIZE);
+	uint32_t checksum = quick_checksum(page);
 	uint64_t own = (uint64_t)checksum << 32 | (number + 1);
 
 	for (unsigned probe = 0; w->seen && probe < SEEN_PROBES; probe++) {
@@ -196,21 +212,34 @@ static void leave_place(struct packer *k, const struct chunk *chunk)
 
 /* --- blocks -------------------------------------------------------------------------------------------- */
 
+/* Bytes in k->packed, or 0: not worth it. */
+static int pack(struct packer *k, const uint8_t *pages, uint32_t size)
+{
+	const char *from = (const char *)pages, *middle = from + size / 2;
+	int packed;
+
+	if (!size)
+		return 0;
+	if (size >= 4 * PROBE_SIZE &&
+	    LZ4_compress_default(middle, (char *)k->packed, (int)PROBE_SIZE, sizeof(k->packed)) >= (int)PROBE_SIZE &&
+	    LZ4_compress_default(from, (char *)k->packed, (int)PROBE_SIZE, sizeof(k->packed)) >= (int)PROBE_SIZE)
+		return 0;
+	packed = LZ4_compress_default(from, (char *)k->packed, (int)size, sizeof(k->packed));
+	return packed > 0 && (uint32_t)packed < size ? packed : 0;
+}
+
 static int write_block(struct packer *k, uint32_t chunk, struct error *err)
 {
 	struct statefile_writer *w = k->w;
 	uint8_t *pages = k->in_place ? w->chunks.list[chunk].host : k->pages;
 	uint32_t size = k->stored * GUEST_PAGE_SIZE, head = BLOCK_REFERENCES + 4 * k->duplicates;
-	int packed = size ? LZ4_compress_default((const char *)pages, (char *)k->packed, (int)size,
-				sizeof(k->packed))
-			  : 0;
-	bool pack = packed > 0 && (uint32_t)packed < size;
+	int packed = pack(k, pages, size);
 	struct iovec iov[2] = {{.iov_base = k->head, .iov_len = head},
-	    {.iov_base = pack ? k->packed : pages, .iov_len = pack ? (uint32_t)packed : size}};
+	    {.iov_base = packed ? k->packed : pages, .iov_len = packed ? (uint32_t)packed : size}};
 	struct entry entry = {.chunk = chunk, .pass = w->passes};
 	int r;
 
-	le32_put(k->head + BLOCK_PACKING, pack ? PACKING_LZ4 : PACKING_NONE);
+	le32_put(k->head + BLOCK_PACKING, packed ? PACKING_LZ4 : PACKING_NONE);
 	le32_put(k->head + BLOCK_STORED, k->stored);
 	le32_put(k->head + BLOCK_DUPLICATES, k->duplicates);
 	le32_put(k->head + BLOCK_PAYLOAD, (uint32_t)iov[1].iov_len);
