@@ -64,6 +64,7 @@ int command_vm(int argc, char **argv);
 int command_job(int argc, char **argv);
 int command_event(int argc, char **argv);
 int command_host(int argc, char **argv);
+int command_checkpoint(int argc, char **argv);
 int command_library(int argc, char **argv);
 
 /* follow.c */

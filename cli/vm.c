@@ -638,6 +638,43 @@ static int vm_resume(struct manage *manage, int argc, char **argv)
 	return power(manage, argc, argv, "/v1/vms/%s/resume", "resuming", "runs again");
 }
 
+static int vm_save(struct manage *manage, int argc, char **argv)
+{
+	return power(manage, argc, argv, "/v1/vms/%s/save", "saving", "is saved");
+}
+
+static int vm_restore(struct manage *manage, int argc, char **argv)
+{
+	const char *name = only_name(manage, argc, argv);
+	struct error err = {0};
+	bool saved;
+	json_t *vm;
+
+	if (!name)
+		return EXIT_USAGE;
+	if (get_vm(manage, name, &vm, &err))
+		return manage_fail(manage, &err);
+	saved = !strcmp(text_of(vm, "state"), "saved");
+	if (!saved)
+		error_set(&err, EALREADY, "%s is %s, not saved", name, text_of(vm, "state"));
+	json_decref(vm);
+	return saved ? power(manage, argc, argv, "/v1/vms/%s/start", "restoring", "runs") : manage_fail(manage, &err);
+}
+
+static int vm_discard(struct manage *manage, int argc, char **argv)
+{
+	const char *name = only_name(manage, argc, argv);
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+
+	if (!name)
+		return EXIT_USAGE;
+	path = client_path(manage->client, "/v1/vms/%s/saved-state", name);
+	if (client_call(manage->client, "DELETE", path, NULL, NULL, &err))
+		return manage_fail(manage, &err);
+	return vm_show_result(manage, name, "is off");
+}
+
 static int vm_shut_down(struct manage *manage, int argc, char **argv)
 {
 	static const struct option options[] = {{"timeout", required_argument, NULL, OPT_TIMEOUT}, {NULL, 0, NULL, 0}};
@@ -788,6 +825,10 @@ static const struct manage_verb verbs[] = {
      "Returns when it is off; fails when it is not by then (120).\n", vm_shut_down},
     {"turn-off", "cut the power", "NAME", "As if the plug were pulled.\n", vm_turn_off},
     {"reset", "reset it", "NAME", "As by a reset button.\n", vm_reset},
+    {"save", "save it to a file", "NAME",
+     "All of it, memory too, into its directory; it is off then, and its next start goes on from there.\n", vm_save},
+    {"restore", "let a saved one go on", "NAME", "As start does with one that is saved.\n", vm_restore},
+    {"discard", "discard its saved state", "NAME", "As if its power had been cut when it was saved.\n", vm_discard},
     {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
     {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N]", "While it runs, too.\n", vm_add_disk},

@@ -12,6 +12,34 @@ static void stop_machines(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+/* --- saved states --------------------------------------------------------------------------------------- */
+
+static void save_vm(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_save(machine, &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void discard_saved(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+
+	if (!machine)
+		return;
+	if (machine_discard_saved(machine, &err))
+		http_fail(request, &err);
+	else
+		http_reply(request, 204, NULL);
+}
+
 /* --- disks ---------------------------------------------------------------------------------------------- */
 
 static void add_disk(struct vmms *vmms, struct http_request *request)
@@ -89,6 +117,10 @@ static const struct form_field disk_query[] = {WAIT_FIELD, {"path", &form_path, 
 const struct route life_routes[] = {
     {"POST", "/v1/host/stop-machines", "stopMachines", "Stop all machines, each as its automatic.stop says",
      ROLE_ADMINISTRATOR, NULL, stop_query, 202, 0, stop_machines},
+    {"POST", "/v1/vms/{vm}/save", "saveVm", "Save it to a file; its next start goes on from there", ROLE_OPERATOR, NULL,
+     wait_query, 202, 0, save_vm},
+    {"DELETE", "/v1/vms/{vm}/saved-state", "discardSavedState", "Discard its saved state: it is off, as if its power was cut",
+     ROLE_OPERATOR, NULL, NULL, 204, 0, discard_saved},
     {"POST", "/v1/vms/{vm}/disks", "addDisk", "Give it a disk more, also while it runs", ROLE_ADMINISTRATOR, &vm_disk_form,
      wait_query, 202, ROUTE_IF_MATCH, add_disk},
     {"DELETE", "/v1/vms/{vm}/disks", "removeDisk", "Take a disk from it, also while it runs; its file stays",

@@ -23,6 +23,7 @@ struct start {
 struct automatic {
 	uv_timer_t timer;
 	struct start *starts;
+	bool booted;
 	bool host_started;  /* since a daemon was here */
 	bool host_stopped;  /* the machines were stopped, and none was started since */
 	bool was_stopping;  /* the daemon before this one did not come to the end of it */
@@ -65,7 +66,8 @@ int automatic_open(struct vmms *vmms, struct error *err)
 	if (r)
 		return r;
 	a->was_stopping = a->host_stopped = stopped != NULL;
-	a->host_started = stopped || !last || strcmp(last, boot);
+	a->booted = !last || strcmp(last, boot);
+	a->host_started = stopped || a->booted;
 	return a->host_started ? store_host_set(vmms->store, "boot", boot, err) : 0;
 }
 
@@ -93,6 +95,11 @@ void automatic_close(struct vmms *vmms)
 bool automatic_stopping(const struct vmms *vmms)
 {
 	return vmms->automatic && (vmms->automatic->stop || vmms->automatic->was_stopping);
+}
+
+bool automatic_booted(const struct vmms *vmms)
+{
+	return vmms->automatic && vmms->automatic->booted;
 }
 
 void automatic_kick(struct vmms *vmms)
@@ -157,7 +164,7 @@ void automatic_start(struct vmms *vmms)
 		struct machine *machine = vmms->machines[i];
 
 		machine->ends_with_host = a->was_stopping && machine->link;
-		if (machine->state != MACHINE_OFF || machine->phase != VM_READY || is_to_start(a, machine))
+		if (!machine_is_off(machine) || machine->phase != VM_READY || is_to_start(a, machine))
 			continue;
 		if (!a->host_started)
 			machine_end_unseen(machine);
@@ -177,7 +184,7 @@ static bool is_over(struct vmms *vmms, const struct start *start)
 
 	if (!machine || machine->phase != VM_READY || machine->state == MACHINE_BROKEN || automatic_stopping(vmms))
 		return true;
-	return start->begun ? machine->state != MACHINE_STARTING : machine->state != MACHINE_OFF;
+	return start->begun ? machine->state != MACHINE_STARTING : !machine_is_off(machine);
 }
 
 static void drop_those_over(struct vmms *vmms)
@@ -294,7 +301,7 @@ static int try(struct machine *machine, int what, unsigned seconds, struct error
 
 	switch (what) {
 	case TRY_SAVE:
-		return error_set(err, ENOTSUP, "saving is not there yet");
+		return machine_save(machine, &job, err);
 	case TRY_RESUME:
 		return machine->state == MACHINE_PAUSED ? machine_resume(machine, &job, err) : -EALREADY;
 	case TRY_SHUT_DOWN:
@@ -314,7 +321,7 @@ static bool stop_machine(struct machine *machine)
 	if (!machine->link)
 		return false;
 	/* A job that has its own end is waited for, but not for longer than a guest that shuts down. */
-	if (machine->job && now < a->deadline)
+	if (machine->job && (now < a->deadline || !strcmp(machine->job->kind, "vm.save")))
 		return true;
 	if (machine->stop_try < first_try(machine))
 		machine->stop_try = first_try(machine);
@@ -323,7 +330,7 @@ static bool stop_machine(struct machine *machine)
 	if (machine->stop_try == TRY_TURN_OFF && !setting_is(machine, "stop", "turn-off"))
 		vmms_event(machine->vmms, machine, "vm.failed", "it could be stopped in no other way: its power is cut");
 	while (machine->stop_try <= TRY_TURN_OFF &&
-	       try(machine, machine->stop_try++, (unsigned)((a->deadline - now) / 1000), &err))
+	       try(machine, machine->stop_try++, now < a->deadline ? (unsigned)((a->deadline - now) / 1000) : 0, &err))
 		;
 	if (machine->stop_try > TRY_TURN_OFF)
 		machine->stop_try = TRY_TURN_OFF;

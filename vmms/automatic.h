@@ -19,6 +19,9 @@ void automatic_close(struct vmms *vmms);
 /* Whether machines are being stopped with the host: what was running then is wanted at its next start. */
 bool automatic_stopping(const struct vmms *vmms);
 
+/* Whether the host has booted since a daemon was here, so that what was not synced may be lost. */
+bool automatic_booted(const struct vmms *vmms);
+
 /* When all machines are known: those that start with the host do so, in their order, each after its delay. */
 void automatic_start(struct vmms *vmms);
 

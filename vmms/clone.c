@@ -15,6 +15,7 @@
 #include "vmms/automatic.h"
 #include "vmms/copy.h"
 #include "vmms/files.h"
+#include "vmms/tree.h"
 
 static int check_name(const char *name, struct error *err)
 {
@@ -264,6 +265,21 @@ static struct making *export_new(const struct machine *machine, const char *to)
 	return NULL;
 }
 
+static int check_no_checkpoints(const struct machine *machine, struct error *err)
+{
+	bool has;
+	json_t *tree;
+	int r = tree_load(&tree, machine->directory, err);
+
+	if (r)
+		return r;
+	has = json_array_size(json_object_get(tree, "checkpoints")) || json_array_size(json_object_get(tree, "disks"));
+	json_decref(tree);
+	return has ? error_set(err, ENOTSUP, "machine \"%s\" has checkpoints, which cannot be exported yet: export a clone of it",
+			       machine->name)
+		   : 0;
+}
+
 int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	const char *to = json_string_value(json_object_get(body, "directory"));
@@ -277,6 +293,9 @@ int machine_export(struct machine *machine, const json_t *body, struct job **job
 		return r;
 	if (*to != '/')
 		return error_set(err, EINVAL, "directory %s: name it from the root on", to);
+	r = check_no_checkpoints(machine, err);
+	if (r)
+		return r;
 	making = export_new(machine, to);
 	if (!making)
 		return error_set(err, ENOMEM, "no memory");

@@ -255,23 +255,30 @@ static int check_version(const json_t *config, const char *path, struct error *e
 	return 0;
 }
 
-int vm_config_load(json_t **out, const char *directory, struct error *err)
+int vm_json_load(json_t **out, const char *directory, const char *name, struct error *err)
 {
 	_cleanup_free_ char *text = NULL, *path = NULL;
 	json_error_t why;
 	size_t size = 0;
-	json_t *config;
 	int r;
 
-	if (asprintf(&path, "%s/" VM_CONFIG_FILE, directory) < 0)
+	if (asprintf(&path, "%s/%s", directory, name) < 0)
 		return error_set(err, ENOMEM, "no memory");
 	r = read_file(&text, &size, path, err);
 	if (r)
 		return r;
-	config = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
-	if (!config)
-		return error_set(err, EBADMSG, "%s, line %d: %s", path, why.line, why.text);
-	r = check_version(config, path, err);
+	*out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+	return *out ? check_version(*out, path, err) : error_set(err, EBADMSG, "%s, line %d: %s", path, why.line, why.text);
+}
+
+int vm_config_load(json_t **out, const char *directory, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	json_t *config = NULL;
+	int r = vm_json_load(&config, directory, VM_CONFIG_FILE, err);
+
+	if (!r && asprintf(&path, "%s/" VM_CONFIG_FILE, directory) < 0)
+		r = error_set(err, ENOMEM, "no memory");
 	if (!r && form_check(&vm_config_form, config, err))
 		r = error_prefix(err, "%s", path);
 	if (r)
@@ -321,6 +328,11 @@ static int replace_file(int directory, const char *name, const char *text)
 
 int vm_config_save(const json_t *config, const char *directory, struct error *err)
 {
+	return vm_json_save(config, directory, VM_CONFIG_FILE, err);
+}
+
+int vm_json_save(const json_t *config, const char *directory, const char *name, struct error *err)
+{
 	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_free_ char *text = NULL, *whole = NULL;
 	int r;
@@ -329,9 +341,9 @@ int vm_config_save(const json_t *config, const char *directory, struct error *er
 		return error_set(err, errno, "%s: %s", directory, strerror(errno));
 	text = json_dumps(config, JSON_INDENT(2));
 	if (!text || asprintf(&whole, "%s\n", text) < 0)
-		return error_set(err, ENOMEM, "no memory to write %s/" VM_CONFIG_FILE, directory);
-	r = replace_file(fd, VM_CONFIG_FILE, whole);
-	return r ? error_set(err, -r, "%s/" VM_CONFIG_FILE " cannot be written: %s", directory, strerror(-r)) : 0;
+		return error_set(err, ENOMEM, "no memory to write %s/%s", directory, name);
+	r = replace_file(fd, name, whole);
+	return r ? error_set(err, -r, "%s/%s cannot be written: %s", directory, name, strerror(-r)) : 0;
 }
 
 /* --- new, changed, for the worker --------------------------------------------------------------------- */

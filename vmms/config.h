@@ -31,6 +31,11 @@ int vm_config_load(json_t **out, const char *directory, struct error *err);
 /* Writes it: by rename, synced, so that it is the old or the new one whatever happens. */
 int vm_config_save(const json_t *config, const char *directory, struct error *err);
 
+/* The same for another file of the directory, without a look at what it says. The caller owns the reference that *out
+ * gets, which is NULL or to be freed even on failure. */
+int vm_json_load(json_t **out, const char *directory, const char *name, struct error *err);
+int vm_json_save(const json_t *json, const char *directory, const char *name, struct error *err);
+
 /* A new configuration with what `request` (it has passed vm_create_form) says; id is new. */
 json_t *vm_config_new(const json_t *request);
 

@@ -11,9 +11,12 @@
 #include "image/image.h"
 #include "vmms/daemon.h"
 #include "vmms/files.h"
+#include "vmms/save.h"
+#include "vmms/tree.h"
 
 /* What the daemon itself makes in a machine's directory. */
 static const char *const own_files[] = {"vmlinuz", "initrd.img", "disk.vhdx", "seed.iso", "worker.log", "worker.lock",
+					SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new",
 					VM_CONFIG_FILE ".new", VM_CONFIG_FILE};
 
 struct creation {
@@ -159,7 +162,8 @@ static void remove_files(const char *directory, const json_t *files)
 	if (fd < 0)
 		return;
 	json_array_foreach(files, i, file)
-		if (is_inside(json_string_value(file)) && strcmp(json_string_value(file), VM_CONFIG_FILE))
+		if (is_inside(json_string_value(file)) && strcmp(json_string_value(file), VM_CONFIG_FILE) &&
+		    strcmp(json_string_value(file), TREE_FILE))
 			remove_file(fd, json_string_value(file));
 	/* The configuration goes last: until then it says what else there is. */
 	for (i = 0; i < ARRAY_SIZE(own_files); i++)
@@ -415,7 +419,7 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 	machine_refresh(machine);
 	if (machine->problem.code == EBUSY)
 		return error_set(err, EALREADY, "machine \"%s\" is in use elsewhere: %s", machine->name, machine->problem.text);
-	if (machine->link || (machine->state != MACHINE_OFF && machine->state != MACHINE_BROKEN))
+	if (machine->link || (!machine_is_off(machine) && machine->state != MACHINE_BROKEN))
 		return error_set(err, EALREADY, "machine \"%s\" is %s: turn it off first", machine->name,
 				 machine_state_word(machine->state));
 	r = machine_check_free(machine, err);

@@ -8,17 +8,26 @@
 
 #include "vmms/automatic.h"
 #include "vmms/cgroup.h"
+#include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
 #include "vmms/limits.h"
+#include "vmms/save.h"
+#include "vmms/tree.h"
 #include "vmms/worker_log.h"
 
 #define ASK_AGAIN   5 /* seconds */
 #define ADOPT_TRIES 200u
 
-static void set_state(struct machine *machine, enum machine_state state)
+void machine_set_state(struct machine *machine, enum machine_state state)
 {
+	if (machine->state != state)
+		machine->state_since = vmms_now();
 	machine->state = state;
-	machine->state_since = vmms_now();
+}
+
+bool machine_is_off(const struct machine *machine)
+{
+	return machine->state == MACHINE_OFF || machine->state == MACHINE_SAVED;
 }
 
 /* Whoever renames a machine writes vm.json first: what that says is its name. */
@@ -62,9 +71,9 @@ static void reload(struct machine *machine)
 	json_decref(machine->config);
 	machine->config = config;
 	if (machine->problem.code)
-		set_state(machine, MACHINE_BROKEN);
-	else if (machine->state == MACHINE_BROKEN)
-		set_state(machine, MACHINE_OFF);
+		machine_set_state(machine, MACHINE_BROKEN);
+	else if (machine->state == MACHINE_BROKEN || machine_is_off(machine))
+		machine_set_state(machine, saved_exists(machine) ? MACHINE_SAVED : MACHINE_OFF);
 }
 
 struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm)
@@ -89,7 +98,7 @@ struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm)
 		machine_free(machine);
 		return NULL;
 	}
-	set_state(machine, MACHINE_OFF);
+	machine_set_state(machine, MACHINE_OFF);
 	reload(machine);
 	return machine;
 }
@@ -111,7 +120,8 @@ const char *machine_state_word(enum machine_state state)
 {
 	static const char *const words[] = {[MACHINE_OFF] = "off",           [MACHINE_STARTING] = "starting",
 					    [MACHINE_RUNNING] = "running",   [MACHINE_PAUSED] = "paused",
-					    [MACHINE_STOPPING] = "stopping", [MACHINE_BROKEN] = "broken"};
+					    [MACHINE_STOPPING] = "stopping", [MACHINE_BROKEN] = "broken",
+					    [MACHINE_SAVING] = "saving",     [MACHINE_SAVED] = "saved"};
 
 	return words[state];
 }
@@ -184,6 +194,9 @@ json_t *machine_files(const struct machine *machine)
 			json_array_append(list, json_object_get(boot, boots[i]));
 	json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
 		json_array_append(list, json_object_get(disk, "path"));
+	if (machine->state == MACHINE_SAVED)
+		json_array_append_new(list, json_string(SAVED_FILE));
+	tree_add_files(machine->directory, list);
 	return list;
 }
 
@@ -219,6 +232,10 @@ static bool tell_end(struct machine *machine, const json_t *result)
 		vmms_event(machine->vmms, machine, "vm.off", "the guest turned itself off");
 		return false;
 	}
+	if (word && !strcmp(word, "saved")) {
+		vmms_event(machine->vmms, machine, "vm.saved", "its next start goes on from there");
+		return false;
+	}
 	if (word && !strcmp(word, "power-cut")) {
 		vmms_event(machine->vmms, machine, "vm.off", "the power was cut");
 		return false;
@@ -240,7 +257,8 @@ static void worker_started(void *context, const struct error *err)
 	struct job *job = machine->job;
 
 	if (!err) {
-		set_state(machine, MACHINE_RUNNING);
+		saved_used(machine);
+		machine_set_state(machine, MACHINE_RUNNING);
 		machine_set_wanted(machine, true);
 		vmms_event(machine->vmms, machine, "vm.running", "it runs");
 		if (job && !strcmp(job->kind, "vm.start"))
@@ -252,20 +270,40 @@ static void worker_started(void *context, const struct error *err)
 	}
 }
 
+/* Whether its end was that it was saved; then the file gets its name. */
+static bool was_saved(struct machine *machine, const json_t *result)
+{
+	const char *word = json_string_value(json_object_get(result, "result"));
+	struct error err;
+
+	if (!word || strcmp(word, "saved"))
+		return false;
+	if (!saved_complete(machine, &err))
+		return true;
+	vmms_event(machine->vmms, machine, "vm.failed", "its saved state is lost: %s", err.text);
+	return false;
+}
+
 static void worker_ended(void *context, const json_t *result)
 {
 	struct machine *machine = context;
 	struct job *job = machine->job;
 	bool asked = machine->state == MACHINE_STOPPING || machine->power_cut;
 	bool started = machine->state != MACHINE_STARTING;
+	const char *word = json_string_value(json_object_get(result, "result"));
 	struct error err;
-	bool crashed;
+	bool crashed, saved;
 
 	machine->link = NULL;
 	if (machine->cgroup)
 		cgroup_remove(machine->cgroup);
 	machine->power_cut = false;
-	set_state(machine, MACHINE_OFF);
+	machine_set_state(machine, MACHINE_OFF);
+	if (!started || (word && !strcmp(word, "not-started")))
+		saved_give_back(machine);
+	else
+		saved_used(machine);
+	saved = was_saved(machine, result);
 	crashed = started && tell_end(machine, result) && !asked;
 	/* What the host's stop has turned off is wanted again at its next start. */
 	if (started && !crashed && !automatic_stopping(machine->vmms) && (asked || !machine->ends_with_host))
@@ -280,7 +318,8 @@ static void worker_ended(void *context, const json_t *result)
 	/* What is at work on files sees when it is done. */
 	if (!job || job->working)
 		return;
-	if (!strcmp(job->kind, "vm.shut-down") || !strcmp(job->kind, "vm.turn-off")) {
+	if (!strcmp(job->kind, "vm.shut-down") || !strcmp(job->kind, "vm.turn-off") ||
+	    (saved && !strcmp(job->kind, "vm.save"))) {
 		job_end(job, NULL);
 	} else if (!started) {
 		job_end(job, &machine->start_error);
@@ -299,8 +338,15 @@ static void state_told(void *context, const json_t *answer, const struct error *
 	struct machine *machine = context;
 
 	(void)err;
-	if (state && !strcmp(state, "paused") && machine->state == MACHINE_RUNNING && !machine->job)
-		set_state(machine, MACHINE_PAUSED);
+	if (state && !machine->job && strcmp(state, "saving"))
+		saved_not_saving(machine);
+	/* A worker that was found may still be about to begin. */
+	if (state && strcmp(state, "off"))
+		saved_used(machine);
+	if (state && (machine->state == MACHINE_RUNNING || machine->state == MACHINE_SAVING) && !machine->job)
+		machine_set_state(machine, !strcmp(state, "paused")   ? MACHINE_PAUSED
+					   : !strcmp(state, "saving") ? MACHINE_SAVING
+								      : MACHINE_RUNNING);
 	if (answer)
 		machine_disks_settle(machine, answer);
 }
@@ -309,7 +355,10 @@ static void state_told(void *context, const json_t *answer, const struct error *
 static void tell_unseen_end(struct machine *machine)
 {
 	json_t *result = worker_result_read(machine->runtime);
+	const char *word = json_string_value(json_object_get(result, "result"));
 
+	was_saved(machine, result);
+	saved_settle(machine, word);
 	if (result) {
 		bool crashed = tell_end(machine, result);
 
@@ -320,6 +369,8 @@ static void tell_unseen_end(struct machine *machine)
 		worker_result_remove(machine->runtime);
 	}
 	json_decref(result);
+	if (machine_is_off(machine))
+		machine_set_state(machine, saved_exists(machine) ? MACHINE_SAVED : MACHINE_OFF);
 }
 
 /* Told once, however often it is tried. */
@@ -349,7 +400,7 @@ static void adopt(struct machine *machine, unsigned tries)
 		return;
 	r = worker_link_adopt(&machine->link, &machine->vmms->loop, &place, lock, tries, &link_ops, machine, &err);
 	if (!r) {
-		set_state(machine, MACHINE_RUNNING);
+		machine_set_state(machine, MACHINE_RUNNING);
 		machine_set_wanted(machine, true);
 		apply_limits(machine);
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
@@ -357,7 +408,7 @@ static void adopt(struct machine *machine, unsigned tries)
 	}
 	if (r != -ESRCH) {
 		machine->problem = err;
-		set_state(machine, MACHINE_BROKEN);
+		machine_set_state(machine, MACHINE_BROKEN);
 		return;
 	}
 	tell_unseen_end(machine);
@@ -381,6 +432,9 @@ void machine_refresh(struct machine *machine)
 	/* A lock that was in the way for so long is there to stay: everybody else waits meanwhile. */
 	bool in_the_way = machine->problem.code == EBUSY;
 
+	/* That a save which another daemon began has failed, nobody else tells. */
+	if (machine->link && machine->state == MACHINE_SAVING && !machine->job)
+		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
 	if (machine->link || machine->job || machine->phase != VM_READY)
 		return;
 	reload(machine);
@@ -422,27 +476,33 @@ static json_int_t own_user(const struct machine *machine)
 
 int machine_start(struct machine *machine, struct job **job, struct error *err)
 {
-	_cleanup_free_ char *log = log_path(machine);
+	_cleanup_free_ char *log = log_path(machine), *saved = NULL;
 	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log, machine->cgroup};
 	struct error why = {0};
 	json_t *configuration;
 	int r;
 
 	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF, "started", err);
+	r = machine_check_state(machine, 1u << MACHINE_OFF | 1u << MACHINE_SAVED, "started", err);
 	if (!r && automatic_stopping(machine->vmms))
 		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
+	if (!r)
+		r = checkpoint_check_start(machine, err);
 	if (!r)
 		r = job_new(job, machine->vmms, machine, "vm.start", err);
 	if (r)
 		return r;
 	automatic_in_use(machine->vmms);
-	set_state(machine, MACHINE_STARTING);
+	machine_set_state(machine, MACHINE_STARTING);
 	configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
 	if (configuration && getuid() == 0)
 		json_object_set_new(configuration, "sandbox", json_pack("{s:I, s:I}", "uid", own_user(machine), "gid",
 									own_user(machine)));
 	r = make_runtime(machine, &why);
+	if (!r)
+		r = saved_take(machine, &saved, &why);
+	if (!r && saved && configuration)
+		json_object_set_new(configuration, "restore", json_string(saved));
 	if (!r && (!configuration || !log))
 		r = error_set(&why, ENOMEM, "no memory to start machine \"%s\"", machine->name);
 	if (!r)
@@ -453,7 +513,9 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 		apply_limits(machine);
 	} else {
 		machine->link = NULL;
-		set_state(machine, MACHINE_OFF);
+		saved_give_back(machine);
+		machine_set_state(machine, MACHINE_OFF);
+		reload(machine);
 		vmms_event(machine->vmms, machine, "vm.failed", "%s", why.text);
 		job_end(*job, &why);
 	}
@@ -465,7 +527,7 @@ static void answered(struct machine *machine, const struct error *err, enum mach
 	if (!machine->job)
 		return;
 	if (!err)
-		set_state(machine, state);
+		machine_set_state(machine, state);
 	job_end(machine->job, err);
 }
 
@@ -523,7 +585,7 @@ static void asked_to_shut_down(void *context, const json_t *answer, const struct
 	(void)answer;
 	if (!refused(machine, "vm.shut-down", err))
 		return;
-	set_state(machine, MACHINE_RUNNING);
+	machine_set_state(machine, MACHINE_RUNNING);
 	job_end(machine->job, err);
 }
 
@@ -565,7 +627,7 @@ static void shut_down_due(struct job *job)
 	error_set(&err, ETIMEDOUT, "the guest did not shut down in time: it may have no integration service; bulkhead vm "
 				   "turn-off cuts the power");
 	if (machine->state == MACHINE_STOPPING)
-		set_state(machine, MACHINE_RUNNING);
+		machine_set_state(machine, MACHINE_RUNNING);
 	job_end(job, &err);
 }
 
@@ -575,7 +637,7 @@ int machine_shut_down(struct machine *machine, unsigned seconds, struct job **jo
 			err);
 
 	if (!r && machine->job) {
-		set_state(machine, MACHINE_STOPPING);
+		machine_set_state(machine, MACHINE_STOPPING);
 		(*job)->deadline = loop_now(*job) + seconds * 1000ll;
 		job_limit(*job, next_ask(*job), shut_down_due);
 	}
@@ -590,13 +652,14 @@ static void turn_off_late(struct job *job)
 int machine_turn_off(struct machine *machine, struct job **job, struct error *err)
 {
 	unsigned states =
-	    1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING;
+	    1u << MACHINE_STARTING | 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED | 1u << MACHINE_STOPPING | 1u << MACHINE_SAVING;
 	int r = machine_check_state(machine, states, "turned off", err);
 	struct error given_up;
 
 	/* Cutting the power waits neither for a guest that was asked to shut down nor for a worker that hangs. */
 	if (!r && machine->job &&
-	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start"))) {
+	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start") ||
+	     (!strcmp(machine->job->kind, "vm.save") && !machine->job->working))) {
 		error_set(&given_up, ECANCELED, "the machine is turned off instead");
 		job_end(machine->job, &given_up);
 	}

@@ -13,9 +13,9 @@
 struct vmms;
 struct job;
 
-/* Hyper-V's words (Msvm_ComputerSystem.EnabledState), as far as they occur. */
-/* MACHINE_BROKEN is the last. */
-enum machine_state { MACHINE_OFF, MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_STOPPING, MACHINE_BROKEN };
+/* Hyper-V's words (Msvm_ComputerSystem.EnabledState), as far as they occur; MACHINE_BROKEN is the last. */
+enum machine_state { MACHINE_OFF, MACHINE_STARTING, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_STOPPING, MACHINE_SAVING,
+		     MACHINE_SAVED, MACHINE_BROKEN };
 
 struct machine {
 	struct vmms *vmms;
@@ -30,6 +30,7 @@ struct machine {
 	unsigned number;
 	bool own_directory, wanted;
 	bool power_cut; /* asked for by us */
+	bool was_paused; /* before it was saved */
 	unsigned crashes; /* since the first that counts (automatic.c) */
 	int64_t first_crash;
 	bool ends_with_host; /* a daemon before this one may have stopped it with the host */
@@ -57,6 +58,9 @@ void machine_refresh(struct machine *machine);
 /* Whether it is to run, as far as anybody asked; kept in host.db. */
 void machine_set_wanted(struct machine *machine, bool wanted);
 
+void machine_set_state(struct machine *machine, enum machine_state state);
+/* It has no worker and could be given one. */
+bool machine_is_off(const struct machine *machine);
 const char *machine_state_word(enum machine_state state);
 
 /* What the REST interface shows. The caller owns the reference. */
@@ -76,6 +80,10 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 int machine_pause(struct machine *machine, struct job **job, struct error *err);
 int machine_resume(struct machine *machine, struct job **job, struct error *err);
 int machine_reset(struct machine *machine, struct job **job, struct error *err);
+
+/* save.c: its end is in the file; the next start goes on from there. */
+int machine_save(struct machine *machine, struct job **job, struct error *err);
+int machine_discard_saved(struct machine *machine, struct error *err);
 
 /* Changes the configuration: the name and notes at any time, the rest while it is off. */
 int machine_change(struct machine *machine, const json_t *request, struct error *err);

@@ -10,6 +10,7 @@
 
 #include "vmms/automatic.h"
 #include "vmms/cgroup.h"
+#include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
 #include "vmms/host_config.h"
 #include "vmms/images.h"
@@ -220,10 +221,12 @@ static void take_stock(struct vmms *vmms)
 	for (size_t i = vmms->machine_count; i-- > 0;) {
 		struct machine *machine = vmms->machines[i];
 
-		if (machine->phase == VM_READY)
-			machine_adopt(machine);
-		else
+		if (machine->phase != VM_READY) {
 			machine_finish_phase(machine);
+			continue;
+		}
+		machine_adopt(machine);
+		checkpoint_recover(machine);
 	}
 }
 

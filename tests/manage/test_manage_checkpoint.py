@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checkpoints of machines that are off."""
+
+import ctypes
+import json
+import os
+import random
+import time
+
+from daemon import Daemon, require, wait_for
+
+SIZE = 16 << 20
+
+
+def directory_of(d):
+    return d.ok("GET", "/v1/vms/web")["directory"]
+
+
+def disk_of(d):
+    vm = d.ok("GET", "/v1/vms/web")
+    return os.path.join(vm["directory"], vm["config"]["disks"][0]["path"])
+
+
+def contents(d, path):
+    raw = os.path.join(d.directory, "contents.raw")
+    d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")
+    with open(raw, "rb") as f:
+        return f.read()
+
+
+def write(d, text):
+    """What a guest would, into the disk of now."""
+    library = ctypes.CDLL(os.path.join(d.build, "disk/libbulkhead-disk.so"))
+    disk = ctypes.c_void_p()
+    require(library.disk_open(ctypes.byref(disk), disk_of(d).encode(), None, None) == 0, f"{disk_of(d)} cannot be opened")
+    require(library.disk_write(disk, ctypes.c_uint64(1 << 20), text.encode(), ctypes.c_size_t(len(text)), None) == 0, "written")
+    require(library.disk_close(disk, None) == 0, "closed")
+
+
+def says(d, text):
+    return contents(d, disk_of(d))[1 << 20:].startswith(text.encode())
+
+
+def make_web(d, **more):
+    d.make("web", **more)
+    path = os.path.join(directory_of(d), "disk.vhdx")
+    raw = path + ".raw"
+    with open(raw, "wb") as f:
+        f.write(random.Random(1).randbytes(SIZE))
+    d.cli("disk", "convert", raw, path, "--format", "vhdx")
+    os.unlink(raw)
+    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+
+
+def tree(d):
+    return {c["name"]: c for c in d.ok("GET", "/v1/vms/web/checkpoints")["checkpoints"]}
+
+
+def vhdx(d):
+    return sorted(f for f in os.listdir(directory_of(d)) if f.endswith(".vhdx"))
+
+
+def delete(d, name):
+    d.done("DELETE", f"/v1/vms/web/checkpoints/{name}")
+
+
+def test_manage_checkpoints(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        write(d, "one  ")
+        require("no checkpoints" in d.cli("checkpoint", "list", "web"), "an empty tree says what to do")
+        d.cli("checkpoint", "create", "web", "first")
+        require(disk_of(d).endswith(".vhdx") and not disk_of(d).endswith("/disk.vhdx") and len(vhdx(d)) == 2, "it goes on on a disk of its own")
+        d.ok("PATCH", "/v1/vms/web", {"memory": 128 << 20, "notes": "later"})
+        write(d, "two  ")
+        d.cli("checkpoint", "create", "web", "second")
+        write(d, "lost ")
+        d.refused(409, "exists", "POST", "/v1/vms/web/checkpoints", {"name": "second"}, "already")
+        d.cli("checkpoint", "rename", "web", "second", "other")
+        require(tree(d)["other"]["parent"] == tree(d)["first"]["id"] and tree(d)["other"]["now"], f"a tree: {tree(d)}")
+        d.done("POST", "/v1/vms/web/start")
+        d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints", {}, "running")
+        d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints/first/apply", None, "running")
+        d.done("POST", "/v1/vms/web/turn-off")
+        # Back, and on in another direction.
+        d.cli("checkpoint", "apply", "web", "first")
+        config = d.ok("GET", "/v1/vms/web")["config"]
+        require(config["memory"] == 64 << 20 and config["notes"] == "later", "settings are what they were; notes are of the machine")
+        require(says(d, "one  "), "the disk, too")
+        write(d, "three")
+        d.cli("checkpoint", "create", "web", "third")
+        write(d, "now  ")
+        require({n: c["parent"] == tree(d)["first"]["id"] for n, c in tree(d).items()} == {"first": False, "other": True, "third": True}, "branches")
+        require("  third" in d.cli("checkpoint", "list", "web"), "shown as a tree")
+        d.cli("checkpoint", "apply", "web", "other")
+        require(says(d, "two  "), "the other branch")
+        d.cli("checkpoint", "apply", "web", "third")
+        require(says(d, "three"), "and this one")
+        write(d, "now  ")
+        d.done("POST", "/v1/vms/web/clone", {"name": "copy"})
+        copy = d.ok("GET", "/v1/vms/copy")
+        require(contents(d, os.path.join(copy["directory"], copy["config"]["disks"][0]["path"]))[1 << 20:].startswith(b"now  "), "a clone is of now")
+        d.refused(501, "not-supported", "POST", "/v1/vms/web/export", {"directory": d.directory}, "checkpoints")
+        d.done("DELETE", "/v1/vms/copy")
+        d.refused(404, "not-found", "POST", "/v1/vms/web/checkpoints/nobody/apply", None, "nobody")
+        files = d.ok("GET", "/v1/vms/web/files")["files"]
+        require(set(vhdx(d)) <= set(files) and "checkpoints.json" in files, f"what would be deleted: {files}")
+        # Two continue it: it cannot be merged yet.
+        delete(d, "first")
+        require(set(tree(d)) == {"other", "third"} and tree(d)["other"]["parent"] == "", "its children have its parent")
+        d.cli("checkpoint", "apply", "web", "other")
+        require(says(d, "two  "), "nothing is lost")
+        d.cli("checkpoint", "apply", "web", "third")
+        write(d, "now  ")
+        delete(d, "other")
+        delete(d, "third")
+        require(tree(d) == {} and vhdx(d) == ["disk.vhdx"] and disk_of(d).endswith("/disk.vhdx"), f"one disk again: {vhdx(d)}")
+        require(says(d, "now  ") and contents(d, disk_of(d))[2 << 20:] == random.Random(1).randbytes(SIZE)[2 << 20:], "with the same contents")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.cli("checkpoint", "create", "web")
+        d.done("DELETE", "/v1/vms/web")
+        require(os.listdir(os.path.join(d.state, "machines")) == [], "all goes with the machine")
+
+
+def test_manage_checkpoint_of_what_cannot_have_one(context):
+    with Daemon(context["build"]) as d:
+        raw = os.path.join(d.directory, "raw.img")
+        with open(raw, "wb") as f:
+            f.write(bytes(1 << 20))
+        make_web(d)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}, {"path": raw}]})
+        job = d.job("POST", "/v1/vms/web/checkpoints", {"name": "x"})
+        require(job["state"] == "failed" and job["error"]["code"] == "not-supported" and "raw.img" in job["error"]["message"], f"{job}")
+        require(vhdx(d) == ["disk.vhdx"] and tree(d) == {} and disk_of(d).endswith("/disk.vhdx"), "nothing is changed")
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        for i in range(50):
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": f"c{i}"})
+        d.refused(400, "invalid", "POST", "/v1/vms/web/checkpoints", {"name": "more"}, "50")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/turn-off")
+        path = os.path.join(directory_of(d), "checkpoints.json")
+        with open(path, encoding="utf-8") as f:
+            good = f.read()
+        for bad in ("{", json.dumps(dict(json.loads(good), hat=1)), good.replace('"version": 1', '"version": 2')):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(bad)
+            status, answer = d.call("GET", "/v1/vms/web/checkpoints")
+            require(status >= 400 and "checkpoints.json" in answer["error"]["message"], f"{status} {answer}")
+
+
+def test_manage_killed_while_checkpoints_change(context):
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        write(d, "begin")
+        now, said = "begin", {}
+        for i in range(30):
+            names = list(tree(d))
+            if rng.random() < 0.5:
+                now = f"{i:05}"
+                write(d, now)
+            verb = rng.choice(["create", "create", "apply", "delete"]) if names else "create"
+            name = rng.choice(names) if names else None
+            request = {"create": ("POST", "/v1/vms/web/checkpoints", {"name": f"c{i}"}),
+                       "apply": ("POST", f"/v1/vms/web/checkpoints/{name}/apply", None),
+                       "delete": ("DELETE", f"/v1/vms/web/checkpoints/{name}", None)}[verb]
+            said.setdefault(f"c{i}", now)
+            before = disk_of(d)
+            d.ok(*request)
+            time.sleep(rng.random() * 0.06)
+            d.kill()
+            d.start()
+            wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=20")["jobs"]), "jobs to end")
+            known = set(d.ok("GET", "/v1/vms/web/files")["files"])
+            require(set(vhdx(d)) <= known, f"round {i} ({verb}): files that belong to nobody: {set(vhdx(d)) - known}")
+            if verb == "apply" and disk_of(d) != before:
+                now = said[name]
+            require(says(d, now), f"round {i} ({verb}): other contents")
+        for name in list(tree(d)):
+            d.done("DELETE", f"/v1/vms/web/checkpoints/{name}")
+        require(vhdx(d) == ["disk.vhdx"] and says(d, now), f"one disk in the end: {vhdx(d)}")

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* api_checkpoints.c - the REST interface's routes of checkpoints. */
+#include "vmms/api.h"
+#include "vmms/checkpoint.h"
+
+static const char *which(struct http_request *request)
+{
+	return http_state(request)->part[1];
+}
+
+static void list_checkpoints(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	json_t *list;
+
+	if (!machine)
+		return;
+	if (checkpoint_list(machine, &list, &err))
+		http_fail(request, &err);
+	else
+		api_reply_list(request, "checkpoints", list, NULL);
+}
+
+static void create_checkpoint(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = checkpoint_create(machine, api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void one(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const char *which, struct job **job, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = run(machine, which(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void apply_checkpoint(struct vmms *vmms, struct http_request *request)
+{
+	one(vmms, request, checkpoint_apply);
+}
+
+static void delete_checkpoint(struct vmms *vmms, struct http_request *request)
+{
+	one(vmms, request, checkpoint_delete);
+}
+
+static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+
+	if (!machine)
+		return;
+	if (checkpoint_rename(machine, which(request), json_string_value(json_object_get(api_body(request), "name")), &err))
+		http_fail(request, &err);
+	else
+		http_reply(request, 204, NULL);
+}
+
+const struct route checkpoint_routes[] = {
+    {"GET", "/v1/vms/{vm}/checkpoints", "listCheckpoints", "Its checkpoints, oldest first; each says which it comes from",
+     ROLE_VIEWER, NULL, NULL, 200, 0, list_checkpoints},
+    {"POST", "/v1/vms/{vm}/checkpoints", "createCheckpoint", "Keep what it is now", ROLE_OPERATOR, &checkpoint_create_form,
+     wait_query, 202, 0, create_checkpoint},
+    {"PATCH", "/v1/vms/{vm}/checkpoints/{checkpoint}", "renameCheckpoint", "Give it another name", ROLE_OPERATOR,
+     &checkpoint_change_form, NULL, 204, 0, rename_checkpoint},
+    {"DELETE", "/v1/vms/{vm}/checkpoints/{checkpoint}", "deleteCheckpoint",
+     "Delete it, and merge its disks with what comes from it", ROLE_ADMINISTRATOR, NULL, wait_query, 202, 0, delete_checkpoint},
+    {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/apply", "applyCheckpoint", "Make the machine what it was",
+     ROLE_ADMINISTRATOR, NULL, wait_query, 202, 0, apply_checkpoint},
+    {0},
+};

@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "disk/disk.h"
+#include "vmms/files.h"
+#include "vmms/tree.h"
+
+static int check_name(const char *name, struct error *err)
+{
+	return vm_name_check(name, err);
+}
+
+static const struct form form_name = {
+    .kind = FORM_STRING, .text = "no other checkpoint of the machine has it", .min = 1, .max = 100, .check = check_name};
+const struct form checkpoint_create_form = {
+    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"name", &form_name, NULL, false}, {0}}};
+const struct form checkpoint_change_form = {
+    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"name", &form_name, NULL, true}, {0}}};
+
+/* A job's context: what is to be when it is done. */
+struct change {
+	char *directory;
+	json_t *tree, *config;
+	json_t *made;   /* [{"path", "parent"}] disks that are to be made */
+	json_t *remove; /* files that go when all is written */
+	char *child, *parent; /* of the merge that is at work */
+	const char *event;
+	char *name;
+};
+
+static void change_free(struct change *change)
+{
+	if (!change)
+		return;
+	json_decref(change->tree);
+	json_decref(change->config);
+	json_decref(change->made);
+	json_decref(change->remove);
+	free(change->directory);
+	free(change->child);
+	free(change->parent);
+	free(change->name);
+	free(change);
+}
+
+static int change_new(struct change **out, const struct machine *machine, const char *event, struct error *err)
+{
+	struct change *change = calloc(1, sizeof(*change));
+	int r;
+
+	if (!change)
+		return error_set(err, ENOMEM, "no memory");
+	r = tree_load(&change->tree, machine->directory, err);
+	change->config = json_deep_copy(machine->config);
+	change->made = json_array();
+	change->remove = json_array();
+	change->directory = strdup(machine->directory);
+	change->event = event;
+	if (!r && (!change->config || !change->made || !change->remove || !change->directory))
+		r = error_set(err, ENOMEM, "no memory");
+	if (r)
+		change_free(change);
+	else
+		*out = change;
+	return r;
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+/* With the record of changes that a disk may have beside it. */
+static void remove_disk(const char *directory, const char *name)
+{
+	_cleanup_free_ char *path = vm_config_path(name, directory), *record = NULL;
+
+	if (!path || !name_is_inside(name))
+		return;
+	if (asprintf(&record, "%s.cbt", path) > 0)
+		unlink(record);
+	unlink(path);
+}
+
+static void remove_all(const char *directory, const json_t *names)
+{
+	json_t *name;
+	size_t i;
+
+	json_array_foreach(names, i, name)
+		remove_disk(directory, json_string_value(name));
+}
+
+static json_t *made_names(const struct change *change)
+{
+	json_t *names = json_array(), *made;
+	size_t i;
+
+	json_array_foreach(change->made, i, made)
+		json_array_append(names, json_object_get(made, "path"));
+	return names;
+}
+
+/* --- the steps ---------------------------------------------------------------------------------------- */
+
+/* Both files, and what they do not name any more. It may be done again. */
+static int write_both(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, struct error *err)
+{
+	int r = tree_save(tree, machine->directory, err);
+
+	if (!r)
+		r = machine_set_config(machine, json_incref(config), err);
+	if (r)
+		return r;
+	remove_all(machine->directory, remove);
+	return store_work_set(machine->vmms->store, machine->id, NULL, err);
+}
+
+/* From here on it is done, whatever happens. */
+static int commit(struct machine *machine, const struct change *change, struct error *err)
+{
+	json_t *plan = json_pack("{s:s, s:O, s:O, s:O}", "kind", "checkpoint-written", "tree", change->tree, "config",
+				 change->config, "remove", change->remove);
+	int r = plan ? store_work_set(machine->vmms->store, machine->id, plan, err) : error_set(err, ENOMEM, "no memory");
+
+	json_decref(plan);
+	return r ? r : write_both(machine, change->tree, change->config, change->remove, err);
+}
+
+static void end(struct job *job, const struct error *err)
+{
+	struct change *change = job->context;
+
+	if (!err)
+		vmms_event(job->vmms, job->machine, change->event, "%s", change->name ? change->name : "");
+	job_end(job, err);
+	change_free(change);
+}
+
+static bool begin_merge(struct job *job, struct error *err);
+
+static void go_on(struct job *job)
+{
+	struct error err = {0};
+
+	if (begin_merge(job, &err))
+		return;
+	end(job, err.code ? &err : NULL);
+}
+
+static int make_disks(struct job *job, struct error *err)
+{
+	const struct change *change = job->context;
+	json_t *made;
+	size_t i;
+
+	json_array_foreach(change->made, i, made) {
+		_cleanup_free_ char *path = vm_config_path(text(made, "path"), change->directory);
+		_cleanup_free_ char *parent = vm_config_path(text(made, "parent"), change->directory);
+		struct disk_open_options reading = {.read_only = true};
+		struct disk_create_options options = {.parent = parent};
+		struct disk_info info;
+		struct disk *disk;
+		int r = path && parent ? disk_open(&disk, parent, &reading, err) : error_set(err, ENOMEM, "no memory");
+
+		if (r)
+			return r;
+		disk_get_info(disk, &info);
+		disk_close(disk, NULL);
+		options.format = info.format;
+		if (info.format == DISK_FORMAT_RAW)
+			return error_set(err, ENOTSUP, "%s: a raw disk can have no checkpoints: convert it to VHDX by bulkhead "
+					 "disk convert", parent);
+		r = disk_create(path, &options, err);
+		if (r)
+			return r;
+		/* Nobody is to write it any more; the daemon knows, others see it by its mode. */
+		if (name_is_inside(text(made, "parent")))
+			chmod(parent, 0440);
+	}
+	return directory_sync(change->directory, err);
+}
+
+static void disks_made(struct job *job, int result)
+{
+	struct change *change = job->context;
+	struct machine *machine = job->machine;
+	struct error err = job->error;
+
+	if (result) {
+		json_t *names = made_names(change);
+
+		remove_all(machine->directory, names);
+		json_decref(names);
+		store_work_set(machine->vmms->store, machine->id, NULL, NULL);
+		end(job, &err);
+		return;
+	}
+	if (commit(machine, change, &err))
+		end(job, &err);
+	else
+		go_on(job);
+}
+
+static int begin(struct machine *machine, struct change *change, const char *kind, struct job **job, struct error *err)
+{
+	json_t *plan = json_pack("{s:s, s:o}", "kind", "checkpoint", "made", made_names(change));
+	int r = job_new(job, machine->vmms, machine, kind, err);
+
+	if (!r && (!plan || store_work_set(machine->vmms->store, machine->id, plan, err))) {
+		job_end(*job, err);
+		r = -err->code;
+	}
+	json_decref(plan);
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	(*job)->work = make_disks;
+	(*job)->done = disks_made;
+	(*job)->context = change;
+	job_work(*job);
+	return 0;
+}
+
+/* --- merging ------------------------------------------------------------------------------------------ */
+
+/* What was merged already when a daemon died is gone. */
+static int merge(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	struct disk_progress progress = {job_step, job};
+	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
+	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
+	json_t *disk;
+	size_t i;
+	int r = 0;
+
+	if (!child || !parent)
+		return error_set(err, ENOMEM, "no memory");
+	chmod(parent, 0640);
+	chmod(child, 0640);
+	if (!access(child, F_OK))
+		r = disk_merge(child, &progress, err);
+	json_array_foreach(json_object_get(change->tree, "disks"), i, disk) {
+		_cleanup_free_ char *path = vm_config_path(text(disk, "path"), change->directory);
+
+		if (r || strcmp(text(disk, "parent"), change->child))
+			continue;
+		if (path)
+			chmod(path, 0640);
+		r = path ? disk_reparent(path, parent, false, err) : error_set(err, ENOMEM, "no memory");
+	}
+	return r;
+}
+
+static void merged(struct job *job, int result)
+{
+	struct change *change = job->context;
+	struct error err = job->error;
+
+	if (!result) {
+		tree_merged(change->tree, change->config, change->child, change->parent);
+		result = commit(job->machine, change, &err);
+	}
+	if (result)
+		end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
+	else
+		go_on(job);
+}
+
+/* Files that are loose and continued by nobody go at once; false: there is nothing left to merge. */
+static bool begin_merge(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	const char *path, *child;
+	json_t *plan;
+	int r;
+
+	json_array_clear(change->remove);
+	while (tree_loose(change->tree, change->config, &path, &child)) {
+		if (child && name_is_inside(child)) {
+			free(change->child);
+			free(change->parent);
+			change->child = strdup(child);
+			change->parent = strdup(path);
+			plan = json_pack("{s:s, s:s, s:s}", "kind", "checkpoint-merge", "child", child, "parent", path);
+			r = plan && change->child && change->parent
+				? store_work_set(job->vmms->store, job->machine->id, plan, err)
+				: error_set(err, ENOMEM, "no memory");
+			json_decref(plan);
+			if (r)
+				return false;
+			job->work = merge;
+			job->done = merged;
+			job_work(job);
+			return true;
+		}
+		json_array_append_new(change->remove, json_string(path));
+		tree_forget(change->tree, path);
+	}
+	if (json_array_size(change->remove))
+		commit(job->machine, change, err);
+	return false;
+}
+
+/* --- the verbs ---------------------------------------------------------------------------------------- */
+
+static int check(struct machine *machine, const char *what, struct error *err)
+{
+	int r;
+
+	machine_refresh(machine);
+	r = machine_check_state(machine, 1u << MACHINE_OFF, what, err);
+	if (!r)
+		r = machine_check_free(machine, err);
+	return r ? r : checkpoint_check_start(machine, err);
+}
+
+static json_t *find(const struct change *change, const struct machine *machine, const char *which, struct error *err)
+{
+	json_t *checkpoint = tree_find(change->tree, which);
+
+	if (!checkpoint)
+		error_set(err, ENOENT, "machine \"%s\" has no checkpoint \"%.100s\": bulkhead checkpoint list shows them",
+			  machine->name, which);
+	return checkpoint;
+}
+
+/* "disk-1a2b3c4d.vhdx": of its first ancestor's name and of what it is made for. */
+static json_t *child_name(const char *path, const char *id)
+{
+	const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, *dot = strrchr(base, '.');
+	size_t stem = dot ? (size_t)(dot - base) : strlen(base);
+
+	if (stem > 9 && base[stem - 9] == '-' && strspn(base + stem - 8, "0123456789abcdef") >= 8)
+		stem -= 9;
+	return json_sprintf("%.*s-%.8s%s", (int)stem, base, id, dot ? dot : ".vhdx");
+}
+
+/* Each disk of the configuration continues on a new one. */
+static int plan_children(struct change *change, json_t *config, struct error *err)
+{
+	char id[GUID_TEXT_SIZE];
+	struct guid guid;
+	json_t *disk;
+	size_t i;
+
+	guid_random(&guid);
+	guid_format(&guid, id);
+	json_array_foreach(json_object_get(config, "disks"), i, disk) {
+		json_t *name = tree_is_disk(disk) ? child_name(text(disk, "path"), id) : NULL;
+		json_t *made = name ? json_pack("{s:o, s:O}", "path", name, "parent", json_object_get(disk, "path")) : NULL;
+
+		if (!tree_is_disk(disk))
+			continue;
+		if (!made)
+			return error_set(err, ENOMEM, "no memory");
+		/* Two disks of one name in different places. */
+		for (size_t j = 0; j < json_array_size(change->made); j++)
+			if (!strcmp(text(json_array_get(change->made, j), "path"), json_string_value(name))) {
+				name = json_sprintf("%zu-%s", i, json_string_value(name));
+				json_object_set_new(made, "path", name);
+				break;
+			}
+		tree_set_parent(change->tree, text(made, "path"), text(made, "parent"));
+		json_array_append_new(change->made, made);
+		json_object_set(disk, "path", json_object_get(made, "path"));
+	}
+	return 0;
+}
+
+static int plan_create(struct change *change, const json_t *body, struct error *err)
+{
+	json_t *list = json_object_get(change->tree, "checkpoints"), *checkpoint;
+	const char *given = text(body, "name");
+	char id[GUID_TEXT_SIZE], name[64];
+	time_t seconds = vmms_now() / 1000;
+	struct guid guid;
+	struct tm parts;
+
+	localtime_r(&seconds, &parts);
+	strftime(name, sizeof(name), "%Y-%m-%d %H:%M:%S", &parts);
+	if (tree_find(change->tree, given ? given : name))
+		return error_set(err, EEXIST, "there is a checkpoint \"%s\" already: choose another name", given ? given : name);
+	if (json_array_size(list) >= TREE_MAX)
+		return error_set(err, EINVAL, "there are %d checkpoints: that is as many as there may be; delete one", TREE_MAX);
+	guid_random(&guid);
+	checkpoint = json_pack("{s:s, s:s, s:I, s:s, s:o}", "id", guid_format(&guid, id), "name", given ? given : name,
+			       "created", (json_int_t)vmms_now(), "parent", tree_now(change->tree), "config",
+			       json_deep_copy(change->config));
+	if (!checkpoint || json_array_append_new(list, checkpoint))
+		return error_set(err, ENOMEM, "no memory");
+	json_object_set_new(change->tree, "now", json_string(id));
+	change->name = strdup(given ? given : name);
+	return plan_children(change, change->config, err);
+}
+
+int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err)
+{
+	struct change *change;
+	int r = check(machine, "given a checkpoint", err);
+
+	if (!r)
+		r = change_new(&change, machine, "checkpoint.created", err);
+	if (r)
+		return r;
+	r = plan_create(change, body, err);
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	return begin(machine, change, "checkpoint.create", job, err);
+}
+
+/* The configuration of the checkpoint, with what is the machine's own and no setting of it. */
+static int plan_apply(struct change *change, const json_t *checkpoint, struct error *err)
+{
+	static const char *const kept[] = {"id", "name", "notes", "tags", "groups", "automatic"};
+	json_t *config = json_deep_copy(json_object_get(checkpoint, "config")), *disk;
+	size_t i;
+
+	if (!config)
+		return error_set(err, ENOMEM, "no memory");
+	for (i = 0; i < ARRAY_SIZE(kept); i++)
+		json_object_set(config, kept[i], json_object_get(change->config, kept[i]));
+	/* The disks of now go, if they came with a checkpoint and nobody continues them. */
+	json_array_foreach(json_object_get(change->config, "disks"), i, disk) {
+		const char *path = text(disk, "path");
+
+		if (tree_parent(change->tree, path) && !tree_children(change->tree, path, NULL)) {
+			json_array_append_new(change->remove, json_string(path));
+			tree_forget(change->tree, path);
+		}
+	}
+	json_decref(change->config);
+	change->config = config;
+	json_object_set(change->tree, "now", json_object_get(checkpoint, "id"));
+	change->name = strdup(text(checkpoint, "name"));
+	return plan_children(change, config, err);
+}
+
+int checkpoint_apply(struct machine *machine, const char *which, struct job **job, struct error *err)
+{
+	struct change *change;
+	json_t *checkpoint;
+	int r = check(machine, "set back to a checkpoint", err);
+
+	if (!r)
+		r = change_new(&change, machine, "checkpoint.applied", err);
+	if (r)
+		return r;
+	checkpoint = find(change, machine, which, err);
+	r = checkpoint ? plan_apply(change, checkpoint, err) : -err->code;
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	return begin(machine, change, "checkpoint.apply", job, err);
+}
+
+int checkpoint_delete(struct machine *machine, const char *which, struct job **job, struct error *err)
+{
+	struct change *change;
+	json_t *checkpoint;
+	int r = check(machine, "relieved of a checkpoint", err);
+
+	if (!r)
+		r = change_new(&change, machine, "checkpoint.deleted", err);
+	if (r)
+		return r;
+	checkpoint = find(change, machine, which, err);
+	r = checkpoint ? 0 : -err->code;
+	if (!r) {
+		change->name = strdup(text(checkpoint, "name"));
+		tree_remove(change->tree, text(checkpoint, "id"));
+		r = job_new(job, machine->vmms, machine, "checkpoint.delete", err);
+	}
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	(*job)->context = change;
+	if (commit(machine, change, err))
+		end(*job, err);
+	else
+		go_on(*job);
+	return 0;
+}
+
+int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err)
+{
+	struct change *change;
+	json_t *checkpoint;
+	int r = machine_check_free(machine, err);
+
+	if (!r)
+		r = change_new(&change, machine, "", err);
+	if (r)
+		return r;
+	checkpoint = find(change, machine, which, err);
+	r = checkpoint ? 0 : -err->code;
+	if (!r && tree_find(change->tree, name) && tree_find(change->tree, name) != checkpoint)
+		r = error_set(err, EEXIST, "there is a checkpoint \"%s\" already: choose another name", name);
+	if (!r && json_object_set_new(checkpoint, "name", json_string(name)))
+		r = error_set(err, ENOMEM, "no memory");
+	if (!r)
+		r = tree_save(change->tree, machine->directory, err);
+	change_free(change);
+	return r;
+}
+
+int checkpoint_list(struct machine *machine, json_t **list, struct error *err)
+{
+	json_t *tree, *checkpoint;
+	size_t i;
+	int r = tree_load(&tree, machine->directory, err);
+
+	if (r)
+		return r;
+	*list = json_array();
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
+		json_array_append_new(*list,
+				      json_pack("{s:O, s:O, s:O, s:O, s:b}", "id", json_object_get(checkpoint, "id"), "name",
+						json_object_get(checkpoint, "name"), "created",
+						json_object_get(checkpoint, "created"), "parent",
+						json_object_get(checkpoint, "parent"), "now",
+						!strcmp(tree_now(tree), text(checkpoint, "id"))));
+	json_decref(tree);
+	return 0;
+}
+
+/* --- after a death ------------------------------------------------------------------------------------ */
+
+static int recover_merge(struct machine *machine, const json_t *plan, struct error *err)
+{
+	struct change *change;
+	struct job *job;
+	int r = change_new(&change, machine, "checkpoint.merged", err);
+
+	if (r)
+		return r;
+	change->child = strdup(text(plan, "child"));
+	change->parent = strdup(text(plan, "parent"));
+	r = change->child && change->parent ? job_new(&job, machine->vmms, machine, "checkpoint.merge", err)
+					    : error_set(err, ENOMEM, "no memory");
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	job->work = merge;
+	job->done = merged;
+	job->context = change;
+	job_work(job);
+	return 0;
+}
+
+static int recover(struct machine *machine, const json_t *plan, struct error *err)
+{
+	const char *kind = text(plan, "kind");
+
+	if (!strcmp(kind, "checkpoint-merge"))
+		return recover_merge(machine, plan, err);
+	if (!strcmp(kind, "checkpoint-written"))
+		return write_both(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
+				  json_object_get(plan, "remove"), err);
+	if (!strcmp(kind, "checkpoint"))
+		remove_all(machine->directory, json_object_get(plan, "made"));
+	/* A disk that was being added or removed: vm.json says what is. */
+	return store_work_set(machine->vmms->store, machine->id, NULL, err);
+}
+
+void checkpoint_recover(struct machine *machine)
+{
+	struct error err = {0};
+	json_t *plan = NULL;
+
+	if (machine->job || machine->link || store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
+		return;
+	if (!text(plan, "kind") || !machine->config)
+		error_set(&err, EBADMSG, "what is half done cannot be ended: %s",
+			  machine->problem.code ? machine->problem.text : "host.db says nothing sensible of it");
+	else
+		recover(machine, plan, &err);
+	if (err.code)
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
+	json_decref(plan);
+}
+
+int checkpoint_check_start(struct machine *machine, struct error *err)
+{
+	json_t *plan = NULL;
+	int r;
+
+	checkpoint_recover(machine);
+	r = machine_check_free(machine, err);
+	if (!r)
+		r = store_work_get(machine->vmms->store, machine->id, &plan, err);
+	if (!r && plan)
+		r = error_set(err, EBUSY, "a change of machine \"%s\" is half done and cannot be ended: its events say why",
+			      machine->name);
+	json_decref(plan);
+	return r;
+}

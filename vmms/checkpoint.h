@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * checkpoint.h - checkpoints made, applied and deleted. Private to vmms/. All on the loop's thread.
+ *
+ * Each verb makes new disks first, on the pool, then changes checkpoints.json and vm.json, then removes what nobody has any
+ * more. host.db knows what was being made until the first of the two is written, and from then on what both are to say: a
+ * daemon that starts undoes the one or ends the other. A merge goes on where it was.
+ */
+#pragma once
+
+#include "vmms/daemon.h"
+
+extern const struct form checkpoint_create_form, checkpoint_change_form;
+
+/* {"id", "name", "created", "parent", "now"}, oldest first. The caller owns the reference. */
+int checkpoint_list(struct machine *machine, json_t **list, struct error *err);
+
+/* While the machine is off. `body` has passed checkpoint_create_form; without a name it is called by the time. */
+int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err);
+/* The machine becomes what it was; what it is now is lost, unless it is a checkpoint. */
+int checkpoint_apply(struct machine *machine, const char *which, struct job **job, struct error *err);
+/* Its disks are merged with those of what comes from it, where that is one. */
+int checkpoint_delete(struct machine *machine, const char *which, struct job **job, struct error *err);
+int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err);
+
+/* What a daemon that died has left half done; for a machine that is off. May begin a job. */
+void checkpoint_recover(struct machine *machine);
+/* -EBUSY: something is half done that could not be ended or undone: it cannot be started. */
+int checkpoint_check_start(struct machine *machine, struct error *err);

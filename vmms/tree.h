@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tree.h - the checkpoints of a machine: checkpoints.json in its own directory. Private to vmms/.
+ *
+ * A checkpoint is what vm.json said when it was made. Its disks are not written any more; what comes later is in
+ * differencing disks that continue them. "disks" says which file continues which, also those that no checkpoint has any
+ * more and that several others still continue.
+ */
+#pragma once
+
+#include "vmms/config.h"
+
+#define TREE_FILE "checkpoints.json"
+#define TREE_MAX  50 /* checkpoints of a machine, as Hyper-V has it */
+
+extern const struct form tree_form;
+
+/* Reads it; a machine with no such file has an empty one. The caller owns the reference. */
+int tree_load(json_t **tree, const char *directory, struct error *err);
+/* By rename, synced. */
+int tree_save(const json_t *tree, const char *directory, struct error *err);
+
+/* By id or name; NULL: there is none. Borrowed. */
+json_t *tree_find(const json_t *tree, const char *name_or_id);
+
+/* The checkpoint that the machine of now comes from: its id, "" for none. */
+const char *tree_now(const json_t *tree);
+
+/* Which file a file continues, as the tree names it; NULL: none. */
+const char *tree_parent(const json_t *tree, const char *path);
+void tree_set_parent(json_t *tree, const char *path, const char *parent);
+
+/* A file is gone. */
+void tree_forget(json_t *tree, const char *path);
+
+/* How many files continue this one, and (if not NULL) one of them. */
+size_t tree_children(const json_t *tree, const char *path, const char **one);
+
+/* Whether a checkpoint or the machine of now has this disk. */
+bool tree_uses(const json_t *tree, const json_t *config, const char *path);
+
+/* The checkpoint goes; those that come from it come from its parent. */
+void tree_remove(json_t *tree, const char *id);
+
+/* In place of disk `path`, which has been merged, all have `parent`. */
+void tree_merged(json_t *tree, json_t *config, const char *path, const char *parent);
+
+/* A file that no checkpoint and not the machine has, with at most one that continues it: *child is that, or NULL when
+ * the file can go. False: there is none such. */
+bool tree_loose(const json_t *tree, const json_t *config, const char **path, const char **child);
+
+/* The files of the tree of a directory, with its own, that the list does not have yet. */
+void tree_add_files(const char *directory, json_t *list);
+
+/* Of a disk that is written: it is part of checkpoints. */
+bool tree_is_disk(const json_t *disk);
