@@ -843,8 +843,10 @@ static const struct manage_verb verbs[] = {
      "  --watch                again every second, until q\n",
      vm_inspect},
     {"top", "what machines take", "", "Processors' time, memory, disks, by the second, until q. With --json what there is, once.\n", vm_top},
-    {"clone", "make another one like it", "NAME NEW",
-     "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n", vm_clone},
+    {"clone", "make another one like it", "NAME NEW [--checkpoint CHECKPOINT [--linked]]",
+     "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n\n"
+     "  --checkpoint CHECKPOINT    as it was then; it may run\n"
+     "  --linked               its disks continue those of the checkpoint, which stays as long as the clone does\n", vm_clone},
     {"export", "copy all of it", "NAME DIRECTORY",
      "Into a new directory DIRECTORY/NAME, from which any host can import it. It has to be off.\n", vm_export},
     {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW]",

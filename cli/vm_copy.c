@@ -6,13 +6,29 @@
 
 int vm_clone(struct manage *manage, int argc, char **argv)
 {
+	static const struct option options[] = {{"checkpoint", required_argument, NULL, 'c'},
+						{"linked", no_argument, NULL, 'l'},
+						{NULL, 0, NULL, 0}};
+	const char *checkpoint = NULL;
 	struct error err = {0};
+	bool linked = false;
+	json_t *body;
+	int c;
 
-	if (argc != 3)
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c == '?')
+			return EXIT_USAGE;
+		if (c == 'c')
+			checkpoint = optarg;
+		else
+			linked = true;
+	}
+	if (argc - optind != 2)
 		return manage_usage(manage, "it takes a machine and the new one's name");
-	if (vm_job(manage, "POST", "/v1/vms/%s/clone", argv[1], json_pack("{s:s}", "name", argv[2]), "cloning", &err))
+	body = json_pack("{s:s, s:s*, s:b}", "name", argv[optind + 1], "checkpoint", checkpoint, "linked", linked);
+	if (vm_job(manage, "POST", "/v1/vms/%s/clone", argv[optind], body, "cloning", &err))
 		return manage_fail(manage, &err);
-	return vm_show_result(manage, argv[2], "is made");
+	return vm_show_result(manage, argv[optind + 1], "is made");
 }
 
 int vm_export(struct manage *manage, int argc, char **argv)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "vmms/checkpoint.h"
+#include "vmms/checkpoint_change.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +9,7 @@
 
 #include "disk/disk.h"
 #include "vmms/files.h"
-#include "vmms/tree.h"
+#include "vmms/save.h"
 
 static int check_name(const char *name, struct error *err)
 {
@@ -23,18 +23,7 @@ const struct form checkpoint_create_form = {
 const struct form checkpoint_change_form = {
     .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"name", &form_name, NULL, true}, {0}}};
 
-/* A job's context: what is to be when it is done. */
-struct change {
-	char *directory;
-	json_t *tree, *config;
-	json_t *made;   /* [{"path", "parent"}] disks that are to be made */
-	json_t *remove; /* files that go when all is written */
-	char *child, *parent; /* of the merge that is at work */
-	const char *event;
-	char *name;
-};
-
-static void change_free(struct change *change)
+void change_free(struct change *change)
 {
 	if (!change)
 		return;
@@ -88,7 +77,7 @@ static void remove_disk(const char *directory, const char *name)
 	unlink(path);
 }
 
-static void remove_all(const char *directory, const json_t *names)
+void change_remove_files(const char *directory, const json_t *names)
 {
 	json_t *name;
 	size_t i;
@@ -97,7 +86,7 @@ static void remove_all(const char *directory, const json_t *names)
 		remove_disk(directory, json_string_value(name));
 }
 
-static json_t *made_names(const struct change *change)
+json_t *change_made_names(const struct change *change)
 {
 	json_t *names = json_array(), *made;
 	size_t i;
@@ -109,38 +98,55 @@ static json_t *made_names(const struct change *change)
 
 /* --- the steps ---------------------------------------------------------------------------------------- */
 
-/* Both files, and what they do not name any more. It may be done again. */
-static int write_both(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, struct error *err)
+/* The saved state of a checkpoint becomes the machine's, and stays the checkpoint's. */
+static int link_state(const struct machine *machine, const char *state, struct error *err)
+{
+	_cleanup_free_ char *from = vm_config_path(state, machine->directory);
+	_cleanup_free_ char *to = vm_config_path(SAVED_FILE, machine->directory);
+
+	if (!from || !to || !name_is_inside(state))
+		return error_set(err, EINVAL, "%s is no file of the machine's own", state);
+	unlink(to);
+	if (link(from, to))
+		return error_set(err, errno, "%s: %s", from, strerror(errno));
+	return directory_sync(machine->directory, err);
+}
+
+int change_write(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, const char *state,
+    struct error *err)
 {
 	int r = tree_save(tree, machine->directory, err);
 
 	if (!r)
 		r = machine_set_config(machine, json_incref(config), err);
+	if (!r && state)
+		r = link_state(machine, state, err);
 	if (r)
 		return r;
-	remove_all(machine->directory, remove);
+	change_remove_files(machine->directory, remove);
 	return store_work_set(machine->vmms->store, machine->id, NULL, err);
 }
 
-/* From here on it is done, whatever happens. */
-static int commit(struct machine *machine, const struct change *change, struct error *err)
+int change_commit(struct machine *machine, const struct change *change, struct error *err)
 {
-	json_t *plan = json_pack("{s:s, s:O, s:O, s:O}", "kind", "checkpoint-written", "tree", change->tree, "config",
-				 change->config, "remove", change->remove);
+	json_t *plan = json_pack("{s:s, s:O, s:O, s:O, s:s*}", "kind", "checkpoint-written", "tree", change->tree, "config",
+				 change->config, "remove", change->remove, "link", change->link);
 	int r = plan ? store_work_set(machine->vmms->store, machine->id, plan, err) : error_set(err, ENOMEM, "no memory");
 
 	json_decref(plan);
-	return r ? r : write_both(machine, change->tree, change->config, change->remove, err);
+	return r ? r : change_write(machine, change->tree, change->config, change->remove, change->link, err);
 }
 
-static void end(struct job *job, const struct error *err)
+void change_end(struct job *job, const struct error *err)
 {
 	struct change *change = job->context;
+	struct machine *machine = job->machine;
 
 	if (!err)
-		vmms_event(job->vmms, job->machine, change->event, "%s", change->name ? change->name : "");
+		vmms_event(job->vmms, machine, change->event, "%s", change->name ? change->name : "");
 	job_end(job, err);
 	change_free(change);
+	machine_refresh(machine);
 }
 
 static bool begin_merge(struct job *job, struct error *err);
@@ -151,7 +157,7 @@ static void go_on(struct job *job)
 
 	if (begin_merge(job, &err))
 		return;
-	end(job, err.code ? &err : NULL);
+	change_end(job, err.code ? &err : NULL);
 }
 
 static int make_disks(struct job *job, struct error *err)
@@ -194,23 +200,23 @@ static void disks_made(struct job *job, int result)
 	struct error err = job->error;
 
 	if (result) {
-		json_t *names = made_names(change);
+		json_t *names = change_made_names(change);
 
-		remove_all(machine->directory, names);
+		change_remove_files(machine->directory, names);
 		json_decref(names);
 		store_work_set(machine->vmms->store, machine->id, NULL, NULL);
-		end(job, &err);
+		change_end(job, &err);
 		return;
 	}
-	if (commit(machine, change, &err))
-		end(job, &err);
+	if (change_commit(machine, change, &err))
+		change_end(job, &err);
 	else
 		go_on(job);
 }
 
 static int begin(struct machine *machine, struct change *change, const char *kind, struct job **job, struct error *err)
 {
-	json_t *plan = json_pack("{s:s, s:o}", "kind", "checkpoint", "made", made_names(change));
+	json_t *plan = json_pack("{s:s, s:o}", "kind", "checkpoint", "made", change_made_names(change));
 	int r = job_new(job, machine->vmms, machine, kind, err);
 
 	if (!r && (!plan || store_work_set(machine->vmms->store, machine->id, plan, err))) {
@@ -267,10 +273,10 @@ static void merged(struct job *job, int result)
 
 	if (!result) {
 		tree_merged(change->tree, change->config, change->child, change->parent);
-		result = commit(job->machine, change, &err);
+		result = change_commit(job->machine, change, &err);
 	}
 	if (result)
-		end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
+		change_end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
 	else
 		go_on(job);
 }
@@ -284,6 +290,8 @@ static bool begin_merge(struct job *job, struct error *err)
 	int r;
 
 	json_array_clear(change->remove);
+	if (machine_check_base(job->machine, NULL))
+		return false;
 	while (tree_loose(change->tree, change->config, &path, &child)) {
 		if (child && name_is_inside(child)) {
 			free(change->child);
@@ -306,7 +314,7 @@ static bool begin_merge(struct job *job, struct error *err)
 		tree_forget(change->tree, path);
 	}
 	if (json_array_size(change->remove))
-		commit(job->machine, change, err);
+		change_commit(job->machine, change, err);
 	return false;
 }
 
@@ -443,6 +451,7 @@ static int plan_apply(struct change *change, const json_t *checkpoint, struct er
 	change->config = config;
 	json_object_set(change->tree, "now", json_object_get(checkpoint, "id"));
 	change->name = strdup(text(checkpoint, "name"));
+	change->link = text(checkpoint, "state");
 	return plan_children(change, config, err);
 }
 
@@ -472,6 +481,8 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 	int r = check(machine, "relieved of a checkpoint", err);
 
 	if (!r)
+		r = machine_check_base(machine, err);
+	if (!r)
 		r = change_new(&change, machine, "checkpoint.deleted", err);
 	if (r)
 		return r;
@@ -479,6 +490,8 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 	r = checkpoint ? 0 : -err->code;
 	if (!r) {
 		change->name = strdup(text(checkpoint, "name"));
+		if (text(checkpoint, "state"))
+			json_array_append(change->remove, json_object_get(checkpoint, "state"));
 		tree_remove(change->tree, text(checkpoint, "id"));
 		r = job_new(job, machine->vmms, machine, "checkpoint.delete", err);
 	}
@@ -487,8 +500,8 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 		return r;
 	}
 	(*job)->context = change;
-	if (commit(machine, change, err))
-		end(*job, err);
+	if (change_commit(machine, change, err))
+		change_end(*job, err);
 	else
 		go_on(*job);
 	return 0;
@@ -527,11 +540,12 @@ int checkpoint_list(struct machine *machine, json_t **list, struct error *err)
 	*list = json_array();
 	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
 		json_array_append_new(*list,
-				      json_pack("{s:O, s:O, s:O, s:O, s:b}", "id", json_object_get(checkpoint, "id"), "name",
+				      json_pack("{s:O, s:O, s:O, s:O, s:b, s:b}", "id", json_object_get(checkpoint, "id"), "name",
 						json_object_get(checkpoint, "name"), "created",
 						json_object_get(checkpoint, "created"), "parent",
 						json_object_get(checkpoint, "parent"), "now",
-						!strcmp(tree_now(tree), text(checkpoint, "id"))));
+						!strcmp(tree_now(tree), text(checkpoint, "id")), "state",
+						text(checkpoint, "state") != NULL));
 	json_decref(tree);
 	return 0;
 }
@@ -568,10 +582,10 @@ static int recover(struct machine *machine, const json_t *plan, struct error *er
 	if (!strcmp(kind, "checkpoint-merge"))
 		return recover_merge(machine, plan, err);
 	if (!strcmp(kind, "checkpoint-written"))
-		return write_both(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
-				  json_object_get(plan, "remove"), err);
+		return change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
+				    json_object_get(plan, "remove"), text(plan, "link"), err);
 	if (!strcmp(kind, "checkpoint"))
-		remove_all(machine->directory, json_object_get(plan, "made"));
+		change_remove_files(machine->directory, json_object_get(plan, "made"));
 	/* A disk that was being added or removed: vm.json says what is. */
 	return store_work_set(machine->vmms->store, machine->id, NULL, err);
 }

@@ -31,8 +31,15 @@ static const struct form form_from = {.kind = FORM_STRING, .text = "where a vm.j
 static const struct form form_mode = {
     .kind = FORM_WORD, .text = "where it is, or by a copy of it: the same machine, or a new one", .words = mode_words};
 
-const struct form vm_clone_form = {
-    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"name", &form_name, NULL, true}, {0}}};
+static const struct form form_checkpoint = {
+    .kind = FORM_STRING, .text = "of which it is made: its id or name", .min = 1, .max = 100};
+static const struct form form_linked = {.kind = FORM_BOOLEAN, .text = "its disks continue those of the checkpoint"};
+
+const struct form vm_clone_form = {.kind = FORM_OBJECT,
+				   .fields = (const struct form_field[]){{"name", &form_name, NULL, true},
+									 {"checkpoint", &form_checkpoint, NULL, false},
+									 {"linked", &form_linked, "false", false},
+									 {0}}};
 const struct form vm_export_form = {
     .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"directory", &form_to, NULL, true}, {0}}};
 const struct form vm_import_form = {.kind = FORM_OBJECT,
@@ -97,7 +104,7 @@ static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const ch
 		json_decref(config);
 	r = making->plan ? machine_enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
 	if (!r) {
-		r = job_new(job, vmms, machine, kind == COPY_CLONE ? "vm.clone" : "vm.import", err);
+		r = job_new(job, vmms, machine, kind == COPY_IMPORT ? "vm.import" : "vm.clone", err);
 		if (r) {
 			store_vm_remove(vmms->store, vm.id, NULL);
 			vmms_forget(vmms, machine);
@@ -133,25 +140,78 @@ static void set_new_id(json_t *config)
 	json_object_set_new(config, "id", json_string(guid_format(&id, text)));
 }
 
+/* What the clone is to be like: the machine of now, or one of its checkpoints, whose id is told. */
+static int clone_config(struct machine *machine, const json_t *body, json_t **config, char id[GUID_TEXT_SIZE],
+    struct error *err)
+{
+	const char *which = json_string_value(json_object_get(body, "checkpoint"));
+	json_t *tree, *checkpoint;
+	int r;
+
+	*id = '\0';
+	if (!which) {
+		r = machine_check_state(machine, 1u << MACHINE_OFF, "cloned, but one of its checkpoints", err);
+		*config = r ? NULL : json_deep_copy(machine->config);
+		return r ? r : *config ? 0 : error_set(err, ENOMEM, "no memory for a machine");
+	}
+	r = tree_load(&tree, machine->directory, err);
+	if (r)
+		return r;
+	checkpoint = tree_find(tree, which);
+	*config = checkpoint ? json_deep_copy(json_object_get(checkpoint, "config")) : NULL;
+	if (!checkpoint)
+		r = error_set(err, ENOENT, "machine \"%s\" has no checkpoint \"%s\"", machine->name, which);
+	else if (!*config)
+		r = error_set(err, ENOMEM, "no memory for a machine");
+	else
+		snprintf(id, GUID_TEXT_SIZE, "%s", json_string_value(json_object_get(checkpoint, "id")));
+	json_decref(tree);
+	return r;
+}
+
 int machine_clone(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
+	bool linked = json_is_true(json_object_get(body, "linked"));
+	char checkpoint[GUID_TEXT_SIZE];
 	json_t *config;
 	int r;
 
 	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF, "cloned", err);
-	if (!r)
-		r = machine_check_free(machine, err);
+	r = machine_check_free(machine, err);
 	if (!r)
 		r = check_name_free(machine->vmms, json_string_value(json_object_get(body, "name")), err);
+	if (!r && linked && !json_object_get(body, "checkpoint"))
+		r = error_set(err, EINVAL, "a linked clone continues the disks of a checkpoint, which are not written any more: "
+					   "name one by \"checkpoint\"");
+	if (!r)
+		r = clone_config(machine, body, &config, checkpoint, err);
 	if (r)
 		return r;
-	config = json_deep_copy(machine->config);
-	if (!config)
-		return error_set(err, ENOMEM, "no memory for a machine");
 	json_object_set(config, "name", json_object_get(body, "name"));
 	set_new_id(config);
-	return make(machine->vmms, COPY_CLONE, config, machine->directory, machine, job, err);
+	/* First of all: from here on the checkpoint stays. The row is nothing without the machine. */
+	if (linked)
+		r = store_base_add(machine->vmms->store, json_string_value(json_object_get(config, "id")), machine->id, checkpoint,
+				   err);
+	if (r) {
+		json_decref(config);
+		return r;
+	}
+	return make(machine->vmms, linked ? COPY_LINK : COPY_CLONE, config, machine->directory, machine, job, err);
+}
+
+int machine_check_base(const struct machine *machine, struct error *err)
+{
+	json_t *names;
+	int r = store_base_users(machine->vmms->store, machine->id, NULL, &names, err);
+
+	if (r)
+		return r;
+	if (json_array_size(names))
+		r = error_set(err, EBUSY, "machine \"%s\" is a linked clone of machine \"%s\" and continues its disks: delete that first",
+			      json_string_value(json_array_get(names, 0)), machine->name);
+	json_decref(names);
+	return r;
 }
 
 /* --- import ------------------------------------------------------------------------------------------- */

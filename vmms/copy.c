@@ -59,7 +59,8 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 	const char *path = json_string_value(json_object_get(object, key));
 	_cleanup_free_ char *whole = path ? vm_config_path(path, plan->source) : NULL;
 	bool inside = path && name_is_inside(path);
-	bool flatten = written && (plan->kind == COPY_CLONE || (plan->kind == COPY_EXPORT && !inside));
+	bool clone = plan->kind == COPY_CLONE || plan->kind == COPY_LINK;
+	bool flatten = written && (clone || (plan->kind == COPY_EXPORT && !inside));
 	const json_t *same;
 	json_t *to;
 
@@ -67,7 +68,7 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 		return 0;
 	if (!whole)
 		return -ENOMEM;
-	if (!inside && (plan->kind == COPY_IMPORT || (plan->kind == COPY_CLONE && !written)))
+	if (!inside && (plan->kind == COPY_IMPORT || (clone && !written)))
 		return json_object_set_new(object, key, json_string(whole)) ? -ENOMEM : 0;
 	same = planned(plan, inside ? path : whole);
 	if (same)
@@ -192,6 +193,12 @@ static int flatten(const struct copy_plan *plan, const char *from, const char *t
 	disk_get_info(disk, &info);
 	disk_close(disk, NULL);
 	options.format = info.format;
+	if (plan->kind == COPY_LINK && info.format == DISK_FORMAT_RAW)
+		return error_set(err, ENOTSUP, "%s: a raw disk cannot be continued by another", source);
+	if (plan->kind == COPY_LINK) {
+		options.parent = source;
+		return disk_create(target, &options, err);
+	}
 	options.fixed = info.format != DISK_FORMAT_RAW && !info.dynamic;
 	return disk_convert(source, &reading, target, &options, progress, err);
 }

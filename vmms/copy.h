@@ -11,6 +11,7 @@
 #include "vmms/daemon.h"
 
 enum copy_kind {
+	COPY_LINK,   /* as a clone, but each disk continues the one that it is of */
 	COPY_CLONE,  /* each disk becomes one of its own, with the contents of now; what lies elsewhere and is not written
 			stays there */
 	COPY_EXPORT, /* all that the machine has, wherever it lies, with its checkpoints */

@@ -423,6 +423,8 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 		return error_set(err, EALREADY, "machine \"%s\" is %s: turn it off first", machine->name,
 				 machine_state_word(machine->state));
 	r = machine_check_free(machine, err);
+	if (!r)
+		r = machine_check_base(machine, err);
 	if (r)
 		return r;
 	deletion = deletion_new(machine, keep_files);

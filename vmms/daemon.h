@@ -112,6 +112,8 @@ void machine_made(struct job *job, int result, bool made_directory);
 /* --- clone.c: machines made of others. The bodies have passed these forms. */
 extern const struct form vm_clone_form, vm_export_form, vm_import_form;
 int machine_clone(struct machine *machine, const json_t *body, struct job **job, struct error *err);
+/* -EBUSY: another one continues disks of its checkpoints. */
+int machine_check_base(const struct machine *machine, struct error *err);
 int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err);
 int machine_import(struct vmms *vmms, const json_t *body, struct job **job, struct error *err);
 /* What exports that did not come to their end have left. */

@@ -338,6 +338,8 @@ static void state_told(void *context, const json_t *answer, const struct error *
 	struct machine *machine = context;
 
 	(void)err;
+	/* It may be about to make its socket: it is asked again when the machine is looked at. */
+	machine->untold = !answer && machine->link;
 	if (state && !machine->job && strcmp(state, "saving"))
 		saved_not_saving(machine);
 	/* A worker that was found may still be about to begin. */
@@ -433,7 +435,7 @@ void machine_refresh(struct machine *machine)
 	bool in_the_way = machine->problem.code == EBUSY;
 
 	/* That a save which another daemon began has failed, nobody else tells. */
-	if (machine->link && machine->state == MACHINE_SAVING && !machine->job)
+	if (machine->link && (machine->state == MACHINE_SAVING || machine->untold) && !machine->job)
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
 	if (machine->link || machine->job || machine->phase != VM_READY)
 		return;

@@ -23,6 +23,7 @@ static const struct form form_checkpoint = {.kind = FORM_OBJECT,
 										  {"created", &form_time, NULL, true},
 										  {"parent", &form_some_id, NULL, true},
 										  {"config", &vm_config_form, NULL, true},
+										  {"state", &form_path, NULL, false},
 										  {0}}};
 static const struct form form_checkpoints = {.kind = FORM_LIST, .min = 0, .max = TREE_MAX, .items = &form_checkpoint};
 static const struct form form_disk = {
@@ -247,9 +248,12 @@ void tree_add_files(const char *directory, json_t *list)
 		add_file(list, text(entry, "path"));
 		add_file(list, text(entry, "parent"));
 	}
-	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry)
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry) {
 		json_array_foreach(json_object_get(json_object_get(entry, "config"), "disks"), j, disk)
 			add_file(list, text(disk, "path"));
+		if (*text(entry, "state"))
+			add_file(list, text(entry, "state"));
+	}
 	if (json_array_size(json_object_get(tree, "checkpoints")) || json_array_size(json_object_get(tree, "disks")))
 		add_file(list, TREE_FILE);
 	json_decref(tree);

@@ -24,7 +24,7 @@
 /* How long a daemon that was told to end waits for work on files. */
 #define CLOSING_SECONDS 5u
 
-/* How often logs are looked at. */
+/* How often running machines and their logs are looked at. */
 #define LOGS_SECONDS 60u
 
 int64_t vmms_now(void)
@@ -322,13 +322,15 @@ static void sweep(uv_check_t *check)
 	jobs_sweep(check->data);
 }
 
-static void cut_logs(uv_timer_t *timer)
+static void look_around(uv_timer_t *timer)
 {
 	struct vmms *vmms = timer->data;
 
 	for (size_t i = 0; i < vmms->machine_count; i++) {
 		_cleanup_free_ char *path = NULL;
 
+		if (vmms->machines[i]->link)
+			machine_refresh(vmms->machines[i]);
 		if (vmms->machines[i]->link && asprintf(&path, "%s/worker.log", vmms->machines[i]->directory) > 0)
 			worker_log_cut(path);
 	}
@@ -359,7 +361,7 @@ static void run(struct vmms *vmms)
 	uv_check_start(&check, sweep);
 	logs.data = vmms;
 	uv_timer_init(&vmms->loop, &logs);
-	uv_timer_start(&logs, cut_logs, LOGS_SECONDS * 1000ull, LOGS_SECONDS * 1000ull);
+	uv_timer_start(&logs, look_around, LOGS_SECONDS * 1000ull, LOGS_SECONDS * 1000ull);
 	if (vmms->options->ready)
 		vmms->options->ready();
 	uv_run(&vmms->loop, UV_RUN_DEFAULT);

@@ -79,7 +79,6 @@ def test_manage_checkpoints(context):
         d.cli("checkpoint", "rename", "web", "second", "other")
         require(tree(d)["other"]["parent"] == tree(d)["first"]["id"] and tree(d)["other"]["now"], f"a tree: {tree(d)}")
         d.done("POST", "/v1/vms/web/start")
-        d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints", {}, "running")
         d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints/first/apply", None, "running")
         d.done("POST", "/v1/vms/web/turn-off")
         # Back, and on in another direction.
@@ -121,6 +120,37 @@ def test_manage_checkpoints(context):
         d.cli("checkpoint", "create", "web")
         d.done("DELETE", "/v1/vms/web")
         require(os.listdir(os.path.join(d.state, "machines")) == [], "all goes with the machine")
+
+
+def test_manage_linked_clone(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        write(d, "one  ")
+        d.cli("checkpoint", "create", "web", "base")
+        write(d, "two  ")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/clone", {"name": "x", "linked": True}, "checkpoint")
+        d.refused(404, "not-found", "POST", "/v1/vms/web/clone", {"name": "x", "checkpoint": "nobody"}, "nobody")
+        d.done("POST", "/v1/vms/web/start")
+        d.cli("vm", "clone", "web", "linked", "--checkpoint", "base", "--linked")
+        d.cli("vm", "clone", "web", "full", "--checkpoint", "base")
+        for name in ("linked", "full"):
+            vm = d.ok("GET", f"/v1/vms/{name}")
+            path = os.path.join(vm["directory"], vm["config"]["disks"][0]["path"])
+            require(contents(d, path)[1 << 20:].startswith(b"one  "), f"{name} is what the checkpoint was")
+            if name == "linked":
+                require(os.path.getsize(path) < SIZE, "and takes next to no space")
+            d.done("POST", f"/v1/vms/{name}/start")
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("DELETE", "/v1/vms/full")
+        d.refused(409, "busy", "DELETE", "/v1/vms/web/checkpoints/base", None, "linked clone")
+        d.refused(409, "busy", "DELETE", "/v1/vms/web", None, "linked clone")
+        d.kill()
+        d.start()
+        d.refused(409, "busy", "DELETE", "/v1/vms/web", None, "linked clone")
+        d.done("DELETE", "/v1/vms/linked")
+        delete(d, "base")
+        require(says(d, "two  ") and vhdx(d) == ["disk.vhdx"], "then it can be merged")
 
 
 def test_manage_checkpoint_of_what_cannot_have_one(context):

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c. On the
+ * loop's thread but for what `work` of its job does.
+ */
+#pragma once
+
+#include "vmms/checkpoint.h"
+#include "vmms/tree.h"
+
+/* A job's context: what is to be when it is done. */
+struct change {
+	char *directory;
+	json_t *tree, *config;
+	json_t *made;   /* [{"path", "parent"}] disks that are to be made */
+	json_t *remove; /* files that go when all is written */
+	char *child, *parent; /* of the merge that is at work */
+	const char *event;
+	char *name;
+	const char *link;   /* the state that the machine goes on from: of `tree`; NULL: none */
+};
+
+void change_free(struct change *change);
+json_t *change_made_names(const struct change *change);
+
+/* Of those that are the machine's own. */
+void change_remove_files(const char *directory, const json_t *names);
+
+/* Both files, the saved state if there is one, and then what they do not name any more goes. It may be done again. */
+int change_write(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, const char *state,
+    struct error *err);
+/* The same, and from here on it is done, whatever happens. */
+int change_commit(struct machine *machine, const struct change *change, struct error *err);
+/* Ends the job, whose context the change is, and frees that. */
+void change_end(struct job *job, const struct error *err);
