@@ -43,7 +43,7 @@ static void one(struct vmms *vmms, struct http_request *request,
 	struct job *job = NULL;
 	int r;
 
-	if (!machine)
+	if (!machine || !api_still_matches(machine, request))
 		return;
 	r = run(machine, which(request), &job, &err);
 	api_reply_job(request, job, r, &err);
@@ -64,7 +64,7 @@ static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
 	struct machine *machine = api_machine(vmms, request);
 	struct error err = {0};
 
-	if (!machine)
+	if (!machine || !api_still_matches(machine, request))
 		return;
 	if (checkpoint_rename(machine, which(request), json_string_value(json_object_get(api_body(request), "name")), &err))
 		http_fail(request, &err);
@@ -78,10 +78,11 @@ const struct route checkpoint_routes[] = {
     {"POST", "/v1/vms/{vm}/checkpoints", "createCheckpoint", "Keep what it is now", ROLE_OPERATOR, &checkpoint_create_form,
      wait_query, 202, 0, create_checkpoint},
     {"PATCH", "/v1/vms/{vm}/checkpoints/{checkpoint}", "renameCheckpoint", "Give it another name", ROLE_OPERATOR,
-     &checkpoint_change_form, NULL, 204, 0, rename_checkpoint},
+     &checkpoint_change_form, NULL, 204, ROUTE_IF_MATCH, rename_checkpoint},
     {"DELETE", "/v1/vms/{vm}/checkpoints/{checkpoint}", "deleteCheckpoint",
-     "Delete it, and merge its disks with what comes from it", ROLE_ADMINISTRATOR, NULL, wait_query, 202, 0, delete_checkpoint},
+     "Delete it, and merge its disks with what comes from it", ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH,
+     delete_checkpoint},
     {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/apply", "applyCheckpoint", "Make the machine what it was",
-     ROLE_ADMINISTRATOR, NULL, wait_query, 202, 0, apply_checkpoint},
+     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, apply_checkpoint},
     {0},
 };

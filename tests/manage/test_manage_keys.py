@@ -138,7 +138,10 @@ def test_manage_job_cancelled(context):
 def test_manage_no_update_is_lost(context):
     """Every route that the document says takes If-Match refuses an ETag that is not the present one, and changes nothing."""
     bodies = {("patch", "/v1/vms/{vm}"): ("", {"notes": "mine"}), ("delete", "/v1/vms/{vm}"): ("", None),
-              ("post", "/v1/vms/{vm}/disks"): ("", {"path": "/x.vhdx"}), ("delete", "/v1/vms/{vm}/disks"): ("?path=/x.vhdx", None)}
+              ("post", "/v1/vms/{vm}/disks"): ("", {"path": "/x.vhdx"}), ("delete", "/v1/vms/{vm}/disks"): ("?path=/x.vhdx", None),
+              ("patch", "/v1/vms/{vm}/checkpoints/{checkpoint}"): ("", {"name": "x"}),
+              ("delete", "/v1/vms/{vm}/checkpoints/{checkpoint}"): ("", None),
+              ("post", "/v1/vms/{vm}/checkpoints/{checkpoint}/apply"): ("", None)}
     with Daemon(context["build"]) as d:
         d.make("web")
         before = d.ok("GET", "/v1/vms/web")
@@ -150,7 +153,7 @@ def test_manage_no_update_is_lost(context):
                 if not takes or (method, path) not in bodies:
                     continue
                 query, body = bodies[method, path]
-                status, answer, _ = ask(d, method.upper(), path.replace("{vm}", "web") + query, body, If_Match='"0123456789abcdef"')
+                status, answer, _ = ask(d, method.upper(), path.replace("{vm}", "web").replace("{checkpoint}", "x") + query, body, If_Match='"0123456789abcdef"')
                 require(status == 412 and answer["error"]["code"] == "conflict", f"{method} {path}: {status} {answer}")
                 asked += 1
         require(asked == len(bodies), f"{asked} routes were asked")
