@@ -242,7 +242,7 @@ static int start_building(struct vmbus *bus, const struct vmbus_message_gpadl_he
 	struct gpadl *gpadl;
 	int r;
 
-	if (!channel || !channel->announced || channel->state == CHANNEL_REMOVED)
+	if (!channel || !channel->announced)
 		return -EINVAL;
 	if (header->range_count == 0 ||
 	    header->range_buffer_length <
@@ -266,11 +266,19 @@ static int start_building(struct vmbus *bus, const struct vmbus_message_gpadl_he
 	return 0;
 }
 
+/* To a channel that was removed, nothing is lent any more; what was lent before waits for the guest to take it back. */
+static bool is_removed(struct vmbus *bus, uint32_t relid)
+{
+	const struct channel *channel = bus_channel(bus, relid);
+
+	return channel && channel->state == CHANNEL_REMOVED;
+}
+
 void gpadl_on_header(struct vmbus *bus, const void *message, size_t size)
 {
 	const struct vmbus_message_gpadl_header *header = message;
 	struct gpadl *gpadl;
-	int r = start_building(bus, header, &gpadl);
+	int r = is_removed(bus, header->relid) ? -EINVAL : start_building(bus, header, &gpadl);
 
 	if (r < 0) {
 		bus->counters.ignored++;

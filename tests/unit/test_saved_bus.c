@@ -99,7 +99,7 @@ static void test_traffic_goes_on_by_interrupt_page(void **state)
 	traffic_goes_on(*state, VMBUS_VERSION_WS2008);
 }
 
-/* Offers come in another order, one is new, and one is removed but not yet let go by the guest. */
+/* Offers come in another order, one is new, and one is removed but not yet let go by the guest, nor is what it lent to it. */
 static void test_channels_keep_their_numbers(void **state)
 {
 	static struct echo old[3], new[3];
@@ -107,7 +107,8 @@ static void test_channels_keep_their_numbers(void **state)
 	struct vmbus_message_relid released = {0};
 	struct guest_channel *channels[2];
 	struct form_writer w = {0};
-	uint32_t relids[3];
+	uint32_t relids[3], lent;
+	uint64_t pfn;
 
 	memset(old, 0, sizeof(old));
 	memset(new, 0, sizeof(new));
@@ -120,6 +121,7 @@ static void test_channels_keep_their_numbers(void **state)
 		channels[i] = open_echo(m, guest_find_offer(m->guest, &echo_interface, i), 2, 2);
 		ping(channels[i], i, 32);
 	}
+	assert_int_equal(guest_gpadl_alloc(m->guest, relids[2], 1, &pfn, &lent), 0);
 	echo_remove(&old[2]);
 	take_away(m, &w);
 	echo_remove(&old[0]);
@@ -134,6 +136,7 @@ static void test_channels_keep_their_numbers(void **state)
 	assert_int_equal(new[0].opens, 1);
 	assert_int_equal(new[1].opens, 1);
 	assert_state(m, relids[2], "removed");
+	assert_int_equal(guest_gpadl_teardown(m->guest, relids[2], lent), 0);
 	assert_int_equal(guest_find_offer(m->guest, &echo_interface, 7)->relid, relids[2] + 1);
 	released.relid = relids[2];
 	assert_int_equal(guest_post(m->guest, VMBUS_MSG_RELID_RELEASED, &released, sizeof(released)), 0);
