@@ -454,6 +454,7 @@ static void merging_done(void *context, int result, const struct error *err)
 	struct worker *w = context;
 
 	w->merging = NULL;
+	vm_keep_chain(w->vm, NULL);
 	if (result)
 		say(err->text);
 	else
@@ -477,7 +478,13 @@ static int merge(struct worker *w, const json_t *arguments, struct control_call 
 		return -ENOENT;
 	w->merged = disk;
 	r = request_merge(arguments, call, &files, &controller, &lun, err);
-	return r ? r : merging_start(&w->merging, &w->loop, disk->disk, &files, &ops, err);
+	if (r)
+		return r;
+	vm_keep_chain(w->vm, disk);
+	r = merging_start(&w->merging, &w->loop, disk->disk, &files, &ops, err);
+	if (r)
+		vm_keep_chain(w->vm, NULL);
+	return r;
 }
 
 static json_t *command_merge(struct worker *w, const json_t *arguments, struct control_call *call)

@@ -417,6 +417,7 @@ void vm_destroy(struct vm *vm, struct error *err)
 	if (vm->restore >= 0)
 		close(vm->restore);
 	partition_host_close(vm->host);
+	vm_keep_chain(vm, NULL);
 	free(vm);
 }
 
@@ -617,6 +618,13 @@ static json_t *inspect_chain(const struct disk *disk)
 	return list;
 }
 
+void vm_keep_chain(struct vm *vm, const struct vm_disk *disk)
+{
+	json_decref(vm->kept_chain);
+	vm->kept = disk;
+	vm->kept_chain = disk ? inspect_chain(disk->disk) : NULL;
+}
+
 static json_t *inspect_disks(struct vm *vm)
 {
 	json_t *list = json_array();
@@ -631,7 +639,8 @@ static json_t *inspect_disks(struct vm *vm)
 		json_array_append_new(list,
 		    json_pack("{s:o,s:i,s:i,s:I,s:b,s:b,s:o}", "path", control_text(d->config.path), "controller",
 			(int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
-			info.read_only, "dvd", d->config.dvd, "chain", inspect_chain(d->disk)));
+			info.read_only, "dvd", d->config.dvd, "chain",
+			d == vm->kept ? json_incref(vm->kept_chain) : inspect_chain(d->disk)));
 	}
 	return list;
 }

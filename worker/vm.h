@@ -62,6 +62,8 @@ struct vm {
 	struct statefile *saved;  /* while it is read */
 	uint32_t controllers_wanted; /* by a saved machine; a bit for each */
 	bool processor_told;
+	const struct vm_disk *kept; /* whose chain is shown as `kept_chain`; NULL: none */
+	json_t *kept_chain;
 	_Atomic bool guest_crashed; /* since the last power-up */
 	_Atomic unsigned crashes_told;
 };
@@ -113,6 +115,9 @@ int vm_unsplit_disk(struct vm *vm, unsigned controller, unsigned lun, const char
 
 /* A disk has another name now: that of its file, when that was split or merged. */
 int vm_rename_disk(struct vm *vm, struct vm_disk *disk, const char *name);
+
+/* While files come and go under a disk on another thread, its chain is shown as it is now; until NULL is given. */
+void vm_keep_chain(struct vm *vm, const struct vm_disk *disk);
 
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
 

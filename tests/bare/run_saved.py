@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import tempfile
+import threading
 
 from run_worker import require, tiny
 from worker_program import wait_for
@@ -295,6 +296,39 @@ def test_checkpoint_goes_on(context):
         w.run()
         wait_for_letters(w)
         require(alphabet_from(w.read("serial")) is None, f"not the alphabet: {w.read('serial')}")
+
+
+def test_merged_while_looked_at(context):
+    """Files leave a disk's chain while others ask for it."""
+    with counts(context) as w:
+        a, _ = two_disks(context, w)
+        w.run()
+        stop, failures = threading.Event(), []
+
+        def look():
+            while not stop.is_set():
+                paths = [f["path"] for f in w.control("status")["disks"][0]["chain"]]
+                if paths not in ([a], [w.path("a1.vhdx"), a]):
+                    failures.append(paths)
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(12):
+                answer = checkpoint(w, None, [("0:0", w.path("a1.vhdx"), a)])
+                require(answer["ok"], f"{answer}; log: {w.log()}")
+                fd = os.open(a, os.O_RDWR)
+                answer = w.control("merge-disk", [fd], address="0:0", parent=True)
+                os.close(fd)
+                require(answer["ok"], f"{answer}; log: {w.log()}")
+                os.unlink(w.path("a1.vhdx"))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        require(not failures, f"chains that never were: {failures[:3]}")
+        wait_for_letters(w)
 
 
 def test_checkpoint_fails_whole(context):
