@@ -166,6 +166,9 @@ void job_end(struct job *job, const struct error *err)
 	if (store_job_end(job->vmms->store, job->id, state, err ? http_error_code(err->code) : NULL, err ? err->text : NULL,
 			  &storing))
 		log_write(LOG_LEVEL_ERROR, "job %lld: %s", (long long)job->id, storing.text);
+	/* Who waits is told below. */
+	if (store_group_end(job->vmms->store, &storing))
+		log_write(LOG_LEVEL_ERROR, "job %lld: %s", (long long)job->id, storing.text);
 	if (job->machine && job->machine->job == job)
 		job->machine->job = NULL;
 	job->machine = NULL;

@@ -255,14 +255,19 @@ static void worker_started(void *context, const struct error *err)
 {
 	struct machine *machine = context;
 	struct job *job = machine->job;
+	struct error storing;
 
 	if (!err) {
 		saved_used(machine);
 		machine_set_state(machine, MACHINE_RUNNING);
+		/* Whoever starts a machine waits for this. */
+		store_group_begin(machine->vmms->store);
 		machine_set_wanted(machine, true);
 		vmms_event(machine->vmms, machine, "vm.running", "it runs");
 		if (job && !strcmp(job->kind, "vm.start"))
 			job_end(job, NULL);
+		if (store_group_end(machine->vmms->store, &storing))
+			log_write(LOG_LEVEL_ERROR, "machine \"%s\": %s", machine->name, storing.text);
 	} else {
 		/* The job ends with the worker: then the machine is off, and may be changed. */
 		vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);

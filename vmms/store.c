@@ -98,6 +98,23 @@ void store_close(struct store *store)
 	free(store);
 }
 
+/* Where it cannot begin, everything is on its own, as without it. */
+void store_group_begin(struct store *store)
+{
+	sqlite3_exec(store->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+}
+
+int store_group_end(struct store *store, struct error *err)
+{
+	int r;
+
+	if (sqlite3_get_autocommit(store->db) || !sqlite3_exec(store->db, "COMMIT", NULL, NULL, NULL))
+		return 0;
+	r = sql_fail(store, err);
+	sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+	return r;
+}
+
 /* --- machines ----------------------------------------------------------------------------------------- */
 
 int store_vm_add(struct store *store, struct store_vm *vm, struct error *err)

@@ -2,8 +2,8 @@
 /*
  * store.h - host.db: which machines there are, jobs and events. Private to vmms/.
  *
- * Every function is one transaction and is on the medium when it returns. One thread. Errors: negative errno;
- * -EEXIST where a name, an id or a directory is taken.
+ * Every function is one transaction and is on the medium when it returns, but for what store_group_begin() says. One
+ * thread. Errors: negative errno; -EEXIST where a name, an id or a directory is taken.
  */
 #pragma once
 
@@ -37,6 +37,12 @@ struct store_job {
 /* Opens or makes it. -ENOTSUP: made by a later version; -EBADMSG: no database. */
 int store_open(struct store **out, const char *path, struct error *err);
 void store_close(struct store *store);
+
+/* What is stored between these two is one transaction, which waits for the medium once, at its end: nobody may be told
+ * before that. No groups in groups. Without a group that was begun, the end does nothing. When the end fails, all of the
+ * group is lost. */
+void store_group_begin(struct store *store);
+int store_group_end(struct store *store, struct error *err);
 
 int store_vm_add(struct store *store, struct store_vm *vm, struct error *err);
 int store_vm_rename(struct store *store, const char *id, const char *name, struct error *err);

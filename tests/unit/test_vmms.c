@@ -434,6 +434,46 @@ static void test_store_keeps_events(void **state)
 	store_close(store);
 }
 
+static size_t events_seen(struct store *store)
+{
+	json_t *list;
+	size_t count;
+
+	assert_int_equal(store_event_list(store, 0, NULL, 10, &list, NULL), 0);
+	count = json_array_size(list);
+	json_decref(list);
+	return count;
+}
+
+/* Another connection sees what is stored for good. */
+static void test_store_keeps_a_group_at_once(void **state)
+{
+	struct store *store, *other;
+	struct error err;
+	int64_t job;
+
+	(void)state;
+	assert_int_equal(store_open(&store, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_open(&other, in_directory("host.db"), &err), 0);
+	assert_int_equal(store_group_end(store, &err), 0);
+	store_group_begin(store);
+	assert_int_equal(store_job_add(store, "vm.start", ID, "a", &job, &err), 0);
+	assert_int_equal(store_event_add(store, "vm.running", ID, "a", "it runs", NULL, &err), 0);
+	assert_int_equal(store_event_add(store, "vm.running", ID, "b", "it runs", NULL, &err), 0);
+	assert_int_equal(events_seen(store), 2);
+	assert_int_equal(events_seen(other), 0);
+	assert_int_equal(store_group_end(store, &err), 0);
+	assert_int_equal(events_seen(other), 2);
+	assert_int_equal(store_event_add(store, "vm.off", ID, "a", "it is off", NULL, &err), 0);
+	assert_int_equal(events_seen(other), 3);
+	/* What was not brought to its end is not there. */
+	store_group_begin(store);
+	assert_int_equal(store_event_add(store, "vm.off", ID, "b", "it is off", NULL, &err), 0);
+	store_close(store);
+	assert_int_equal(events_seen(other), 3);
+	store_close(other);
+}
+
 static void test_store_refuses_what_it_cannot_read(void **state)
 {
 	struct error err = {0};
@@ -532,6 +572,7 @@ int main(void)
 	    IN_DIRECTORY(test_store_lists_each_machine_once),
 	    IN_DIRECTORY(test_store_keeps_jobs),
 	    IN_DIRECTORY(test_store_keeps_events),
+	    IN_DIRECTORY(test_store_keeps_a_group_at_once),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
 	    IN_DIRECTORY(test_limits_become_files),
 	};
