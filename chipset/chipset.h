@@ -35,6 +35,10 @@ struct timers;
 int timers_create(struct timers **out, struct error *err);
 void timers_destroy(struct timers *timers);
 
+/* When it returns, no part is called back until the release; what is due then comes at once. Not from a callback. */
+void timers_hold(struct timers *timers);
+void timers_release(struct timers *timers);
+
 /* --- I/O APIC ----------------------------------------------------------------------------------- */
 
 /* Intel 82093AA with the EOI register of its successors (version 0x20), at 0xfec00000, 24 pins.

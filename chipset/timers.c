@@ -15,7 +15,7 @@ struct timers {
 	pthread_t thread;
 	struct timer *all;
 	struct timer *firing;
-	bool stop;
+	bool stop, held;
 };
 
 int64_t timer_now(void)
@@ -58,8 +58,8 @@ static void *timers_run(void *argument)
 	while (!timers->stop) {
 		struct timer *first = timers_first(timers);
 
-		if (!first || first->deadline > timer_now()) {
-			timers_wait(timers, first);
+		if (timers->held || !first || first->deadline > timer_now()) {
+			timers_wait(timers, timers->held ? NULL : first);
 			continue;
 		}
 		first->deadline = TIMER_NEVER;
@@ -116,6 +116,23 @@ void timers_destroy(struct timers *timers)
 	pthread_cond_destroy(&timers->changed);
 	pthread_mutex_destroy(&timers->lock);
 	free(timers);
+}
+
+void timers_hold(struct timers *timers)
+{
+	pthread_mutex_lock(&timers->lock);
+	timers->held = true;
+	while (timers->firing)
+		pthread_cond_wait(&timers->changed, &timers->lock);
+	pthread_mutex_unlock(&timers->lock);
+}
+
+void timers_release(struct timers *timers)
+{
+	pthread_mutex_lock(&timers->lock);
+	timers->held = false;
+	pthread_cond_broadcast(&timers->changed);
+	pthread_mutex_unlock(&timers->lock);
 }
 
 void timer_add(struct timers *owner, struct timer *timer, void (*fire)(void *context), void *context)

@@ -236,6 +236,16 @@ static struct machine_shape shape_of(const struct machine *m)
 				      .exit_port = m->config.exit_port};
 }
 
+void machine_hold(struct machine *m)
+{
+	timers_hold(m->timers);
+}
+
+void machine_release(struct machine *m)
+{
+	timers_release(m->timers);
+}
+
 void machine_save(struct machine *m, struct form_writer *w)
 {
 	struct machine_shape shape = shape_of(m);

@@ -115,6 +115,11 @@ int machine_load(struct machine *m, const struct boot_config *boot, struct error
 
 /* --- saved state --------------------------------------------------------------------------------- */
 
+/* While no VP runs: nothing changes in its parts by itself, so that they can be saved in one moment. Timers that came due
+ * meanwhile are told at the release. */
+void machine_hold(struct machine *m);
+void machine_release(struct machine *m);
+
 /* What the machine is made of and the state of its parts, as sections (base/form.h): all but RAM and what
  * partition_save_state() gives. Only while no VP runs. */
 void machine_save(struct machine *m, struct form_writer *w);

@@ -503,6 +503,7 @@ void vm_hold(struct vm *vm)
 {
 	integration_paused(vm->integration);
 	partition_pause(vm->partition);
+	machine_hold(vm->machine);
 	vmbus_hold(vm->bus);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
@@ -515,6 +516,7 @@ void vm_release(struct vm *vm)
 		if (vm->controllers[c])
 			storage_resume(vm->controllers[c]);
 	vmbus_release(vm->bus);
+	machine_release(vm->machine);
 	if (vm->paused)
 		return;
 	partition_resume(vm->partition);

@@ -80,7 +80,7 @@ void vm_power_down(struct vm *vm);
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
-/* Stop everything that could change guest memory or the state of a device: processors, bus and storage, when the disks have
+/* Stop everything that could change guest memory or the state of a device: processors, timers, bus and storage, when the disks have
  * done what they had begun. It stays paused, or goes on, as it was before. Calls do not nest. */
 void vm_hold(struct vm *vm);
 void vm_release(struct vm *vm);

@@ -8,10 +8,12 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "chipset/chipset.h"
+#include "chipset/timers.h"
 #include "tests/double/board.h"
 
 struct parts {
@@ -305,12 +307,46 @@ static void ports_taken(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+static void count(void *context)
+{
+	sem_post(context);
+}
+
+/* Others go on meanwhile. */
+static void timers_held(void **state)
+{
+	struct parts *t = *state;
+	struct timer held, other;
+	struct timers *others;
+	sem_t of_held, of_other;
+	int value;
+
+	sem_init(&of_held, 0, 0);
+	sem_init(&of_other, 0, 0);
+	assert_int_equal(timers_create(&others, NULL), 0);
+	timer_add(t->timers, &held, count, &of_held);
+	timer_add(others, &other, count, &of_other);
+	timers_hold(t->timers);
+	timer_arm(&held, timer_now());
+	timer_arm(&other, timer_now() + 20000000);
+	sem_wait(&of_other);
+	sem_getvalue(&of_held, &value);
+	assert_int_equal(value, 0);
+	timers_release(t->timers);
+	sem_wait(&of_held);
+	timer_remove(&held);
+	timer_remove(&other);
+	timers_destroy(others);
+	sem_destroy(&of_held);
+	sem_destroy(&of_other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(ioapic_registers), TEST(ioapic_edge), TEST(ioapic_level),       TEST(ioapic_threads),
 	    TEST(pm_power_button),  TEST(pm_timer),    TEST(pm_timer_interrupt), TEST(pm_sleep),
-	    TEST(reset_ways),       TEST(exit_port),   TEST(ports_taken),
+	    TEST(reset_ways),       TEST(exit_port),   TEST(ports_taken),  TEST(timers_held),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
