@@ -22,8 +22,8 @@ struct statefile {
 	const char *name;
 	uint64_t size, pages, sections_at, index_at;
 	size_t sections_size;
-	uint8_t *sections, *index;
-	uint32_t blocks;
+	uint8_t *sections, *index; /* the index when memory is read */
+	uint32_t blocks, index_checksum;
 };
 
 struct filler {
@@ -101,22 +101,35 @@ static int check_header(struct statefile *f, uint8_t *header, struct error *err)
 		return damaged(f, HEADER_SECTIONS_AT, "sections or index lie outside of the file", err);
 	f->sections_size = (size_t)sections;
 	f->blocks = (uint32_t)blocks;
+	f->index_checksum = le32_get(header + HEADER_INDEX_CRC);
 	return 0;
 }
 
-static int load_index(struct statefile *f, uint32_t checksum, struct error *err)
+static int no_memory(const struct statefile *f, struct error *err)
+{
+	return error_set(err, ENOMEM, "no memory on the host for the saved machine %s", f->name);
+}
+
+static int load_sections(struct statefile *f, struct error *err)
+{
+	f->sections = malloc(f->sections_size ? f->sections_size : 1);
+	return f->sections ? read_all(f, f->sections_at, f->sections, f->sections_size, err) : no_memory(f, err);
+}
+
+/* Not before it is known of how many chunks it can tell: a file with holes may be as long as it likes. */
+static int load_index(struct statefile *f, uint32_t chunks, struct error *err)
 {
 	size_t size = (size_t)f->blocks * ENTRY_SIZE;
 	int r;
 
-	f->sections = malloc(f->sections_size ? f->sections_size : 1);
+	if (f->blocks > (uint64_t)chunks * PASSES_MAX)
+		return damaged(f, HEADER_BLOCKS, "it has more blocks of memory than there can be", err);
+	free(f->index);
 	f->index = malloc(size ? size : 1);
-	if (!f->sections || !f->index)
-		return error_set(err, ENOMEM, "no memory on the host for the saved machine %s", f->name);
-	r = read_all(f, f->sections_at, f->sections, f->sections_size, err);
-	if (!r)
-		r = read_all(f, f->index_at, f->index, size, err);
-	if (!r && crc32c(0, f->index, size) != checksum)
+	if (!f->index)
+		return no_memory(f, err);
+	r = read_all(f, f->index_at, f->index, size, err);
+	if (!r && crc32c(0, f->index, size) != f->index_checksum)
 		r = damaged(f, f->index_at, "the checksum of the index is wrong", err);
 	return r;
 }
@@ -144,7 +157,7 @@ int statefile_open(struct statefile **out, int fd, const char *name, struct erro
 	if (!r)
 		r = check_header(f, header, err);
 	if (!r)
-		r = load_index(f, le32_get(header + HEADER_INDEX_CRC), err);
+		r = load_sections(f, err);
 	if (r) {
 		statefile_close(f);
 		return r;
@@ -428,6 +441,8 @@ int statefile_read_memory(struct statefile *f, struct partition *p, struct state
 		r = error_set(err, EINVAL, "%s is of a machine with %llu MiB of memory, and this one has %llu MiB: give it the same",
 		    f->name, (unsigned long long)(f->pages / 256), (unsigned long long)(t.chunks.pages / 256));
 	else
+		r = load_index(f, t.chunks.count, err);
+	if (!r)
 		r = fill_all(&t, err);
 	pthread_mutex_destroy(&t.lock);
 	pthread_mutex_destroy(&t.team.lock);

@@ -7,7 +7,7 @@
  * compressed. Memory may be written while the guest runs, if what changes meanwhile is written again later (`changed`).
  * The header comes last, when all else is on disk: a file that was not finished is none.
  *
- * Reading: open checks header and index and has the sections; memory is filled by several threads. The file is not trusted:
+ * Reading: open checks the header and has the sections; then memory is filled by several threads. The file is not trusted:
  * whatever it holds, the result is memory or a precise error (-EBADMSG, with the place in the file).
  *
  * The form, little-endian: a header page, blocks, sections, an index of the blocks (block.h). A change to it is a

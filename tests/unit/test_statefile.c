@@ -281,6 +281,28 @@ static void expect_damaged(int fd, const char *what)
 	partition_destroy(to);
 }
 
+/* Of a file that takes no room, with an index of 96 GiB: nothing is allocated for it. */
+static void test_hostile_index_size(void **state)
+{
+	struct partition *from = new_partition();
+	uint64_t size = HEADER_SIZE + (uint64_t)UINT32_MAX * ENTRY_SIZE;
+	uint8_t header[HEADER_SIZE];
+	int fd = new_file();
+
+	write_file(fd, from);
+	partition_destroy(from);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
+	le64_put(header + HEADER_FILE_SIZE, size);
+	le64_put(header + HEADER_INDEX_AT, HEADER_SIZE);
+	le64_put(header + HEADER_BLOCKS, UINT32_MAX);
+	le32_put(header + HEADER_CHECKSUM, 0);
+	le32_put(header + HEADER_CHECKSUM, crc32c(0, header, HEADER_USED));
+	assert_int_equal(pwrite(fd, header, sizeof(header), 0), sizeof(header));
+	expect_damaged(fd, "more blocks of memory than there can be");
+	close(fd);
+}
+
 /* A writer of files who knows how checksums are made. */
 static void test_hostile_blocks(void **state)
 {
@@ -402,6 +424,7 @@ int main(void)
 	    cmocka_unit_test(test_memory_that_was_written_again),
 	    cmocka_unit_test(test_another_size_of_memory),
 	    cmocka_unit_test(test_no_damage_gets_through),
+	    cmocka_unit_test(test_hostile_index_size),
 	    cmocka_unit_test(test_hostile_blocks),
 	    cmocka_unit_test(test_cancelled_and_unfinished),
 	};
