@@ -344,10 +344,34 @@ static void give_up(uv_timer_t *timer)
 	_exit(0);
 }
 
+/* Whoever waits for a worker's answer is told so; then whoever waits for a job. Work on files may have begun before
+ * anybody could ask for it: machines are there until it is over, also when the daemon cannot start. */
+static void let_go(struct vmms *vmms)
+{
+	uv_timer_t limit;
+
+	vmms->closing = true;
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		worker_link_leave(vmms->machines[i]->link);
+		vmms->machines[i]->link = NULL;
+	}
+	automatic_close(vmms);
+	jobs_close(vmms);
+	http_close(vmms->http);
+	vmms->http = NULL;
+	api_streams_close(vmms);
+	uv_timer_init(&vmms->loop, &limit);
+	uv_timer_start(&limit, give_up, CLOSING_SECONDS * 1000ull, 0);
+	uv_unref((uv_handle_t *)&limit);
+	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+	uv_close((uv_handle_t *)&limit, NULL);
+	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+}
+
 static void run(struct vmms *vmms)
 {
 	static const int numbers[] = {SIGTERM, SIGINT};
-	uv_timer_t limit, logs;
+	uv_timer_t logs;
 	uv_check_t check;
 
 	signal(SIGPIPE, SIG_IGN);
@@ -367,24 +391,9 @@ static void run(struct vmms *vmms)
 	uv_run(&vmms->loop, UV_RUN_DEFAULT);
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
 		uv_close((uv_handle_t *)&vmms->signals[i], NULL);
-	/* Whoever waits for a worker's answer is told so; then whoever waits for a job. */
-	for (size_t i = 0; i < vmms->machine_count; i++) {
-		worker_link_leave(vmms->machines[i]->link);
-		vmms->machines[i]->link = NULL;
-	}
-	automatic_close(vmms);
-	jobs_close(vmms);
-	http_close(vmms->http);
-	vmms->http = NULL;
-	api_streams_close(vmms);
 	uv_close((uv_handle_t *)&check, NULL);
 	uv_close((uv_handle_t *)&logs, NULL);
-	uv_timer_init(&vmms->loop, &limit);
-	uv_timer_start(&limit, give_up, CLOSING_SECONDS * 1000ull, 0);
-	uv_unref((uv_handle_t *)&limit);
-	uv_run(&vmms->loop, UV_RUN_DEFAULT);
-	uv_close((uv_handle_t *)&limit, NULL);
-	uv_run(&vmms->loop, UV_RUN_DEFAULT);
+	let_go(vmms);
 }
 
 int vmms_run(const struct vmms_options *options, struct error *err)
@@ -405,9 +414,8 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		r = listen_api(&vmms, err);
 	if (!r)
 		run(&vmms);
-	automatic_close(&vmms);
-	http_close(vmms.http);
-	api_streams_close(&vmms);
+	else
+		let_go(&vmms);
 	while (vmms.machine_count)
 		vmms_forget(&vmms, vmms.machines[0]);
 	uv_run(&vmms.loop, UV_RUN_DEFAULT);
