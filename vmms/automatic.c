@@ -234,11 +234,13 @@ static void go_on_starting(struct vmms *vmms)
 	drop_those_over(vmms);
 	lowest = lowest_order(a);
 	for (struct start *start = a->starts; start; start = start->next) {
+		const struct machine *machine = vmms_find(vmms, start->id);
+
 		if (start->begun || (start->order != NO_ORDER && start->order > lowest))
 			continue;
 		if (start->due > now)
 			next = start->due < next ? start->due : next;
-		else if (!vmms_find(vmms, start->id)->job)
+		else if (!machine->job && !machine->readers)
 			begin(vmms, start);
 	}
 	/* One that failed at once is over by now; those that begun tell by the end of their jobs. */

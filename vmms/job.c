@@ -32,7 +32,9 @@ void jobs_sweep(struct vmms *vmms)
 int job_new(struct job **out, struct vmms *vmms, struct machine *machine, const char *kind, struct error *err)
 {
 	struct job *job;
-	int r = machine ? machine_check_free(machine, err) : 0;
+	/* What of a machine that runs is copied are disks of a checkpoint: they stay, whatever it does itself. */
+	bool copied = machine && machine->link && machine->readers && !machine->job;
+	int r = machine && !copied ? machine_check_free(machine, err) : 0;
 
 	if (r)
 		return r;

@@ -39,7 +39,7 @@ struct machine {
 	enum machine_state state;
 	int64_t state_since; /* milliseconds since 1970 */
 	struct worker_link *link;
-	unsigned readers; /* jobs of other machines that copy its files: it stays off, and as it is */
+	unsigned readers; /* jobs of other machines that copy its files: if it is off it stays so, and its checkpoints stay */
 	struct job *job;
 };
 
