@@ -74,8 +74,8 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 	if (same)
 		return json_object_set_new(object, key, json_deep_copy(same)) ? -ENOMEM : 0;
 	to = inside && !flatten ? json_string(path) : free_name(plan, path);
-	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b}", "from", inside ? path : whole, "to", to,
-								 "flatten", flatten))) {
+	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b, s:b}", "from", inside ? path : whole, "to", to,
+								 "flatten", flatten, "disk", !strcmp(key, "path")))) {
 		json_decref(to);
 		return -ENOMEM;
 	}
@@ -203,16 +203,39 @@ static int flatten(const struct copy_plan *plan, const char *from, const char *t
 	return disk_convert(source, &reading, target, &options, progress, err);
 }
 
+/* Whether the copy is to be whole in itself, where the file's bytes are not: it continues another disk, whose contents
+ * may change or go. An import takes what there is: nothing in it is opened as a disk. */
+static int has_parent(const struct copy_plan *plan, const json_t *file, bool *has, struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	_cleanup_free_ char *path = vm_config_path(json_string_value(json_object_get(file, "from")), plan->source);
+	struct disk *disk;
+	int r;
+
+	*has = false;
+	if (plan->kind == COPY_IMPORT || !json_is_true(json_object_get(file, "disk")))
+		return 0;
+	r = path ? disk_open(&disk, path, &reading, err) : error_set(err, ENOMEM, "no memory");
+	if (r)
+		return r;
+	*has = disk_parent(disk) != NULL;
+	disk_close(disk, NULL);
+	return 0;
+}
+
 static int copy_one(struct copy_plan *plan, int source, int target, const json_t *file, struct error *err)
 {
 	const char *from = json_string_value(json_object_get(file, "from")), *to = json_string_value(json_object_get(file, "to"));
 	struct part part = {plan, (uint64_t)json_integer_value(json_object_get(file, "bytes"))};
 	struct disk_progress progress = {step, &part};
-	int r;
+	bool flat = json_is_true(json_object_get(file, "flatten"));
+	int r = flat ? 0 : has_parent(plan, file, &flat, err);
 
-	if (json_is_true(json_object_get(file, "flatten"))) {
-		r = flatten(plan, from, to, &progress, err);
-	} else {
+	if (!r && flat) {
+		r = file_make_parents(target, to, err);
+		if (!r)
+			r = flatten(plan, from, to, &progress, err);
+	} else if (!r) {
 		_cleanup_close_ int fd = open_source(plan, source, from, err);
 
 		r = fd < 0 ? fd : file_make_parents(target, to, err);
