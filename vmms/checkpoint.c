@@ -66,24 +66,24 @@ static const char *text(const json_t *object, const char *key)
 }
 
 /* With the record of changes that a disk may have beside it. */
-static void remove_disk(const char *directory, const char *name)
+static void remove_disk(int directory, const char *name)
 {
-	_cleanup_free_ char *path = vm_config_path(name, directory), *record = NULL;
+	_cleanup_free_ char *record = NULL;
 
-	if (!path || !name_is_inside(name))
-		return;
-	if (asprintf(&record, "%s.cbt", path) > 0)
-		unlink(record);
-	unlink(path);
+	if (asprintf(&record, "%s.cbt", name) > 0)
+		file_remove_below(directory, record);
+	file_remove_below(directory, name);
 }
 
 void change_remove_files(const char *directory, const json_t *names)
 {
+	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	json_t *name;
 	size_t i;
 
 	json_array_foreach(names, i, name)
-		remove_disk(directory, json_string_value(name));
+		if (fd >= 0 && name_is_inside(json_string_value(name)))
+			remove_disk(fd, json_string_value(name));
 }
 
 json_t *change_made_names(const struct change *change)
@@ -104,7 +104,8 @@ static int link_state(const struct machine *machine, const char *state, struct e
 	_cleanup_free_ char *from = vm_config_path(state, machine->directory);
 	_cleanup_free_ char *to = vm_config_path(SAVED_FILE, machine->directory);
 
-	if (!from || !to || !name_is_inside(state))
+	/* Ours are beside vm.json: with no directory there is no link on the way, and link() follows none at the end. */
+	if (!from || !to || !name_is_inside(state) || strchr(state, '/'))
 		return error_set(err, EINVAL, "%s is no file of the machine's own", state);
 	unlink(to);
 	if (link(from, to))
@@ -438,11 +439,13 @@ static int plan_apply(struct change *change, const json_t *checkpoint, struct er
 		return error_set(err, ENOMEM, "no memory");
 	for (i = 0; i < ARRAY_SIZE(kept); i++)
 		json_object_set(config, kept[i], json_object_get(change->config, kept[i]));
-	/* The disks of now go, if they came with a checkpoint and nobody continues them. */
+	/* The disks of now go, if they came with a checkpoint and no other has them, as one that is only read, or continues
+	 * them. */
 	json_array_foreach(json_object_get(change->config, "disks"), i, disk) {
 		const char *path = text(disk, "path");
 
-		if (tree_parent(change->tree, path) && !tree_children(change->tree, path, NULL)) {
+		if (tree_parent(change->tree, path) && !tree_children(change->tree, path, NULL) &&
+		    !tree_uses(change->tree, config, path)) {
 			json_array_append_new(change->remove, json_string(path));
 			tree_forget(change->tree, path);
 		}
@@ -605,6 +608,40 @@ void checkpoint_recover(struct machine *machine)
 	if (err.code)
 		vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
 	json_decref(plan);
+}
+
+static int check_disks(const json_t *tree, const json_t *had, const json_t *disks, struct error *err)
+{
+	json_t *disk, *other;
+	size_t i, j;
+
+	json_array_foreach(had, i, disk) {
+		bool stays = !tree_parent(tree, text(disk, "path"));
+
+		json_array_foreach(disks, j, other)
+			stays |= !strcmp(text(other, "path"), text(disk, "path"));
+		if (!stays)
+			return error_set(err, EALREADY, "disk %s continues one of a checkpoint, and is part of it: delete the machine's "
+					 "checkpoints first", text(disk, "path"));
+	}
+	json_array_foreach(disks, i, disk) {
+		const char *path = text(disk, "path");
+
+		if (tree_is_disk(disk) && (tree_children(tree, path, NULL) || tree_uses(tree, NULL, path)))
+			return error_set(err, EALREADY, "disk %s is of a checkpoint, and may not be written any more", path);
+	}
+	return 0;
+}
+
+int checkpoint_check_disks(const struct machine *machine, const json_t *disks, struct error *err)
+{
+	json_t *tree;
+	int r = tree_load(&tree, machine->directory, err);
+
+	if (!r)
+		r = check_disks(tree, json_object_get(machine->config, "disks"), disks, err);
+	json_decref(tree);
+	return r;
 }
 
 int checkpoint_check_start(struct machine *machine, struct error *err)

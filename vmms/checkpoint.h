@@ -25,5 +25,9 @@ int checkpoint_rename(struct machine *machine, const char *which, const char *na
 
 /* What a daemon that died has left half done; for a machine that is off. May begin a job. */
 void checkpoint_recover(struct machine *machine);
+/* -EALREADY: these, as vm.json has them, cannot be its disks: one is missing that continues a checkpoint's, and would be
+ * taken for one that nobody has; or a checkpoint's would be written. */
+int checkpoint_check_disks(const struct machine *machine, const json_t *disks, struct error *err);
+
 /* -EBUSY: something is half done that could not be ended or undone: it cannot be started. */
 int checkpoint_check_start(struct machine *machine, struct error *err);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "vmms/automatic.h"
+#include "vmms/checkpoint.h"
 #include "vmms/copy.h"
 #include "vmms/files.h"
 #include "vmms/tree.h"
@@ -178,6 +179,9 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 
 	machine_refresh(machine);
 	r = machine_check_free(machine, err);
+	/* A merge that could not be ended takes disks away that seem to stay. */
+	if (!r && !machine->link)
+		r = checkpoint_check_start(machine, err);
 	if (!r)
 		r = check_name_free(machine->vmms, json_string_value(json_object_get(body, "name")), err);
 	if (!r && linked && !json_object_get(body, "checkpoint"))
@@ -353,7 +357,9 @@ int machine_export(struct machine *machine, const json_t *body, struct job **job
 		return r;
 	if (*to != '/')
 		return error_set(err, EINVAL, "directory %s: name it from the root on", to);
-	r = check_no_checkpoints(machine, err);
+	r = checkpoint_check_start(machine, err);
+	if (!r)
+		r = check_no_checkpoints(machine, err);
 	if (r)
 		return r;
 	making = export_new(machine, to);

@@ -136,20 +136,20 @@ static int create_files(struct job *job, struct error *err)
 	return r;
 }
 
-/* A file of the machine's own that its configuration names: in its directory, not elsewhere. */
-static bool is_inside(const char *path)
-{
-	return *path && !strchr(path, '/') && strcmp(path, ".") && strcmp(path, "..");
-}
-
-/* With the record of changes that a disk may have beside it (docs/disk.md). */
+/* With the record of changes that a disk may have beside it (docs/disk.md), and directories above it that are empty
+ * then. */
 static void remove_file(int directory, const char *name)
 {
-	_cleanup_free_ char *record = NULL;
+	_cleanup_free_ char *record = NULL, *above = strdup(name);
+	char *last;
 
 	if (asprintf(&record, "%s.cbt", name) > 0)
-		unlinkat(directory, record, 0);
-	unlinkat(directory, name, 0);
+		file_remove_below(directory, record);
+	file_remove_below(directory, name);
+	while (above && (last = strrchr(above, '/'))) {
+		*last = '\0';
+		file_remove_below(directory, above);
+	}
 }
 
 /* Removes what is the machine's own, and the directory, if nothing else is in it. */
@@ -162,7 +162,7 @@ static void remove_files(const char *directory, const json_t *files)
 	if (fd < 0)
 		return;
 	json_array_foreach(files, i, file)
-		if (is_inside(json_string_value(file)) && strcmp(json_string_value(file), VM_CONFIG_FILE) &&
+		if (name_is_inside(json_string_value(file)) && strcmp(json_string_value(file), VM_CONFIG_FILE) &&
 		    strcmp(json_string_value(file), TREE_FILE))
 			remove_file(fd, json_string_value(file));
 	/* The configuration goes last: until then it says what else there is. */
@@ -226,7 +226,18 @@ char *machine_directory_for(const struct vmms *vmms, const char *name, const cha
 	if (lstat(path, &st))
 		return path;
 	free(path);
-	return asprintf(&path, "%s/machines/%s-%.8s", vmms->options->state, name, id) < 0 ? NULL : path;
+	/* An id may be one that was here before, and has left files. */
+	for (unsigned i = 1;; i++) {
+		char more[12] = "";
+
+		if (i > 1)
+			snprintf(more, sizeof(more), "-%u", i);
+		if (asprintf(&path, "%s/machines/%s-%.8s%s", vmms->options->state, name, id, more) < 0)
+			return NULL;
+		if (lstat(path, &st))
+			return path;
+		free(path);
+	}
 }
 
 static int check_request(struct vmms *vmms, const json_t *request, struct error *err)

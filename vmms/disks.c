@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "vmms/daemon.h"
+#include "vmms/checkpoint.h"
 
 struct disk_change {
 	json_t *disk;     /* as vm.json has it, or is to have it */
@@ -220,7 +220,24 @@ static int check(struct machine *machine, const char *what, struct error *err)
 
 	machine_refresh(machine);
 	r = machine_check_state(machine, 1u << MACHINE_OFF | ON, what, err);
-	return r ? r : machine_check_free(machine, err);
+	if (!r)
+		r = machine_check_free(machine, err);
+	return r || machine->link ? r : checkpoint_check_start(machine, err);
+}
+
+/* What its checkpoints say to one disk more, or to the one less that stands at `less`. */
+static int check_checkpoints(const struct machine *machine, const json_t *more, size_t less, struct error *err)
+{
+	json_t *disks = json_copy(json_object_get(machine->config, "disks"));
+	int r;
+
+	if (more)
+		json_array_append_new(disks, json_deep_copy(more));
+	else
+		json_array_remove(disks, less);
+	r = checkpoint_check_disks(machine, disks, err);
+	json_decref(disks);
+	return r;
 }
 
 /* Of a machine that is off it is a change of vm.json, and done at once. */
@@ -253,6 +270,9 @@ int machine_add_disk(struct machine *machine, const json_t *disk, struct job **j
 				 VM_DISKS_MAX);
 	if (machine->link && !strcmp(json_string_value(json_object_get(disk, "kind")), "dvd"))
 		return error_set(err, ENOTSUP, "a DVD drive can be added while machine \"%s\" is off", machine->name);
+	r = check_checkpoints(machine, disk, 0, err);
+	if (r)
+		return r;
 	change = change_new(machine, disk, true);
 	if (!change)
 		return error_set(err, ENOMEM, "no memory");
@@ -322,6 +342,9 @@ int machine_remove_disk(struct machine *machine, const char *path, struct job **
 	at = find_disk(machine->config, machine->directory, path);
 	if (at < 0)
 		return error_set(err, ENOENT, "machine \"%s\" has no disk %s", machine->name, path);
+	r = check_checkpoints(machine, NULL, (size_t)at, err);
+	if (r)
+		return r;
 	change = change_new(machine, json_array_get(json_object_get(machine->config, "disks"), (size_t)at), false);
 	if (!change)
 		return error_set(err, ENOMEM, "no memory");

@@ -185,6 +185,30 @@ int directory_sync(const char *path, struct error *err)
 	return fd < 0 || fsync(fd) ? error_set(err, errno, "%s: %s", path, strerror(errno)) : 0;
 }
 
+static void remove_name(int directory, const char *name)
+{
+	if (unlinkat(directory, name, 0) && errno == EISDIR)
+		unlinkat(directory, name, AT_REMOVEDIR);
+}
+
+void file_remove_below(int directory, const char *name)
+{
+	const struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+				     .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+	_cleanup_free_ char *above = strdup(name);
+	_cleanup_close_ int inner = -1;
+	char *last = above ? strrchr(above, '/') : NULL;
+
+	if (above && !last) {
+		remove_name(directory, name);
+	} else if (last && name_is_inside(name)) {
+		*last = '\0';
+		inner = (int)syscall(SYS_openat2, directory, above, &how, sizeof(how));
+		if (inner >= 0)
+			remove_name(inner, last + 1);
+	}
+}
+
 static void empty(int directory, unsigned depth)
 {
 	DIR *all = fdopendir(directory);

@@ -30,6 +30,9 @@ int directory_new(const char *path, struct error *err);
 /* Syncs a directory, so that names in it last. */
 int directory_sync(const char *path, struct error *err);
 
+/* Removes a file of any kind, or an empty directory, below an open one: no link on its way, no way out. What is not there is gone already. */
+void file_remove_below(int directory, const char *name);
+
 /* Removes a directory with all that is in it; what is not there is gone already. Links are removed, not followed. */
 void directory_remove(const char *path);
 

@@ -747,6 +747,11 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 		r = check_name_free(machine, name, err);
 	if (!r && machine->state != MACHINE_OFF)
 		r = check_running(machine, request, err);
+	/* What is half done says what vm.json is to be. */
+	if (!r && !machine->link)
+		r = checkpoint_check_start(machine, err);
+	if (!r && json_object_get(request, "disks"))
+		r = checkpoint_check_disks(machine, json_object_get(request, "disks"), err);
 	if (!r)
 		r = vm_config_changed(&changed, machine->config, request, err);
 	if (!r)

@@ -79,9 +79,12 @@ class Daemon:
     def command(self):
         return [os.path.join(self.build, "vmms/bulkheadd"), "--state", self.state, "--runtime", self.runtime, "--verbose", *self.more]
 
+    def spawn(self, log):
+        return subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
     def start(self):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = self.spawn(log)
         wait_for(self.answers, "the daemon to answer")
 
     def answers(self):
