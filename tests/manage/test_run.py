@@ -65,6 +65,11 @@ def test_run_is_what_the_readme_says(context):
         terminal.type("\x1d")
         terminal.expect("the machine runs on")
         require(terminal.status() == 0, "left again")
+        # What else somebody has made there is not deleted while it runs.
+        d.make("other")
+        d.done("POST", "/v1/vms/other/start")
+        require("other machines" in run("--delete", status=1) and d.state_of("other") == "running", "it stays")
+        d.done("POST", "/v1/vms/other/turn-off")
         run("--stop")
         require(not d.workers() and not manager(d), "stopped")
         require("is deleted" in run("--delete") and not os.path.exists(d.state), "deleted")

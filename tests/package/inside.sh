@@ -70,7 +70,12 @@ grep -q "has machines or images in it and stays" /tmp/dpkg.log || fail "it is no
 [ -f /var/lib/bulkhead/machines/*/vm.json ] || fail "purging took a machine"
 [ ! -e /usr/sbin/bulkheadd ] || fail "the daemon is still there"
 dpkg -i /debs/2/*.deb >/tmp/dpkg.log 2>&1
+# With what it makes for HTTPS.
+mkdir /etc/bulkhead
+echo '{"version": 1, "https": {"listen": "127.0.0.1:0"}}' >/etc/bulkhead/host.json
 start_daemon
+rm -r /etc/bulkhead
+[ -f /var/lib/bulkhead/tls-key.pem ] || fail "it has made no key for HTTPS"
 bulkhead vm list | grep -q 'web *off' || fail "the machine is not there again"
 bulkhead vm delete web --force
 stop_daemon
