@@ -272,10 +272,17 @@ static ssize_t stream_part(void *context, uint64_t at, char *to, size_t size)
 
 void http_reply_stream(struct http_request *request, const char *type, const struct http_stream *stream, void *context)
 {
-	request->stream = stream;
-	request->stream_context = context;
 	http_add_header(request, "Content-Type", type);
 	http_add_header(request, "Cache-Control", "no-store");
+	/* Of an answer with no length libmicrohttpd sends the end all the same, and whoever asked for the headers alone takes
+	 * that for the beginning of the next. */
+	if (!strcmp(request->method, "HEAD")) {
+		stream->closed(context);
+		set_response(request, 200, MHD_create_response_from_buffer(0, (void *)(uintptr_t)"", MHD_RESPMEM_PERSISTENT));
+		return;
+	}
+	request->stream = stream;
+	request->stream_context = context;
 	set_response(request, 200, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, stream_part, request, NULL));
 }
 

@@ -72,6 +72,15 @@ def test_manage_events_as_they_happen(context):
             f.wait("event: vm.running")
             require(f.text.count("data:") == 1, f"behind {last}: {f.text}")
         d.refused(404, "not-found", "GET", "/v1/events/stream?vm=nobody")
+        # Whoever asks for the headers alone gets no more: what follows on the same connection is the next answer.
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(d.socket)
+            connection.sendall(b"".join(f"{request} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for request in ("HEAD /v1/events/stream", "GET /v1/host")))
+            text = b""
+            while not text.endswith(b"}"):
+                text += connection.recv(65536)
+        require(text.count(b"HTTP/1.1 200 OK") == 2 and text.split(b"\r\n\r\n")[1].startswith(b"HTTP/1.1"), f"two answers: {text}")
         for bad in ("x", "-3", "99999999999999999999"):
             with curl(d, "/v1/events/stream", "-H", f"Last-Event-ID: {bad}") as f:
                 f.wait('"invalid"')
