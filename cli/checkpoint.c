@@ -126,9 +126,10 @@ int command_checkpoint(int argc, char **argv)
 	static const struct manage_verb verbs[] = {
 	    {"list", "what there is", "MACHINE", "As a tree: each below the one that it comes from.\n", checkpoint_list},
 	    {"create", "keep what a machine is now", "MACHINE [NAME]",
-	     "It has to be off, with disks of the formats VHDX or VHD.\n", checkpoint_create},
+	     "Its disks, of the format VHDX (or VHD, if it is off), its settings and, if it runs, its state.\n", checkpoint_create},
 	    {"apply", "make it what it was", "MACHINE CHECKPOINT",
-	     "What it is now is lost: make a checkpoint of it first. It has to be off.\n", checkpoint_apply},
+	     "What it is now is lost: make a checkpoint of it first. It has to be off, and is saved then if it ran when\n"
+	     "the checkpoint was made: bulkhead vm start lets it go on from there.\n", checkpoint_apply},
 	    {"delete", "delete one", "MACHINE CHECKPOINT",
 	     "The machine stays what it is. Disks that only this one keeps apart are merged. It has to be off.\n",
 	     checkpoint_delete},

@@ -27,14 +27,18 @@ void change_free(struct change *change)
 {
 	if (!change)
 		return;
+	for (size_t i = 0; i < change->fd_count; i++)
+		close(change->fds[i]);
 	json_decref(change->tree);
 	json_decref(change->config);
 	json_decref(change->made);
 	json_decref(change->remove);
+	json_decref(change->split);
 	free(change->directory);
 	free(change->child);
 	free(change->parent);
 	free(change->name);
+	free(change->state);
 	free(change);
 }
 
@@ -408,13 +412,15 @@ static int plan_create(struct change *change, const json_t *body, struct error *
 		return error_set(err, ENOMEM, "no memory");
 	json_object_set_new(change->tree, "now", json_string(id));
 	change->name = strdup(given ? given : name);
+	change->checkpoint = checkpoint;
 	return plan_children(change, change->config, err);
 }
 
 int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	struct change *change;
-	int r = check(machine, "given a checkpoint", err);
+	bool runs = machine->state == MACHINE_RUNNING || machine->state == MACHINE_PAUSED;
+	int r = runs ? machine_check_free(machine, err) : check(machine, "given a checkpoint", err);
 
 	if (!r)
 		r = change_new(&change, machine, "checkpoint.created", err);
@@ -425,6 +431,8 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 		change_free(change);
 		return r;
 	}
+	if (runs)
+		return checkpoint_live_begin(machine, change, job, err);
 	return begin(machine, change, "checkpoint.create", job, err);
 }
 
@@ -587,6 +595,8 @@ static int recover(struct machine *machine, const json_t *plan, struct error *er
 	if (!strcmp(kind, "checkpoint-written"))
 		return change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
 				    json_object_get(plan, "remove"), text(plan, "link"), err);
+	if (!strcmp(kind, "checkpoint-live"))
+		return checkpoint_live_recover(machine, plan, err);
 	if (!strcmp(kind, "checkpoint"))
 		change_remove_files(machine->directory, json_object_get(plan, "made"));
 	/* A disk that was being added or removed: vm.json says what is. */

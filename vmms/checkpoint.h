@@ -15,7 +15,7 @@ extern const struct form checkpoint_create_form, checkpoint_change_form;
 /* {"id", "name", "created", "parent", "now"}, oldest first. The caller owns the reference. */
 int checkpoint_list(struct machine *machine, json_t **list, struct error *err);
 
-/* While the machine is off. `body` has passed checkpoint_create_form; without a name it is called by the time. */
+/* Of a machine that runs with its state. `body` has passed checkpoint_create_form; without a name it is called by the time. */
 int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err);
 /* The machine becomes what it was; what it is now is lost, unless it is a checkpoint. */
 int checkpoint_apply(struct machine *machine, const char *which, struct job **job, struct error *err);
@@ -29,5 +29,7 @@ void checkpoint_recover(struct machine *machine);
  * taken for one that nobody has; or a checkpoint's would be written. */
 int checkpoint_check_disks(const struct machine *machine, const json_t *disks, struct error *err);
 
+/* The same for one that was found running, when its worker has told its status. */
+void checkpoint_settle(struct machine *machine, const json_t *status);
 /* -EBUSY: something is half done that could not be ended or undone: it cannot be started. */
 int checkpoint_check_start(struct machine *machine, struct error *err);

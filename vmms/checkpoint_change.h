@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c. On the
+ * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c and checkpoint_live.c. On the
  * loop's thread but for what `work` of its job does.
  */
 #pragma once
@@ -18,6 +18,12 @@ struct change {
 	const char *event;
 	char *name;
 	const char *link;   /* the state that the machine goes on from: of `tree`; NULL: none */
+	json_t *checkpoint; /* the new one: of `tree` */
+	/* Of a running machine: what its worker gets. */
+	char *state;
+	json_t *split;
+	int fds[WORKER_FDS_MAX];
+	size_t fd_count;
 };
 
 void change_free(struct change *change);
@@ -33,3 +39,8 @@ int change_write(struct machine *machine, const json_t *tree, json_t *config, co
 int change_commit(struct machine *machine, const struct change *change, struct error *err);
 /* Ends the job, whose context the change is, and frees that. */
 void change_end(struct job *job, const struct error *err);
+
+/* checkpoint_live.c: takes the change over. */
+int checkpoint_live_begin(struct machine *machine, struct change *change, struct job **job, struct error *err);
+/* Of a machine that is off: what a daemon or a worker that died has left. */
+int checkpoint_live_recover(struct machine *machine, const json_t *plan, struct error *err);

@@ -354,8 +354,10 @@ static void state_told(void *context, const json_t *answer, const struct error *
 		machine_set_state(machine, !strcmp(state, "paused")   ? MACHINE_PAUSED
 					   : !strcmp(state, "saving") ? MACHINE_SAVING
 								      : MACHINE_RUNNING);
-	if (answer)
+	if (answer) {
 		machine_disks_settle(machine, answer);
+		checkpoint_settle(machine, answer);
+	}
 }
 
 /* What the last run has left, when nobody looked. */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Checkpoints of machines that are off."""
+"""Checkpoints of machines, off and running."""
 
 import ctypes
 import json
@@ -210,3 +210,64 @@ def test_manage_killed_while_checkpoints_change(context):
         for name in list(tree(d)):
             d.done("DELETE", f"/v1/vms/web/checkpoints/{name}")
         require(vhdx(d) == ["disk.vhdx"] and says(d, now), f"one disk in the end: {vhdx(d)}")
+
+
+def ran_for(d):
+    """The guest's own clock, in seconds."""
+    return d.ok("GET", "/v1/vms/web/inspect")["reference_time_100ns"] / 1e7
+
+
+def test_manage_checkpoint_of_a_running_machine(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        write(d, "one  ")
+        d.done("POST", "/v1/vms/web/start")
+        wait_for(lambda: ran_for(d) > 1, "a second")
+        d.cli("checkpoint", "create", "web", "first")
+        before = ran_for(d)
+        require(d.state_of("web") == "running" and before > 1, "it runs on")
+        child = disk_of(d)
+        require(not child.endswith("/disk.vhdx") and d.ok("GET", "/v1/vms/web/inspect")["disks"][0]["path"] == child, "on a disk of its own")
+        require(d.ok("GET", "/v1/vms/web/checkpoints")["checkpoints"][0]["state"], "with its state")
+        d.done("POST", "/v1/vms/web/pause")
+        d.cli("checkpoint", "create", "web", "second")
+        require(d.state_of("web") == "paused", "a paused one stays paused")
+        d.done("POST", "/v1/vms/web/resume")
+        d.refused(409, "wrong-state", "DELETE", "/v1/vms/web/checkpoints/first", None, "running")
+        wait_for(lambda: ran_for(d) > before + 2, "more seconds")
+        d.done("POST", "/v1/vms/web/turn-off")
+        write(d, "two  ")
+        for _ in range(2):
+            d.cli("checkpoint", "apply", "web", "first")
+            require(d.state_of("web") == "saved" and says(d, "one  "), "it is as it was: saved, with its disks")
+            d.done("POST", "/v1/vms/web/start")
+            require(1 < ran_for(d) < before + 1, "its clock, too")
+            d.done("POST", "/v1/vms/web/turn-off")
+        for name in ("first", "second"):
+            delete(d, name)
+        require(vhdx(d) == ["disk.vhdx"] and not [f for f in os.listdir(directory_of(d)) if f.startswith("checkpoint-")], "nothing is left of them")
+        require(says(d, "one  "), "but the machine of now")
+
+
+def test_manage_killed_while_a_running_machine_is_kept(context):
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        d.done("POST", "/v1/vms/web/start")
+        for i in range(12):
+            d.call("POST", "/v1/vms/web/checkpoints", {"name": f"c{i}"})
+            time.sleep(rng.random() * 0.2)
+            d.kill()
+            d.start()
+            wait_for(lambda: d.state_of("web") == "running" and d.ok("GET", "/v1/vms/web/inspect")["disks"][0]["path"] == disk_of(d),
+                     f"round {i}: vm.json to have the disk that runs", 20)
+            wait_for(lambda: set(vhdx(d)) <= set(d.ok("GET", "/v1/vms/web/files")["files"]), f"round {i}: no file to be left over", 20)
+        require(tree(d), "not one came to its end: this tests nothing")
+        d.done("POST", "/v1/vms/web/turn-off")
+        last = max(tree(d), key=lambda name: tree(d)[name]["created"])
+        d.done("POST", f"/v1/vms/web/checkpoints/{last}/apply")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/turn-off")
+        for name in list(tree(d)):
+            delete(d, name)
+        require(vhdx(d) == ["disk.vhdx"], f"one disk in the end: {vhdx(d)}")
