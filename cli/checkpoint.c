@@ -131,7 +131,7 @@ int command_checkpoint(int argc, char **argv)
 	     "What it is now is lost: make a checkpoint of it first. It has to be off, and is saved then if it ran when\n"
 	     "the checkpoint was made: bulkhead vm start lets it go on from there.\n", checkpoint_apply},
 	    {"delete", "delete one", "MACHINE CHECKPOINT",
-	     "The machine stays what it is. Disks that only this one keeps apart are merged. It has to be off.\n",
+	     "The machine stays what it is, and runs on if it runs. Disks that only this one keeps apart are merged.\n",
 	     checkpoint_delete},
 	    {"rename", "give it another name", "MACHINE CHECKPOINT NEW", "At any time.\n", checkpoint_rename},
 	    {0}};

@@ -37,12 +37,14 @@ void change_free(struct change *change)
 	free(change->directory);
 	free(change->child);
 	free(change->parent);
+	free(change->above);
+	free(change->top);
 	free(change->name);
 	free(change->state);
 	free(change);
 }
 
-static int change_new(struct change **out, const struct machine *machine, const char *event, struct error *err)
+int change_new(struct change **out, const struct machine *machine, const char *event, struct error *err)
 {
 	struct change *change = calloc(1, sizeof(*change));
 	int r;
@@ -154,17 +156,6 @@ void change_end(struct job *job, const struct error *err)
 	machine_refresh(machine);
 }
 
-static bool begin_merge(struct job *job, struct error *err);
-
-static void go_on(struct job *job)
-{
-	struct error err = {0};
-
-	if (begin_merge(job, &err))
-		return;
-	change_end(job, err.code ? &err : NULL);
-}
-
 static int make_disks(struct job *job, struct error *err)
 {
 	const struct change *change = job->context;
@@ -216,7 +207,7 @@ static void disks_made(struct job *job, int result)
 	if (change_commit(machine, change, &err))
 		change_end(job, &err);
 	else
-		go_on(job);
+		merge_go_on(job);
 }
 
 static int begin(struct machine *machine, struct change *change, const char *kind, struct job **job, struct error *err)
@@ -240,89 +231,6 @@ static int begin(struct machine *machine, struct change *change, const char *kin
 	return 0;
 }
 
-/* --- merging ------------------------------------------------------------------------------------------ */
-
-/* What was merged already when a daemon died is gone. */
-static int merge(struct job *job, struct error *err)
-{
-	struct change *change = job->context;
-	struct disk_progress progress = {job_step, job};
-	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
-	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
-	json_t *disk;
-	size_t i;
-	int r = 0;
-
-	if (!child || !parent)
-		return error_set(err, ENOMEM, "no memory");
-	chmod(parent, 0640);
-	chmod(child, 0640);
-	if (!access(child, F_OK))
-		r = disk_merge(child, &progress, err);
-	json_array_foreach(json_object_get(change->tree, "disks"), i, disk) {
-		_cleanup_free_ char *path = vm_config_path(text(disk, "path"), change->directory);
-
-		if (r || strcmp(text(disk, "parent"), change->child))
-			continue;
-		if (path)
-			chmod(path, 0640);
-		r = path ? disk_reparent(path, parent, false, err) : error_set(err, ENOMEM, "no memory");
-	}
-	return r;
-}
-
-static void merged(struct job *job, int result)
-{
-	struct change *change = job->context;
-	struct error err = job->error;
-
-	if (!result) {
-		tree_merged(change->tree, change->config, change->child, change->parent);
-		result = change_commit(job->machine, change, &err);
-	}
-	if (result)
-		change_end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
-	else
-		go_on(job);
-}
-
-/* Files that are loose and continued by nobody go at once; false: there is nothing left to merge. */
-static bool begin_merge(struct job *job, struct error *err)
-{
-	struct change *change = job->context;
-	const char *path, *child;
-	json_t *plan;
-	int r;
-
-	json_array_clear(change->remove);
-	if (machine_check_base(job->machine, NULL))
-		return false;
-	while (tree_loose(change->tree, change->config, &path, &child)) {
-		if (child && name_is_inside(child)) {
-			free(change->child);
-			free(change->parent);
-			change->child = strdup(child);
-			change->parent = strdup(path);
-			plan = json_pack("{s:s, s:s, s:s}", "kind", "checkpoint-merge", "child", child, "parent", path);
-			r = plan && change->child && change->parent
-				? store_work_set(job->vmms->store, job->machine->id, plan, err)
-				: error_set(err, ENOMEM, "no memory");
-			json_decref(plan);
-			if (r)
-				return false;
-			job->work = merge;
-			job->done = merged;
-			job_work(job);
-			return true;
-		}
-		json_array_append_new(change->remove, json_string(path));
-		tree_forget(change->tree, path);
-	}
-	if (json_array_size(change->remove))
-		change_commit(job->machine, change, err);
-	return false;
-}
-
 /* --- the verbs ---------------------------------------------------------------------------------------- */
 
 static int check(struct machine *machine, const char *what, struct error *err)
@@ -334,6 +242,19 @@ static int check(struct machine *machine, const char *what, struct error *err)
 	if (!r)
 		r = machine_check_free(machine, err);
 	return r ? r : checkpoint_check_start(machine, err);
+}
+
+static bool runs(const struct machine *machine)
+{
+	return machine->state == MACHINE_RUNNING || machine->state == MACHINE_PAUSED;
+}
+
+static int check_running(struct machine *machine, struct error *err)
+{
+	int r = machine_check_free(machine, err);
+
+	machine_refresh(machine);
+	return r ? r : checkpoint_check_settled(machine, err);
 }
 
 static json_t *find(const struct change *change, const struct machine *machine, const char *which, struct error *err)
@@ -419,8 +340,8 @@ static int plan_create(struct change *change, const json_t *body, struct error *
 int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	struct change *change;
-	bool runs = machine->state == MACHINE_RUNNING || machine->state == MACHINE_PAUSED;
-	int r = runs ? machine_check_free(machine, err) : check(machine, "given a checkpoint", err);
+	bool live = runs(machine);
+	int r = live ? check_running(machine, err) : check(machine, "given a checkpoint", err);
 
 	if (!r)
 		r = change_new(&change, machine, "checkpoint.created", err);
@@ -431,7 +352,7 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 		change_free(change);
 		return r;
 	}
-	if (runs)
+	if (live)
 		return checkpoint_live_begin(machine, change, job, err);
 	return begin(machine, change, "checkpoint.create", job, err);
 }
@@ -489,7 +410,7 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 {
 	struct change *change;
 	json_t *checkpoint;
-	int r = check(machine, "relieved of a checkpoint", err);
+	int r = runs(machine) ? check_running(machine, err) : check(machine, "relieved of a checkpoint", err);
 
 	if (!r)
 		r = machine_check_base(machine, err);
@@ -514,7 +435,7 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 	if (change_commit(machine, change, err))
 		change_end(*job, err);
 	else
-		go_on(*job);
+		merge_go_on(*job);
 	return 0;
 }
 
@@ -563,35 +484,12 @@ int checkpoint_list(struct machine *machine, json_t **list, struct error *err)
 
 /* --- after a death ------------------------------------------------------------------------------------ */
 
-static int recover_merge(struct machine *machine, const json_t *plan, struct error *err)
-{
-	struct change *change;
-	struct job *job;
-	int r = change_new(&change, machine, "checkpoint.merged", err);
-
-	if (r)
-		return r;
-	change->child = strdup(text(plan, "child"));
-	change->parent = strdup(text(plan, "parent"));
-	r = change->child && change->parent ? job_new(&job, machine->vmms, machine, "checkpoint.merge", err)
-					    : error_set(err, ENOMEM, "no memory");
-	if (r) {
-		change_free(change);
-		return r;
-	}
-	job->work = merge;
-	job->done = merged;
-	job->context = change;
-	job_work(job);
-	return 0;
-}
-
 static int recover(struct machine *machine, const json_t *plan, struct error *err)
 {
 	const char *kind = text(plan, "kind");
 
 	if (!strcmp(kind, "checkpoint-merge"))
-		return recover_merge(machine, plan, err);
+		return merge_recover(machine, plan, err);
 	if (!strcmp(kind, "checkpoint-written"))
 		return change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
 				    json_object_get(plan, "remove"), text(plan, "link"), err);

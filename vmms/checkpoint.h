@@ -29,7 +29,10 @@ void checkpoint_recover(struct machine *machine);
  * taken for one that nobody has; or a checkpoint's would be written. */
 int checkpoint_check_disks(const struct machine *machine, const json_t *disks, struct error *err);
 
-/* The same for one that was found running, when its worker has told its status. */
-void checkpoint_settle(struct machine *machine, const json_t *status);
+/* The same for one that was found running, when its worker has told its status. True: it is still at it, and is to be
+ * asked again. */
+bool checkpoint_settle(struct machine *machine, const json_t *status);
+/* -EBUSY: there is something half done, which another change must not push aside. */
+int checkpoint_check_settled(const struct machine *machine, struct error *err);
 /* -EBUSY: something is half done that could not be ended or undone: it cannot be started. */
 int checkpoint_check_start(struct machine *machine, struct error *err);

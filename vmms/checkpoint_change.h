@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c and checkpoint_live.c. On the
- * loop's thread but for what `work` of its job does.
+ * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c and
+ * checkpoint_{live,merge}.c. On the loop's thread but for what `work` of its job does.
  */
 #pragma once
 
@@ -14,7 +14,9 @@ struct change {
 	json_t *tree, *config;
 	json_t *made;   /* [{"path", "parent"}] disks that are to be made */
 	json_t *remove; /* files that go when all is written */
-	char *child, *parent; /* of the merge that is at work */
+	/* Of the merge that is at work; `live`: of the running machine's disk `top`, where `above` (NULL: none) continues it. */
+	char *child, *parent, *above, *top;
+	bool live;
 	const char *event;
 	char *name;
 	const char *link;   /* the state that the machine goes on from: of `tree`; NULL: none */
@@ -26,6 +28,8 @@ struct change {
 	size_t fd_count;
 };
 
+/* Of a machine as it is now. */
+int change_new(struct change **out, const struct machine *machine, const char *event, struct error *err);
 void change_free(struct change *change);
 json_t *change_made_names(const struct change *change);
 
@@ -44,3 +48,8 @@ void change_end(struct job *job, const struct error *err);
 int checkpoint_live_begin(struct machine *machine, struct change *change, struct job **job, struct error *err);
 /* Of a machine that is off: what a daemon or a worker that died has left. */
 int checkpoint_live_recover(struct machine *machine, const json_t *plan, struct error *err);
+
+/* checkpoint_merge.c: the job, whose context the change is, merges and removes what is loose, and ends. */
+void merge_go_on(struct job *job);
+/* Of a machine that is off, or runs and is not at it: a job of its own. */
+int merge_recover(struct machine *machine, const json_t *plan, struct error *err);

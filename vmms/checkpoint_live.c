@@ -27,15 +27,6 @@ static bool is_at_it(const struct machine *machine)
 
 /* --- the files ---------------------------------------------------------------------------------------- */
 
-static void remove_made(const struct change *change)
-{
-	json_t *names = change_made_names(change);
-
-	json_array_append_new(names, json_string(change->state));
-	change_remove_files(change->directory, names);
-	json_decref(names);
-}
-
 static int make_file(struct change *change, const char *name, struct error *err)
 {
 	_cleanup_free_ char *path = vm_config_path(name, change->directory);
@@ -64,14 +55,18 @@ static int make_files(struct job *job, struct error *err)
 
 static void failed(struct machine *machine, struct change *change, const struct error *err)
 {
-	struct error why = *err;
+	struct error why = *err, undoing = {0};
+	json_t *plan = NULL;
 
 	if (machine->job->stop)
 		why.code = ECANCELED;
 	else if (strstr(err->text, strerror(ENOSPC)))
 		why.code = ENOSPC;
-	remove_made(change);
-	store_work_set(machine->vmms->store, machine->id, NULL, NULL);
+	if (!store_work_get(machine->vmms->store, machine->id, &plan, &undoing) && plan)
+		checkpoint_live_recover(machine, plan, &undoing);
+	if (undoing.code)
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", undoing.text);
+	json_decref(plan);
 	change_end(machine->job, &why);
 }
 
@@ -80,17 +75,20 @@ struct asked {
 	struct change *change;
 };
 
-/* False: the job is over already, with the machine; what is left is recovered when it starts. */
+/* False: the job is over already, with the machine, and what is left is recovered when it starts; or the worker did not
+ * answer, and is asked again. */
 static bool take(void *context, struct asked *asked, const struct error *err)
 {
 	*asked = *(struct asked *)context;
 	free(context);
 	if (is_at_it(asked->machine) && !(err && err->code == ECONNRESET))
 		return true;
-	if (is_at_it(asked->machine))
+	if (is_at_it(asked->machine)) {
+		asked->machine->untold = true;
 		change_end(asked->machine->job, err);
-	else
+	} else {
 		change_free(asked->change);
+	}
 	return false;
 }
 
@@ -304,37 +302,43 @@ int checkpoint_live_recover(struct machine *machine, const json_t *plan, struct 
 	return r;
 }
 
-void checkpoint_settle(struct machine *machine, const json_t *status)
+bool checkpoint_settle(struct machine *machine, const json_t *status)
 {
-	json_t *plan = NULL, *made, *disk, *names;
 	struct error err = {0};
-	bool split = false;
-	size_t i;
+	json_t *plan = NULL;
+	const char *kind;
+	bool later;
 
-	/* The worker is still at it: looked at again (machine_refresh()). */
-	if (machine->job || json_object_get(status, "progress") ||
-	    store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
-		return;
-	if (text(plan, "kind") && !strcmp(text(plan, "kind"), "checkpoint-written")) {
+	if (store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
+		return false;
+	/* The worker, or a job of ours, is still at it. */
+	later = machine->job || json_object_get(status, "progress") || json_object_get(status, "merging");
+	kind = text(plan, "kind");
+	if (later || !kind) {
+		json_decref(plan);
+		return later;
+	}
+	if (!strcmp(kind, "checkpoint-written"))
 		change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
 			     json_object_get(plan, "remove"), text(plan, "link"), &err);
-	} else if (text(plan, "kind") && !strcmp(text(plan, "kind"), "checkpoint-live")) {
-		_cleanup_free_ char *child = NULL;
-
-		made = json_array_get(json_object_get(plan, "made"), 0);
-		child = text(made, "path") ? vm_config_path(text(made, "path"), machine->directory) : NULL;
-		json_array_foreach(json_object_get(status, "disks"), i, disk)
-			split |= child && text(disk, "path") && !strcmp(text(disk, "path"), child);
-		names = names_of(plan);
-		if (split) {
-			change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"), NULL, NULL, &err);
-		} else {
-			change_remove_files(machine->directory, names);
-			store_work_set(machine->vmms->store, machine->id, NULL, &err);
-		}
-		json_decref(names);
-	}
+	else if (!strcmp(kind, "checkpoint-live"))
+		checkpoint_live_recover(machine, plan, &err);
+	else if (!strcmp(kind, "checkpoint-merge"))
+		merge_recover(machine, plan, &err);
 	if (err.code)
 		vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
 	json_decref(plan);
+	return false;
+}
+
+int checkpoint_check_settled(const struct machine *machine, struct error *err)
+{
+	json_t *plan = NULL;
+	int r = store_work_get(machine->vmms->store, machine->id, &plan, err);
+
+	if (!r && plan)
+		r = error_set(err, EBUSY, "a change of machine \"%s\" that was begun by the daemon before this one is not at its end yet",
+			      machine->name);
+	json_decref(plan);
+	return r;
 }

@@ -222,7 +222,9 @@ static int check(struct machine *machine, const char *what, struct error *err)
 	r = machine_check_state(machine, 1u << MACHINE_OFF | ON, what, err);
 	if (!r)
 		r = machine_check_free(machine, err);
-	return r || machine->link ? r : checkpoint_check_start(machine, err);
+	if (r)
+		return r;
+	return machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
 }
 
 /* What its checkpoints say to one disk more, or to the one less that stands at `less`. */

@@ -356,7 +356,7 @@ static void state_told(void *context, const json_t *answer, const struct error *
 								      : MACHINE_RUNNING);
 	if (answer) {
 		machine_disks_settle(machine, answer);
-		checkpoint_settle(machine, answer);
+		machine->untold = checkpoint_settle(machine, answer);
 	}
 }
 

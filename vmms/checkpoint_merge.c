@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * checkpoint_merge.c - what no checkpoint and not the machine has any more is removed, or what continues it merged into it.
+ *
+ * Of the disks that a running machine has, its worker does that, which is given the files open. It removes none: whether one
+ * was merged it says itself (disk_is_void()).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "disk/disk.h"
+#include "vmms/checkpoint_change.h"
+#include "vmms/files.h"
+
+#define ASK_SECONDS 1u
+
+static const char *text(const json_t *object, const char *key)
+{
+	return json_string_value(json_object_get(object, key));
+}
+
+static bool begin_merge(struct job *job, struct error *err);
+
+void merge_go_on(struct job *job)
+{
+	struct error err = {0};
+
+	if (begin_merge(job, &err))
+		return;
+	change_end(job, err.code ? &err : NULL);
+}
+
+/* --- on files that nobody has open -------------------------------------------------------------------- */
+
+/* What else continues the merged file. The worker has done that of its own chain, and holds the file locked. */
+static int reparent(const struct change *change, const char *parent, bool all, struct error *err)
+{
+	json_t *disk;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(change->tree, "disks"), i, disk) {
+		_cleanup_free_ char *path = vm_config_path(text(disk, "path"), change->directory);
+
+		if (r || strcmp(text(disk, "parent"), change->child) ||
+		    (!all && change->above && !strcmp(text(disk, "path"), change->above)))
+			continue;
+		if (path)
+			chmod(path, 0640);
+		r = path ? disk_reparent(path, parent, false, err) : error_set(err, ENOMEM, "no memory");
+	}
+	return r;
+}
+
+/* What was merged already when a daemon died is gone, or void. */
+static int merge(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	struct disk_progress progress = {job_step, job};
+	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
+	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
+	int r = 0;
+
+	if (!child || !parent)
+		return error_set(err, ENOMEM, "no memory");
+	chmod(parent, 0640);
+	chmod(child, 0640);
+	if (change->live && disk_is_void(child, NULL) == 1)
+		unlink(child);
+	if (!access(child, F_OK))
+		r = disk_merge(child, &progress, err);
+	return r ? r : reparent(change, parent, true, err);
+}
+
+static void merged(struct job *job, int result)
+{
+	struct change *change = job->context;
+	struct error err = job->error;
+
+	if (!result) {
+		tree_merged(change->tree, change->config, change->child, change->parent);
+		result = change_commit(job->machine, change, &err);
+	}
+	if (result)
+		change_end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
+	else
+		merge_go_on(job);
+}
+
+/* --- on disks of a running machine -------------------------------------------------------------------- */
+
+/* Whether the file is of a disk that the machine of now has; then which, and what continues the file in it. */
+static bool find_chain(struct change *change, const char *file)
+{
+	json_t *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(change->config, "disks"), i, disk) {
+		const char *above = NULL, *path = text(disk, "path");
+		size_t steps = 0;
+
+		for (; tree_is_disk(disk) && path && steps <= TREE_MAX; steps++, path = tree_parent(change->tree, path)) {
+			if (!strcmp(path, file)) {
+				free(change->above);
+				free(change->top);
+				change->above = above ? strdup(above) : NULL;
+				change->top = strdup(text(disk, "path"));
+				return true;
+			}
+			above = path;
+		}
+	}
+	return false;
+}
+
+static int open_file(struct change *change, const char *name, struct error *err)
+{
+	_cleanup_free_ char *path = vm_config_path(name, change->directory);
+	struct stat st;
+	int fd;
+
+	if (!path)
+		return error_set(err, ENOMEM, "no memory");
+	chmod(path, 0640);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	change->fds[change->fd_count++] = fd;
+	return fstat(fd, &st) || !S_ISREG(st.st_mode) ? error_set(err, EINVAL, "%s is no plain file", path) : 0;
+}
+
+/* In the order in which the worker expects them. */
+static int open_files(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	int r = change->above ? open_file(change, change->child, err) : 0;
+
+	if (!r)
+		r = open_file(change, change->parent, err);
+	if (!r && change->above)
+		r = open_file(change, change->above, err);
+	return r;
+}
+
+/* The worker has merged the file, which it cannot remove. */
+static int remove_merged(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
+	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
+	int r = child && parent ? reparent(change, parent, false, err) : error_set(err, ENOMEM, "no memory");
+
+	if (r)
+		return r;
+	return unlink(child) && errno != ENOENT ? error_set(err, errno, "%s: %s", child, strerror(errno)) : 0;
+}
+
+static void begin_remove_merged(struct job *job)
+{
+	job->work = remove_merged;
+	job->done = merged;
+	job_work(job);
+}
+
+struct asked {
+	struct machine *machine;
+	struct change *change;
+};
+
+static bool is_at_it(const struct machine *machine, const struct change *change)
+{
+	return machine->link && machine->job && machine->job->context == change;
+}
+
+static bool is_merged(const struct change *change)
+{
+	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
+
+	return child && disk_is_void(child, NULL) == 1;
+}
+
+/* It stays as it is, and is merged with the next change. */
+static void failed(struct machine *machine, const struct error *err)
+{
+	struct error why = *err;
+
+	if (machine->job->stop)
+		why.code = ECANCELED;
+	else if (strstr(err->text, strerror(ENOSPC)))
+		why.code = ENOSPC;
+	store_work_set(machine->vmms->store, machine->id, NULL, NULL);
+	change_end(machine->job, &why);
+}
+
+/* False: the job is over already, with the machine, and the merge goes on before its next start; or the worker did not
+ * answer, and is asked again. */
+static bool take(void *context, struct asked *asked, const struct error *err)
+{
+	*asked = *(struct asked *)context;
+	free(context);
+	if (!is_at_it(asked->machine, asked->change)) {
+		change_free(asked->change);
+		return false;
+	}
+	if (!err || err->code != ECONNRESET)
+		return true;
+	asked->machine->untold = true;
+	change_end(asked->machine->job, err);
+	return false;
+}
+
+static void done(void *context, const json_t *answer, const struct error *err)
+{
+	struct asked a;
+
+	(void)answer;
+	if (!take(context, &a, err))
+		return;
+	if (!err || is_merged(a.change))
+		begin_remove_merged(a.machine->job);
+	else
+		failed(a.machine, err);
+}
+
+static void progress_told(void *context, const json_t *answer, const struct error *err)
+{
+	const json_t *progress = json_object_get(answer, "merging");
+	struct machine *machine = context;
+
+	(void)err;
+	if (machine->job && !strncmp(machine->job->kind, "checkpoint.", 11) && progress)
+		job_step(machine->job, (uint64_t)json_integer_value(json_object_get(progress, "done")),
+			 (uint64_t)json_integer_value(json_object_get(progress, "total")));
+}
+
+static void ask(struct job *job)
+{
+	if (!job->machine->link)
+		return;
+	worker_link_command(job->machine->link, json_pack("{s:s}", "command", job->stop ? "cancel" : "status"), progress_told,
+			    job->machine);
+	job_limit(job, ASK_SECONDS, ask);
+}
+
+static json_t *merge_command(const struct change *change, const json_t *status, struct error *err)
+{
+	_cleanup_free_ char *top = vm_config_path(change->top, change->directory);
+	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
+	_cleanup_free_ char *above = change->above ? vm_config_path(change->above, change->directory) : NULL;
+	_cleanup_free_ char *real_parent = parent ? realpath(parent, NULL) : NULL;
+	_cleanup_free_ char *real_above = above ? realpath(above, NULL) : NULL;
+	json_t *disk, *command;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "disks"), i, disk) {
+		if (!top || !text(disk, "path") || strcmp(text(disk, "path"), top))
+			continue;
+		command = json_pack("{s:s, s:o, s:b}", "command", "merge-disk", "address",
+				    json_sprintf("%lld:%lld", (long long)json_integer_value(json_object_get(disk, "controller")),
+						 (long long)json_integer_value(json_object_get(disk, "lun"))),
+				    "parent", 1);
+		if (command && change->above)
+			json_object_update_new(command, json_pack("{s:b, s:b, s:s, s:s}", "child", 1, "above", 1, "above_path",
+								  real_above, "parent_path", real_parent));
+		if (!command)
+			error_set(err, ENOMEM, "no memory");
+		return command;
+	}
+	error_set(err, ENOENT, "the running machine has no disk %s", change->top);
+	return NULL;
+}
+
+static void places_told(void *context, const json_t *answer, const struct error *err)
+{
+	struct error why = {0};
+	struct asked a, *again;
+	json_t *command = NULL;
+	size_t count;
+
+	if (!take(context, &a, err))
+		return;
+	again = malloc(sizeof(*again));
+	if (err)
+		why = *err;
+	else if (!again)
+		error_set(&why, ENOMEM, "no memory");
+	else
+		command = merge_command(a.change, answer, &why);
+	if (!command) {
+		free(again);
+		failed(a.machine, &why);
+		return;
+	}
+	*again = a;
+	count = a.change->fd_count;
+	a.change->fd_count = 0;
+	job_limit(a.machine->job, ASK_SECONDS, ask);
+	worker_link_command_fds(a.machine->link, command, a.change->fds, count, true, done, again);
+}
+
+static void files_opened(struct job *job, int result)
+{
+	struct change *change = job->context;
+	struct machine *machine = job->machine;
+	struct asked *asked = malloc(sizeof(*asked));
+	struct error err = job->error;
+
+	if (!machine->link) {
+		free(asked);
+		error_set(&err, EIO, "the machine went off meanwhile");
+		change_end(job, &err);
+		return;
+	}
+	if (!result && !asked)
+		result = error_set(&err, ENOMEM, "no memory");
+	if (result) {
+		free(asked);
+		failed(machine, &err);
+		return;
+	}
+	*asked = (struct asked){machine, change};
+	worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), places_told, asked);
+}
+
+/* --- what is to be done ------------------------------------------------------------------------------- */
+
+static void begin_work(struct job *job)
+{
+	struct change *change = job->context;
+
+	if (job->machine->link && change->live && is_merged(change)) {
+		begin_remove_merged(job);
+		return;
+	}
+	job->work = job->machine->link && change->live ? open_files : merge;
+	job->done = job->work == merge ? merged : files_opened;
+	job_work(job);
+}
+
+/* `child` is to be merged into `parent`, both of the tree. */
+static int plan_merge(struct job *job, const char *child, const char *parent, struct error *err)
+{
+	struct change *change = job->context;
+	json_t *plan;
+	int r;
+
+	free(change->child);
+	free(change->parent);
+	change->child = strdup(child);
+	change->parent = strdup(parent);
+	change->live = find_chain(change, child) && job->machine->link;
+	plan = json_pack("{s:s, s:s, s:s, s:b}", "kind", "checkpoint-merge", "child", child, "parent", parent, "live", change->live);
+	r = plan && change->child && change->parent ? store_work_set(job->vmms->store, job->machine->id, plan, err)
+						     : error_set(err, ENOMEM, "no memory");
+	json_decref(plan);
+	return r;
+}
+
+/* Files that are loose and continued by nobody go at once; false: there is nothing left to merge. */
+static bool begin_merge(struct job *job, struct error *err)
+{
+	struct change *change = job->context;
+	const char *path, *child;
+
+	json_array_clear(change->remove);
+	if (machine_check_base(job->machine, NULL))
+		return false;
+	while (tree_loose(change->tree, change->config, &path, &child)) {
+		if (child && name_is_inside(child)) {
+			if (plan_merge(job, child, path, err))
+				return false;
+			begin_work(job);
+			return true;
+		}
+		json_array_append_new(change->remove, json_string(path));
+		tree_forget(change->tree, path);
+	}
+	if (json_array_size(change->remove))
+		change_commit(job->machine, change, err);
+	return false;
+}
+
+int merge_recover(struct machine *machine, const json_t *plan, struct error *err)
+{
+	struct change *change;
+	struct job *job;
+	int r = change_new(&change, machine, "checkpoint.merged", err);
+
+	if (r)
+		return r;
+	change->child = strdup(text(plan, "child"));
+	change->parent = strdup(text(plan, "parent"));
+	change->live = json_is_true(json_object_get(plan, "live"));
+	find_chain(change, text(plan, "child"));
+	r = change->child && change->parent ? job_new(&job, machine->vmms, machine, "checkpoint.merge", err)
+					    : error_set(err, ENOMEM, "no memory");
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	job->context = change;
+	begin_work(job);
+	return 0;
+}
