@@ -422,6 +422,22 @@ static void delete_done(struct job *job, int result)
 	deletion_free(job->context);
 }
 
+/* Files that were kept would not be known to continue another machine's disks, and those could go. */
+static int check_whole(const struct machine *machine, struct error *err)
+{
+	json_t *names;
+	int r = store_base_of(machine->vmms->store, machine->id, &names, err);
+
+	if (r)
+		return r;
+	if (json_array_size(names))
+		r = error_set(err, EALREADY, "machine \"%s\" is a linked clone: its files are nothing without those of machine \"%s\"; "
+			      "export it, and delete it with its files", machine->name,
+			      json_string_value(json_array_get(names, 0)));
+	json_decref(names);
+	return r;
+}
+
 int machine_delete(struct machine *machine, bool keep_files, struct job **job, struct error *err)
 {
 	struct deletion *deletion;
@@ -436,6 +452,8 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 	r = machine_check_free(machine, err);
 	if (!r)
 		r = machine_check_base(machine, err);
+	if (!r && keep_files)
+		r = check_whole(machine, err);
 	if (r)
 		return r;
 	deletion = deletion_new(machine, keep_files);

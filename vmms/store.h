@@ -89,6 +89,8 @@ int store_work_set(struct store *store, const char *vm, const json_t *plan, stru
 int store_base_add(struct store *store, const char *vm, const char *of, const char *checkpoint, struct error *err);
 /* Names of the machines that continue any checkpoint of machine `of`, or that one. */
 int store_base_users(struct store *store, const char *of, const char *checkpoint, json_t **names, struct error *err);
+/* Names of the machines whose disks `vm` continues. */
+int store_base_of(struct store *store, const char *vm, json_t **names, struct error *err);
 
 /* Files outside the daemon's directories that are gone again when it starts, unless they were whole by then. */
 int store_leftover_add(struct store *store, const char *path, struct error *err);

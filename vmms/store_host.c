@@ -78,6 +78,13 @@ int store_base_users(struct store *store, const char *of, const char *checkpoint
 			   first_text, names, err);
 }
 
+int store_base_of(struct store *store, const char *vm, json_t **names, struct error *err)
+{
+	return sql_collect(store,
+			   sql_prepare(store, "SELECT DISTINCT vm.name FROM base JOIN vm ON vm.id = base.of WHERE base.vm = ?", "s", vm),
+			   first_text, names, err);
+}
+
 int store_leftover_add(struct store *store, const char *path, struct error *err)
 {
 	return sql_run(store, sql_prepare(store, "INSERT OR REPLACE INTO leftover (path) VALUES (?)", "s", path), err);

@@ -48,8 +48,9 @@ def test_manage_export_of_a_linked_clone(context):
         d.done("POST", "/v1/vms/web/checkpoints", {"name": "base"})
         d.done("POST", "/v1/vms/web/clone", {"name": "linked", "checkpoint": "base", "linked": True})
         d.done("POST", "/v1/vms/linked/export", {"directory": d.directory})
+        d.refused(409, "wrong-state", "DELETE", "/v1/vms/linked?files=keep", None, "linked clone")
         d.done("DELETE", "/v1/vms/linked")
-        d.done("DELETE", "/v1/vms/web")
+        d.done("DELETE", "/v1/vms/web?files=keep")
         d.done("POST", "/v1/vms/import", {"directory": os.path.join(d.directory, "linked"), "name": "web"})
         require(says(d, "one  "), "all of it was exported")
 
