@@ -179,9 +179,9 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 
 	machine_refresh(machine);
 	r = machine_check_free(machine, err);
-	/* A merge that could not be ended takes disks away that seem to stay. */
-	if (!r && !machine->link)
-		r = checkpoint_check_start(machine, err);
+	/* A merge that could not be ended, or that a worker is still at, takes disks away that seem to stay. */
+	if (!r)
+		r = machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
 	if (!r)
 		r = check_name_free(machine->vmms, json_string_value(json_object_get(body, "name")), err);
 	if (!r && linked && !json_object_get(body, "checkpoint"))
