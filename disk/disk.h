@@ -171,7 +171,8 @@ int disk_merge_files(struct disk *disk, const struct disk_merge_files *files, co
 		     struct error *err);
 
 /* Of a file that was to become a differencing disk by disk_split_files(), or was one until disk_merge_files(). 1: it
- * holds nothing, and is to be removed; 0: it is a disk; else a negative errno. */
+ * holds nothing, and is to be removed; 0: it is a disk; -EBADMSG: it is something else, which stays; or another negative
+ * errno. */
 int disk_is_void(const char *path, struct error *err);
 
 /* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
@@ -319,10 +320,12 @@ int disk_check(const char *path, FILE *report, struct error *err);
  * changed; with `lose_data` they become zeros, or a copy of what another part has too, and what continues the
  * image has to be told by disk_reparent(). What is overwritten is kept before, in a file IMAGE.undo-N that is named
  * in `report` (which may be NULL). It may be killed at any moment, and done again. Returns what disk_check() says
- * afterwards. Other errors: it cannot be repaired (the text says why), and is as it was. */
+ * afterwards. Other errors: it cannot be repaired (the text says why), and reads as before; or the repair was cut off in
+ * the middle, which is said, and is to be done again. */
 int disk_repair(const char *path, bool lose_data, FILE *report, struct error *err);
 
-/* Puts back what a repair has overwritten. -ESTALE: the image was changed since. */
+/* Puts back what a repair has overwritten. -ESTALE: the image was changed since, or the repair does not know that it was
+ * not; nothing is put back. It may be killed at any moment, and done again. */
 int disk_undo_repair(const char *path, const char *undo, struct error *err);
 
 #ifdef __cplusplus

@@ -282,12 +282,17 @@ int disk_is_void(const char *path, struct error *err)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct file file = {.fd = fd, .direct_fd = -1};
+	static const char none[8];
 	char start[8];
 	int r = fd < 0 ? -errno : file_read(&file, 0, start, sizeof(start));
 
 	if (r < 0 && r != -ENODATA)
 		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
-	return r < 0 || memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) != 0;
+	if (r == 0 && memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) == 0)
+		return 0;
+	if (r == 0 && memcmp(start, VHDX_VOID_SIGNATURE, sizeof(start)) != 0 && memcmp(start, none, sizeof(start)) != 0)
+		return error_set(err, EBADMSG, "%s: no VHDX, and none that was given up: look what it is", path);
+	return 1;
 }
 
 int disk_open_parent(struct disk *child, const char *path, struct error *err)

@@ -54,14 +54,14 @@ void repair_touch(struct repair *repair, uint64_t offset, uint32_t size)
 	note(repair, offset, NULL, size);
 }
 
-uint64_t repair_place(struct repair *repair, uint64_t from, uint64_t length, uint64_t alignment)
+uint64_t repair_place(struct repair *repair, uint64_t from, uint64_t there, uint64_t length, uint64_t alignment)
 {
 	uint64_t to = align_up_u64(repair->file_end, alignment);
 
 	repair->file_end = to + length;
 	if (repair->error == 0 &&
 	    grow(repair, &repair->copies, repair->copy_count, &repair->copy_room, sizeof(*repair->copies)))
-		repair->copies[repair->copy_count++] = (struct repair_copy){from, to, length};
+		repair->copies[repair->copy_count++] = (struct repair_copy){from, min_u64(there, length), to, length};
 	return to;
 }
 
@@ -94,24 +94,45 @@ static int copy(struct file *file, const struct repair_copy *copy, uint8_t *buff
 	for (uint64_t at = 0, part; r == 0 && at < copy->length; at += part) {
 		part = min_u64(PART, copy->length - at);
 		memset(buffer, 0, part);
-		r = copy->from == UINT64_MAX ? 0 : file_read(file, copy->from + at, buffer, part);
-		/* The last block of a disk may end behind the file. */
-		if (r == 0 || r == -ENODATA)
+		if (at < copy->there)
+			r = file_read(file, copy->from + at, buffer, min_u64(part, copy->there - at));
+		if (r == 0)
 			r = file_write(file, copy->to + at, buffer, part);
 	}
 	return r;
 }
 
-static int apply(struct repair *repair, struct error *err)
+/* What stands behind the image as it was, so that each change finds what it relies on. */
+static int prepare(struct repair *repair)
 {
 	struct file *file = &repair->disk->file;
 	_cleanup_free_ uint8_t *buffer = malloc(PART);
-	int r = buffer ? repair->disk->ops->begin_repair(repair->disk, repair) : -ENOMEM;
+	uint64_t size = 0;
+	int r = buffer ? file_size(file, &size) : -ENOMEM;
 
+	if (r < 0)
+		return r;
+	r = repair->disk->ops->begin_repair(repair->disk, repair);
 	for (size_t i = 0; r == 0 && i < repair->copy_count; i++)
 		r = copy(file, &repair->copies[i], buffer);
 	if (r == 0)
 		r = file_sync(file);
+	/* The host may have no room for that: then it gets back what it had given. */
+	if (r < 0)
+		(void)file_resize(file, size);
+	return r;
+}
+
+static int apply(struct repair *repair, const char *kept, struct error *err)
+{
+	struct file *file = &repair->disk->file;
+	int r = prepare(repair);
+
+	if (r < 0) {
+		(void)new_file_remove(kept, NULL);
+		return error_set(err, -r, "%s: cannot be repaired: %s; its contents are as they were", repair->disk->path,
+				 strerror(-r));
+	}
 	for (size_t i = 0; r == 0 && i < repair->change_count; i++)
 		if (repair->changes[i].bytes)
 			r = file_write(file, repair->changes[i].offset, repair->changes[i].bytes, repair->changes[i].size);
@@ -138,21 +159,22 @@ static int judge(const struct repair *repair, bool lose_data, struct error *err)
 	return 0;
 }
 
-static int carry_out(struct repair *repair, bool lose_data, struct error *err)
+static int carry_out(struct repair *repair, bool lose_data, char **kept, struct error *err)
 {
-	_cleanup_free_ char *kept = NULL;
 	int r = judge(repair, lose_data, err);
 
 	if (r < 0 || (repair->change_count == 0 && repair->copy_count == 0))
 		return r;
-	r = repair_keep(repair, &kept, err);
+	r = repair_keep(repair, kept, err);
+	if (r == 0)
+		r = apply(repair, *kept, err);
 	if (r == 0 && repair->report)
 		fprintf(repair->report, "what was overwritten is kept in %s, and put back by: bulkhead disk check --undo\n",
-			kept);
-	return r < 0 ? r : apply(repair, err);
+			*kept);
+	return r;
 }
 
-static int repair_structures(const char *path, bool lose_data, bool *lossy, FILE *report,
+static int repair_structures(const char *path, bool lose_data, bool *lossy, char **kept, FILE *report,
 			     const struct file_observer *observer, struct error *err)
 {
 	struct repair repair = {.report = report};
@@ -163,7 +185,7 @@ static int repair_structures(const char *path, bool lose_data, bool *lossy, FILE
 	if (repair.disk->ops->plan_repair) {
 		r = repair.disk->ops->plan_repair(repair.disk, &repair, err);
 		if (r == 0)
-			r = carry_out(&repair, lose_data, err);
+			r = carry_out(&repair, lose_data, kept, err);
 	}
 	*lossy = repair.lossy > 0;
 	clear(&repair);
@@ -193,11 +215,18 @@ static int reclaim(const char *path, FILE *report, const struct file_observer *o
 int disk_repair_watched(const char *path, bool lose_data, FILE *report, const struct file_observer *observer,
 			struct error *err)
 {
+	_cleanup_free_ char *kept = NULL;
 	bool lossy = false;
-	int r = repair_structures(path, lose_data, &lossy, report, observer, err);
+	int r = repair_structures(path, lose_data, &lossy, &kept, report, observer, err), sealed = 0;
 
-	if (r == 0 && !lossy)
+	if (r < 0)
+		return r;
+	if (!lossy)
 		r = reclaim(path, report, observer, err);
+	if (kept)
+		sealed = repair_seal(path, kept, r < 0 ? NULL : err);
+	if (r == 0)
+		r = sealed;
 	return r < 0 ? r : disk_check(path, report, err);
 }
 

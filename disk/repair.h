@@ -17,9 +17,9 @@ struct repair_change {
 	uint8_t *bytes; /* that are to be there; NULL: they are written by begin_repair() */
 };
 
-/* A place that two blocks have: one gets the contents at a place of its own. */
+/* A place for what shares one, or has none that can be: of its `length` bytes the first `there` are a copy. */
 struct repair_copy {
-	uint64_t from, to, length;
+	uint64_t from, there, to, length;
 };
 
 struct repair {
@@ -40,8 +40,8 @@ void repair_put(struct repair *repair, uint64_t offset, const void *bytes, uint3
 /* These are written by begin_repair(). */
 void repair_touch(struct repair *repair, uint64_t offset, uint32_t size);
 
-/* A new place, a multiple of `alignment`, with a copy of what is at `from`; UINT64_MAX: it is zeros. */
-uint64_t repair_place(struct repair *repair, uint64_t from, uint64_t length, uint64_t alignment);
+/* A new place, a multiple of `alignment`, with a copy of the `there` bytes at `from`, and zeros behind them. */
+uint64_t repair_place(struct repair *repair, uint64_t from, uint64_t there, uint64_t length, uint64_t alignment);
 
 /* Says what will be done, and whether something is lost by it. */
 void repair_tell(struct repair *repair, bool lossy, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -50,3 +50,7 @@ void repair_tell(struct repair *repair, bool lossy, const char *format, ...) __a
 
 /* Keeps what is overwritten, durably; `name` is to be freed. */
 int repair_keep(const struct repair *repair, char **name, struct error *err);
+
+/* The repair of the image at `path`, whose overwritten bytes are in `name`, is done: what it has left is noted there, so
+ * that what comes later is not undone with it. */
+int repair_seal(const char *path, const char *name, struct error *err);

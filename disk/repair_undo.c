@@ -11,9 +11,13 @@
 #include "disk/repair.h"
 
 #define SIGNATURE "BULKUNDO"
-#define VERSION   1u
+#define VERSION   2u
 #define NAMES_MAX 100u
 #define SIZE_MAX_KEPT (UINT64_C(256) << 20)
+#define START     (UINT64_C(1) << 20) /* headers and footers lie there: no change of the image leaves it as it is */
+#define TRAILER   512u /* the longest that a format has behind all places */
+
+enum { DONE = 1, DONE_AND_LOST /* what it has left is not known */ };
 
 /* Little-endian. Behind it the changes; of each, behind its head, the bytes of before and those of after. */
 struct __attribute__((packed)) undo_header {
@@ -22,19 +26,25 @@ struct __attribute__((packed)) undo_header {
 	uint32_t checksum; /* CRC-32C of all that follows */
 	uint64_t file_size; /* before the repair */
 	uint64_t count;
+	uint64_t end;       /* the file is not longer than that when the repair is cut off */
+	uint64_t left_size; /* of the file when the repair was done, and */
+	uint32_t left_sum;  /* CRC-32C of how it began then, with zeros where there are changes */
+	uint32_t is_done;   /* 0: the repair may have been cut off; or one of: */
 };
 
 struct __attribute__((packed)) undo_change {
 	uint64_t offset;
 	uint32_t size;
-	uint32_t has_after; /* 0: there is nothing of after */
+	uint32_t has_after; /* 0: there is nothing of after, but: */
+	uint32_t after_sum; /* CRC-32C of what the repair has left, when it is done */
+	uint32_t reserved;
 };
 
-_Static_assert(sizeof(struct undo_header) == 32 && sizeof(struct undo_change) == 16, "as in the file");
+_Static_assert(sizeof(struct undo_header) == 56 && sizeof(struct undo_change) == 24, "as in the file");
 
 static int put_change(FILE *out, const struct file *file, uint64_t file_size, const struct repair_change *change)
 {
-	struct undo_change head = {change->offset, change->size, change->bytes != NULL};
+	struct undo_change head = {change->offset, change->size, change->bytes != NULL, 0, 0};
 	_cleanup_free_ uint8_t *before = calloc(1, change->size);
 	struct file reading = {.fd = file->fd, .direct_fd = -1};
 	size_t there = change->offset < file_size ? min_u64(change->size, file_size - change->offset) : 0;
@@ -60,6 +70,7 @@ static int build(const struct repair *repair, char **bytes, size_t *size)
 		return r;
 	memcpy(header.signature, SIGNATURE, 8);
 	header.file_size = file_length;
+	header.end = max_u64(file_length, repair->file_end + TRAILER);
 	fwrite(&header, sizeof(header), 1, out);
 	for (size_t i = 0; r == 0 && i < repair->change_count; i++)
 		r = put_change(out, &repair->disk->file, file_length, &repair->changes[i]);
@@ -72,11 +83,11 @@ static int build(const struct repair *repair, char **bytes, size_t *size)
 	return 0;
 }
 
-static int write_named(const char *name, const char *bytes, size_t size, struct error *err)
+static int write_named(const char *name, const void *bytes, size_t size, bool replace, struct error *err)
 {
 	struct new_file new;
 	struct file file;
-	int r = new_file_begin(&new, name, false, err);
+	int r = new_file_begin(&new, name, replace, err);
 
 	if (r < 0)
 		return r;
@@ -84,9 +95,9 @@ static int write_named(const char *name, const char *bytes, size_t size, struct 
 	r = file_write(&file, 0, bytes, size);
 	if (r < 0) {
 		new_file_abandon(&new);
-		return error_set(err, -r, "%s: cannot be written, so that nothing was repaired: %s", name, strerror(-r));
+		return error_set(err, -r, "%s: cannot be written: %s", name, strerror(-r));
 	}
-	return new_file_finish(&new, name, false, err);
+	return new_file_finish(&new, name, replace, err);
 }
 
 int repair_keep(const struct repair *repair, char **name, struct error *err)
@@ -105,7 +116,7 @@ int repair_keep(const struct repair *repair, char **name, struct error *err)
 			*name = NULL;
 			return error_set(err, ENOMEM, "%s: no memory to repair it", repair->disk->path);
 		}
-		r = write_named(*name, bytes, size, err);
+		r = write_named(*name, bytes, size, false, err);
 	}
 	return r;
 }
@@ -116,6 +127,8 @@ struct undo {
 	struct file file;
 	uint8_t *bytes;
 	uint64_t size;
+	bool is_done;
+	uint8_t *start; /* START bytes of the file, while they are summed */
 };
 
 static int bad(const char *path, struct error *err)
@@ -144,7 +157,8 @@ static int read_undo(struct undo *undo, const char *path, struct error *err)
 	return 0;
 }
 
-typedef int undo_visitor(struct undo *undo, const struct undo_change *change, const uint8_t *before, const uint8_t *after);
+/* `bytes` are those of before, and behind them, if there are any, those of after. */
+typedef int undo_visitor(struct undo *undo, struct undo_change *change, const uint8_t *bytes);
 
 /* -EBADMSG: the file's parts do not fit into it. */
 static int for_each(struct undo *undo, undo_visitor *visit)
@@ -165,40 +179,115 @@ static int for_each(struct undo *undo, undo_visitor *visit)
 		length = (uint64_t)change.size * (change.has_after ? 2 : 1);
 		if (!range_fits_u64(at, length, undo->size) || change.offset > (uint64_t)INT64_MAX - change.size)
 			return -EBADMSG;
-		r = visit(undo, &change, undo->bytes + at, change.has_after ? undo->bytes + at + change.size : NULL);
+		r = visit(undo, &change, undo->bytes + at);
+		memcpy(undo->bytes + at - sizeof(change), &change, sizeof(change));
 		at += length;
 	}
 	return r;
 }
 
-/* One or the other is there, entry by entry, as a power cut may leave it. */
-static int check_change(struct undo *undo, const struct undo_change *change, const uint8_t *before, const uint8_t *after)
+/* What the file has there; behind its end zeros, as when they were kept. */
+static int read_now(struct undo *undo, const struct undo_change *change, uint8_t **now)
 {
-	_cleanup_free_ uint8_t *now = calloc(1, change->size + 1);
-	int r = now && after ? file_read(&undo->file, change->offset, now, change->size) : 0;
+	uint64_t size = 0;
+	int r = file_size(&undo->file, &size);
 
-	if (!now)
+	*now = calloc(1, (size_t)change->size + 1);
+	if (!*now)
 		return -ENOMEM;
-	for (uint32_t at = 0; r == 0 && after && at < change->size; at += 8) {
+	return r == 0 && change->offset < size
+		   ? file_read(&undo->file, change->offset, *now, min_u64(change->size, size - change->offset))
+		   : r;
+}
+
+/* One or the other is there, entry by entry, as a power cut may leave it. */
+static int check_change(struct undo *undo, struct undo_change *change, const uint8_t *bytes)
+{
+	const uint8_t *before = bytes, *after = bytes + change->size;
+	_cleanup_free_ uint8_t *now = NULL;
+	int r = read_now(undo, change, &now);
+
+	if (r < 0)
+		return r;
+	if (!change->has_after)
+		return !undo->is_done || memcmp(now, before, change->size) == 0 ||
+			       crc32c(0, now, change->size) == change->after_sum
+			   ? 0
+			   : -ESTALE;
+	for (uint32_t at = 0; r == 0 && at < change->size; at += 8) {
 		size_t part = min_u64(8, change->size - at);
 
 		if (memcmp(now + at, before + at, part) != 0 && memcmp(now + at, after + at, part) != 0)
 			r = -ESTALE;
 	}
-	return r == -ENODATA ? -ESTALE : r;
+	return r;
 }
 
-static int put_back(struct undo *undo, const struct undo_change *change, const uint8_t *before, const uint8_t *after)
+static int seal_change(struct undo *undo, struct undo_change *change, const uint8_t *bytes)
 {
-	return file_write(&undo->file, change->offset, before, change->size);
+	_cleanup_free_ uint8_t *now = NULL;
+	int r = change->has_after ? 0 : read_now(undo, change, &now);
+
+	if (now)
+		change->after_sum = crc32c(0, now, change->size);
+	return r;
+}
+
+static int leave_out(struct undo *undo, struct undo_change *change, const uint8_t *bytes)
+{
+	if (change->offset < START)
+		memset(undo->start + change->offset, 0, min_u64(change->size, START - change->offset));
+	return 0;
+}
+
+/* How the file begins, whatever is where the changes are. */
+static int sum_start(struct undo *undo, uint64_t size, uint32_t *sum)
+{
+	int r;
+
+	undo->start = calloc(1, START);
+	r = undo->start ? file_read(&undo->file, 0, undo->start, min_u64(size, START)) : -ENOMEM;
+	if (r == 0)
+		r = for_each(undo, leave_out);
+	if (r == 0)
+		*sum = crc32c(0, undo->start, START);
+	free(undo->start);
+	undo->start = NULL;
+	return r;
+}
+
+static int put_back(struct undo *undo, struct undo_change *change, const uint8_t *bytes)
+{
+	return file_write(&undo->file, change->offset, bytes, change->size);
+}
+
+/* -ESTALE: the image is neither what the repair has left, nor what is on the way back from there. */
+static int check_image(struct undo *undo, const struct undo_header *header)
+{
+	uint32_t sum = 0;
+	uint64_t size;
+	int r = file_size(&undo->file, &size);
+
+	if (r < 0)
+		return r;
+	if (header->is_done > DONE ||
+	    (header->is_done ? size != header->left_size && size != header->file_size : size > header->end))
+		return -ESTALE;
+	undo->is_done = header->is_done;
+	if (header->is_done)
+		r = sum_start(undo, size, &sum);
+	if (r == 0 && sum != header->left_sum)
+		r = -ESTALE;
+	return r < 0 ? r : for_each(undo, check_change);
 }
 
 static int undo_changes(struct undo *undo, const char *path, struct error *err)
 {
 	struct undo_header header;
-	int r = for_each(undo, check_change);
+	int r;
 
 	memcpy(&header, undo->bytes, sizeof(header));
+	r = check_image(undo, &header);
 	if (r == 0)
 		r = for_each(undo, put_back);
 	if (r == 0)
@@ -208,6 +297,46 @@ static int undo_changes(struct undo *undo, const char *path, struct error *err)
 	if (r == -ESTALE)
 		return error_set(err, ESTALE, "%s: is not what the repair has left, so that it cannot be undone", path);
 	return r < 0 ? error_set(err, -r, "%s: its repair cannot be undone: %s", path, strerror(-r)) : 0;
+}
+
+static int note_what_is_left(struct undo *undo, bool lost)
+{
+	struct undo_header header;
+	uint64_t size;
+	uint32_t sum = 0;
+	int r = file_size(&undo->file, &size);
+
+	if (r == 0)
+		r = for_each(undo, seal_change);
+	if (r == 0)
+		r = sum_start(undo, size, &sum);
+	memcpy(&header, undo->bytes, sizeof(header));
+	header.left_size = size;
+	header.left_sum = sum;
+	header.is_done = lost ? DONE_AND_LOST : DONE;
+	memcpy(undo->bytes, &header, sizeof(header));
+	header.checksum = crc32c(0, undo->bytes + 16, undo->size - 16);
+	memcpy(undo->bytes, &header, sizeof(header));
+	return r;
+}
+
+int repair_seal(const char *path, const char *name, struct error *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct undo undo = {.file = {.fd = fd, .direct_fd = -1}};
+	/* Who has it already may have changed it. */
+	bool lost = fd >= 0 && lock_image(fd, path, false, NULL) < 0;
+	int r = fd < 0 ? error_set(err, errno, "%s: cannot be opened: %s", path, strerror(errno)) : read_undo(&undo, name, err);
+
+	if (r == 0) {
+		r = note_what_is_left(&undo, lost);
+		if (r < 0)
+			error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
+	}
+	if (r == 0)
+		r = write_named(name, undo.bytes, undo.size, true, err);
+	free(undo.bytes);
+	return r;
 }
 
 int disk_undo_repair(const char *path, const char *undo_path, struct error *err)

@@ -23,7 +23,7 @@ int vhd_put_end(struct vhd *v)
 		return r;
 	v->footer_offset = place;
 	v->file_end = place + sizeof(v->footer);
-	v->bat.tidy = true;
+	v->bat.tidy = v->copy_is_good;
 	return 0;
 }
 
@@ -48,6 +48,19 @@ int vhd_mend(struct vhd *v)
 	return r < 0 ? r : file_sync(file);
 }
 
+/* The change was not made, so nobody may find it in one of the footers. */
+static void restore_footers(struct vhd *v)
+{
+	struct file *file = &v->disk->file;
+
+	v->bat.tidy = v->copy_is_good = false;
+	if (file_write(file, v->footer_offset, &v->footer, v->file_end - v->footer_offset) < 0 || file_sync(file) < 0 ||
+	    !v->disk->info.dynamic)
+		return;
+	v->copy_is_good = file_write(file, 0, &v->footer, sizeof(v->footer)) == 0 && file_sync(file) == 0;
+	v->bat.tidy = v->copy_is_good;
+}
+
 int vhd_change_footers(struct vhd *v, struct vhd_footer *footer)
 {
 	struct file *file = &v->disk->file;
@@ -63,8 +76,10 @@ int vhd_change_footers(struct vhd *v, struct vhd_footer *footer)
 		if (r == 0)
 			r = file_sync(file);
 	}
-	if (r < 0)
+	if (r < 0) {
+		restore_footers(v);
 		return r;
+	}
 	pthread_mutex_lock(&v->bat.lock);
 	v->footer = *footer;
 	pthread_mutex_unlock(&v->bat.lock);

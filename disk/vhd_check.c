@@ -68,20 +68,56 @@ static void lose_block(struct check *check, uint32_t block)
 		    v->has_parent ? "what its parent has" : "zeros");
 }
 
+static uint64_t end_of_blocks(const struct vhd *v)
+{
+	return v->footer_offset != UINT64_MAX ? v->footer_offset : v->file_end;
+}
+
+/* A new place for bitmap and data; the file has the first `there` bytes of them where the block was. */
+static void give_place(struct check *check, uint32_t block, uint64_t there)
+{
+	struct vhd *v = check->v;
+	uint64_t place = repair_place(check->repair, (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE, there,
+				      v->bitmap_size + (uint64_t)v->block_size, VHD_SECTOR_SIZE);
+
+	if (place / VHD_SECTOR_SIZE >= VHD_BAT_UNUSED)
+		check->repair->error = -E2BIG;
+	else
+		put_entry(check, block, (uint32_t)(place / VHD_SECTOR_SIZE));
+}
+
+/* Where a file was cut off inside of a block, what is before that can be had. Bytes of it, or 0. */
+static uint64_t find_part(const struct vhd *v, uint64_t place)
+{
+	uint64_t end = end_of_blocks(v), there = place < end ? end - place : 0;
+
+	return there > v->bitmap_size && there < v->bitmap_size + (uint64_t)v->block_size &&
+			       vhd_place_is_sane(v, place, there)
+		   ? there
+		   : 0;
+}
+
+static void keep_part(struct check *check, uint32_t block, uint64_t there)
+{
+	struct vhd *v = check->v;
+
+	if (!check->repair)
+		return;
+	give_place(check, block, there);
+	repair_tell(check->repair, true,
+		    "block %u, %ju bytes of the disk at offset %ju: the file has the first %ju; the others become zeros", block,
+		    (uintmax_t)vhd_block_used(v, block), (uintmax_t)block << v->block_shift,
+		    (uintmax_t)(there - v->bitmap_size));
+}
+
 /* Bitmap and data, at a place of its own. */
 static void part_block(struct check *check, uint32_t block)
 {
 	struct vhd *v = check->v;
-	uint64_t stride = v->bitmap_size + (uint64_t)v->block_size, place;
 
 	if (!check->repair)
 		return;
-	place = repair_place(check->repair, (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE, stride, VHD_SECTOR_SIZE);
-	if (place / VHD_SECTOR_SIZE >= VHD_BAT_UNUSED) {
-		check->repair->error = -E2BIG;
-		return;
-	}
-	put_entry(check, block, (uint32_t)(place / VHD_SECTOR_SIZE));
+	give_place(check, block, end_of_blocks(v) - (uint64_t)vhd_entry(v, block) * VHD_SECTOR_SIZE);
 	repair_tell(check->repair, true,
 		    "block %u, %ju bytes of the disk at offset %ju, gets a copy of the place that it shares: its contents "
 		    "are right, or those of the other block are",
@@ -99,7 +135,10 @@ static void check_block(struct check *check, uint32_t block)
 	find(check,
 	     "block %u: its place at offset %#jx is outside the file of %ju bytes or inside its own structures", block,
 	     (uintmax_t)place, (uintmax_t)v->file_end);
-	lose_block(check, block);
+	if (find_part(v, place) > 0)
+		keep_part(check, block, find_part(v, place));
+	else
+		lose_block(check, block);
 }
 
 static int report_overlap(void *context, uint32_t block, uint32_t other)

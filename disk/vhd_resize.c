@@ -99,7 +99,8 @@ static int append(struct resize *resize)
 	return r;
 }
 
-/* Where others would take the geometry for the size, the disk is one of ours from now on. */
+/* Where others would take the geometry for the size, or look for more behind the table (XenServer keeps a map of the
+ * blocks there), the disk is one of ours from now on. */
 static int write_footers(struct resize *resize, uint64_t place)
 {
 	struct vhd *v = resize->v;
@@ -108,7 +109,7 @@ static int write_footers(struct resize *resize, uint64_t place)
 	be64_put(footer.data_offset, place);
 	be64_put(footer.current_size, resize->size);
 	vhd_set_geometry(&footer, resize->size / VHD_SECTOR_SIZE);
-	if (vhd_disk_size(&footer) != resize->size) {
+	if (vhd_disk_size(&footer) != resize->size || memcmp(footer.creator_application, "tap", 4) == 0) {
 		memcpy(footer.creator_application, "win ", 4);
 		be32_put(footer.creator_version, 0x000a0000);
 		memcpy(footer.creator_host_os, "Wi2k", 4);

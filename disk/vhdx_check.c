@@ -114,7 +114,7 @@ static void lose_block(struct check *check, uint64_t block, unsigned state)
 	if (!check->repair)
 		return;
 	if (!v->disk->info.dynamic)
-		entry = repair_place(check->repair, UINT64_MAX, v->block_size, VHDX_UNIT) | VHDX_BLOCK_FULLY_PRESENT;
+		entry = repair_place(check->repair, 0, 0, v->block_size, VHDX_UNIT) | VHDX_BLOCK_FULLY_PRESENT;
 	else if (v->has_parent && state != VHDX_BLOCK_PARTIALLY_PRESENT)
 		entry = VHDX_BLOCK_ZERO;
 	put_entry(check, bat_entry_index(v, block), entry);
@@ -123,15 +123,45 @@ static void lose_block(struct check *check, uint64_t block, unsigned state)
 		    v->has_parent && entry == VHDX_BLOCK_NOT_PRESENT ? "what its parent has" : "zeros");
 }
 
-static void part_block(struct check *check, uint64_t block, uint64_t entry)
+/* A new place with a copy of what the file has of the block. */
+static void give_place(struct check *check, uint64_t block, uint64_t entry)
 {
 	struct vhdx *v = check->v;
-	uint64_t place;
+	uint64_t from = entry & VHDX_BAT_OFFSET_MASK;
+	uint64_t place = repair_place(check->repair, from, v->bat.file_end - from, v->block_size, VHDX_UNIT);
+
+	put_entry(check, bat_entry_index(v, block), place | (entry & VHDX_BAT_STATE_MASK));
+}
+
+/* Where a file was cut off inside of a block, what is before that can be had. */
+static bool has_part(struct check *check, uint64_t place)
+{
+	const struct vhdx *v = check->v;
+
+	return place < v->bat.file_end && vhdx_place_is_sane(v, place, v->block_size, UINT64_MAX) &&
+	       space_take(&check->space, place, v->block_size);
+}
+
+static void keep_part(struct check *check, uint64_t block, uint64_t entry)
+{
+	struct vhdx *v = check->v;
 
 	if (!check->repair)
 		return;
-	place = repair_place(check->repair, entry & VHDX_BAT_OFFSET_MASK, v->block_size, VHDX_UNIT);
-	put_entry(check, bat_entry_index(v, block), place | (entry & VHDX_BAT_STATE_MASK));
+	give_place(check, block, entry);
+	repair_tell(check->repair, true,
+		    "block %ju, %ju bytes of the disk at offset %ju: the file has the first %ju; the others become zeros",
+		    (uintmax_t)block, (uintmax_t)vhdx_block_used(v, block), (uintmax_t)(block << v->block_shift),
+		    (uintmax_t)(v->bat.file_end - (entry & VHDX_BAT_OFFSET_MASK)));
+}
+
+static void part_block(struct check *check, uint64_t block, uint64_t entry)
+{
+	struct vhdx *v = check->v;
+
+	if (!check->repair)
+		return;
+	give_place(check, block, entry);
 	repair_tell(check->repair, true,
 		    "block %ju, %ju bytes of the disk at offset %ju, gets a copy of the place that it shares: its "
 		    "contents are right, or those of the other block are",
@@ -178,7 +208,10 @@ static void check_place(struct check *check, uint64_t block, uint64_t entry)
 		     "block %ju: its place at offset %#jx is outside the file of %ju bytes or inside its own "
 		     "structures",
 		     (uintmax_t)block, (uintmax_t)place, (uintmax_t)v->bat.file_end);
-		lose_block(check, block, state);
+		if (has_part(check, place))
+			keep_part(check, block, entry);
+		else
+			lose_block(check, block, state);
 	} else if (!space_take(&check->space, place, v->block_size)) {
 		find(check, "block %ju: its place at offset %#jx belongs to another block too", (uintmax_t)block,
 		     (uintmax_t)place);
@@ -239,7 +272,7 @@ static void part_bitmap(struct check *check, uint64_t index, uint64_t place)
 
 	if (!check->repair)
 		return;
-	copy = repair_place(check->repair, place, VHDX_BITMAP_SIZE, VHDX_UNIT);
+	copy = repair_place(check->repair, place, VHDX_BITMAP_SIZE, VHDX_BITMAP_SIZE, VHDX_UNIT);
 	put_entry(check, index, copy | VHDX_BITMAP_PRESENT);
 	repair_tell(check->repair, true, "a sector bitmap gets a copy of the place that it shares with a block: one of the "
 		    "two is wrong");
