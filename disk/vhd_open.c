@@ -209,6 +209,9 @@ static int vhd_close(struct disk *disk, struct error *err)
 		r = disk->ops->commit(disk);
 	if (r < 0)
 		error_set(err, -r, "%s: what was written last may be lost: %s", disk->path, strerror(-r));
+	/* One of the footers may say what was given up. */
+	if (r == 0 && v->begun && disk->info.dynamic && !v->copy_is_good && vhd_mend(v) < 0)
+		r = error_set(err, EIO, "%s: its footers cannot be written", disk->path);
 	vhd_free(v);
 	return r;
 }

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "disk/queue.h"
+#include "disk/vhdx_format.h"
 
 #define THREADS   3
 #define DEPTH     6
@@ -500,6 +501,30 @@ static void look_while_it_closes(void **state)
 	unlink(in("1", path));
 }
 
+/* What is nobody's disk, and what may be somebody's. */
+static void void_or_not(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t size;
+		int is_void;
+	} cases[] = { { "", 0, 1 }, { "vhdx", 4, 1 }, { "\0\0\0\0\0\0\0\0", 8, 1 }, { VHDX_VOID_SIGNATURE, 8, 1 },
+		{ VHDX_FILE_SIGNATURE, 8, 0 }, { "conectix", 8, -EBADMSG }, { "a letter", 8, -EBADMSG } };
+	char path[128];
+	struct error err = { 0 };
+
+	snprintf(path, sizeof(path), "%s/void-or-not", directory);
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		FILE *file = fopen(path, "w");
+
+		assert_int_equal(fwrite(cases[i].bytes, 1, cases[i].size, file), cases[i].size);
+		fclose(file);
+		assert_int_equal(disk_is_void(path, &err), cases[i].is_void);
+	}
+	unlink(path);
+	assert_int_equal(disk_is_void(path, &err), -ENOENT);
+}
+
 int main(int argc, char **argv)
 {
 	static enum queue_kind ring = QUEUE_AUTO, threads = QUEUE_THREADS;
@@ -511,6 +536,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(name_not_durable),
 		cmocka_unit_test(foreign_lock),
 		cmocka_unit_test(look_while_it_closes),
+		cmocka_unit_test(void_or_not),
 	};
 	int r;
 

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "disk/vhd.h"
 #include "disk/vhdx.h"
 
 #define SIZE_MAX_HERE (24 * MIB)
@@ -365,7 +366,8 @@ static bool resize_with_room(const struct disk_create_options *create, unsigned 
 	int fd = image_create(create);
 
 	must(disk_open_descriptor(&disk, dup(fd), "image", &options, &host.observer, &err), &err);
-	((struct vhdx *)disk->format)->bat_region.length = ((struct vhdx *)disk->format)->bat_entries * 8;
+	if (create->format == DISK_FORMAT_VHDX)
+		((struct vhdx *)disk->format)->bat_region.length = ((struct vhdx *)disk->format)->bat_entries * 8;
 	for (unsigned i = 0; i < 5; i++)
 		change(disk, &dice, model, 512);
 	host.full = true;
@@ -395,14 +397,98 @@ static bool resize_with_room(const struct disk_create_options *create, unsigned 
 
 static void no_room(void **state)
 {
+	const struct disk_create_options *create = *state;
 	unsigned room = 0;
 
 	while (resize_with_room(*state, room, 9 * MIB))
 		room += 1 + room / 16;
-	assert_true(room > 10);
+	assert_true(room > (create->format == DISK_FORMAT_VHD ? 5 : 10));
 	for (room = 0; resize_with_room(*state, room, 2 * MIB);)
 		room++;
 	assert_true(room > 5);
+}
+
+/* --- footers of a VHD --- */
+
+/* The copy of the footer, which is written last, is refused; once, or for a while. */
+struct footers {
+	bool refused_copy, stays;
+};
+
+static int refuse_copy(void *context, uint64_t offset, uint64_t length)
+{
+	struct footers *footers = context;
+
+	if (length > 0 && offset == 0)
+		footers->refused_copy = true;
+	else if (!footers->refused_copy || !footers->stays)
+		return 0;
+	return EIO;
+}
+
+static int refuse_copy_once(void *context, uint64_t offset, uint64_t length)
+{
+	struct footers *footers = context;
+	bool was = footers->refused_copy;
+
+	return !was && length > 0 && offset == 0 ? footers->refused_copy = true, EIO : 0;
+}
+
+/* A size that was not changed is the old one also when the disk is opened again. */
+static void footer_fails(void **state)
+{
+	static const struct disk_create_options vhd = { .format = DISK_FORMAT_VHD, .size = 8 * MIB, .block_size = 512 * KIB };
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct footers footers = { .stays = i };
+		struct file_observer observer = { .context = &footers, .written = ignore_written,
+			.zeroed = ignore_range, .resized = ignore_resized, .synced = ignore_synced };
+		uint8_t *model = calloc(1, SIZE_MAX_HERE);
+		struct error err = { 0 };
+		struct disk *disk;
+		int fd = image_create(&vhd);
+
+		memset(model, 0x61, 8 * MIB);
+		must(disk_open_descriptor(&disk, dup(fd), "image", NULL, &observer, &err), &err);
+		must_write(disk, 0, model, 8 * MIB);
+		observer.refuse = i ? refuse_copy : refuse_copy_once;
+		assert_int_equal(disk_resize(disk, 4 * MIB, true, NULL, &err), -EIO);
+		assert_true(footers.refused_copy);
+		observer.refuse = NULL;
+		memset(model + 6 * MIB, 0x62, MIB);
+		must_write(disk, 6 * MIB, model + 6 * MIB, MIB);
+		image_must_close(disk);
+		disk = image_must_open(fd, false);
+		must_be(disk, model, 8 * MIB);
+		image_must_close(disk);
+		free(model);
+		close(fd);
+	}
+}
+
+/* XenServer looks for its map of blocks behind the table, which is elsewhere now. */
+static void of_xen(void **state)
+{
+	static const struct disk_create_options vhd = { .format = DISK_FORMAT_VHD, .size = 8 * MIB, .block_size = 512 * KIB };
+	int fd = image_create(&vhd);
+	off_t end = lseek(fd, 0, SEEK_END) - (off_t)sizeof(struct vhd_footer);
+	struct vhd_footer footer;
+	struct disk *disk;
+
+	assert_int_equal(pread(fd, &footer, sizeof(footer), 0), sizeof(footer));
+	memcpy(footer.creator_application, "tap", 4);
+	vhd_seal_footer(&footer);
+	assert_int_equal(pwrite(fd, &footer, sizeof(footer), 0), sizeof(footer));
+	assert_int_equal(pwrite(fd, &footer, sizeof(footer), end), sizeof(footer));
+	disk = image_must_open(fd, false);
+	must_resize(disk, 12 * MIB);
+	image_must_close(disk);
+	assert_int_equal(pread(fd, &footer, sizeof(footer), 0), sizeof(footer));
+	assert_memory_equal(footer.creator_application, "win ", 4);
+	disk = image_must_open(fd, true);
+	assert_int_equal(disk->info.size, 12 * MIB);
+	image_must_close(disk);
+	close(fd);
 }
 
 /* --- QEMU ------------------------------------------------------------------------------------- */
@@ -506,8 +592,11 @@ int main(void)
 		CASE("child", child, &dynamic),
 		CASE("child, VHD", child, &vhd),
 		cmocka_unit_test(raw_sync_fails),
+		cmocka_unit_test(footer_fails),
+		cmocka_unit_test(of_xen),
 		CASE("no room, dynamic", no_room, &dynamic),
 		CASE("no room, fixed", no_room, &fixed),
+		CASE("no room, VHD", no_room, &vhd),
 		cmocka_unit_test(qemu_reads),
 	};
 	int r;
