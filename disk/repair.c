@@ -30,11 +30,13 @@ static bool grow(struct repair *repair, void *list, size_t count, size_t *room, 
 
 static void note(struct repair *repair, uint64_t offset, uint8_t *bytes, uint32_t size)
 {
-	if (repair->error == 0 &&
-	    grow(repair, &repair->changes, repair->change_count, &repair->change_room, sizeof(*repair->changes)))
-		repair->changes[repair->change_count++] = (struct repair_change){offset, size, bytes};
-	else
+	if (repair->error < 0 ||
+	    !grow(repair, &repair->changes, repair->change_count, &repair->change_room, sizeof(*repair->changes))) {
 		free(bytes);
+		return;
+	}
+	repair->changes[repair->change_count] = (struct repair_change){offset, size, bytes, repair->change_count};
+	repair->change_count++;
 }
 
 void repair_put(struct repair *repair, uint64_t offset, const void *bytes, uint32_t size)
@@ -143,6 +145,29 @@ static int apply(struct repair *repair, const char *kept, struct error *err)
 		     : 0;
 }
 
+static int by_offset(const void *a, const void *b)
+{
+	const struct repair_change *left = a, *right = b;
+
+	return left->offset != right->offset ? (left->offset > right->offset) - (left->offset < right->offset)
+					     : (left->number > right->number) - (left->number < right->number);
+}
+
+/* What was noted last for an entry counts: a block that was to get a place, and whose bitmap is lost, say. */
+static void leave_out_earlier(struct repair *repair)
+{
+	size_t count = 0;
+
+	qsort(repair->changes, repair->change_count, sizeof(*repair->changes), by_offset);
+	for (size_t i = 0; i < repair->change_count; i++) {
+		if (i + 1 < repair->change_count && repair->changes[i + 1].offset == repair->changes[i].offset)
+			free(repair->changes[i].bytes);
+		else
+			repair->changes[count++] = repair->changes[i];
+	}
+	repair->change_count = count;
+}
+
 static int judge(const struct repair *repair, bool lose_data, struct error *err)
 {
 	const char *path = repair->disk->path;
@@ -165,6 +190,8 @@ static int carry_out(struct repair *repair, bool lose_data, char **kept, struct 
 
 	if (r < 0 || (repair->change_count == 0 && repair->copy_count == 0))
 		return r;
+	if (repair->change_count > 0)
+		leave_out_earlier(repair);
 	r = repair_keep(repair, kept, err);
 	if (r == 0)
 		r = apply(repair, *kept, err);
@@ -217,16 +244,16 @@ int disk_repair_watched(const char *path, bool lose_data, FILE *report, const st
 {
 	_cleanup_free_ char *kept = NULL;
 	bool lossy = false;
-	int r = repair_structures(path, lose_data, &lossy, &kept, report, observer, err), sealed = 0;
+	struct error why = {0};
+	int r = repair_structures(path, lose_data, &lossy, &kept, report, observer, err);
 
 	if (r < 0)
 		return r;
 	if (!lossy)
 		r = reclaim(path, report, observer, err);
-	if (kept)
-		sealed = repair_seal(path, kept, r < 0 ? NULL : err);
-	if (r == 0)
-		r = sealed;
+	if (kept && repair_seal(path, kept, &why) < 0)
+		log_write(LOG_LEVEL_WARNING, "%s: the repair is done, but %s; do not take it back once the image is used", path,
+			  why.text);
 	return r < 0 ? r : disk_check(path, report, err);
 }
 

@@ -15,6 +15,7 @@ struct repair_change {
 	uint64_t offset;
 	uint32_t size;
 	uint8_t *bytes; /* that are to be there; NULL: they are written by begin_repair() */
+	size_t number;
 };
 
 /* A place for what shares one, or has none that can be: of its `length` bytes the first `there` are a copy. */

@@ -422,6 +422,42 @@ static void of_a_child(void **state)
 	}
 }
 
+/* A block of a child lies over another, and the bitmap is lost too: one entry, about which two things are noted. Taken
+ * back, all is as damaged as before. */
+static void twice_noted(void **state)
+{
+	struct disk_create_options options = vhdx;
+	unsigned bitmap = VHDX_CHUNK_SECTORS * 512 / MIB;
+	uint8_t *damaged;
+	char parent[128];
+	struct disk *disk;
+	uint64_t size;
+
+	snprintf(parent, sizeof(parent), "%s/parent.vhdx", directory);
+	make(&vhdx);
+	assert_int_equal(rename(path, parent), 0);
+	options.size = 0;
+	options.parent = parent;
+	assert_int_equal(disk_create(path, &options, NULL), 0);
+	assert_int_equal(disk_open(&disk, path, NULL, NULL), 0);
+	assert_int_equal(disk_write(disk, MIB + 512, "child", 6, NULL), 0);
+	assert_int_equal(disk_write(disk, 2 * MIB + 512, "child", 6, NULL), 0);
+	image_must_close(disk);
+	put_entry(path, 2, entry_of(path, 1));
+	put_entry(path, bitmap, VHDX_UNIT * 4000 | VHDX_BITMAP_PRESENT);
+	damaged = read_file(path, &size);
+	assert_int_equal(disk_repair(path, true, NULL, NULL), 0);
+	take_back(damaged, size);
+	assert_int_equal(disk_repair(path, true, NULL, NULL), 0);
+	expect_writing();
+	free(damaged);
+	unlink(parent);
+	unlink(undo);
+	snprintf(undo + strlen(undo) - 1, 2, "2");
+	unlink(undo);
+	undo[strlen(undo) - 1] = '1';
+}
+
 /* --- VHD --- */
 
 static void vhd_footers(void **state)
@@ -763,6 +799,7 @@ int main(void)
 		cmocka_unit_test(outside),
 		cmocka_unit_test(one_place_for_two),
 		cmocka_unit_test(of_a_child),
+		cmocka_unit_test(twice_noted),
 		cmocka_unit_test(vhd_footers),
 		cmocka_unit_test(vhd_blocks),
 		cmocka_unit_test(random_entries),
