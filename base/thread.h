@@ -10,7 +10,8 @@ enum thread_kind {
 	THREAD_VP,    /* runs a virtual processor, and the devices' handlers */
 	THREAD_DISK,  /* a disk's requests and their completions; starts more of its kind */
 	THREAD_TIMER, /* waits for deadlines and tells virtual processors */
-	THREAD_BUS    /* VMBus control: opens and closes channels, and starts their threads */
+	THREAD_BUS,   /* VMBus control: opens and closes channels, and starts their threads */
+	THREAD_NETWORK /* moves an adapter's frames */
 };
 
 /* First thing on a new thread. `name` is for who looks at the process, up to 15 bytes; NULL leaves it as it is. */

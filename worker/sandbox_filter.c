@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -22,14 +23,15 @@
 #include "worker/sandbox.h"
 
 /* Kinds of threads as bits. Who starts a thread has all that it has: the loop's thread, and the VMBus's, which starts
- * the disks'. */
+ * the disks' and the network's. */
 #define VP    (1u << THREAD_VP)
 #define DISK  (1u << THREAD_DISK)
 #define TIMER (1u << THREAD_TIMER)
 #define BUS   (1u << THREAD_BUS)
-#define ALL   (VP | DISK | TIMER | BUS)
+#define NET   (1u << THREAD_NETWORK)
+#define ALL   (VP | DISK | TIMER | BUS | NET)
 #define LOOP  0u
-#define KINDS 4u
+#define KINDS 5u
 
 /* What glibc starts a thread by; nothing but a thread can be started so. */
 #define THREAD_FLAGS                                                                                         \
@@ -90,7 +92,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(write), ALL, .compares = false},
     {SCMP_SYS(close), DISK, .compares = false},
     {SCMP_SYS(eventfd2), DISK, .compares = false},
-    {SCMP_SYS(poll), DISK, .compares = false},
+    {SCMP_SYS(poll), DISK | NET, .compares = false},
     {SCMP_SYS(epoll_create1), LOOP, .compares = false},
     {SCMP_SYS(epoll_ctl), BUS, .compares = false},
     {SCMP_SYS(epoll_wait), BUS, .compares = false},
@@ -120,6 +122,13 @@ static const struct rule rules[] = {
     {SCMP_SYS(ftruncate), DISK, .compares = false},
     {SCMP_SYS(newfstatat), DISK, .compares = false},
     {SCMP_SYS(lseek), DISK, .compares = false}, /* where a file has data */
+    /* an adapter's port: a socket, or a tap interface */
+    {SCMP_SYS(recvmmsg), NET, .compares = false},
+    {SCMP_SYS(sendmmsg), NET, .compares = false},
+    {SCMP_SYS(sendto), NET, .compares = false},
+    {SCMP_SYS(readv), NET, .compares = false},
+    {SCMP_SYS(writev), NET, .compares = false},
+    {SCMP_SYS(ioctl), NET, true, 1, EXACTLY, TUNSETOFFLOAD},
     /* the sockets of console and control */
     {SCMP_SYS(accept4), LOOP, .compares = false},
 };
@@ -141,9 +150,9 @@ static const struct {
 } refusals[] = {{SCMP_SYS(clone3), ENOSYS}, {SCMP_SYS(openat), EACCES}, {SCMP_SYS(unlink), EACCES}};
 
 static struct sock_fprog programs[KINDS];
-static const unsigned rights[KINDS] = {[THREAD_VP] = VP, [THREAD_DISK] = DISK, [THREAD_TIMER] = TIMER, [THREAD_BUS] = BUS | DISK};
+static const unsigned rights[KINDS] = {[THREAD_VP] = VP, [THREAD_DISK] = DISK, [THREAD_TIMER] = TIMER, [THREAD_BUS] = BUS | DISK | NET, [THREAD_NETWORK] = NET};
 static const char *const names[KINDS] = {
-    [THREAD_VP] = "a virtual processor's", [THREAD_DISK] = "a disk's", [THREAD_TIMER] = "a timer's", [THREAD_BUS] = "the VMBus's"};
+    [THREAD_VP] = "a virtual processor's", [THREAD_DISK] = "a disk's", [THREAD_TIMER] = "a timer's", [THREAD_BUS] = "the VMBus's", [THREAD_NETWORK] = "a network adapter's"};
 static _Thread_local const char *thread_name = "the first";
 
 static int add_rules(scmp_filter_ctx filter, const struct rule *list, size_t count, unsigned kinds)

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * bulkhead_nat.c - the program that is the default switch of one guest: docs/network.md.
+ *
+ * Descriptor 3 is a SOCK_SEQPACKET socket to the adapter's port: one frame a message, behind a `struct virtio_net_hdr`; a header
+ * alone tells what the guest takes undone. Descriptor 4 gets "ok" when it listens, or why it does not. It ends when the socket does.
+ *
+ * One thread. What comes from the socket is a guest's: lengths are checked before libslirp sees a frame, and frames that would
+ * reach the host's loopback addresses are dropped.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <slirp/libslirp.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "switch/frame.h"
+#include "switch/nat_sandbox.h"
+
+#define SOCKET_FD    3
+#define STATUS_FD    4
+#define BATCH        32u
+#define QUEUE_MAX    (8u << 20) /* bytes for the guest that the socket does not take; more is lost, and TCP sends it again */
+#define QUEUE_HIGH   (1u << 20) /* above it the host's sockets wait */
+#define FORWARDS_MAX 32u
+#define TIMERS_MAX   4u
+#define DESCRIPTORS  4096u /* sockets of one guest */
+#define HEADER       sizeof(struct virtio_net_hdr)
+
+struct packet {
+	struct packet *next;
+	size_t size;
+	uint8_t bytes[]; /* header and frame */
+};
+
+struct timer {
+	bool used;
+	SlirpTimerId id;
+	void *opaque;
+	int64_t due_ms; /* 0: not set */
+};
+
+struct forward {
+	bool udp;
+	struct sockaddr_in host;
+	const char *path; /* a Unix socket instead */
+	unsigned guest_port;
+};
+
+struct nat {
+	Slirp *slirp;
+	struct pollfd *fds;
+	unsigned fd_count, fd_capacity;
+	struct packet *first, **last; /* to the guest */
+	size_t queued;
+	struct timer timers[TIMERS_MAX];
+	struct forward forwards[FORWARDS_MAX];
+	unsigned forward_count;
+	bool host_loopback, has_user;
+	unsigned uid, gid;
+	uint8_t frames[BATCH][HEADER + FRAME_MAX_SIZE + 2];
+};
+
+/* --- to the guest ------------------------------------------------------------------------------------------ */
+
+static ssize_t from_slirp(const void *bytes, size_t size, void *opaque)
+{
+	/* Its own checksums are right. */
+	const struct virtio_net_hdr header = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
+	struct nat *nat = opaque;
+	struct packet *packet;
+
+	if (nat->queued + size > QUEUE_MAX)
+		return (ssize_t)size;
+	packet = malloc(sizeof(*packet) + HEADER + size);
+	if (!packet)
+		return (ssize_t)size;
+	packet->next = NULL;
+	packet->size = HEADER + size;
+	memcpy(packet->bytes, &header, HEADER);
+	memcpy(packet->bytes + HEADER, bytes, size);
+	*nat->last = packet;
+	nat->last = &packet->next;
+	nat->queued += size;
+	return (ssize_t)size;
+}
+
+/* False: the adapter is gone. */
+static bool send_queued(struct nat *nat)
+{
+	while (nat->first) {
+		struct mmsghdr messages[BATCH] = {0};
+		struct iovec iov[BATCH];
+		struct packet *packet = nat->first;
+		unsigned count = 0;
+		int n;
+
+		for (; packet && count < BATCH; packet = packet->next, count++) {
+			iov[count] = (struct iovec){packet->bytes, packet->size};
+			messages[count].msg_hdr.msg_iov = &iov[count];
+			messages[count].msg_hdr.msg_iovlen = 1;
+		}
+		n = sendmmsg(SOCKET_FD, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR || errno == ENOBUFS;
+		while (n-- > 0) {
+			packet = nat->first;
+			nat->first = packet->next;
+			nat->queued -= packet->size - HEADER;
+			free(packet);
+		}
+		if (!nat->first)
+			nat->last = &nat->first;
+	}
+	return true;
+}
+
+/* --- from the guest ---------------------------------------------------------------------------------------- */
+
+/* A packet to 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104 belongs on no wire; libslirp would send it to the host itself. */
+static bool is_to_loopback(const uint8_t *frame, const struct frame_layout *layout)
+{
+	static const uint8_t zero[15];
+	const uint8_t *ip = frame + layout->ip;
+
+	if (layout->ipv4)
+		return ip[16] == 127 || ip[16] == 0;
+	if (!layout->ipv6 || memcmp(ip + 24, zero, 10))
+		return false;
+	return (ip[34] == 0xff && ip[35] == 0xff) || (!memcmp(ip + 34, zero, 5) && ip[39] <= 1);
+}
+
+static void take_frame(struct nat *nat, uint8_t *bytes, size_t size)
+{
+	struct virtio_net_hdr todo;
+	struct frame_layout layout;
+	uint8_t *frame = bytes + HEADER;
+
+	if (size < HEADER + FRAME_ETHERNET_SIZE || size > HEADER + FRAME_MAX_SIZE)
+		return;
+	size -= HEADER;
+	memcpy(&todo, bytes, HEADER);
+	if (!frame_parse(frame, size, &layout) || is_to_loopback(frame, &layout) || !frame_complete(frame, size, &todo))
+		return;
+	slirp_input(nat->slirp, frame, (int)size);
+}
+
+/* False: the adapter is gone. */
+static bool take_frames(struct nat *nat)
+{
+	struct mmsghdr messages[BATCH] = {0};
+	struct iovec iov[BATCH];
+	int n;
+
+	for (unsigned i = 0; i < BATCH; i++) {
+		iov[i] = (struct iovec){nat->frames[i], sizeof(nat->frames[i])};
+		messages[i].msg_hdr.msg_iov = &iov[i];
+		messages[i].msg_hdr.msg_iovlen = 1;
+	}
+	n = recvmmsg(SOCKET_FD, messages, BATCH, MSG_DONTWAIT, NULL);
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR;
+	for (int i = 0; i < n; i++) {
+		if (messages[i].msg_len == 0)
+			return false;
+		if (!(messages[i].msg_hdr.msg_flags & MSG_TRUNC))
+			take_frame(nat, nat->frames[i], messages[i].msg_len);
+	}
+	return true;
+}
+
+/* --- what libslirp needs --------------------------------------------------------------------------------------- */
+
+static void guest_error(const char *message, void *opaque)
+{
+	static struct log_limit limit;
+
+	(void)opaque;
+	if (log_limit_pass(&limit, 3))
+		log_write(LOG_LEVEL_WARNING, "default switch: %s", message);
+}
+
+static int64_t now_ns(void *opaque)
+{
+	struct timespec ts;
+
+	(void)opaque;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+static void *timer_new(SlirpTimerId id, void *timer_opaque, void *opaque)
+{
+	struct nat *nat = opaque;
+
+	for (unsigned i = 0; i < TIMERS_MAX; i++) {
+		if (nat->timers[i].used)
+			continue;
+		nat->timers[i] = (struct timer){true, id, timer_opaque, 0};
+		return &nat->timers[i];
+	}
+	return NULL;
+}
+
+static void timer_free(void *timer, void *opaque)
+{
+	(void)opaque;
+	if (timer)
+		((struct timer *)timer)->used = false;
+}
+
+static void timer_mod(void *timer, int64_t expire_time, void *opaque)
+{
+	(void)opaque;
+	if (timer)
+		((struct timer *)timer)->due_ms = expire_time;
+}
+
+static void poll_fd_known(int fd, void *opaque)
+{
+	(void)fd;
+	(void)opaque;
+}
+
+static void notify(void *opaque)
+{
+	(void)opaque;
+}
+
+static int add_poll(int fd, int events, void *opaque)
+{
+	struct nat *nat = opaque;
+	short wanted = 0;
+
+	if (nat->fd_count == nat->fd_capacity) {
+		unsigned capacity = nat->fd_capacity * 2;
+		struct pollfd *fds = realloc(nat->fds, capacity * sizeof(*fds));
+
+		if (!fds)
+			return -1;
+		nat->fds = fds;
+		nat->fd_capacity = capacity;
+	}
+	/* With much for the guest already, what would be for it waits in the sockets. */
+	if (events & SLIRP_POLL_IN && nat->queued < QUEUE_HIGH)
+		wanted |= POLLIN;
+	if (events & SLIRP_POLL_OUT)
+		wanted |= POLLOUT;
+	if (events & SLIRP_POLL_PRI)
+		wanted |= POLLPRI;
+	nat->fds[nat->fd_count] = (struct pollfd){.fd = wanted ? fd : -1, .events = wanted};
+	return (int)nat->fd_count++;
+}
+
+static int get_events(int index, void *opaque)
+{
+	const struct nat *nat = opaque;
+	int events = 0;
+	short got;
+
+	if (index < 0 || (unsigned)index >= nat->fd_count)
+		return 0;
+	got = nat->fds[index].revents;
+	events |= got & POLLIN ? SLIRP_POLL_IN : 0;
+	events |= got & POLLOUT ? SLIRP_POLL_OUT : 0;
+	events |= got & POLLPRI ? SLIRP_POLL_PRI : 0;
+	events |= got & POLLERR ? SLIRP_POLL_ERR : 0;
+	events |= got & POLLHUP ? SLIRP_POLL_HUP : 0;
+	return events;
+}
+
+/* --- the loop ---------------------------------------------------------------------------------------------------- */
+
+static void run_timers(struct nat *nat, uint32_t *timeout)
+{
+	int64_t now = now_ns(NULL) / 1000000;
+
+	for (unsigned i = 0; i < TIMERS_MAX; i++) {
+		struct timer *t = &nat->timers[i];
+
+		if (!t->used || !t->due_ms)
+			continue;
+		if (t->due_ms <= now) {
+			t->due_ms = 0;
+			slirp_handle_timer(nat->slirp, t->id, t->opaque);
+		}
+		if (t->due_ms && (uint64_t)(t->due_ms - now) < *timeout)
+			*timeout = (uint32_t)(t->due_ms - now);
+	}
+}
+
+static void run(struct nat *nat)
+{
+	bool good = true;
+
+	while (good) {
+		uint32_t timeout = 3600000;
+		int n;
+
+		nat->fd_count = 1;
+		run_timers(nat, &timeout);
+		slirp_pollfds_fill(nat->slirp, &timeout, add_poll, nat);
+		nat->fds[0] = (struct pollfd){.fd = SOCKET_FD, .events = (short)(POLLIN | (nat->first ? POLLOUT : 0))};
+		n = poll(nat->fds, nat->fd_count, (int)timeout);
+		if (n < 0 && errno != EINTR)
+			return;
+		slirp_pollfds_poll(nat->slirp, n < 0, get_events, nat);
+		if (n > 0 && nat->fds[0].revents & (POLLIN | POLLHUP | POLLERR))
+			good = take_frames(nat);
+		good = good && send_queued(nat);
+	}
+}
+
+/* --- set-up ---------------------------------------------------------------------------------------------------------- */
+
+static int fail(const char *format, const char *what)
+{
+	char text[300];
+	int n = snprintf(text, sizeof(text), format, what);
+
+	if (n > 0 && write(STATUS_FD, text, strlen(text)) < 0)
+		perror("bulkhead-nat");
+	return 1;
+}
+
+static const struct in_addr *address4(const char *text)
+{
+	static struct in_addr address;
+
+	inet_pton(AF_INET, text, &address);
+	return &address;
+}
+
+static bool start_slirp(struct nat *nat)
+{
+	static const SlirpCb callbacks = {.send_packet = from_slirp,
+	    .guest_error = guest_error,
+	    .clock_get_ns = now_ns,
+	    .timer_new_opaque = timer_new,
+	    .timer_free = timer_free,
+	    .timer_mod = timer_mod,
+	    .register_poll_fd = poll_fd_known,
+	    .unregister_poll_fd = poll_fd_known,
+	    .notify = notify};
+	SlirpConfig config = {.version = SLIRP_CONFIG_VERSION_MAX,
+	    .in_enabled = true,
+	    .vnetwork = *address4("10.0.2.0"),
+	    .vnetmask = *address4("255.255.255.0"),
+	    .vhost = *address4("10.0.2.2"),
+	    .vdhcp_start = *address4("10.0.2.15"),
+	    .vnameserver = *address4("10.0.2.3"),
+	    .in6_enabled = true,
+	    .vprefix_len = 64,
+	    .disable_host_loopback = !nat->host_loopback};
+
+	inet_pton(AF_INET6, "fd62:6b68::", &config.vprefix_addr6);
+	inet_pton(AF_INET6, "fd62:6b68::2", &config.vhost6);
+	inet_pton(AF_INET6, "fd62:6b68::3", &config.vnameserver6);
+	nat->slirp = slirp_new(&config, &callbacks, nat);
+	return nat->slirp;
+}
+
+static int listen_unix(struct nat *nat, const struct forward *f)
+{
+	struct sockaddr_un host = {.sun_family = AF_UNIX};
+	struct sockaddr_in guest = {.sin_family = AF_INET, .sin_addr = *address4("10.0.2.15"), .sin_port = htons((uint16_t)f->guest_port)};
+	mode_t mask = umask(0177);
+	int r;
+
+	if (strlen(f->path) >= sizeof(host.sun_path))
+		return fail("the path of a socket is too long: %s\n", f->path);
+	strcpy(host.sun_path, f->path);
+	unlink(f->path);
+	r = slirp_add_hostxfwd(nat->slirp, (struct sockaddr *)&host, sizeof(host), (struct sockaddr *)&guest, sizeof(guest), 0);
+	umask(mask);
+	return r ? fail("no socket %s can be made\n", f->path) : 0;
+}
+
+static int listen_port(struct nat *nat, const struct forward *f)
+{
+	char text[64], address[INET_ADDRSTRLEN];
+
+	if (!slirp_add_hostfwd(nat->slirp, f->udp, f->host.sin_addr, ntohs(f->host.sin_port), *address4("10.0.2.15"), (int)f->guest_port))
+		return 0;
+	inet_ntop(AF_INET, &f->host.sin_addr, address, sizeof(address));
+	snprintf(text, sizeof(text), "%s port %u of %s: %s", f->udp ? "UDP" : "TCP", ntohs(f->host.sin_port), address, strerror(errno));
+	return fail("%s\n", text);
+}
+
+static int start_forwards(struct nat *nat)
+{
+	for (unsigned i = 0; i < nat->forward_count; i++) {
+		const struct forward *f = &nat->forwards[i];
+		int r = f->path ? listen_unix(nat, f) : listen_port(nat, f);
+
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* "tcp:127.0.0.1:2222:22", or "22:/run/…" for a Unix socket: what nat_start() writes. */
+static bool parse_forward(struct nat *nat, char *text, bool is_unix)
+{
+	struct forward *f = &nat->forwards[nat->forward_count];
+	char protocol[4], address[INET_ADDRSTRLEN];
+	unsigned host_port;
+	int end = 0;
+
+	if (nat->forward_count == FORWARDS_MAX)
+		return false;
+	if (is_unix) {
+		if (sscanf(text, "%5u:%n", &f->guest_port, &end) != 1 || !end || !text[end])
+			return false;
+		f->path = text + end;
+	} else if (sscanf(text, "%3[a-z]:%15[0-9.]:%5u:%5u%n", protocol, address, &host_port, &f->guest_port, &end) != 4 || text[end] ||
+		   inet_pton(AF_INET, address, &f->host.sin_addr) != 1) {
+		return false;
+	} else {
+		f->host.sin_port = htons((uint16_t)host_port);
+		f->udp = !strcmp(protocol, "udp");
+	}
+	nat->forward_count++;
+	return true;
+}
+
+static bool parse_options(struct nat *nat, int argc, char **argv)
+{
+	static const struct option options[] = {{"forward", required_argument, NULL, 'f'}, {"forward-unix", required_argument, NULL, 'u'},
+	    {"host-loopback", no_argument, NULL, 'l'}, {"user", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		if (option == 'l')
+			nat->host_loopback = true;
+		else if (option == 'i' && sscanf(optarg, "%u:%u", &nat->uid, &nat->gid) == 2 && nat->uid && nat->gid)
+			nat->has_user = true;
+		else if ((option != 'f' && option != 'u') || !parse_forward(nat, optarg, option == 'u'))
+			return false;
+	}
+	return optind == argc;
+}
+
+static bool is_started_by_us(void)
+{
+	int type = 0;
+	socklen_t size = sizeof(type);
+
+	return getsockopt(SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_SEQPACKET;
+}
+
+int main(int argc, char **argv)
+{
+	static struct nat nat;
+	struct nat_sandbox own = {.descriptors = DESCRIPTORS};
+	struct error err = {0};
+	int size = 4 << 20;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, SIG_IGN); /* of the terminal: it is for the machine */
+	signal(SIGHUP, SIG_IGN);
+	if (!is_started_by_us()) {
+		fputs("bulkhead-nat: it is started by bulkhead run and bulkhead-worker, not by hand\n", stderr);
+		return 2;
+	}
+	nat.last = &nat.first;
+	nat.fd_capacity = 64;
+	nat.fds = calloc(nat.fd_capacity, sizeof(*nat.fds));
+	if (!parse_options(&nat, argc, argv))
+		return fail("%s\n", "bulkhead-nat was started with options that it does not know");
+	if (setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+		setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	if (!nat.fds || !start_slirp(&nat))
+		return fail("%s\n", "no memory");
+	if (start_forwards(&nat))
+		return 1;
+	own.has_user = nat.has_user;
+	own.uid = nat.uid;
+	own.gid = nat.gid;
+	if (nat_sandbox_enter(&own, &err))
+		return fail("%s\n", err.text);
+	if (write(STATUS_FD, "ok\n", 3) != 3)
+		return 1;
+	close(STATUS_FD);
+	run(&nat);
+	for (unsigned i = 0; i < nat.forward_count; i++)
+		if (nat.forwards[i].path)
+			unlink(nat.forwards[i].path);
+	return 0;
+}

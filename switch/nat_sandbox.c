@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "switch/nat_sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#ifndef __has_feature
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+static const bool instrumented = true;
+#else
+static const bool instrumented = false;
+#endif
+
+/* Read while it runs: the name server changes when the host moves to another network. */
+static const char *const readable[] = {"/etc/resolv.conf", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"};
+
+static int allow_reading(int rules)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(readable); i++) {
+		struct landlock_path_beneath_attr path = {.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE};
+
+		path.parent_fd = open(readable[i], O_PATH | O_CLOEXEC);
+		if (path.parent_fd < 0)
+			continue;
+		if (syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &path, 0)) {
+			close(path.parent_fd);
+			return -errno;
+		}
+		close(path.parent_fd);
+	}
+	return 0;
+}
+
+/* The kernel may have none: then the user's rights and the filter stand alone. */
+static void refuse_files(void)
+{
+	struct landlock_ruleset_attr everything = {.handled_access_fs = (LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1};
+	int rules = (int)syscall(SYS_landlock_create_ruleset, &everything, sizeof(everything), 0);
+	int r = rules < 0 ? -errno : allow_reading(rules);
+
+	if (!r && syscall(SYS_landlock_restrict_self, rules, 0))
+		r = -errno;
+	if (rules >= 0)
+		close(rules);
+	if (r)
+		log_write(LOG_LEVEL_WARNING, "default switch: files can be opened as far as the user's rights go; Landlock: %s",
+		    strerror(-r));
+}
+
+static int filter_calls(struct error *err)
+{
+	static const int calls[] = {SCMP_SYS(accept), SCMP_SYS(accept4), SCMP_SYS(bind), SCMP_SYS(brk), SCMP_SYS(clock_gettime),
+	    SCMP_SYS(clock_nanosleep), SCMP_SYS(close), SCMP_SYS(connect), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(fcntl),
+	    SCMP_SYS(fstat), SCMP_SYS(futex), SCMP_SYS(getpeername), SCMP_SYS(getpid), SCMP_SYS(getrandom), SCMP_SYS(getsockname),
+	    SCMP_SYS(getsockopt), SCMP_SYS(gettimeofday), SCMP_SYS(listen), SCMP_SYS(lseek), SCMP_SYS(madvise), SCMP_SYS(mremap),
+	    SCMP_SYS(munmap), SCMP_SYS(newfstatat), SCMP_SYS(openat), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(read),
+	    SCMP_SYS(recvfrom), SCMP_SYS(recvmmsg), SCMP_SYS(recvmsg), SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigprocmask),
+	    SCMP_SYS(rt_sigreturn), SCMP_SYS(sendmmsg), SCMP_SYS(sendmsg), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(shutdown),
+	    SCMP_SYS(stat), SCMP_SYS(time), SCMP_SYS(unlink), SCMP_SYS(write), SCMP_SYS(writev)};
+	static const int families[] = {AF_INET, AF_INET6, AF_UNIX};
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int r = filter ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < ARRAY_SIZE(calls) && !r; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+	for (size_t i = 0; i < ARRAY_SIZE(families) && !r; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)families[i]));
+	/* Asked for by libraries, and not needed. */
+	if (!r)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK));
+	if (!r)
+		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOTTY), SCMP_SYS(ioctl), 0);
+	if (!r)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!r)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	if (!r)
+		r = seccomp_load(filter);
+	seccomp_release(filter);
+	return r ? error_set(err, -r, "the system calls of the default switch cannot be confined: %s", strerror(-r)) : 0;
+}
+
+static int change_user(const struct nat_sandbox *s, struct error *err)
+{
+	if (!s->has_user)
+		return 0;
+	if (setgroups(0, NULL) || setresgid(s->gid, s->gid, s->gid) || setresuid(s->uid, s->uid, s->uid))
+		return error_set(err, errno, "the default switch cannot run as user %u, group %u: %s", s->uid, s->gid, strerror(errno));
+	return 0;
+}
+
+static int drop_capabilities(struct error *err)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	return syscall(SYS_capset, &header, none) ? error_set(err, errno, "capabilities cannot be dropped: %s", strerror(errno)) : 0;
+}
+
+int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err)
+{
+	struct rlimit descriptors = {sandbox->descriptors, sandbox->descriptors}, none = {0, 0};
+	int r;
+
+	if (setrlimit(RLIMIT_CORE, &none) || setrlimit(RLIMIT_NOFILE, &descriptors))
+		return error_set(err, errno, "limits of the default switch cannot be set: %s", strerror(errno));
+	r = change_user(sandbox, err);
+	if (!r)
+		r = drop_capabilities(err);
+	if (r)
+		return r;
+	/* A change of user forgets the first. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return error_set(err, errno, "the default switch cannot be confined: %s", strerror(errno));
+	if (instrumented)
+		return 0;
+	refuse_files();
+	return filter_calls(err);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * nat_sandbox.h - what bulkhead-nat gives up before it sees a frame: another user's rights, all capabilities, all files but the
+ * host's resolver configuration, and every system call that sockets do not need. Private to switch/.
+ */
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/base.h"
+
+struct nat_sandbox {
+	unsigned descriptors;
+	bool has_user; /* root becomes this user */
+	uid_t uid;
+	gid_t gid;
+};
+
+/* A program that was built with a sanitizer keeps its system calls and files. */
+int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err);

@@ -1,0 +1,994 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The synthetic network adapter, driven over VMBus by the guest double; the test is the network behind its port. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tests/double/netvsc.h"
+#include "vsp/network/network.h"
+
+#define RECEIVE_PAGES 1024u /* 4 MiB: sections of 8 KiB */
+#define RING_PAGES    9u
+
+static const uint8_t mac[6] = {0x00, 0x15, 0x5d, 1, 2, 3};
+static const uint8_t other[6] = {0x02, 0, 0, 0, 0, 9};
+
+struct fixture {
+	struct guest *guest;
+	struct vmbus *bus;
+	struct network *network;
+	struct port *port;
+	int peer; /* the network */
+	struct netvsc n;
+	struct netvsc_frame received;
+};
+
+/* --- fixture --------------------------------------------------------------------------------------- */
+
+static int setup(void **state)
+{
+	struct network_config config = {.name = "network0"};
+	struct fixture *f = calloc(1, sizeof(*f));
+	int pair[2];
+
+	f->guest = guest_create_vps(64, 1);
+	assert_non_null(f->guest);
+	assert_int_equal(vmbus_create(&f->bus, guest_partition(f->guest), NULL), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	f->peer = pair[1];
+	assert_int_equal(port_open_socket(&f->port, pair[0], NULL), 0);
+	guid_random(&config.instance);
+	memcpy(config.mac, mac, sizeof(mac));
+	config.port = f->port;
+	assert_int_equal(network_create(&f->network, f->bus, &config, NULL), 0);
+	assert_int_equal(guest_connect(f->guest, VMBUS_VERSION_WIN10_V5_3), 0);
+	assert_int_equal(guest_request_offers(f->guest), 0);
+	assert_int_equal(netvsc_open(&f->n, f->guest, RING_PAGES), 0);
+	*state = f;
+	return 0;
+}
+
+static int setup_ready(void **state)
+{
+	struct fixture *f;
+
+	setup(state);
+	f = *state;
+	assert_int_equal(netvsc_negotiate(&f->n, NVSP_VERSION_61, 1500, RECEIVE_PAGES), 0);
+	assert_int_equal(netvsc_set_filter(&f->n, NDIS_FILTER_DIRECTED | NDIS_FILTER_BROADCAST), 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	network_destroy(f->network);
+	port_close(f->port);
+	if (f->peer >= 0)
+		close(f->peer);
+	guest_channel_free(f->n.channel);
+	vmbus_destroy(f->bus);
+	guest_destroy(f->guest);
+	free(f);
+	return 0;
+}
+
+/* --- the network's side ------------------------------------------------------------------------------ */
+
+struct wire {
+	struct virtio_net_hdr todo;
+	uint8_t frame[66000];
+	size_t size;
+};
+
+/* The next frame from the guest; what the adapter asks of its port is skipped. */
+static void take_frame(struct fixture *f, struct wire *w)
+{
+	struct iovec iov[2] = {{&w->todo, sizeof(w->todo)}, {w->frame, sizeof(w->frame)}};
+	ssize_t n;
+
+	do {
+		struct pollfd fd = {.fd = f->peer, .events = POLLIN};
+
+		assert_int_equal(poll(&fd, 1, 10000), 1);
+		n = readv(f->peer, iov, 2);
+		assert_true(n >= (ssize_t)sizeof(w->todo));
+	} while (n == sizeof(w->todo));
+	w->size = (size_t)n - sizeof(w->todo);
+}
+
+static void put_frame(struct fixture *f, const struct virtio_net_hdr *todo, const void *frame, size_t size)
+{
+	struct virtio_net_hdr none = {0};
+	struct iovec iov[2] = {{(void *)(uintptr_t)(todo ? todo : &none), sizeof(none)}, {(void *)(uintptr_t)frame, size}};
+
+	assert_int_equal(writev(f->peer, iov, 2), sizeof(none) + size);
+}
+
+/* What the adapter asked its port for last. */
+static unsigned asked(struct fixture *f)
+{
+	unsigned offloads = 0;
+	struct wire *w = malloc(sizeof(*w));
+	struct iovec iov[2] = {{&w->todo, sizeof(w->todo)}, {w->frame, sizeof(w->frame)}};
+	struct pollfd fd = {.fd = f->peer, .events = POLLIN};
+
+	while (poll(&fd, 1, 0) == 1)
+		if (readv(f->peer, iov, 2) == sizeof(w->todo))
+			offloads = w->todo.hdr_len;
+	free(w);
+	return offloads;
+}
+
+/* --- frames ------------------------------------------------------------------------------------------ */
+
+static void addresses(uint8_t *frame, const uint8_t *to, const uint8_t *from, unsigned type)
+{
+	memcpy(frame, to, 6);
+	memcpy(frame + 6, from, 6);
+	be16_put(frame + 12, (uint16_t)type);
+}
+
+/* An IPv4 or IPv6 packet of TCP or UDP with no checksum yet; returns the frame's size. */
+static size_t ip_frame(uint8_t *frame, bool ipv6, unsigned protocol, size_t payload, const uint8_t *to, const uint8_t *from)
+{
+	unsigned head = protocol == FRAME_PROTOCOL_TCP ? 20 : 8, ip = ipv6 ? 40 : 20;
+	uint8_t *p = frame + 14;
+
+	memset(frame, 0, 14 + ip + head);
+	addresses(frame, to, from, ipv6 ? 0x86dd : 0x0800);
+	if (ipv6) {
+		p[0] = 0x60;
+		be16_put(p + 4, (uint16_t)(head + payload));
+		p[6] = (uint8_t)protocol;
+		p[7] = 64;
+		p[8] = p[24] = 0xfd;
+		p[23] = 1;
+		p[39] = 2;
+	} else {
+		p[0] = 0x45;
+		be16_put(p + 2, (uint16_t)(ip + head + payload));
+		p[8] = 64;
+		p[9] = (uint8_t)protocol;
+		be32_put(p + 12, 0x0a000001);
+		be32_put(p + 16, 0x0a000002);
+		le16_put(p + 10, frame_fold(frame_sum(0, p, 20, false)));
+	}
+	be16_put(p + ip, 1000);
+	be16_put(p + ip + 2, 2000);
+	if (protocol == FRAME_PROTOCOL_TCP)
+		p[ip + 12] = 0x50;
+	else
+		be16_put(p + ip + 4, (uint16_t)(8 + payload));
+	for (size_t i = 0; i < payload; i++)
+		p[ip + head + i] = (uint8_t)(i * 7 + i / 256);
+	return 14 + ip + head + payload;
+}
+
+/* Whether all checksums of a frame are right, computed the slow way. */
+static bool checksums_good(const uint8_t *frame, size_t size)
+{
+	struct frame_layout l;
+	uint32_t sum = 0;
+
+	assert_true(frame_parse(frame, size, &l));
+	if (l.ipv4) {
+		for (unsigned i = 0; i < 20; i += 2)
+			sum += be16_get(frame + l.ip + i);
+		sum = (sum & 0xffff) + (sum >> 16);
+		if (sum != 0xffff)
+			return false;
+	}
+	sum = l.protocol + (uint32_t)(size - l.transport);
+	for (unsigned i = 0; i < (l.ipv4 ? 8u : 32u); i += 2)
+		sum += be16_get(frame + l.ip + (l.ipv4 ? 12 : 8) + i);
+	for (size_t i = l.transport; i < size; i += 2)
+		sum += i + 1 < size ? be16_get(frame + i) : frame[i] * 256u;
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return sum == 0xffff;
+}
+
+/* --- negotiation --------------------------------------------------------------------------------------- */
+
+static void test_versions(void **state)
+{
+	static const uint32_t versions[] = {NVSP_VERSION_1, NVSP_VERSION_2, NVSP_VERSION_4, NVSP_VERSION_5, NVSP_VERSION_6,
+	    NVSP_VERSION_61};
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[64];
+	size_t size;
+
+	assert_int_equal(netvsc_version(&f->n, 0x70000), -EPROTONOSUPPORT);
+	assert_int_equal(netvsc_version(&f->n, 3), -EPROTONOSUPPORT);
+	for (unsigned i = 0; i < ARRAY_SIZE(versions); i++) {
+		if (i > 0)
+			assert_int_equal(netvsc_open(&f->n, f->guest, RING_PAGES), 0);
+		assert_int_equal(netvsc_negotiate(&f->n, versions[i], 1500, 128), 0);
+		assert_int_equal(netvsc_set_filter(&f->n, NDIS_FILTER_DIRECTED), 0);
+		size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 10, other, mac);
+		assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+		take_frame(f, w);
+		assert_int_equal(w->size, size);
+		assert_memory_equal(w->frame, frame, size);
+		memcpy(frame, mac, 6);
+		memcpy(frame + 6, other, 6);
+		put_frame(f, NULL, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+		assert_memory_equal(f->received.bytes, frame, size);
+		assert_int_equal(f->received.checksum, 0xffffffff);
+		assert_false(netvsc_poll(&f->n));
+		assert_int_equal(guest_close(f->n.channel), 0);
+	}
+	assert_int_equal(netvsc_open(&f->n, f->guest, RING_PAGES), 0);
+	free(w);
+}
+
+static void test_queries(void **state)
+{
+	static const uint32_t oids[] = {OID_GEN_HARDWARE_STATUS, OID_GEN_MEDIA_IN_USE, OID_GEN_VENDOR_DESCRIPTION, OID_GEN_XMIT_OK,
+	    OID_GEN_MAC_OPTIONS, OID_802_3_MAXIMUM_LIST_SIZE, OID_GEN_RECEIVE_BUFFER_SPACE};
+	struct fixture *f = *state;
+	struct ndis_offload offload;
+	uint8_t value[512];
+	uint32_t number;
+	size_t size;
+
+	size = sizeof(value);
+	assert_int_equal(netvsc_query(&f->n, OID_802_3_PERMANENT_ADDRESS, value, &size), 0);
+	assert_int_equal(size, 6);
+	assert_memory_equal(value, mac, 6);
+	size = sizeof(number);
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_MAXIMUM_FRAME_SIZE, &number, &size), 0);
+	assert_int_equal(number, 1500);
+	size = sizeof(number);
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_MEDIA_CONNECT_STATUS, &number, &size), 0);
+	assert_int_equal(number, 0);
+	size = sizeof(offload);
+	assert_int_equal(netvsc_query(&f->n, OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES, &offload, &size), 0);
+	assert_int_equal(size, sizeof(offload));
+	assert_int_equal(offload.type, NDIS_OBJECT_OFFLOAD);
+	assert_int_equal(offload.size, sizeof(offload));
+	assert_int_equal(offload.ip4_tx_checksum, 0x155);
+	assert_true(offload.lso4_max_size > 60000 && offload.rsc4 && offload.rsc6);
+	for (unsigned i = 0; i < ARRAY_SIZE(oids); i++) {
+		size = sizeof(value);
+		assert_int_equal(netvsc_query(&f->n, oids[i], value, &size), 0);
+		assert_true(size >= 4);
+	}
+	size = sizeof(value);
+	assert_int_equal(netvsc_query(&f->n, 0x12345678, value, &size), RNDIS_STATUS_NOT_SUPPORTED);
+	assert_int_equal(size, 0);
+	assert_int_equal(netvsc_set(&f->n, 0x12345678, value, 4), RNDIS_STATUS_NOT_SUPPORTED);
+	assert_int_equal(netvsc_set(&f->n, OID_GEN_CURRENT_PACKET_FILTER, value, 2), RNDIS_STATUS_INVALID_LENGTH);
+}
+
+/* A driver before 6.1 does not know pieces. */
+static void test_old_offloads(void **state)
+{
+	struct fixture *f = *state;
+	struct ndis_offload_parameters p = {.rsc4 = NDIS_OFFLOAD_ENABLED};
+	struct ndis_offload offload = {0};
+	size_t size = sizeof(offload);
+
+	assert_int_equal(netvsc_negotiate(&f->n, NVSP_VERSION_5, 1500, 128), 0);
+	assert_int_equal(netvsc_query(&f->n, OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES, &offload, &size), 0);
+	assert_int_equal(offload.rsc4, 0);
+	assert_int_equal(netvsc_set(&f->n, OID_TCP_OFFLOAD_PARAMETERS, &p, sizeof(p)), RNDIS_STATUS_NOT_SUPPORTED);
+}
+
+static void test_mtu(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[9100];
+	uint32_t number;
+	size_t size = sizeof(number);
+
+	assert_int_equal(netvsc_negotiate(&f->n, NVSP_VERSION_61, 9000, RECEIVE_PAGES), 0);
+	assert_int_equal(netvsc_set_filter(&f->n, NDIS_FILTER_DIRECTED), 0);
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_MAXIMUM_FRAME_SIZE, &number, &size), 0);
+	assert_int_equal(number, 9000);
+	assert_true(f->n.receive_section > 9014);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 9000 - 28, other, mac);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	take_frame(f, w);
+	assert_int_equal(w->size, size);
+	assert_memory_equal(w->frame, frame, size);
+	addresses(frame, mac, other, 0x0800);
+	put_frame(f, NULL, frame, size);
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	assert_int_equal(f->received.size, size);
+	assert_int_equal(f->received.pieces, 1);
+	assert_memory_equal(f->received.bytes, frame, size);
+	free(w);
+}
+
+/* --- from the guest ------------------------------------------------------------------------------------- */
+
+/* Eight frames in one section, one begun in a section and ended in pages. */
+static void test_sections(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET, .rndis = {NVSP_CHANNEL_DATA, 3, 0}};
+	uint8_t bytes[6144], frame[1514];
+	size_t size = 0, whole;
+
+	for (unsigned i = 0; i < 8; i++)
+		size += netvsc_message(bytes + size, frame, ip_frame(frame, false, FRAME_PROTOCOL_UDP, 100 + i, other, mac), NULL, 0);
+	assert_int_equal(netvsc_send_section(&f->n, 5, bytes, size), 0);
+	assert_int_equal(netvsc_wait_completed(&f->n, f->n.completed + 1), 0);
+	assert_int_equal(f->n.last_status, NVSP_STATUS_SUCCESS);
+	for (unsigned i = 0; i < 8; i++) {
+		take_frame(f, w);
+		assert_int_equal(w->size, ip_frame(frame, false, FRAME_PROTOCOL_UDP, 100 + i, other, mac));
+		assert_memory_equal(w->frame, frame, w->size);
+	}
+	whole = ip_frame(frame, true, FRAME_PROTOCOL_UDP, 1400, other, mac);
+	size = netvsc_message(bytes, frame, whole, NULL, 0);
+	memcpy(f->n.send_buffer + (size_t)3 * f->n.section_size, bytes, 60);
+	memcpy(f->n.page + 40, bytes + 60, size - 60);
+	m.rndis.section_size = 60;
+	assert_int_equal(guest_send_buffer(f->n.channel, 77, f->n.page + 40, (uint32_t)(size - 60), &m, sizeof(m)), 0);
+	assert_int_equal(netvsc_wait_completed(&f->n, f->n.completed + 1), 0);
+	take_frame(f, w);
+	assert_int_equal(w->size, whole);
+	assert_memory_equal(w->frame, frame, whole);
+	free(w);
+}
+
+static void test_transmit_checksum(void **state)
+{
+	static const unsigned protocols[] = {FRAME_PROTOCOL_TCP, FRAME_PROTOCOL_UDP};
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[1600], info[16];
+
+	for (unsigned i = 0; i < 8; i++) {
+		bool ipv6 = i & 1;
+		unsigned protocol = protocols[i >> 1 & 1];
+		size_t size = ip_frame(frame, ipv6, protocol, 301 + i, other, mac);
+
+		netvsc_info(info, RNDIS_INFO_CHECKSUM,
+		    (ipv6 ? RNDIS_CHECKSUM_IPV6 : RNDIS_CHECKSUM_IPV4 | RNDIS_CHECKSUM_IP_HEADER) |
+			(protocol == FRAME_PROTOCOL_TCP ? RNDIS_CHECKSUM_TCP : RNDIS_CHECKSUM_UDP));
+		if (!ipv6)
+			le16_put(frame + 14 + 10, 0x5555);
+		assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+		take_frame(f, w);
+		assert_int_equal(w->size, size);
+		assert_int_equal(w->todo.flags, VIRTIO_NET_HDR_F_NEEDS_CSUM);
+		assert_false(checksums_good(w->frame, size));
+		assert_true(frame_complete(w->frame, size, &w->todo));
+		assert_true(checksums_good(w->frame, size));
+	}
+	free(w);
+}
+
+/* Guests zero the length and the checksum of the IP header; what goes out has both. */
+static void test_transmit_large(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t *frame = malloc(66000), info[16];
+
+	for (unsigned ipv6 = 0; ipv6 < 2; ipv6++) {
+		size_t size = ip_frame(frame, ipv6, FRAME_PROTOCOL_TCP, 60000, other, mac);
+
+		netvsc_info(info, RNDIS_INFO_LARGE_SEND, 1448 | 1u << 30 | ipv6 << 31);
+		if (ipv6) {
+			be16_put(frame + 14 + 4, 0);
+		} else {
+			be16_put(frame + 14 + 2, 0);
+			be16_put(frame + 14 + 10, 0);
+		}
+		assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+		take_frame(f, w);
+		assert_int_equal(w->size, size);
+		assert_int_equal(w->todo.gso_type, ipv6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4);
+		assert_int_equal(w->todo.gso_size, 1448);
+		assert_int_equal(w->todo.hdr_len, ipv6 ? 74 : 54);
+		assert_true(frame_complete(w->frame, size, &w->todo));
+		assert_true(checksums_good(w->frame, size));
+		assert_memory_equal(w->frame + w->todo.hdr_len, frame + w->todo.hdr_len, size - w->todo.hdr_len);
+	}
+	free(frame);
+	free(w);
+}
+
+static void test_transmit_vlan(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[1514], info[32];
+	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_TCP, 200, other, mac), n;
+
+	n = netvsc_info(info, RNDIS_INFO_VLAN, 5 | 100 << 4);
+	n += netvsc_info(info + n, RNDIS_INFO_CHECKSUM, RNDIS_CHECKSUM_IPV4 | RNDIS_CHECKSUM_TCP);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, n), NVSP_STATUS_SUCCESS);
+	take_frame(f, w);
+	assert_int_equal(w->size, size + 4);
+	assert_int_equal(be16_get(w->frame + 12), 0x8100);
+	assert_int_equal(be16_get(w->frame + 14), 5 << 13 | 100);
+	assert_int_equal(be16_get(w->frame + 16), 0x0800);
+	assert_true(frame_complete(w->frame, w->size, &w->todo));
+	assert_true(checksums_good(w->frame, w->size));
+	free(w);
+}
+
+/* Another sender's address, a frame longer than the link carries, or shorter than a header: lost, and nothing else. */
+static void test_transmit_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[2000], good[100];
+	size_t size = ip_frame(good, false, FRAME_PROTOCOL_UDP, 30, other, mac);
+
+	ip_frame(frame, false, FRAME_PROTOCOL_UDP, 30, other, other);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, 72, NULL, 0), NVSP_STATUS_SUCCESS);
+	ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1900, other, mac);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, 1900, NULL, 0), NVSP_STATUS_SUCCESS);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, 13, NULL, 0), NVSP_STATUS_SUCCESS);
+	assert_int_equal(netvsc_send_frame(&f->n, good, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	take_frame(f, w);
+	assert_memory_equal(w->frame, good, size);
+	free(w);
+}
+
+/* The network takes nothing for a while: nothing is lost, and the guest gets its buffers back when it does. */
+static void test_transmit_full(void **state)
+{
+	enum { FRAMES = 2000 };
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[1514], bytes[1600];
+	int room = 16384;
+	unsigned sent = 0, taken = 0, before = f->n.completed;
+
+	setsockopt(port_fd(f->port), SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+	while (taken < FRAMES) {
+		size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1400, other, mac);
+
+		be16_put(frame + 42, (uint16_t)sent);
+		size = netvsc_message(bytes, frame, size, NULL, 0);
+		while (sent < FRAMES && sent - (f->n.completed - before) < NETVSC_SECTIONS &&
+		        !netvsc_send_section(&f->n, sent % NETVSC_SECTIONS, bytes, size)) {
+			sent++;
+			ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1400, other, mac);
+			be16_put(frame + 42, (uint16_t)sent);
+			netvsc_message(bytes, frame, 1442, NULL, 0);
+		}
+		if (sent - taken > 40 || sent == FRAMES) {
+			take_frame(f, w);
+			assert_int_equal(be16_get(w->frame + 42), taken);
+			taken++;
+		}
+		netvsc_poll(&f->n);
+	}
+	free(w);
+}
+
+/* --- to the guest ----------------------------------------------------------------------------------------- */
+
+static void set_offloads(struct fixture *f, bool checksums, bool coalesced)
+{
+	uint8_t c = checksums ? NDIS_CHECKSUM_BOTH : NDIS_OFFLOAD_DISABLED, r = coalesced ? NDIS_OFFLOAD_ENABLED : NDIS_OFFLOAD_DISABLED;
+	struct ndis_offload_parameters p = {.tcp4_checksum = c, .udp4_checksum = c, .tcp6_checksum = c, .udp6_checksum = c,
+	    .rsc4 = r, .rsc6 = r};
+
+	assert_int_equal(netvsc_set(&f->n, OID_TCP_OFFLOAD_PARAMETERS, &p, sizeof(p)), 0);
+}
+
+static void test_receive_checksum(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t frame[1514];
+
+	set_offloads(f, true, false);
+	for (unsigned i = 0; i < 4; i++) {
+		bool ipv6 = i & 1;
+		unsigned protocol = i & 2 ? FRAME_PROTOCOL_TCP : FRAME_PROTOCOL_UDP;
+		size_t size = ip_frame(frame, ipv6, protocol, 333, mac, other);
+		struct virtio_net_hdr todo = {0};
+		struct frame_layout layout;
+
+		frame_parse(frame, size, &layout);
+		assert_int_equal(frame_defer_checksum(frame, &layout, size, &todo), 0);
+		put_frame(f, &todo, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+		assert_true(checksums_good(f->received.bytes, size));
+		assert_int_equal(f->received.checksum & (RNDIS_CHECKSUM_TCP_GOOD | RNDIS_CHECKSUM_UDP_GOOD),
+		    protocol == FRAME_PROTOCOL_TCP ? RNDIS_CHECKSUM_TCP_GOOD : RNDIS_CHECKSUM_UDP_GOOD);
+		/* Of a frame of which nobody knows, nothing is said. */
+		put_frame(f, NULL, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.checksum, 0xffffffff);
+	}
+	/* A guest that did not ask is not told, and still gets the checksum. */
+	set_offloads(f, false, false);
+	{
+		size_t size = ip_frame(frame, false, FRAME_PROTOCOL_TCP, 99, mac, other);
+		struct virtio_net_hdr todo = {0};
+		struct frame_layout layout;
+
+		frame_parse(frame, size, &layout);
+		frame_defer_checksum(frame, &layout, size, &todo);
+		put_frame(f, &todo, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.checksum, 0xffffffff);
+		assert_true(checksums_good(f->received.bytes, size));
+	}
+}
+
+static void test_receive_large(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t *frame = malloc(66000);
+
+	assert_int_equal(asked(f) & PORT_LARGE, 0);
+	set_offloads(f, true, true);
+	assert_int_equal(asked(f), PORT_CHECKSUM | PORT_LARGE);
+	for (unsigned round = 0; round < 20; round++) {
+		size_t size = ip_frame(frame, round & 1, FRAME_PROTOCOL_TCP, 1000 + round * 3300, mac, other);
+		struct virtio_net_hdr todo = {.flags = VIRTIO_NET_HDR_F_DATA_VALID, .gso_size = 1448,
+		    .gso_type = round & 1 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4};
+
+		put_frame(f, &todo, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+		assert_int_equal(f->received.pieces, (size + f->n.receive_section - 129) / (f->n.receive_section - 128));
+		assert_memory_equal(f->received.bytes, frame, size);
+		assert_true(f->received.checksum & RNDIS_CHECKSUM_TCP_GOOD);
+	}
+	/* Off again: what comes so all the same is lost, and what comes behind it is not. */
+	set_offloads(f, true, false);
+	assert_int_equal(asked(f), PORT_CHECKSUM);
+	{
+		size_t size = ip_frame(frame, false, FRAME_PROTOCOL_TCP, 5000, mac, other);
+		struct virtio_net_hdr todo = {.gso_size = 1448, .gso_type = VIRTIO_NET_HDR_GSO_TCPV4};
+
+		put_frame(f, &todo, frame, size);
+		size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 50, mac, other);
+		put_frame(f, NULL, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+	}
+	free(frame);
+}
+
+static void test_receive_vlan(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t frame[200], tagged[204];
+	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 60, mac, other);
+
+	memcpy(tagged, frame, 12);
+	be16_put(tagged + 12, 0x8100);
+	be16_put(tagged + 14, 3 << 13 | 1 << 12 | 0xabc);
+	memcpy(tagged + 16, frame + 12, size - 12);
+	put_frame(f, NULL, tagged, size + 4);
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	assert_int_equal(f->received.size, size);
+	assert_memory_equal(f->received.bytes, frame, size);
+	assert_int_equal(f->received.vlan, 3 | 1 << 3 | 0xabc << 4);
+}
+
+static void test_filters(void **state)
+{
+	static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, group[6] = {1, 0, 0x5e, 1, 1, 1},
+			     group2[6] = {1, 0, 0x5e, 2, 2, 2};
+	static const struct {
+		uint32_t filter;
+		bool own, other, all, listed, unlisted;
+	} rows[] = {
+	    {NDIS_FILTER_DIRECTED, true, false, false, false, false},
+	    {NDIS_FILTER_BROADCAST, false, false, true, false, false},
+	    {NDIS_FILTER_MULTICAST, false, false, false, true, false},
+	    {NDIS_FILTER_ALL_MULTICAST | NDIS_FILTER_DIRECTED, true, false, false, true, true},
+	    {NDIS_FILTER_PROMISCUOUS, true, true, true, true, true},
+	};
+	struct fixture *f = *state;
+	uint8_t frame[100];
+
+	assert_int_equal(netvsc_set(&f->n, OID_802_3_MULTICAST_LIST, group, 6), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct {
+			const uint8_t *to;
+			bool wanted;
+		} cases[] = {{mac, rows[i].own}, {other, rows[i].other}, {everybody, rows[i].all}, {group, rows[i].listed},
+		    {group2, rows[i].unlisted}};
+
+		assert_int_equal(netvsc_set_filter(&f->n, rows[i].filter), 0);
+		for (unsigned k = 0; k < ARRAY_SIZE(cases); k++) {
+			size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, k + 1, cases[k].to, other);
+
+			put_frame(f, NULL, frame, size);
+		}
+		for (unsigned k = 0; k < ARRAY_SIZE(cases); k++) {
+			if (!cases[k].wanted)
+				continue;
+			assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+			assert_memory_equal(f->received.bytes, cases[k].to, 6);
+		}
+	}
+	/* What comes while nobody listens is not kept for later. */
+	assert_int_equal(netvsc_set_filter(&f->n, 0), 0);
+	put_frame(f, NULL, frame, 60);
+	assert_int_equal(netvsc_set_filter(&f->n, NDIS_FILTER_PROMISCUOUS), 0);
+	put_frame(f, NULL, frame, ip_frame(frame, false, FRAME_PROTOCOL_UDP, 20, mac, other));
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	assert_int_equal(f->received.size, 62);
+}
+
+/* The guest keeps what it gets: when its buffer is full the rest waits, and comes when it gives some back. */
+static void test_receive_full(void **state)
+{
+	enum { FRAMES = 1200 };
+	struct fixture *f = *state;
+	struct timeval limit = {.tv_sec = 10};
+	uint8_t frame[1514];
+	unsigned put = 0, got = 0;
+
+	setsockopt(f->peer, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	f->n.keep = true;
+	while (got < FRAMES) {
+		for (unsigned i = 0; i < 50 && put < FRAMES; i++) {
+			size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1000, mac, other);
+
+			be16_put(frame + 42, (uint16_t)put++);
+			put_frame(f, NULL, frame, size);
+		}
+		while (got < put) {
+			if (f->n.kept_count > 20)
+				assert_int_equal(netvsc_complete(&f->n, f->n.kept[--f->n.kept_count]), 0);
+			assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+			assert_int_equal(be16_get(f->received.bytes + 42), got);
+			got++;
+		}
+	}
+}
+
+/* --- the link ------------------------------------------------------------------------------------------------ */
+
+static uint32_t next_status(struct fixture *f)
+{
+	struct rndis_indicate indicate;
+	uint8_t *message;
+	size_t size;
+
+	assert_int_equal(netvsc_receive(&f->n, &message, &size), 0);
+	memcpy(&indicate, message, sizeof(indicate));
+	assert_int_equal(indicate.header.type, RNDIS_INDICATE_STATUS);
+	return indicate.status;
+}
+
+static void test_plug(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[100];
+	uint32_t number;
+	size_t size = sizeof(number);
+
+	assert_ptr_equal(network_plug(f->network, NULL), f->port);
+	assert_int_equal(next_status(f), RNDIS_STATUS_MEDIA_DISCONNECT);
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_MEDIA_CONNECT_STATUS, &number, &size), 0);
+	assert_int_equal(number, 1);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 30, other, mac);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS); /* into the void */
+	assert_null(network_plug(f->network, f->port));
+	assert_int_equal(next_status(f), RNDIS_STATUS_MEDIA_CONNECT);
+	be16_put(frame + 42, 4711);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	take_frame(f, w);
+	assert_int_equal(be16_get(w->frame + 42), 4711);
+	/* Whoever is behind the port goes. */
+	close(f->peer);
+	f->peer = -1;
+	assert_int_equal(next_status(f), RNDIS_STATUS_MEDIA_DISCONNECT);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	free(w);
+}
+
+static void test_addresses(void **state)
+{
+	struct fixture *f = *state;
+	char text[4][NETWORK_ADDRESS_MAX];
+	uint8_t arp[60] = {0}, nd[14 + 40 + 24] = {0};
+
+	assert_int_equal(network_addresses(f->network, text, 4), 0);
+	addresses(arp, other, mac, 0x0806);
+	memcpy(arp + 14, (const uint8_t[]){0, 1, 8, 0, 6, 4, 0, 1}, 8);
+	memcpy(arp + 22, mac, 6);
+	assert_int_equal(netvsc_send_frame(&f->n, arp, sizeof(arp), NULL, 0), NVSP_STATUS_SUCCESS); /* a probe: nobody's yet */
+	assert_int_equal(network_addresses(f->network, text, 4), 0);
+	be32_put(arp + 28, 0x0a00020f);
+	assert_int_equal(netvsc_send_frame(&f->n, arp, sizeof(arp), NULL, 0), NVSP_STATUS_SUCCESS);
+	addresses(nd, other, mac, 0x86dd);
+	nd[14] = 0x60;
+	be16_put(nd + 18, 24);
+	nd[20] = 58;
+	nd[14 + 8] = 0xfe;
+	nd[14 + 9] = 0x80;
+	nd[14 + 23] = 5;
+	nd[54] = 135;
+	assert_int_equal(netvsc_send_frame(&f->n, nd, sizeof(nd), NULL, 0), NVSP_STATUS_SUCCESS);
+	assert_int_equal(network_addresses(f->network, text, 4), 2);
+	assert_string_equal(text[0], "fe80::5");
+	assert_string_equal(text[1], "10.0.2.15");
+}
+
+static void test_mac_change(void **state)
+{
+	struct fixture *f = *state;
+	struct rndis_config_parameter p = {.name_offset = 20, .name_length = 28, .type = RNDIS_PARAMETER_STRING, .value_offset = 48,
+	    .value_length = 24};
+	const char *name = "NetworkAddress", *value = "00155d010204";
+	uint8_t bytes[72] = {0};
+
+	memcpy(bytes, &p, sizeof(p));
+	for (unsigned i = 0; i < 14; i++)
+		bytes[20 + i * 2] = (uint8_t)name[i];
+	for (unsigned i = 0; i < 12; i++)
+		bytes[48 + i * 2] = (uint8_t)value[i];
+	assert_int_equal(netvsc_set(&f->n, OID_GEN_RNDIS_CONFIG_PARAMETER, bytes, sizeof(bytes)), RNDIS_STATUS_NOT_ACCEPTED);
+	bytes[48 + 22] = '3'; /* its own */
+	assert_int_equal(netvsc_set(&f->n, OID_GEN_RNDIS_CONFIG_PARAMETER, bytes, sizeof(bytes)), RNDIS_STATUS_SUCCESS);
+	bytes[48] = 'x';
+	assert_int_equal(netvsc_set(&f->n, OID_GEN_RNDIS_CONFIG_PARAMETER, bytes, sizeof(bytes)), RNDIS_STATUS_INVALID_DATA);
+	p.value_length = 0xfffffff0;
+	memcpy(bytes, &p, sizeof(p));
+	assert_int_equal(netvsc_set(&f->n, OID_GEN_RNDIS_CONFIG_PARAMETER, bytes, sizeof(bytes)), RNDIS_STATUS_INVALID_DATA);
+}
+
+/* --- a guest that lies ----------------------------------------------------------------------------------------- */
+
+static void ignore_name(void *context, const char *name)
+{
+	(void)context;
+	(void)name;
+}
+
+static void ignore_end(void *context)
+{
+	(void)context;
+}
+
+static void ignore_number(void *context, const char *name, uint64_t value)
+{
+	(void)context;
+	(void)name;
+	(void)value;
+}
+
+static void look_at_text(void *context, const char *name, const char *value)
+{
+	if (!strcmp(name, "version"))
+		*(bool *)context = !strcmp(value, "none");
+}
+
+/* The provider has let go of the channel. */
+static bool is_broken(void *context)
+{
+	static const struct vmbus_inspector inspector = {ignore_name, ignore_end, look_at_text, ignore_number};
+	struct fixture *f = context;
+	bool closed = false;
+
+	network_inspect(f->network, &inspector, &closed);
+	return closed;
+}
+
+static void works_again(struct fixture *f)
+{
+	assert_int_equal(guest_close(f->n.channel), 0);
+	assert_int_equal(netvsc_open(&f->n, f->guest, RING_PAGES), 0);
+	assert_int_equal(netvsc_negotiate(&f->n, NVSP_VERSION_61, 1500, 128), 0);
+}
+
+static void test_hostile_messages(void **state)
+{
+	struct fixture *f = *state;
+	struct rndis_packet p = {.header = {RNDIS_PACKET, 200}, .data_offset = 36, .data_length = 100};
+	uint8_t bytes[256] = {0}, good[64];
+	const struct {
+		size_t at;
+		uint32_t value;
+	} lies[] = {
+	    {4, 7},           /* shorter than its header */
+	    {4, 300},         /* longer than the packet */
+	    {4, 0xffffffff},
+	    {8, 0xfffffff8},  /* data before the message */
+	    {8, 190},         /* data behind it */
+	    {12, 0xffffffff}, {12, 170},
+	    {28, 180},        /* information of 100 bytes */
+	    {32, 0xffffffff}, {0, 99},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+		p.info_offset = 36;
+		p.info_length = 100;
+		memset(bytes, 0, sizeof(bytes));
+		memcpy(bytes, &p, sizeof(p));
+		le32_put(bytes + 44, 100); /* one piece of information, of a kind that nobody knows */
+		le32_put(bytes + 48, 77);
+		le32_put(bytes + lies[i].at, lies[i].value);
+		assert_int_equal(netvsc_send_section(&f->n, 0, bytes, 200), 0);
+		assert_int_equal(netvsc_wait_completed(&f->n, f->n.completed + 1), 0);
+		assert_int_equal(f->n.last_status, NVSP_STATUS_INVALID_RNDIS_PACKET);
+	}
+	/* Pieces of information that lead nowhere. */
+	for (unsigned i = 0; i < 3; i++) {
+		static const uint32_t sizes[] = {0, 5, 0xfffffff0};
+
+		memcpy(bytes, &p, sizeof(p));
+		le32_put(bytes + 44, sizes[i]);
+		assert_int_equal(netvsc_send_section(&f->n, 0, bytes, 200), 0);
+		assert_int_equal(netvsc_wait_completed(&f->n, f->n.completed + 1), 0);
+		assert_int_equal(f->n.last_status, NVSP_STATUS_INVALID_RNDIS_PACKET);
+	}
+	assert_int_equal(netvsc_send_frame(&f->n, good, ip_frame(good, false, FRAME_PROTOCOL_UDP, 5, other, mac), NULL, 0),
+	    NVSP_STATUS_SUCCESS);
+}
+
+static void test_hostile_sections(void **state)
+{
+	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET};
+	static const struct nvsp_rndis_packet lies[] = {{0, NETVSC_SECTIONS, 100}, {0, 0xfffffffe, 100}, {0, 0, 6145}, {0, 0, 0xffffffff},
+	    {1, 0, 0}, {1, 0, 4000}, {7, 0, 20}, {0, NVSP_NO_SECTION, 0}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+		m.rndis = lies[i];
+		assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 1, 9, &m, sizeof(m)), 0);
+		assert_int_equal(netvsc_wait_completed(&f->n, f->n.completed + 1), 0);
+		assert_int_equal(f->n.last_status, NVSP_STATUS_INVALID_RNDIS_PACKET);
+	}
+}
+
+static void test_hostile_offloads(void **state)
+{
+	struct fixture *f = *state;
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[1514], info[16];
+	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_TCP, 1000, other, mac);
+	static const uint32_t segments[] = {0, 1, 47, 0xfffff};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(segments); i++) {
+		netvsc_info(info, RNDIS_INFO_LARGE_SEND, segments[i] | 1u << 30);
+		assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+	}
+	netvsc_info(info, RNDIS_INFO_CHECKSUM, RNDIS_CHECKSUM_IPV4 | RNDIS_CHECKSUM_TCP);
+	frame[14 + 20 + 12] = 0x40; /* a TCP header of 16 bytes */
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+	frame[14] = 0x4f; /* IP options that reach into nothing */
+	assert_int_equal(netvsc_send_frame(&f->n, frame, 60, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 10, other, mac);
+	be16_put(frame + 14 + 2, 2000); /* a packet longer than its frame */
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, info, sizeof(info)), NVSP_STATUS_SUCCESS);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 11, other, mac);
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	take_frame(f, w); /* the only one that went out */
+	assert_int_equal(w->size, size);
+	free(w);
+}
+
+static void test_hostile_completion(void **state)
+{
+	static const uint64_t ids[] = {0, 1, 513, 1ull << 32, UINT64_MAX};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
+		assert_false(netvsc_poll(&f->n)); /* all that it has is given back */
+		assert_int_equal(netvsc_complete(&f->n, ids[i]), 0);
+		assert_true(guest_wait(is_broken, f));
+		works_again(f);
+	}
+}
+
+static void test_hostile_buffers(void **state)
+{
+	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_SEND_RECEIVE_BUFFER, .buffer = {4711, 1}};
+
+	assert_int_equal(netvsc_version(&f->n, NVSP_VERSION_61), 0);
+	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+	assert_int_equal(m.receive_buffer_complete.status, NVSP_STATUS_FAIL);
+	m = (struct nvsp_message){.type = NVSP_SEND_SEND_BUFFER, .buffer = {4711, 1}};
+	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+	assert_int_equal(m.send_buffer_complete.status, NVSP_STATUS_FAIL);
+	assert_int_equal(netvsc_buffers(&f->n, 2), -ENOBUFS); /* too small for frames */
+	assert_int_equal(netvsc_buffers(&f->n, 16), 0);
+	assert_int_equal(netvsc_buffers(&f->n, 16), -ENOBUFS); /* there is one */
+	m = (struct nvsp_message){.type = NVSP_REVOKE_RECEIVE_BUFFER};
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	m = (struct nvsp_message){.type = NVSP_REVOKE_SEND_BUFFER};
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	assert_int_equal(netvsc_buffers(&f->n, 16), 0);
+	m = (struct nvsp_message){.type = NVSP_SUBCHANNEL};
+	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+	assert_int_equal(m.subchannel_complete.status, NVSP_STATUS_FAIL);
+}
+
+/* Questions, and no room for the answers. */
+static void test_hostile_questions(void **state)
+{
+	struct fixture *f = *state;
+	struct rndis_complete keepalive = {.header = {RNDIS_KEEPALIVE, sizeof(keepalive)}};
+	unsigned sent = 0;
+
+	f->n.keep = true;
+	while (sent < 2000 && netvsc_send_control(&f->n, &keepalive, sizeof(keepalive)) == 0) {
+		struct netvsc *n = &f->n;
+
+		sent++;
+		while (netvsc_poll(n))
+			n->range_next = n->range_count;
+	}
+	assert_true(guest_wait(is_broken, f));
+	works_again(f);
+}
+
+static bool is_refused(void *context)
+{
+	struct fixture *f = context;
+	struct nvsp_message m = {.type = NVSP_INIT, .init = {NVSP_VERSION_61, NVSP_VERSION_61}};
+
+	/* Nobody reads the ring of a broken channel. */
+	return guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)) == -EAGAIN;
+}
+
+static void test_before_version(void **state)
+{
+	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET, .rndis = {1, 0, 100}};
+
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 1, 9, &m, sizeof(m)), 0);
+	assert_true(guest_wait(is_refused, f));
+	works_again(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_queries, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_old_offloads, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_mtu, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_sections, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_transmit_checksum, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_transmit_large, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_transmit_vlan, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_transmit_lost, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_transmit_full, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_receive_checksum, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_receive_large, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_receive_vlan, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_filters, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_receive_full, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_plug, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_addresses, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_mac_change, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_messages, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_sections, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_offloads, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_completion, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_buffers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_questions, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_before_version, setup, teardown),
+	};
+
+	log_set_level(LOG_LEVEL_ERROR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

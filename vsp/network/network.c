@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * network.c - the adapter: its offer on the bus and the port it is plugged into.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vsp/network/nic.h"
+
+/* --- the channel -------------------------------------------------------------------------------- */
+
+static int channel_opened(void *provider, struct channel *channel, const struct channel_open *open)
+{
+	struct network *network = provider;
+	struct error err = {0};
+	struct nic *nic;
+	int r;
+
+	(void)open;
+	pthread_mutex_lock(&network->lock);
+	r = nic_start(&nic, network, channel, &err);
+	if (!r)
+		network->nic = nic;
+	pthread_mutex_unlock(&network->lock);
+	if (r)
+		log_write(LOG_LEVEL_ERROR, "%s: %s", network->name, err.text);
+	return r;
+}
+
+/* With the lock held, and no thread that uses a port. */
+static void swap_ports(struct network *network)
+{
+	struct port *old = network->port;
+
+	network->port = network->next;
+	network->next = old;
+	network->replug = false;
+	pthread_cond_broadcast(&network->plugged);
+}
+
+static void channel_closed(void *provider, struct channel *channel)
+{
+	struct network *network = provider;
+	struct nic *nic = network->nic;
+
+	(void)channel;
+	nic_stop(nic);
+	pthread_mutex_lock(&network->lock);
+	network->nic = NULL;
+	network->address_count = 0;
+	if (network->replug)
+		swap_ports(network);
+	pthread_mutex_unlock(&network->lock);
+	nic_free(nic);
+}
+
+struct port *network_plug(struct network *network, struct port *port)
+{
+	struct port *old;
+
+	pthread_mutex_lock(&network->lock);
+	network->next = port;
+	network->replug = true;
+	if (network->nic)
+		nic_wake(network->nic);
+	else
+		swap_ports(network);
+	while (network->replug)
+		pthread_cond_wait(&network->plugged, &network->lock);
+	old = network->next;
+	network->next = NULL;
+	pthread_mutex_unlock(&network->lock);
+	return old;
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+int network_create(struct network **out, struct vmbus *bus, const struct network_config *config, struct error *err)
+{
+	static const struct channel_ops ops = {.open = channel_opened, .close = channel_closed};
+	struct channel_offer offer = {.interface = NETWORK_CLASS, .instance = config->instance};
+	struct network *network = calloc(1, sizeof(*network));
+	int r;
+
+	if (!network)
+		return error_set(err, ENOMEM, "no memory for a network adapter");
+	network->bus = bus;
+	network->partition = vmbus_partition(bus);
+	network->instance = config->instance;
+	network->any_mac = config->any_mac;
+	network->port = config->port;
+	memcpy(network->mac, config->mac, sizeof(network->mac));
+	snprintf(network->name, sizeof(network->name), "%s", config->name);
+	pthread_mutex_init(&network->lock, NULL);
+	pthread_cond_init(&network->plugged, NULL);
+	offer.name = network->name;
+	r = vmbus_offer(bus, &offer, &ops, network, &network->channel, err);
+	if (r) {
+		network->channel = NULL;
+		network_destroy(network);
+		return r;
+	}
+	*out = network;
+	return 0;
+}
+
+void network_destroy(struct network *network)
+{
+	if (!network)
+		return;
+	if (network->channel)
+		channel_remove(network->channel);
+	pthread_cond_destroy(&network->plugged);
+	pthread_mutex_destroy(&network->lock);
+	free(network);
+}
+
+/* --- inspection ----------------------------------------------------------------------------------- */
+
+static const char *version_text(unsigned version)
+{
+	switch (version) {
+	case NVSP_VERSION_1:
+		return "1";
+	case NVSP_VERSION_2:
+		return "2";
+	case NVSP_VERSION_4:
+		return "4";
+	case NVSP_VERSION_5:
+		return "5";
+	case NVSP_VERSION_6:
+		return "6";
+	case NVSP_VERSION_61:
+		return "6.1";
+	default:
+		return "none";
+	}
+}
+
+static void inspect_counters(struct network *network, const struct vmbus_inspector *inspector, void *context)
+{
+	const struct {
+		const char *name;
+		atomic_ulong *counter;
+	} counters[] = {
+	    {"tx_frames", &network->count.tx_frames},
+	    {"tx_bytes", &network->count.tx_bytes},
+	    {"tx_dropped", &network->count.tx_dropped},
+	    {"tx_large", &network->count.tx_large},
+	    {"tx_checksums", &network->count.tx_checksums},
+	    {"tx_packets", &network->count.tx_packets},
+	    {"rx_frames", &network->count.rx_frames},
+	    {"rx_bytes", &network->count.rx_bytes},
+	    {"rx_dropped", &network->count.rx_dropped},
+	    {"rx_filtered", &network->count.rx_filtered},
+	    {"rx_large", &network->count.rx_large},
+	    {"rx_packets", &network->count.rx_packets},
+	    {"rounds", &network->count.rounds},
+	    {"port_full", &network->count.port_full},
+	    {"ring_full", &network->count.ring_full},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
+		inspector->number(context, counters[i].name,
+		    atomic_load_explicit(counters[i].counter, memory_order_relaxed));
+}
+
+void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context)
+{
+	char addresses[NETWORK_ADDRESSES][NETWORK_ADDRESS_MAX], text[24], name[16];
+	unsigned count = network_addresses(network, addresses, NETWORK_ADDRESSES);
+	const uint8_t *mac = network->mac;
+
+	inspector->begin(context, network->name);
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	inspector->text(context, "mac", text);
+	pthread_mutex_lock(&network->lock);
+	inspector->text(context, "version", version_text(network->nic ? atomic_load(&network->nic->version) : 0));
+	inspector->text(context, "link", network->port ? "up" : "down");
+	pthread_mutex_unlock(&network->lock);
+	inspector->begin(context, "addresses");
+	for (unsigned i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		inspector->text(context, name, addresses[i]);
+	}
+	inspector->end(context);
+	inspect_counters(network, inspector, context);
+	inspector->end(context);
+}

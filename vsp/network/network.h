@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * network.h - the synthetic network adapter: frames between a guest's netvsc driver and a port (switch/port.h).
+ *
+ * An adapter is one offer on the bus. While the guest has its channel open, one thread moves frames both ways: from the
+ * guest's memory to the port and from the port into the guest's receive buffer, with no copy but the headers' in between.
+ * What the port can do (checksums, large segments) is offered to the guest, and nothing else.
+ *
+ * Ownership: the port stays the caller's and must live as long as it is plugged in; nobody else uses it meanwhile.
+ * Functions belong to the VM's control thread, except where marked [any].
+ *
+ * Errors: negative errno; `err` gets the sentence for a person. Nothing that a guest does ends in more than a lost frame
+ * or a channel that is closed.
+ *
+ * Source: Linux drivers/net/hyperv/{netvsc,rndis_filter,netvsc_drv}.c; [MS-RNDIS].
+ */
+#pragma once
+
+#include "base/base.h"
+#include "switch/port.h"
+#include "vmbus/vmbus.h"
+
+struct network;
+
+#define NETWORK_MTU         1500u
+#define NETWORK_MTU_MAX     9000u
+#define NETWORK_ADDRESSES   8u
+#define NETWORK_ADDRESS_MAX 46u /* INET6_ADDRSTRLEN */
+
+struct network_config {
+	struct guid instance; /* of this adapter, for its whole life */
+	const char *name;     /* "network0": for logs and inspection, copied */
+	uint8_t mac[FRAME_MAC_SIZE];
+	bool any_mac;      /* the guest may send from other addresses, and change its own */
+	struct port *port; /* NULL: not plugged in */
+};
+
+/* Offer an adapter on the bus, before or while the guest runs. */
+int network_create(struct network **out, struct vmbus *bus, const struct network_config *config, struct error *err);
+
+/* Remove it. The port is then unused. NULL is fine. */
+void network_destroy(struct network *network);
+
+/* Plug into another port, or NULL: unplug. The guest sees the link go down, and up again if there is one. Returns the port
+ * from before, which is unused now. */
+struct port *network_plug(struct network *network, struct port *port);
+
+/* [any] The IP addresses by which the guest was seen to speak lately, newest first; returns how many. */
+unsigned network_addresses(struct network *network, char (*text)[NETWORK_ADDRESS_MAX], unsigned capacity);
+
+/* [any] Live state: negotiated versions, offloads, buffers, counters. */
+void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context);

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * nvsp.c - an open channel: its thread, and the messages by which driver and provider agree on a version and two buffers.
+ *
+ * The thread sleeps on three descriptors: the guest's signal, the port, and its own wake-up. Each round moves frames from
+ * the port to the guest, then what the ring holds to the port, and ends in one signal to the guest.
+ *
+ * Source: Linux drivers/net/hyperv/netvsc.c for the order of messages and the meaning of each status.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "base/thread.h"
+#include "vsp/network/nic.h"
+
+#define TAKE_BATCH      256u /* packets taken before the port is looked at again */
+#define RECEIVE_ROUNDS  8u
+#define RECEIVE_BUFFER_MAX (32u << 20)
+
+void nic_break(struct nic *nic, const char *reason)
+{
+	if (!nic->broken)
+		channel_break(nic->channel, reason);
+	nic->broken = true;
+}
+
+struct port *nic_port(const struct nic *nic)
+{
+	return nic->port_gone ? NULL : nic->network->port;
+}
+
+void nic_lose_port(struct nic *nic)
+{
+	if (!nic->port_gone)
+		log_write(LOG_LEVEL_WARNING, "%s: the network behind the adapter is gone", nic->network->name);
+	nic->port_gone = true;
+}
+
+/* --- messages --------------------------------------------------------------------------------------- */
+
+/* An answer that finds no room would leave the driver waiting for ever. */
+static void answer(struct nic *nic, const struct channel_packet *packet, const struct nvsp_message *message)
+{
+	int r;
+
+	if (!packet->completion_requested)
+		return;
+	r = channel_send_completion(nic->channel, packet->transaction_id, message, sizeof(*message));
+	if (r == -EAGAIN)
+		nic_break(nic, "no room for the answer to a network message");
+	else if (r < 0)
+		nic->broken = true;
+}
+
+static bool version_known(uint32_t version)
+{
+	return version == NVSP_VERSION_1 || version == NVSP_VERSION_2 || version == NVSP_VERSION_4 || version == NVSP_VERSION_5 ||
+	       version == NVSP_VERSION_6 || version == NVSP_VERSION_61;
+}
+
+/* The newest that both know; guests ask for one at a time. */
+static void on_init(struct nic *nic, const struct channel_packet *packet, const struct nvsp_init *init)
+{
+	static const uint32_t versions[] = {NVSP_VERSION_61, NVSP_VERSION_6, NVSP_VERSION_5, NVSP_VERSION_4, NVSP_VERSION_2,
+	    NVSP_VERSION_1};
+	struct nvsp_message reply = {.type = NVSP_INIT_COMPLETE,
+	    .init_complete = {.max_mdl_chain = NVSP_MDL_CHAIN_MAX, .status = NVSP_STATUS_FAIL}};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(versions) && reply.init_complete.status != NVSP_STATUS_SUCCESS; i++) {
+		if (versions[i] < init->min_version || versions[i] > init->max_version)
+			continue;
+		reply.init_complete.version = versions[i];
+		reply.init_complete.status = NVSP_STATUS_SUCCESS;
+	}
+	if (reply.init_complete.status == NVSP_STATUS_SUCCESS)
+		atomic_store(&nic->version, reply.init_complete.version);
+	answer(nic, packet, &reply);
+}
+
+static void on_ndis_config(struct nic *nic, const struct nvsp_ndis_config *config)
+{
+	uint32_t mtu = config->mtu;
+
+	nic->vlan = config->capabilities & NVSP_CAPABILITY_VLAN;
+	if (mtu < FRAME_ETHERNET_SIZE + NETWORK_MTU)
+		mtu = FRAME_ETHERNET_SIZE + NETWORK_MTU; /* the link carries that whatever the guest uses of it */
+	if (mtu > FRAME_ETHERNET_SIZE + NETWORK_MTU_MAX)
+		mtu = FRAME_ETHERNET_SIZE + NETWORK_MTU_MAX;
+	nic->mtu = mtu - FRAME_ETHERNET_SIZE;
+}
+
+static void on_receive_buffer(struct nic *nic, const struct channel_packet *packet, const struct nvsp_buffer *buffer)
+{
+	struct nvsp_message reply = {.type = NVSP_SEND_RECEIVE_BUFFER_COMPLETE,
+	    .receive_buffer_complete = {.status = NVSP_STATUS_FAIL}};
+	struct gpadl *gpadl = nic->rx.gpadl ? NULL : channel_gpadl(nic->channel, buffer->gpadl);
+
+	if (gpadl && (gpadl_size(gpadl) > RECEIVE_BUFFER_MAX || receive_set_buffer(&nic->rx, gpadl, buffer->id, nic->mtu))) {
+		gpadl_release(gpadl);
+		gpadl = NULL;
+	}
+	if (gpadl) {
+		reply.receive_buffer_complete = (struct nvsp_receive_buffer_complete){.status = NVSP_STATUS_SUCCESS,
+		    .section_count = 1,
+		    .sub_size = nic->rx.section_size,
+		    .sub_count = nic->rx.section_count,
+		    .end_offset = nic->rx.section_size * nic->rx.section_count};
+	}
+	answer(nic, packet, &reply);
+}
+
+static void on_send_buffer(struct nic *nic, const struct channel_packet *packet, const struct nvsp_buffer *buffer)
+{
+	struct nvsp_message reply = {.type = NVSP_SEND_SEND_BUFFER_COMPLETE, .send_buffer_complete = {.status = NVSP_STATUS_FAIL}};
+	struct gpadl *gpadl = nic->tx.gpadl ? NULL : channel_gpadl(nic->channel, buffer->gpadl);
+
+	if (gpadl && gpadl_size(gpadl) < TX_SECTION) {
+		gpadl_release(gpadl);
+		gpadl = NULL;
+	}
+	if (gpadl) {
+		nic->tx.gpadl = gpadl;
+		nic->tx.id = buffer->id;
+		nic->tx.section_count = (unsigned)min_u64(gpadl_size(gpadl) / TX_SECTION, UINT16_MAX);
+		reply.send_buffer_complete = (struct nvsp_send_buffer_complete){NVSP_STATUS_SUCCESS, TX_SECTION};
+	}
+	answer(nic, packet, &reply);
+}
+
+static void drop_send_buffer(struct nic *nic)
+{
+	gpadl_release(nic->tx.gpadl);
+	nic->tx.gpadl = NULL;
+	nic->tx.section_count = 0;
+}
+
+/* Frames that the port has not taken yet lie in it. */
+static void on_revoke_send_buffer(struct nic *nic)
+{
+	transmit_flush(nic);
+	nic->tx.frame_first = nic->tx.frame_count;
+	nic->tx.blocked = false;
+	transmit_flush(nic);
+	if (nic->tx.gpadl)
+		drop_send_buffer(nic);
+}
+
+/* One channel is all there is. */
+static void on_subchannel(struct nic *nic, const struct channel_packet *packet)
+{
+	struct nvsp_message reply = {.type = NVSP_SUBCHANNEL, .subchannel_complete = {.status = NVSP_STATUS_FAIL}};
+
+	answer(nic, packet, &reply);
+}
+
+static void on_message(struct nic *nic, const struct channel_packet *packet, const struct nvsp_message *m)
+{
+	uint32_t version = atomic_load(&nic->version);
+
+	if (m->type == NVSP_INIT) {
+		on_init(nic, packet, &m->init);
+		return;
+	}
+	if (!version_known(version)) {
+		nic_break(nic, "a network message before a version was agreed on");
+		return;
+	}
+	switch (m->type) {
+	case NVSP_SEND_NDIS_VERSION:
+		nic->ndis_minor = m->ndis_version.minor;
+		break;
+	case NVSP_SEND_NDIS_CONFIG:
+		on_ndis_config(nic, &m->ndis_config);
+		break;
+	case NVSP_SEND_RECEIVE_BUFFER:
+		on_receive_buffer(nic, packet, &m->buffer);
+		break;
+	case NVSP_REVOKE_RECEIVE_BUFFER:
+		receive_drop_buffer(&nic->rx);
+		break;
+	case NVSP_SEND_SEND_BUFFER:
+		on_send_buffer(nic, packet, &m->buffer);
+		break;
+	case NVSP_REVOKE_SEND_BUFFER:
+		on_revoke_send_buffer(nic);
+		break;
+	case NVSP_SEND_RNDIS_PACKET:
+		transmit_packet(nic, packet, &m->rndis);
+		break;
+	case NVSP_SUBCHANNEL:
+		on_subchannel(nic, packet);
+		break;
+	case NVSP_SWITCH_DATA_PATH: /* there is no other path, and the driver waits for no answer but an empty one */
+	default:
+		answer(nic, packet, &(struct nvsp_message){.type = m->type});
+		break;
+	}
+}
+
+/* --- the ring --------------------------------------------------------------------------------------------- */
+
+static void take_packet(struct nic *nic, const struct channel_packet *packet, int result)
+{
+	struct nvsp_message message = {0};
+
+	if (packet->type == VMBUS_PACKET_COMPLETION) {
+		if (!receive_completed(nic, packet->transaction_id))
+			nic_break(nic, "the guest completes a packet that it does not have");
+		return;
+	}
+	if (packet->type != VMBUS_PACKET_IN_BAND && packet->type != VMBUS_PACKET_GPA_DIRECT) {
+		nic_break(nic, "a network packet of a type that has no meaning");
+		return;
+	}
+	if (result < 0 || packet->payload_size < sizeof(message.type)) {
+		transmit_refuse(nic, packet, NVSP_STATUS_INVALID_RNDIS_PACKET);
+		return;
+	}
+	memcpy(&message, nic->payload, min_u64(packet->payload_size, sizeof(message)));
+	on_message(nic, packet, &message);
+}
+
+/* Take packets until the ring is empty or there is a reason to wait. True: call again at once. */
+static bool take_packets(struct nic *nic)
+{
+	for (unsigned n = 0; n < TAKE_BATCH && !nic->broken; n++) {
+		struct channel_packet packet = {.payload = nic->payload,
+		    .payload_capacity = sizeof(nic->payload),
+		    .iov = nic->tx.raw,
+		    .iov_capacity = TX_RAW_IOVECS - TX_SECTION / GUEST_PAGE_SIZE - 2};
+		int r;
+
+		if (!transmit_ready(nic)) {
+			transmit_flush(nic);
+			if (!transmit_ready(nic))
+				return false;
+		}
+		r = channel_receive(nic->channel, &packet);
+		if (r == 0)
+			return false;
+		if (r == 1 || r == -EMSGSIZE || r == -EFAULT)
+			take_packet(nic, &packet, r);
+		else
+			nic->broken = true;
+	}
+	return !nic->broken;
+}
+
+/* --- the thread ----------------------------------------------------------------------------------------------- */
+
+static void drain_event(int fd)
+{
+	uint64_t n;
+
+	while (read(fd, &n, sizeof(n)) < 0 && errno == EINTR)
+		;
+}
+
+static void wait_for_work(struct nic *nic, bool more)
+{
+	const struct port *port = nic_port(nic);
+	short events = 0;
+	struct pollfd fds[3] = {
+	    {.fd = nic->wake, .events = POLLIN},
+	    {.fd = nic->broken ? -1 : channel_event_fd(nic->channel), .events = POLLIN},
+	};
+
+	if (!nic->broken && port && receive_ready(nic))
+		events |= POLLIN;
+	if (!nic->broken && port && nic->tx.blocked)
+		events |= POLLOUT;
+	fds[2] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
+	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : -1) <= 0)
+		return;
+	if (fds[0].revents)
+		drain_event(nic->wake);
+	if (fds[1].revents)
+		drain_event(fds[1].fd);
+	if (fds[2].revents & (POLLOUT | POLLERR | POLLHUP))
+		nic->tx.blocked = false;
+}
+
+/* Another port, or none. */
+static void replug(struct nic *nic)
+{
+	struct network *network = nic->network;
+	struct port *old;
+
+	if (!atomic_load(&network->replug))
+		return;
+	pthread_mutex_lock(&network->lock);
+	old = network->port;
+	network->port = network->next;
+	network->next = old;
+	nic->port_gone = false;
+	nic->tx.blocked = false;
+	/* A cable was pulled: what it was to carry is lost, and the guest sees it. */
+	nic->tx.frame_first = nic->tx.frame_count;
+	if (nic->rndis.initialized && nic->link)
+		rndis_indicate_link(nic, false);
+	nic->link = false;
+	if (nic->network->port)
+		receive_choose_offloads(nic);
+	atomic_store(&network->replug, false);
+	pthread_cond_broadcast(&network->plugged);
+	pthread_mutex_unlock(&network->lock);
+}
+
+static void announce_link(struct nic *nic)
+{
+	bool up = nic_port(nic) != NULL;
+
+	if (nic->rndis.initialized && up != nic->link) {
+		rndis_indicate_link(nic, up);
+		nic->link = up;
+	}
+}
+
+static bool receive_round(struct nic *nic)
+{
+	bool more = true;
+
+	receive_replies(nic);
+	for (unsigned i = 0; i < RECEIVE_ROUNDS && more && !nic->broken; i++)
+		more = receive_ready(nic) && receive_frames(nic);
+	return more;
+}
+
+static void *nic_main(void *arg)
+{
+	struct nic *nic = arg;
+	bool more = true; /* there may be packets from before we listened */
+	char name[16];
+
+	snprintf(name, sizeof(name), "%.15s", nic->network->name);
+	thread_begin(THREAD_NETWORK, name);
+	while (!atomic_load(&nic->stop)) {
+		wait_for_work(nic, more);
+		replug(nic);
+		channel_hold_signal(nic->channel);
+		more = false;
+		if (!nic->broken) {
+			announce_link(nic);
+			transmit_flush(nic);
+			more = receive_round(nic);
+			more |= take_packets(nic);
+			transmit_flush(nic);
+			receive_replies(nic);
+		}
+		channel_release_signal(nic->channel);
+		nic_count(&nic->network->count.rounds, 1);
+	}
+	return NULL;
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------- */
+
+void nic_wake(struct nic *nic)
+{
+	uint64_t one = 1;
+
+	if (write(nic->wake, &one, sizeof(one)) < 0)
+		log_write(LOG_LEVEL_ERROR, "%s: cannot wake the adapter's thread: %m", nic->network->name);
+}
+
+int nic_start(struct nic **out, struct network *network, struct channel *channel, struct error *err)
+{
+	struct nic *nic = calloc(1, sizeof(*nic));
+	int r;
+
+	if (!nic)
+		return error_set(err, ENOMEM, "no memory for a network channel");
+	nic->network = network;
+	nic->channel = channel;
+	nic->mtu = NETWORK_MTU;
+	memcpy(nic->rndis.mac, network->mac, sizeof(nic->rndis.mac));
+	nic->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (nic->wake < 0) {
+		r = error_set(err, errno, "cannot make an eventfd for a network channel: %m");
+		free(nic);
+		return r;
+	}
+	r = -pthread_create(&nic->thread, NULL, nic_main, nic);
+	if (r < 0) {
+		error_set(err, -r, "cannot start the thread of a network channel: %s", strerror(-r));
+		nic_free(nic);
+		return r;
+	}
+	*out = nic;
+	return 0;
+}
+
+void nic_stop(struct nic *nic)
+{
+	atomic_store(&nic->stop, true);
+	nic_wake(nic);
+	pthread_join(nic->thread, NULL);
+	receive_drop_buffer(&nic->rx);
+	if (nic->tx.gpadl)
+		drop_send_buffer(nic);
+	if (nic_port(nic))
+		port_set_receive(nic_port(nic), 0);
+}
+
+void nic_free(struct nic *nic)
+{
+	close(nic->wake);
+	free(nic);
+}
