@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "switch/nat.h"
 #include "worker/worker.h"
 
 static const char usage[] =
@@ -30,6 +31,12 @@ static const char usage[] =
     "                         interprets, which is slower and the reference for what code does\n"
     "  --compatible           show the guest only the features that every kind of processor serves here,\n"
     "                         so that its saved state can go on on another kind\n"
+    "  --network WHAT         nat (default), none, or tap:NAME: what the network adapter is plugged into; given\n"
+    "                         again, another adapter (8 at most). nat is a network of the guest's own, from which\n"
+    "                         it reaches what the host reaches, but not the host's loopback addresses unless\n"
+    "                         it is nat,host; tap:NAME is a tap interface of the host\n"
+    "  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"
+    "                         connections to a port of the host go to the guest behind nat (repeatable)\n"
     "  --serial WHAT          stdio, unix:PATH, file:PATH or none; given twice, the second is COM2\n"
     "                         (default stdio)\n"
     "  --control PATH         a Unix socket for bulkhead control\n"
@@ -58,6 +65,8 @@ enum {
 	OPT_CPUS,
 	OPT_PROCESSOR,
 	OPT_COMPATIBLE,
+	OPT_NETWORK,
+	OPT_FORWARD,
 	OPT_SERIAL,
 	OPT_CONTROL,
 	OPT_RESTORE,
@@ -78,6 +87,8 @@ static const struct option options[] = {{"image", required_argument, NULL, OPT_I
 					{"cpus", required_argument, NULL, OPT_CPUS},
 					{"processor", required_argument, NULL, OPT_PROCESSOR},
 					{"compatible", no_argument, NULL, OPT_COMPATIBLE},
+					{"network", required_argument, NULL, OPT_NETWORK},
+					{"forward", required_argument, NULL, OPT_FORWARD},
 					{"serial", required_argument, NULL, OPT_SERIAL},
 					{"control", required_argument, NULL, OPT_CONTROL},
 					{"restore", required_argument, NULL, OPT_RESTORE},
@@ -91,6 +102,8 @@ struct run_options {
 	struct worker_config config;
 	const char *image;
 	unsigned serial_count;
+	bool no_network;
+	struct nat_config nat; /* of the first adapter that is plugged into one */
 	struct image loaded;
 	char *append;
 };
@@ -163,6 +176,44 @@ static int parse_module(struct run_options *o, const char *text, struct error *e
 	return 0;
 }
 
+static int parse_network(struct run_options *o, const char *text, struct error *err)
+{
+	struct worker_config *c = &o->config;
+	struct worker_adapter *a;
+
+	if (!strcmp(text, "none")) {
+		o->no_network = true;
+		return c->adapter_count ? error_set(err, EINVAL, "--network none: an adapter was asked for before") : 0;
+	}
+	if (o->no_network || c->adapter_count == WORKER_MAX_ADAPTERS)
+		return error_set(err, EINVAL, "--network %s: %s", text,
+				 o->no_network ? "--network none was said before" : "a machine has at most 8 adapters");
+	a = &c->adapters[c->adapter_count++];
+	*a = (struct worker_adapter){.fd = -1};
+	if (!strncmp(text, "tap:", 4) && text[4]) {
+		a->kind = WORKER_PORT_TAP;
+		a->tap = text + 4;
+		a->any_mac = true; /* who makes the interface decides what comes through it */
+		return 0;
+	}
+	if (!strcmp(text, "nat,host"))
+		o->nat.host_loopback = true;
+	else if (strcmp(text, "nat") != 0)
+		return error_set(err, EINVAL, "--network %s: write nat, nat,host, tap:NAME or none", text);
+	for (struct worker_adapter *other = c->adapters; other < a; other++)
+		if (other->kind == WORKER_PORT_SOCKET)
+			return error_set(err, EINVAL, "--network %s: one adapter behind nat is enough for a machine", text);
+	a->kind = WORKER_PORT_SOCKET;
+	return 0;
+}
+
+static int parse_forward(struct run_options *o, const char *text, struct error *err)
+{
+	if (o->nat.forward_count == NAT_FORWARDS_MAX)
+		return error_set(err, EINVAL, "--forward %s: there are at most %u", text, NAT_FORWARDS_MAX);
+	return nat_forward_parse(&o->nat.forwards[o->nat.forward_count++], text, err) ? error_prefix(err, "--forward") : 0;
+}
+
 static int parse_option(struct run_options *o, int option, char *value, struct error *err)
 {
 	switch (option) {
@@ -193,6 +244,10 @@ static int parse_option(struct run_options *o, int option, char *value, struct e
 	case OPT_COMPATIBLE:
 		o->config.compatible = true;
 		return 0;
+	case OPT_NETWORK:
+		return parse_network(o, value, err);
+	case OPT_FORWARD:
+		return parse_forward(o, value, err);
 	case OPT_SERIAL:
 		return parse_serial(o, value, err);
 	case OPT_CONTROL:
@@ -245,12 +300,47 @@ static int apply_image(struct run_options *o, struct error *err)
 	return 0;
 }
 
+/* An address of the machine's own, always the same for its name. */
+static void choose_mac(uint8_t mac[6], const char *name, unsigned index)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (; *name; name++)
+		hash = (hash ^ (uint8_t)*name) * 16777619u;
+	hash += index;
+	memcpy(mac, (const uint8_t[]){0x00, 0x15, 0x5d, (uint8_t)(hash >> 16), (uint8_t)(hash >> 8), (uint8_t)hash}, 6);
+}
+
+/* Adapters get addresses; the one behind nat gets it started. */
+static int plug_in(struct run_options *o, struct error *err)
+{
+	struct worker_config *c = &o->config;
+	bool has_nat = false;
+	int r = 0;
+	pid_t pid;
+
+	if (!c->adapter_count && !o->no_network)
+		c->adapters[c->adapter_count++] = (struct worker_adapter){.kind = WORKER_PORT_SOCKET, .fd = -1};
+	for (unsigned i = 0; i < c->adapter_count && !r; i++) {
+		choose_mac(c->adapters[i].mac, c->name, i);
+		if (c->adapters[i].kind != WORKER_PORT_SOCKET)
+			continue;
+		has_nat = true;
+		r = nat_start(&c->adapters[i].fd, &pid, &o->nat, err);
+	}
+	if (!r && o->nat.forward_count && !has_nat)
+		r = error_set(err, EINVAL, "--forward needs an adapter behind nat");
+	return r;
+}
+
 static int start(struct run_options *o)
 {
 	struct error err = {0};
 	enum worker_result result;
 	struct worker_end end;
 
+	if (plug_in(o, &err))
+		return fail(1, "%s", err.text);
 	result = worker_run(&o->config, &end, &err);
 	if (result == WORKER_NOT_STARTED)
 		return fail(result, "%s", err.text);

@@ -47,7 +47,7 @@ int nat_forward_parse(struct nat_forward *out, const char *text, struct error *e
 		*host++ = '\0';
 		if (inet_pton(AF_INET, at, &address) != 1)
 			return error_set(err, EINVAL, "%s: \"%s\" is no IPv4 address", text, at);
-		snprintf(out->host, sizeof(out->host), "%s", at);
+		inet_ntop(AF_INET, &address, out->host, sizeof(out->host));
 	} else {
 		host = at;
 	}

@@ -396,6 +396,8 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 		r = partition_host_open(&vm->host, err);
 	for (unsigned i = 0; i < config->disk_count && !r; i++)
 		r = open_at_free_lun(vm, &config->disks[i], &none, &slot, err);
+	if (!r)
+		r = vm_open_ports(vm, err);
 	if (r) {
 		vm_destroy(vm, NULL);
 		return r;
@@ -413,6 +415,7 @@ void vm_destroy(struct vm *vm, struct error *err)
 		if (vm->disks[i].used && close_disk(vm, i, &one) && err && !err->code)
 			*err = one;
 	}
+	vm_close_ports(vm);
 	close_boot_files(vm);
 	if (vm->restore >= 0)
 		close(vm->restore);
@@ -444,6 +447,8 @@ int vm_power_up(struct vm *vm, struct error *err)
 	if (!r)
 		r = add_storage(vm, err);
 	if (!r)
+		r = vm_add_adapters(vm, err);
+	if (!r)
 		r = add_integration(vm, err);
 	if (!r)
 		r = vm->saved ? vm_restore_state(vm, err) : load_kernel(vm, err);
@@ -467,6 +472,7 @@ void vm_power_down(struct vm *vm)
 		partition_stop(vm->partition);
 	integration_destroy(vm->integration);
 	vm->integration = NULL;
+	vm_remove_adapters(vm);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++) {
 		storage_destroy(vm->controllers[c]);
 		vm->controllers[c] = NULL;
@@ -659,6 +665,7 @@ json_t *vm_inspect(struct vm *vm)
 	json_object_set_new(root, "state", json_string(!vm->running ? "off" : vm->paused ? "paused" : "running"));
 	json_object_set_new(root, "guest_crashed", json_boolean(atomic_load(&vm->guest_crashed)));
 	json_object_set_new(root, "disks", inspect_disks(vm));
+	json_object_set_new(root, "adapters", vm_inspect_adapters(vm));
 	if (!vm->running)
 		return root;
 	version = vmbus_version(vm->bus);
@@ -674,5 +681,8 @@ json_t *vm_inspect(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_inspect(vm->controllers[c], &inspector, &tree);
+	for (unsigned i = 0; i < WORKER_MAX_ADAPTERS; i++)
+		if (vm->networks[i])
+			network_inspect(vm->networks[i], &inspector, &tree);
 	return root;
 }

@@ -18,6 +18,7 @@
 #include "statefile/statefile.h"
 #include "vmbus/vmbus.h"
 #include "vsp/integration/integration.h"
+#include "vsp/network/network.h"
 #include "vsp/storage/storage.h"
 #include "worker/worker.h"
 
@@ -56,6 +57,8 @@ struct vm {
 	struct machine *machine;
 	struct vmbus *bus;
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
+	struct port *ports[WORKER_MAX_ADAPTERS]; /* NULL: not plugged in */
+	struct network *networks[WORKER_MAX_ADAPTERS];
 	struct integration *integration;
 	bool running, paused;
 	int restore;              /* file of the saved machine that the next start is from; -1: it boots */
@@ -120,6 +123,13 @@ int vm_rename_disk(struct vm *vm, struct vm_disk *disk, const char *name);
 void vm_keep_chain(struct vm *vm, const struct vm_disk *disk);
 
 int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct error *err);
+
+/* (adapters.c) Ports are opened once, as disks are; adapters are built anew with each start. */
+int vm_open_ports(struct vm *vm, struct error *err);
+void vm_close_ports(struct vm *vm);
+int vm_add_adapters(struct vm *vm, struct error *err);
+void vm_remove_adapters(struct vm *vm);
+json_t *vm_inspect_adapters(struct vm *vm);
 
 /* Live state as a tree; the caller owns the reference. */
 json_t *vm_inspect(struct vm *vm);

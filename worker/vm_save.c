@@ -90,6 +90,8 @@ int vm_save_state(struct vm *vm, uint8_t **bytes, size_t *size, struct error *er
 	struct form_writer w = {0};
 	int r;
 
+	if (vm->config->adapter_count)
+		return error_set(err, ENOTSUP, "a machine with a network adapter cannot be saved yet");
 	save_vm(vm, &w);
 	r = save_partition(vm, &w, err);
 	machine_save(vm->machine, &w);

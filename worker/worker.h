@@ -15,6 +15,7 @@
 #define WORKER_MAX_CONTROLLERS 4u /* as many as Hyper-V gives a machine */
 #define WORKER_MAX_MODULES     8u
 #define WORKER_SERIAL_PORTS    2u
+#define WORKER_MAX_ADAPTERS    8u /* as many as Hyper-V gives a machine */
 
 struct worker_disk {
 	const char *path;
@@ -30,6 +31,17 @@ struct worker_serial {
 	const char *path;
 };
 
+/* What an adapter is plugged into: nothing, a process behind a socket (switch/port.h), a tap interface of the host. */
+enum worker_port_kind { WORKER_PORT_NONE, WORKER_PORT_SOCKET, WORKER_PORT_TAP };
+
+struct worker_adapter {
+	uint8_t mac[6]; /* no other adapter of the machine has it */
+	bool any_mac;   /* the guest may use others */
+	enum worker_port_kind kind;
+	int fd;          /* WORKER_PORT_SOCKET; taken over */
+	const char *tap; /* WORKER_PORT_TAP: its name */
+};
+
 struct worker_config {
 	const char *name;
 	enum processor_kind processor;
@@ -42,6 +54,8 @@ struct worker_config {
 	unsigned module_count;
 	struct worker_disk disks[WORKER_MAX_DISKS];
 	unsigned disk_count;
+	struct worker_adapter adapters[WORKER_MAX_ADAPTERS];
+	unsigned adapter_count;
 	struct worker_serial serial[WORKER_SERIAL_PORTS];
 	const char *control_path; /* NULL: no control socket */
 	const char *restore;      /* file of a saved machine, with which it begins; NULL: it boots */

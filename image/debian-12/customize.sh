@@ -17,8 +17,11 @@ printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >/etc
 # Nobody can log in until a seed says who: root has no valid password, and ssh has no keys.
 passwd --quiet --lock root
 
-systemctl --quiet enable bulkhead-first-boot.service systemd-networkd.service serial-getty@ttyS0.service
+systemctl --quiet enable bulkhead-first-boot.service systemd-networkd.service systemd-resolved.service serial-getty@ttyS0.service
 systemctl --quiet disable systemd-networkd-wait-online.service
+
+# Name servers are the network's, not those of the machine that made the image.
+ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 
 # What must differ from guest to guest is made on the first boot.
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub

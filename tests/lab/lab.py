@@ -28,6 +28,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "lab")
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
+NAT = os.path.join(ROOT, "build", "release", "switch", "bulkhead-nat")
 SILENCE = 150  # seconds without a sign of life after which a machine is given up (its start takes less)
 LIMIT = 1500  # seconds that a whole run of the lab may take
 NUDGE = 2  # seconds between two bytes sent to the machine
@@ -49,7 +50,7 @@ def packages():
     """What is installed in the lab: a list of our own and what the program is linked to."""
     with open(os.path.join(HERE, "packages"), encoding="utf-8") as f:
         names = {line.strip() for line in f if line.strip() and not line.startswith("#")}
-    linked = subprocess.run(["ldd", BULKHEAD], capture_output=True, text=True, check=True).stdout
+    linked = subprocess.run(["ldd", BULKHEAD, NAT], capture_output=True, text=True, check=True).stdout
     for path in re.findall(r"=> (/\S+)", linked):
         path = os.path.realpath(path)
         places = {path, re.sub("^/usr/lib", "/lib", path)}
@@ -154,6 +155,7 @@ def make_payload(directory, image, request):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copy2(path, target)
     copy(BULKHEAD)
+    copy(NAT)
     bare = os.path.join(ROOT, "build", "release", "tests", "bare")
     for name in os.listdir(bare):
         if name.startswith("bare_") and os.path.isfile(os.path.join(bare, name)):

@@ -48,9 +48,10 @@ static void look_at_ipv6(struct network *network, const uint8_t *ip, size_t size
 
 	if (size < 40 + 24 || ip[6] != ICMPV6)
 		return;
-	if (ip[40] == NEIGHBOR_ADVERTISEMENT)
+	/* From nobody: it asks whether somebody else has the address that it is about to use. */
+	if (ip[40] == NEIGHBOR_ADVERTISEMENT || (ip[40] == NEIGHBOR_SOLICITATION && !memcmp(ip + 8, nobody, sizeof(nobody))))
 		note(network, true, ip + 48);
-	else if (ip[40] == NEIGHBOR_SOLICITATION && memcmp(ip + 8, nobody, sizeof(nobody)))
+	else if (ip[40] == NEIGHBOR_SOLICITATION)
 		note(network, true, ip + 8);
 }
 
