@@ -160,7 +160,7 @@ def run_guests(results, names, *paths):
 
 
 def stage_guest(results, names):
-    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py", "tests/guest/test_saved.py")
+    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py", "tests/guest/test_network.py", "tests/guest/test_saved.py")
 
 
 def stage_long(results, names):

@@ -514,6 +514,8 @@ void vm_hold(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_pause(vm->controllers[c]);
+	for (unsigned i = 0; i < vm->config->adapter_count; i++)
+		network_pause(vm->networks[i]);
 }
 
 void vm_release(struct vm *vm)
@@ -521,6 +523,8 @@ void vm_release(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_resume(vm->controllers[c]);
+	for (unsigned i = 0; i < vm->config->adapter_count; i++)
+		network_resume(vm->networks[i]);
 	vmbus_release(vm->bus);
 	machine_release(vm->machine);
 	if (vm->paused)

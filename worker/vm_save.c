@@ -9,7 +9,7 @@
 #include "worker/vm.h"
 
 #define WORKER_SECTION            "vm"
-#define WORKER_SECTION_VERSION    1u
+#define WORKER_SECTION_VERSION    2u
 #define PARTITION_SECTION         "cpus"
 #define PARTITION_SECTION_VERSION 1u
 
@@ -17,7 +17,7 @@
 
 struct saved_vm {
 	struct guid uuid;
-	uint32_t processors, controllers, disks;
+	uint32_t processors, controllers, disks, adapters;
 };
 
 static const struct form_field vm_fields[] = {
@@ -57,7 +57,9 @@ static void save_disk(const struct vm_disk *d, struct form_writer *w)
 
 static void save_vm(const struct vm *vm, struct form_writer *w)
 {
-	struct saved_vm saved = {.uuid = vm->uuid, .processors = vm->config->vp_count};
+	struct saved_vm saved = {.uuid = vm->uuid,
+	    .processors = vm->config->vp_count,
+	    .adapters = vm->config->adapter_count};
 	size_t section = form_section_begin(w, WORKER_SECTION, 0, WORKER_SECTION_VERSION);
 
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
@@ -65,6 +67,7 @@ static void save_vm(const struct vm *vm, struct form_writer *w)
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
 		saved.disks += vm->disks[i].used;
 	FORM_PUT(w, &saved, vm_fields);
+	form_put32(w, saved.adapters); /* from version 2 on */
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
 		if (vm->disks[i].used)
 			save_disk(&vm->disks[i], w);
@@ -90,14 +93,14 @@ int vm_save_state(struct vm *vm, uint8_t **bytes, size_t *size, struct error *er
 	struct form_writer w = {0};
 	int r;
 
-	if (vm->config->adapter_count)
-		return error_set(err, ENOTSUP, "a machine with a network adapter cannot be saved yet");
 	save_vm(vm, &w);
 	r = save_partition(vm, &w, err);
 	machine_save(vm->machine, &w);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_save(vm->controllers[c], &w, c);
+	for (unsigned i = 0; i < vm->config->adapter_count; i++)
+		network_save(vm->networks[i], &w, i);
 	vmbus_save(vm->bus, &w);
 	integration_save(vm->integration, &w);
 	if (!r && w.failed)
@@ -194,6 +197,8 @@ static int load_vm(struct vm *vm, struct form_reader *whole, struct error *err)
 	int result;
 
 	FORM_GET(&r, &saved, vm_fields);
+	if (r.version >= 2)
+		saved.adapters = form_get32(&r);
 	if (saved.disks > WORKER_MAX_DISKS || saved.controllers >> WORKER_MAX_CONTROLLERS)
 		form_bad(&r, "it has more disks or controllers than there can be");
 	result = load_disks(vm, &r, r.bad ? 0 : saved.disks, err);
@@ -204,6 +209,10 @@ static int load_vm(struct vm *vm, struct form_reader *whole, struct error *err)
 		result = error_set(err, EINVAL,
 		    "the saved machine has %u virtual processors and this one %u: give it the same number", saved.processors,
 		    vm->config->vp_count);
+	if (!result && saved.adapters != vm->config->adapter_count)
+		result = error_set(err, EINVAL,
+		    "the saved machine has %u network adapters and this one %u: give it the adapters that it had", saved.adapters,
+		    vm->config->adapter_count);
 	vm->uuid = saved.uuid;
 	vm->controllers_wanted = saved.controllers;
 	return result;
@@ -259,6 +268,17 @@ static int load_controllers(struct vm *vm, struct form_reader *r, struct error *
 	return result;
 }
 
+static int load_adapters(struct vm *vm, struct form_reader *r, struct error *err)
+{
+	int result = 0;
+
+	for (unsigned i = 0; i < vm->config->adapter_count && !result && !r->bad; i++) {
+		network_pause(vm->networks[i]);
+		result = network_load(vm->networks[i], r, i, err);
+	}
+	return result;
+}
+
 static int load_parts(struct vm *vm, struct form_reader *r, struct error *err)
 {
 	int result = load_partition(vm, r, err);
@@ -267,6 +287,8 @@ static int load_parts(struct vm *vm, struct form_reader *r, struct error *err)
 		result = machine_load_state(vm->machine, r, err);
 	if (!result && !r->bad)
 		result = load_controllers(vm, r, err);
+	if (!result && !r->bad)
+		result = load_adapters(vm, r, err);
 	if (!result && !r->bad)
 		result = vmbus_load(vm->bus, r, err);
 	if (!result && !r->bad)
@@ -304,6 +326,8 @@ void vm_restore_end(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_resume(vm->controllers[c]);
+	for (unsigned i = 0; i < vm->config->adapter_count; i++)
+		network_resume(vm->networks[i]);
 	vmbus_release(vm->bus);
 	integration_resumed(vm->integration);
 }

@@ -49,14 +49,14 @@ class Machine:
 
 
 def base_image(context):
-    """The test flavour of the image: stock Debian plus fio and stress-ng."""
+    """The test flavour of the image: stock Debian plus fio, stress-ng, curl, iperf3 and ethtool."""
     if "image" not in context:
         cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
         directory = os.path.join(cache, "bulkhead", "test-image")
         # What is slow about it is in the cache of the image maker; the directory may be of an older version.
         shutil.rmtree(directory, ignore_errors=True)
         subprocess.run([context["bulkhead"], "image", "build", "debian-12", directory, "--include", "fio", "--include",
-                        "stress-ng"], check=True, capture_output=True, text=True)
+                        "stress-ng", "--include", "curl", "--include", "iperf3", "--include", "ethtool"], check=True, capture_output=True, text=True)
         context["image"] = directory
     return context["image"]
 

@@ -110,6 +110,7 @@ void network_destroy(struct network *network)
 		return;
 	if (network->channel)
 		channel_remove(network->channel);
+	saved_nic_free(network->restored);
 	pthread_cond_destroy(&network->plugged);
 	pthread_mutex_destroy(&network->lock);
 	free(network);

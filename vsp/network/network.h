@@ -17,6 +17,7 @@
 #pragma once
 
 #include "base/base.h"
+#include "base/form.h"
 #include "switch/port.h"
 #include "vmbus/vmbus.h"
 
@@ -44,6 +45,18 @@ void network_destroy(struct network *network);
 /* Plug into another port, or NULL: unplug. The guest sees the link go down, and up again if there is one. Returns the port
  * from before, which is unused now. */
 struct port *network_plug(struct network *network, struct port *port);
+
+/* [one thread] Touch neither rings, guest memory nor the port until network_resume(). Only while the bus is held. */
+void network_pause(struct network *network);
+void network_resume(struct network *network);
+
+/* What the adapter and its guest have agreed on, and what the guest has of it: a section. `number` tells adapters apart.
+ * Only while paused. */
+void network_save(struct network *network, struct form_writer *w, unsigned number);
+
+/* Give it to an adapter that was just created and is paused; before vmbus_load(), which opens its channel. What is wrong with the
+ * bytes is the reader's error; -EINVAL: the guest knows another address; -ENOMEM. */
+int network_load(struct network *network, struct form_reader *r, unsigned number, struct error *err);
 
 /* [any] The IP addresses by which the guest was seen to speak lately, newest first; returns how many. */
 unsigned network_addresses(struct network *network, char (*text)[NETWORK_ADDRESS_MAX], unsigned capacity);

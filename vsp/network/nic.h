@@ -7,6 +7,7 @@
  *  rndis.c      control messages; oid.c what can be asked and set by them
  *  transmit.c   frames of the guest to the port
  *  receive.c    frames of the port to the guest
+ *  saved.c      an adapter at rest, saved and loaded
  *  addresses.c  which IP addresses the guest uses
  */
 #pragma once
@@ -14,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/form.h"
 #include "vsp/network/network.h"
 #include "vsp/network/nvsp_protocol.h"
 #include "vsp/network/rndis_protocol.h"
@@ -35,6 +37,8 @@ struct network {
 	struct port *port; /* the thread's while there is one, but for `replug` */
 	struct port *next;
 	atomic_bool replug;
+	atomic_bool paused;
+	struct saved_nic *restored; /* for the channel when it opens next; NULL: it begins anew */
 	struct network_address {
 		bool ipv6;
 		uint8_t bytes[16];
@@ -65,9 +69,11 @@ struct rndis_state {
 #define RX_RESERVE      4u  /* sections that frames leave to control messages */
 #define RX_PIECES_MAX   20u /* sections of one coalesced packet */
 #define RX_FRAME_IOVECS 96u
+#define RX_NO_SECTION   UINT16_MAX
 
 struct receive {
 	struct gpadl *gpadl; /* NULL: no buffer */
+	uint32_t handle;
 	uint16_t set_id;
 	unsigned section_size, section_count, pieces_each;
 	struct iovec *pieces;   /* pieces_each for each section */
@@ -100,6 +106,7 @@ struct receive {
 
 struct transmit {
 	struct gpadl *gpadl; /* NULL: no buffer */
+	uint32_t handle;
 	uint16_t id;
 	unsigned section_count;
 
@@ -131,6 +138,7 @@ struct nic {
 	pthread_t thread;
 	int wake;
 	atomic_bool stop;
+	bool rests; /* under the adapter's lock */
 
 	bool broken;
 	bool link; /* as last told to the guest */
@@ -153,6 +161,34 @@ struct nic {
 	uint8_t payload[4096];
 };
 
+/* What is saved of an open channel. */
+struct saved_nic {
+	uint8_t permanent_mac[FRAME_MAC_SIZE];
+	bool open;
+	uint32_t version, ndis_minor, mtu;
+	bool vlan, link;
+	struct rndis_state rndis;
+	bool has_receive_buffer;
+	uint32_t receive_handle, section_size;
+	uint16_t receive_id, packet_id;
+	bool has_send_buffer;
+	uint32_t send_handle;
+	uint16_t send_id;
+
+	uint32_t *held; /* sections that the guest has */
+	uint32_t held_count;
+	struct {
+		uint64_t transaction_id;
+		uint32_t status;
+	} completions[TX_PACKETS];
+	uint32_t completion_count;
+	struct {
+		uint32_t size;
+		uint8_t bytes[NIC_REPLY_MAX];
+	} replies[NIC_REPLIES];
+	uint32_t reply_count;
+};
+
 static inline void nic_count(atomic_ulong *counter, unsigned long n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -171,6 +207,14 @@ void nic_break(struct nic *nic, const char *reason);
 /* The port it is plugged into, NULL: none, or nobody is behind it any more. */
 struct port *nic_port(const struct nic *nic);
 void nic_lose_port(struct nic *nic);
+
+bool nvsp_version_known(uint32_t version);
+
+/* --- saved.c --------------------------------------------------------------------------------------------- */
+
+/* Into a channel that was just opened, before its thread runs. -EBADMSG, -ENOMEM. */
+int nic_restore(struct nic *nic, const struct saved_nic *saved);
+void saved_nic_free(struct saved_nic *saved);
 
 /* --- rndis.c, oid.c ------------------------------------------------------------------------------------ */
 
@@ -191,6 +235,13 @@ void nic_reply_queue(struct nic *nic, size_t size);
 
 /* --- transmit.c ---------------------------------------------------------------------------------------- */
 
+/* Take over the guest's send buffer, held. */
+void transmit_set_buffer(struct transmit *tx, struct gpadl *gpadl, uint32_t handle, uint16_t id);
+void transmit_drop_buffer(struct transmit *tx);
+
+/* What the port has not taken is lost; answers go out as far as there is room. */
+void transmit_abandon(struct nic *nic);
+
 /* Whether another packet can be taken. */
 bool transmit_ready(const struct nic *nic);
 
@@ -203,8 +254,12 @@ void transmit_flush(struct nic *nic);
 
 /* --- receive.c ------------------------------------------------------------------------------------------ */
 
-/* Take over the guest's receive buffer, held. -EINVAL: too small, or there is one. */
-int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint16_t id, unsigned mtu);
+/* Sections for a buffer of that size, and frames of that length; whether a size that was saved is one. */
+unsigned receive_section_size(size_t buffer, unsigned mtu);
+bool receive_section_size_good(unsigned size, unsigned mtu);
+
+/* Take over the guest's receive buffer, held. -EINVAL: too small. -ENOMEM. */
+int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle, uint16_t id, unsigned section_size);
 void receive_drop_buffer(struct receive *rx);
 
 /* Whether frames can be taken from the port. */
@@ -218,6 +273,9 @@ void receive_replies(struct nic *nic);
 
 /* The packet that waits for room in the ring. False: there is none yet. */
 bool receive_send(struct nic *nic);
+
+/* What could not be sent is lost, and its sections are free. */
+void receive_abandon(struct nic *nic);
 
 /* The guest has done with a packet. False: it has no such packet. */
 bool receive_completed(struct nic *nic, uint64_t transaction_id);

@@ -54,7 +54,7 @@ static void answer(struct nic *nic, const struct channel_packet *packet, const s
 		nic->broken = true;
 }
 
-static bool version_known(uint32_t version)
+bool nvsp_version_known(uint32_t version)
 {
 	return version == NVSP_VERSION_1 || version == NVSP_VERSION_2 || version == NVSP_VERSION_4 || version == NVSP_VERSION_5 ||
 	       version == NVSP_VERSION_6 || version == NVSP_VERSION_61;
@@ -97,7 +97,9 @@ static void on_receive_buffer(struct nic *nic, const struct channel_packet *pack
 	    .receive_buffer_complete = {.status = NVSP_STATUS_FAIL}};
 	struct gpadl *gpadl = nic->rx.gpadl ? NULL : channel_gpadl(nic->channel, buffer->gpadl);
 
-	if (gpadl && (gpadl_size(gpadl) > RECEIVE_BUFFER_MAX || receive_set_buffer(&nic->rx, gpadl, buffer->id, nic->mtu))) {
+	if (gpadl &&
+	    (gpadl_size(gpadl) > RECEIVE_BUFFER_MAX || receive_set_buffer(&nic->rx, gpadl, buffer->gpadl, buffer->id,
+							   receive_section_size(gpadl_size(gpadl), nic->mtu)))) {
 		gpadl_release(gpadl);
 		gpadl = NULL;
 	}
@@ -121,30 +123,18 @@ static void on_send_buffer(struct nic *nic, const struct channel_packet *packet,
 		gpadl = NULL;
 	}
 	if (gpadl) {
-		nic->tx.gpadl = gpadl;
-		nic->tx.id = buffer->id;
-		nic->tx.section_count = (unsigned)min_u64(gpadl_size(gpadl) / TX_SECTION, UINT16_MAX);
+		transmit_set_buffer(&nic->tx, gpadl, buffer->gpadl, buffer->id);
 		reply.send_buffer_complete = (struct nvsp_send_buffer_complete){NVSP_STATUS_SUCCESS, TX_SECTION};
 	}
 	answer(nic, packet, &reply);
-}
-
-static void drop_send_buffer(struct nic *nic)
-{
-	gpadl_release(nic->tx.gpadl);
-	nic->tx.gpadl = NULL;
-	nic->tx.section_count = 0;
 }
 
 /* Frames that the port has not taken yet lie in it. */
 static void on_revoke_send_buffer(struct nic *nic)
 {
 	transmit_flush(nic);
-	nic->tx.frame_first = nic->tx.frame_count;
-	nic->tx.blocked = false;
-	transmit_flush(nic);
-	if (nic->tx.gpadl)
-		drop_send_buffer(nic);
+	transmit_abandon(nic);
+	transmit_drop_buffer(&nic->tx);
 }
 
 /* One channel is all there is. */
@@ -163,7 +153,7 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 		on_init(nic, packet, &m->init);
 		return;
 	}
-	if (!version_known(version)) {
+	if (!nvsp_version_known(version)) {
 		nic_break(nic, "a network message before a version was agreed on");
 		return;
 	}
@@ -297,7 +287,7 @@ static void replug(struct nic *nic)
 	nic->port_gone = false;
 	nic->tx.blocked = false;
 	/* A cable was pulled: what it was to carry is lost, and the guest sees it. */
-	nic->tx.frame_first = nic->tx.frame_count;
+	transmit_abandon(nic);
 	if (nic->rndis.initialized && nic->link)
 		rndis_indicate_link(nic, false);
 	nic->link = false;
@@ -305,6 +295,26 @@ static void replug(struct nic *nic)
 		receive_choose_offloads(nic);
 	atomic_store(&network->replug, false);
 	pthread_cond_broadcast(&network->plugged);
+	pthread_mutex_unlock(&network->lock);
+}
+
+/* Until it is let go on, or has to end. */
+static void rest(struct nic *nic)
+{
+	struct network *network = nic->network;
+
+	if (!atomic_load(&network->paused))
+		return;
+	if (!nic->broken) {
+		transmit_abandon(nic);
+		receive_abandon(nic);
+	}
+	pthread_mutex_lock(&network->lock);
+	nic->rests = true;
+	pthread_cond_broadcast(&network->plugged);
+	while (atomic_load(&network->paused) && !atomic_load(&nic->stop))
+		pthread_cond_wait(&network->plugged, &network->lock);
+	nic->rests = false;
 	pthread_mutex_unlock(&network->lock);
 }
 
@@ -338,6 +348,7 @@ static void *nic_main(void *arg)
 	thread_begin(THREAD_NETWORK, name);
 	while (!atomic_load(&nic->stop)) {
 		wait_for_work(nic, more);
+		rest(nic);
 		replug(nic);
 		channel_hold_signal(nic->channel);
 		more = false;
@@ -382,9 +393,22 @@ int nic_start(struct nic **out, struct network *network, struct channel *channel
 		free(nic);
 		return r;
 	}
+	r = network->restored ? nic_restore(nic, network->restored) : 0;
+	saved_nic_free(network->restored);
+	network->restored = NULL;
+	if (r) {
+		error_set(err, -r, "what was saved of a network channel does not fit its guest's memory");
+		receive_drop_buffer(&nic->rx);
+		transmit_drop_buffer(&nic->tx);
+		nic_free(nic);
+		return r;
+	}
+	receive_choose_offloads(nic);
 	r = -pthread_create(&nic->thread, NULL, nic_main, nic);
 	if (r < 0) {
 		error_set(err, -r, "cannot start the thread of a network channel: %s", strerror(-r));
+		receive_drop_buffer(&nic->rx);
+		transmit_drop_buffer(&nic->tx);
 		nic_free(nic);
 		return r;
 	}
@@ -394,12 +418,14 @@ int nic_start(struct nic **out, struct network *network, struct channel *channel
 
 void nic_stop(struct nic *nic)
 {
+	pthread_mutex_lock(&nic->network->lock);
 	atomic_store(&nic->stop, true);
+	pthread_cond_broadcast(&nic->network->plugged);
+	pthread_mutex_unlock(&nic->network->lock);
 	nic_wake(nic);
 	pthread_join(nic->thread, NULL);
 	receive_drop_buffer(&nic->rx);
-	if (nic->tx.gpadl)
-		drop_send_buffer(nic);
+	transmit_drop_buffer(&nic->tx);
 	if (nic_port(nic))
 		port_set_receive(nic_port(nic), 0);
 }

@@ -14,10 +14,10 @@
 #include "vsp/network/nic.h"
 
 #define SECTION_LARGE    8192u /* where the buffer has plenty of room: fewer pieces of coalesced segments */
+#define SECTION_MAX      16384u
 #define SECTION_ALIGN    256u
 #define PLENTY           (4u << 20)
 #define SECTIONS_MIN     8u
-#define NO_SECTION       UINT16_MAX
 #define LARGE_FRAME      FRAME_MAX_SIZE
 #define DISCARD_ROUNDS   256u
 
@@ -41,14 +41,30 @@ static int cut(struct receive *rx)
 	return 0;
 }
 
-int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint16_t id, unsigned mtu)
+static unsigned least_section(unsigned mtu)
 {
-	size_t size = gpadl_size(gpadl);
-	unsigned needed = (unsigned)align_up_u64(RX_ROOM + mtu + FRAME_ETHERNET_SIZE + FRAME_VLAN_SIZE, SECTION_ALIGN);
+	return (unsigned)align_up_u64(RX_ROOM + mtu + FRAME_ETHERNET_SIZE + FRAME_VLAN_SIZE, SECTION_ALIGN);
+}
+
+unsigned receive_section_size(size_t buffer, unsigned mtu)
+{
+	unsigned needed = least_section(mtu);
+
+	return buffer >= PLENTY && needed < SECTION_LARGE ? SECTION_LARGE : needed;
+}
+
+bool receive_section_size_good(unsigned size, unsigned mtu)
+{
+	return size >= least_section(mtu) && size <= SECTION_MAX && size % SECTION_ALIGN == 0;
+}
+
+int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle, uint16_t id, unsigned section_size)
+{
 	int r;
 
-	rx->section_size = size >= PLENTY && needed < SECTION_LARGE ? SECTION_LARGE : needed;
-	rx->section_count = (unsigned)min_u64(size / rx->section_size, NO_SECTION - 1);
+	rx->section_size = section_size;
+	rx->section_count = (unsigned)min_u64(gpadl_size(gpadl) / section_size, RX_NO_SECTION - 1);
+	rx->handle = handle;
 	rx->pieces_each = rx->section_size / GUEST_PAGE_SIZE + 2;
 	if (rx->section_count < SECTIONS_MIN)
 		return -EINVAL;
@@ -122,7 +138,7 @@ static void add_range(struct receive *rx, unsigned section, unsigned size)
 	else
 		rx->next[rx->last] = (uint16_t)section;
 	rx->last = (uint16_t)section;
-	rx->next[section] = NO_SECTION;
+	rx->next[section] = RX_NO_SECTION;
 	rx->ranges[rx->range_count++] = (struct vmbus_transfer_page_range){.byte_count = size, .byte_offset = section * rx->section_size};
 }
 
@@ -151,6 +167,20 @@ bool receive_send(struct nic *nic)
 	return true;
 }
 
+void receive_abandon(struct nic *nic)
+{
+	struct receive *rx = &nic->rx;
+
+	if (rx->range_count == 0)
+		return;
+	for (unsigned section = rx->first; section != RX_NO_SECTION; section = rx->next[section])
+		rx->free[rx->free_count++] = (uint16_t)section;
+	if (!rx->control)
+		nic_count(&nic->network->count.rx_dropped, 1);
+	rx->range_count = 0;
+	rx->control = false;
+}
+
 bool receive_completed(struct nic *nic, uint64_t transaction_id)
 {
 	struct receive *rx = &nic->rx;
@@ -165,7 +195,7 @@ bool receive_completed(struct nic *nic, uint64_t transaction_id)
 		uint16_t next = rx->next[section];
 
 		rx->free[rx->free_count++] = (uint16_t)section;
-		if (next == NO_SECTION)
+		if (next == RX_NO_SECTION)
 			return true;
 		section = next;
 	}
@@ -186,10 +216,12 @@ void receive_replies(struct nic *nic)
 		tell_processors(nic, section, nic->replies[i].size);
 		add_range(rx, section, nic->replies[i].size);
 		rx->control = true;
+		if (!receive_send(nic)) {
+			receive_abandon(nic); /* the message itself waits on */
+			return;
+		}
 		nic->reply_first = (i + 1) % NIC_REPLIES;
 		nic->reply_count--;
-		if (!receive_send(nic))
-			return;
 	}
 }
 

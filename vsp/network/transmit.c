@@ -182,6 +182,24 @@ static void add_frame(struct nic *nic, const struct message *m, const struct sou
 	tx->owner[tx->frame_count++] = (uint8_t)owner;
 }
 
+/* --- the buffer ----------------------------------------------------------------------------------------------- */
+
+void transmit_set_buffer(struct transmit *tx, struct gpadl *gpadl, uint32_t handle, uint16_t id)
+{
+	tx->gpadl = gpadl;
+	tx->handle = handle;
+	tx->id = id;
+	tx->section_count = (unsigned)min_u64(gpadl_size(gpadl) / TX_SECTION, UINT16_MAX);
+}
+
+void transmit_drop_buffer(struct transmit *tx)
+{
+	if (tx->gpadl)
+		gpadl_release(tx->gpadl);
+	tx->gpadl = NULL;
+	tx->section_count = 0;
+}
+
 /* --- a packet ----------------------------------------------------------------------------------------------- */
 
 bool transmit_ready(const struct nic *nic)
@@ -349,5 +367,15 @@ void transmit_flush(struct nic *nic)
 			count_sent(nic, (unsigned)n);
 		}
 	}
+	complete_packets(nic);
+}
+
+void transmit_abandon(struct nic *nic)
+{
+	struct transmit *tx = &nic->tx;
+
+	nic_count(&nic->network->count.tx_dropped, tx->frame_count - tx->frame_first);
+	tx->frame_first = tx->frame_count;
+	tx->blocked = false;
 	complete_packets(nic);
 }

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian with a network: the default switch, and a tap interface. Hosts are network namespaces that the tests make."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+
+from guest import Guest
+from test_debian import Machine, require, shut_down, wait_for
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SIZE = 24 << 20
+
+
+class NamespaceGuest(Guest):
+    """The machine's process is in a network namespace."""
+
+    def __init__(self, namespace, *arguments, **options):
+        self.namespace = namespace
+        super().__init__(*arguments, **options)
+
+    def command(self, name, arguments):
+        return ["ip", "netns", "exec", self.namespace, *super().command(name, arguments)]
+
+
+class Host:
+    """A network namespace with addresses, in which a name server and a web server run."""
+
+    def __init__(self, context, directory, addresses):
+        if os.geteuid() != 0:
+            raise context["skip"]("network namespaces with names need root")
+        self.name = f"bulkhead-test-{os.getpid()}"
+        self.directory = directory
+        self.addresses = addresses
+        self.server = None
+        self.configuration = os.path.join("/etc/netns", self.name)
+        os.makedirs(self.configuration)
+        with open(os.path.join(self.configuration, "resolv.conf"), "w", encoding="utf-8") as f:
+            f.write(f"nameserver {addresses[0].split('/')[0]}\n")
+        r = subprocess.run(["ip", "netns", "add", self.name], capture_output=True, text=True)
+        if r.returncode:
+            self.close()
+            raise context["skip"](f"no network namespace can be made: {r.stderr.strip()}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        if self.server:
+            self.server.kill()
+            self.server.wait()
+        subprocess.run(["ip", "netns", "delete", self.name], capture_output=True)
+        subprocess.run(["rm", "-r", self.configuration], capture_output=True)
+
+    def run(self, *command):
+        return subprocess.run(["ip", "netns", "exec", self.name, *command], check=True, capture_output=True, text=True).stdout
+
+    def serve(self):
+        names = [a.split("/")[0] for a in self.addresses]
+        self.server = subprocess.Popen(["ip", "netns", "exec", self.name, sys.executable, os.path.join(HERE, "network_host.py"), self.directory,
+                                        *names], stdout=subprocess.PIPE, text=True)
+        require(self.server.stdout.readline() == "ready\n", "the servers did not start")
+
+
+def digest(path):
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def random_file(path):
+    with open(path, "wb") as f:
+        f.write(os.urandom(SIZE))
+    return digest(path)
+
+
+def transfer_both_ways(guest, host, address, what):
+    """A big file down and up by HTTP, compared by its hash."""
+    url = f"http://{address}"
+    sent = random_file(os.path.join(host.directory, f"{what}-down"))
+    got = guest.check(f"curl -sS --max-time 200 -o /tmp/file {url}/{what}-down && sha256sum < /tmp/file", 240).split()[0]
+    require(got == sent, f"{what}: {got} came down of {sent}")
+    guest.check(f"curl -sS --max-time 200 -T /tmp/file {url}/{what}-up", 240)
+    require(digest(os.path.join(host.directory, f"{what}-up")) == sent, f"{what}: another file came up")
+
+
+def wait_for_address(guest, text):
+    return wait_for(lambda: re.search(text, guest.check("ip -o addr show dev eth0")), f"an address {text}", 120)
+
+
+def prepare(machine):
+    key = machine.path("key")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    subprocess.run([machine.bulkhead, "image", "seed", machine.seed, "--hostname", "under-test", "--user", "user", "--password", "bulkhead",
+                    "--ssh-key", key + ".pub"], check=True)
+    return key
+
+
+def ssh(host, key, port, command):
+    return host.run("ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
+                    "ConnectTimeout=60", "-o", "LogLevel=ERROR", "user@127.0.0.1", command)
+
+
+def test_network_default(context):
+    """The default switch: DHCP, name server, both protocols both ways, ssh by a forwarded port, and what must not be reached."""
+    with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24", "2001:db8::1/64"]) as host:
+        key = prepare(machine)
+        host.run("ip", "link", "set", "lo", "up")
+        host.run("ip", "link", "add", "outside", "type", "dummy")
+        for address in host.addresses:
+            host.run("ip", "addr", "add", address, "dev", "outside", "nodad")
+        host.run("ip", "link", "set", "outside", "up")
+        host.serve()
+        with NamespaceGuest(host.name, os.path.abspath(machine.bulkhead), ["--image", machine.image, "--dvd", machine.seed, "--processor",
+                            context["processor"], "--forward", "2222:22"]) as guest:
+            guest.login()
+            wait_for_address(guest, r"inet 10\.0\.2\.15/24")
+            wait_for_address(guest, r"inet6 fd62:6b68::")
+            require("192.0.2.1" in guest.check("getent ahostsv4 server.test"), "the name server did not answer")
+            require(guest.run("getent ahosts server.example")[0] != 0, "a name that does not exist was found")
+            transfer_both_ways(guest, host, "server.test", "name")
+            transfer_both_ways(guest, host, "192.0.2.1", "ipv4")
+            transfer_both_ways(guest, host, "[2001:db8::1]", "ipv6")
+            require(ssh(host, key, 2222, "hostname").strip() == "under-test", "ssh came to somebody else")
+            addresses = guest.control("status")["adapters"][0]["addresses"]
+            require("10.0.2.15" in addresses and any(a.startswith("fd62:6b68::") for a in addresses), f"the host knows {addresses}")
+            # The host's loopback: neither by the gateway's address nor by its own.
+            with subprocess.Popen(["ip", "netns", "exec", host.name, sys.executable, os.path.join(HERE, "network_host.py"), host.directory,
+                                   "127.0.0.1"], stdout=subprocess.PIPE, text=True) as loopback:
+                require(loopback.stdout.readline() == "ready\n", "the server at the loopback address did not start")
+                guest.check("ip route add table local 127.0.0.1 via 10.0.2.2 dev eth0; ip route del local 127.0.0.1 table local; "
+                            "ip route del local 127.0.0.0/8 table local; sysctl -qw net.ipv4.conf.all.route_localnet=1 "
+                            "net.ipv4.conf.eth0.route_localnet=1")
+                for address in ("10.0.2.2", "127.0.0.1"):
+                    r = guest.run(f"curl -sS --interface eth0 --max-time 8 http://{address}/name-down -o /tmp/loopback")
+                    require(r[0] != 0, f"the host's loopback is reached by {address}")
+                loopback.kill()
+            counters = guest.control("inspect")["network0"]
+            require(counters["version"] == "6.1" and counters["tx_large"] > 100, f"large segments were not used: {counters}")
+            shut_down(guest)
+
+
+def test_network_none(context):
+    with Machine(context) as machine, machine.start("--network", "none") as guest:
+        guest.login()
+        require(guest.run("ip link show dev eth0")[0] != 0, "there is an adapter")
+        require(guest.control("status")["adapters"] == [], "the host knows of an adapter")
+        shut_down(guest)
+
+
+def test_network_tap(context):
+    """A tap interface: offloads are the kernel's, both ways, and what the peer gets is right to the byte."""
+    with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24", "2001:db8::1/64"]) as host:
+        host.run("ip", "link", "set", "lo", "up")
+        try:
+            host.run("ip", "tuntap", "add", "dev", "guest0", "mode", "tap", "vnet_hdr")
+        except subprocess.CalledProcessError as e:
+            raise context["skip"](f"no tap interface can be made: {e.stderr.strip()}") from None
+        for address in host.addresses:
+            host.run("ip", "addr", "add", address, "dev", "guest0", "nodad")
+        host.run("ip", "link", "set", "guest0", "mtu", "9000", "up")
+        host.serve()
+        with NamespaceGuest(host.name, os.path.abspath(machine.bulkhead), ["--image", machine.image, "--dvd", machine.seed, "--processor",
+                            context["processor"], "--network", "tap:guest0"]) as guest:
+            guest.login()
+            guest.check("networkctl down eth0; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; "
+                        "ip addr add 2001:db8::2/64 dev eth0 nodad")
+            transfer_both_ways(guest, host, "192.0.2.1", "ipv4")
+            transfer_both_ways(guest, host, "[2001:db8::1]", "ipv6")
+            counters = guest.control("inspect")["network0"]
+            require(counters["tx_large"] > 100 and counters["rx_large"] > 100, f"large segments were not used: {counters}")
+            # Without any offload, and with long frames.
+            guest.check("ethtool -K eth0 tx off rx off tso off lro off gro off")
+            transfer_both_ways(guest, host, "192.0.2.1", "plain")
+            guest.check("ip link set eth0 mtu 9000; ip addr replace 192.0.2.2/24 dev eth0; ip addr replace 2001:db8::2/64 dev eth0 nodad")
+            guest.check("ping -c 3 -i 0.2 -M do -s 8972 192.0.2.1")
+            transfer_both_ways(guest, host, "192.0.2.1", "long")
+            transfer_both_ways(guest, host, "[2001:db8::1]", "long6")
+            shut_down(guest)
