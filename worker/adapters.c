@@ -43,7 +43,7 @@ int vm_add_adapters(struct vm *vm, struct error *err)
 
 	for (unsigned i = 0; i < vm->config->adapter_count && !r; i++) {
 		const struct worker_adapter *a = &vm->config->adapters[i];
-		char name[16];
+		char name[24];
 		struct network_config config = {.name = name, .instance = instance_of(a), .any_mac = a->any_mac, .port = vm->ports[i]};
 
 		snprintf(name, sizeof(name), "network%u", i);

@@ -110,10 +110,8 @@ def test_network_default(context):
     with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24", "2001:db8::1/64"]) as host:
         key = prepare(machine)
         host.run("ip", "link", "set", "lo", "up")
-        host.run("ip", "link", "add", "outside", "type", "dummy")
-        for address in host.addresses:
-            host.run("ip", "addr", "add", address, "dev", "outside", "nodad")
-        host.run("ip", "link", "set", "outside", "up")
+        for address in host.addresses: # the host's own, and not of its loopback network
+            host.run("ip", "addr", "add", address, "dev", "lo", "nodad")
         host.serve()
         with NamespaceGuest(host.name, os.path.abspath(machine.bulkhead), ["--image", machine.image, "--dvd", machine.seed, "--processor",
                             context["processor"], "--forward", "2222:22"]) as guest:
