@@ -214,6 +214,101 @@ static int parse_disks(const struct part *whole, struct worker_config *w)
 	return r;
 }
 
+static int parse_mac(const struct part *p, uint8_t mac[6])
+{
+	unsigned byte[6];
+	const char *text = NULL;
+	int end = 0, r = get_text(p, "mac", true, &text);
+
+	if (r)
+		return r;
+	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 ||
+	    strlen(text) != 17 || end != 17 || byte[0] & 1)
+		return refuse(p, "mac", "must be the address of one adapter, such as 00:15:5d:01:02:03");
+	for (unsigned i = 0; i < 6; i++)
+		mac[i] = (uint8_t)byte[i];
+	return 0;
+}
+
+static int parse_forwards(const struct part *p, struct nat_config *nat)
+{
+	const json_t *list;
+	int r = get_list(p, "forwards", NAT_FORWARDS_MAX, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		const json_t *value = json_array_get(list, i);
+		char key[40];
+
+		snprintf(key, sizeof(key), "forwards[%zu]", i);
+		if (!json_is_string(value))
+			return refuse(p, key, "must be a string");
+		r = nat_forward_parse(&nat->forwards[nat->forward_count++], json_string_value(value), p->err);
+		if (r)
+			return error_prefix(p->err, "configuration: %s%s", p->where, key);
+	}
+	return r;
+}
+
+static int parse_port(const struct part *p, struct worker_adapter *a, struct nat_config *nat)
+{
+	const char *port = "nat";
+	int r = get_text(p, "port", false, &port);
+
+	if (!r)
+		r = get_text(p, "interface", false, &a->tap);
+	if (!r)
+		r = parse_forwards(p, nat);
+	if (r)
+		return r;
+	if (!strcmp(port, "nat"))
+		a->kind = WORKER_PORT_SOCKET;
+	else if (!strcmp(port, "tap"))
+		a->kind = WORKER_PORT_TAP;
+	else if (!strcmp(port, "none"))
+		a->kind = WORKER_PORT_NONE;
+	else
+		return refuse(p, "port", "must be nat, tap or none");
+	if (nat->forward_count && a->kind != WORKER_PORT_SOCKET)
+		return refuse(p, "forwards", "has no meaning but for a port of kind nat");
+	if (!a->tap != (a->kind != WORKER_PORT_TAP))
+		return refuse(p, "interface", a->tap ? "has no meaning but for a port of kind tap" : "is missing");
+	return 0;
+}
+
+static int parse_adapter(struct configuration *c, unsigned i, const json_t *value, const char *where, struct error *err)
+{
+	static const char *const keys[] = {"mac", "any_mac", "port", "interface", "forwards", NULL};
+	struct worker_adapter *a = &c->worker.adapters[i];
+	struct part p;
+	int r = begin(&p, value, where, keys, err);
+
+	a->fd = -1;
+	if (!r)
+		r = parse_mac(&p, a->mac);
+	if (!r)
+		r = get_bool(&p, "any_mac", &a->any_mac);
+	if (!r)
+		r = parse_port(&p, a, &c->nats[i]);
+	for (unsigned k = 0; k < i && !r; k++)
+		if (!memcmp(c->worker.adapters[k].mac, a->mac, sizeof(a->mac)))
+			r = refuse(&p, "mac", "is another adapter's");
+	return r;
+}
+
+static int parse_adapters(const struct part *whole, struct configuration *c)
+{
+	const json_t *list;
+	int r = get_list(whole, "adapters", WORKER_MAX_ADAPTERS, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		char where[40];
+
+		snprintf(where, sizeof(where), "adapters[%zu]", i);
+		r = parse_adapter(c, c->worker.adapter_count++, json_array_get(list, i), where, whole->err);
+	}
+	return r;
+}
+
 static int parse_serial(struct worker_serial *s, const json_t *value, const char *where, struct error *err)
 {
 	static const char *const keys[] = {"kind", "path", NULL};
@@ -320,6 +415,8 @@ static int parse_whole(const struct part *p, struct configuration *c)
 	if (!r)
 		r = parse_disks(p, w);
 	if (!r)
+		r = parse_adapters(p, c);
+	if (!r)
 		r = parse_serials(p, w);
 	if (!r)
 		r = get_path(p, "control", false, &w->control_path);
@@ -338,7 +435,7 @@ static int parse_whole(const struct part *p, struct configuration *c)
 
 int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err)
 {
-	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks",
+	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks", "adapters",
 	    "serial", "control", "restore", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
 	struct part whole = {.err = err};
 	json_error_t why;

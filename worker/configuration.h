@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "switch/nat.h"
 #include "worker/worker.h"
 
 #define CONFIGURATION_MAX_BYTES (1u << 20)
@@ -18,6 +19,7 @@ struct configuration {
 	const char *result, *lock;
 	bool has_user; /* "sandbox" names one */
 	unsigned uid, gid;
+	struct nat_config nats[WORKER_MAX_ADAPTERS]; /* of adapters behind one */
 	json_t *tree;
 };
 

@@ -208,6 +208,33 @@ static void become_machine(const struct configuration *c, int channel, const sig
 	exit(machine(c, channel));
 }
 
+/* Before anything is given up: what is behind the adapters is outside of the sandbox, in a process of its own that ends
+ * with this one. */
+static int start_switches(struct configuration *c, struct error *err)
+{
+	for (unsigned i = 0; i < c->worker.adapter_count; i++) {
+		pid_t pid;
+		int r;
+
+		if (c->worker.adapters[i].kind != WORKER_PORT_SOCKET)
+			continue;
+		c->nats[i].has_user = c->has_user;
+		c->nats[i].uid = c->uid;
+		c->nats[i].gid = c->gid;
+		r = nat_start(&c->worker.adapters[i].fd, &pid, &c->nats[i], err);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static void close_switches(const struct configuration *c)
+{
+	for (unsigned i = 0; i < c->worker.adapter_count; i++)
+		if (c->worker.adapters[i].kind == WORKER_PORT_SOCKET)
+			close(c->worker.adapters[i].fd);
+}
+
 static int open_channel(struct keeper *k, int *child_end, const sigset_t *taken, struct error *err)
 {
 	int pair[2];
@@ -221,7 +248,7 @@ static int open_channel(struct keeper *k, int *child_end, const sigset_t *taken,
 	return k->signals >= 0 ? 0 : error_set(err, errno, "signals cannot be taken: %s", strerror(errno));
 }
 
-int keeper_run(const struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper))
+int keeper_run(struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper))
 {
 	struct keeper k = {.configuration = configuration};
 	struct error err = {0};
@@ -233,7 +260,7 @@ int keeper_run(const struct configuration *configuration, int (*machine)(const s
 	sigaddset(&taken, SIGINT);
 	sigaddset(&taken, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &taken, &before);
-	if (open_channel(&k, &child_end, &taken, &err))
+	if (open_channel(&k, &child_end, &taken, &err) || start_switches(configuration, &err))
 		return not_started(configuration->result, &err);
 	sandbox_prepare();
 	k.child = fork();
@@ -247,6 +274,7 @@ int keeper_run(const struct configuration *configuration, int (*machine)(const s
 		become_machine(configuration, child_end, &before, machine);
 	}
 	close(child_end);
+	close_switches(configuration);
 	explain(&k, watch(&k));
 	return conclude(&k);
 }

@@ -12,7 +12,7 @@
 
 /* Runs `machine` in a child of its own and returns the exit status. `machine` gets the descriptor for the functions
  * below. */
-int keeper_run(const struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper));
+int keeper_run(struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper));
 
 /* --- in the machine's process ------------------------------------------------------------------------------ */
 

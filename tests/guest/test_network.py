@@ -9,6 +9,7 @@ import sys
 
 from guest import Guest
 from test_debian import Machine, require, shut_down, wait_for
+from test_worker import start
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SIZE = 24 << 20
@@ -178,4 +179,28 @@ def test_network_tap(context):
             guest.check("ping -c 3 -i 0.2 -M do -s 8972 192.0.2.1")
             transfer_both_ways(guest, host, "192.0.2.1", "long")
             transfer_both_ways(guest, host, "[2001:db8::1]", "long6")
+            shut_down(guest)
+
+
+def test_network_worker(context):
+    """bulkhead-worker in its sandbox, as a manager starts it: behind the default switch, and at a tap interface."""
+    with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24"]) as host:
+        host.run("ip", "link", "set", "lo", "up")
+        host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "lo")
+        try:
+            host.run("ip", "tuntap", "add", "dev", "guest0", "mode", "tap", "vnet_hdr")
+        except subprocess.CalledProcessError as e:
+            raise context["skip"](f"no tap interface can be made: {e.stderr.strip()}") from None
+        host.run("ip", "addr", "add", "198.51.100.1/24", "dev", "guest0")
+        host.run("ip", "link", "set", "guest0", "up")
+        host.serve()
+        adapters = [{"mac": "00:15:5d:0a:0b:01", "forwards": ["2222:22"]},
+                    {"mac": "00:15:5d:0a:0b:02", "port": "tap", "interface": "guest0"}]
+        with start(machine, prefix=["ip", "netns", "exec", host.name], adapters=adapters) as guest:
+            guest.login()
+            wait_for_address(guest, r"inet 10\.0\.2\.15/24")
+            transfer_both_ways(guest, host, "192.0.2.1", "nat")
+            guest.check("networkctl down eth1; ip link set eth1 up; ip addr add 198.51.100.2/24 dev eth1")
+            guest.check("ping -c 2 -i 0.2 198.51.100.1")
+            require([a["port"] for a in guest.control("status")["adapters"]] == ["nat", "tap"], "the host knows of other adapters")
             shut_down(guest)

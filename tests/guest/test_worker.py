@@ -18,7 +18,8 @@ class WorkerGuest(Guest):
                               "control": self.control_path, "result": os.path.join(self.directory, "result"),
                               "lock": os.path.join(self.directory, "lock"),
                               "sandbox": {"uid": 1879048193, "gid": 1879048193} if os.geteuid() == 0 else None, **arguments}
-        return [self.bulkhead.replace("cli/bulkhead", "worker/bulkhead-worker")]
+        prefix = self.configuration.pop("prefix", [])
+        return [*prefix, self.bulkhead.replace("cli/bulkhead", "worker/bulkhead-worker")]
 
     def start(self, command, log):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)

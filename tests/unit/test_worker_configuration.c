@@ -43,6 +43,8 @@ static void test_everything(void **state)
 	    "{\"version\":1,\"name\":\"web\",\"processor\":\"soft,translate=off\",\"compatible\":true,\"cpus\":64,"
 	    "\"memory\":4294967296,\"boot\":{\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"a b\",\"modules\":[\"/m\",\"/n\"]},"
 	    "\"disks\":[{\"path\":\"/d\"},{\"path\":\"/e\",\"read_only\":true,\"dvd\":true,\"controller\":3}],"
+	    "\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"forwards\":[\"2222:22\",\"udp:0.0.0.0:53:54\"]},"
+	    "{\"mac\":\"00:15:5d:01:02:04\",\"port\":\"tap\",\"interface\":\"t0\",\"any_mac\":true},{\"mac\":\"00:15:5d:01:02:05\",\"port\":\"none\"}],"
 	    "\"serial\":[{\"kind\":\"unix\",\"path\":\"/s\"},{\"kind\":\"file\",\"path\":\"/f\"}],"
 	    "\"control\":\"/c\",\"result\":\"/r\",\"lock\":\"/l\",\"sandbox\":{\"uid\":1000,\"gid\":4294967294},"
 	    "\"no_reboot\":true,\"debug_exit\":true}\n";
@@ -65,6 +67,16 @@ static void test_everything(void **state)
 	assert_string_equal(c.worker.modules[1], "/n");
 	assert_int_equal(c.worker.disk_count, 2);
 	assert_string_equal(c.worker.disks[0].path, "/d");
+	assert_int_equal(c.worker.adapter_count, 3);
+	assert_int_equal(c.worker.adapters[0].kind, WORKER_PORT_SOCKET);
+	assert_int_equal(c.worker.adapters[0].mac[5], 3);
+	assert_int_equal(c.nats[0].forward_count, 2);
+	assert_true(c.nats[0].forwards[1].udp && c.nats[0].forwards[1].host_port == 53 && c.nats[0].forwards[1].guest_port == 54);
+	assert_string_equal(c.nats[0].forwards[0].host, "127.0.0.1");
+	assert_int_equal(c.worker.adapters[1].kind, WORKER_PORT_TAP);
+	assert_string_equal(c.worker.adapters[1].tap, "t0");
+	assert_true(c.worker.adapters[1].any_mac);
+	assert_int_equal(c.worker.adapters[2].kind, WORKER_PORT_NONE);
 	assert_false(c.worker.disks[0].read_only || c.worker.disks[0].dvd || c.worker.disks[0].controller);
 	assert_string_equal(c.worker.disks[1].path, "/e");
 	assert_true(c.worker.disks[1].read_only && c.worker.disks[1].dvd);
@@ -193,6 +205,18 @@ static void test_types_and_ranges(void **state)
 	expect_refusal("{" NEEDED ",\"processor\":\"\"}", "processor");
 	expect_refusal("{" NEEDED ",\"control\":null}", "control must be a string");
 	expect_refusal("{" NEEDED ",\"disks\":{}}", "disks must be an array");
+	expect_refusal("{" NEEDED ",\"adapters\":[{}]}", "adapters[0].mac is missing");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02\"}]}", "adapters[0].mac must be");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"01:15:5d:01:02:03\"}]}", "adapters[0].mac must be");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03:\"}]}", "adapters[0].mac must be");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\"},{\"mac\":\"00:15:5D:01:02:03\"}]}",
+	    "adapters[1].mac is another adapter's");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"port\":\"lan\"}]}", "adapters[0].port must be");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"port\":\"tap\"}]}",
+	    "adapters[0].interface is missing");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"interface\":\"t\"}]}",
+	    "adapters[0].interface has no meaning");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"forwards\":[\"22\"]}]}", "adapters[0].forwards[0]");
 	expect_refusal("{" NEEDED ",\"disks\":[1]}", "disks[0] must be an object");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"controller\":4}]}", "disks[0].controller must be");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"dvd\":1}]}", "disks[0].dvd must be");
