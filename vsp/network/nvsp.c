@@ -353,11 +353,11 @@ static void *nic_main(void *arg)
 		channel_hold_signal(nic->channel);
 		more = false;
 		if (!nic->broken) {
-			announce_link(nic);
 			transmit_flush(nic);
 			more = receive_round(nic);
 			more |= take_packets(nic);
 			transmit_flush(nic);
+			announce_link(nic); /* also of a port that was lost in this round */
 			receive_replies(nic);
 		}
 		channel_release_signal(nic->channel);
