@@ -116,8 +116,12 @@ static void build(struct arguments *a, const struct nat_config *config)
 /* Only what may be called between fork() and exec(). Descriptor 3 is the socket, 4 tells how it went. */
 static void become(const char *path, char **arguments, int socket, int status)
 {
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	sigset_t none;
 
+	/* Nobody waits for the end of our output because of it; its log is ours. */
+	if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+		_exit(127);
 	/* Above what is overwritten. */
 	socket = fcntl(socket, F_DUPFD, 10);
 	status = fcntl(status, F_DUPFD, 10);

@@ -924,6 +924,30 @@ static void test_hostile_buffers(void **state)
 	assert_int_equal(m.subchannel_complete.status, NVSP_STATUS_FAIL);
 }
 
+/* Coalesced segments were agreed on, and then the buffer becomes one that is too small for them. */
+static void test_hostile_smaller_buffer(void **state)
+{
+	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_REVOKE_RECEIVE_BUFFER};
+	uint8_t frame[1514];
+	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1000, mac, other);
+
+	set_offloads(f, true, true);
+	assert_int_equal(asked(f), PORT_CHECKSUM | PORT_LARGE);
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	m = (struct nvsp_message){.type = NVSP_REVOKE_SEND_BUFFER};
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	assert_int_equal(netvsc_buffers(&f->n, RECEIVE_PAGES / 4), 0);
+	assert_int_equal(asked(f), PORT_CHECKSUM);
+	for (unsigned i = 0; i < 40; i++)
+		put_frame(f, NULL, frame, size);
+	for (unsigned i = 0; i < 40; i++) {
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+		assert_memory_equal(f->received.bytes, frame, size);
+	}
+}
+
 /* Questions, and no room for the answers. */
 static void test_hostile_questions(void **state)
 {
@@ -1095,6 +1119,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_hostile_offloads, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_completion, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_buffers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_smaller_buffer, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_questions, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_saved, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_saved_refused, setup_ready, teardown),

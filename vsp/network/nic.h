@@ -283,7 +283,7 @@ bool receive_completed(struct nic *nic, uint64_t transaction_id);
 /* Frames that came while nobody listened are of no use any more. */
 void receive_discard(struct nic *nic);
 
-/* Tell the port what the guest takes. */
+/* Tell the port what the guest takes: anew for each port, each receive buffer, and each choice of the guest. */
 void receive_choose_offloads(struct nic *nic);
 
 /* --- addresses.c ------------------------------------------------------------------------------------------ */

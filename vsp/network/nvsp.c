@@ -109,6 +109,7 @@ static void on_receive_buffer(struct nic *nic, const struct channel_packet *pack
 		    .sub_size = nic->rx.section_size,
 		    .sub_count = nic->rx.section_count,
 		    .end_offset = nic->rx.section_size * nic->rx.section_count};
+		receive_choose_offloads(nic);
 	}
 	answer(nic, packet, &reply);
 }
@@ -169,6 +170,7 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 		break;
 	case NVSP_REVOKE_RECEIVE_BUFFER:
 		receive_drop_buffer(&nic->rx);
+		receive_choose_offloads(nic);
 		break;
 	case NVSP_SEND_SEND_BUFFER:
 		on_send_buffer(nic, packet, &m->buffer);

@@ -98,6 +98,7 @@ void receive_drop_buffer(struct receive *rx)
 	rx->piece_count = NULL;
 	rx->next = rx->free = NULL;
 	rx->head = NULL;
+	rx->large = false; /* another buffer may have no room for coalesced segments */
 	rx->free_count = rx->section_count = rx->section_size = rx->range_count = 0;
 }
 
@@ -467,6 +468,7 @@ void receive_choose_offloads(struct nic *nic)
 	const struct rndis_state *s = &nic->rndis;
 	unsigned offloads = 0;
 
+	nic->rx.large = false;
 	if (!nic_port(nic))
 		return;
 	/* Checksums can always be left to us. */
