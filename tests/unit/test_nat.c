@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The default switch's process, in its sandbox; the test is the guest before it and the host behind it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "switch/frame.h"
+#include "switch/nat.h"
+
+#define WAIT_MS   20000
+#define GUEST_UDP 5000u
+#define HEADER    sizeof(struct virtio_net_hdr)
+#define UDP_AT    (FRAME_ETHERNET_SIZE + 20u)
+#define TEXT_AT   (UDP_AT + 8u)
+
+static const uint8_t mac[6] = {0x00, 0x15, 0x5d, 1, 2, 3};
+static const uint8_t guest_address[4] = {10, 0, 2, 15}, gateway[4] = {10, 0, 2, 2};
+
+struct fixture {
+	int fd; /* the guest's end */
+	pid_t pid;
+	int host; /* a UDP socket at the host's loopback address */
+	uint16_t port;
+	uint8_t gateway_mac[6];
+	uint8_t frame[2000]; /* behind the header */
+	size_t size;
+};
+
+static void put_frame(struct fixture *f, const uint8_t *frame, size_t size)
+{
+	struct virtio_net_hdr none = {0};
+	struct iovec iov[2] = {{&none, HEADER}, {(void *)(uintptr_t)frame, size}};
+
+	assert_int_equal(writev(f->fd, iov, 2), HEADER + size);
+}
+
+static void take_frame(struct fixture *f)
+{
+	struct virtio_net_hdr header;
+	struct iovec iov[2] = {{&header, HEADER}, {f->frame, sizeof(f->frame)}};
+	struct pollfd fd = {.fd = f->fd, .events = POLLIN};
+	ssize_t n;
+
+	assert_int_equal(poll(&fd, 1, WAIT_MS), 1);
+	n = readv(f->fd, iov, 2);
+	assert_true(n >= (ssize_t)(HEADER + FRAME_ETHERNET_SIZE));
+	f->size = (size_t)n - HEADER;
+}
+
+/* Ask for the gateway's hardware address, and take its answer: all that was sent before is dealt with then. */
+static void ask_gateway(struct fixture *f)
+{
+	static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
+	uint8_t frame[42] = {0};
+
+	memset(frame, 0xff, 6);
+	memcpy(frame + 6, mac, 6);
+	be16_put(frame + 12, 0x0806);
+	memcpy(frame + 14, request, 8);
+	memcpy(frame + 22, mac, 6);
+	memcpy(frame + 28, guest_address, 4);
+	memcpy(frame + 38, gateway, 4);
+	put_frame(f, frame, sizeof(frame));
+	do
+		take_frame(f);
+	while (f->size < 42 || be16_get(f->frame + 12) != 0x0806 || be16_get(f->frame + 20) != 2 || memcmp(f->frame + 28, gateway, 4));
+	memcpy(f->gateway_mac, f->frame + 22, 6);
+}
+
+/* A datagram to the host's socket, by the gateway's address. */
+static void put_datagram(struct fixture *f, const char *text)
+{
+	uint8_t frame[200] = {0};
+	size_t length = strlen(text);
+	struct frame_layout layout;
+
+	memcpy(frame, f->gateway_mac, 6);
+	memcpy(frame + 6, mac, 6);
+	be16_put(frame + 12, 0x0800);
+	frame[14] = 0x45;
+	be16_put(frame + 16, (uint16_t)(28 + length));
+	frame[22] = 64;
+	frame[23] = FRAME_PROTOCOL_UDP;
+	memcpy(frame + 26, guest_address, 4);
+	memcpy(frame + 30, gateway, 4);
+	be16_put(frame + UDP_AT, GUEST_UDP);
+	be16_put(frame + UDP_AT + 2, f->port);
+	be16_put(frame + UDP_AT + 4, (uint16_t)(8 + length)); /* no checksum: IPv4 allows it */
+	memcpy(frame + TEXT_AT, text, length);
+	assert_true(frame_parse(frame, TEXT_AT + length, &layout));
+	frame_fill_ip4_checksum(frame, &layout);
+	put_frame(f, frame, TEXT_AT + length);
+}
+
+static void start(struct fixture *f, bool host_loopback)
+{
+	struct nat_config config = {.host_loopback = host_loopback};
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t size = sizeof(address);
+	struct error err = {0};
+
+	f->host = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f->host, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(getsockname(f->host, (struct sockaddr *)&address, &size), 0);
+	f->port = ntohs(address.sin_port);
+	if (nat_start(&f->fd, &f->pid, &config, &err))
+		fail_msg("%s", err.text);
+	ask_gateway(f);
+}
+
+/* It ends when the adapter does. */
+static void stop(struct fixture *f)
+{
+	int status;
+
+	close(f->fd);
+	close(f->host);
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	assert_true(WIFEXITED(status));
+}
+
+static void test_datagrams(void **state)
+{
+	struct fixture f;
+	struct sockaddr_in peer;
+	socklen_t size = sizeof(peer);
+	char text[20], answer[20];
+
+	(void)state;
+	start(&f, true);
+	for (unsigned i = 0; i < 50; i++) {
+		struct pollfd fd = {.fd = f.host, .events = POLLIN};
+		int length = snprintf(text, sizeof(text), "question %u", i);
+
+		put_datagram(&f, text);
+		assert_int_equal(poll(&fd, 1, WAIT_MS), 1);
+		assert_int_equal(recvfrom(f.host, answer, sizeof(answer), 0, (struct sockaddr *)&peer, &size), length);
+		assert_memory_equal(answer, text, length);
+		length = snprintf(text, sizeof(text), "answer %u", i);
+		assert_int_equal(sendto(f.host, text, (size_t)length, 0, (struct sockaddr *)&peer, size), length);
+		do
+			take_frame(&f);
+		while (f.size < TEXT_AT + (size_t)length || f.frame[23] != FRAME_PROTOCOL_UDP || be16_get(f.frame + UDP_AT + 2) != GUEST_UDP);
+		assert_memory_equal(f.frame + TEXT_AT, text, length);
+	}
+	stop(&f);
+}
+
+static void test_loopback_is_out_of_reach(void **state)
+{
+	struct fixture f;
+	char text[20];
+
+	(void)state;
+	start(&f, false);
+	put_datagram(&f, "question");
+	ask_gateway(&f);
+	assert_int_equal(recv(f.host, text, sizeof(text), MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	stop(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(test_datagrams),
+	    cmocka_unit_test(test_loopback_is_out_of_reach),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
