@@ -35,6 +35,13 @@
 #define TIMERS_MAX   4u
 #define DESCRIPTORS  4096u /* sockets of one guest */
 #define HEADER       sizeof(struct virtio_net_hdr)
+#define MSS_MIN      48u
+
+#define IPV6_SIZE      40u
+#define TCP_SEQUENCE   4u
+#define TCP_FLAGS      13u
+#define TCP_ONLY_LAST  0x09u /* FIN, PSH */
+#define TCP_ONLY_FIRST 0x80u /* CWR */
 
 struct packet {
 	struct packet *next;
@@ -68,6 +75,7 @@ struct nat {
 	bool host_loopback, has_user;
 	unsigned uid, gid;
 	uint8_t frames[BATCH][HEADER + FRAME_MAX_SIZE + 2];
+	uint8_t segment[FRAME_MAX_SIZE];
 };
 
 /* --- to the guest ------------------------------------------------------------------------------------------ */
@@ -139,6 +147,31 @@ static bool is_to_loopback(const uint8_t *frame, const struct frame_layout *layo
 	return (ip[34] == 0xff && ip[35] == 0xff) || (!memcmp(ip + 34, zero, 5) && ip[39] <= 1);
 }
 
+/* A large segment over IPv6 is cut here: libslirp takes no packet longer than its MTU there, while over IPv4 it does. */
+static void take_segments(struct nat *nat, const uint8_t *frame, size_t size, const struct frame_layout *layout, unsigned mss)
+{
+	unsigned head = layout->payload;
+	uint32_t sequence = be32_get(frame + layout->transport + TCP_SEQUENCE);
+	uint8_t *segment = nat->segment;
+
+	for (size_t at = head; at < size; at += mss) {
+		size_t n = min_u64(mss, size - at);
+		struct virtio_net_hdr todo = {0};
+
+		memcpy(segment, frame, head);
+		memcpy(segment + head, frame + at, n);
+		be16_put(segment + layout->ip + 4, (uint16_t)(head + n - layout->ip - IPV6_SIZE));
+		be32_put(segment + layout->transport + TCP_SEQUENCE, sequence + (uint32_t)(at - head));
+		if (at + n < size)
+			segment[layout->transport + TCP_FLAGS] &= (uint8_t)~TCP_ONLY_LAST;
+		if (at > head)
+			segment[layout->transport + TCP_FLAGS] &= (uint8_t)~TCP_ONLY_FIRST;
+		if (frame_defer_checksum(segment, layout, head + n, &todo) || !frame_complete(segment, head + n, &todo))
+			return;
+		slirp_input(nat->slirp, segment, (int)(head + n));
+	}
+}
+
 static void take_frame(struct nat *nat, uint8_t *bytes, size_t size)
 {
 	struct virtio_net_hdr todo;
@@ -149,9 +182,15 @@ static void take_frame(struct nat *nat, uint8_t *bytes, size_t size)
 		return;
 	size -= HEADER;
 	memcpy(&todo, bytes, HEADER);
-	if (!frame_parse(frame, size, &layout) || is_to_loopback(frame, &layout) || !frame_complete(frame, size, &todo))
+	if (!frame_parse(frame, size, &layout) || is_to_loopback(frame, &layout))
 		return;
-	slirp_input(nat->slirp, frame, (int)size);
+	if ((todo.gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV6 && layout.ipv6 && layout.protocol == FRAME_PROTOCOL_TCP) {
+		if (todo.gso_size >= MSS_MIN)
+			take_segments(nat, frame, size, &layout, todo.gso_size);
+		return;
+	}
+	if (frame_complete(frame, size, &todo))
+		slirp_input(nat->slirp, frame, (int)size);
 }
 
 /* False: the adapter is gone. */
