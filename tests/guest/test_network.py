@@ -9,6 +9,7 @@ import sys
 
 from guest import Guest
 from test_debian import Machine, require, shut_down, wait_for
+from test_saved import save
 from test_worker import start
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -207,4 +208,25 @@ def test_network_worker(context):
             guest.check("networkctl down eth1; ip link set eth1 up; ip addr add 198.51.100.2/24 dev eth1")
             transfer_both_ways(guest, host, "198.51.100.1", "tap")
             require([a["port"] for a in guest.control("status")["adapters"]] == ["nat", "tap"], "the host knows of other adapters")
+            shut_down(guest)
+
+
+def test_network_saved(context):
+    """A machine goes on from a file: its adapter is as the guest left it, and what is behind it is new."""
+    with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24"]) as host:
+        host.run("ip", "link", "set", "lo", "up")
+        host.run("ip", "addr", "add", "192.0.2.1/24", "dev", "lo")
+        host.serve()
+        state = machine.path("state")
+        settings = {"prefix": ["ip", "netns", "exec", host.name], "adapters": [{"mac": "00:15:5d:0a:0b:01"}]}
+        with start(machine, **settings) as guest:
+            guest.login()
+            wait_for_address(guest, r"inet 10\.0\.2\.15/24")
+            transfer_both_ways(guest, host, "192.0.2.1", "before")
+            save(guest, state)
+        with start(machine, restore=state, **settings) as guest:
+            os.unlink(state)
+            transfer_both_ways(guest, host, "server.test", "after")
+            require(guest.run("dmesg | grep -iE 'hv_netvsc.*(timeout|error|fail)'")[0] == 1, f"the driver has complaints: {guest.check('dmesg | tail -20')}")
+            require(guest.control("status")["adapters"][0]["port"] == "nat", "the host knows of another adapter")
             shut_down(guest)
