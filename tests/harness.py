@@ -18,7 +18,7 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 os.chdir(ROOT)
-sys.path[:0] = [os.path.join(ROOT, "tests", "bare"), os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "lab"), os.path.join(ROOT, "tests", "manage")]
+sys.path[:0] = [os.path.join(ROOT, "tests", name) for name in ("bare", "guest", "lab", "manage", "package")]
 
 
 class Skip(Exception):
@@ -165,6 +165,7 @@ def stage_guest(results, names):
 
 def stage_long(results, names):
     run_guests(results, names, "tests/guest/test_long.py")
+    run_packages(results, names, "tests/package/test_systemd.py")
 
 
 def stage_manage(results, names):
@@ -179,15 +180,19 @@ def stage_manage(results, names):
                           {"build": os.path.join(ROOT, "build/release"), "skip": Skip, "image": lambda: test_debian.base_image(context)})
 
 
-def stage_package(results, names):
-    """The Debian packages, installed for real."""
+def run_packages(results, names, path):
     if build(results, "release"):
         context = {"bulkhead": "build/release/cli/bulkhead", "build": os.path.join(ROOT, "build/release"), "skip": Skip}
         scripts = subprocess.run(["scripts/dependencies", "package"], capture_output=True, text=True)
         if scripts.returncode:
             results.add("package dependencies", "failed", 0, scripts.stderr)
         else:
-            run_functions(results, "tests/package/test_package.py", names, context)
+            run_functions(results, path, names, context)
+
+
+def stage_package(results, names):
+    """The Debian packages, installed for real."""
+    run_packages(results, names, "tests/package/test_package.py")
 
 
 def stage_lab(results, names):
