@@ -13,7 +13,9 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-/* Loads the state `cpu` and goes to it; returns when the signal handler has done its work. */
+/* Loads the state `cpu` and goes to it; returns when the signal handler has done its work. It goes by IRET because that
+ * serializes: the code was written by another address of its page, so without it the CPU may still run what was there
+ * (SDM 3A, "Handling Self- and Cross-Modifying Code"). */
 void native_enter(const struct cpu *cpu);
 void native_leave(void);
 extern uint64_t native_stack;
@@ -21,7 +23,6 @@ extern uint64_t native_stack;
 __asm__(".data\n"
 	".globl native_stack\n"
 	"native_stack: .quad 0\n"
-	"native_target: .quad 0\n"
 	".text\n"
 	".globl native_enter\n"
 	"native_enter:\n"
@@ -35,15 +36,17 @@ __asm__(".data\n"
 	"	mov $7, %eax\n"
 	"	xor %edx, %edx\n"
 	"	xrstor64 192(%rdi)\n"
-	"	mov 128(%rdi), %rax\n"
-	"	mov %rax, native_target(%rip)\n"
+	"	mov %ss, %eax\n"
+	"	push %rax\n"
+	"	push 32(%rdi)\n"
 	"	push 136(%rdi)\n"
-	"	popfq\n"
+	"	mov %cs, %eax\n"
+	"	push %rax\n"
+	"	push 128(%rdi)\n"
 	"	mov 0(%rdi), %rax\n"
 	"	mov 8(%rdi), %rcx\n"
 	"	mov 16(%rdi), %rdx\n"
 	"	mov 24(%rdi), %rbx\n"
-	"	mov 32(%rdi), %rsp\n"
 	"	mov 40(%rdi), %rbp\n"
 	"	mov 48(%rdi), %rsi\n"
 	"	mov 64(%rdi), %r8\n"
@@ -55,7 +58,7 @@ __asm__(".data\n"
 	"	mov 112(%rdi), %r14\n"
 	"	mov 120(%rdi), %r15\n"
 	"	mov 56(%rdi), %rdi\n"
-	"	jmp *native_target(%rip)\n"
+	"	iretq\n"
 	".globl native_leave\n"
 	"native_leave:\n"
 	"	fninit\n"
