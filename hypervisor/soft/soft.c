@@ -18,8 +18,8 @@
 /* Decoded instructions of all VPs together, and host code, of which there is much less. With tables, TLBs and the
  * program itself these are 96 MiB at most (64 where nothing is translated), however many VPs there are: from FEW_VPS on
  * tables shrink with the share of each, and what every VP has beside comes off its share. */
-#define BLOCKS_TOTAL       (50u << 20)
-#define BLOCKS_INTERPRETED (44u << 20)
+#define BLOCKS_TOTAL       (36u << 20)
+#define BLOCKS_INTERPRETED (42u << 20)
 #define CODE_TOTAL         (20u << 20)
 #define FEW_VPS            8u
 #define VP_REST            (128u << 10)
