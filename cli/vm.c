@@ -217,6 +217,7 @@ static void print_vm(const json_t *vm)
 	putchar('\n');
 	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
 	print_disks(config);
+	vm_print_adapters(config);
 	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", text_of(automatic, "start"),
 	       text_of(automatic, "stop"), text_of(automatic, "recovery"));
 	print_words(config, "groups");
@@ -252,7 +253,7 @@ static int vm_show(struct manage *manage, int argc, char **argv)
 
 enum { OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS, OPT_PROCESSOR,
        OPT_COMPATIBLE, OPT_HOSTNAME, OPT_USER, OPT_PASSWORD, OPT_KEY, OPT_NOTES, OPT_TAG, OPT_START, OPT_AUTO_START,
-       OPT_AUTO_STOP, OPT_DELAY, OPT_ORDER, OPT_RECOVERY, OPT_GROUP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT };
+       OPT_AUTO_STOP, OPT_DELAY, OPT_ORDER, OPT_RECOVERY, OPT_GROUP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT, OPT_NETWORK, OPT_FORWARD };
 
 static const struct option settings[] = {{"image", required_argument, NULL, OPT_IMAGE},
 					 {"kernel", required_argument, NULL, OPT_KERNEL},
@@ -260,6 +261,8 @@ static const struct option settings[] = {{"image", required_argument, NULL, OPT_
 					 {"append", required_argument, NULL, OPT_APPEND},
 					 {"disk", required_argument, NULL, OPT_DISK},
 					 {"dvd", required_argument, NULL, OPT_DVD},
+					 {"network", required_argument, NULL, OPT_NETWORK},
+					 {"forward", required_argument, NULL, OPT_FORWARD},
 					 {"memory", required_argument, NULL, OPT_MEMORY},
 					 {"cpus", required_argument, NULL, OPT_CPUS},
 					 {"processor", required_argument, NULL, OPT_PROCESSOR},
@@ -420,6 +423,10 @@ static int take_setting(struct manage *manage, json_t *body, int option)
 	case OPT_DISK:
 	case OPT_DVD:
 		return add_disk(manage, body, optarg, option == OPT_DVD);
+	case OPT_NETWORK:
+		return vm_add_network(manage, body, optarg);
+	case OPT_FORWARD:
+		return vm_add_forward(manage, body, optarg);
 	case OPT_MEMORY:
 		return set_size(manage, body, optarg);
 	case OPT_CPUS:
@@ -791,6 +798,9 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --processor KIND       auto, kvm or soft, with options as bulkhead run has them\n"                \
 	"  --compatible           only features that every kind of processor serves here\n"                  \
 	"  --disk FILE[,ro][,controller=N], --dvd FILE   (repeatable)\n"                                     \
+	"  --network WHAT         nat, tap:NAME or none: what the adapter is plugged into (repeatable)\n"      \
+	"  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"                                                        \
+	"                         a port of the host that leads to the guest behind nat (repeatable)\n"      \
 	"  --kernel FILE --initrd FILE --append TEXT     what it boots\n"                                    \
 	"  --notes TEXT, --tag WORD, --group NAME        (tags and groups repeatable)\n"                     \
 	"  --automatic-start nothing|if-was-running|always\n"                                                \
@@ -817,7 +827,7 @@ static const struct manage_verb verbs[] = {
      vm_create},
     {"set", "change settings", "NAME [OPTION …]",
      "What is not named stays. Notes, tags and automatic actions at any time, the rest while it is off; a list\n"
-     "(disks, tags) is replaced as a whole.\n\n" SETTINGS,
+     "(disks, adapters with their forwards, tags) is replaced as a whole.\n\n" SETTINGS,
      vm_set},
     {"rename", "give it another name", "NAME NEW", "Its directory keeps its name.\n", vm_rename},
     {"start", "turn it on", "NAME", "Returns when the guest's first instruction has run.\n", vm_start},
@@ -837,6 +847,8 @@ static const struct manage_verb verbs[] = {
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
+    {"ssh", "its ssh server", "[USER@]NAME [ARGUMENT …]",
+     "By a port of the host that is forwarded to the guest's port 22; the arguments are ssh's.\n", vm_ssh},
     {"inspect", "the insides of a running one", "NAME [--watch]",
      "Processors, memory, disks with their chains, VMBus with its channels, services: as a tree.\n"
      "\n"

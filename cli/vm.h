@@ -25,6 +25,12 @@ int vm_job(struct manage *manage, const char *method, const char *format, const 
 /* What a verb leaves: "NAME TEXT", with --json the machine. Returns an exit status. */
 int vm_show_result(struct manage *manage, const char *name, const char *text);
 
+/* vm_adapters.c: --network and --forward, into a request; an exit status. */
+int vm_add_network(struct manage *manage, json_t *body, const char *text);
+int vm_add_forward(struct manage *manage, json_t *body, const char *text);
+void vm_print_adapters(const json_t *config);
+int vm_ssh(struct manage *manage, int argc, char **argv);
+
 /* vm_disks.c */
 int vm_add_disk(struct manage *manage, int argc, char **argv);
 int vm_remove_disk(struct manage *manage, int argc, char **argv);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vmms/adapters.h"
 #include "vmms/automatic.h"
 #include "vmms/checkpoint.h"
 #include "vmms/copy.h"
@@ -132,13 +133,14 @@ static int check_name_free(struct vmms *vmms, const char *name, struct error *er
 		   : 0;
 }
 
-static void set_new_id(json_t *config)
+static void make_another(struct vmms *vmms, json_t *config)
 {
 	char text[GUID_TEXT_SIZE];
 	struct guid id;
 
 	guid_random(&id);
 	json_object_set_new(config, "id", json_string(guid_format(&id, text)));
+	adapters_renew(vmms, config);
 }
 
 /* What the clone is to be like: the machine of now, or one of its checkpoints, whose id is told. */
@@ -192,7 +194,7 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 	if (r)
 		return r;
 	json_object_set(config, "name", json_object_get(body, "name"));
-	set_new_id(config);
+	make_another(machine->vmms, config);
 	/* First of all: from here on the checkpoint stays. The row is nothing without the machine. */
 	if (linked)
 		r = store_base_add(machine->vmms->store, json_string_value(json_object_get(config, "id")), machine->id, checkpoint,
@@ -262,11 +264,13 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	if (name)
 		json_object_set_new(config, "name", json_string(name));
 	if (!strcmp(mode, "copy"))
-		set_new_id(config);
+		make_another(vmms, config);
 	r = check_name_free(vmms, json_string_value(json_object_get(config, "name")), err);
 	if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
 		r = error_set(err, EEXIST, "the machine in %s is here already: take a copy with an id of its own (mode copy)",
 			      directory);
+	if (!r)
+		r = adapters_check(vmms, NULL, config, err);
 	if (r) {
 		json_decref(config);
 		return r;

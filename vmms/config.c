@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "switch/nat.h"
+
 #define FILE_MAX_BYTES (1u << 20)
 
 static int check_name(const char *name, struct error *err)
@@ -20,7 +22,26 @@ static int check_guid(const char *text, struct error *err)
 	return guid_parse(&guid, text) ? error_set(err, EINVAL, "is no GUID") : 0;
 }
 
+static int check_mac(const char *text, struct error *err)
+{
+	unsigned byte[6];
+	int end = 0;
+
+	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 || end != 17 ||
+	    text[end] || byte[0] & 1)
+		return error_set(err, EINVAL, "is not the address of one adapter, such as 00:15:5d:01:02:03");
+	return 0;
+}
+
+static int check_forward(const char *text, struct error *err)
+{
+	struct nat_forward forward;
+
+	return nat_forward_parse(&forward, text, NULL) ? error_set(err, EINVAL, "is not of the form [udp:][ADDRESS:]HOSTPORT:GUESTPORT") : 0;
+}
+
 static const char *const kind_words[] = {"disk", "dvd", NULL};
+static const char *const port_words[] = {"nat", "tap", "none", NULL};
 static const char *const start_words[] = {"nothing", "if-was-running", "always", NULL};
 static const char *const stop_words[] = {"save", "shut-down", "turn-off", NULL};
 static const char *const recovery_words[] = {"nothing", "restart", NULL};
@@ -83,6 +104,37 @@ const struct form vm_disk_form = {.kind = FORM_OBJECT,
 				      }};
 static const struct form form_disks = {.kind = FORM_LIST, .min = 0, .max = VM_DISKS_MAX, .items = &vm_disk_form};
 
+static const struct form form_mac = {.kind = FORM_STRING, .text = "kept; of no other adapter", .min = 17, .max = 17, .check = check_mac,
+				     .pattern = "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"};
+static const struct form form_port = {
+    .kind = FORM_WORD, .text = "what it is plugged into: the default switch, a tap interface of the host, or nothing", .words = port_words};
+static const struct form form_interface = {.kind = FORM_STRING, .text = "of port tap", .min = 1, .max = 15};
+static const struct form form_forward = {
+    .kind = FORM_STRING, .text = "[udp:][ADDRESS:]HOSTPORT:GUESTPORT", .min = 3, .max = 100, .check = check_forward};
+static const struct form form_forwards = {
+    .kind = FORM_LIST, .text = "ports of the host that lead to the guest, of port nat", .min = 0, .max = NAT_FORWARDS_MAX, .items = &form_forward};
+static const struct form form_adapter = {.kind = FORM_OBJECT,
+					 .fields = (const struct form_field[]){
+					     {"mac", &form_mac, NULL, true},
+					     {"port", &form_port, "\"nat\"", false},
+					     {"interface", &form_interface, NULL, false},
+					     {"forwards", &form_forwards, "[]", false},
+					     {"any_mac", &form_boolean, "false", false},
+					     {0},
+					 }};
+static const struct form form_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_adapter};
+/* In requests: what has no address gets one. */
+static const struct form form_new_adapter = {.kind = FORM_OBJECT,
+					     .fields = (const struct form_field[]){
+						 {"mac", &form_mac, NULL, false},
+						 {"port", &form_port, "\"nat\"", false},
+						 {"interface", &form_interface, NULL, false},
+						 {"forwards", &form_forwards, "[]", false},
+						 {"any_mac", &form_boolean, "false", false},
+						 {0},
+					     }};
+static const struct form form_new_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_new_adapter};
+
 static const struct form form_automatic = {.kind = FORM_OBJECT,
 					   .fields = (const struct form_field[]){
 					       {"start", &form_start, "\"if-was-running\"", false},
@@ -121,6 +173,7 @@ const struct form vm_config_form = {.kind = FORM_OBJECT,
 					{"memory", &form_memory, "1073741824", false},
 					{"boot", &form_boot, NULL, true},
 					{"disks", &form_disks, "[]", false},
+					{"adapters", &form_adapters, "[]", false},
 					{"automatic", &form_automatic, "{}", false},
 					{"limits", &form_limits, "{}", false},
 					{0},
@@ -152,6 +205,7 @@ const struct form vm_create_form = {.kind = FORM_OBJECT,
 					{"seed", &form_seed, NULL, false},
 					{"boot", &form_boot, NULL, false},
 					{"disks", &form_disks, "[]", false},
+					{"adapters", &form_new_adapters, "[]", false},
 					{"automatic", &form_automatic, "{}", false},
 					{"limits", &form_limits, "{}", false},
 					{0},
@@ -199,6 +253,7 @@ const struct form vm_change_form = {.kind = FORM_OBJECT,
 					{"memory", &form_memory, NULL, false},
 					{"boot", &form_some_boot, NULL, false},
 					{"disks", &form_disks, NULL, false},
+					{"adapters", &form_new_adapters, NULL, false},
 					{"automatic", &form_some_automatic, NULL, false},
 					{"limits", &form_some_limits, NULL, false},
 					{0},
@@ -350,7 +405,8 @@ int vm_json_save(const json_t *config, const char *directory, const char *name, 
 
 json_t *vm_config_new(const json_t *request)
 {
-	static const char *const taken[] = {"name", "notes", "tags", "groups", "processors", "memory", "boot", "disks", "automatic", "limits"};
+	static const char *const taken[] = {"name", "notes", "tags", "groups", "processors", "memory", "boot", "disks", "adapters",
+	    "automatic", "limits"};
 	char text[GUID_TEXT_SIZE];
 	struct guid id;
 	json_t *config;
@@ -414,6 +470,19 @@ static json_t *disks_for_worker(const json_t *config, const char *directory)
 	return disks;
 }
 
+static json_t *adapters_for_worker(const json_t *config)
+{
+	json_t *adapters = json_array(), *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, "adapters"), i, adapter)
+		json_array_append_new(adapters, json_pack("{s:O, s:O, s:O*, s:O, s:O}", "mac", json_object_get(adapter, "mac"), "port",
+						    json_object_get(adapter, "port"), "interface", json_object_get(adapter, "interface"),
+						    "forwards", json_object_get(adapter, "forwards"), "any_mac",
+						    json_object_get(adapter, "any_mac")));
+	return adapters;
+}
+
 json_t *vm_config_for_worker(const json_t *config, const char *directory, const char *runtime)
 {
 	const json_t *boot = json_object_get(config, "boot"), *processors = json_object_get(config, "processors");
@@ -422,11 +491,11 @@ json_t *vm_config_for_worker(const json_t *config, const char *directory, const 
 	worker_boot = json_pack("{s:o, s:o*, s:O}", "kernel", absolute(json_object_get(boot, "kernel"), directory), "initrd",
 				absolute(json_object_get(boot, "initrd"), directory), "append",
 				json_object_get(boot, "append"));
-	return json_pack("{s:i, s:O, s:O, s:O, s:O, s:O, s:o, s:o, s:[{s:s, s:o}], s:o, s:o, s:o}", "version", 1, "name",
+	return json_pack("{s:i, s:O, s:O, s:O, s:O, s:O, s:o, s:o, s:o, s:[{s:s, s:o}], s:o, s:o, s:o}", "version", 1, "name",
 			 json_object_get(config, "name"), "processor", json_object_get(processors, "kind"), "compatible",
 			 json_object_get(processors, "compatible"), "cpus", json_object_get(processors, "count"), "memory",
 			 json_object_get(config, "memory"), "boot", worker_boot, "disks",
-			 disks_for_worker(config, directory), "serial", "kind", "unix", "path",
+			 disks_for_worker(config, directory), "adapters", adapters_for_worker(config), "serial", "kind", "unix", "path",
 			 json_sprintf("%s/console", runtime), "control", json_sprintf("%s/control", runtime), "result",
 			 json_sprintf("%s/result", runtime), "lock", json_sprintf("%s/worker.lock", directory));
 }

@@ -20,6 +20,7 @@ extern const struct form vm_create_form, vm_change_form;
 /* One of its disks, and how many there may be. */
 extern const struct form vm_disk_form;
 #define VM_DISKS_MAX 63
+#define VM_ADAPTERS_MAX 8
 
 /* -EINVAL: a name that a machine cannot have; `err` is the end of a sentence. */
 int vm_name_check(const char *name, struct error *err);

@@ -9,6 +9,7 @@
 
 #include "disk/disk.h"
 #include "image/image.h"
+#include "vmms/adapters.h"
 #include "vmms/daemon.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
@@ -293,11 +294,17 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 	if (creation) {
 		creation->config = vm_config_new(request);
 		creation->request = json_deep_copy(request);
+		adapters_complete(vmms, creation->config, NULL);
 	}
 	if (!creation || !creation->config || !creation->request) {
 		if (creation)
 			creation_free(creation);
 		return error_set(err, ENOMEM, "no memory for a machine");
+	}
+	r = adapters_check(vmms, NULL, creation->config, err);
+	if (r) {
+		creation_free(creation);
+		return r;
 	}
 	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(creation->config, "id")));
 	creation->directory = machine_directory_for(vmms, vm.name, vm.id);
@@ -353,6 +360,8 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 	else if (vmms_find(vmms, vm.name))
 		r = error_set(err, EEXIST, "there is a machine \"%s\" already: change the name in %s/" VM_CONFIG_FILE, vm.name,
 			      path);
+	else
+		r = adapters_check(vmms, NULL, config, err);
 	if (!r)
 		r = machine_enter(vmms, &vm, out, err);
 	if (!r) {

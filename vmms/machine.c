@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vmms/adapters.h"
 #include "vmms/automatic.h"
 #include "vmms/cgroup.h"
 #include "vmms/checkpoint.h"
@@ -738,7 +739,7 @@ int machine_set_config(struct machine *machine, json_t *config, struct error *er
 int machine_change(struct machine *machine, const json_t *request, struct error *err)
 {
 	const char *name = json_string_value(json_object_get(request, "name"));
-	json_t *changed = NULL;
+	json_t *changed = NULL, *completed;
 	int r;
 
 	machine_refresh(machine);
@@ -754,10 +755,19 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 		r = checkpoint_check_start(machine, err);
 	if (!r && json_object_get(request, "disks"))
 		r = checkpoint_check_disks(machine, json_object_get(request, "disks"), err);
+	if (r)
+		return r;
+	completed = json_deep_copy(request);
+	adapters_complete(machine->vmms, completed, machine->config);
+	r = vm_config_changed(&changed, machine->config, completed, err);
+	json_decref(completed);
 	if (!r)
-		r = vm_config_changed(&changed, machine->config, request, err);
-	if (!r)
-		r = machine_set_config(machine, changed, err);
+		r = adapters_check(machine->vmms, machine, changed, err);
+	if (r) {
+		json_decref(changed);
+		return r;
+	}
+	r = machine_set_config(machine, changed, err);
 	if (r)
 		return r;
 	apply_limits(machine);

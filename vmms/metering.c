@@ -97,21 +97,39 @@ static void answered(void *context, const json_t *answer, const struct error *er
 
 /* --- the process ---------------------------------------------------------------------------------------- */
 
-/* The machine is its keeper's child (docs/worker.md). 0: it cannot be told. */
+/* Whether a process is called so. */
+static bool is_called(int pid, const char *name)
+{
+	char path[64], text[32] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
+	fclose(file);
+	text[strcspn(text, "\n")] = '\0';
+	return !strcmp(text, name);
+}
+
+/* The machine is its keeper's child (docs/worker.md), and has its name; the default switch is another. 0: it cannot be told. */
 static int machine_process(int keeper)
 {
 	char path[64];
-	int child = 0;
+	int child = 0, found = 0;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", keeper, keeper);
 	file = fopen(path, "re");
 	if (!file)
 		return 0;
-	if (fscanf(file, "%d", &child) != 1)
-		child = 0;
+	while (!found && fscanf(file, "%d", &child) == 1)
+		if (is_called(child, "bulkhead-worker"))
+			found = child;
 	fclose(file);
-	return child;
+	return found;
 }
 
 /* Of proc(5)'s stat: behind the name, which may have anything in it, come the fields from the third on. */

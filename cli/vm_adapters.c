@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* vm_adapters.c - `bulkhead vm create|set --network --forward`, what `vm show` tells of adapters, and `vm ssh`. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/vm.h"
+
+#define SSH_ARGUMENTS 100
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static bool is_nat(const json_t *adapter)
+{
+	const char *port = json_string_value(json_object_get(adapter, "port"));
+
+	return !port || !strcmp(port, "nat");
+}
+
+/* The list of a request's adapters, made if it is not there. */
+static json_t *adapters_of(json_t *body)
+{
+	json_t *list = json_object_get(body, "adapters");
+
+	if (list)
+		return list;
+	list = json_array();
+	json_object_set_new(body, "adapters", list);
+	return list;
+}
+
+int vm_add_network(struct manage *manage, json_t *body, const char *text)
+{
+	json_t *list = adapters_of(body), *adapter;
+
+	if (!strcmp(text, "none"))
+		return json_array_size(list) ? manage_usage(manage, "--network none: an adapter was asked for before") : 0;
+	if (!strcmp(text, "nat"))
+		adapter = json_pack("{s:s}", "port", "nat");
+	else if (!strncmp(text, "tap:", 4) && text[4])
+		adapter = json_pack("{s:s, s:s, s:b}", "port", "tap", "interface", text + 4, "any_mac", 1);
+	else
+		return manage_usage(manage, "--network %s: write nat, tap:NAME or none", text);
+	if (!adapter)
+		return manage_usage(manage, "\"%s\" is no UTF-8", text);
+	json_array_append_new(list, adapter);
+	return 0;
+}
+
+int vm_add_forward(struct manage *manage, json_t *body, const char *text)
+{
+	json_t *list = adapters_of(body), *adapter, *forwards;
+	size_t i;
+
+	if (!json_array_size(list))
+		json_array_append_new(list, json_pack("{s:s}", "port", "nat"));
+	json_array_foreach(list, i, adapter) {
+		if (!is_nat(adapter))
+			continue;
+		forwards = json_object_get(adapter, "forwards");
+		if (!forwards) {
+			forwards = json_array();
+			json_object_set_new(adapter, "forwards", forwards);
+		}
+		return json_array_append_new(forwards, json_string(text)) ? manage_usage(manage, "\"%s\" is no UTF-8", text) : 0;
+	}
+	return manage_usage(manage, "--forward %s: none of the adapters is plugged into nat", text);
+}
+
+void vm_print_adapters(const json_t *config)
+{
+	json_t *adapter, *forward;
+	size_t i, k;
+
+	json_array_foreach(json_object_get(config, "adapters"), i, adapter) {
+		_cleanup_free_ char *text = NULL;
+
+		if (asprintf(&text, "%s at %s%s%s", text_of(adapter, "mac"), text_of(adapter, "port"),
+			     json_object_get(adapter, "interface") ? " " : "", text_of(adapter, "interface")) < 0)
+			text = NULL;
+		manage_put_field(i ? "" : "adapters", text ? text : "?");
+		json_array_foreach(json_object_get(adapter, "forwards"), k, forward) {
+			_cleanup_free_ char *line = NULL;
+
+			if (asprintf(&line, "  forward %s", json_string_value(forward)) > 0)
+				manage_put_field("", line);
+		}
+	}
+}
+
+/* --- ssh ---------------------------------------------------------------------------------------------- */
+
+/* "[tcp:][ADDRESS:]PORT:22". False: another port's, or of UDP. */
+static bool leads_to_ssh(const char *forward, char *host, size_t size, char *port, size_t port_size)
+{
+	const char *at = strncmp(forward, "tcp:", 4) ? forward : forward + 4, *guest = strrchr(at, ':'), *colon;
+
+	if (!strncmp(at, "udp:", 4) || !guest || strcmp(guest, ":22") != 0)
+		return false;
+	colon = memchr(at, ':', (size_t)(guest - at));
+	snprintf(host, size, "%.*s", colon ? (int)(colon - at) : 9, colon ? at : "127.0.0.1");
+	if (colon)
+		at = colon + 1;
+	snprintf(port, port_size, "%.*s", (int)(guest - at), at);
+	if (!strcmp(host, "0.0.0.0"))
+		snprintf(host, size, "127.0.0.1");
+	return true;
+}
+
+static bool find_ssh(const json_t *vm, char *host, size_t size, char *port, size_t port_size)
+{
+	json_t *adapter, *forward;
+	size_t i, k;
+
+	json_array_foreach(json_object_get(json_object_get(vm, "config"), "adapters"), i, adapter)
+		json_array_foreach(json_object_get(adapter, "forwards"), k, forward)
+			if (leads_to_ssh(json_string_value(forward), host, size, port, port_size))
+				return true;
+	return false;
+}
+
+/* It becomes ssh; it returns only if that cannot be. */
+static int become_ssh(const json_t *vm, const char *user, const char *host, const char *port, int argc, char **argv,
+    struct error *err)
+{
+	_cleanup_free_ char *alias = NULL;
+	const char *list[SSH_ARGUMENTS + 12] = {"ssh", "-p", port, "-o"};
+	int n = 4;
+
+	/* Its key is the machine's, whatever port leads there. */
+	if (asprintf(&alias, "HostKeyAlias=bulkhead-%s", text_of(vm, "id")) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	list[n++] = alias;
+	if (user) {
+		list[n++] = "-l";
+		list[n++] = user;
+	}
+	list[n++] = host;
+	for (int i = 0; i < argc; i++)
+		list[n++] = argv[i];
+	execvp("ssh", (char *const *)(uintptr_t)list); /* it changes none */
+	return error_set(err, errno, "ssh cannot be started: %s", strerror(errno));
+}
+
+int vm_ssh(struct manage *manage, int argc, char **argv)
+{
+	_cleanup_free_ char *path = NULL, *user = NULL;
+	char host[64], port[16], *name;
+	struct error err = {0};
+	json_t *vm;
+
+	if (argc < 2 || argc - 2 > SSH_ARGUMENTS)
+		return manage_usage(manage, argc < 2 ? "the machine's name is missing" : "too many arguments for ssh");
+	name = strrchr(argv[1], '@');
+	if (name)
+		user = strndup(argv[1], (size_t)(name - argv[1]));
+	name = name ? name + 1 : argv[1];
+	path = client_path(manage->client, "/v1/vms/%s", name);
+	if (client_call(manage->client, "GET", path, NULL, &vm, &err))
+		return manage_fail(manage, &err);
+	if (client_is_remote(manage->client))
+		error_set(&err, ENOTSUP, "ports of the default switch are forwarded on its own host: ssh there first");
+	else if (strcmp(text_of(vm, "state"), "running") != 0)
+		error_set(&err, EALREADY, "%s is %s: start it first", name, text_of(vm, "state"));
+	else if (!find_ssh(vm, host, sizeof(host), port, sizeof(port)))
+		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s: bulkhead vm set %s --forward 2222:22 gives it one", name,
+			  name);
+	else
+		become_ssh(vm, user, host, port, argc - 2, argv + 2, &err);
+	json_decref(vm);
+	return manage_fail(manage, &err);
+}
