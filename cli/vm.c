@@ -7,45 +7,14 @@
 
 #include "cli/vm.h"
 
-static const char *text_of(const json_t *object, const char *key)
+const char *vm_text_of(const json_t *object, const char *key)
 {
 	const char *text = json_string_value(json_object_get(object, key));
 
 	return text ? text : "";
 }
 
-static const char *size_text(json_int_t bytes, char text[32])
-{
-	if (bytes % (1ll << 30) == 0)
-		snprintf(text, 32, "%lld GiB", (long long)(bytes >> 30));
-	else
-		snprintf(text, 32, "%lld MiB", (long long)(bytes >> 20));
-	return text;
-}
-
-/* How long a machine has been in its state, for a table. */
-static const char *since_text(json_int_t since, char text[32])
-{
-	struct timespec now;
-	long long seconds;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	seconds = now.tv_sec - since / 1000;
-	if (seconds < 0)
-		seconds = 0;
-	if (seconds < 120)
-		snprintf(text, 32, "%llds", seconds);
-	else if (seconds < 7200)
-		snprintf(text, 32, "%lldm", seconds / 60);
-	else if (seconds < 48 * 3600)
-		snprintf(text, 32, "%lldh", seconds / 3600);
-	else
-		snprintf(text, 32, "%lldd", seconds / 86400);
-	return text;
-}
-
-/* The one argument that most verbs take. */
-static const char *only_name(struct manage *manage, int argc, char **argv)
+const char *vm_only_name(struct manage *manage, int argc, char **argv)
 {
 	if (argc == 2)
 		return argv[1];
@@ -53,200 +22,11 @@ static const char *only_name(struct manage *manage, int argc, char **argv)
 	return NULL;
 }
 
-/* --- list, show --------------------------------------------------------------------------------------- */
-
-static void add_row(struct table *table, const json_t *vm)
-{
-	const json_t *config = json_object_get(vm, "config");
-	char cpus[16], memory[32] = "", since[32];
-
-	snprintf(cpus, sizeof(cpus), "%lld",
-		 (long long)json_integer_value(json_object_get(json_object_get(config, "processors"), "count")));
-	if (config)
-		size_text(json_integer_value(json_object_get(config, "memory")), memory);
-	since_text(json_integer_value(json_object_get(vm, "state_since")), since);
-	table_add(table, (const char *const[]){text_of(vm, "name"), text_of(vm, "state"), since, config ? cpus : "", memory,
-					       text_of(config, "notes")});
-}
-
-/* Scripts get all that is known; a table, or names, come quicker with less. */
-static int fetch_all(struct manage *manage, json_t *all, struct error *err)
-{
-	const char *pages = manage->json ? "/v1/vms?limit=1000&after=%s" : "/v1/vms?limit=1000&view=brief&after=%s";
-	_cleanup_free_ char *path = client_path(manage->client, pages, "");
-	json_t *page;
-	int r;
-
-	for (;;) {
-		json_t *next;
-
-		r = client_call(manage->client, "GET", path, NULL, &page, err);
-		if (r)
-			return r;
-		json_array_extend(all, json_object_get(page, "vms"));
-		next = json_object_get(page, "next");
-		free(path);
-		path = json_is_string(next)
-			   ? client_path(manage->client, pages, json_string_value(next))
-			   : NULL;
-		json_decref(page);
-		if (!path)
-			return 0;
-	}
-}
-
-static bool has_word(const json_t *vm, const char *key, const char *word)
-{
-	const json_t *words = json_object_get(json_object_get(vm, "config"), key);
-	const json_t *each;
-	size_t i;
-
-	json_array_foreach((json_t *)(uintptr_t)words, i, each)
-		if (!strcmp(json_string_value(each), word))
-			return true;
-	return false;
-}
-
-/* Keeps those that are in the group and have the tag; NULL: any. */
-static void keep_those(json_t *all, const char *group, const char *tag)
-{
-	for (size_t i = json_array_size(all); i-- > 0;) {
-		const json_t *vm = json_array_get(all, i);
-
-		if ((group && !has_word(vm, "groups", group)) || (tag && !has_word(vm, "tags", tag)))
-			json_array_remove(all, i);
-	}
-}
-
-static int vm_list(struct manage *manage, int argc, char **argv)
-{
-	static const struct option options[] = {{"group", required_argument, NULL, 'g'},
-						{"tag", required_argument, NULL, 't'},
-						{"names", no_argument, NULL, 'n'},
-						{NULL, 0, NULL, 0}};
-	static const char *const titles[] = {"NAME", "STATE", "SINCE", "CPUS", "MEMORY", "NOTES"};
-	const char *group = NULL, *tag = NULL;
-	json_t *all, *vm;
-	struct error err = {0};
-	struct table *table;
-	bool names = false;
-	size_t i;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == '?')
-			return EXIT_USAGE;
-		if (c == 'n')
-			names = true;
-		else
-			*(c == 'g' ? &group : &tag) = optarg;
-	}
-	if (optind < argc)
-		return manage_usage(manage, "it takes no arguments");
-	all = json_array();
-	if (fetch_all(manage, all, &err)) {
-		json_decref(all);
-		return manage_fail(manage, &err);
-	}
-	keep_those(all, group, tag);
-	if (manage->json) {
-		manage_print_json(manage, all);
-		return 0;
-	}
-	if (names) {
-		manage_print_names(all);
-		json_decref(all);
-		return 0;
-	}
-	if (!json_array_size(all))
-		puts("no machines: bulkhead vm create makes one");
-	table = json_array_size(all) ? table_new(ARRAY_SIZE(titles), titles) : NULL;
-	json_array_foreach(all, i, vm)
-		add_row(table, vm);
-	table_print(table);
-	json_decref(all);
-	return 0;
-}
-
-static void print_disk(const json_t *disk, const char *title)
-{
-	_cleanup_free_ char *text = NULL;
-
-	if (asprintf(&text, "%s on controller %lld%s: %s", text_of(disk, "kind"),
-		     (long long)json_integer_value(json_object_get(disk, "controller")),
-		     json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "", text_of(disk, "path")) < 0)
-		text = NULL;
-	manage_put_field(title, text ? text : "?");
-}
-
-static void print_disks(const json_t *config)
-{
-	json_t *disk;
-	size_t i;
-
-	json_array_foreach(json_object_get(config, "disks"), i, disk)
-		print_disk(disk, i ? "" : "disks");
-}
-
-static void print_words(const json_t *config, const char *key)
-{
-	json_t *word;
-	size_t i;
-
-	json_array_foreach(json_object_get(config, key), i, word)
-		manage_put_field(i ? "" : key, json_string_value(word));
-}
-
-static void print_vm(const json_t *vm)
-{
-	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
-	const json_t *automatic = json_object_get(config, "automatic");
-	char text[32];
-
-	manage_put_field("name", text_of(vm, "name"));
-	manage_put_field("id", text_of(vm, "id"));
-	printf("%-12s %s since %s\n", "state", text_of(vm, "state"),
-	       manage_time_text(json_integer_value(json_object_get(vm, "state_since")), text));
-	if (json_object_get(vm, "problem"))
-		manage_put_field("problem", text_of(vm, "problem"));
-	manage_put_field("directory", text_of(vm, "directory"));
-	if (!config)
-		return;
-	printf("%-12s %lld, ", "processors", (long long)json_integer_value(json_object_get(processors, "count")));
-	manage_put(stdout, text_of(processors, "kind"));
-	putchar('\n');
-	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
-	print_disks(config);
-	vm_print_adapters(config);
-	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", text_of(automatic, "start"),
-	       text_of(automatic, "stop"), text_of(automatic, "recovery"));
-	print_words(config, "groups");
-	print_words(config, "tags");
-	if (*text_of(config, "notes"))
-		manage_put_field("notes", text_of(config, "notes"));
-}
-
-static int get_vm(struct manage *manage, const char *name, json_t **vm, struct error *err)
+int vm_get(struct manage *manage, const char *name, json_t **vm, struct error *err)
 {
 	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s", name);
 
 	return client_call(manage->client, "GET", path, NULL, vm, err);
-}
-
-static int vm_show(struct manage *manage, int argc, char **argv)
-{
-	const char *name = only_name(manage, argc, argv);
-	struct error err = {0};
-	json_t *vm;
-
-	if (!name)
-		return EXIT_USAGE;
-	if (get_vm(manage, name, &vm, &err))
-		return manage_fail(manage, &err);
-	if (!manage->json)
-		print_vm(vm);
-	manage_print_json(manage, vm);
-	return 0;
 }
 
 /* --- create, set -------------------------------------------------------------------------------------- */
@@ -493,7 +273,7 @@ int vm_show_result(struct manage *manage, const char *name, const char *text)
 		printf("%s %s\n", name, text);
 		return 0;
 	}
-	if (get_vm(manage, name, &vm, &err))
+	if (vm_get(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
 	manage_print_json(manage, vm);
 	return 0;
@@ -560,7 +340,7 @@ static int change(struct manage *manage, const char *name, json_t *body, const c
 	if (client_call(manage->client, "PATCH", path, body, &vm, &err))
 		return manage_fail(manage, &err);
 	if (!manage->json)
-		printf("%s %s\n", text_of(vm, "name"), text);
+		printf("%s %s\n", vm_text_of(vm, "name"), text);
 	manage_print_json(manage, vm);
 	return 0;
 }
@@ -599,7 +379,7 @@ static int vm_register(struct manage *manage, int argc, char **argv)
 			&err))
 		return manage_fail(manage, &err);
 	if (!manage->json) {
-		manage_put(stdout, text_of(vm, "name"));
+		manage_put(stdout, vm_text_of(vm, "name"));
 		puts(" is registered");
 	}
 	manage_print_json(manage, vm);
@@ -610,7 +390,7 @@ static int vm_register(struct manage *manage, int argc, char **argv)
 
 static int power(struct manage *manage, int argc, char **argv, const char *format, const char *label, const char *done)
 {
-	const char *name = only_name(manage, argc, argv);
+	const char *name = vm_only_name(manage, argc, argv);
 	struct error err = {0};
 
 	if (!name)
@@ -652,25 +432,25 @@ static int vm_save(struct manage *manage, int argc, char **argv)
 
 static int vm_restore(struct manage *manage, int argc, char **argv)
 {
-	const char *name = only_name(manage, argc, argv);
+	const char *name = vm_only_name(manage, argc, argv);
 	struct error err = {0};
 	bool saved;
 	json_t *vm;
 
 	if (!name)
 		return EXIT_USAGE;
-	if (get_vm(manage, name, &vm, &err))
+	if (vm_get(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
-	saved = !strcmp(text_of(vm, "state"), "saved");
+	saved = !strcmp(vm_text_of(vm, "state"), "saved");
 	if (!saved)
-		error_set(&err, EALREADY, "%s is %s, not saved", name, text_of(vm, "state"));
+		error_set(&err, EALREADY, "%s is %s, not saved", name, vm_text_of(vm, "state"));
 	json_decref(vm);
 	return saved ? power(manage, argc, argv, "/v1/vms/%s/start", "restoring", "runs") : manage_fail(manage, &err);
 }
 
 static int vm_discard(struct manage *manage, int argc, char **argv)
 {
-	const char *name = only_name(manage, argc, argv);
+	const char *name = vm_only_name(manage, argc, argv);
 	_cleanup_free_ char *path = NULL;
 	struct error err = {0};
 
@@ -699,7 +479,7 @@ static int vm_shut_down(struct manage *manage, int argc, char **argv)
 
 static int vm_console(struct manage *manage, int argc, char **argv)
 {
-	const char *name = only_name(manage, argc, argv);
+	const char *name = vm_only_name(manage, argc, argv);
 	struct error err = {0};
 	const char *path;
 	json_t *vm;
@@ -707,7 +487,7 @@ static int vm_console(struct manage *manage, int argc, char **argv)
 
 	if (!name)
 		return EXIT_USAGE;
-	if (get_vm(manage, name, &vm, &err))
+	if (vm_get(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
 	path = json_string_value(json_object_get(vm, "console"));
 	if (client_is_remote(manage->client))
@@ -715,7 +495,7 @@ static int vm_console(struct manage *manage, int argc, char **argv)
 	else if (path)
 		r = manage_console(path, &err);
 	else
-		r = error_set(&err, EALREADY, "%s is %s: start it first", name, text_of(vm, "state"));
+		r = error_set(&err, EALREADY, "%s is %s: start it first", name, vm_text_of(vm, "state"));
 	json_decref(vm);
 	return r ? manage_fail(manage, &err) : 0;
 }
@@ -729,12 +509,12 @@ static void list_files(const json_t *files, bool keep)
 
 	if (keep || !json_is_true(json_object_get(files, "own_directory"))) {
 		fputs("its files in ", stderr);
-		manage_put(stderr, text_of(files, "directory"));
+		manage_put(stderr, vm_text_of(files, "directory"));
 		fputs(" stay\n", stderr);
 		return;
 	}
 	fputs("in ", stderr);
-	manage_put(stderr, text_of(files, "directory"));
+	manage_put(stderr, vm_text_of(files, "directory"));
 	fputs(":\n", stderr);
 	json_array_foreach(json_object_get(files, "files"), i, file) {
 		fputs("  ", stderr);
@@ -770,7 +550,7 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 			return EXIT_USAGE;
 		*(c == OPT_FORCE ? &force : &keep) = true;
 	}
-	name = only_name(manage, argc - optind + 1, argv + optind - 1);
+	name = vm_only_name(manage, argc - optind + 1, argv + optind - 1);
 	if (!name)
 		return EXIT_USAGE;
 	path = client_path(manage->client, "/v1/vms/%s/files", name);

@@ -6,6 +6,15 @@
 
 #include "cli/manage.h"
 
+/* A string of an object; "" if it is not there. */
+const char *vm_text_of(const json_t *object, const char *key);
+
+/* The one argument that most verbs take. NULL: that is not what was given, and has been said. */
+const char *vm_only_name(struct manage *manage, int argc, char **argv);
+
+/* What the daemon knows of a machine; *vm is the caller's. */
+int vm_get(struct manage *manage, const char *name, json_t **vm, struct error *err);
+
 /* A path for the daemon, which is elsewhere: from the root on. */
 json_t *vm_real_path(const char *path);
 
@@ -30,6 +39,10 @@ int vm_add_network(struct manage *manage, json_t *body, const char *text);
 int vm_add_forward(struct manage *manage, json_t *body, const char *text);
 void vm_print_adapters(const json_t *config);
 int vm_ssh(struct manage *manage, int argc, char **argv);
+
+/* vm_show.c */
+int vm_list(struct manage *manage, int argc, char **argv);
+int vm_show(struct manage *manage, int argc, char **argv);
 
 /* vm_disks.c */
 int vm_add_disk(struct manage *manage, int argc, char **argv);

@@ -8,13 +8,6 @@
 
 #define SSH_ARGUMENTS 100
 
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text ? text : "";
-}
-
 static bool is_nat(const json_t *adapter)
 {
 	const char *port = json_string_value(json_object_get(adapter, "port"));
@@ -80,8 +73,8 @@ void vm_print_adapters(const json_t *config)
 	json_array_foreach(json_object_get(config, "adapters"), i, adapter) {
 		_cleanup_free_ char *text = NULL;
 
-		if (asprintf(&text, "%s at %s%s%s", text_of(adapter, "mac"), text_of(adapter, "port"),
-			     json_object_get(adapter, "interface") ? " " : "", text_of(adapter, "interface")) < 0)
+		if (asprintf(&text, "%s at %s%s%s", vm_text_of(adapter, "mac"), vm_text_of(adapter, "port"),
+			     json_object_get(adapter, "interface") ? " " : "", vm_text_of(adapter, "interface")) < 0)
 			text = NULL;
 		manage_put_field(i ? "" : "adapters", text ? text : "?");
 		json_array_foreach(json_object_get(adapter, "forwards"), k, forward) {
@@ -133,7 +126,7 @@ static int become_ssh(const json_t *vm, const char *user, const char *host, cons
 	int n = 4;
 
 	/* Its key is the machine's, whatever port leads there. */
-	if (asprintf(&alias, "HostKeyAlias=bulkhead-%s", text_of(vm, "id")) < 0)
+	if (asprintf(&alias, "HostKeyAlias=bulkhead-%s", vm_text_of(vm, "id")) < 0)
 		return error_set(err, ENOMEM, "no memory");
 	list[n++] = alias;
 	if (user) {
@@ -165,8 +158,8 @@ int vm_ssh(struct manage *manage, int argc, char **argv)
 		return manage_fail(manage, &err);
 	if (client_is_remote(manage->client))
 		error_set(&err, ENOTSUP, "ports of the default switch are forwarded on its own host: ssh there first");
-	else if (strcmp(text_of(vm, "state"), "running") != 0)
-		error_set(&err, EALREADY, "%s is %s: start it first", name, text_of(vm, "state"));
+	else if (strcmp(vm_text_of(vm, "state"), "running") != 0)
+		error_set(&err, EALREADY, "%s is %s: start it first", name, vm_text_of(vm, "state"));
 	else if (!find_ssh(vm, host, sizeof(host), port, sizeof(port)))
 		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s: bulkhead vm set %s --forward 2222:22 gives it one", name,
 			  name);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
 #include <linux/landlock.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -16,14 +15,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-static const bool instrumented = true;
-#else
-static const bool instrumented = false;
-#endif
+#include "base/privileges.h"
 
 /* Read while it runs: the name server changes when the host moves to another network. */
 static const char *const readable[] = {"/etc/resolv.conf", "/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager"};
@@ -109,15 +101,6 @@ static int change_user(const struct nat_sandbox *s, struct error *err)
 	return 0;
 }
 
-static int drop_capabilities(struct error *err)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	return syscall(SYS_capset, &header, none) ? error_set(err, errno, "capabilities cannot be dropped: %s", strerror(errno)) : 0;
-}
-
 int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err)
 {
 	struct rlimit descriptors = {sandbox->descriptors, sandbox->descriptors}, none = {0, 0};
@@ -127,13 +110,13 @@ int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err)
 		return error_set(err, errno, "limits of the default switch cannot be set: %s", strerror(errno));
 	r = change_user(sandbox, err);
 	if (!r)
-		r = drop_capabilities(err);
+		r = privileges_drop(err);
 	if (r)
 		return r;
 	/* A change of user forgets the first. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return error_set(err, errno, "the default switch cannot be confined: %s", strerror(errno));
-	if (instrumented)
+	if (program_is_instrumented())
 		return 0;
 	refuse_files();
 	return filter_calls(err);

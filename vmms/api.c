@@ -36,20 +36,8 @@ const char *api_part(struct http_request *request)
 	return http_state(request)->part[0];
 }
 
-struct machine *api_machine(struct vmms *vmms, struct http_request *request)
-{
-	const char *name = api_part(request);
-	struct machine *machine = vmms_find(vmms, name);
-	struct error err;
-
-	if (!machine) {
-		error_set(&err, ENOENT, "there is no machine \"%.100s\": bulkhead vm list shows what there is", name);
-		http_fail(request, &err);
-	}
-	return machine;
-}
-
-bool api_still_matches(struct machine *machine, struct http_request *request)
+/* If-Match, where it is given. False: the configuration is another by now, and that has been answered. */
+static bool still_matches(struct machine *machine, struct http_request *request)
 {
 	const char *wanted = http_header(request, "If-Match");
 	struct error err;
@@ -64,6 +52,21 @@ bool api_still_matches(struct machine *machine, struct http_request *request)
 	error_set(&err, ESTALE, "machine \"%s\" was changed meanwhile: look at it again", machine->name);
 	http_fail(request, &err);
 	return false;
+}
+
+struct machine *api_machine(struct vmms *vmms, struct http_request *request)
+{
+	const char *name = api_part(request);
+	struct machine *machine = vmms_find(vmms, name);
+	const struct route *route = http_state(request)->route;
+	struct error err;
+
+	if (!machine) {
+		error_set(&err, ENOENT, "there is no machine \"%.100s\": bulkhead vm list shows what there is", name);
+		http_fail(request, &err);
+		return NULL;
+	}
+	return !(route->extra & ROUTE_IF_MATCH) || still_matches(machine, request) ? machine : NULL;
 }
 
 void api_reply_machine(const struct machine *machine, struct http_request *request, unsigned status)
@@ -88,6 +91,34 @@ void api_reply_job(struct http_request *request, struct job *job, int r, const s
 	}
 	api_note_job(request, job);
 	job_wait(job, request, (unsigned)api_number(request, "wait"), 202);
+}
+
+void api_run(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, struct job **job, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = run(machine, &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+void api_run_body(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const json_t *body, struct job **job, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = run(machine, api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
 }
 
 /* --- the route -------------------------------------------------------------------------------------------- */

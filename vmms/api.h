@@ -47,11 +47,15 @@ const char *api_text(struct http_request *request, const char *name);
 /* What stands in the path for the first {…}. */
 const char *api_part(struct http_request *request);
 
-/* The machine that the path names. NULL: there is none, and that has been answered. */
+/* The machine that the path names. NULL: there is none, or the route takes If-Match and its configuration is another by
+ * now; that has been answered. */
 struct machine *api_machine(struct vmms *vmms, struct http_request *request);
 
-/* If-Match, where it is given: false when the configuration is another by now, and that has been answered. */
-bool api_still_matches(struct machine *machine, struct http_request *request);
+/* Has a job begun for it, with the request's body or without, and answers with the job. */
+void api_run(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, struct job **job, struct error *err));
+void api_run_body(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const json_t *body, struct job **job, struct error *err));
 
 void api_reply_machine(const struct machine *machine, struct http_request *request, unsigned status);
 

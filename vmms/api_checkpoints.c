@@ -24,15 +24,7 @@ static void list_checkpoints(struct vmms *vmms, struct http_request *request)
 
 static void create_checkpoint(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = checkpoint_create(machine, api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_body(vmms, request, checkpoint_create);
 }
 
 static void one(struct vmms *vmms, struct http_request *request,
@@ -43,7 +35,7 @@ static void one(struct vmms *vmms, struct http_request *request,
 	struct job *job = NULL;
 	int r;
 
-	if (!machine || !api_still_matches(machine, request))
+	if (!machine)
 		return;
 	r = run(machine, which(request), &job, &err);
 	api_reply_job(request, job, r, &err);
@@ -64,7 +56,7 @@ static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
 	struct machine *machine = api_machine(vmms, request);
 	struct error err = {0};
 
-	if (!machine || !api_still_matches(machine, request))
+	if (!machine)
 		return;
 	if (checkpoint_rename(machine, which(request), json_string_value(json_object_get(api_body(request), "name")), &err))
 		http_fail(request, &err);

@@ -16,15 +16,7 @@ static void stop_machines(struct vmms *vmms, struct http_request *request)
 
 static void save_vm(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_save(machine, &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run(vmms, request, machine_save);
 }
 
 static void discard_saved(struct vmms *vmms, struct http_request *request)
@@ -44,15 +36,7 @@ static void discard_saved(struct vmms *vmms, struct http_request *request)
 
 static void add_disk(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine || !api_still_matches(machine, request))
-		return;
-	r = machine_add_disk(machine, api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_body(vmms, request, machine_add_disk);
 }
 
 static void remove_disk(struct vmms *vmms, struct http_request *request)
@@ -62,7 +46,7 @@ static void remove_disk(struct vmms *vmms, struct http_request *request)
 	struct job *job = NULL;
 	int r;
 
-	if (!machine || !api_still_matches(machine, request))
+	if (!machine)
 		return;
 	r = machine_remove_disk(machine, api_text(request, "path"), &job, &err);
 	api_reply_job(request, job, r, &err);
@@ -72,28 +56,12 @@ static void remove_disk(struct vmms *vmms, struct http_request *request)
 
 static void clone_vm(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_clone(machine, api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_body(vmms, request, machine_clone);
 }
 
 static void export_vm(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_export(machine, api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_body(vmms, request, machine_export);
 }
 
 static void import_vm(struct vmms *vmms, struct http_request *request)

@@ -71,7 +71,7 @@ static void change_vm(struct vmms *vmms, struct http_request *request)
 	struct machine *machine = api_machine(vmms, request);
 	struct error err = {0};
 
-	if (!machine || !api_still_matches(machine, request))
+	if (!machine)
 		return;
 	if (machine_change(machine, api_body(request), &err))
 		http_fail(request, &err);
@@ -87,7 +87,7 @@ static void delete_vm(struct vmms *vmms, struct http_request *request)
 	struct job *job = NULL;
 	int r;
 
-	if (!machine || !api_still_matches(machine, request))
+	if (!machine)
 		return;
 	r = machine_delete(machine, files && !strcmp(files, "keep"), &job, &err);
 	api_reply_job(request, job, r, &err);
@@ -103,43 +103,29 @@ static void get_files(struct vmms *vmms, struct http_request *request)
 				     "own_directory", machine->own_directory));
 }
 
-static void verb(struct vmms *vmms, struct http_request *request,
-    int (*run)(struct machine *machine, struct job **job, struct error *err))
-{
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = run(machine, &job, &err);
-	api_reply_job(request, job, r, &err);
-}
-
 static void start_vm(struct vmms *vmms, struct http_request *request)
 {
-	verb(vmms, request, machine_start);
+	api_run(vmms, request, machine_start);
 }
 
 static void turn_off_vm(struct vmms *vmms, struct http_request *request)
 {
-	verb(vmms, request, machine_turn_off);
+	api_run(vmms, request, machine_turn_off);
 }
 
 static void pause_vm(struct vmms *vmms, struct http_request *request)
 {
-	verb(vmms, request, machine_pause);
+	api_run(vmms, request, machine_pause);
 }
 
 static void resume_vm(struct vmms *vmms, struct http_request *request)
 {
-	verb(vmms, request, machine_resume);
+	api_run(vmms, request, machine_resume);
 }
 
 static void reset_vm(struct vmms *vmms, struct http_request *request)
 {
-	verb(vmms, request, machine_reset);
+	api_run(vmms, request, machine_reset);
 }
 
 static void shut_down_vm(struct vmms *vmms, struct http_request *request)

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -14,20 +13,11 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include "base/privileges.h"
 #include "worker/sandbox_filter.h"
 
 /* 4 controllers of 64 channels with an io_uring and two eventfds each, VPs, sockets, disks: about 1500. */
 #define DESCRIPTORS_MAX 4096u
-
-/* A sanitizer makes system calls of its own, looks into /proc and traces the process at its end. */
-#ifndef __has_feature
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-static const bool instrumented = true;
-#else
-static const bool instrumented = false;
-#endif
 
 /* What the host refuses does not keep a machine from running; whoever reads the log should know. */
 static void missing(const char *what, int error)
@@ -64,9 +54,9 @@ static int make_user_namespace(void)
 
 void sandbox_prepare(void)
 {
-	int r = geteuid() && !instrumented ? make_user_namespace() : 0;
+	int r = geteuid() && !program_is_instrumented() ? make_user_namespace() : 0;
 
-	if (instrumented)
+	if (program_is_instrumented())
 		log_write(LOG_LEVEL_WARNING, "sandbox: there is none, for this program was built with a sanitizer");
 	else if (r)
 		missing("no user namespace, so that nothing else is apart", -r);
@@ -155,17 +145,6 @@ static int change_user(const struct sandbox_config *c, struct error *err)
 	return 0;
 }
 
-static int drop_capabilities(struct error *err)
-{
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {0};
-
-	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	if (syscall(SYS_capset, &header, none))
-		return error_set(err, errno, "capabilities cannot be dropped: %s", strerror(errno));
-	return 0;
-}
-
 /* --- Landlock ---------------------------------------------------------------------------------------------- */
 
 /* Linux Documentation/userspace-api/landlock.rst. The headers of Debian 12 know less. */
@@ -211,7 +190,7 @@ int sandbox_enter(const struct sandbox_config *config, struct error *err)
 	bool own_files, empty;
 	int r;
 
-	if (instrumented)
+	if (program_is_instrumented())
 		return 0;
 	r = check_alone(err);
 	if (!r)
@@ -227,7 +206,7 @@ int sandbox_enter(const struct sandbox_config *config, struct error *err)
 	drop_bounding_set();
 	r = change_user(config, err);
 	if (!r)
-		r = drop_capabilities(err);
+		r = privileges_drop(err);
 	if (!r && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)))
 		r = error_set(err, errno, "sandbox: %s", strerror(errno));
 	/* A change of user forgets it. */
