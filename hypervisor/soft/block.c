@@ -48,7 +48,8 @@ int block_cache_create(struct soft_vp *vp, size_t size)
 	vp->jumps = (struct jump_entry *)(void *)((uint8_t *)c->buckets + buckets);
 	vp->jump_mask = jumps - 1;
 	c->arena = (uint8_t *)(vp->jumps + jumps);
-	c->size = size;
+	/* Cold blocks lie at its end: that has to be aligned as its beginning is. */
+	c->size = size / BLOCK_UNIT * BLOCK_UNIT;
 	vp->blocks = c;
 	block_cache_flush(vp);
 	return 0;
