@@ -25,18 +25,27 @@ class Skip(Exception):
     """Raised by a test that cannot run here; its text says why."""
 
 
+def indented(text):
+    return "".join(f"     {line}\n" for line in text.splitlines()).rstrip("\n")
+
+
 class Results:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
+        self.failures = []
 
     def add(self, name, result, seconds, detail=""):
         setattr(self, result, getattr(self, result) + 1)
         word = {"passed": "PASS", "failed": "FAIL", "skipped": "SKIP"}[result]
-        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result != 'failed' else ''}", flush=True)
-        if detail and result == "failed":
-            print("     " + detail.replace("\n", "\n     "), flush=True)
+        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}", flush=True)
+        if result == "failed":
+            self.failures.append((name, detail))
+            print(indented(detail), flush=True)
 
     def summary(self):
+        """What failed once more, as a log's middle is easily lost; then the counts."""
+        for name, detail in self.failures:
+            print(f"FAILED: {name}\n{indented(detail[-1500:])}")
         line = f"{self.passed} passed, {self.failed} failed"
         if self.skipped:
             line += f", {self.skipped} skipped"
