@@ -18,6 +18,7 @@ static const struct {
     {"image", "VERB", "what machines are made from: build, list, import, delete; settings for a first boot", command_image},
     {"vm", "VERB", "machines that the daemon keeps: create, start, list …", command_manage},
     {"checkpoint", "VERB", "what machines were at some time, to go back to", command_manage},
+    {"switch", "VERB", "virtual switches that machines are plugged into", command_manage},
     {"job", "VERB", "what the daemon is doing", command_manage},
     {"event", "VERB", "what happened", command_manage},
     {"host", "VERB", "this host and its daemon", command_manage},

@@ -66,6 +66,7 @@ int command_event(int argc, char **argv);
 int command_host(int argc, char **argv);
 int command_checkpoint(int argc, char **argv);
 int command_library(int argc, char **argv);
+int command_switch(int argc, char **argv);
 
 /* follow.c */
 int event_follow(struct manage *manage, int argc, char **argv);

@@ -11,7 +11,8 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(int argc, char **argv);
 	} nouns[] = {{"vm", command_vm}, {"job", command_job}, {"event", command_event}, {"host", command_host},
-		     {"image", command_library}, {"checkpoint", command_checkpoint}};
+		     {"image", command_library}, {"checkpoint", command_checkpoint},
+		     {"switch", command_switch}};
 
 	for (size_t i = 0; argc && i < ARRAY_SIZE(nouns); i++)
 		if (!strcmp(argv[0], nouns[i].name))

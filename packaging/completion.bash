@@ -17,6 +17,7 @@ _bulkhead_value() {
     dir) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
     machine) _bulkhead_names vm list ;;
     image) _bulkhead_names image list ;;
+    switch) _bulkhead_names switch list ;;
     '='*) local words=${1#=}; mapfile -t COMPREPLY < <(compgen -W "${words//,/ }" -- "$cur") ;;
     esac
 }

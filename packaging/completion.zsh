@@ -11,6 +11,7 @@ _bulkhead_value() {
     dir) _files -/ ;;
     machine) names=("${(@f)$(bulkhead vm list --names 2>/dev/null)}"); compadd -- "${(@)names:#}" ;;
     image) names=("${(@f)$(bulkhead image list --names 2>/dev/null)}"); compadd -- "${(@)names:#}" ;;
+    switch) names=("${(@f)$(bulkhead switch list --names 2>/dev/null)}"); compadd -- "${(@)names:#}" ;;
     '='*) compadd -- "${(@s:,:)${1#=}}" ;;
     esac
 }

@@ -30,7 +30,8 @@ EXAMPLES = {
 }
 # Where a value has this name, what stands there is completed.
 KINDS = {"FILE": "file", "FROM": "file", "TO": "file", "PARENT": "file", "SOCKET": "file", "PATH": "file", "DIR": "dir",
-         "DIRECTORY": "dir", "IMAGE": "image", "MACHINE": "machine", "CHECKPOINT": "checkpoint"}
+         "DIRECTORY": "dir", "IMAGE": "image", "MACHINE": "machine", "CHECKPOINT": "checkpoint",
+         "SWITCH": "switch"}
 
 
 def run(program, *arguments, name=None):

@@ -50,6 +50,10 @@ int port_open_socket(struct port **out, int fd, struct error *err);
 int port_open_tap(struct port **out, const char *name, struct error *err);
 int port_open_tap_fd(struct port **out, int fd, struct error *err);
 
+/* A new tap interface, which is there as long as somebody has the descriptor, for port_open_tap_fd() in another process. The
+ * descriptor is the caller's. -EBUSY: there is an interface of this name. */
+int port_make_tap(int *fd, const char *name, struct error *err);
+
 /* NULL is fine. */
 static inline void port_close(struct port *port)
 {

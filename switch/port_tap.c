@@ -81,6 +81,23 @@ static int attach(int fd, const char *name, struct error *err)
 	return error_set(err, errno, "the tap interface %s cannot be used: %s", name, strerror(errno));
 }
 
+int port_make_tap(int *out, const char *name, struct error *err)
+{
+	int fd, r;
+
+	if (if_nametoindex(name))
+		return error_set(err, EBUSY, "the host has an interface %s already", name);
+	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return error_set(err, errno, "/dev/net/tun, by which tap interfaces are used, cannot be opened: %s", strerror(errno));
+	r = attach(fd, name, err);
+	if (r)
+		close(fd);
+	else
+		*out = fd;
+	return r;
+}
+
 int port_open_tap(struct port **out, const char *name, struct error *err)
 {
 	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);

@@ -25,6 +25,7 @@ struct vmms {
 	struct machine **machines;
 	size_t machine_count, machine_room;
 	struct automatic *automatic; /* automatic.h */
+	struct switches *switches; /* switches.h */
 	struct job *jobs; /* that run, or that somebody waits for */
 	uv_signal_t signals[2];
 	int lock;

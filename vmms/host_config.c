@@ -39,6 +39,10 @@ static const struct form form_certificates = {.kind = FORM_LIST,
 					      .text = "client certificates, by common name or alternative name; the first that fits",
 					      .min = 0, .max = 1024, .items = &form_grant};
 
+static const char *const vswitch_words[] = {"any", "own", NULL};
+static const struct form form_vswitch = {
+    .kind = FORM_WORD, .text = "for switches: the host's own Open vSwitch where it runs, else daemons of ours; or ours in any case", .words = vswitch_words};
+
 const struct form host_config_form = {.kind = FORM_OBJECT,
 				      .text = "a host of Bulkhead: host.json",
 				      .fields = (const struct form_field[]){
@@ -46,6 +50,7 @@ const struct form host_config_form = {.kind = FORM_OBJECT,
 					  {"https", &form_https, NULL, false},
 					  {"groups", &form_groups, "[]", false},
 					  {"certificates", &form_certificates, "[]", false},
+					  {"open_vswitch", &form_vswitch, "\"any\"", false},
 					  {0},
 				      }};
 

@@ -33,6 +33,7 @@ static const char *const steps[] = {
     "CREATE TABLE work (vm TEXT PRIMARY KEY, plan TEXT NOT NULL); CREATE TABLE base (vm TEXT NOT NULL, of TEXT NOT NULL,"
     " checkpoint TEXT NOT NULL, PRIMARY KEY (vm, of, checkpoint)) WITHOUT ROWID; CREATE TABLE leftover (path TEXT PRIMARY KEY);"
     " PRAGMA user_version = 4;",
+    "CREATE TABLE switch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, phase INTEGER NOT NULL, config TEXT NOT NULL, host TEXT); PRAGMA user_version = 5;",
 };
 
 static int check_version(struct store *store, struct error *err)

@@ -16,6 +16,7 @@
 #include "vmms/images.h"
 #include "vmms/listen.h"
 #include "vmms/store_access.h"
+#include "vmms/switches.h"
 #include "vmms/worker_log.h"
 
 /* Behind it comes "/vms/", an id and "/console". */
@@ -251,6 +252,9 @@ static int load(struct vmms *vmms, struct error *err)
 		r = store_vm_list(vmms->store, add_stored, vmms, err);
 	if (!r) {
 		take_stock(vmms);
+		r = switches_open(vmms, err);
+	}
+	if (!r) {
 		images_tidy(vmms);
 		exports_tidy(vmms);
 		automatic_start(vmms);
@@ -356,6 +360,7 @@ static void let_go(struct vmms *vmms)
 		vmms->machines[i]->link = NULL;
 	}
 	automatic_close(vmms);
+	switches_close(vmms);
 	jobs_close(vmms);
 	http_close(vmms->http);
 	vmms->http = NULL;
@@ -419,6 +424,7 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 	while (vmms.machine_count)
 		vmms_forget(&vmms, vmms.machines[0]);
 	uv_run(&vmms.loop, UV_RUN_DEFAULT);
+	switches_free(&vmms);
 	free(vmms.machines);
 	while (vmms.jobs) {
 		struct job *next = vmms.jobs->next;

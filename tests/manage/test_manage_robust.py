@@ -14,6 +14,7 @@ import subprocess
 import time
 
 from daemon import Daemon, UnixConnection, require, wait_for
+from lan import apart
 
 
 def https_daemon(context):
@@ -365,7 +366,7 @@ def fuzz(d, document, seed, count):
 def test_manage_requests_made_from_the_document(context):
     """Seeds MANAGE_SEED and on; as many requests as MANAGE_REQUESTS says."""
     seed, count = int(os.environ.get("MANAGE_SEED", "1")), int(os.environ.get("MANAGE_REQUESTS", "4000"))
-    with Daemon(context["build"]) as d:
+    with apart(context) as d:
         d.make("web")
         document = d.ok("GET", "/v1/openapi.json")
         before = descriptors(d)

@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* host_link.c - interfaces as such, and addresses that are told by text. */
+#include "switch/host_link.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_link.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <string.h>
+
+#include "switch/program.h"
+#include "switch/rtnetlink.h"
+
+struct link_search {
+	const char *name;
+	struct host_link *link;
+	bool found;
+};
+
+static int take_link(void *context, const struct nlmsghdr *message)
+{
+	struct link_search *s = context;
+	const struct ifinfomsg *info = NLMSG_DATA(message);
+	const struct rtattr *name, *mac;
+
+	if (message->nlmsg_type != RTM_NEWLINK || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)))
+		return 0;
+	name = rtnetlink_find(message, sizeof(*info), IFLA_IFNAME);
+	if (!name || strncmp(RTA_DATA(name), s->name, RTA_PAYLOAD(name)) || strlen(s->name) >= RTA_PAYLOAD(name))
+		return 0;
+	s->found = true;
+	*s->link = (struct host_link){.index = info->ifi_index, .up = info->ifi_flags & IFF_UP, .promiscuous = info->ifi_flags & IFF_PROMISC, .loopback = info->ifi_flags & IFF_LOOPBACK,
+				      .master = (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MASTER), 0),
+				      .mtu = rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MTU), 0)};
+	mac = rtnetlink_find(message, sizeof(*info), IFLA_ADDRESS);
+	if (mac && RTA_PAYLOAD(mac) == 6 && info->ifi_type == ARPHRD_ETHER) {
+		memcpy(s->link->mac, RTA_DATA(mac), 6);
+		s->link->has_mac = true;
+	}
+	return 0;
+}
+
+int host_link_get(const char *name, struct host_link *link, struct error *err)
+{
+	struct link_search search = {.name = name, .link = link};
+	int r = rtnetlink_dump(RTM_GETLINK, AF_UNSPEC, take_link, &search);
+
+	if (r)
+		return error_set(err, -r, "the host's network interfaces cannot be looked at: %s", strerror(-r));
+	return search.found ? 0 : error_set(err, ENODEV, "the host has no network adapter \"%s\"", name);
+}
+
+static int set_flag(const char *name, unsigned flag, bool on, struct error *err)
+{
+	struct ifinfomsg info = {.ifi_change = flag, .ifi_flags = on ? flag : 0};
+	struct rtnetlink_request request;
+	struct host_link link;
+	int r = host_link_get(name, &link, err);
+
+	if (r)
+		return r;
+	info.ifi_index = link.index;
+	rtnetlink_begin(&request, RTM_NEWLINK, 0, &info, sizeof(info));
+	r = rtnetlink_do(&request);
+	return r ? error_set(err, -r, "%s cannot be set %s: %s", name, flag == IFF_PROMISC ? "promiscuous or not" : on ? "up" : "down", strerror(-r)) : 0;
+}
+
+int host_link_set_up(const char *name, bool up, struct error *err)
+{
+	return set_flag(name, IFF_UP, up, err);
+}
+
+int host_link_set_promiscuous(const char *name, bool on, struct error *err)
+{
+	return set_flag(name, IFF_PROMISC, on, err);
+}
+
+int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err)
+{
+	struct ifinfomsg info = {0};
+	struct rtnetlink_request request;
+	struct host_link link;
+	int r = host_link_get(name, &link, err);
+
+	if (r)
+		return r;
+	info.ifi_index = link.index;
+	rtnetlink_begin(&request, RTM_NEWLINK, 0, &info, sizeof(info));
+	rtnetlink_add(&request, IFLA_MTU, &mtu, sizeof(mtu));
+	r = rtnetlink_do(&request);
+	return r ? error_set(err, -r, "%s cannot have an MTU of %u: %s", name, mtu, strerror(-r)) : 0;
+}
+
+/* --- sealed ---------------------------------------------------------------------------------------------- */
+
+#define SEAL_PREFERENCE "49000"
+
+static int traffic_control(const char *const *argv, struct error *err)
+{
+	static const char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+
+	return program_run(argv, NULL, environment, 5, err);
+}
+
+/* Packet sockets get frames before this hook, the protocols behind it. The filter is a program of one instruction, "drop", as kernels
+ * have the interpreter of such where they lack the more special classifiers. */
+int host_link_seal(const char *name, bool *made, struct error *err)
+{
+	const char *const hook[] = {"tc", "qdisc", "add", "dev", name, "clsact", NULL};
+	const char *const filter[] = {"tc", "filter", "replace", "dev", name, "ingress", "protocol", "all", "pref", SEAL_PREFERENCE, "handle", "1", "bpf",
+	    "direct-action", "bytecode", "1,6 0 0 2", NULL};
+	bool new_hook = !traffic_control(hook, NULL);
+	int r = traffic_control(filter, err);
+
+	if (made)
+		*made = new_hook;
+	if (r && new_hook)
+		host_link_unseal(name, true);
+	return r ? error_prefix(err, "%s cannot be kept from the host's own traffic", name) : 0;
+}
+
+void host_link_unseal(const char *name, bool made)
+{
+	const char *const hook[] = {"tc", "qdisc", "del", "dev", name, "clsact", NULL};
+	const char *const filter[] = {"tc", "filter", "del", "dev", name, "ingress", "pref", SEAL_PREFERENCE, NULL};
+
+	traffic_control(made ? hook : filter, NULL);
+}
+
+int host_link_set_ipv6(const char *name, bool on, bool *was, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	char before = '1';
+
+	if (strchr(name, '/') || asprintf(&path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name) < 0)
+		return error_set(err, EINVAL, "%s: no such interface", name);
+	if (was)
+		*was = false;
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (read(fd, &before, 1) == 1 && was)
+		*was = before == '0';
+	if (before == (on ? '0' : '1'))
+		return 0;
+	return pwrite(fd, on ? "0" : "1", 1, 0) == 1 ? 0 : error_set(err, errno, "%s: %s", path, strerror(errno));
+}
+
+/* --- addresses by text ----------------------------------------------------------------------------------- */
+
+struct address {
+	uint8_t family, length;
+	uint8_t bytes[16];
+};
+
+static size_t address_size(const struct address *a)
+{
+	return a->family == AF_INET ? 4 : 16;
+}
+
+static int parse(const char *text, struct address *out)
+{
+	const char *slash = strchr(text, '/');
+	char host[INET6_ADDRSTRLEN];
+	unsigned long length;
+	char *end;
+
+	memset(out, 0, sizeof(*out));
+	if (!slash || slash - text >= (ptrdiff_t)sizeof(host) || slash[1] < '0' || slash[1] > '9')
+		return -EINVAL;
+	memcpy(host, text, (size_t)(slash - text));
+	host[slash - text] = '\0';
+	length = strtoul(slash + 1, &end, 10);
+	out->family = strchr(host, ':') ? AF_INET6 : AF_INET;
+	if (*end || length < 1 || length > address_size(out) * 8 || inet_pton(out->family, host, out->bytes) != 1)
+		return -EINVAL;
+	out->length = (uint8_t)length;
+	return 0;
+}
+
+int host_address_check(const char *text, struct error *err)
+{
+	struct address a;
+
+	return parse(text, &a) ? error_set(err, EINVAL, "is no address with its network's length, such as 192.0.2.1/24 or 2001:db8::1/64") : 0;
+}
+
+struct address_search {
+	int index;
+	const json_t *wanted;
+	struct rtnetlink_request removals[16];
+	size_t count;
+};
+
+static bool same(const struct nlmsghdr *message, const char *text)
+{
+	const struct ifaddrmsg *info = NLMSG_DATA(message);
+	const struct rtattr *local = rtnetlink_find(message, sizeof(*info), IFA_LOCAL);
+	struct address a;
+
+	if (!local)
+		local = rtnetlink_find(message, sizeof(*info), IFA_ADDRESS);
+	return local && !parse(text, &a) && a.family == info->ifa_family && a.length == info->ifa_prefixlen &&
+	       RTA_PAYLOAD(local) == address_size(&a) && !memcmp(RTA_DATA(local), a.bytes, address_size(&a));
+}
+
+static int take_surplus(void *context, const struct nlmsghdr *message)
+{
+	struct address_search *s = context;
+	const struct ifaddrmsg *info = NLMSG_DATA(message);
+	const struct rtattr *local;
+	json_t *text;
+	size_t i;
+
+	if (message->nlmsg_type != RTM_NEWADDR || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || (int)info->ifa_index != s->index ||
+	    (info->ifa_family == AF_INET6 && info->ifa_scope == RT_SCOPE_LINK))
+		return 0;
+	json_array_foreach(s->wanted, i, text)
+		if (same(message, json_string_value(text)))
+			return 0;
+	local = rtnetlink_find(message, sizeof(*info), IFA_LOCAL);
+	if (!local)
+		local = rtnetlink_find(message, sizeof(*info), IFA_ADDRESS);
+	if (local && s->count < ARRAY_SIZE(s->removals)) {
+		rtnetlink_begin(&s->removals[s->count], RTM_DELADDR, 0, info, sizeof(*info));
+		rtnetlink_add(&s->removals[s->count++], IFA_LOCAL, RTA_DATA(local), RTA_PAYLOAD(local));
+	}
+	return 0;
+}
+
+static int add(int index, const char *text)
+{
+	struct ifaddrmsg info = {.ifa_index = (uint32_t)index};
+	uint32_t flags = IFA_F_NODAD;
+	struct rtnetlink_request request;
+	struct address a;
+	int r;
+
+	if (parse(text, &a))
+		return -EINVAL;
+	info.ifa_family = a.family;
+	info.ifa_prefixlen = a.length;
+	rtnetlink_begin(&request, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &info, sizeof(info));
+	rtnetlink_add(&request, IFA_LOCAL, a.bytes, address_size(&a));
+	rtnetlink_add(&request, IFA_ADDRESS, a.bytes, address_size(&a));
+	if (a.family == AF_INET6) {
+		rtnetlink_add(&request, IFA_FLAGS, &flags, sizeof(flags));
+	} else if (a.length < 31) {
+		uint32_t broadcast;
+
+		memcpy(&broadcast, a.bytes, sizeof(broadcast));
+		broadcast |= htonl(UINT32_MAX >> a.length);
+		rtnetlink_add(&request, IFA_BROADCAST, &broadcast, sizeof(broadcast));
+	}
+	r = rtnetlink_do(&request);
+	return r == -EEXIST ? 0 : r;
+}
+
+int host_addresses_set(const char *name, const json_t *addresses, struct error *err)
+{
+	struct address_search *search = calloc(1, sizeof(*search));
+	struct host_link link;
+	json_t *text;
+	size_t i;
+	int r = search ? host_link_get(name, &link, err) : error_set(err, ENOMEM, "no memory");
+
+	if (r) {
+		free(search);
+		return r;
+	}
+	search->index = link.index;
+	search->wanted = addresses;
+	r = rtnetlink_dump(RTM_GETADDR, AF_UNSPEC, take_surplus, search);
+	for (i = 0; i < search->count; i++)
+		rtnetlink_do(&search->removals[i]);
+	free(search);
+	if (r)
+		return error_set(err, -r, "the addresses of %s cannot be looked at: %s", name, strerror(-r));
+	json_array_foreach(addresses, i, text) {
+		r = add(link.index, json_string_value(text));
+		if (r)
+			return error_set(err, -r, "%s cannot have address %s: %s", name, json_string_value(text), strerror(-r));
+	}
+	return 0;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * host_link.h - network interfaces of the host: what they are, and how the host's addresses and routes go from one
+ * to another, and back.
+ *
+ * What an interface has is kept as the kernel tells it (rtnetlink messages), so that nothing of it is lost on the way: lifetimes, metrics, scopes, tables.
+ * Any thread. Errors: negative errno with a sentence.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+struct host_link {
+	int index, master; /* 0: it is in nothing */
+	bool up, promiscuous, loopback, has_mac;
+	uint8_t mac[6];
+	uint32_t mtu;
+};
+
+/* -ENODEV: there is none of this name. */
+int host_link_get(const char *name, struct host_link *link, struct error *err);
+int host_link_set_up(const char *name, bool up, struct error *err);
+/* Whoever is killed while he listens leaves it so. */
+int host_link_set_promiscuous(const char *name, bool on, struct error *err);
+
+/* IPv6 on this interface on or off, as the kernel's disable_ipv6 has it. *was (may be NULL): how it was. Without IPv6 in the
+ * kernel nothing is done. */
+int host_link_set_ipv6(const char *name, bool on, bool *was, struct error *err);
+
+int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err);
+
+/* Whatever comes in by this interface is for packet sockets alone: the host itself neither sees nor answers it, as a switch's ports
+ * are none of the host's. *made (may be NULL): the hook was not there before, and goes with host_link_unseal(). */
+int host_link_seal(const char *name, bool *made, struct error *err);
+void host_link_unseal(const char *name, bool made);
+
+/* All that the host has on this interface: {"up", "ipv6", "addresses": ["HEX", …], "routes": ["HEX", …]}; the caller's. -ENOTSUP: it
+ * has a route that cannot be moved (over several interfaces, or by a nexthop object). */
+int host_network_get(const char *name, json_t **out, struct error *err);
+
+/* Gives interface `name` these addresses and routes: what is there already stays. On failure what was added stays. */
+int host_network_put(const char *name, const json_t *network, struct error *err);
+
+/* Takes these addresses from it; the routes which need them go with them. */
+int host_network_drop(const char *name, const json_t *network, struct error *err);
+
+/* Gives interface `to` what `from` has, then takes that from `from`. Whatever fails, one of the two has all of it. *network (may be NULL)
+ * is what was moved; the caller's. */
+int host_network_move(const char *from, const char *to, json_t **network, struct error *err);
+
+/* "192.0.2.1/24" or "2001:db8::1/64". -EINVAL: it is none; `err` has the end of a sentence. */
+int host_address_check(const char *text, struct error *err);
+/* The interface has these addresses (strings) and, but for link-local ones, no others. */
+int host_addresses_set(const char *name, const json_t *addresses, struct error *err);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ovs.h - Open vSwitch as this host has it: its daemons, and what of its database and flows is ours.
+ *
+ * Where the host runs Open vSwitch itself (/run/openvswitch/db.sock answers), that is used; else ovsdb-server and
+ * ovs-vswitchd are started here, in a directory of our own, and ended when they are of no use any more. They outlive
+ * the process that started them, and are found again by it.
+ *
+ * What is to be is told as a whole (ovs_apply()): whatever else of ours there is goes. Bridges are known to be ours by
+ * external_ids:bulkhead, which is the owner's mark; nothing else in the database is touched.
+ *
+ * One thread. Calls wait for Open vSwitch, some seconds at most. Errors: negative errno; -ENOTSUP: it is not installed;
+ * -EIO, -ETIMEDOUT: it does not do as it is told.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+struct ovs;
+
+struct ovs_place {
+	const char *directory; /* for daemons of our own: made and removed as they come and go */
+	const char *owner;     /* the mark */
+	bool own;              /* never the host's own Open vSwitch */
+};
+
+int ovs_new(struct ovs **out, const struct ovs_place *place, struct error *err);
+/* The daemons stay. NULL is fine. */
+void ovs_free(struct ovs *ovs);
+
+/* Makes sure that the daemons run. *started (may be NULL): ours had to be started, and know nothing yet. */
+int ovs_start(struct ovs *ovs, bool *started, struct error *err);
+/* Ends ours, by their process ids, and removes the directory. Of the host's own nothing is ended. */
+void ovs_stop(struct ovs *ovs);
+
+/* A process whose end means that flows, and what bridges do as interfaces, are lost: ovs-vswitchd's, or 0. */
+int ovs_switch_pid(const struct ovs *ovs);
+/* The same of ovsdb-server; 0 also where it is not ours. */
+int ovs_database_pid(const struct ovs *ovs);
+
+/* "system" or "netdev": the kernel's datapath, or that of ovs-vswitchd itself. */
+const char *ovs_datapath(const struct ovs *ovs);
+
+/* Makes the database say this and no more of ours, waits until ovs-vswitchd has done it, and puts the flows in place.
+ *
+ *   {"bridges": [{"name": "bs1", "columns": {…}, "flows": "…", "meters": {"NUMBER": "…"}, "mirrors": [{…}],
+ *                 "ports": [{"name": "bp00155d000001", "columns": {…}, "interfaces": [{"name": …, "columns": {…}}]}]}]}
+ *
+ * `columns` are of tables Bridge, Port and Interface, in RFC 7047's form; a bridge's own port is one of "ports". A mirror is
+ * {"name", "sources": [ports], "target": port}. What an interface's column "error" says is an error here, in
+ * which the database says what it was told all the same. */
+int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err);
+
+/* The bridge that has this interface, ours or not; the caller frees it. NULL: none, or nothing runs. */
+char *ovs_bridge_of(struct ovs *ovs, const char *interface);
+
+/* What is known of the interfaces of a port: [{"name", "link", and, of a team, "active", "lacp"}]; the caller's. */
+int ovs_port_state(struct ovs *ovs, const char *port, json_t **out, struct error *err);

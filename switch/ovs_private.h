@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* ovs_private.h - what the files of ovs.h share. Private to switch/. */
+#pragma once
+
+#include "switch/ovs.h"
+#include "switch/ovsdb.h"
+
+struct ovs {
+	char *owner, *own_directory;
+	char *directory; /* where the daemons have their sockets: ours, or the host's */
+	bool own, only_own;
+	const char *datapath;
+	/* What of flows and meters was put in place, by bridge: good as long as this ovs-vswitchd lives. */
+	json_t *flows;
+	int flows_pid;
+};
+
+/* Whose daemons it is about: the host's, if they run. */
+int ovs_choose(struct ovs *ovs, struct error *err);
+
+/* A connection to the database that runs. */
+int ovs_connect(const struct ovs *ovs, struct ovsdb **db, struct error *err);
+
+/* ovs_flows.c: flows and meters of a wanted bridge, unless they are in place; the flows in one bundle. */
+int ovs_put_flows(struct ovs *ovs, const json_t *bridge, struct error *err);
+
+/* The environment in which programs of Open vSwitch find what is ours; ended by NULL. */
+struct ovs_environment {
+	char text[5][256];
+	const char *list[6];
+};
+void ovs_environment(const struct ovs *ovs, struct ovs_environment *environment);

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "switch/ovs_rules.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "switch/ovsdb.h"
+
+/* The VLAN that 802.1Q reserves, so that no machine can be in it: whoever is in it is alone. */
+#define VLAN_ALONE 4095
+
+/* Ports of a port bridge. */
+#define INNER 1 /* the machine */
+#define OUTER 2 /* the switch */
+
+/* Packet marks, which go along from bridge to bridge: where a frame came in. 0: wherever all may be heard. */
+#define MARK_ISOLATED  1
+#define MARK_COMMUNITY 2 /* and the community's VLAN */
+
+static const char *text_of(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+static unsigned number_of(const json_t *object, const char *key)
+{
+	return (unsigned)json_integer_value(json_object_get(object, key));
+}
+
+static bool is_set(const json_t *object, const char *key)
+{
+	return json_is_true(json_object_get(object, key));
+}
+
+static void name_from(char name[OVS_NAME_SIZE], const char *prefix, const char *mac)
+{
+	size_t used = (size_t)snprintf(name, OVS_NAME_SIZE, "%.2s", prefix);
+
+	for (const char *c = mac; *c && used + 1 < OVS_NAME_SIZE; c++)
+		if (*c != ':')
+			name[used++] = *c >= 'A' && *c <= 'F' ? (char)(*c | 0x20) : *c;
+	name[used] = '\0';
+}
+
+void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac)
+{
+	name_from(name, "bp", mac);
+}
+
+static const char *vlan_mode(const json_t *settings)
+{
+	const char *mode = text_of(json_object_get(settings, "vlan"), "mode");
+
+	return *mode ? mode : "untagged";
+}
+
+/* --- what is asked for -------------------------------------------------------------------------------------- */
+
+enum remote_kind { REMOTE_ANY, REMOTE_IPV4, REMOTE_IPV6, REMOTE_MAC, REMOTE_NONE };
+
+/* *length: how special it is, of one kind. */
+static enum remote_kind remote_kind(const char *text, unsigned *length)
+{
+	unsigned byte[6];
+	char host[INET6_ADDRSTRLEN], *rest;
+	const char *slash = strchr(text, '/');
+	size_t size = slash ? (size_t)(slash - text) : strlen(text);
+	uint8_t address[16];
+	int end = 0;
+	enum remote_kind kind;
+	unsigned max;
+
+	*length = 0;
+	if (!strcmp(text, "any"))
+		return REMOTE_ANY;
+	*length = 48;
+	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) == 6 && end == 17 && !text[17])
+		return REMOTE_MAC;
+	if (size >= sizeof(host))
+		return REMOTE_NONE;
+	memcpy(host, text, size);
+	host[size] = '\0';
+	kind = strchr(host, ':') ? REMOTE_IPV6 : REMOTE_IPV4;
+	max = kind == REMOTE_IPV6 ? 128 : 32;
+	*length = max;
+	if (slash)
+		*length = slash[1] >= '0' && slash[1] <= '9' ? (unsigned)strtoul(slash + 1, &rest, 10) : max + 1;
+	if (*length > max || (slash && *rest) || inet_pton(kind == REMOTE_IPV6 ? AF_INET6 : AF_INET, host, address) != 1)
+		return REMOTE_NONE;
+	return kind;
+}
+
+static int check_vlan(const json_t *vlan, const char *where, struct error *err)
+{
+	const char *mode = text_of(vlan, "mode");
+	bool id = json_object_get(vlan, "id"), allowed = json_array_size(json_object_get(vlan, "allowed")), secondary = json_object_get(vlan, "secondary");
+	bool private = !strcmp(mode, "isolated") || !strcmp(mode, "community") || !strcmp(mode, "promiscuous");
+
+	if (!strcmp(mode, "untagged") && (id || allowed || secondary))
+		return error_set(err, EINVAL, "%svlan: of mode untagged it has no VLAN", where);
+	if ((!strcmp(mode, "access") || private) && !id)
+		return error_set(err, EINVAL, "%svlan.id is missing: mode %s needs a VLAN", where, mode);
+	if (!strcmp(mode, "trunk") != allowed)
+		return error_set(err, EINVAL, allowed ? "%svlan.allowed has no meaning but for mode trunk" : "%svlan.allowed is missing: a trunk is of some VLANs", where);
+	if (!strcmp(mode, "community") != secondary)
+		return error_set(err, EINVAL, secondary ? "%svlan.secondary has no meaning but for mode community"
+							: "%svlan.secondary is missing: it says which community", where);
+	return 0;
+}
+
+int ovs_settings_check(const json_t *settings, const char *where, struct error *err)
+{
+	json_t *acl;
+	unsigned length;
+	size_t i;
+	int r = json_object_get(settings, "vlan") ? check_vlan(json_object_get(settings, "vlan"), where, err) : 0;
+
+	json_array_foreach(json_object_get(settings, "acls"), i, acl)
+		if (!r && remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
+			r = error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",
+			    where, i);
+	return r;
+}
+
+/* --- flows ----------------------------------------------------------------------------------------------- */
+
+/* Rules of one direction: `match` is where it comes in, "src" or "dst" which of its addresses is remote. The more special go before the
+ * others, of two alike the one that denies. Asking for neighbours is no traffic with them. */
+static void put_acls(FILE *to, unsigned table, unsigned in_port, const json_t *settings, const char *direction, const char *next)
+{
+	const char *side = *direction == 'o' ? "dst" : "src";
+	bool any = false;
+	json_t *acl;
+	size_t i;
+
+	json_array_foreach(json_object_get(settings, "acls"), i, acl) {
+		const char *remote = text_of(acl, "remote"), *action = !strcmp(text_of(acl, "action"), "deny") ? "drop" : next;
+		unsigned length, priority;
+		enum remote_kind kind = remote_kind(remote, &length);
+
+		if (strcmp(text_of(acl, "direction"), direction))
+			continue;
+		any = true;
+		priority = 1000 + length * 2 + (*action == 'd') + (kind == REMOTE_MAC ? 1000 : 0);
+		if (kind == REMOTE_MAC)
+			fprintf(to, "table=%u,priority=%u,in_port=%u,dl_%s=%s,actions=%s\n", table, priority, in_port, side, remote, action);
+		if (kind == REMOTE_IPV4 || kind == REMOTE_ANY)
+			fprintf(to, "table=%u,priority=%u,ip,in_port=%u,nw_%s=%s,actions=%s\n", table, priority, in_port, side,
+			    kind == REMOTE_ANY ? "0.0.0.0/0" : remote, action);
+		if (kind == REMOTE_IPV6 || kind == REMOTE_ANY)
+			fprintf(to, "table=%u,priority=%u,ipv6,in_port=%u,ipv6_%s=%s,actions=%s\n", table, priority, in_port, side,
+			    kind == REMOTE_ANY ? "::/0" : remote, action);
+	}
+	if (any)
+		for (unsigned type = 135; type <= 136; type++)
+			fprintf(to, "table=%u,priority=1900,icmp6,in_port=%u,icmp_type=%u,icmp_code=0,actions=%s\n", table, in_port, type, next);
+}
+
+/* What only servers and routers send. Of a packet in pieces each has its protocol and only the first the rest, so a router's
+ * message in pieces, which RFC 6980 forbids, goes as a whole. */
+static void put_guards(FILE *to, unsigned n, const json_t *settings)
+{
+	if (is_set(settings, "dhcp_guard"))
+		fprintf(to, "table=0,priority=300,udp,in_port=%u,tp_src=67,actions=drop\n"
+			    "table=0,priority=300,udp6,in_port=%u,tp_src=547,actions=drop\n", n, n);
+	if (is_set(settings, "router_guard"))
+		fprintf(to, "table=0,priority=300,icmp6,in_port=%u,icmp_type=134,actions=drop\n"
+			    "table=0,priority=300,icmp6,in_port=%u,icmp_type=137,actions=drop\n"
+			    "table=0,priority=300,icmp,in_port=%u,icmp_type=9,actions=drop\n"
+			    "table=0,priority=300,icmp,in_port=%u,icmp_type=5,actions=drop\n", n, n, n, n);
+}
+
+/* Table 0: who may send what; 1: to whom; 2: how much. */
+static void put_port_flows(FILE *to, const json_t *port)
+{
+	const json_t *settings = json_object_get(port, "settings");
+	unsigned n = number_of(port, "number");
+
+	put_guards(to, n, settings);
+	if (is_set(port, "any_mac"))
+		fprintf(to, "table=0,priority=200,in_port=%u,actions=resubmit(,1)\n", n);
+	else
+		fprintf(to, "table=0,priority=200,in_port=%u,dl_src=%s,actions=resubmit(,1)\n"
+			    "table=0,priority=100,in_port=%u,actions=drop\n", n, text_of(port, "mac"), n);
+	put_acls(to, 1, n, settings, "out", "resubmit(,2)");
+	if (number_of(json_object_get(settings, "bandwidth"), "maximum"))
+		fprintf(to, "table=2,priority=100,in_port=%u,actions=meter:%u,resubmit(,3)\n", n, n);
+}
+
+static json_t *flows_of(const json_t *description)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+	json_t *port, *json;
+	size_t i;
+
+	if (!to)
+		return NULL;
+	if (!is_set(description, "host"))
+		fprintf(to, "table=0,priority=400,in_port=LOCAL,actions=drop\n");
+	fprintf(to, "table=0,priority=0,actions=NORMAL\n");
+	fprintf(to, "table=1,priority=0,actions=resubmit(,2)\n");
+	fprintf(to, "table=2,priority=0,actions=resubmit(,3)\n");
+	fprintf(to, "table=3,priority=0,actions=NORMAL\n");
+	json_array_foreach(json_object_get(description, "ports"), i, port)
+		put_port_flows(to, port);
+	fclose(to);
+	json = text ? json_string(text) : NULL;
+	free(text);
+	return json;
+}
+
+/* Bits in a second; what comes in one go may be a quarter of that. */
+static json_t *meters_of(const json_t *description)
+{
+	json_t *meters = json_object(), *port;
+	char number[16];
+	size_t i;
+
+	json_array_foreach(json_object_get(description, "ports"), i, port) {
+		json_int_t rate = json_integer_value(json_object_get(json_object_get(json_object_get(port, "settings"), "bandwidth"), "maximum")) / 1000;
+
+		if (!rate)
+			continue;
+		snprintf(number, sizeof(number), "%u", number_of(port, "number"));
+		json_object_set_new(meters, number, json_sprintf("kbps,burst,bands=type=drop,rate=%lld,burst_size=%lld", (long long)rate,
+						      (long long)(rate / 4 > 200 ? rate / 4 : 200)));
+	}
+	return meters;
+}
+
+/* --- bridges --------------------------------------------------------------------------------------------- */
+
+/* Every column of ours is told each time, so that what is not wanted any more goes. */
+static json_t *port_columns(void)
+{
+	static const char *const sets[] = {"tag", "trunks", "vlan_mode", "bond_mode", "lacp"};
+	json_t *columns = json_object();
+
+	for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
+		json_object_set_new(columns, sets[i], ovsdb_set(json_array()));
+	json_object_set_new(columns, "other_config", ovsdb_map(NULL));
+	return columns;
+}
+
+static json_t *access_columns(unsigned vlan)
+{
+	json_t *columns = port_columns();
+
+	json_object_set_new(columns, "tag", json_integer(vlan));
+	json_object_set_new(columns, "vlan_mode", json_string("access"));
+	return columns;
+}
+
+static json_t *vlan_columns(const json_t *settings)
+{
+	const json_t *vlan = json_object_get(settings, "vlan");
+	json_t *columns, *trunks;
+
+	if (strcmp(vlan_mode(settings), "trunk"))
+		return access_columns(number_of(vlan, "id"));
+	columns = port_columns();
+	trunks = json_copy(json_object_get(vlan, "allowed"));
+	json_object_set_new(columns, "vlan_mode", json_string(json_object_get(vlan, "id") ? "native-untagged" : "trunk"));
+	if (json_object_get(vlan, "id")) {
+		json_object_set(columns, "tag", json_object_get(vlan, "id"));
+		json_array_append(trunks, json_object_get(vlan, "id"));
+	}
+	json_object_set_new(columns, "trunks", ovsdb_set(trunks));
+	return columns;
+}
+
+static json_t *interface(const char *name, const char *type, unsigned number, bool must)
+{
+	json_t *columns = json_pack("{s:s, s:o}", "type", type, "options", ovsdb_map(NULL));
+
+	if (number)
+		json_object_set_new(columns, "ofport_request", json_integer(number));
+	return json_pack("{s:s, s:o, s:b}", "name", name, "columns", columns, "must", must);
+}
+
+static json_t *patch(const char *name, const char *peer, unsigned number)
+{
+	json_t *json = interface(name, "patch", number, false), *options = json_pack("{s:s}", "peer", peer);
+
+	json_object_set_new(json_object_get(json, "columns"), "options", ovsdb_map(options));
+	json_decref(options);
+	return json;
+}
+
+static json_t *single(const char *name, json_t *columns, json_t *one)
+{
+	return json_pack("{s:s, s:o, s:[o]}", "name", name, "columns", columns, "interfaces", one);
+}
+
+static json_t *bridge_columns(const json_t *description, const char *mac)
+{
+	json_t *other = json_object(), *columns;
+
+	if (mac)
+		json_object_set_new(other, "hwaddr", json_string(mac));
+	columns = json_pack("{s:O, s:s, s:o}", "datapath_type", json_object_get(description, "datapath"), "fail_mode", "secure", "other_config", ovsdb_map(other));
+	json_decref(other);
+	return columns;
+}
+
+/* The bridge's own interface is the host's adapter; where the host is not on the switch it is there all the same, and alone. */
+static json_t *local_port(const char *name, bool host, unsigned vlan, unsigned mtu)
+{
+	json_t *one = interface(name, "internal", 0, host);
+
+	if (mtu)
+		json_object_set_new(json_object_get(one, "columns"), "mtu_request", json_integer(mtu));
+	return single(name, access_columns(host ? vlan : VLAN_ALONE), one);
+}
+
+static json_t *uplink(const json_t *description)
+{
+	const char *team = text_of(description, "team"), *name = text_of(description, "name");
+	json_t *members = json_object_get(description, "members"), *interfaces = json_array(), *columns = port_columns(), *member, *other;
+	bool lacp = !strcmp(team, "lacp");
+	char bond[OVS_NAME_SIZE];
+	size_t i;
+
+	json_array_foreach(members, i, member)
+		json_array_append_new(interfaces, interface(json_string_value(member), "", (unsigned)i + 1, is_set(description, "must")));
+	snprintf(bond, sizeof(bond), "%.10s-team", name);
+	if (json_array_size(members) > 1)
+		json_object_set_new(columns, "bond_mode", json_string(lacp ? "balance-tcp" : team));
+	if (lacp) {
+		other = json_pack("{s:s}", "lacp-time", "fast");
+		json_object_set_new(columns, "lacp", json_string("active"));
+		json_object_set_new(columns, "other_config", ovsdb_map(other));
+		json_decref(other);
+	}
+	return json_pack("{s:s, s:o, s:o}", "name", bond, "columns", columns, "interfaces", interfaces);
+}
+
+/* --- port bridges: what goes to a machine ------------------------------------------------------------------- */
+
+static bool needs_bridge(const json_t *settings)
+{
+	const char *mode = vlan_mode(settings);
+	json_t *acl;
+	size_t i;
+
+	json_array_foreach(json_object_get(settings, "acls"), i, acl)
+		if (!strcmp(text_of(acl, "direction"), "in"))
+			return true;
+	return !strcmp(mode, "isolated") || !strcmp(mode, "community");
+}
+
+static json_t *inner_flows(const json_t *settings)
+{
+	const char *mode = vlan_mode(settings);
+	bool isolated = !strcmp(mode, "isolated"), community = !strcmp(mode, "community");
+	unsigned mark = isolated ? MARK_ISOLATED : community ? MARK_COMMUNITY + number_of(json_object_get(settings, "vlan"), "secondary") : 0;
+	char *text = NULL;
+	size_t size;
+	FILE *to = open_memstream(&text, &size);
+	json_t *json;
+
+	if (!to)
+		return NULL;
+	if (mark)
+		fprintf(to, "table=0,in_port=%d,actions=set_field:%u->pkt_mark,output:%d\n", INNER, mark, OUTER);
+	else
+		fprintf(to, "table=0,in_port=%d,actions=output:%d\n", INNER, OUTER);
+	if (community)
+		fprintf(to, "table=0,priority=200,in_port=%d,pkt_mark=%u,actions=resubmit(,1)\n", OUTER, mark);
+	if (isolated || community)
+		fprintf(to, "table=0,priority=200,in_port=%d,pkt_mark=0,actions=resubmit(,1)\n"
+			    "table=0,priority=100,in_port=%d,actions=drop\n", OUTER, OUTER);
+	else
+		fprintf(to, "table=0,priority=100,in_port=%d,actions=resubmit(,1)\n", OUTER);
+	put_acls(to, 1, OUTER, settings, "in", "output:1");
+	fprintf(to, "table=1,priority=0,actions=output:%d\n", INNER);
+	fclose(to);
+	json = text ? json_string(text) : NULL;
+	free(text);
+	return json;
+}
+
+static json_t *inner_bridge(const json_t *description, const json_t *port)
+{
+	char name[OVS_NAME_SIZE], outer[OVS_NAME_SIZE], inner[OVS_NAME_SIZE];
+	const char *mac = text_of(port, "mac");
+
+	name_from(name, "bq", mac);
+	name_from(outer, "bo", mac);
+	name_from(inner, "bi", mac);
+	return json_pack("{s:s, s:o, s:o, s:[o, o, o]}", "name", name, "columns", bridge_columns(description, NULL), "flows",
+	    inner_flows(json_object_get(port, "settings")), "ports", local_port(name, false, 0, 0),
+	    single(text_of(port, "name"), port_columns(), interface(text_of(port, "name"), "", INNER, is_set(port, "must"))),
+	    single(inner, port_columns(), patch(inner, outer, OUTER)));
+}
+
+/* The machine's port of the switch: its tap, or the way to the bridge that has it. */
+static json_t *machine_port(const json_t *port, char name[OVS_NAME_SIZE])
+{
+	const json_t *settings = json_object_get(port, "settings");
+	const char *mac = text_of(port, "mac");
+	char inner[OVS_NAME_SIZE];
+
+	if (needs_bridge(settings)) {
+		name_from(name, "bo", mac);
+		name_from(inner, "bi", mac);
+		return single(name, vlan_columns(settings), patch(name, inner, number_of(port, "number")));
+	}
+	snprintf(name, OVS_NAME_SIZE, "%s", text_of(port, "name"));
+	return single(name, vlan_columns(settings), interface(name, "", number_of(port, "number"), is_set(port, "must")));
+}
+
+/* --- the switch ------------------------------------------------------------------------------------------- */
+
+static void add_mirrors(json_t *bridge, const json_t *sources, const json_t *targets)
+{
+	json_t *mirrors = json_array(), *target;
+	size_t i;
+
+	json_array_foreach(targets, i, target)
+		if (json_array_size(sources))
+			json_array_append_new(mirrors, json_pack("{s:O, s:O, s:O}", "name", target, "sources", sources, "target", target));
+	json_object_set_new(bridge, "mirrors", mirrors);
+}
+
+int ovs_rules(json_t *bridges, const json_t *description, struct error *err)
+{
+	const char *name = text_of(description, "name"), *mac = json_string_value(json_object_get(description, "mac"));
+	json_t *ports = json_array(), *sources = json_array(), *targets = json_array(), *port, *bridge;
+	size_t i;
+
+	json_array_append_new(ports, local_port(name, is_set(description, "host"), number_of(description, "vlan"), number_of(description, "mtu")));
+	if (json_array_size(json_object_get(description, "members")))
+		json_array_append_new(ports, uplink(description));
+	json_array_foreach(json_object_get(description, "ports"), i, port) {
+		const char *mirror = text_of(json_object_get(port, "settings"), "mirror");
+		char of[OVS_NAME_SIZE];
+
+		json_array_append_new(ports, machine_port(port, of));
+		if (!strcmp(mirror, "source"))
+			json_array_append_new(sources, json_string(of));
+		if (!strcmp(mirror, "destination"))
+			json_array_append_new(targets, json_string(of));
+		if (needs_bridge(json_object_get(port, "settings")))
+			json_array_append_new(bridges, inner_bridge(description, port));
+	}
+	bridge = json_pack("{s:s, s:o, s:o, s:o, s:o}", "name", name, "columns", bridge_columns(description, mac), "ports", ports, "flows",
+	    flows_of(description), "meters", meters_of(description));
+	if (bridge)
+		add_mirrors(bridge, sources, targets);
+	json_decref(sources);
+	json_decref(targets);
+	return bridge && !json_array_append_new(bridges, bridge) ? 0 : error_set(err, ENOMEM, "no memory for switch %s", name);
+}

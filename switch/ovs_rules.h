@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ovs_rules.h - what a virtual switch is in Open vSwitch's terms (docs/network.md): its bridge, and one more for each
+ * adapter of a machine for which what goes *to* it has to be looked at.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "base/base.h"
+
+/* Names of interfaces, from an address "00:15:5d:01:02:03". */
+#define OVS_NAME_SIZE 16
+void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac);
+
+/* Adds to `bridges`, for ovs_apply(), those of a switch:
+ *
+ *   {"name": "bs1", "datapath", "mac" (of the host's adapter; none: Open vSwitch's choice), "host": whether the host is on it,
+ *    "vlan": of the host, 0 none, "mtu": of the host, "members": [adapters of the host], "team",
+ *    "ports": [{"name": its tap, "number", "mac", "any_mac", "settings", "must"}]}
+ *
+ * -ENOMEM. */
+int ovs_rules(json_t *bridges, const json_t *description, struct error *err);
+
+/* What "settings" says and cannot be: -EINVAL. `where` begins the sentence. */
+int ovs_settings_check(const json_t *settings, const char *where, struct error *err);

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Virtual switches on hosts that are network namespaces: what reaches whom, and that nothing is left."""
+
+import os
+import signal
+
+from daemon import require
+from lan import Capture, Lan, eventually, wire
+
+
+def two_hosts(lan):
+    """A host with an adapter, addresses and routes, and its router."""
+    host, router = lan.add(), lan.add()
+    wire(host, "eth1", router, "eth0")
+    router.give("eth0", "192.0.2.1/24", "2001:db8::1/64")
+    host.give("eth1", "192.0.2.2/24", "192.0.2.77/32", "2001:db8::2/64")
+    host.ip("route", "add", "default", "via", "192.0.2.1", "metric", "50")
+    host.ip("route", "add", "203.0.113.0/24", "via", "192.0.2.1", "src", "192.0.2.77", "table", "100")
+    host.ip("-6", "route", "add", "default", "via", "2001:db8::1")
+    eventually(lambda: "tentative" not in host.ip("-6", "address"), "duplicates to be ruled out")
+    return host, router
+
+
+def network_of(host, interface):
+    """All that makes the host's network on an interface, as the host's tools tell it."""
+    link, = host.json("link", "show", interface)
+    addresses = sorted((a["family"], a["local"], a["prefixlen"], a["scope"], a.get("nodad", False)) for e in host.json("address", "show", interface) for a in e["addr_info"])
+    routes = [sorted(line.strip() for line in host.ip(*family, "route", "show", "table", "all", "dev", interface).splitlines() if "local" not in line)
+              for family in (["-4"], ["-6"])]
+    hook = host.run("tc", "qdisc", "show", "dev", interface).stdout
+    ipv6 = host.run("cat", f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").stdout
+    return [link["address"], "UP" in link["flags"], "PROMISC" in link["flags"], link["mtu"], addresses, routes, hook, ipv6]
+
+
+def both_ways(a, a_addresses, b, b_addresses):
+    return [a.reaches(x) for x in b_addresses] + [b.reaches(x) for x in a_addresses]
+
+
+def require_reach(a, a_addresses, b, b_addresses):
+    # The first frame of all may find nobody's place known.
+    eventually(lambda: all(both_ways(a, a_addresses, b, b_addresses)), f"{a_addresses} and {b_addresses} to reach one another")
+
+
+def require_nothing_left(d, host, links):
+    require(host.links() == links and not d.switch_pids() and not os.path.exists(os.path.join(d.runtime, "switches")),
+            f"nothing is left: {host.links()} {d.switch_pids()}")
+
+
+def test_manage_switch_external(context):
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        before, links = network_of(host, "eth1"), host.links()
+        mine, its = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
+        d = lan.daemon(host)
+        require("bs1" in d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1"), "its interface is told")
+        moved = network_of(host, "bs1")
+        require([moved[0], moved[4]] == [before[0], before[4]], f"address of the adapter, and the host's: {moved}")
+        require([[line.replace("bs1", "eth1") for line in family] for family in moved[5]] == before[5], f"routes: {moved[5]} {before[5]}")
+        require(network_of(host, "eth1")[4:6] == [[], [[], []]], "the adapter has none")
+        require_reach(host, mine, router, its)
+        # Once each: the host itself does not hear the adapter.
+        answer = router.run("ping", "-n", "-c", "3", "-i", "0.2", "192.0.2.2").stdout
+        require("3 received" in answer and "DUP" not in answer, answer)
+        shown = d.ok("GET", "/v1/switches/out")
+        require(shown["members"] == [{"name": "eth1", "link": True}] and shown["interface"] == "bs1", f"{shown}")
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+        require_reach(host, mine, router, its)
+        require_nothing_left(d, host, links)
+
+
+def test_manage_switch_external_without_host(context):
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        before = network_of(host, "eth1")
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1", "--no-host")
+        require(not any(both_ways(host, ("192.0.2.2", "2001:db8::2"), router, ("192.0.2.1", "2001:db8::1"))), "the host is not there any more")
+        with Capture(router, "eth0") as seen:
+            host.ip("link", "set", "bs1", "up")
+            host.run("ping", "-c", "1", "-W", "1", "-I", "bs1", "192.0.2.1", check=False)
+            require(not seen.seen(host.json("link", "show", "bs1")[0]["address"]), "not even by the interface that it could use")
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+
+
+def test_manage_switch_internal_and_private(context):
+    with Lan(context) as lan:
+        host = lan.add()
+        d = lan.daemon(host)
+        links = host.links()
+        d.cli("switch", "create", "in", "--type", "internal", "--address", "198.51.100.1/24", "--address", "2001:db8:1::1/64")
+        d.cli("switch", "create", "alone", "--type", "private")
+        require(host.links() == sorted([*links, "bs1", "bs2", "ovs-netdev"]), f"{host.links()}")
+        require([a[1] for a in network_of(host, "bs1")[4] if a[3] == "global"] == ["198.51.100.1", "2001:db8:1::1"], "the host's addresses")
+        require(not network_of(host, "bs2")[1], "the host is not on a private switch")
+        d.cli("switch", "set", "in", "--address", "198.51.100.9/24", "--notes", "x")
+        require([a[1] for a in network_of(host, "bs1")[4] if a[3] == "global"] == ["198.51.100.9"], "others")
+        require(d.cli("switch", "list", "--names").split() == ["alone", "in"], "by name")
+        d.cli("switch", "delete", "in")
+        require(d.switch_pids() and "bs1" not in host.links(), "one is left")
+        d.cli("switch", "delete", "alone")
+        require_nothing_left(d, host, links)
+
+
+def test_manage_switch_refused(context):
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        d = lan.daemon(host)
+        host.ip("link", "add", "br7", "type", "bridge")
+        host.ip("link", "add", "used", "type", "veth", "peer", "name", "usedpeer")
+        host.ip("link", "set", "used", "master", "br7")
+        before, links = network_of(host, "eth1"), host.links()
+
+        def refused(status, code, text, **body):
+            d.refused(status, code, "POST", "/v1/switches", {"name": "x", **body}, text)
+        refused(404, "not-found", "no network adapter \"eth9\"", type="external", adapters=["eth9"])
+        refused(404, "not-found", "eth9", type="external", adapters=["eth1", "eth9"])
+        refused(409, "busy", "is used", type="external", adapters=["used"])
+        refused(400, "invalid", "no Ethernet adapter", type="external", adapters=["lo"])
+        refused(400, "invalid", "needs an adapter", type="external")
+        refused(400, "invalid", "again", type="external", adapters=["eth1", "eth1"])
+        refused(400, "invalid", "adapters", type="internal", adapters=["eth1"])
+        refused(400, "invalid", "addresses", type="private", addresses=["192.0.2.1/24"])
+        refused(400, "invalid", "addresses[0]", type="internal", addresses=["192.0.2.1"])
+        refused(400, "invalid", "vlan", type="internal", vlan=4095)
+        refused(400, "invalid", "type", type="wire")
+        d.refused(400, "invalid", "POST", "/v1/switches", {"name": "nat", "type": "private"}, "another meaning")
+        require(network_of(host, "eth1") == before and host.links() == links and not d.switch_pids(), "nothing was done")
+        d.ok("POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]})
+        refused(409, "busy", "switch \"out\"", type="external", adapters=["eth1"])
+        refused(409, "busy", "switch \"out\"", type="external", adapters=["bs1"])
+        d.refused(409, "exists", "POST", "/v1/switches", {"name": "out", "type": "private"})
+        d.refused(404, "not-found", "GET", "/v1/switches/none")
+        require_reach(host, ["192.0.2.2"], router, ["192.0.2.1"])
+
+
+def test_manage_switch_rolled_back(context):
+    """Whatever fails on the way to an external switch: the host is as it was, and was never cut off."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        d = lan.daemon(host)
+        before, links = network_of(host, "eth1"), host.links()
+        # A route over two adapters cannot move.
+        host.ip("link", "add", "other", "type", "veth", "peer", "name", "otherpeer")
+        host.ip("link", "set", "otherpeer", "up")
+        host.give("other", "198.51.100.1/24")
+        host.ip("route", "add", "10.0.0.0/8", "nexthop", "via", "192.0.2.1", "dev", "eth1", "nexthop", "via", "198.51.100.2", "dev", "other")
+        d.refused(501, "not-supported", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]}, "several interfaces")
+        host.ip("route", "del", "10.0.0.0/8")
+        # An adapter that has addresses cannot be a team's second.
+        d.refused(409, "busy", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1", "other"]}, "has addresses")
+        host.ip("link", "del", "other")
+        require(network_of(host, "eth1") == before and host.links() == links, f"as it was: {network_of(host, 'eth1')} {before}")
+        # Open vSwitch hangs in the middle: its database answers, and nobody does what it says.
+        d.cli("switch", "create", "in", "--type", "internal")
+        os.kill(d.switch_pids()["ovs-vswitchd"], signal.SIGSTOP)
+        try:
+            d.refused(504, "timed-out", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]}, "is it stopped?")
+        finally:
+            os.kill(d.switch_pids()["ovs-vswitchd"], signal.SIGCONT)
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+        require_reach(host, ["192.0.2.2", "2001:db8::2"], router, ["192.0.2.1", "2001:db8::1"])
+        require([s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["in"], "there is no such switch")
+
+
+def test_manage_switch_comes_back(context):
+    """Daemons killed, ours and Open vSwitch's: what is configured comes back."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        before, links = network_of(host, "eth1"), host.links()
+        d = lan.daemon(host)
+        mine, its = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        moved = network_of(host, "bs1")
+        for name in ("ovs-vswitchd", "ovsdb-server"):
+            was = d.switch_pids()[name]
+            os.kill(was, 9)
+            eventually(lambda: d.switch_pids().get(name, was) != was, f"{name} to run again")  # pylint: disable=cell-var-from-loop
+            eventually(lambda: "bs1" in host.links() and network_of(host, "bs1")[4:6] == moved[4:6], f"the host's network after {name}")
+            require_reach(host, mine, router, its)
+        # While no daemon is there.
+        d.kill()
+        require_reach(host, mine, router, its)
+        for pid in d.switch_pids().values():
+            os.kill(pid, 9)
+        eventually(lambda: not d.switch_pids(), "them to end")
+        d.start()
+        require_reach(host, mine, router, its)
+        require(network_of(host, "bs1")[4:6] == moved[4:6], f"{network_of(host, 'bs1')} {moved}")
+        d.stop()
+        d.start()
+        require_reach(host, mine, router, its)
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+        require_nothing_left(d, host, links)

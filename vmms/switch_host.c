@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * switch_host.c - adapters of the host that become a switch's, with the host's addresses and routes; and the way back.
+ *
+ * What is undone by is in host.db before anything is done:
+ *   {"mac": of the host's adapter on the switch, "network": what it had last, "adapters": {NAME: {"up", "promiscuous", "ipv6", "hook", "network"}}}
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "switch/host_link.h"
+#include "vmms/switches.h"
+
+static bool has_host(const struct vswitch *s)
+{
+	const char *type = json_string_value(json_object_get(s->config, "type"));
+
+	return !strcmp(type, "internal") || (!strcmp(type, "external") && json_is_true(json_object_get(s->config, "host")));
+}
+
+static bool is_external(const struct vswitch *s)
+{
+	return !strcmp(json_string_value(json_object_get(s->config, "type")), "external");
+}
+
+static json_t *record_of(const struct vswitch *s, const char *adapter)
+{
+	return json_object_get(json_object_get(s->host, "adapters"), adapter);
+}
+
+/* --- which may be ------------------------------------------------------------------------------------------ */
+
+static const struct vswitch *user_of(struct vmms *vmms, const struct vswitch *but, const char *adapter)
+{
+	const struct vswitch *s;
+
+	for (size_t i = 0; (s = switches_at(vmms, i)); i++) {
+		json_t *other;
+		size_t k;
+
+		if (s == but)
+			continue;
+		if (!strcmp(s->interface, adapter))
+			return s;
+		json_array_foreach(json_object_get(s->config, "adapters"), k, other)
+			if (!strcmp(json_string_value(other), adapter))
+				return s;
+	}
+	return NULL;
+}
+
+static int check_adapter(struct vmms *vmms, const struct vswitch *own, const char *adapter, struct error *err)
+{
+	const struct vswitch *user = user_of(vmms, own, adapter);
+	struct host_link link;
+	_cleanup_free_ char *bridge = NULL;
+	int r;
+
+	if (own && record_of(own, adapter))
+		return 0;
+	if (user)
+		return error_set(err, EBUSY, "adapter %s belongs to switch \"%s\"", adapter, user->name);
+	r = host_link_get(adapter, &link, err);
+	if (r)
+		return r == -ENODEV ? error_set(err, ENOENT, "the host has no network adapter \"%s\"", adapter) : r;
+	if (link.loopback || !link.has_mac)
+		return error_set(err, EINVAL, "%s is no Ethernet adapter", adapter);
+	if (link.master)
+		return error_set(err, EBUSY, "adapter %s is used: it belongs to a bridge, a bond or the like of the host", adapter);
+	bridge = ovs_bridge_of(switches_ovs(vmms), adapter);
+	return bridge ? error_set(err, EBUSY, "adapter %s is used: it is in bridge %s of Open vSwitch", adapter, bridge) : 0;
+}
+
+int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err)
+{
+	json_t *adapter;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(adapters, i, adapter)
+		if (!r)
+			r = check_adapter(vmms, own, json_string_value(adapter), err);
+	return r;
+}
+
+/* --- there --------------------------------------------------------------------------------------------------- */
+
+static int note_adapter(struct vswitch *s, const char *adapter, struct error *err)
+{
+	json_t *network = NULL;
+	struct host_link link;
+	int r = host_link_get(adapter, &link, err);
+
+	if (!r)
+		r = host_network_get(adapter, &network, err);
+	if (r)
+		return r;
+	if (!s->host)
+		s->host = json_pack("{s:s, s:{}}", "mac", "", "adapters");
+	if (!*json_string_value(json_object_get(s->host, "mac")))
+		json_object_set_new(s->host, "mac", json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3],
+							   link.mac[4], link.mac[5]));
+	json_object_set_new(json_object_get(s->host, "adapters"), adapter, json_pack("{s:b, s:b, s:b, s:o}", "up", link.up, "promiscuous",
+												     link.promiscuous, "hook", false, "network", network));
+	return 0;
+}
+
+static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters, struct error *err)
+{
+	json_t *adapter;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(adapters, i, adapter)
+		if (!r && !record_of(s, json_string_value(adapter)))
+			r = note_adapter(s, json_string_value(adapter), err);
+	return r ? r : switch_store(vmms, s, err);
+}
+
+/* Once the host's addresses are on the switch the host has no business on the adapter itself. */
+static int take_over(struct vmms *vmms, struct vswitch *s, const char *adapter, struct error *err)
+{
+	bool netdev = !strcmp(ovs_datapath(switches_ovs(vmms)), "netdev"), ipv6 = false, hook = false;
+	json_t *record = record_of(s, adapter);
+	int r = host_link_set_ipv6(adapter, false, &ipv6, err);
+
+	if (!json_object_get(record, "ipv6"))
+		json_object_set_new(record, "ipv6", json_boolean(ipv6));
+	if (!r && netdev)
+		r = host_link_seal(adapter, &hook, err);
+	if (hook)
+		json_object_set_new(record, "hook", json_true());
+	if (!r)
+		r = host_link_set_up(adapter, true, err);
+	return r;
+}
+
+/* With an IPv6 address of its own by each adapter's address alone, and nothing else, an adapter has no use for the host. */
+static bool is_used(const json_t *network)
+{
+	json_t *hex;
+	size_t i;
+
+	/* The message's family is the 17th byte, its scope the 20th. */
+	json_array_foreach(json_object_get(network, "addresses"), i, hex) {
+		const char *text = json_string_value(hex);
+
+		if (strlen(text) < 40 || strncmp(text + 32, "0a", 2) || strncmp(text + 38, "fd", 2))
+			return true;
+	}
+	return false;
+}
+
+/* Where the host is not to use its adapters any more they have no addresses. */
+static int move_home(struct vswitch *s, const char *adapter, struct error *err)
+{
+	json_t *network = NULL;
+	int r;
+
+	if (!has_host(s))
+		return host_network_drop(adapter, json_object_get(record_of(s, adapter), "network"), err);
+	r = host_network_move(adapter, s->interface, &network, err);
+
+	if (!r)
+		json_object_set_new(s->host, "network", network);
+	return r;
+}
+
+int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, bool home, struct error *err)
+{
+	json_t *adapter;
+	size_t i;
+	int r = note_all(vmms, s, adapters, err);
+
+	json_array_foreach(adapters, i, adapter)
+		if (!r && !(home && i == 0) && !record_of(s, json_string_value(adapter)))
+			r = error_set(err, EIO, "adapter %s is not known", json_string_value(adapter));
+		else if (!r && !(home && i == 0) && is_used(json_object_get(record_of(s, json_string_value(adapter)), "network")))
+			r = error_set(err, EBUSY, "adapter %s has addresses of the host: of a team's adapters only the first, when the switch is made, may have such",
+			    json_string_value(adapter));
+	if (r)
+		return r;
+	/* The bridge comes first, then the adapters are in it, then the host moves. */
+	r = switches_apply(vmms, err);
+	if (!r && has_host(s))
+		r = host_link_set_up(s->interface, true, err);
+	json_array_foreach(adapters, i, adapter)
+		if (!r)
+			r = host_link_set_up(json_string_value(adapter), true, err);
+	s->attach = true;
+	if (!r)
+		r = switches_apply(vmms, err);
+	if (!r && home)
+		r = move_home(s, json_string_value(json_array_get(adapters, 0)), err);
+	json_array_foreach(adapters, i, adapter)
+		if (!r)
+			r = take_over(vmms, s, json_string_value(adapter), err);
+	return r ? r : switch_store(vmms, s, err);
+}
+
+/* --- and back ------------------------------------------------------------------------------------------------ */
+
+static void release(struct vswitch *s, const char *adapter)
+{
+	json_t *record = record_of(s, adapter);
+
+	host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
+	if (json_is_true(json_object_get(record, "ipv6")))
+		host_link_set_ipv6(adapter, true, NULL, NULL);
+}
+
+/* What the host has on the switch by now goes to the adapter; where the switch has lost it, what it had. */
+static void move_back(struct vswitch *s, const char *adapter)
+{
+	json_t *record = record_of(s, adapter), *network = json_object_get(s->host, "network");
+	struct error err = {0};
+	json_t *now = NULL;
+
+	if (!has_host(s) || host_network_get(s->interface, &now, NULL) || !is_used(now)) {
+		if (!network)
+			network = json_object_get(record, "network");
+		if (host_network_put(adapter, network, &err))
+			log_write(LOG_LEVEL_ERROR, "%s", err.text);
+	} else if (host_network_move(s->interface, adapter, NULL, &err)) {
+		log_write(LOG_LEVEL_ERROR, "%s", err.text);
+	}
+	json_decref(now);
+}
+
+/* Once it is in no bridge. */
+static void restore_flags(const char *adapter, const json_t *record)
+{
+	host_link_set_promiscuous(adapter, json_is_true(json_object_get(record, "promiscuous")), NULL);
+	if (!json_is_true(json_object_get(record, "up")))
+		host_link_set_up(adapter, false, NULL);
+}
+
+void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter)
+{
+	(void)vmms;
+	release(s, adapter);
+	restore_flags(adapter, record_of(s, adapter));
+	json_object_del(json_object_get(s->host, "adapters"), adapter);
+}
+
+void switch_detach(struct vmms *vmms, struct vswitch *s)
+{
+	json_t *adapter, *record, *host = s->host;
+	struct error err = {0};
+	const char *name;
+	size_t i;
+
+	json_array_foreach(json_object_get(s->config, "adapters"), i, adapter) {
+		name = json_string_value(adapter);
+		if (!record_of(s, name))
+			continue;
+		release(s, name);
+		if (i == 0)
+			move_back(s, name);
+	}
+	s->attach = false;
+	if (switches_apply(vmms, &err))
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+	json_object_foreach(json_object_get(host, "adapters"), name, record)
+		restore_flags(name, record);
+	s->host = NULL;
+	switch_store(vmms, s, NULL);
+	json_decref(host);
+}
+
+/* --- kept ----------------------------------------------------------------------------------------------------- */
+
+/* The host may have been started anew: then its adapters have the addresses. Or Open vSwitch was: then nobody has them. */
+static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	json_t *adapters = json_object_get(s->config, "adapters"), *adapter, *now = NULL;
+	const char *first = json_string_value(json_array_get(adapters, 0));
+	size_t i;
+	int r = 0;
+
+	if (has_host(s)) {
+		r = host_link_set_up(s->interface, true, err);
+		if (!r)
+			r = host_network_get(first, &now, err);
+		if (!r && is_used(now))
+			r = move_home(s, first, err);
+		else if (!r && json_object_get(s->host, "network"))
+			r = host_network_put(s->interface, json_object_get(s->host, "network"), err);
+		json_decref(now);
+	}
+	json_array_foreach(adapters, i, adapter)
+		if (!r)
+			r = take_over(vmms, s, json_string_value(adapter), err);
+	return r;
+}
+
+int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	int r = 0;
+
+	if (is_external(s))
+		return settle_external(vmms, s, err);
+	if (!has_host(s))
+		return 0;
+	r = host_link_set_up(s->interface, true, err);
+	return r ? r : host_addresses_set(s->interface, json_object_get(s->config, "addresses"), err);
+}
+
+void switch_note_addresses(struct vmms *vmms, struct vswitch *s)
+{
+	json_t *now = NULL;
+
+	if (s->phase != SWITCH_READY || !is_external(s) || !has_host(s) || host_network_get(s->interface, &now, NULL))
+		return;
+	/* An interface that was made anew has none yet. */
+	if (is_used(now) && !json_equal(now, json_object_get(s->host, "network"))) {
+		json_object_set(s->host, "network", now);
+		switch_store(vmms, s, NULL);
+	}
+	json_decref(now);
+}

@@ -1,0 +1,714 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmms/switches.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "switch/host_link.h"
+#include "switch/ovs_rules.h"
+#include "switch/port.h"
+
+/* Numbers of ports: below are those of the host's adapters. */
+#define PORT_FIRST 100u
+#define PORT_COUNT 65000u
+
+#define RETRY_MS  1000u
+#define NOTE_MS   60000u
+#define PORT_MTU  9000u
+
+/* A daemon of Open vSwitch, seen to end. */
+struct watch {
+	struct vmms *vmms;
+	uv_poll_t poll;
+	int pid, fd;
+	bool active;
+};
+
+struct switches {
+	struct ovs *ovs;
+	struct vswitch **list;
+	size_t count;
+	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it}. */
+	json_t *ports;
+	uv_timer_t retry, note;
+	struct watch watches[2];
+	bool failing; /* it has been told */
+};
+
+struct ovs *switches_ovs(struct vmms *vmms)
+{
+	return vmms->switches->ovs;
+}
+
+struct vswitch *switches_at(struct vmms *vmms, size_t i)
+{
+	return i < vmms->switches->count ? vmms->switches->list[i] : NULL;
+}
+
+struct vswitch *switches_find(struct vmms *vmms, const char *name)
+{
+	struct vswitch *s;
+
+	for (size_t i = 0; (s = switches_at(vmms, i)); i++)
+		if (!strcmp(s->name, name))
+			return s;
+	return NULL;
+}
+
+int switch_store(struct vmms *vmms, const struct vswitch *s, struct error *err)
+{
+	struct store_switch entry = {s->number, s->name, s->phase, s->config, s->host};
+
+	return store_switch_set(vmms->store, &entry, err);
+}
+
+/* --- the list ------------------------------------------------------------------------------------------------ */
+
+static void switch_free(struct vswitch *s)
+{
+	json_decref(s->config);
+	json_decref(s->host);
+	free(s->name);
+	free(s);
+}
+
+static struct vswitch *list_add(struct vmms *vmms, const struct store_switch *entry)
+{
+	struct switches *all = vmms->switches;
+	struct vswitch **more = realloc(all->list, (all->count + 1) * sizeof(*more)), *s = calloc(1, sizeof(*s));
+	size_t at = all->count;
+
+	if (more)
+		all->list = more;
+	if (s)
+		s->name = strdup(entry->name);
+	if (!more || !s || !s->name) {
+		free(s);
+		return NULL;
+	}
+	s->number = entry->number;
+	s->phase = entry->phase;
+	s->config = json_deep_copy(entry->config);
+	s->host = entry->host ? json_deep_copy(entry->host) : NULL;
+	s->attach = s->phase == SWITCH_READY;
+	snprintf(s->interface, sizeof(s->interface), "bs%u", s->number);
+	while (at > 0 && strcmp(all->list[at - 1]->name, s->name) > 0) {
+		all->list[at] = all->list[at - 1];
+		at--;
+	}
+	all->list[at] = s;
+	all->count++;
+	return s;
+}
+
+static void list_remove(struct vmms *vmms, struct vswitch *s)
+{
+	struct switches *all = vmms->switches;
+	size_t at = 0;
+
+	while (all->list[at] != s)
+		at++;
+	memmove(all->list + at, all->list + at + 1, (--all->count - at) * sizeof(*all->list));
+	switch_free(s);
+}
+
+/* --- what Open vSwitch is to say ---------------------------------------------------------------------------- */
+
+static json_t *ports_of(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *list = json_array(), *port;
+	const char *name;
+
+	json_object_foreach(vmms->switches->ports, name, port) {
+		const json_t *adapter = json_object_get(port, "adapter");
+		json_t *described;
+
+		if (strcmp(json_string_value(json_object_get(port, "switch")), s->name))
+			continue;
+		described = json_pack("{s:s, s:O, s:O, s:b, s:b}", "name", name, "number", json_object_get(port, "number"), "mac",
+		    json_object_get(adapter, "mac"), "any_mac", json_is_true(json_object_get(adapter, "any_mac")), "must",
+		    json_is_true(json_object_get(port, "must")));
+		if (json_object_get(adapter, "settings"))
+			json_object_set(described, "settings", json_object_get(adapter, "settings"));
+		json_array_append_new(list, described);
+	}
+	return list;
+}
+
+static json_t *describe(struct vmms *vmms, const struct vswitch *s)
+{
+	const char *type = json_string_value(json_object_get(s->config, "type")), *mac = json_string_value(json_object_get(s->host, "mac"));
+	bool external = !strcmp(type, "external"), host = !strcmp(type, "internal") || (external && json_is_true(json_object_get(s->config, "host")));
+	json_t *description = json_pack("{s:s, s:s, s:b, s:b, s:O, s:O, s:o}", "name", s->interface, "datapath", ovs_datapath(vmms->switches->ovs), "host",
+	    host, "must", s->phase == SWITCH_MAKING, "vlan", json_object_get(s->config, "vlan"), "team", json_object_get(s->config, "team"), "ports",
+	    ports_of(vmms, s));
+	struct host_link link;
+
+	if (external && mac && *mac)
+		json_object_set_new(description, "mac", json_string(mac));
+	if (external && s->attach)
+		json_object_set(description, "members", json_object_get(s->config, "adapters"));
+	if (external && !host_link_get(json_string_value(json_array_get(json_object_get(s->config, "adapters"), 0)), &link, NULL))
+		json_object_set_new(description, "mtu", json_integer(link.mtu));
+	else if (!external)
+		json_object_set_new(description, "mtu", json_integer(1500));
+	return description;
+}
+
+static int make_wanted(struct vmms *vmms, json_t *bridges, struct error *err)
+{
+	struct vswitch *s;
+	int r = 0;
+
+	for (size_t i = 0; !r && (s = switches_at(vmms, i)); i++) {
+		json_t *description;
+
+		if (s->phase == SWITCH_DELETING)
+			continue;
+		description = describe(vmms, s);
+		r = ovs_rules(bridges, description, err);
+		json_decref(description);
+	}
+	return r;
+}
+
+static void watch_daemons(struct vmms *vmms);
+
+int switches_apply(struct vmms *vmms, struct error *err)
+{
+	json_t *wanted = json_pack("{s:[]}", "bridges");
+	bool started = false;
+	int r = wanted ? ovs_start(vmms->switches->ovs, &started, err) : error_set(err, ENOMEM, "no memory");
+
+	if (!r)
+		r = make_wanted(vmms, json_object_get(wanted, "bridges"), err);
+	if (!r)
+		r = ovs_apply(vmms->switches->ovs, wanted, err);
+	json_decref(wanted);
+	watch_daemons(vmms);
+	return r;
+}
+
+/* --- the daemons ---------------------------------------------------------------------------------------------- */
+
+static void see_to_all(struct vmms *vmms);
+
+static void retry_due(uv_timer_t *timer)
+{
+	see_to_all(timer->data);
+}
+
+/* All that is ready is as it should be; what cannot be is its problem, and tried again. */
+static void see_to_all(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+	struct error err = {0}, one;
+	struct vswitch *s;
+	int r;
+
+	if (!all->count || vmms->closing)
+		return;
+	r = switches_apply(vmms, &err);
+	for (size_t i = 0; (s = switches_at(vmms, i)); i++) {
+		one = err;
+		if (!r) {
+			one = (struct error){0};
+			if (s->phase == SWITCH_READY && switch_settle(vmms, s, &one))
+				err = one;
+		}
+		s->problem = one;
+	}
+	if (err.code) {
+		if (!all->failing)
+			vmms_event(vmms, NULL, "switch.failed", "%s", err.text);
+		uv_timer_start(&all->retry, retry_due, RETRY_MS, 0);
+	} else if (all->failing) {
+		vmms_event(vmms, NULL, "switch.restored", "the switches are as they should be again");
+	}
+	all->failing = err.code != 0;
+}
+
+static void watch_closed(uv_handle_t *handle)
+{
+	struct watch *watch = handle->data;
+
+	close(watch->fd);
+	watch->fd = -1;
+	watch->active = false;
+	if (!watch->vmms->closing)
+		watch_daemons(watch->vmms);
+}
+
+static void watch_end(struct watch *watch)
+{
+	if (watch->active && !uv_is_closing((uv_handle_t *)&watch->poll))
+		uv_close((uv_handle_t *)&watch->poll, watch_closed);
+}
+
+/* Whatever the end was: soon it runs again. */
+static void daemon_ended(uv_poll_t *poll, int status, int events)
+{
+	struct watch *watch = poll->data;
+	struct vmms *vmms = watch->vmms;
+
+	(void)status;
+	(void)events;
+	uv_poll_stop(poll);
+	watch_end(watch);
+	if (!vmms->switches->count)
+		return;
+	vmms_event(vmms, NULL, "switch.warning", "a daemon of Open vSwitch (process %d) has ended", watch->pid);
+	uv_timer_start(&vmms->switches->retry, retry_due, 0, 0);
+}
+
+static void watch_daemons(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+	int pids[] = {ovs_switch_pid(all->ovs), ovs_database_pid(all->ovs)};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all->watches); i++) {
+		struct watch *watch = &all->watches[i];
+
+		/* One that watches another process yet comes here again when it is closed. */
+		if (watch->active) {
+			if (watch->pid != pids[i])
+				watch_end(watch);
+			continue;
+		}
+		if (pids[i] <= 1)
+			continue;
+		*watch = (struct watch){.vmms = vmms, .pid = pids[i], .fd = (int)syscall(SYS_pidfd_open, pids[i], 0)};
+		if (watch->fd < 0)
+			continue;
+		watch->poll.data = watch;
+		watch->active = !uv_poll_init(&vmms->loop, &watch->poll, watch->fd);
+		if (watch->active)
+			uv_poll_start(&watch->poll, UV_READABLE, daemon_ended);
+		else
+			close(watch->fd);
+	}
+}
+
+/* --- machines' adapters --------------------------------------------------------------------------------------- */
+
+static bool number_taken(struct vmms *vmms, unsigned number)
+{
+	const char *name;
+	json_t *port;
+
+	json_object_foreach(vmms->switches->ports, name, port)
+		if (json_integer_value(json_object_get(port, "number")) == number)
+			return true;
+	return false;
+}
+
+/* The same each time, as far as possible: then a port that is in its place stays there. */
+static unsigned choose_number(struct vmms *vmms, const struct machine *machine, const json_t *adapter)
+{
+	unsigned slot = 0, number;
+	json_t *other;
+	size_t i;
+
+	json_array_foreach(json_object_get(machine->config, "adapters"), i, other)
+		if (json_equal(json_object_get(other, "mac"), json_object_get(adapter, "mac")))
+			slot = (unsigned)i;
+	for (number = (machine->number * VM_ADAPTERS_MAX + slot) % PORT_COUNT; number_taken(vmms, PORT_FIRST + number);)
+		number = (number + 1) % PORT_COUNT;
+	return PORT_FIRST + number;
+}
+
+static bool on_switch(const json_t *adapter)
+{
+	const char *port = json_string_value(json_object_get(adapter, "port"));
+
+	return port && !strcmp(port, "switch") && json_object_get(adapter, "switch");
+}
+
+static json_t *plug(struct machine *machine, const json_t *adapter, const char *name)
+{
+	struct vmms *vmms = machine->vmms;
+	json_t *copy = json_deep_copy(adapter), *port;
+
+	port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
+	    (int)choose_number(vmms, machine, adapter), "adapter", copy);
+	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
+}
+
+static void plug_running(struct vmms *vmms)
+{
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		struct machine *machine = vmms->machines[i];
+		json_t *adapter;
+		size_t k;
+
+		if (!machine->link)
+			continue;
+		json_array_foreach(json_object_get(machine->config, "adapters"), k, adapter) {
+			char name[OVS_NAME_SIZE];
+
+			if (!on_switch(adapter))
+				continue;
+			ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
+			plug(machine, adapter, name);
+		}
+	}
+}
+
+/* The host has no part in it: neither by IPv6, which each interface would have, nor by what a guest says to the host's addresses. */
+static int make_tap(struct vmms *vmms, const char *name, int *fd, struct error *err)
+{
+	int r = port_make_tap(fd, name, err);
+
+	if (r)
+		return r;
+	r = host_link_set_ipv6(name, false, NULL, err);
+	if (!r && !strcmp(ovs_datapath(vmms->switches->ovs), "netdev"))
+		r = host_link_seal(name, NULL, err);
+	if (!r)
+		r = host_link_set_mtu(name, PORT_MTU, err);
+	if (!r)
+		r = host_link_set_up(name, true, err);
+	if (r)
+		close(*fd);
+	return r;
+}
+
+int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
+{
+	struct vmms *vmms = machine->vmms;
+	const char *wanted = json_string_value(json_object_get(adapter, "switch"));
+	struct vswitch *s = wanted ? switches_find(vmms, wanted) : NULL;
+	char name[OVS_NAME_SIZE];
+	json_t *port;
+	int r;
+
+	if (!s || s->phase != SWITCH_READY)
+		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
+				 machine->name);
+	ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
+	r = ovs_start(vmms->switches->ovs, NULL, err);
+	if (!r)
+		r = make_tap(vmms, name, fd, err);
+	if (r)
+		return r;
+	port = plug(machine, adapter, name);
+	if (port)
+		json_object_set_new(port, "must", json_true());
+	r = port ? switches_apply(vmms, err) : error_set(err, ENOMEM, "no memory");
+	if (port)
+		json_object_del(port, "must");
+	if (!r)
+		return 0;
+	close(*fd);
+	*fd = -1;
+	switches_port_closed(machine, adapter);
+	return r;
+}
+
+void switches_port_closed(struct machine *machine, const json_t *adapter)
+{
+	struct vmms *vmms = machine->vmms;
+	const char *mac = json_string_value(json_object_get(adapter, "mac"));
+	struct error err = {0};
+	char name[OVS_NAME_SIZE];
+
+	if (!vmms->switches || !mac)
+		return;
+	ovs_tap_name(name, mac);
+	if (json_object_del(vmms->switches->ports, name) || vmms->closing)
+		return;
+	if (switches_apply(vmms, &err))
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+}
+
+int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
+{
+	struct vmms *vmms = machine->vmms;
+	char name[OVS_NAME_SIZE];
+	json_t *port, *before;
+	int r;
+
+	ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
+	port = json_object_get(vmms->switches->ports, name);
+	if (!port || !on_switch(adapter))
+		return 0;
+	before = json_incref(json_object_get(port, "adapter"));
+	json_object_set_new(port, "adapter", json_deep_copy(adapter));
+	r = switches_apply(vmms, err);
+	if (r) {
+		json_object_set(port, "adapter", before);
+		switches_apply(vmms, NULL);
+	}
+	json_decref(before);
+	return r;
+}
+
+/* --- made, changed, deleted ------------------------------------------------------------------------------------ */
+
+static unsigned free_number(struct vmms *vmms)
+{
+	struct host_link link;
+	unsigned number = 0;
+	bool taken;
+
+	do {
+		struct vswitch *s;
+		char name[16];
+
+		snprintf(name, sizeof(name), "bs%u", ++number);
+		taken = !host_link_get(name, &link, NULL);
+		for (size_t i = 0; !taken && (s = switches_at(vmms, i)); i++)
+			taken = s->number == number;
+	} while (taken);
+	return number;
+}
+
+/* What of it is there goes; when it was the last, so do the daemons. */
+static void take_down(struct vmms *vmms, struct vswitch *s)
+{
+	struct error err = {0};
+
+	s->phase = SWITCH_DELETING;
+	if (switch_store(vmms, s, &err))
+		log_write(LOG_LEVEL_ERROR, "%s", err.text);
+	if (s->host)
+		switch_detach(vmms, s);
+	else if (switches_apply(vmms, &err))
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+	store_switch_remove(vmms->store, s->number, &err);
+	list_remove(vmms, s);
+	if (!vmms->switches->count)
+		ovs_stop(vmms->switches->ovs);
+}
+
+int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err)
+{
+	const char *name = json_string_value(json_object_get(config, "name"));
+	struct store_switch entry = {.name = name, .phase = SWITCH_MAKING, .config = (json_t *)(uintptr_t)config};
+	json_t *adapters = json_object_get(config, "adapters");
+	struct vswitch *s;
+	int r = switch_config_check(config, err);
+
+	if (r)
+		return r;
+	if (switches_find(vmms, name))
+		return error_set(err, EEXIST, "there is a switch \"%s\" already", name);
+	r = switch_check_adapters(vmms, NULL, adapters, err);
+	entry.number = free_number(vmms);
+	if (!r)
+		r = store_switch_add(vmms->store, &entry, err);
+	if (r)
+		return r;
+	s = list_add(vmms, &entry);
+	if (!s)
+		return error_set(err, ENOMEM, "no memory for switch \"%s\"", name);
+	r = json_array_size(adapters) ? switch_attach(vmms, s, adapters, true, err) : switches_apply(vmms, err);
+	if (!r && !json_array_size(adapters))
+		r = switch_settle(vmms, s, err);
+	s->phase = SWITCH_READY;
+	if (!r)
+		r = switch_store(vmms, s, err);
+	if (r) {
+		take_down(vmms, s);
+		return r;
+	}
+	vmms_event(vmms, NULL, "switch.created", "switch \"%s\", %s", name, json_string_value(json_object_get(config, "type")));
+	*out = s;
+	return 0;
+}
+
+/* Adapters that are not in `of`. */
+static json_t *without(const json_t *list, const json_t *of)
+{
+	json_t *rest = json_array(), *entry, *other;
+	size_t i, k;
+
+	json_array_foreach(list, i, entry) {
+		bool found = false;
+
+		json_array_foreach(of, k, other)
+			found |= json_equal(entry, other);
+		if (!found)
+			json_array_append(rest, entry);
+	}
+	return rest;
+}
+
+/* Members that come are in the team before those that go are out of it. */
+static int put_into_force(struct vmms *vmms, struct vswitch *s, const json_t *before, struct error *err)
+{
+	json_t *now = json_object_get(s->config, "adapters"), *old = json_object_get(before, "adapters");
+	json_t *more = without(now, old), *gone = without(old, now), *adapter;
+	size_t i;
+	int r = json_array_size(more) ? switch_attach(vmms, s, more, false, err) : switches_apply(vmms, err);
+
+	if (!r)
+		r = switch_settle(vmms, s, err);
+	json_array_foreach(r ? more : gone, i, adapter)
+		if (json_object_get(json_object_get(s->host, "adapters"), json_string_value(adapter)))
+			switch_detach_one(vmms, s, json_string_value(adapter));
+	json_decref(more);
+	json_decref(gone);
+	return r;
+}
+
+int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, struct error *err)
+{
+	json_t *before = s->config, *changed = json_deep_copy(before);
+	int r;
+
+	if (s->phase != SWITCH_READY || !changed || json_object_update(changed, (json_t *)(uintptr_t)change)) {
+		json_decref(changed);
+		return error_set(err, s->phase != SWITCH_READY ? EALREADY : ENOMEM, "switch \"%s\" cannot be changed now", s->name);
+	}
+	r = switch_config_check(changed, err);
+	if (!r)
+		r = switch_check_adapters(vmms, s, json_object_get(changed, "adapters"), err);
+	if (r) {
+		json_decref(changed);
+		return r;
+	}
+	s->config = changed;
+	r = put_into_force(vmms, s, before, err);
+	if (!r)
+		r = switch_store(vmms, s, err);
+	if (r) {
+		s->config = before;
+		json_decref(changed);
+		switches_apply(vmms, NULL);
+		switch_settle(vmms, s, NULL);
+		switch_store(vmms, s, NULL);
+		return r;
+	}
+	json_decref(before);
+	return 0;
+}
+
+/* Machines with an adapter on it, whether they run or not. */
+static json_t *users_of(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *names = json_array();
+
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		json_t *adapter;
+		bool uses = false;
+		size_t k;
+
+		json_array_foreach(json_object_get(vmms->machines[i]->config, "adapters"), k, adapter)
+			uses |= on_switch(adapter) && !strcmp(json_string_value(json_object_get(adapter, "switch")), s->name);
+		if (uses)
+			json_array_append_new(names, json_string(vmms->machines[i]->name));
+	}
+	return names;
+}
+
+int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	json_t *users = users_of(vmms, s);
+	size_t count = json_array_size(users);
+	char text[128] = "";
+
+	if (count)
+		snprintf(text, sizeof(text), "%.100s", json_string_value(json_array_get(users, 0)));
+	json_decref(users);
+	if (count)
+		return error_set(err, EBUSY, "switch \"%s\" has adapters of machine \"%s\"%s on it: plug them elsewhere first", s->name, text,
+				 count > 1 ? " and others" : "");
+	vmms_event(vmms, NULL, "switch.deleted", "switch \"%s\"", s->name);
+	take_down(vmms, s);
+	return 0;
+}
+
+json_t *switch_json(struct vmms *vmms, struct vswitch *s)
+{
+	json_t *json = json_deep_copy(s->config), *members = NULL;
+	char team[24];
+
+	if (!json)
+		return NULL;
+	json_object_set_new(json, "interface", json_string(s->interface));
+	json_object_set_new(json, "vms", users_of(vmms, s));
+	if (s->problem.code)
+		json_object_set_new(json, "problem", json_string(s->problem.text));
+	snprintf(team, sizeof(team), "%s-team", s->interface);
+	if (s->attach && json_array_size(json_object_get(s->config, "adapters")) && !ovs_port_state(vmms->switches->ovs, team, &members, NULL))
+		json_object_set_new(json, "members", members);
+	return json;
+}
+
+/* --- from start to end ------------------------------------------------------------------------------------------ */
+
+static void add_stored(void *context, const struct store_switch *entry)
+{
+	if (entry->config && !list_add(context, entry))
+		log_write(LOG_LEVEL_ERROR, "no memory for switch \"%s\"", entry->name);
+}
+
+static void note_due(uv_timer_t *timer)
+{
+	struct vswitch *s;
+
+	for (size_t i = 0; (s = switches_at(timer->data, i)); i++)
+		switch_note_addresses(timer->data, s);
+}
+
+int switches_open(struct vmms *vmms, struct error *err)
+{
+	_cleanup_free_ char *directory = NULL;
+	struct switches *all = calloc(1, sizeof(*all));
+	struct ovs_place place = {.owner = vmms->options->state, .own = true};
+	const char *which = json_string_value(json_object_get(vmms->config, "open_vswitch"));
+	int r;
+
+	if (!all || asprintf(&directory, "%s/switches", vmms->options->runtime) < 0) {
+		free(all);
+		return error_set(err, ENOMEM, "no memory");
+	}
+	vmms->switches = all;
+	place.directory = directory;
+	place.own = which && !strcmp(which, "own");
+	all->ports = json_object();
+	all->retry.data = all->note.data = vmms;
+	uv_timer_init(&vmms->loop, &all->retry);
+	uv_timer_init(&vmms->loop, &all->note);
+	uv_timer_start(&all->note, note_due, NOTE_MS, NOTE_MS);
+	r = ovs_new(&all->ovs, &place, err);
+	if (!r)
+		r = store_switch_list(vmms->store, add_stored, vmms, err);
+	if (r)
+		return r;
+	for (size_t i = all->count; i-- > 0;)
+		if (all->list[i]->phase != SWITCH_READY)
+			take_down(vmms, all->list[i]);
+	plug_running(vmms);
+	see_to_all(vmms);
+	return 0;
+}
+
+void switches_close(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+
+	if (!all)
+		return;
+	uv_close((uv_handle_t *)&all->retry, NULL);
+	uv_close((uv_handle_t *)&all->note, NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(all->watches); i++)
+		watch_end(&all->watches[i]);
+}
+
+void switches_free(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+
+	if (!all)
+		return;
+	while (all->count)
+		switch_free(all->list[--all->count]);
+	free(all->list);
+	json_decref(all->ports);
+	ovs_free(all->ovs);
+	free(all);
+	vmms->switches = NULL;
+}

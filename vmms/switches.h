@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * switches.h - the host's virtual switches (docs/network.md), and machines' adapters that are plugged into them. Private
+ * to vmms/.
+ *
+ * host.db says which there are; Open vSwitch's database is made to say the same, whenever one changes and whenever its
+ * daemons come back. All on the loop's thread; a call waits for Open vSwitch, some seconds at most.
+ */
+#pragma once
+
+#include "switch/ovs.h"
+#include "vmms/daemon.h"
+#include "vmms/store_switch.h"
+
+struct vswitch {
+	char *name;
+	unsigned number;
+	char interface[16]; /* bsNUMBER: its bridge, and the host's adapter on it */
+	enum switch_phase phase;
+	json_t *config, *host; /* as in struct store_switch */
+	struct error problem;  /* what of it is not as it should be */
+	bool attach;           /* the host's adapters are in the bridge, or go there */
+};
+
+struct switches;
+
+/* Takes note of what host.db has, undoes what was half done, and sees to the rest. Never fails for Open vSwitch: that is tried again. */
+int switches_open(struct vmms *vmms, struct error *err);
+/* The loop has to run once more; then switches_free(). Switches stay. */
+void switches_close(struct vmms *vmms);
+void switches_free(struct vmms *vmms);
+
+/* NULL: there is none. */
+struct vswitch *switches_find(struct vmms *vmms, const char *name);
+/* In the order of names: the i-th; NULL behind the last. */
+struct vswitch *switches_at(struct vmms *vmms, size_t i);
+
+/* `config` has passed switch_form; takes no reference. Made in one step: if it fails, all is as it was. -EEXIST, -EINVAL; -ENODEV: an adapter is
+ * not there; -EBUSY: it is used. */
+int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err);
+/* `change` has passed switch_change_form. */
+int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, struct error *err);
+/* -EBUSY: machines have adapters on it. */
+int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err);
+/* As REST shows it; the caller's. */
+json_t *switch_json(struct vmms *vmms, struct vswitch *s);
+
+/* A tap interface for this adapter, in its switch: *fd is the caller's, and the interface goes with the last one that has it. */
+int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err);
+/* It is in no switch any more. Nothing happens for an adapter that was not. */
+void switches_port_closed(struct machine *machine, const json_t *adapter);
+/* The adapter's settings are others by now: they come into force. */
+int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err);
+
+/* switch_form.c */
+extern const struct form switch_form, switch_change_form, adapter_settings_form;
+int switch_config_check(const json_t *config, struct error *err);
+
+/* --- between the files of switches ------------------------------------------------------------------------ */
+
+struct ovs *switches_ovs(struct vmms *vmms);
+/* Makes Open vSwitch say what is to be. */
+int switches_apply(struct vmms *vmms, struct error *err);
+int switch_store(struct vmms *vmms, const struct vswitch *s, struct error *err);
+
+/* switch_host.c: host adapters of external switches, and the host's addresses. */
+int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err);
+/* The adapters (strings) become the switch's; the first takes the host's addresses and routes along, if `home`. */
+int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, bool home, struct error *err);
+/* All that was done to the host is undone, as far as it was done. */
+void switch_detach(struct vmms *vmms, struct vswitch *s);
+void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter);
+/* The host has its addresses where it should, also after its interfaces were made anew. */
+int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err);
+/* Takes note of the addresses that the host has on it by now. */
+void switch_note_addresses(struct vmms *vmms, struct vswitch *s);
