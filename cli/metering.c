@@ -11,7 +11,7 @@ int vm_metering(struct manage *manage, int argc, char **argv)
 {
 	_cleanup_free_ char *path = NULL;
 	struct error err = {0};
-	const json_t *disk;
+	const json_t *disk, *network;
 	json_t *meter;
 
 	if (argc != 2)
@@ -20,6 +20,7 @@ int vm_metering(struct manage *manage, int argc, char **argv)
 	if (client_call(manage->client, "GET", path, NULL, &meter, &err))
 		return manage_fail(manage, &err);
 	disk = json_object_get(meter, "disk");
+	network = json_object_get(meter, "network");
 	if (!manage->json) {
 		manage_put_field("state", json_string_value(json_object_get(meter, "state")));
 		if (json_object_get(meter, "cpu_seconds"))
@@ -33,6 +34,11 @@ int vm_metering(struct manage *manage, int argc, char **argv)
 			printf("%-12s %.0f requests, %.1f MiB read, %.1f MiB written, %.0f errors\n", "disks", number_of(disk, "requests"),
 			       number_of(disk, "read_bytes") / (1 << 20), number_of(disk, "written_bytes") / (1 << 20),
 			       number_of(disk, "errors"));
+		if (network)
+			printf("%-12s %.1f MiB in %.0f frames sent, %.1f MiB in %.0f frames received, %.0f frames lost\n", "network",
+			       number_of(network, "sent_bytes") / (1 << 20), number_of(network, "sent_frames"),
+			       number_of(network, "received_bytes") / (1 << 20), number_of(network, "received_frames"),
+			       number_of(network, "dropped_frames"));
 	}
 	manage_print_json(manage, meter);
 	return 0;

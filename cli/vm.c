@@ -578,7 +578,8 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --processor KIND       auto, kvm or soft, with options as bulkhead run has them\n"                \
 	"  --compatible           only features that every kind of processor serves here\n"                  \
 	"  --disk FILE[,ro][,controller=N], --dvd FILE   (repeatable)\n"                                     \
-	"  --network WHAT         nat, tap:NAME or none: what the adapter is plugged into (repeatable)\n"      \
+	"  --network WHAT         nat, tap:NAME, switch:NAME or none: what the adapter is plugged into; without it,\n" \
+	"                         a new machine has one at nat (repeatable)\n"                                \
 	"  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"                                                        \
 	"                         a port of the host that leads to the guest behind nat (repeatable)\n"      \
 	"  --kernel FILE --initrd FILE --append TEXT     what it boots\n"                                    \
@@ -623,6 +624,23 @@ static const struct manage_verb verbs[] = {
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
     {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N]", "While it runs, too.\n", vm_add_disk},
     {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
+    {"adapter", "its network adapters", "list|add|set|remove|connect|disconnect NAME [ADAPTER] [WHAT] [OPTION …]",
+     "What a running machine's adapters are plugged into, and adapters that come and go while it runs. ADAPTER is an\n"
+     "adapter's address or its place in the list; WHAT is nat, tap:NAME or switch:NAME.\n"
+     "\n"
+     "  list NAME              with the addresses that the guest uses\n"
+     "  add NAME               one more\n"
+     "  set NAME ADAPTER       other settings\n"
+     "  remove NAME ADAPTER    one less\n"
+     "  connect NAME ADAPTER WHAT\n"
+     "  disconnect NAME ADAPTER\n"
+     "                         the guest sees a cable that is plugged in, or pulled\n"
+     "\n"
+     "  --network WHAT         (add, set) or none (nat)\n"
+     "  --mac ADDRESS          (add, set) else it gets one; of an adapter that is there, while the machine is off\n"
+     "  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"
+     "                         (add, set; repeatable) a port of the host that leads to the guest behind nat; or none\n"
+     "  --any-mac yes|no       (add, set) whether the guest may use other addresses\n", vm_adapter},
     {"limits", "what it may take of the host", "NAME [OPTION …]", LIMITS_TEXT, vm_limits},
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},

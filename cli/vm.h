@@ -37,8 +37,17 @@ int vm_show_result(struct manage *manage, const char *name, const char *text);
 /* vm_adapters.c: --network and --forward, into a request; an exit status. */
 int vm_add_network(struct manage *manage, json_t *body, const char *text);
 int vm_add_forward(struct manage *manage, json_t *body, const char *text);
-void vm_print_adapters(const json_t *config);
+/* What one adapter is plugged into, into its object. */
+int vm_parse_network(struct manage *manage, json_t *adapter, const char *text);
+/* A machine's, with the addresses that the guest uses; NULL: `err` says why. The caller's. */
+json_t *vm_adapters(struct manage *manage, const char *name, struct error *err);
+/* "nat", "tap t0": a string of the caller's. */
+json_t *vm_adapter_place(const json_t *adapter);
+void vm_print_adapters(const json_t *adapters);
 int vm_ssh(struct manage *manage, int argc, char **argv);
+
+/* vm_adapter.c */
+int vm_adapter(struct manage *manage, int argc, char **argv);
 
 /* vm_show.c */
 int vm_list(struct manage *manage, int argc, char **argv);

@@ -27,22 +27,39 @@ static json_t *adapters_of(json_t *body)
 	return list;
 }
 
+int vm_parse_network(struct manage *manage, json_t *adapter, const char *text)
+{
+	const char *key = NULL, *port = text, *name = strchr(text, ':');
+
+	if (!strncmp(text, "tap:", 4) && text[4]) {
+		port = "tap";
+		key = "interface";
+	} else if (!strncmp(text, "switch:", 7) && text[7]) {
+		port = "switch";
+		key = "switch";
+	} else if (strcmp(text, "nat") && strcmp(text, "none")) {
+		return manage_usage(manage, "\"%s\" is no network: write nat, tap:NAME, switch:NAME or none", text);
+	}
+	json_object_set_new(adapter, "port", json_string(port));
+	if (key && json_object_set_new(adapter, key, json_string(name + 1)))
+		return manage_usage(manage, "\"%s\" is no UTF-8", text);
+	return 0;
+}
+
 int vm_add_network(struct manage *manage, json_t *body, const char *text)
 {
 	json_t *list = adapters_of(body), *adapter;
+	int status;
 
 	if (!strcmp(text, "none"))
 		return json_array_size(list) ? manage_usage(manage, "--network none: an adapter was asked for before") : 0;
-	if (!strcmp(text, "nat"))
-		adapter = json_pack("{s:s}", "port", "nat");
-	else if (!strncmp(text, "tap:", 4) && text[4])
-		adapter = json_pack("{s:s, s:s, s:b}", "port", "tap", "interface", text + 4, "any_mac", 1);
-	else
-		return manage_usage(manage, "--network %s: write nat, tap:NAME or none", text);
-	if (!adapter)
-		return manage_usage(manage, "\"%s\" is no UTF-8", text);
+	adapter = json_object();
+	status = vm_parse_network(manage, adapter, text);
+	/* A tap interface is the host's own, and what is behind it may bridge. */
+	if (!strncmp(text, "tap:", 4))
+		json_object_set_new(adapter, "any_mac", json_true());
 	json_array_append_new(list, adapter);
-	return 0;
+	return status;
 }
 
 int vm_add_forward(struct manage *manage, json_t *body, const char *text)
@@ -65,18 +82,44 @@ int vm_add_forward(struct manage *manage, json_t *body, const char *text)
 	return manage_usage(manage, "--forward %s: none of the adapters is plugged into nat", text);
 }
 
-void vm_print_adapters(const json_t *config)
+json_t *vm_adapters(struct manage *manage, const char *name, struct error *err)
 {
-	json_t *adapter, *forward;
+	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s/adapters", name);
+	json_t *page, *list;
+
+	if (client_call(manage->client, "GET", path, NULL, &page, err))
+		return NULL;
+	list = json_incref(json_object_get(page, "adapters"));
+	json_decref(page);
+	return list;
+}
+
+json_t *vm_adapter_place(const json_t *adapter)
+{
+	const char *tap = vm_text_of(adapter, "interface"), *name = *tap ? tap : vm_text_of(adapter, "switch");
+
+	return json_sprintf("%s%s%s", vm_text_of(adapter, "port"), *name ? " " : "", name);
+}
+
+void vm_print_adapters(const json_t *adapters)
+{
+	json_t *adapter, *forward, *address;
 	size_t i, k;
 
-	json_array_foreach(json_object_get(config, "adapters"), i, adapter) {
+	json_array_foreach((json_t *)(uintptr_t)adapters, i, adapter) {
+		json_t *place = vm_adapter_place(adapter);
 		_cleanup_free_ char *text = NULL;
 
-		if (asprintf(&text, "%s at %s%s%s", vm_text_of(adapter, "mac"), vm_text_of(adapter, "port"),
-			     json_object_get(adapter, "interface") ? " " : "", vm_text_of(adapter, "interface")) < 0)
+		if (asprintf(&text, "%s at %s", vm_text_of(adapter, "mac"), json_string_value(place)) < 0)
 			text = NULL;
+		json_decref(place);
 		manage_put_field(i ? "" : "adapters", text ? text : "?");
+		json_array_foreach(json_object_get(adapter, "addresses"), k, address) {
+			_cleanup_free_ char *line = NULL;
+
+			if (asprintf(&line, "  address %s", json_string_value(address)) > 0)
+				manage_put_field("", line);
+		}
 		json_array_foreach(json_object_get(adapter, "forwards"), k, forward) {
 			_cleanup_free_ char *line = NULL;
 

@@ -181,7 +181,7 @@ static void print_words(const json_t *config, const char *key)
 		manage_put_field(i ? "" : key, json_string_value(word));
 }
 
-static void print_vm(const json_t *vm)
+static void print_vm(const json_t *vm, const json_t *adapters)
 {
 	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
 	const json_t *automatic = json_object_get(config, "automatic");
@@ -201,7 +201,7 @@ static void print_vm(const json_t *vm)
 	putchar('\n');
 	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
 	print_disks(config);
-	vm_print_adapters(config);
+	vm_print_adapters(adapters);
 	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", vm_text_of(automatic, "start"),
 	       vm_text_of(automatic, "stop"), vm_text_of(automatic, "recovery"));
 	print_words(config, "groups");
@@ -214,14 +214,20 @@ int vm_show(struct manage *manage, int argc, char **argv)
 {
 	const char *name = vm_only_name(manage, argc, argv);
 	struct error err = {0};
-	json_t *vm;
+	json_t *vm, *adapters;
 
 	if (!name)
 		return EXIT_USAGE;
 	if (vm_get(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
+	adapters = vm_adapters(manage, name, &err);
+	if (!adapters) {
+		json_decref(vm);
+		return manage_fail(manage, &err);
+	}
 	if (!manage->json)
-		print_vm(vm);
+		print_vm(vm, adapters);
+	json_object_set_new(vm, "adapters", adapters);
 	manage_print_json(manage, vm);
 	return 0;
 }

@@ -36,6 +36,7 @@
 #define DESCRIPTORS  4096u /* sockets of one guest */
 #define HEADER       sizeof(struct virtio_net_hdr)
 #define MSS_MIN      48u
+#define PAUSE_MS     100 /* out of descriptors, nobody who connects is looked at for so long */
 
 #define IPV6_SIZE      40u
 #define TCP_SEQUENCE   4u
@@ -72,7 +73,9 @@ struct nat {
 	struct timer timers[TIMERS_MAX];
 	struct forward forwards[FORWARDS_MAX];
 	unsigned forward_count;
-	bool host_loopback, has_user;
+	bool listens[DESCRIPTORS]; /* by descriptor */
+	int64_t paused_until;	   /* milliseconds; those do not listen till then */
+	bool host_loopback, outlives, has_user;
 	unsigned uid, gid;
 	uint8_t frames[BATCH][HEADER + FRAME_MAX_SIZE + 2];
 	uint8_t segment[FRAME_MAX_SIZE];
@@ -289,6 +292,8 @@ static int add_poll(int fd, int events, void *opaque)
 		nat->fds = fds;
 		nat->fd_capacity = capacity;
 	}
+	if (fd >= 0 && (unsigned)fd < DESCRIPTORS && nat->listens[fd] && nat->paused_until)
+		events = 0;
 	/* With much for the guest already, what would be for it waits in the sockets. */
 	if (events & SLIRP_POLL_IN && nat->queued < QUEUE_HIGH)
 		wanted |= POLLIN;
@@ -337,6 +342,35 @@ static void run_timers(struct nat *nat, uint32_t *timeout)
 	}
 }
 
+/* libslirp leaves a connection that it has no descriptor for where it is, and would be told of it at once again. */
+static void look_for_descriptors(struct nat *nat)
+{
+	bool somebody_came = false;
+	int fd;
+
+	for (unsigned i = 1; i < nat->fd_count && !somebody_came; i++)
+		somebody_came = nat->fds[i].revents & POLLIN && (unsigned)nat->fds[i].fd < DESCRIPTORS && nat->listens[nat->fds[i].fd];
+	if (!somebody_came)
+		return;
+	fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0)
+		close(fd);
+	else if (errno == EMFILE || errno == ENFILE)
+		nat->paused_until = now_ns(NULL) / 1000000 + PAUSE_MS;
+}
+
+static void end_pause(struct nat *nat, uint32_t *timeout)
+{
+	int64_t left = nat->paused_until - now_ns(NULL) / 1000000;
+
+	if (!nat->paused_until)
+		return;
+	if (left <= 0)
+		nat->paused_until = 0;
+	else if (left < *timeout)
+		*timeout = (uint32_t)left;
+}
+
 static void run(struct nat *nat)
 {
 	bool good = true;
@@ -347,12 +381,14 @@ static void run(struct nat *nat)
 
 		nat->fd_count = 1;
 		run_timers(nat, &timeout);
+		end_pause(nat, &timeout);
 		slirp_pollfds_fill(nat->slirp, &timeout, add_poll, nat);
 		nat->fds[0] = (struct pollfd){.fd = SOCKET_FD, .events = (short)(POLLIN | (nat->first ? POLLOUT : 0))};
 		n = poll(nat->fds, nat->fd_count, (int)timeout);
 		if (n < 0 && errno != EINTR)
 			return;
 		slirp_pollfds_poll(nat->slirp, n < 0, get_events, nat);
+		look_for_descriptors(nat);
 		if (n > 0 && nat->fds[0].revents & (POLLIN | POLLHUP | POLLERR))
 			good = take_frames(nat);
 		good = good && send_queued(nat);
@@ -444,6 +480,12 @@ static int start_forwards(struct nat *nat)
 		if (r)
 			return r;
 	}
+	for (int fd = STATUS_FD + 1; fd < (int)DESCRIPTORS; fd++) {
+		socklen_t size = sizeof(int);
+		int listens = 0;
+
+		nat->listens[fd] = !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) && listens;
+	}
 	return 0;
 }
 
@@ -475,12 +517,15 @@ static bool parse_forward(struct nat *nat, char *text, bool is_unix)
 static bool parse_options(struct nat *nat, int argc, char **argv)
 {
 	static const struct option options[] = {{"forward", required_argument, NULL, 'f'}, {"forward-unix", required_argument, NULL, 'u'},
-	    {"host-loopback", no_argument, NULL, 'l'}, {"user", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
+	    {"host-loopback", no_argument, NULL, 'l'}, {"outlive", no_argument, NULL, 'o'},
+	    {"user", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		if (option == 'l')
 			nat->host_loopback = true;
+		else if (option == 'o')
+			nat->outlives = true;
 		else if (option == 'i' && sscanf(optarg, "%u:%u", &nat->uid, &nat->gid) == 2 && nat->uid && nat->gid)
 			nat->has_user = true;
 		else if ((option != 'f' && option != 'u') || !parse_forward(nat, optarg, option == 'u'))
@@ -504,7 +549,6 @@ int main(int argc, char **argv)
 	struct error err = {0};
 	int size = 4 << 20;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGINT, SIG_IGN); /* of the terminal: it is for the machine */
 	signal(SIGHUP, SIG_IGN);
@@ -517,12 +561,16 @@ int main(int argc, char **argv)
 	nat.fds = calloc(nat.fd_capacity, sizeof(*nat.fds));
 	if (!parse_options(&nat, argc, argv))
 		return fail("%s\n", "bulkhead-nat was started with options that it does not know");
+	/* Of a parent that has gone before this the socket is closed. */
+	if (!nat.outlives)
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
 		setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	if (!nat.fds || !start_slirp(&nat))
 		return fail("%s\n", "no memory");
 	if (start_forwards(&nat))
 		return 1;
+	own.outlives = nat.outlives;
 	own.has_user = nat.has_user;
 	own.uid = nat.uid;
 	own.gid = nat.gid;

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #define ARGUMENTS_MAX (NAT_FORWARDS_MAX * 2 + 8)
+#define BUFFER_SIZE   (4 << 20) /* as much as the host allows */
 
 /* --- what is forwarded --------------------------------------------------------------------------------- */
 
@@ -101,6 +102,8 @@ static void build(struct arguments *a, const struct nat_config *config)
 	add(a, "bulkhead-nat");
 	if (config->host_loopback)
 		add(a, "--host-loopback");
+	if (config->outlives)
+		add(a, "--outlive");
 	if (config->has_user)
 		add(a, "--user=%u:%u", config->uid, config->gid);
 	for (unsigned i = 0; i < config->forward_count; i++) {
@@ -155,6 +158,15 @@ static int read_status(int fd, pid_t pid, struct error *err)
 	return error_set(err, EIO, "the default switch does not start: %s", used ? text : "bulkhead-nat ended at once");
 }
 
+/* Here, and not by who uses the port: it may have no right to. */
+static void set_buffer(int fd)
+{
+	int size = BUFFER_SIZE;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
 static int run(const char *path, struct arguments *a, const int *pair, const int *status, pid_t *pid, struct error *err)
 {
 	*pid = fork();
@@ -181,6 +193,8 @@ int nat_start(int *fd, pid_t *pid, const struct nat_config *config, struct error
 		close(status[1]);
 	if (!r)
 		r = read_status(status[0], *pid, err);
+	if (!r)
+		set_buffer(pair[0]);
 	if (status[0] >= 0)
 		close(status[0]);
 	if (pair[1] >= 0)

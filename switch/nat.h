@@ -28,6 +28,7 @@ struct nat_config {
 	struct nat_forward forwards[NAT_FORWARDS_MAX];
 	unsigned forward_count;
 	bool host_loopback; /* the gateway's address is the host's loopback */
+	bool outlives;      /* it stays when its parent ends */
 	bool has_user;      /* root can have it run as somebody else */
 	uid_t uid;
 	gid_t gid;
@@ -36,6 +37,6 @@ struct nat_config {
 /* "[udp:][ADDRESS:]HOSTPORT:GUESTPORT"; the address is 127.0.0.1 when none is named. -EINVAL. */
 int nat_forward_parse(struct nat_forward *out, const char *text, struct error *err);
 
-/* Start the process, which ends when the socket's other end is closed or its parent ends. *fd is the port's socket. Returns when it
+/* Start the process, which ends when the socket's other end is closed or, unless it is to outlive it, its parent ends. *fd is the port's socket. Returns when it
  * listens on what is forwarded: -EADDRINUSE and the like otherwise. The caller reaps *pid. */
 int nat_start(int *fd, pid_t *pid, const struct nat_config *config, struct error *err);

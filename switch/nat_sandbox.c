@@ -103,9 +103,15 @@ static int change_user(const struct nat_sandbox *s, struct error *err)
 
 int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err)
 {
-	struct rlimit descriptors = {sandbox->descriptors, sandbox->descriptors}, none = {0, 0};
+	struct rlimit descriptors, none = {0, 0};
 	int r;
 
+	/* Not more than we were left. */
+	if (getrlimit(RLIMIT_NOFILE, &descriptors))
+		return error_set(err, errno, "limits of the default switch cannot be read: %s", strerror(errno));
+	if (descriptors.rlim_max > sandbox->descriptors)
+		descriptors.rlim_max = sandbox->descriptors;
+	descriptors.rlim_cur = descriptors.rlim_max;
 	if (setrlimit(RLIMIT_CORE, &none) || setrlimit(RLIMIT_NOFILE, &descriptors))
 		return error_set(err, errno, "limits of the default switch cannot be set: %s", strerror(errno));
 	r = change_user(sandbox, err);
@@ -114,7 +120,7 @@ int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err)
 	if (r)
 		return r;
 	/* A change of user forgets the first. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+	if ((!sandbox->outlives && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return error_set(err, errno, "the default switch cannot be confined: %s", strerror(errno));
 	if (program_is_instrumented())
 		return 0;

@@ -11,6 +11,7 @@
 
 struct nat_sandbox {
 	unsigned descriptors;
+	bool outlives; /* its parent's end is not its own */
 	bool has_user; /* root becomes this user */
 	uid_t uid;
 	gid_t gid;

@@ -48,7 +48,12 @@ int port_open_socket(struct port **out, int fd, struct error *err);
 /* The tap interface `name`, which is made if there is none; it needs the right to do that, or to be its owner.
  * -EBUSY: somebody has it open. Or its descriptor, taken over, of /dev/net/tun attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR. */
 int port_open_tap(struct port **out, const char *name, struct error *err);
+/* The first half of that: the descriptor, for another process. */
+int port_attach_tap(int *fd, const char *name, struct error *err);
 int port_open_tap_fd(struct port **out, int fd, struct error *err);
+
+/* Whichever of the two a descriptor is of, taken over. -EINVAL: of neither. */
+int port_open_fd(struct port **out, int fd, struct error *err);
 
 /* A new tap interface, which is there as long as somebody has the descriptor, for port_open_tap_fd() in another process. The
  * descriptor is the caller's. -EBUSY: there is an interface of this name. */

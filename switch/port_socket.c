@@ -6,8 +6,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define BUFFER_SIZE (4 << 20) /* as much as the host allows */
-
 static void fill(struct mmsghdr *messages, struct port_frame *frames, unsigned count)
 {
 	memset(messages, 0, count * sizeof(*messages));
@@ -80,14 +78,11 @@ int port_open_socket(struct port **out, int fd, struct error *err)
 {
 	static const struct port_ops ops = {socket_send, socket_receive, socket_set_receive, socket_close};
 	struct port *port = calloc(1, sizeof(*port));
-	int size = BUFFER_SIZE;
 
 	if (!port) {
 		close(fd);
 		return error_set(err, ENOMEM, "no memory for a network port");
 	}
-	if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
-		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	*port = (struct port){.ops = &ops, .fd = fd, .offloads = PORT_CHECKSUM | PORT_LSO | PORT_LARGE};
 	*out = port;
 	return 0;

@@ -98,25 +98,32 @@ int port_make_tap(int *out, const char *name, struct error *err)
 	return r;
 }
 
-int port_open_tap(struct port **out, const char *name, struct error *err)
+int port_attach_tap(int *fd, const char *name, struct error *err)
 {
-	int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	int r;
 
-	if (fd < 0)
+	*fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (*fd < 0)
 		return error_set(err, errno, "/dev/net/tun, by which tap interfaces are used, cannot be opened: %s", strerror(errno));
-	r = attach(fd, name, err);
+	r = attach(*fd, name, err);
 	if (r) {
-		close(fd);
-		return r;
+		close(*fd);
+		*fd = -1;
 	}
-	return port_open_tap_fd(out, fd, err);
+	return r;
+}
+
+int port_open_tap(struct port **out, const char *name, struct error *err)
+{
+	int fd, r = port_attach_tap(&fd, name, err);
+
+	return r ? r : port_open_tap_fd(out, fd, err);
 }
 
 int port_open_tap_fd(struct port **out, int fd, struct error *err)
 {
 	static const struct port_ops ops = {tap_send, tap_receive, tap_set_receive, tap_close};
-	int header = sizeof(struct virtio_net_hdr), flags = fcntl(fd, F_GETFL);
+	int header = sizeof(struct virtio_net_hdr), yes = 1;
 	struct port *port = calloc(1, sizeof(*port));
 	struct ifreq request = {0};
 	int r = 0;
@@ -125,7 +132,7 @@ int port_open_tap_fd(struct port **out, int fd, struct error *err)
 		r = error_set(err, ENOMEM, "no memory for a network port");
 	else if (ioctl(fd, TUNGETIFF, &request) || !(request.ifr_flags & IFF_TAP) || !(request.ifr_flags & IFF_VNET_HDR))
 		r = error_set(err, EINVAL, "the descriptor is of no tap interface with IFF_VNET_HDR");
-	else if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || ioctl(fd, TUNSETVNETHDRSZ, &header) ||
+	else if (ioctl(fd, FIONBIO, &yes) || ioctl(fd, TUNSETVNETHDRSZ, &header) ||
 		 ioctl(fd, TUNSETOFFLOAD, 0))
 		r = error_set(err, errno, "the tap interface %s cannot be set up: %s", request.ifr_name, strerror(errno));
 	if (r) {

@@ -70,6 +70,49 @@ void adapters_renew(struct vmms *vmms, json_t *config)
 	adapters_complete(vmms, config, NULL);
 }
 
+const char *adapter_port(const json_t *adapter)
+{
+	const char *port = json_string_value(json_object_get(adapter, "port"));
+
+	return port ? port : "nat";
+}
+
+const char *adapter_label(const json_t *adapter, char text[ADAPTER_LABEL_SIZE])
+{
+	const char *port = adapter_port(adapter), *name = NULL;
+
+	if (!strcmp(port, "tap"))
+		name = json_string_value(json_object_get(adapter, "interface"));
+	else if (!strcmp(port, "switch"))
+		name = json_string_value(json_object_get(adapter, "switch"));
+	snprintf(text, ADAPTER_LABEL_SIZE, "%s%s%s", port, name ? " " : "", name ? name : "");
+	return text;
+}
+
+/* A key that goes with one kind of port is there with that, and with no other. */
+static int check_key(const json_t *adapter, size_t i, const char *kind, const char *key, struct error *err)
+{
+	bool is = !strcmp(adapter_port(adapter), kind), has = json_object_get(adapter, key);
+
+	if (is == has)
+		return 0;
+	return error_set(err, EINVAL, is ? "adapters[%zu].%s is missing: port %s needs it" : "adapters[%zu].%s has no meaning but with port %s", i, key,
+			 kind);
+}
+
+static int check_port(const json_t *adapter, size_t i, struct error *err)
+{
+	const char *port = adapter_port(adapter);
+	int r = check_key(adapter, i, "tap", "interface", err);
+
+	if (!r)
+		r = check_key(adapter, i, "switch", "switch", err);
+	/* Of one that is not plugged in they wait until it is. */
+	if (!r && json_array_size(json_object_get(adapter, "forwards")) && strcmp(port, "nat") && strcmp(port, "none"))
+		r = error_set(err, EINVAL, "adapters[%zu].forwards are of the default switch: port %s has none", i, port);
+	return r;
+}
+
 int adapters_check(struct vmms *vmms, const struct machine *own, const json_t *config, struct error *err)
 {
 	const json_t *list = json_object_get(config, "adapters");
@@ -78,7 +121,10 @@ int adapters_check(struct vmms *vmms, const struct machine *own, const json_t *c
 
 	json_array_foreach(list, i, adapter) {
 		const struct machine *other = owner_of(vmms, own, mac_of(adapter));
+		int r = check_port(adapter, i, err);
 
+		if (r)
+			return r;
 		if (other)
 			return error_set(err, EEXIST, "adapters[%zu].mac is that of machine \"%s\": leave it out, and it gets one of its own", i,
 					 other->name);

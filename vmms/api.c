@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-const struct route *const api_routes[] = {host_routes, vm_routes, life_routes, checkpoint_routes, token_routes, stream_routes, metrics_routes,
+const struct route *const api_routes[] = {host_routes, vm_routes, adapter_routes, life_routes, checkpoint_routes, token_routes, stream_routes, metrics_routes,
     switch_routes, NULL};
 
 const struct form form_limit = {.kind = FORM_INTEGER, .text = "at most so many", .min = 1, .max = 1000};

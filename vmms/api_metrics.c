@@ -97,6 +97,31 @@ static double errors(const struct meter *m)
 	return (double)m->disk_errors;
 }
 
+static double sent_frames(const struct meter *m)
+{
+	return (double)m->network_sent_frames;
+}
+
+static double bytes_sent(const struct meter *m)
+{
+	return (double)m->network_sent;
+}
+
+static double received_frames(const struct meter *m)
+{
+	return (double)m->network_received_frames;
+}
+
+static double bytes_received(const struct meter *m)
+{
+	return (double)m->network_received;
+}
+
+static double dropped(const struct meter *m)
+{
+	return (double)m->network_dropped;
+}
+
 static const struct vm_metric vm_metrics[] = {
     {"bulkhead_vm_up", "gauge", "Whether the machine has a worker.", is_any, up},
     {"bulkhead_vm_processors", "gauge", "Virtual processors.", is_any, processors},
@@ -107,6 +132,11 @@ static const struct vm_metric vm_metrics[] = {
     {"bulkhead_vm_disk_read_bytes_total", "counter", "Bytes read of all disks.", has_disk, bytes_read},
     {"bulkhead_vm_disk_written_bytes_total", "counter", "Bytes written to all disks.", has_disk, bytes_written},
     {"bulkhead_vm_disk_errors_total", "counter", "Disk requests that failed.", has_disk, errors},
+    {"bulkhead_vm_network_sent_frames_total", "counter", "Frames of the guest, by all adapters, since its last reset.", has_disk, sent_frames},
+    {"bulkhead_vm_network_sent_bytes_total", "counter", "Bytes in them.", has_disk, bytes_sent},
+    {"bulkhead_vm_network_received_frames_total", "counter", "Frames that the guest was given.", has_disk, received_frames},
+    {"bulkhead_vm_network_received_bytes_total", "counter", "Bytes in them.", has_disk, bytes_received},
+    {"bulkhead_vm_network_dropped_frames_total", "counter", "Frames that were lost at an adapter, either way.", has_disk, dropped},
 };
 
 static void put_vms(FILE *to, const struct vm_metric *metric, const struct meter *meters, size_t count)
@@ -246,6 +276,11 @@ static json_t *meter_json(const struct meter *meter)
 				    json_pack("{s:I, s:I, s:I, s:I}", "requests", (json_int_t)meter->disk_requests, "read_bytes",
 					      (json_int_t)meter->disk_read, "written_bytes", (json_int_t)meter->disk_written,
 					      "errors", (json_int_t)meter->disk_errors));
+		json_object_set_new(json, "network",
+				    json_pack("{s:I, s:I, s:I, s:I, s:I}", "sent_frames", (json_int_t)meter->network_sent_frames,
+					      "sent_bytes", (json_int_t)meter->network_sent, "received_frames",
+					      (json_int_t)meter->network_received_frames, "received_bytes",
+					      (json_int_t)meter->network_received, "dropped_frames", (json_int_t)meter->network_dropped));
 	}
 	return json;
 }

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 
 #include "switch/nat.h"
+#include "vmms/adapters.h"
+#include "vmms/worker_link.h"
 
 #define FILE_MAX_BYTES (1u << 20)
 
@@ -41,7 +43,7 @@ static int check_forward(const char *text, struct error *err)
 }
 
 static const char *const kind_words[] = {"disk", "dvd", NULL};
-static const char *const port_words[] = {"nat", "tap", "none", NULL};
+static const char *const port_words[] = {"nat", "tap", "switch", "none", NULL};
 static const char *const start_words[] = {"nothing", "if-was-running", "always", NULL};
 static const char *const stop_words[] = {"save", "shut-down", "turn-off", NULL};
 static const char *const recovery_words[] = {"nothing", "restart", NULL};
@@ -107,8 +109,9 @@ static const struct form form_disks = {.kind = FORM_LIST, .min = 0, .max = VM_DI
 static const struct form form_mac = {.kind = FORM_STRING, .text = "kept; of no other adapter", .min = 17, .max = 17, .check = check_mac,
 				     .pattern = "^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$"};
 static const struct form form_port = {
-    .kind = FORM_WORD, .text = "what it is plugged into: the default switch, a tap interface of the host, or nothing", .words = port_words};
+    .kind = FORM_WORD, .text = "what it is plugged into: the default switch, a tap interface of the host, a switch, or nothing", .words = port_words};
 static const struct form form_interface = {.kind = FORM_STRING, .text = "of port tap", .min = 1, .max = 15};
+static const struct form form_switch = {.kind = FORM_STRING, .text = "of port switch: its name", .min = 1, .max = 50};
 static const struct form form_forward = {
     .kind = FORM_STRING, .text = "[udp:][ADDRESS:]HOSTPORT:GUESTPORT", .min = 3, .max = 100, .check = check_forward};
 static const struct form form_forwards = {
@@ -118,22 +121,35 @@ static const struct form form_adapter = {.kind = FORM_OBJECT,
 					     {"mac", &form_mac, NULL, true},
 					     {"port", &form_port, "\"nat\"", false},
 					     {"interface", &form_interface, NULL, false},
+					     {"switch", &form_switch, NULL, false},
 					     {"forwards", &form_forwards, "[]", false},
 					     {"any_mac", &form_boolean, "false", false},
 					     {0},
 					 }};
 static const struct form form_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_adapter};
 /* In requests: what has no address gets one. */
-static const struct form form_new_adapter = {.kind = FORM_OBJECT,
+const struct form vm_new_adapter_form = {.kind = FORM_OBJECT,
 					     .fields = (const struct form_field[]){
 						 {"mac", &form_mac, NULL, false},
 						 {"port", &form_port, "\"nat\"", false},
 						 {"interface", &form_interface, NULL, false},
+						 {"switch", &form_switch, NULL, false},
 						 {"forwards", &form_forwards, "[]", false},
 						 {"any_mac", &form_boolean, "false", false},
 						 {0},
 					     }};
-static const struct form form_new_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_new_adapter};
+const struct form vm_some_adapter_form = {.kind = FORM_OBJECT,
+					  .text = "what is to change; keys that are not there stay as they are",
+					  .fields = (const struct form_field[]){
+					      {"mac", &form_mac, NULL, false},
+					      {"port", &form_port, NULL, false},
+					      {"interface", &form_interface, NULL, false},
+					      {"switch", &form_switch, NULL, false},
+					      {"forwards", &form_forwards, NULL, false},
+					      {"any_mac", &form_boolean, NULL, false},
+					      {0},
+					  }};
+static const struct form form_new_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &vm_new_adapter_form};
 
 static const struct form form_automatic = {.kind = FORM_OBJECT,
 					   .fields = (const struct form_field[]){
@@ -193,7 +209,7 @@ static const struct form form_seed = {.kind = FORM_OBJECT,
 				      }};
 
 const struct form vm_create_form = {.kind = FORM_OBJECT,
-				    .text = "a new machine: from an image, or with a kernel and disks that are there",
+				    .text = "a new machine: from an image, or with a kernel and disks that are there; with an adapter on the default switch",
 				    .fields = (const struct form_field[]){
 					{"name", &form_name, NULL, true},
 					{"notes", &form_notes, "\"\"", false},
@@ -205,7 +221,7 @@ const struct form vm_create_form = {.kind = FORM_OBJECT,
 					{"seed", &form_seed, NULL, false},
 					{"boot", &form_boot, NULL, false},
 					{"disks", &form_disks, "[]", false},
-					{"adapters", &form_new_adapters, "[]", false},
+					{"adapters", &form_new_adapters, "[{}]", false},
 					{"automatic", &form_automatic, "{}", false},
 					{"limits", &form_limits, "{}", false},
 					{0},
@@ -470,16 +486,27 @@ static json_t *disks_for_worker(const json_t *config, const char *directory)
 	return disks;
 }
 
+/* The ports of switches are handed down, in their order. */
 static json_t *adapters_for_worker(const json_t *config)
 {
 	json_t *adapters = json_array(), *adapter;
+	int descriptor = WORKER_FIRST_FD;
+	char label[ADAPTER_LABEL_SIZE];
 	size_t i;
 
-	json_array_foreach(json_object_get(config, "adapters"), i, adapter)
-		json_array_append_new(adapters, json_pack("{s:O, s:O, s:O*, s:O, s:O}", "mac", json_object_get(adapter, "mac"), "port",
-						    json_object_get(adapter, "port"), "interface", json_object_get(adapter, "interface"),
-						    "forwards", json_object_get(adapter, "forwards"), "any_mac",
-						    json_object_get(adapter, "any_mac")));
+	json_array_foreach(json_object_get(config, "adapters"), i, adapter) {
+		const char *port = adapter_port(adapter);
+		bool is_switch = !strcmp(port, "switch");
+		json_t *for_worker = json_pack("{s:O, s:s, s:O*, s:O, s:s}", "mac", json_object_get(adapter, "mac"), "port",
+					       is_switch ? "descriptor" : port, "interface", json_object_get(adapter, "interface"), "any_mac",
+					       json_object_get(adapter, "any_mac"), "label", adapter_label(adapter, label));
+
+		if (is_switch)
+			json_object_set_new(for_worker, "descriptor", json_integer(descriptor++));
+		if (!strcmp(port, "nat"))
+			json_object_set(for_worker, "forwards", json_object_get(adapter, "forwards"));
+		json_array_append_new(adapters, for_worker);
+	}
 	return adapters;
 }
 

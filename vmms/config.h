@@ -22,6 +22,9 @@ extern const struct form vm_disk_form;
 #define VM_DISKS_MAX 63
 #define VM_ADAPTERS_MAX 8
 
+/* A network adapter more, and what is to change of one. */
+extern const struct form vm_new_adapter_form, vm_some_adapter_form;
+
 /* -EINVAL: a name that a machine cannot have; `err` is the end of a sentence. */
 int vm_name_check(const char *name, struct error *err);
 

@@ -28,6 +28,9 @@ struct vmms {
 	struct switches *switches; /* switches.h */
 	struct job *jobs; /* that run, or that somebody waits for */
 	uv_signal_t signals[2];
+	uv_mutex_t children_lock; /* of what follows: processes of ports.c that have not been reaped */
+	int *children;
+	size_t child_count;
 	int lock;
 	bool closing;
 };

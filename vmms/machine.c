@@ -12,6 +12,7 @@
 #include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
 #include "vmms/limits.h"
+#include "vmms/ports.h"
 #include "vmms/save.h"
 #include "vmms/tree.h"
 #include "vmms/worker_log.h"
@@ -303,6 +304,7 @@ static void worker_ended(void *context, const json_t *result)
 	machine->link = NULL;
 	if (machine->cgroup)
 		cgroup_remove(machine->cgroup);
+	ports_closed(machine);
 	machine->power_cut = false;
 	machine_set_state(machine, MACHINE_OFF);
 	if (!started || (word && !strcmp(word, "not-started")))
@@ -357,6 +359,7 @@ static void state_told(void *context, const json_t *answer, const struct error *
 								      : MACHINE_RUNNING);
 	if (answer) {
 		machine_disks_settle(machine, answer);
+		machine_adapters_settle(machine, answer);
 		machine->untold = checkpoint_settle(machine, answer);
 	}
 }
@@ -479,9 +482,27 @@ int machine_check_state(const struct machine *machine, unsigned states, const ch
 }
 
 /* Of a range that no distribution gives away (systemd's containers end at 0x6fff0000 + 0xffff). */
-static json_int_t own_user(const struct machine *machine)
+unsigned machine_own_user(const struct machine *machine)
 {
-	return 0x70010000 + (json_int_t)(machine->number & 0xffffff);
+	return 0x70010000u + (machine->number & 0xffffff);
+}
+
+/* It becomes a process; what is handed down to it is open until then. */
+static int start_worker(struct machine *machine, const struct worker_place *place, const json_t *configuration, struct error *err)
+{
+	int fds[VM_ADAPTERS_MAX], r;
+	size_t count;
+
+	_Static_assert(VM_ADAPTERS_MAX <= WORKER_START_FDS_MAX, "each adapter can have a descriptor");
+	r = ports_open(machine, fds, &count, err);
+	if (r)
+		return r;
+	r = worker_link_start(&machine->link, &machine->vmms->loop, place, configuration, fds, count, &link_ops, machine, err);
+	while (count)
+		close(fds[--count]);
+	if (r)
+		ports_closed(machine);
+	return r;
 }
 
 int machine_start(struct machine *machine, struct job **job, struct error *err)
@@ -506,8 +527,8 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 	machine_set_state(machine, MACHINE_STARTING);
 	configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
 	if (configuration && getuid() == 0)
-		json_object_set_new(configuration, "sandbox", json_pack("{s:I, s:I}", "uid", own_user(machine), "gid",
-									own_user(machine)));
+		json_object_set_new(configuration, "sandbox", json_pack("{s:I, s:I}", "uid", (json_int_t)machine_own_user(machine), "gid",
+									(json_int_t)machine_own_user(machine)));
 	r = make_runtime(machine, &why);
 	if (!r)
 		r = saved_take(machine, &saved, &why);
@@ -516,7 +537,7 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 	if (!r && (!configuration || !log))
 		r = error_set(&why, ENOMEM, "no memory to start machine \"%s\"", machine->name);
 	if (!r)
-		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, configuration, &link_ops, machine, &why);
+		r = start_worker(machine, &place, configuration, &why);
 	json_decref(configuration);
 	machine->limits_problem = (struct error){0};
 	if (!r) {

@@ -86,6 +86,9 @@ int machine_reset(struct machine *machine, struct job **job, struct error *err);
 int machine_save(struct machine *machine, struct job **job, struct error *err);
 int machine_discard_saved(struct machine *machine, struct error *err);
 
+/* The user and group that its worker runs as, where the daemon is root's. */
+unsigned machine_own_user(const struct machine *machine);
+
 /* Changes the configuration: the name and notes at any time, the rest while it is off. */
 int machine_change(struct machine *machine, const json_t *request, struct error *err);
 

@@ -26,8 +26,10 @@ static void release(struct taking *taking)
 {
 	if (--taking->asked)
 		return;
-	for (size_t i = 0; i < taking->count; i++)
+	for (size_t i = 0; i < taking->count; i++) {
 		free(taking->meters[i].name);
+		json_decref(taking->meters[i].adapters);
+	}
 	free(taking->meters);
 	free(taking);
 }
@@ -73,6 +75,23 @@ static void add_controller(struct meter *meter, json_t *controller)
 	}
 }
 
+static void add_adapters(struct meter *meter, json_t *adapters)
+{
+	json_t *adapter;
+	size_t i;
+
+	meter->adapters = json_incref(adapters);
+	json_array_foreach(adapters, i, adapter) {
+		const json_t *counters = json_object_get(adapter, "counters");
+
+		meter->network_sent_frames += number(counters, "sent_frames");
+		meter->network_sent += number(counters, "sent_bytes");
+		meter->network_received_frames += number(counters, "received_frames");
+		meter->network_received += number(counters, "received_bytes");
+		meter->network_dropped += number(counters, "sent_dropped") + number(counters, "received_dropped");
+	}
+}
+
 static void answered(void *context, const json_t *answer, const struct error *err)
 {
 	struct question *question = context;
@@ -83,6 +102,7 @@ static void answered(void *context, const json_t *answer, const struct error *er
 
 	if (!err && !taking->told) {
 		meter->has_disk = true;
+		add_adapters(meter, json_object_get(answer, "adapters"));
 		meter->guest_seconds = number(answer, "reference_time_100ns") / 10000000;
 		json_object_foreach((json_t *)(uintptr_t)answer, name, value)
 			if (!strncmp(name, "scsi", 4))

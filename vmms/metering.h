@@ -2,7 +2,7 @@
 /*
  * metering.h - what machines take of the host, since each was started. Private to vmms/. On the loop's thread.
  *
- * Processor time and resident memory are the kernel's figures of the machine's process, disk traffic is what its worker
+ * Processor time and resident memory are the kernel's figures of the machine's process, disk and network traffic is what its worker
  * counted; a guest that resets begins at zero there.
  */
 #pragma once
@@ -19,10 +19,13 @@ struct meter {
 	double cpu_seconds;
 	uint64_t guest_seconds; /* that the guest has run, known with the disks */
 	uint64_t disk_requests, disk_read, disk_written, disk_errors;
+	/* By the guest, to it, and lost either way; known with the disks. */
+	uint64_t network_sent_frames, network_sent, network_received_frames, network_received, network_dropped;
+	json_t *adapters; /* as the worker tells of them; NULL: it is not known */
 };
 
 /* Measures a machine, or all if `machine` is NULL, asking their workers; `done` is called once, perhaps before this
- * returns, within two seconds: the meters of whoever did not answer by then have no disk figures. They are gone when it
+ * returns, within two seconds: the meters of whoever did not answer by then have no figures of disks and networks. They are gone when it
  * returns. -ENOMEM: it is not called. */
 int metering_take(struct vmms *vmms, const struct machine *machine,
     void (*done)(void *context, const struct meter *meters, size_t count), void *context, struct error *err);

@@ -15,6 +15,7 @@
 #include "vmms/host_config.h"
 #include "vmms/images.h"
 #include "vmms/listen.h"
+#include "vmms/ports.h"
 #include "vmms/store_access.h"
 #include "vmms/switches.h"
 #include "vmms/worker_log.h"
@@ -338,6 +339,7 @@ static void look_around(uv_timer_t *timer)
 		if (vmms->machines[i]->link && asprintf(&path, "%s/worker.log", vmms->machines[i]->directory) > 0)
 			worker_log_cut(path);
 	}
+	ports_reap(vmms);
 }
 
 /* Work that cannot be stopped, as the building of an image, is left as a death leaves it: the next start clears up. */
@@ -407,6 +409,7 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 	int r = host_config_load(&vmms.config, options->config, err);
 
 	uv_loop_init(&vmms.loop);
+	uv_mutex_init(&vmms.children_lock);
 	if (!r)
 		r = make_places(options, err);
 	if (!r)
@@ -432,6 +435,8 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		free(vmms.jobs);
 		vmms.jobs = next;
 	}
+	free(vmms.children);
+	uv_mutex_destroy(&vmms.children_lock);
 	access_close(vmms.access);
 	tls_files_free(&vmms.tls);
 	json_decref(vmms.config);

@@ -233,10 +233,11 @@ static struct worker_link *link_new(uv_loop_t *loop, const struct worker_place *
 	return link;
 }
 
-static int spawn(struct worker_link *link, const char *program, int log, struct error *err)
+static int spawn(struct worker_link *link, const char *program, int log, const int *fds, size_t fd_count, struct error *err)
 {
 	char *arguments[] = {(char *)(uintptr_t)program, NULL};
-	uv_stdio_container_t stdio[3] = {{.flags = UV_CREATE_PIPE | UV_READABLE_PIPE, .data.stream = (uv_stream_t *)&link->input},
+	uv_stdio_container_t stdio[WORKER_FIRST_FD + WORKER_START_FDS_MAX] = {
+					 {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE, .data.stream = (uv_stream_t *)&link->input},
 					 {.flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = (uv_stream_t *)&link->output},
 					 {.flags = UV_INHERIT_FD, .data.fd = log}};
 	uv_process_options_t options = {.exit_cb = process_exited,
@@ -244,10 +245,12 @@ static int spawn(struct worker_link *link, const char *program, int log, struct 
 					.args = arguments,
 					.cwd = "/",
 					.flags = UV_PROCESS_DETACHED,
-					.stdio_count = 3,
+					.stdio_count = WORKER_FIRST_FD + (int)fd_count,
 					.stdio = stdio};
 	int r;
 
+	for (size_t i = 0; i < fd_count; i++)
+		stdio[WORKER_FIRST_FD + i] = (uv_stdio_container_t){.flags = UV_INHERIT_FD, .data.fd = fds[i]};
 	link->process.data = link->input.data = link->output.data = link->write.data = link;
 	uv_pipe_init(link->loop, &link->input, 0);
 	uv_pipe_init(link->loop, &link->output, 0);
@@ -269,7 +272,7 @@ static void put_into_group(struct worker_link *link, int group)
 }
 
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
-    const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err)
+    const json_t *configuration, const int *fds, size_t fd_count, const struct worker_link_ops *ops, void *context, struct error *err)
 {
 	_cleanup_close_ int log = worker_log_open(place->log, err), group = -1;
 	struct worker_link *link;
@@ -290,7 +293,7 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 	}
 	worker_result_remove(place->runtime);
 	link->child = true;
-	r = spawn(link, place->program, log, err);
+	r = spawn(link, place->program, log, fds, fd_count, err);
 	if (r) {
 		close_all(link);
 		return r;

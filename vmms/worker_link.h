@@ -27,10 +27,13 @@ struct worker_link_ops {
 	void (*ended)(void *context, const json_t *result);
 };
 
+#define WORKER_FIRST_FD      3
+#define WORKER_START_FDS_MAX 8u
+
 /* Starts a worker with a configuration (as in docs/worker.md). The descriptors it gets are its own, and it
- * lives on when the daemon ends. */
+ * lives on when the daemon ends. `fds` are handed down as WORKER_FIRST_FD and so on; they stay the caller's. */
 int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place,
-    const json_t *configuration, const struct worker_link_ops *ops, void *context, struct error *err);
+    const json_t *configuration, const int *fds, size_t fd_count, const struct worker_link_ops *ops, void *context, struct error *err);
 
 /* The worker which holds the lock of a machine's directory. -ESRCH: nobody holds it. -EBUSY: somebody does who is
  * none, after it was looked at so many times more, 5 ms apart. */

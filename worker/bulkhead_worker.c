@@ -121,12 +121,15 @@ int main(int argc, char **argv)
 	int lock, status;
 
 	fill_standard_descriptors();
-	/* Nothing of the manager's is handed down to a guest. */
-	close_range(STDERR_FILENO + 1, UINT_MAX, 0);
 	if (argc > 1)
 		return look_at_options(argc, argv);
 	if (configuration_read(&configuration, STDIN_FILENO, &err))
 		return not_started(NULL, &err);
+	/* Nothing of the manager's is handed down to a guest, but what it names. */
+	if (configuration_close_others(&configuration, &err)) {
+		configuration_free(&configuration);
+		return not_started(NULL, &err);
+	}
 	detach();
 	lock = lock_file_take(configuration.lock, &err);
 	if (lock < 0) {

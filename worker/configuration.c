@@ -2,6 +2,7 @@
 #include "worker/configuration.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
@@ -214,20 +215,39 @@ static int parse_disks(const struct part *whole, struct worker_config *w)
 	return r;
 }
 
-static int parse_mac(const struct part *p, uint8_t mac[6])
+bool configuration_mac(const char *text, uint8_t mac[6])
 {
 	unsigned byte[6];
+	int end = 0;
+
+	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 ||
+	    strlen(text) != 17 || end != 17 || byte[0] & 1)
+		return false;
+	for (unsigned i = 0; i < 6; i++)
+		mac[i] = (uint8_t)byte[i];
+	return true;
+}
+
+static int parse_mac(const struct part *p, uint8_t mac[6])
+{
 	const char *text = NULL;
-	int end = 0, r = get_text(p, "mac", true, &text);
+	int r = get_text(p, "mac", true, &text);
 
 	if (r)
 		return r;
-	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 ||
-	    strlen(text) != 17 || end != 17 || byte[0] & 1)
-		return refuse(p, "mac", "must be the address of one adapter, such as 00:15:5d:01:02:03");
-	for (unsigned i = 0; i < 6; i++)
-		mac[i] = (uint8_t)byte[i];
-	return 0;
+	return configuration_mac(text, mac) ? 0 : refuse(p, "mac", "must be the address of one adapter, such as 00:15:5d:01:02:03");
+}
+
+static int parse_label(const struct part *p, struct worker_adapter *a)
+{
+	const char *label = "";
+	int r = get_text(p, "label", false, &label);
+
+	if (!r && strlen(label) >= sizeof(a->label))
+		r = refuse(p, "label", "has more than 63 bytes");
+	if (!r)
+		strcpy(a->label, label);
+	return r;
 }
 
 static int parse_forwards(const struct part *p, struct nat_config *nat)
@@ -249,6 +269,18 @@ static int parse_forwards(const struct part *p, struct nat_config *nat)
 	return r;
 }
 
+static int parse_descriptor(const struct part *p, struct worker_adapter *a)
+{
+	uint64_t fd = UINT64_MAX;
+	int r = get_number(p, "descriptor", 3, 1023, &fd);
+
+	if (!r && (fd != UINT64_MAX) != (a->kind == WORKER_PORT_DESCRIPTOR))
+		r = refuse(p, "descriptor", fd == UINT64_MAX ? "is missing" : "has no meaning but for a port of kind descriptor");
+	if (!r && fd != UINT64_MAX)
+		a->fd = (int)fd;
+	return r;
+}
+
 static int parse_port(const struct part *p, struct worker_adapter *a, struct nat_config *nat)
 {
 	const char *port = "nat";
@@ -264,20 +296,22 @@ static int parse_port(const struct part *p, struct worker_adapter *a, struct nat
 		a->kind = WORKER_PORT_SOCKET;
 	else if (!strcmp(port, "tap"))
 		a->kind = WORKER_PORT_TAP;
+	else if (!strcmp(port, "descriptor"))
+		a->kind = WORKER_PORT_DESCRIPTOR;
 	else if (!strcmp(port, "none"))
 		a->kind = WORKER_PORT_NONE;
 	else
-		return refuse(p, "port", "must be nat, tap or none");
+		return refuse(p, "port", "must be nat, tap, descriptor or none");
 	if (nat->forward_count && a->kind != WORKER_PORT_SOCKET)
 		return refuse(p, "forwards", "has no meaning but for a port of kind nat");
 	if (!a->tap != (a->kind != WORKER_PORT_TAP))
 		return refuse(p, "interface", a->tap ? "has no meaning but for a port of kind tap" : "is missing");
-	return 0;
+	return parse_descriptor(p, a);
 }
 
 static int parse_adapter(struct configuration *c, unsigned i, const json_t *value, const char *where, struct error *err)
 {
-	static const char *const keys[] = {"mac", "any_mac", "port", "interface", "forwards", NULL};
+	static const char *const keys[] = {"mac", "any_mac", "port", "interface", "descriptor", "forwards", "label", NULL};
 	struct worker_adapter *a = &c->worker.adapters[i];
 	struct part p;
 	int r = begin(&p, value, where, keys, err);
@@ -289,6 +323,8 @@ static int parse_adapter(struct configuration *c, unsigned i, const json_t *valu
 		r = get_bool(&p, "any_mac", &a->any_mac);
 	if (!r)
 		r = parse_port(&p, a, &c->nats[i]);
+	if (!r)
+		r = parse_label(&p, a);
 	for (unsigned k = 0; k < i && !r; k++)
 		if (!memcmp(c->worker.adapters[k].mac, a->mac, sizeof(a->mac)))
 			r = refuse(&p, "mac", "is another adapter's");
@@ -484,4 +520,36 @@ void configuration_free(struct configuration *configuration)
 {
 	json_decref(configuration->tree);
 	*configuration = (struct configuration){0};
+}
+
+static bool is_named(const struct configuration *c, int fd)
+{
+	for (unsigned i = 0; i < c->worker.adapter_count; i++)
+		if (c->worker.adapters[i].kind == WORKER_PORT_DESCRIPTOR && c->worker.adapters[i].fd == fd)
+			return true;
+	return false;
+}
+
+int configuration_close_others(const struct configuration *c, struct error *err)
+{
+	int last = STDERR_FILENO;
+
+	for (unsigned i = 0; i < c->worker.adapter_count; i++) {
+		const struct worker_adapter *a = &c->worker.adapters[i];
+
+		if (a->kind != WORKER_PORT_DESCRIPTOR)
+			continue;
+		for (unsigned k = 0; k < i; k++)
+			if (c->worker.adapters[k].kind == WORKER_PORT_DESCRIPTOR && c->worker.adapters[k].fd == a->fd)
+				return error_set(err, EINVAL, "configuration: adapters[%u].descriptor is another adapter's", i);
+		if (fcntl(a->fd, F_SETFD, FD_CLOEXEC))
+			return error_set(err, EINVAL, "configuration: adapters[%u].descriptor: %d is not open", i, a->fd);
+		if (a->fd > last)
+			last = a->fd;
+	}
+	for (int fd = STDERR_FILENO + 1; fd <= last; fd++)
+		if (!is_named(c, fd))
+			close(fd);
+	close_range((unsigned)last + 1, UINT_MAX, 0);
+	return 0;
 }

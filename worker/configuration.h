@@ -30,3 +30,10 @@ int configuration_parse(struct configuration *out, const char *text, size_t size
 int configuration_read(struct configuration *out, int fd, struct error *err);
 
 void configuration_free(struct configuration *configuration);
+
+/* The address of one adapter. False: it is none. */
+bool configuration_mac(const char *text, uint8_t mac[6]);
+
+/* All descriptors from 3 on are closed, but those that it names, which no program that we start gets. -EINVAL: one is not open, or
+ * named twice. */
+int configuration_close_others(const struct configuration *configuration, struct error *err);

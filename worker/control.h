@@ -5,7 +5,8 @@
  * One JSON object a line, answered by one JSON object a line, on a Unix socket that only its owner
  * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
  * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
- * shutdown, power-button, reset, power-off, add-disk, resize-disk, remove-disk, save, checkpoint, merge-disk, cancel.
+ * shutdown, power-button, reset, power-off, add-disk, resize-disk, remove-disk, add-adapter, plug-adapter, remove-adapter,
+ * save, checkpoint, merge-disk, cancel.
  * Everything runs on the loop's thread. Descriptors may come with a line, by SCM_RIGHTS with its last byte or an earlier one.
  *
  * A peer may send many lines at once; each is handled when the answer to the one before has left, so a peer

@@ -231,7 +231,7 @@ static int start_switches(struct configuration *c, struct error *err)
 static void close_switches(const struct configuration *c)
 {
 	for (unsigned i = 0; i < c->worker.adapter_count; i++)
-		if (c->worker.adapters[i].kind == WORKER_PORT_SOCKET)
+		if (c->worker.adapters[i].kind == WORKER_PORT_SOCKET || c->worker.adapters[i].kind == WORKER_PORT_DESCRIPTOR)
 			close(c->worker.adapters[i].fd);
 }
 

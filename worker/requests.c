@@ -2,6 +2,9 @@
 #include "worker/requests.h"
 
 #include <errno.h>
+#include <string.h>
+
+#include "worker/configuration.h"
 
 /* The next descriptor that came, in the order of the keys. */
 struct descriptors {
@@ -103,4 +106,35 @@ int request_merge(const json_t *arguments, struct control_call *call, struct dis
 			r = get_path(arguments, "parent_path", &files->parent_name, err);
 	}
 	return r ? r : settle(&d, err);
+}
+
+int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err)
+{
+	const char *text = json_string_value(json_object_get(arguments, "mac"));
+
+	return text && configuration_mac(text, mac) ? 0 : error_set(err, EINVAL, "\"mac\" is needed, such as 00:15:5d:01:02:03");
+}
+
+int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err)
+{
+	const char *port = json_string_value(json_object_get(arguments, "port"));
+	const char *label = json_string_value(json_object_get(arguments, "label"));
+	struct descriptors d = {.call = call};
+	int r;
+
+	*adapter = (struct worker_adapter){.fd = -1, .any_mac = json_is_true(json_object_get(arguments, "any_mac"))};
+	r = request_mac(arguments, adapter->mac, err);
+	if (r)
+		return r;
+	if (!port || (strcmp(port, "descriptor") && strcmp(port, "none")))
+		return error_set(err, EINVAL, "\"port\" must be descriptor, with one that comes along, or none");
+	if (label && strlen(label) >= sizeof(adapter->label))
+		return error_set(err, EINVAL, "\"label\" is longer than %zu bytes", sizeof(adapter->label) - 1);
+	if (label)
+		strcpy(adapter->label, label);
+	if (!strcmp(port, "descriptor")) {
+		adapter->kind = WORKER_PORT_DESCRIPTOR;
+		adapter->fd = take(&d);
+	}
+	return settle(&d, err);
 }

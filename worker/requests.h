@@ -11,6 +11,7 @@
 #include "disk/disk.h"
 #include "worker/control.h"
 #include "worker/saving.h"
+#include "worker/worker.h"
 
 /* "CONTROLLER:LUN" at `key`. */
 int request_address(const json_t *arguments, unsigned *controller, unsigned *lun, struct error *err);
@@ -19,6 +20,11 @@ int request_address(const json_t *arguments, unsigned *controller, unsigned *lun
  * next descriptor), "parent" (the file of now), and "record" (true: one more descriptor, for its changed blocks). Names are of
  * the arguments. */
 int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err);
+
+/* add-adapter and plug-adapter: "mac", "port" ("descriptor", which is the one that comes, or "none"), "label", and with
+ * add-adapter "any_mac". remove-adapter: "mac" alone. */
+int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err);
+int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err);
 
 /* merge-disk: "address", and a descriptor each for those of "child", "parent", "above", "record" that are true; with "above" also "above_path"
  * and "parent_path". */

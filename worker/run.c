@@ -362,6 +362,25 @@ static json_t *command_resize_disk(struct worker *w, const json_t *arguments)
 	return answer(vm_resize_disk(w->vm, controller, lun, (uint64_t)size, &err), &err);
 }
 
+/* Descriptors that the request names are taken over. */
+static json_t *command_adapter(struct worker *w, const char *command, const json_t *arguments, struct control_call *call)
+{
+	struct worker_adapter adapter;
+	struct error err = {0};
+	int r;
+
+	if (!strcmp(command, "remove-adapter")) {
+		r = request_mac(arguments, adapter.mac, &err);
+		return answer(r ? r : vm_remove_adapter(w->vm, adapter.mac, &err), &err);
+	}
+	r = request_adapter(arguments, call, &adapter, &err);
+	if (!r && !strcmp(command, "add-adapter"))
+		r = vm_add_adapter(w->vm, &adapter, &err);
+	else if (!r)
+		r = vm_plug_adapter(w->vm, &adapter, &err);
+	return answer(r, &err);
+}
+
 /* The ports of the machine were held meanwhile. */
 static void go_on_after_saving(struct worker *w)
 {
@@ -505,6 +524,11 @@ static bool is_about_disks(const char *command)
 	return !strcmp(command, "add-disk") || !strcmp(command, "remove-disk") || !strcmp(command, "resize-disk");
 }
 
+static bool is_about_adapters(const char *command)
+{
+	return !strcmp(command, "add-adapter") || !strcmp(command, "plug-adapter") || !strcmp(command, "remove-adapter");
+}
+
 /* What can be done with a machine that is being saved. */
 static json_t *command_while_saving(struct worker *w, const char *command)
 {
@@ -569,6 +593,8 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_remove_disk(w, arguments);
 	if (!strcmp(command, "resize-disk"))
 		return command_resize_disk(w, arguments);
+	if (is_about_adapters(command))
+		return command_adapter(w, command, arguments, call);
 	if (!strcmp(command, "pause"))
 		vm_pause(w->vm);
 	else if (!strcmp(command, "resume"))
@@ -586,7 +612,8 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 	else
 		return answer(error_set(&err, EINVAL,
 				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
-				  "reset, power-off, add-disk, resize-disk, remove-disk, save, checkpoint, merge-disk or cancel", command), &err);
+				  "reset, power-off, add-disk, resize-disk, remove-disk, add-adapter, plug-adapter, remove-adapter, save, checkpoint, "
+				  "merge-disk or cancel", command), &err);
 	return answer(0, &err);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -129,6 +130,10 @@ static const struct rule rules[] = {
     {SCMP_SYS(readv), NET, .compares = false},
     {SCMP_SYS(writev), NET, .compares = false},
     {SCMP_SYS(ioctl), NET, true, 1, EXACTLY, TUNSETOFFLOAD},
+    /* and one that is plugged in: its descriptor is looked at */
+    {SCMP_SYS(getsockopt), LOOP, true, 2, EXACTLY, SO_TYPE},
+    {SCMP_SYS(ioctl), LOOP, true, 1, EXACTLY, TUNGETIFF},
+    {SCMP_SYS(ioctl), LOOP, true, 1, EXACTLY, TUNSETVNETHDRSZ},
     /* the sockets of console and control */
     {SCMP_SYS(accept4), LOOP, .compares = false},
 };

@@ -447,7 +447,7 @@ int vm_power_up(struct vm *vm, struct error *err)
 	if (!r)
 		r = add_storage(vm, err);
 	if (!r)
-		r = vm_add_adapters(vm, err);
+		r = vm_build_adapters(vm, err);
 	if (!r)
 		r = add_integration(vm, err);
 	if (!r)
@@ -472,7 +472,7 @@ void vm_power_down(struct vm *vm)
 		partition_stop(vm->partition);
 	integration_destroy(vm->integration);
 	vm->integration = NULL;
-	vm_remove_adapters(vm);
+	vm_take_down_adapters(vm);
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++) {
 		storage_destroy(vm->controllers[c]);
 		vm->controllers[c] = NULL;
@@ -514,8 +514,8 @@ void vm_hold(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_pause(vm->controllers[c]);
-	for (unsigned i = 0; i < vm->config->adapter_count; i++)
-		network_pause(vm->networks[i]);
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		network_pause(vm->adapters[i].network);
 }
 
 void vm_release(struct vm *vm)
@@ -523,8 +523,8 @@ void vm_release(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_resume(vm->controllers[c]);
-	for (unsigned i = 0; i < vm->config->adapter_count; i++)
-		network_resume(vm->networks[i]);
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		network_resume(vm->adapters[i].network);
 	vmbus_release(vm->bus);
 	machine_release(vm->machine);
 	if (vm->paused)
@@ -685,8 +685,7 @@ json_t *vm_inspect(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_inspect(vm->controllers[c], &inspector, &tree);
-	for (unsigned i = 0; i < WORKER_MAX_ADAPTERS; i++)
-		if (vm->networks[i])
-			network_inspect(vm->networks[i], &inspector, &tree);
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		network_inspect(vm->adapters[i].network, &inspector, &tree);
 	return root;
 }

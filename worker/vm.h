@@ -43,6 +43,13 @@ struct vm_disk {
 	bool used;
 };
 
+struct vm_adapter {
+	struct worker_adapter config; /* without its descriptor */
+	unsigned number;              /* for its name */
+	struct port *port;            /* NULL: not plugged in */
+	struct network *network;      /* NULL while the machine is off */
+};
+
 struct vm {
 	const struct worker_config *config;
 	struct vm_events events;
@@ -57,8 +64,8 @@ struct vm {
 	struct machine *machine;
 	struct vmbus *bus;
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
-	struct port *ports[WORKER_MAX_ADAPTERS]; /* NULL: not plugged in */
-	struct network *networks[WORKER_MAX_ADAPTERS];
+	struct vm_adapter adapters[WORKER_MAX_ADAPTERS]; /* in the order in which they came */
+	unsigned adapter_count;
 	struct integration *integration;
 	bool running, paused;
 	int restore;              /* file of the saved machine that the next start is from; -1: it boots */
@@ -127,8 +134,15 @@ int vm_remove_disk(struct vm *vm, unsigned controller, unsigned lun, struct erro
 /* (adapters.c) Ports are opened once, as disks are; adapters are built anew with each start. */
 int vm_open_ports(struct vm *vm, struct error *err);
 void vm_close_ports(struct vm *vm);
-int vm_add_adapters(struct vm *vm, struct error *err);
-void vm_remove_adapters(struct vm *vm);
+int vm_build_adapters(struct vm *vm, struct error *err);
+void vm_take_down_adapters(struct vm *vm);
+
+/* An adapter more; -EEXIST: its address is another's. One that is there, by its address, goes: -ENOENT. It is plugged into what `to`
+ * says (kind, descriptor, label). Descriptors are taken over even on failure. */
+int vm_add_adapter(struct vm *vm, const struct worker_adapter *adapter, struct error *err);
+int vm_remove_adapter(struct vm *vm, const uint8_t *mac, struct error *err);
+int vm_plug_adapter(struct vm *vm, const struct worker_adapter *to, struct error *err);
+
 json_t *vm_inspect_adapters(struct vm *vm);
 
 /* Live state as a tree; the caller owns the reference. */

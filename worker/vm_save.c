@@ -59,7 +59,7 @@ static void save_vm(const struct vm *vm, struct form_writer *w)
 {
 	struct saved_vm saved = {.uuid = vm->uuid,
 	    .processors = vm->config->vp_count,
-	    .adapters = vm->config->adapter_count};
+	    .adapters = vm->adapter_count};
 	size_t section = form_section_begin(w, WORKER_SECTION, 0, WORKER_SECTION_VERSION);
 
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
@@ -99,8 +99,8 @@ int vm_save_state(struct vm *vm, uint8_t **bytes, size_t *size, struct error *er
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_save(vm->controllers[c], &w, c);
-	for (unsigned i = 0; i < vm->config->adapter_count; i++)
-		network_save(vm->networks[i], &w, i);
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		network_save(vm->adapters[i].network, &w, i);
 	vmbus_save(vm->bus, &w);
 	integration_save(vm->integration, &w);
 	if (!r && w.failed)
@@ -209,10 +209,10 @@ static int load_vm(struct vm *vm, struct form_reader *whole, struct error *err)
 		result = error_set(err, EINVAL,
 		    "the saved machine has %u virtual processors and this one %u: give it the same number", saved.processors,
 		    vm->config->vp_count);
-	if (!result && saved.adapters != vm->config->adapter_count)
+	if (!result && saved.adapters != vm->adapter_count)
 		result = error_set(err, EINVAL,
 		    "the saved machine has %u network adapters and this one %u: give it the adapters that it had", saved.adapters,
-		    vm->config->adapter_count);
+		    vm->adapter_count);
 	vm->uuid = saved.uuid;
 	vm->controllers_wanted = saved.controllers;
 	return result;
@@ -272,9 +272,9 @@ static int load_adapters(struct vm *vm, struct form_reader *r, struct error *err
 {
 	int result = 0;
 
-	for (unsigned i = 0; i < vm->config->adapter_count && !result && !r->bad; i++) {
-		network_pause(vm->networks[i]);
-		result = network_load(vm->networks[i], r, i, err);
+	for (unsigned i = 0; i < vm->adapter_count && !result && !r->bad; i++) {
+		network_pause(vm->adapters[i].network);
+		result = network_load(vm->adapters[i].network, r, i, err);
 	}
 	return result;
 }
@@ -326,8 +326,8 @@ void vm_restore_end(struct vm *vm)
 	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
 		if (vm->controllers[c])
 			storage_resume(vm->controllers[c]);
-	for (unsigned i = 0; i < vm->config->adapter_count; i++)
-		network_resume(vm->networks[i]);
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		network_resume(vm->adapters[i].network);
 	vmbus_release(vm->bus);
 	integration_resumed(vm->integration);
 }

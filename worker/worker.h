@@ -31,15 +31,19 @@ struct worker_serial {
 	const char *path;
 };
 
-/* What an adapter is plugged into: nothing, a process behind a socket (switch/port.h), a tap interface of the host. */
-enum worker_port_kind { WORKER_PORT_NONE, WORKER_PORT_SOCKET, WORKER_PORT_TAP };
+/* What an adapter is plugged into: nothing, a process behind a socket (switch/port.h), a tap interface of the host, or
+ * whichever of the two a descriptor is of. */
+enum worker_port_kind { WORKER_PORT_NONE, WORKER_PORT_SOCKET, WORKER_PORT_TAP, WORKER_PORT_DESCRIPTOR };
+
+#define WORKER_LABEL_SIZE 64u
 
 struct worker_adapter {
 	uint8_t mac[6]; /* no other adapter of the machine has it */
 	bool any_mac;   /* the guest may use others */
 	enum worker_port_kind kind;
-	int fd;          /* WORKER_PORT_SOCKET; taken over */
+	int fd;          /* WORKER_PORT_SOCKET, WORKER_PORT_DESCRIPTOR; taken over */
 	const char *tap; /* WORKER_PORT_TAP: its name */
+	char label[WORKER_LABEL_SIZE]; /* what the manager calls the port; may be empty */
 };
 
 struct worker_config {

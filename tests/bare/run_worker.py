@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -217,6 +218,39 @@ def test_worker_takes_disks_by_descriptor(context):
                 require(w.control("remove-disk", address="0:0")["ok"], "remove-disk")
             finally:
                 subprocess.run(["losetup", "--detach", loop.stdout.strip()], check=True)
+
+
+def test_worker_is_handed_ports(context):
+    """Descriptors that the configuration names are the machine's; all others are closed."""
+    mac = "00:15:5d:01:02:03"
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
+    ours, theirs = zip(*pairs)
+    numbers = [s.fileno() for s in theirs]
+    with tiny(context, LOOPS) as w:
+        w.handed = numbers
+        for adapters, text in (([{"mac": mac, "port": "descriptor", "descriptor": 900}], "adapters[0].descriptor: 900 is not open"),
+                               ([{"mac": mac, "port": "descriptor", "descriptor": numbers[0]},
+                                 {"mac": mac[:-1] + "4", "port": "descriptor", "descriptor": numbers[0]}], "adapters[1].descriptor is another adapter's")):
+            w.configuration["adapters"] = adapters
+            expect_refusal(w, "EINVAL", text)
+        w.configuration["adapters"] = [{"mac": mac, "port": "descriptor", "descriptor": numbers[1], "label": "lan"}]
+        w.run()
+        for s in theirs:
+            s.close()
+        told = w.control("status")["adapters"]
+        require([(a["mac"], a["port"], a["label"]) for a in told] == [(mac, "descriptor", "lan")], f"{told}")
+        for i, s in enumerate(ours):
+            s.settimeout(20)
+            if i != 1:
+                require(s.recv(1) == b"", "a descriptor that is not named is open")
+        require(w.control("plug-adapter", mac=mac, port="none")["ok"], "it is unplugged")
+        require(ours[1].recv(1) == b"", "what was unplugged is closed")
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        require(w.control("plug-adapter", [b.fileno()], mac=mac, port="descriptor", label="wan")["ok"], f"log: {w.log()}")
+        b.close()
+        require(w.control("status")["adapters"][0]["label"] == "wan", "it is plugged into another")
+        a.send(bytes(100))
+        require(w.control("remove-adapter", mac=mac)["ok"] and w.control("status")["adapters"] == [], "it is gone")
 
 
 def test_worker_refuses(context):

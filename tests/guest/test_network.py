@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Debian with a network: the default switch, and a tap interface. Hosts are network namespaces that the tests make."""
 
+import ctypes
+import fcntl
 import hashlib
+import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 
@@ -208,6 +213,87 @@ def test_network_worker(context):
             guest.check("networkctl down eth1; ip link set eth1 up; ip addr add 198.51.100.2/24 dev eth1")
             transfer_both_ways(guest, host, "198.51.100.1", "tap")
             require([a["port"] for a in guest.control("status")["adapters"]] == ["nat", "tap"], "the host knows of other adapters")
+            shut_down(guest)
+
+
+def open_tap(namespace, name):
+    """The descriptor of a tap interface in a network namespace, which a process outside of it can hand on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net", "rb") as own, open(f"/run/netns/{namespace}", "rb") as there:
+        require(libc.setns(there.fileno(), 0) == 0, "the namespace cannot be entered")
+        try:
+            fd = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x5002))  # TUNSETIFF: IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
+        finally:
+            libc.setns(own.fileno(), 0)
+    return fd
+
+
+def command(guest, fds=(), **request):
+    """A control command with descriptors."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(guest.control_path)
+        socket.send_fds(s, [json.dumps({"version": 1, **request}).encode() + b"\n"], fds)
+        answer = json.loads(s.makefile().readline())
+    for fd in fds:
+        os.close(fd)
+    return answer
+
+
+def test_network_hot(context):
+    """Cables and adapters that come and go under a running Debian; the machine's process is in its sandbox."""
+    with Machine(context) as machine, Host(context, machine.directory, ["192.0.2.1/24"]) as host:
+        host.run("ip", "link", "set", "lo", "up")
+        host.run("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+        host.serve()
+
+        def tap(name, number):
+            try:
+                fd = open_tap(host.name, name)
+            except OSError as e:
+                raise context["skip"](f"no tap interface can be made: {e}") from None
+            host.run("ip", "addr", "add", f"198.51.{number}.1/24", "dev", name)
+            host.run("ip", "link", "set", name, "up")
+            return fd
+
+        def is_up(name):
+            return guest.run(f"test $(cat /sys/class/net/{name}/carrier) = 1")[0] == 0
+        macs = ["00:15:5d:0a:0b:01", "00:15:5d:0a:0b:02"]
+        with start(machine, adapters=[{"mac": macs[0], "port": "none"}]) as guest:
+            guest.login()
+            guest.check("networkctl down eth0; ip link set eth0 up; ip addr add 198.51.100.2/24 dev eth0; ip route add 192.0.2.1 via 198.51.100.1 onlink dev eth0")
+            require(not is_up("eth0"), "a cable is plugged in")
+            for _ in range(2):
+                require(command(guest, [tap("guest0", 100)], command="plug-adapter", mac=macs[0], port="descriptor", label="lan")["ok"], "it is refused")
+                wait_for(lambda: is_up("eth0"), "the link", 60)
+                guest.check("ip route replace 192.0.2.1 via 198.51.100.1 dev eth0")
+                transfer_both_ways(guest, host, "192.0.2.1", "plugged")
+                told = guest.control("status")["adapters"][0]
+                require((told["port"], told["label"]) == ("descriptor", "lan") and "198.51.100.2" in told["addresses"] and
+                        told["counters"]["sent_bytes"] > SIZE and told["counters"]["received_bytes"] > SIZE, f"the host knows of {told}")
+                require(command(guest, command="plug-adapter", mac=macs[0], port="none")["ok"], "it is refused")
+                wait_for(lambda: not is_up("eth0"), "no link", 60)
+                require(host.run("ip", "-o", "link", "show").count("guest0") == 0, "the interface stays")
+            for _ in range(3):
+                require(command(guest, [tap("guest1", 101)], command="add-adapter", mac=macs[1], port="descriptor")["ok"], "it is refused")
+                wait_for(lambda: guest.run("ip link show dev eth1")[0] == 0, "a second adapter", 60)
+                guest.check("networkctl down eth1; ip link set eth1 up; ip addr add 198.51.101.2/24 dev eth1; ip route replace 192.0.2.1 via 198.51.101.1")
+                transfer_both_ways(guest, host, "192.0.2.1", "added")
+                require(command(guest, command="remove-adapter", mac=macs[1])["ok"], "it is refused")
+                wait_for(lambda: guest.run("ip link show dev eth1")[0] != 0, "one adapter", 60)
+            a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            with a, b, open(os.devnull, "rb") as null:
+                for fds, request, text in (([], {"command": "plug-adapter", "mac": macs[0], "port": "descriptor"}, "more descriptors"),
+                                           ([os.dup(a.fileno())], {"command": "plug-adapter", "mac": macs[0], "port": "descriptor"}, "SOCK_SEQPACKET"),
+                                           ([os.dup(null.fileno())], {"command": "plug-adapter", "mac": macs[0], "port": "descriptor"}, "no tap interface"),
+                                           ([os.dup(a.fileno())], {"command": "plug-adapter", "mac": macs[0], "port": "none"}, "says nothing of"),
+                                           ([], {"command": "add-adapter", "mac": macs[0], "port": "none"}, "already"),
+                                           ([], {"command": "add-adapter", "mac": "01:00:00:00:00:00", "port": "none"}, "mac"),
+                                           ([], {"command": "remove-adapter", "mac": macs[1]}, "no network adapter"),
+                                           ([], {"command": "plug-adapter", "mac": macs[0], "port": "nat"}, "port")):
+                    answer = command(guest, fds, **request)
+                    require(not answer["ok"] and text in answer["error"], f"{request}: {answer}")
+            require(guest.run("dmesg | grep -iE 'hv_netvsc.*(timeout|error|fail)'")[0] == 1, f"the driver has complaints: {guest.check('dmesg | tail -20')}")
             shut_down(guest)
 
 

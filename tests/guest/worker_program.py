@@ -28,6 +28,7 @@ class Worker:
                               "serial": [{"kind": "file", "path": self.path("serial")}], "control": self.path("control"),
                               "result": self.path("result"), "lock": self.path("lock"), "sandbox": sandbox, **configuration}
         self.process = None
+        self.handed = ()  # descriptors, by their numbers
 
     def __enter__(self):
         return self
@@ -41,7 +42,7 @@ class Worker:
     def start(self, text=None):
         """Starts it; returns the line that it answers."""
         with open(self.path("log"), "ab") as log:
-            self.process = subprocess.Popen([self.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen([self.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, pass_fds=self.handed)
         try:
             self.process.stdin.write((json.dumps(self.configuration) if text is None else text).encode())
             self.process.stdin.close()

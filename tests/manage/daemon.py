@@ -123,6 +123,17 @@ class Daemon:
                 continue
         return [pid for pid in found if parents.get(pid) not in found]
 
+    def machine_process(self, name):
+        """The process in its sandbox: of its keeper's children the worker; the default switch is another."""
+        pid = self.ok("GET", f"/v1/vms/{name}")["pid"]
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+            children = f.read().split()
+        for child in children:
+            with open(f"/proc/{child}/comm", encoding="ascii") as f:
+                if f.read().strip() == "bulkhead-worker":
+                    return int(child)
+        raise DaemonError(f"{name} has no process: {children}")
+
     def call(self, method, path, body=None, headers=None):
         """Status and answer of one request."""
         connection = UnixConnection(self.socket)

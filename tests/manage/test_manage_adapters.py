@@ -2,9 +2,11 @@
 """Network adapters in vm.json, and bulkhead vm ssh."""
 
 import os
+import random
 import re
 import socket
 import subprocess
+import time
 
 from daemon import Daemon, DaemonError, require, wait_for
 
@@ -23,7 +25,9 @@ def test_manage_adapters_have_addresses_for_life(context):
     with Daemon(context["build"]) as d:
         d.make("web", adapters=[{}])
         d.make("db", adapters=[{}, {"port": "none"}, {"mac": "02:00:00:00:00:01", "port": "tap", "interface": "t0"}])
-        d.make("alone")
+        d.make("alone", adapters=[])
+        d.make("plain")
+        require([a["port"] for a in adapters(d, "plain")] == ["nat"], f"what a new machine gets: {adapters(d, 'plain')}")
         web, = adapters(d, "web")
         require(re.fullmatch("00:15:5d(:[0-9a-f]{2}){3}", web["mac"]) and web["port"] == "nat", f"the default switch: {web}")
         db = adapters(d, "db")
@@ -47,7 +51,10 @@ def test_manage_adapters_refused(context):
         mac = adapters(d, "web")[0]["mac"]
         for bad, text in (({"mac": "00:15:5d:1:2:3"}, "adapters[0].mac"), ({"mac": "01:00:00:00:00:00"}, "adapters[0].mac"),
                           ({"port": "wire"}, "adapters[0].port"), ({"forwards": ["22"]}, "forwards[0]"),
-                          ({"forwards": ["70000:22"]}, "forwards[0]"), ({"vlan": 1}, "vlan")):
+                          ({"forwards": ["70000:22"]}, "forwards[0]"), ({"vlan": 1}, "vlan"),
+                          ({"port": "tap"}, "adapters[0].interface"), ({"interface": "t0"}, "adapters[0].interface"),
+                          ({"port": "switch"}, "adapters[0].switch"), ({"switch": "lan"}, "adapters[0].switch"),
+                          ({"port": "tap", "interface": "t0", "forwards": ["2222:22"]}, "adapters[0].forwards")):
             d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"adapters": [bad]}, text)
         d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"adapters": [{}] * 9}, "adapters")
         d.make("db", adapters=[{}])
@@ -66,13 +73,141 @@ def test_manage_adapters_of_a_running_machine(context):
         d.make("db", adapters=[{"forwards": [f"{port}:22"]}])
         d.done("POST", "/v1/vms/web/start")
         seen = d.ok("GET", "/v1/vms/web/inspect")["adapters"]
-        require(seen == [{"mac": adapters(d, "web")[0]["mac"], "port": "nat", "addresses": []}], f"{seen}")
+        require(len(seen) == 1 and (seen[0]["mac"], seen[0]["port"], seen[0]["label"], seen[0]["addresses"]) ==
+                (adapters(d, "web")[0]["mac"], "nat", "nat", []), f"{seen}")
         socket.create_connection(("127.0.0.1", port), 10).close()
         job = d.job("POST", "/v1/vms/db/start")
         require(job["state"] == "failed" and str(port) in job["error"]["message"], f"the port is taken: {job}")
         d.done("POST", "/v1/vms/web/turn-off")
         d.done("POST", "/v1/vms/db/start")
         socket.create_connection(("127.0.0.1", port), 10).close()
+
+
+def told(d, vm):
+    """What the worker knows."""
+    return [(a["mac"], a["label"], a["port"]) for a in d.ok("GET", f"/v1/vms/{vm}/inspect")["adapters"]]
+
+
+def open_port(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_manage_adapters_come_and_go(context):
+    """Off and on, by the command line; of a machine that runs the worker and vm.json say the same."""
+    with Daemon(context["build"]) as d:
+        port = free_port()
+        d.make("web", adapters=[])
+        d.cli("vm", "adapter", "add", "web", "--network", "none", "--forward", f"{port}:22")
+        first = adapters(d, "web")[0]["mac"]
+        require("disk" not in d.cli("vm", "adapter", "list", "web") and first in d.cli("vm", "adapter", "list", "web"), "it is listed")
+        d.done("POST", "/v1/vms/web/start")
+        require(told(d, "web") == [(first, "none", "none")] and not open_port(port), f"nothing is behind it: {told(d, 'web')}")
+        for _ in range(2):
+            d.cli("vm", "adapter", "connect", "web", "0", "nat")
+            require(told(d, "web") == [(first, "nat", "descriptor")] and open_port(port), f"connected: {told(d, 'web')}")
+            require([a["port"] for a in adapters(d, "web")] == ["nat"], "vm.json says so")
+            text = d.cli("vm", "adapter", "set", "web", "0", "--forward", "none", status=1)
+            require("disconnect" in text, f"not while it is connected: {text}")
+            d.cli("vm", "adapter", "disconnect", "web", first)
+            require(told(d, "web") == [(first, "none", "none")], "disconnected")
+            wait_for(lambda: not open_port(port), "the port to be closed")
+            require(adapters(d, "web")[0]["forwards"] == [f"{port}:22"] and adapters(d, "web")[0]["port"] == "none", "its forwards stay")
+        d.cli("vm", "adapter", "add", "web", "--mac", "02:00:00:00:00:07")
+        d.cli("vm", "adapter", "add", "web")
+        third = adapters(d, "web")[2]["mac"]
+        require(told(d, "web") == [(first, "none", "none"), ("02:00:00:00:00:07", "nat", "descriptor"), (third, "nat", "descriptor")], f"{told(d, 'web')}")
+        d.cli("vm", "adapter", "remove", "web", "02:00:00:00:00:07")
+        d.cli("vm", "adapter", "connect", "web", third, "nat")
+        require([t[0] for t in told(d, "web")] == [first, third] == [a["mac"] for a in adapters(d, "web")], f"{told(d, 'web')}")
+        # What was given to it while it ran is there after a reset, and after a start.
+        d.done("POST", "/v1/vms/web/reset")
+        wait_for(lambda: [t[:2] for t in told(d, "web")] == [(first, "none"), (third, "nat")], "the reset")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("POST", "/v1/vms/web/start")
+        require(told(d, "web") == [(first, "none", "none"), (third, "nat", "nat")], f"{told(d, 'web')}")
+        for arguments, text in ((("remove", "web", "7"), "no network adapter"), (("connect", "web", "02:00:00:00:00:07", "nat"), "no network adapter"),
+                                (("set", "web", "0", "--mac", "02:00:00:00:00:08"), "while machine \"web\" is off"),
+                                (("set", "web", "0", "--any-mac", "yes"), "while machine \"web\" is off"),
+                                (("add", "web", "--mac", first), "already"), (("connect", "web", "0", "switch:lan"), "lan"),
+                                (("connect", "web", "0", "tap:no-such-name-is-so-long"), "interface")):
+            require(text in d.cli("vm", "adapter", *arguments, status=1), f"{arguments}")
+        require(told(d, "web") == [(first, "none", "none"), (third, "nat", "nat")], "all stayed as it was")
+        for wrong in ((), ("fly", "web"), ("connect", "web", "0"), ("connect", "web", "0", "wire"), ("set", "web", "0"), ("list",),
+                      ("remove", "web", "0", "--mac", first)):
+            d.cli("vm", "adapter", *wrong, status=2)
+        d.make("other")
+        require("web" in d.cli("vm", "adapter", "add", "other", "--mac", first.upper(), status=1), "another machine's")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.cli("vm", "adapter", "set", "web", "0", "--mac", "02:00:00:00:00:08", "--any-mac", "yes", "--forward", "none")
+        require(adapters(d, "web")[0] == {"mac": "02:00:00:00:00:08", "port": "none", "forwards": [], "any_mac": True}, f"{adapters(d, 'web')}")
+
+
+def test_manage_adapters_as_many_as_there_may_be(context):
+    with Daemon(context["build"]) as d:
+        d.make("web", adapters=[])
+        d.done("POST", "/v1/vms/web/start")
+        for _ in range(8):
+            d.done("POST", "/v1/vms/web/adapters", {"port": "none"})
+        d.refused(400, "invalid", "POST", "/v1/vms/web/adapters", {"port": "none"}, "as many as")
+        for _ in range(8):
+            d.done("DELETE", "/v1/vms/web/adapters/0")
+        require(told(d, "web") == [] == adapters(d, "web"), "none is left")
+        d.refused(404, "not-found", "DELETE", "/v1/vms/web/adapters/0")
+
+
+def test_manage_adapters_of_a_daemon_that_dies(context):
+    """In the middle of changes, wherever that is: who comes back has in vm.json what the worker has."""
+    with Daemon(context["build"]) as d:
+        d.make("web", adapters=[{"port": "none"}])
+        d.done("POST", "/v1/vms/web/start")
+        rng = random.Random(7)
+        for i in range(12):
+            method, path, body = (("POST", "/v1/vms/web/adapters", {"port": "none"}), ("DELETE", "/v1/vms/web/adapters/1", None),
+                                  ("PATCH", "/v1/vms/web/adapters/0", {"port": ("nat", "none")[i % 2]}))[i % 3]
+            d.call(method, path, body)
+            time.sleep(rng.random() * 0.03)
+            d.kill()
+            d.start()
+
+            def settled():
+                return [t[:2] for t in told(d, "web")] == [(a["mac"], a["port"]) for a in adapters(d, "web")]
+            wait_for(settled, f"round {i}: vm.json and the worker to say the same")
+            wait_for(lambda: d.job("PATCH", "/v1/vms/web/adapters/0", {"any_mac": False})["state"] == "done", "it to take changes again")
+        d.done("POST", "/v1/vms/web/turn-off")
+
+
+def test_manage_adapters_outlive_the_daemon(context):
+    """A default switch that was plugged in while the machine ran is there as long as the machine."""
+    with Daemon(context["build"]) as d:
+        port = free_port()
+        d.make("web", adapters=[{"port": "none", "forwards": [f"{port}:22"]}])
+        d.done("POST", "/v1/vms/web/start")
+        d.cli("vm", "adapter", "connect", "web", "0", "nat")
+        d.kill()
+        require(open_port(port), "it goes on")
+        d.start()
+        require(told(d, "web")[0][1] == "nat" and open_port(port), "as it was")
+        d.done("POST", "/v1/vms/web/turn-off")
+        wait_for(lambda: not open_port(port), "it to end with the machine")
+
+
+def test_manage_adapters_saved(context):
+    """What came while it ran is there when it goes on, in its order."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        d.cli("vm", "adapter", "add", "web", "--network", "none")
+        d.cli("vm", "adapter", "add", "web")
+        d.cli("vm", "adapter", "remove", "web", "0")
+        now = adapters(d, "web")
+        d.done("POST", "/v1/vms/web/save")
+        require("saved" in d.cli("vm", "adapter", "remove", "web", "0", status=1), "a saved machine keeps what it has")
+        d.done("POST", "/v1/vms/web/start")
+        require([t[:2] for t in told(d, "web")] == [(a["mac"], a["port"]) for a in now], f"{told(d, 'web')} of {now}")
 
 
 def test_manage_ssh(context):

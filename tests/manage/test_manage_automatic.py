@@ -116,8 +116,7 @@ def test_manage_killed_while_machines_stop(context):
 
 def crash(d, name):
     pid = d.ok("GET", f"/v1/vms/{name}")["pid"]
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        os.kill(int(f.read().split()[0]), signal.SIGKILL)
+    os.kill(d.machine_process(name), signal.SIGKILL)
     wait_for(lambda: d.ok("GET", f"/v1/vms/{name}").get("pid") != pid, "it to be seen")
 
 

@@ -121,10 +121,7 @@ def test_manage_worker_that_does_not_answer(context):
     with Daemon(context["build"]) as d:
         d.make("web")
         d.done("POST", "/v1/vms/web/start")
-        pid = d.ok("GET", "/v1/vms/web")["pid"]
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-            machine = int(f.read().split()[0])
-        os.kill(machine, signal.SIGSTOP)
+        os.kill(d.machine_process("web"), signal.SIGSTOP)
         job = d.ok("POST", "/v1/vms/web/pause")["id"]
         d.refused(504, "timed-out", "GET", "/v1/vms/web/inspect")
         job = d.ok("GET", f"/v1/jobs/{job}?wait=60")

@@ -71,9 +71,7 @@ def test_manage_metrics_of_a_worker_that_hangs(context):
         for name in ("well", "hangs"):
             d.make(name)
             d.done("POST", f"/v1/vms/{name}/start")
-        pid = d.ok("GET", "/v1/vms/hangs")["pid"]
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-            machine = int(f.read())
+        machine = d.machine_process("hangs")
         os.kill(machine, signal.SIGSTOP)
         start = time.monotonic()
         samples, text = scrape(d)

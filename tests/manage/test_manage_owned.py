@@ -126,6 +126,7 @@ def test_manage_directories_of_an_import(context):
             with open(path, "wb") as f:
                 f.write(bytes(1 << 20))
         config.update(id=str(uuid.uuid4()), name="other", disks=[{"path": "inner/most/disk.img"}])
+        config["adapters"][0]["mac"] = "02:00:00:00:00:01"  # no two machines have the same
         with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
             json.dump(config, f)
         d.done("POST", "/v1/vms/import", {"directory": source})

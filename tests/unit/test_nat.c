@@ -9,14 +9,19 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "switch/frame.h"
 #include "switch/nat.h"
 
 #define WAIT_MS   20000
+#define STATUS_FD 4 /* of the process: closed by then */
 #define GUEST_UDP 5000u
 #define HEADER    sizeof(struct virtio_net_hdr)
 #define UDP_AT    (FRAME_ETHERNET_SIZE + 20u)
@@ -169,11 +174,93 @@ static void test_loopback_is_out_of_reach(void **state)
 	stop(&f);
 }
 
+static uint16_t free_port(void)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t size = sizeof(address);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+	close(fd);
+	return ntohs(address.sin_port);
+}
+
+static int connect_to(uint16_t port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_port = htons(port)};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	return fd;
+}
+
+/* Clock ticks that a process has taken. */
+static unsigned long ticks_of(pid_t pid)
+{
+	unsigned long user = 0, system = 0;
+	char path[40];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
+	fclose(file);
+	return user + system;
+}
+
+/* The guest is asked for a connection. */
+static void wait_for_connection(struct fixture *f)
+{
+	do
+		take_frame(f);
+	while (f->size < 54 || be16_get(f->frame + 12) != 0x0800 || f->frame[23] != FRAME_PROTOCOL_TCP || !(f->frame[47] & 2));
+}
+
+/* Out of descriptors it neither turns in a circle nor ends, and takes who waits when there are some again. */
+static void test_out_of_descriptors(void **state)
+{
+	struct rlimit none = {STATUS_FD, 1024}, many = {1024, 1024}; /* the lowest that is free */
+	const uint16_t port = free_port();
+	struct nat_config config = {.forward_count = 1, .forwards = {{.host = "127.0.0.1", .host_port = port, .guest_port = 80}}};
+	struct timespec before, now;
+	struct error err = {0};
+	struct fixture f;
+	int client;
+	unsigned long used;
+
+	(void)state;
+	if (nat_start(&f.fd, &f.pid, &config, &err))
+		fail_msg("%s", err.text);
+	f.host = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ask_gateway(&f);
+	assert_int_equal(prlimit(f.pid, RLIMIT_NOFILE, &none, NULL), 0);
+	client = connect_to(port);
+	used = ticks_of(f.pid);
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	/* It serves the guest meanwhile. */
+	do {
+		poll(NULL, 0, 20);
+		ask_gateway(&f);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec - before.tv_sec + (now.tv_nsec - before.tv_nsec) / 1e9 < 1.0);
+	used = ticks_of(f.pid) - used;
+	if (used > (unsigned long)sysconf(_SC_CLK_TCK) / 4)
+		fail_msg("%lu ticks in a second: it turns in a circle", used);
+	assert_int_equal(prlimit(f.pid, RLIMIT_NOFILE, &many, NULL), 0);
+	wait_for_connection(&f);
+	close(client);
+	stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_datagrams),
 	    cmocka_unit_test(test_loopback_is_out_of_reach),
+	    cmocka_unit_test(test_out_of_descriptors),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,7 +155,7 @@ static void test_file_is_checked(void **state)
 
 static void test_file_is_written_and_read(void **state)
 {
-	json_t *request = parse("{\"name\":\"caf\\u00e9\",\"boot\":{\"kernel\":\"/k\"},\"memory\":67108864}");
+	json_t *request = parse("{\"name\":\"caf\\u00e9\",\"boot\":{\"kernel\":\"/k\"},\"memory\":67108864,\"adapters\":[]}");
 	json_t *config, *again, *change, *changed;
 	struct error err = {0};
 

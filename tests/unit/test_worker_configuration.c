@@ -217,6 +217,12 @@ static void test_types_and_ranges(void **state)
 	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"interface\":\"t\"}]}",
 	    "adapters[0].interface has no meaning");
 	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"forwards\":[\"22\"]}]}", "adapters[0].forwards[0]");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"port\":\"descriptor\"}]}",
+	    "adapters[0].descriptor is missing");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"port\":\"descriptor\",\"descriptor\":2}]}",
+	    "adapters[0].descriptor must be");
+	expect_refusal("{" NEEDED ",\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"descriptor\":3}]}",
+	    "adapters[0].descriptor has no meaning");
 	expect_refusal("{" NEEDED ",\"disks\":[1]}", "disks[0] must be an object");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"controller\":4}]}", "disks[0].controller must be");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"dvd\":1}]}", "disks[0].dvd must be");

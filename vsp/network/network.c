@@ -166,6 +166,21 @@ static void inspect_counters(struct network *network, const struct vmbus_inspect
 		    atomic_load_explicit(counters[i].counter, memory_order_relaxed));
 }
 
+static uint64_t count_of(const atomic_ulong *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void network_get_counters(struct network *network, struct network_counters *out)
+{
+	*out = (struct network_counters){.sent_frames = count_of(&network->count.tx_frames),
+	    .sent_bytes = count_of(&network->count.tx_bytes),
+	    .sent_dropped = count_of(&network->count.tx_dropped),
+	    .received_frames = count_of(&network->count.rx_frames),
+	    .received_bytes = count_of(&network->count.rx_bytes),
+	    .received_dropped = count_of(&network->count.rx_dropped)};
+}
+
 void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context)
 {
 	char addresses[NETWORK_ADDRESSES][NETWORK_ADDRESS_MAX], text[24], name[16];

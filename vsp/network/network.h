@@ -61,5 +61,11 @@ int network_load(struct network *network, struct form_reader *r, unsigned number
 /* [any] The IP addresses by which the guest was seen to speak lately, newest first; returns how many. */
 unsigned network_addresses(struct network *network, char (*text)[NETWORK_ADDRESS_MAX], unsigned capacity);
 
+/* [any] What went through it since it was created; sent: by the guest. Bytes of frames as they went over the port. */
+struct network_counters {
+	uint64_t sent_frames, sent_bytes, sent_dropped, received_frames, received_bytes, received_dropped;
+};
+void network_get_counters(struct network *network, struct network_counters *out);
+
 /* [any] Live state: negotiated versions, offloads, buffers, counters. */
 void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context);

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* api_adapters.c - the REST interface's routes of machines' network adapters. */
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+
+#include "vmms/adapters.h"
+#include "vmms/api.h"
+#include "vmms/metering.h"
+
+static const char *which(struct http_request *request)
+{
+	return http_state(request)->part[1];
+}
+
+/* --- what there is -------------------------------------------------------------------------------------- */
+
+struct listing {
+	struct http_request *request;
+	json_t *list;
+};
+
+static void add_addresses(json_t *list, const json_t *told)
+{
+	json_t *adapter, *other;
+	size_t i, k;
+
+	json_array_foreach(list, i, adapter) {
+		json_object_set_new(adapter, "addresses", json_array());
+		json_array_foreach((json_t *)(uintptr_t)told, k, other) {
+			const char *a = json_string_value(json_object_get(adapter, "mac")), *b = json_string_value(json_object_get(other, "mac"));
+
+			if (a && b && !strcasecmp(a, b))
+				json_object_set(adapter, "addresses", json_object_get(other, "addresses"));
+		}
+	}
+}
+
+/* A worker that does not answer soon knows of no addresses. */
+static void measured(void *context, const struct meter *meters, size_t count)
+{
+	struct listing *listing = context;
+
+	(void)count;
+	add_addresses(listing->list, meters->adapters);
+	api_reply_list(listing->request, "adapters", listing->list, NULL);
+	free(listing);
+}
+
+static void list_adapters(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct listing *listing;
+
+	if (!machine)
+		return;
+	machine_refresh(machine);
+	listing = calloc(1, sizeof(*listing));
+	if (listing) {
+		*listing = (struct listing){request, json_deep_copy(json_object_get(machine->config, "adapters"))};
+		if (!listing->list)
+			listing->list = json_array();
+		if (!metering_take(vmms, machine, measured, listing, &err))
+			return;
+		json_decref(listing->list);
+		free(listing);
+	}
+	error_set(&err, ENOMEM, "no memory for a list of adapters");
+	http_fail(request, &err);
+}
+
+/* --- changes -------------------------------------------------------------------------------------------- */
+
+static void add_adapter(struct vmms *vmms, struct http_request *request)
+{
+	api_run_body(vmms, request, machine_add_adapter);
+}
+
+static void remove_adapter(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_remove_adapter(machine, which(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void set_adapter(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_set_adapter(machine, which(request), api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+/* --- the table ------------------------------------------------------------------------------------------ */
+
+const struct route adapter_routes[] = {
+    {"GET", "/v1/vms/{vm}/adapters", "listAdapters", "Its network adapters, with the addresses that the guest uses", ROLE_VIEWER, NULL, NULL,
+     200, 0, list_adapters},
+    {"POST", "/v1/vms/{vm}/adapters", "addAdapter", "Give it a network adapter more, also while it runs", ROLE_ADMINISTRATOR,
+     &vm_new_adapter_form, wait_query, 202, ROUTE_IF_MATCH, add_adapter},
+    {"PATCH", "/v1/vms/{vm}/adapters/{adapter}", "setAdapter", "Plug an adapter, named by its address or its place, into something else",
+     ROLE_ADMINISTRATOR, &vm_some_adapter_form, wait_query, 202, ROUTE_IF_MATCH, set_adapter},
+    {"DELETE", "/v1/vms/{vm}/adapters/{adapter}", "removeAdapter", "Take an adapter from it, also while it runs", ROLE_ADMINISTRATOR, NULL,
+     wait_query, 202, ROUTE_IF_MATCH, remove_adapter},
+    {0},
+};
