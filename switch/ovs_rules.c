@@ -46,9 +46,9 @@ static void name_from(char name[OVS_NAME_SIZE], const char *prefix, const char *
 	name[used] = '\0';
 }
 
-void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac)
+void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other)
 {
-	name_from(name, "bp", mac);
+	name_from(name, other ? "bn" : "bp", mac);
 }
 
 static const char *vlan_mode(const json_t *settings)

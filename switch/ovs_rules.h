@@ -9,9 +9,9 @@
 
 #include "base/base.h"
 
-/* Names of interfaces, from an address "00:15:5d:01:02:03". */
+/* A name of an interface, from an address "00:15:5d:01:02:03"; and another one, for a tap that comes while the one before is still there. */
 #define OVS_NAME_SIZE 16
-void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac);
+void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other);
 
 /* Adds to `bridges`, for ovs_apply(), those of a switch:
  *

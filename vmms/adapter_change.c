@@ -13,6 +13,8 @@
 #include "vmms/adapters.h"
 #include "vmms/checkpoint.h"
 #include "vmms/ports.h"
+#include "vmms/switches.h"
+#include "switch/ovs_rules.h"
 
 struct adapter_change {
 	json_t *before, *after; /* as vm.json has it, and is to have it; NULL: there is none */
@@ -307,9 +309,12 @@ int machine_remove_adapter(struct machine *machine, const char *which, struct jo
 	return begin(machine, change_new(adapter, NULL), "vm.remove-adapter", true, job, err);
 }
 
+/* A key that neither has is no difference. */
 static bool differs(const json_t *a, const json_t *b, const char *key)
 {
-	return !json_equal(json_object_get(a, key), json_object_get(b, key));
+	const json_t *one = json_object_get(a, key), *other = json_object_get(b, key);
+
+	return (one || other) && !json_equal(one, other);
 }
 
 /* What belongs to a port that the adapter is plugged into no more goes with it; forwards wait for the default switch. */
@@ -354,10 +359,17 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 		json_decref(after);
 		return error_set(err, ENOMEM, "no memory");
 	}
+	/* Of settings all are told, or none. */
+	if (json_object_get(body, "settings"))
+		json_object_set_new(after, "settings", json_deep_copy(json_object_get(body, "settings")));
 	drop_leftovers(after, body);
-	if (machine->link)
+	if (json_object_get(after, "settings"))
+		r = ovs_settings_check(json_object_get(after, "settings"), "settings.", err);
+	if (!r && machine->link)
 		r = check_running(machine, before, after, err);
 	worker = differs(before, after, "port") || differs(before, after, "interface") || differs(before, after, "switch");
+	if (!r && machine->link && !worker)
+		r = switches_port_changed(machine, after, err);
 	if (!r)
 		r = begin(machine, change_new(before, after), "vm.set-adapter", worker, job, err);
 	json_decref(after);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "switch/ovs_rules.h"
+
 static const char *mac_of(const json_t *adapter)
 {
 	return json_string_value(json_object_get(adapter, "mac"));
@@ -103,10 +105,15 @@ static int check_key(const json_t *adapter, size_t i, const char *kind, const ch
 static int check_port(const json_t *adapter, size_t i, struct error *err)
 {
 	const char *port = adapter_port(adapter);
+	char where[48];
 	int r = check_key(adapter, i, "tap", "interface", err);
 
 	if (!r)
 		r = check_key(adapter, i, "switch", "switch", err);
+	if (!r && json_object_get(adapter, "settings")) {
+		snprintf(where, sizeof(where), "adapters[%zu].settings.", i);
+		r = ovs_settings_check(json_object_get(adapter, "settings"), where, err);
+	}
 	/* Of one that is not plugged in they wait until it is. */
 	if (!r && json_array_size(json_object_get(adapter, "forwards")) && strcmp(port, "nat") && strcmp(port, "none"))
 		r = error_set(err, EINVAL, "adapters[%zu].forwards are of the default switch: port %s has none", i, port);

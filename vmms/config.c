@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "switch/nat.h"
+#include "vmms/switches.h"
 #include "vmms/adapters.h"
 #include "vmms/worker_link.h"
 
@@ -124,6 +125,7 @@ static const struct form form_adapter = {.kind = FORM_OBJECT,
 					     {"switch", &form_switch, NULL, false},
 					     {"forwards", &form_forwards, "[]", false},
 					     {"any_mac", &form_boolean, "false", false},
+					     {"settings", &adapter_settings_form, NULL, false},
 					     {0},
 					 }};
 static const struct form form_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_adapter};
@@ -136,6 +138,7 @@ const struct form vm_new_adapter_form = {.kind = FORM_OBJECT,
 						 {"switch", &form_switch, NULL, false},
 						 {"forwards", &form_forwards, "[]", false},
 						 {"any_mac", &form_boolean, "false", false},
+						 {"settings", &adapter_settings_form, NULL, false},
 						 {0},
 					     }};
 const struct form vm_some_adapter_form = {.kind = FORM_OBJECT,
@@ -147,6 +150,7 @@ const struct form vm_some_adapter_form = {.kind = FORM_OBJECT,
 					      {"switch", &form_switch, NULL, false},
 					      {"forwards", &form_forwards, NULL, false},
 					      {"any_mac", &form_boolean, NULL, false},
+					      {"settings", &adapter_settings_form, NULL, false},
 					      {0},
 					  }};
 static const struct form form_new_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &vm_new_adapter_form};

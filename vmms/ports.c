@@ -138,6 +138,7 @@ int port_open(struct machine *machine, const json_t *adapter, int *fd, struct er
 
 void port_closed(struct machine *machine, const json_t *adapter)
 {
-	switches_port_closed(machine, adapter);
+	if (is_switch(adapter))
+		switches_port_closed(machine, adapter);
 	ports_reap(machine->vmms);
 }

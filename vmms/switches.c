@@ -335,6 +335,30 @@ static json_t *plug(struct machine *machine, const json_t *adapter, const char *
 	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
 }
 
+/* A tap that is there: which of the two it is; one that is to come: the other. */
+static void choose_name(char name[OVS_NAME_SIZE], const json_t *adapter, bool there)
+{
+	const char *mac = json_string_value(json_object_get(adapter, "mac"));
+	struct host_link link;
+
+	ovs_tap_name(name, mac, false);
+	if (!host_link_get(name, &link, NULL) != there)
+		ovs_tap_name(name, mac, true);
+}
+
+/* Its interface, as long as it is in this switch; NULL: it is not. */
+static const char *plugged_as(struct vmms *vmms, const json_t *adapter)
+{
+	const char *name;
+	json_t *port;
+
+	json_object_foreach(vmms->switches->ports, name, port)
+		if (json_equal(json_object_get(port, "switch"), json_object_get(adapter, "switch")) &&
+		    json_equal(json_object_get(json_object_get(port, "adapter"), "mac"), json_object_get(adapter, "mac")))
+			return name;
+	return NULL;
+}
+
 static void plug_running(struct vmms *vmms)
 {
 	for (size_t i = 0; i < vmms->machine_count; i++) {
@@ -349,7 +373,7 @@ static void plug_running(struct vmms *vmms)
 
 			if (!on_switch(adapter))
 				continue;
-			ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
+			choose_name(name, adapter, true);
 			plug(machine, adapter, name);
 		}
 	}
@@ -386,7 +410,7 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 	if (!s || s->phase != SWITCH_READY)
 		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
 				 machine->name);
-	ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
+	choose_name(name, adapter, false);
 	r = ovs_start(vmms->switches->ovs, NULL, err);
 	if (!r)
 		r = make_tap(vmms, name, fd, err);
@@ -409,14 +433,13 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 void switches_port_closed(struct machine *machine, const json_t *adapter)
 {
 	struct vmms *vmms = machine->vmms;
-	const char *mac = json_string_value(json_object_get(adapter, "mac"));
 	struct error err = {0};
-	char name[OVS_NAME_SIZE];
+	const char *name = vmms->switches ? plugged_as(vmms, adapter) : NULL;
 
-	if (!vmms->switches || !mac)
+	if (!name)
 		return;
-	ovs_tap_name(name, mac);
-	if (json_object_del(vmms->switches->ports, name) || vmms->closing)
+	json_object_del(vmms->switches->ports, name);
+	if (vmms->closing)
 		return;
 	if (switches_apply(vmms, &err))
 		log_write(LOG_LEVEL_WARNING, "%s", err.text);
@@ -425,12 +448,10 @@ void switches_port_closed(struct machine *machine, const json_t *adapter)
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
 {
 	struct vmms *vmms = machine->vmms;
-	char name[OVS_NAME_SIZE];
-	json_t *port, *before;
+	const char *name = plugged_as(vmms, adapter);
+	json_t *port = name ? json_object_get(vmms->switches->ports, name) : NULL, *before;
 	int r;
 
-	ovs_tap_name(name, json_string_value(json_object_get(adapter, "mac")));
-	port = json_object_get(vmms->switches->ports, name);
 	if (!port || !on_switch(adapter))
 		return 0;
 	before = json_incref(json_object_get(port, "adapter"));
@@ -620,6 +641,21 @@ int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err)
 	return 0;
 }
 
+static json_t *plugged_json(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *list = json_array(), *port;
+	const char *name;
+
+	json_object_foreach(vmms->switches->ports, name, port) {
+		const struct machine *machine = vmms_find(vmms, json_string_value(json_object_get(port, "machine")));
+
+		if (!strcmp(json_string_value(json_object_get(port, "switch")), s->name))
+			json_array_append_new(list, json_pack("{s:s, s:s, s:O}", "interface", name, "vm", machine ? machine->name : "", "mac",
+							  json_object_get(json_object_get(port, "adapter"), "mac")));
+	}
+	return list;
+}
+
 json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 {
 	json_t *json = json_deep_copy(s->config), *members = NULL;
@@ -629,6 +665,7 @@ json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 		return NULL;
 	json_object_set_new(json, "interface", json_string(s->interface));
 	json_object_set_new(json, "vms", users_of(vmms, s));
+	json_object_set_new(json, "ports", plugged_json(vmms, s));
 	if (s->problem.code)
 		json_object_set_new(json, "problem", json_string(s->problem.text));
 	snprintf(team, sizeof(team), "%s-team", s->interface);

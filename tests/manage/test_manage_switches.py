@@ -194,3 +194,110 @@ def test_manage_switch_comes_back(context):
         d.cli("switch", "delete", "out")
         require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
         require_nothing_left(d, host, links)
+
+
+def ports_of(d, name):
+    return d.ok("GET", f"/v1/switches/{name}")["ports"]
+
+
+def in_datapath(d, interface):
+    """Whether ovs-vswitchd itself has it as a port."""
+    shown = d.host.run("ovs-appctl", "-t", os.path.join(d.runtime, "switches/ovs-vswitchd.ctl"), "dpif/show", check=False).stdout
+    return any(line.split()[0] == interface for line in shown.splitlines() if line.strip())
+
+
+def test_manage_switch_machines(context):
+    """Machines on switches: what is plugged in is there, whoever is killed, and nothing is left."""
+    with Lan(context) as lan:
+        host = lan.add()
+        d = lan.daemon(host)
+        links = host.links()
+        d.make("web", adapters=[{"port": "switch", "switch": "lan", "settings": {"vlan": {"mode": "access", "id": 7}}}])
+        job = d.job("POST", "/v1/vms/web/start")
+        require(job["state"] == "failed" and "no switch \"lan\"" in job["error"]["message"], f"{job}")
+        d.cli("switch", "create", "lan", "--type", "private")
+        d.cli("switch", "create", "other", "--type", "internal")
+        d.done("POST", "/v1/vms/web/start")
+        port, = ports_of(d, "lan")
+        mac = port["mac"]
+        require(port["vm"] == "web" and port["interface"] == "bp" + mac.replace(":", "") and in_datapath(d, port["interface"]), f"{port}")
+        require(host.json("link", "show", port["interface"])[0]["flags"].count("UP") and not host.json("address", "show", port["interface"])[0]["addr_info"], "the host has no part in it")
+        d.refused(409, "busy", "DELETE", "/v1/switches/lan", None, "machine \"web\"")
+        # Settings while it runs; what cannot be is refused.
+        path = f"/v1/vms/web/adapters/{mac}"
+        d.done("PATCH", path, {"settings": {"vlan": {"mode": "isolated", "id": 9}, "dhcp_guard": True, "acls": [{"direction": "in", "remote": "any", "action": "deny"}]}})
+        eventually(lambda: "bq" + mac.replace(":", "") in host.links() and in_datapath(d, port["interface"]), "its bridge")
+        for bad, text in (({"vlan": {"mode": "access"}}, "vlan.id"), ({"vlan": {"id": 4095}}, "vlan.id"), ({"vlan": {"mode": "trunk"}}, "vlan.allowed"),
+                          ({"acls": [{"direction": "in", "remote": "10.0.0.0/40", "action": "deny"}]}, "acls[0].remote")):
+            d.refused(400, "invalid", "PATCH", path, {"settings": bad}, text)
+        d.done("PATCH", path, {"settings": {}})
+        eventually(lambda: "bq" + mac.replace(":", "") not in host.links(), "its bridge to go")
+        # Killed: Open vSwitch, the daemon, both.
+        was = d.switch_pids()["ovs-vswitchd"]
+        os.kill(was, 9)
+        eventually(lambda: d.switch_pids().get("ovs-vswitchd", was) != was and in_datapath(d, port["interface"]), "its port in the new ovs-vswitchd")
+        d.kill()
+        for pid in d.switch_pids().values():
+            os.kill(pid, 9)
+        eventually(lambda: not d.switch_pids(), "them to end")
+        d.start()
+        require(ports_of(d, "lan") == [port] and in_datapath(d, port["interface"]), "as before")
+        # To another switch, while it runs.
+        d.done("PATCH", path, {"port": "switch", "switch": "other"})
+        moved, = ports_of(d, "other")
+        require(ports_of(d, "lan") == [] and in_datapath(d, moved["interface"]) and not in_datapath(d, port["interface"]), f"{moved}")
+        require(port["interface"] not in host.links(), f"the tap before is gone: {host.links()}")
+        d.cli("switch", "delete", "lan")
+        # The worker is killed.
+        os.kill(d.workers()[0], 9)
+        eventually(lambda: d.state_of("web") == "off" and ports_of(d, "other") == [], "its port to go")
+        eventually(lambda: moved["interface"] not in host.links(), "the tap to go")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(ports_of(d, "other") == [], "off, it has no port")
+        d.done("DELETE", "/v1/vms/web")
+        d.cli("switch", "delete", "other")
+        require_nothing_left(d, host, links)
+
+
+def test_manage_switch_team(context):
+    """Members that come, go and lose their link under a host that talks."""
+    with Lan(context) as lan:
+        host, peer = lan.add(), lan.add()
+        for n in (1, 2):
+            wire(host, f"eth{n}", peer, f"eth{n}")
+            peer.ip("link", "set", f"eth{n}", "up")
+        peer.ip("link", "add", "br0", "type", "bridge")
+        for n in (1, 2):
+            peer.ip("link", "set", f"eth{n}", "master", "br0")
+        peer.give("br0", "192.0.2.1/24", "2001:db8::1/64")
+        host.give("eth1", "192.0.2.2/24", "2001:db8::2/64")
+        eventually(lambda: "tentative" not in host.ip("-6", "address"), "duplicates to be ruled out")
+        before, links = [network_of(host, f"eth{n}") for n in (1, 2)], host.links()
+        d = lan.daemon(host)
+        mine, its = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        require_reach(host, mine, peer, its)
+        d.cli("switch", "team", "out", "--add", "eth2")
+
+        def active():
+            members = d.ok("GET", "/v1/switches/out")["members"]
+            return [m["name"] for m in members if m.get("active")]
+        eventually(lambda: len(active()) == 1, "one to be active")
+        for _ in range(2):
+            unplugged, = active()
+            peer.ip("link", "set", unplugged, "down")
+            eventually(lambda: active() not in ([], [unplugged]), "the other to be active")  # pylint: disable=cell-var-from-loop
+            require_reach(host, mine, peer, its)
+            peer.ip("link", "set", unplugged, "up")
+            eventually(lambda: all(m["link"] for m in d.ok("GET", "/v1/switches/out")["members"]), "both links")
+        d.cli("switch", "team", "out", "--mode", "balance-slb")
+        require_reach(host, mine, peer, its)
+        d.cli("switch", "team", "out", "--mode", "active-backup", "--remove", "eth1")
+        require([m["name"] for m in d.ok("GET", "/v1/switches/out")["members"]] == ["eth2"], "one is left")
+        require_reach(host, mine, peer, its)
+        d.cli("switch", "team", "out", "--add", "eth1", "--remove", "eth2")
+        require_reach(host, mine, peer, its)
+        d.cli("switch", "delete", "out")
+        require([network_of(host, f"eth{n}")[:5] for n in (1, 2)] == [b[:5] for b in before], f"as it was: {[network_of(host, f'eth{n}') for n in (1, 2)]} {before}")
+        require_nothing_left(d, host, links)
