@@ -121,6 +121,20 @@ static int checkpoint_rename(struct manage *manage, int argc, char **argv)
 	return show(manage, argv[1], "has it by its new name");
 }
 
+static int checkpoint_export(struct manage *manage, int argc, char **argv)
+{
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+
+	if (argc != 4)
+		return manage_usage(manage, "it takes a machine, one of its checkpoints and a directory");
+	path = vm_path(manage, "/v1/vms/%s/checkpoints/%s/export", argv[1], argv[2]);
+	if (client_job(manage->client, "POST", path, json_pack("{s:o}", "directory", vm_directory_path(argv[3])), "exporting", NULL,
+		       &err))
+		return manage_fail(manage, &err);
+	return show(manage, argv[1], "is exported as it was then");
+}
+
 int command_checkpoint(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
@@ -133,6 +147,9 @@ int command_checkpoint(int argc, char **argv)
 	    {"delete", "delete one", "MACHINE CHECKPOINT",
 	     "The machine stays what it is, and runs on if it runs. Disks that only this one keeps apart are merged.\n",
 	     checkpoint_delete},
+	    {"export", "make a machine's directory of it", "MACHINE CHECKPOINT DIRECTORY",
+	     "Into a new directory DIRECTORY/MACHINE, from which any host can import it (bulkhead vm import): what the machine\n"
+	     "was then, with whole disks, saved if it ran. The machine may run meanwhile.\n", checkpoint_export},
 	    {"rename", "give it another name", "MACHINE CHECKPOINT NEW", "At any time.\n", checkpoint_rename},
 	    {0}};
 

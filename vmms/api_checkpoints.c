@@ -64,6 +64,19 @@ static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
 		http_reply(request, 204, NULL);
 }
 
+static void export_checkpoint(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = checkpoint_export(machine, which(request), api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
 const struct route checkpoint_routes[] = {
     {"GET", "/v1/vms/{vm}/checkpoints", "listCheckpoints", "Its checkpoints, oldest first; each says which it comes from",
      ROLE_VIEWER, NULL, NULL, 200, 0, list_checkpoints},
@@ -76,5 +89,8 @@ const struct route checkpoint_routes[] = {
      delete_checkpoint},
     {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/apply", "applyCheckpoint", "Make the machine what it was",
      ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, apply_checkpoint},
+    {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/export", "exportCheckpoint",
+     "Copy all of the machine as it was into a directory, from which it can be imported", ROLE_ADMINISTRATOR, &vm_export_form,
+     wait_query, 202, 0, export_checkpoint},
     {0},
 };

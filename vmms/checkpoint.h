@@ -21,6 +21,8 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 int checkpoint_apply(struct machine *machine, const char *which, struct job **job, struct error *err);
 /* Its disks are merged with those of what comes from it, where that is one. */
 int checkpoint_delete(struct machine *machine, const char *which, struct job **job, struct error *err);
+/* A machine of its own of it, below the directory that `body` (it has passed vm_export_form) names. (clone.c) */
+int checkpoint_export(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err);
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err);
 
 /* What a daemon that died has left half done; for a machine that is off. May begin a job. */

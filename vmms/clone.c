@@ -17,6 +17,7 @@
 #include "vmms/checkpoint.h"
 #include "vmms/copy.h"
 #include "vmms/files.h"
+#include "vmms/save.h"
 #include "vmms/tree.h"
 
 static int check_name(const char *name, struct error *err)
@@ -82,6 +83,15 @@ static void made(struct job *job, int result)
 	automatic_kick(job->vmms);
 }
 
+/* Whether a machine in this directory is saved; what it is that lies there is looked at when it is copied. */
+static bool has_saved(const char *directory)
+{
+	_cleanup_free_ char *path = vm_config_path(SAVED_FILE, directory);
+	struct stat st;
+
+	return path && !lstat(path, &st);
+}
+
 /* A new machine of the configuration, which is taken over, of a directory. */
 static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const char *source, struct machine *of,
     struct job **job, struct error *err)
@@ -104,6 +114,10 @@ static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const ch
 		making->plan = copy_plan_new(kind, config, source, directory);
 	else
 		json_decref(config);
+	if (making->plan && kind == COPY_IMPORT && has_saved(source) && copy_plan_file(making->plan, SAVED_FILE, SAVED_FILE)) {
+		copy_plan_free(making->plan);
+		making->plan = NULL;
+	}
 	r = making->plan ? machine_enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
 	if (!r) {
 		r = job_new(job, vmms, machine, kind == COPY_IMPORT ? "vm.import" : "vm.clone", err);
@@ -133,14 +147,16 @@ static int check_name_free(struct vmms *vmms, const char *name, struct error *er
 		   : 0;
 }
 
-static void make_another(struct vmms *vmms, json_t *config)
+/* `adapters`: with addresses of their own, too. */
+static void make_another(struct vmms *vmms, json_t *config, bool adapters)
 {
 	char text[GUID_TEXT_SIZE];
 	struct guid id;
 
 	guid_random(&id);
 	json_object_set_new(config, "id", json_string(guid_format(&id, text)));
-	adapters_renew(vmms, config);
+	if (adapters)
+		adapters_renew(vmms, config);
 }
 
 /* What the clone is to be like: the machine of now, or one of its checkpoints, whose id is told. */
@@ -194,7 +210,7 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 	if (r)
 		return r;
 	json_object_set(config, "name", json_object_get(body, "name"));
-	make_another(machine->vmms, config);
+	make_another(machine->vmms, config, true);
 	/* First of all: from here on the checkpoint stays. The row is nothing without the machine. */
 	if (linked)
 		r = store_base_add(machine->vmms->store, json_string_value(json_object_get(config, "id")), machine->id, checkpoint,
@@ -251,6 +267,7 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	const char *directory = json_string_value(json_object_get(body, "directory"));
 	const char *mode = json_string_value(json_object_get(body, "mode"));
 	const char *name = json_string_value(json_object_get(body, "name"));
+	bool saved = has_saved(directory);
 	json_t *config;
 	int r;
 
@@ -264,13 +281,16 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	if (name)
 		json_object_set_new(config, "name", json_string(name));
 	if (!strcmp(mode, "copy"))
-		make_another(vmms, config);
+		make_another(vmms, config, !saved);
 	r = check_name_free(vmms, json_string_value(json_object_get(config, "name")), err);
 	if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
 		r = error_set(err, EEXIST, "the machine in %s is here already: take a copy with an id of its own (mode copy)",
 			      directory);
-	if (!r)
+	if (!r) {
 		r = adapters_check(vmms, NULL, config, err);
+		if (r && saved)
+			error_prefix(err, "the machine in %s is saved, and its guest knows its addresses", directory);
+	}
 	if (r) {
 		json_decref(config);
 		return r;
@@ -299,38 +319,73 @@ static int export_work(struct job *job, struct error *err)
 static void exported(struct job *job, int result)
 {
 	struct making *making = job->context;
+	struct machine *machine = making->source;
 	struct vmms *vmms = job->vmms;
 
 	if (result && making->plan->made)
 		directory_remove(making->plan->directory);
 	store_leftover_remove(vmms->store, making->plan->directory, NULL);
 	if (!result)
-		vmms_event(vmms, job->machine, "vm.exported", "it is in %s", making->final);
+		vmms_event(vmms, machine, "vm.exported", "it is in %s", making->final);
 	job_end(job, result ? &job->error : NULL);
 	making_free(making);
+	automatic_kick(vmms);
 }
 
-static struct making *export_new(const struct machine *machine, const char *to)
+/* Of a configuration, which is taken over, that is of the machine; `state` (NULL: none): what it goes on from. */
+static struct making *export_new(json_t *config, const char *state, const struct machine *machine, const char *to)
 {
 	struct making *making = calloc(1, sizeof(*making));
 	_cleanup_free_ char *temporary = NULL;
 	char text[GUID_TEXT_SIZE];
-	json_t *config;
 	struct guid id;
 
-	if (!making)
-		return NULL;
 	guid_random(&id);
-	config = json_deep_copy(machine->config);
-	if (config && asprintf(&making->final, "%s/%s", to, machine->name) > 0 &&
+	if (making && config && asprintf(&making->final, "%s/%s", to, machine->name) > 0 &&
 	    asprintf(&temporary, "%s/.export-%s", to, guid_format(&id, text)) > 0)
 		making->plan = copy_plan_new(COPY_EXPORT, config, machine->directory, temporary);
 	else
 		json_decref(config);
-	if (making->plan)
+	if (making && making->plan && (!state || !copy_plan_file(making->plan, state, SAVED_FILE)))
 		return making;
-	making_free(making);
+	if (making)
+		making_free(making);
 	return NULL;
+}
+
+/* Takes the configuration over. While it is carried out the machine may run, if it runs, but its checkpoints stay. */
+static int export_begin(struct machine *machine, json_t *config, const char *state, const char *to, const char *kind,
+    struct job **job, struct error *err)
+{
+	struct making *making = export_new(config, state, machine, to);
+	struct stat st;
+	int r;
+
+	if (!making)
+		return error_set(err, ENOMEM, "no memory");
+	r = lstat(making->final, &st) ? 0 : error_set(err, EEXIST, "%s is there already: choose another directory", making->final);
+	if (!r)
+		r = job_new(job, machine->vmms, machine->link ? NULL : machine, kind, err);
+	if (!r && store_leftover_add(machine->vmms->store, making->plan->directory, err)) {
+		job_end(*job, err);
+		r = -err->code;
+	}
+	if (r) {
+		making_free(making);
+		return r;
+	}
+	making->source = machine;
+	machine->readers++;
+	(*job)->work = export_work;
+	(*job)->done = exported;
+	(*job)->context = making;
+	job_work(*job);
+	return 0;
+}
+
+static int check_to(const char *to, struct error *err)
+{
+	return *to == '/' ? 0 : error_set(err, EINVAL, "directory %s: name it from the root on", to);
 }
 
 static int check_no_checkpoints(const struct machine *machine, struct error *err)
@@ -351,41 +406,51 @@ static int check_no_checkpoints(const struct machine *machine, struct error *err
 int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	const char *to = json_string_value(json_object_get(body, "directory"));
-	struct making *making;
-	struct stat st;
 	int r;
 
 	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF, "exported", err);
-	if (r)
-		return r;
-	if (*to != '/')
-		return error_set(err, EINVAL, "directory %s: name it from the root on", to);
-	r = checkpoint_check_start(machine, err);
+	r = machine_check_state(machine, 1u << MACHINE_OFF | 1u << MACHINE_SAVED, "exported", err);
+	if (!r)
+		r = check_to(to, err);
+	if (!r)
+		r = checkpoint_check_start(machine, err);
 	if (!r)
 		r = check_no_checkpoints(machine, err);
 	if (r)
 		return r;
-	making = export_new(machine, to);
-	if (!making)
-		return error_set(err, ENOMEM, "no memory");
-	if (!lstat(making->final, &st))
-		r = error_set(err, EEXIST, "%s is there already: choose another directory", making->final);
+	return export_begin(machine, json_deep_copy(machine->config), saved_exists(machine) ? SAVED_FILE : NULL, to, "vm.export",
+			    job, err);
+}
+
+int checkpoint_export(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err)
+{
+	const char *to = json_string_value(json_object_get(body, "directory")), *state;
+	json_t *tree, *checkpoint, *config;
+	int r;
+
+	machine_refresh(machine);
+	r = machine_check_free(machine, err);
 	if (!r)
-		r = job_new(job, machine->vmms, machine, "vm.export", err);
-	if (!r && store_leftover_add(machine->vmms->store, making->plan->directory, err)) {
-		job_end(*job, err);
-		r = -err->code;
-	}
-	if (r) {
-		making_free(making);
+		r = check_to(to, err);
+	if (!r)
+		r = machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
+	if (!r)
+		r = tree_load(&tree, machine->directory, err);
+	if (r)
 		return r;
+	checkpoint = tree_find(tree, which);
+	if (!checkpoint) {
+		json_decref(tree);
+		return error_set(err, ENOENT, "machine \"%s\" has no checkpoint \"%.100s\": bulkhead checkpoint list shows them",
+				 machine->name, which);
 	}
-	(*job)->work = export_work;
-	(*job)->done = exported;
-	(*job)->context = making;
-	job_work(*job);
-	return 0;
+	config = json_deep_copy(json_object_get(checkpoint, "config"));
+	/* The machine may have another name by now. */
+	json_object_set_new(config, "name", json_string(machine->name));
+	state = json_string_value(json_object_get(checkpoint, "state"));
+	r = export_begin(machine, config, state, to, "checkpoint.export", job, err);
+	json_decref(tree);
+	return r;
 }
 
 void exports_tidy(struct vmms *vmms)

@@ -8,11 +8,14 @@
 
 #include "disk/disk.h"
 #include "vmms/files.h"
+#include "vmms/save.h"
+#include "vmms/tree.h"
 
 /* --- the plan ----------------------------------------------------------------------------------------- */
 
 /* Names that files of other kinds have. */
-static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result"};
+static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result",
+					  SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE};
 
 static bool name_is_taken(const struct copy_plan *plan, const char *name)
 {
@@ -130,6 +133,13 @@ void copy_plan_free(struct copy_plan *plan)
 	free(plan->source);
 	free(plan->directory);
 	free(plan);
+}
+
+int copy_plan_file(struct copy_plan *plan, const char *from, const char *to)
+{
+	return json_array_append_new(plan->files, json_pack("{s:s, s:s, s:b, s:b}", "from", from, "to", to, "flatten", 0, "disk", 0))
+		   ? -ENOMEM
+		   : 0;
 }
 
 /* --- carrying it out ---------------------------------------------------------------------------------- */

@@ -32,5 +32,8 @@ struct copy_plan {
 struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, const char *source, const char *directory);
 void copy_plan_free(struct copy_plan *plan);
 
+/* A file more, which is copied as it is. -ENOMEM. */
+int copy_plan_file(struct copy_plan *plan, const char *from, const char *to);
+
 /* Makes the directory with all files in it and the configuration, synced. [pool] */
 int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err);

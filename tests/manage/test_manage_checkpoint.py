@@ -248,6 +248,51 @@ def test_manage_checkpoint_of_a_running_machine(context):
         require(says(d, "one  "), "but the machine of now")
 
 
+def test_manage_checkpoint_exported(context):
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        write(d, "one  ")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "off"})
+        write(d, "two  ")
+        d.done("POST", "/v1/vms/web/start")
+        wait_for(lambda: ran_for(d) > 1, "a second")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "ran"})
+        before = ran_for(d)
+        outs = {name: os.path.join(d.directory, name) for name in ("off", "ran", "saved")}
+        for out in outs.values():
+            os.mkdir(out)
+        d.refused(404, "not-found", "POST", "/v1/vms/web/checkpoints/nobody/export", {"directory": outs["off"]}, "nobody")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/checkpoints/off/export", {"directory": "out"}, "from the root on")
+        # While it runs.
+        for name in ("off", "ran"):
+            d.cli("checkpoint", "export", "web", name, outs[name])
+            d.refused(409, "exists", "POST", f"/v1/vms/web/checkpoints/{name}/export", {"directory": outs[name]}, "already")
+        require(d.state_of("web") == "running", "it runs on")
+        require("saved-state" not in os.listdir(os.path.join(outs["off"], "web")), "one that was off has no state")
+        d.done("POST", "/v1/vms/web/save")
+        id_before = d.ok("GET", "/v1/vms/web")["id"]
+        d.done("DELETE", "/v1/vms/web")
+        # All of it is there, whatever becomes of the machine: anew, as the same, and where it is.
+        d.cli("vm", "import", os.path.join(outs["off"], "web"))
+        require(d.state_of("web") == "off" and d.ok("GET", "/v1/vms/web")["id"] != id_before and says(d, "one  "), "what it was, off")
+        d.done("DELETE", "/v1/vms/web")
+        for mode in ("--copy", "--restore", "--register"):
+            d.cli("vm", "import", os.path.join(outs["ran"], "web"), mode)
+            require(d.state_of("web") == "saved" and says(d, "two  "), f"{mode}: saved, with its disk")
+            require((d.ok("GET", "/v1/vms/web")["id"] == id_before) == (mode != "--copy"), f"{mode}: its id")
+            if mode == "--restore":
+                # One that is saved is exported as such.
+                d.cli("vm", "export", "web", outs["saved"])
+                require("saved-state" in os.listdir(os.path.join(outs["saved"], "web")), "with its state")
+            d.done("POST", "/v1/vms/web/start")
+            require(1 < ran_for(d) < before + 1, f"{mode}: its clock goes on")
+            d.done("POST", "/v1/vms/web/turn-off")
+            d.done("DELETE", "/v1/vms/web" + ("?files=keep" if mode == "--register" else ""))
+        d.cli("vm", "import", os.path.join(outs["saved"], "web"), "--register")
+        require(d.state_of("web") == "saved", "and comes back so")
+        d.done("POST", "/v1/vms/web/start")
+
+
 def test_manage_killed_while_a_running_machine_is_kept(context):
     rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
     with Daemon(context["build"]) as d:
