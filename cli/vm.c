@@ -640,7 +640,9 @@ static const struct manage_verb verbs[] = {
      "  --mac ADDRESS          (add, set) else it gets one; of an adapter that is there, while the machine is off\n"
      "  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"
      "                         (add, set; repeatable) a port of the host that leads to the guest behind nat; or none\n"
-     "  --any-mac yes|no       (add, set) whether the guest may use other addresses\n", vm_adapter},
+     "  --any-mac yes|no       (add, set) whether the guest may use other addresses\n"
+     "  --settings JSON        (add, set) of its port on a switch, all of them: VLAN, guards, ACLs, bandwidth, mirror, as\n"
+     "                         vm.json has them, such as {\"vlan\": {\"mode\": \"access\", \"id\": 7}, \"dhcp_guard\": true}\n", vm_adapter},
     {"limits", "what it may take of the host", "NAME [OPTION …]", LIMITS_TEXT, vm_limits},
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},

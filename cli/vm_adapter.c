@@ -4,12 +4,13 @@
 
 #include "cli/vm.h"
 
-enum { OPT_NETWORK = 256, OPT_FORWARD, OPT_MAC, OPT_ANY_MAC };
+enum { OPT_NETWORK = 256, OPT_FORWARD, OPT_MAC, OPT_ANY_MAC, OPT_SETTINGS };
 
 static const struct option options[] = {{"network", required_argument, NULL, OPT_NETWORK},
 					{"forward", required_argument, NULL, OPT_FORWARD},
 					{"mac", required_argument, NULL, OPT_MAC},
 					{"any-mac", required_argument, NULL, OPT_ANY_MAC},
+					{"settings", required_argument, NULL, OPT_SETTINGS},
 					{NULL, 0, NULL, 0}};
 
 /* --- list --------------------------------------------------------------------------------------------- */
@@ -145,6 +146,9 @@ static int take_option(struct manage *manage, json_t *body, int option)
 			return manage_usage(manage, "--any-mac %s: write yes or no", optarg);
 		json_object_set_new(body, "any_mac", json_boolean(*optarg == 'y'));
 		return 0;
+	case OPT_SETTINGS:
+		return json_object_set_new(body, "settings", json_loads(optarg, JSON_REJECT_DUPLICATES, NULL))
+			   ? manage_usage(manage, "--settings: \"%s\" is no JSON", optarg) : 0;
 	default:
 		return EXIT_USAGE;
 	}

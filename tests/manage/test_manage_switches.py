@@ -230,7 +230,8 @@ def test_manage_switch_machines(context):
         for bad, text in (({"vlan": {"mode": "access"}}, "vlan.id"), ({"vlan": {"id": 4095}}, "vlan.id"), ({"vlan": {"mode": "trunk"}}, "vlan.allowed"),
                           ({"acls": [{"direction": "in", "remote": "10.0.0.0/40", "action": "deny"}]}, "acls[0].remote")):
             d.refused(400, "invalid", "PATCH", path, {"settings": bad}, text)
-        d.done("PATCH", path, {"settings": {}})
+        d.cli("vm", "adapter", "set", "web", mac, "--settings", "{", status=2)
+        d.cli("vm", "adapter", "set", "web", mac, "--settings", "{}")
         eventually(lambda: "bq" + mac.replace(":", "") not in host.links(), "its bridge to go")
         # Killed: Open vSwitch, the daemon, both.
         was = d.switch_pids()["ovs-vswitchd"]
