@@ -4,6 +4,7 @@
 Everything waits for a condition with a deadline; nothing waits for a time.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -27,6 +28,37 @@ def tiny_kernel(path, code):
     with open(path, "wb") as f:
         f.write(header + code + bytes(64))
     return path
+
+
+_locks = {}  # of images in use, until this process ends
+
+
+def shared_image(bulkhead, name, packages):
+    """An image in a directory of the cache that several runs share. Who finds nobody else there makes it anew, as it may
+    be of an older version (what is slow about it is in the cache of the image maker); who does not waits until it is
+    made and takes that one. It stays as it is as long as a run that was given it is there."""
+    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bulkhead")
+    directory = os.path.join(cache, name)
+    if directory in _locks:
+        return directory
+    os.makedirs(cache, exist_ok=True)
+    lock = open(directory + ".lock", "w", encoding="ascii")  # pylint: disable=consider-using-with
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+        include = [word for package in packages for word in ("--include", package)]
+        r = subprocess.run([bulkhead, "image", "build", "debian-12", directory, *include], capture_output=True, text=True)
+        if r.returncode:
+            lock.close()
+            raise GuestError(f"the image {name}: {r.stderr}")
+    except BlockingIOError:
+        pass
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    if not os.path.exists(os.path.join(directory, "image.json")):
+        lock.close()
+        raise GuestError(f"the image {name} could not be made by another run")
+    _locks[directory] = lock
+    return directory
 
 
 class Guest:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 
-from guest import Guest, GuestError, tiny_kernel
+from guest import Guest, GuestError, shared_image, tiny_kernel
 
 BOOT = 600  # seconds that a boot may take on a busy two-core machine
 
@@ -51,13 +51,7 @@ class Machine:
 def base_image(context):
     """The test flavour of the image: stock Debian plus fio, stress-ng, curl, iperf3 and ethtool."""
     if "image" not in context:
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        directory = os.path.join(cache, "bulkhead", "test-image")
-        # What is slow about it is in the cache of the image maker; the directory may be of an older version.
-        shutil.rmtree(directory, ignore_errors=True)
-        subprocess.run([context["bulkhead"], "image", "build", "debian-12", directory, "--include", "fio", "--include",
-                        "stress-ng", "--include", "curl", "--include", "iperf3", "--include", "ethtool"], check=True, capture_output=True, text=True)
-        context["image"] = directory
+        context["image"] = shared_image(context["bulkhead"], "test-image", ("fio", "stress-ng", "curl", "iperf3", "ethtool"))
     return context["image"]
 
 

@@ -20,13 +20,7 @@ PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 def long_image(context):
     """Debian with what is run here."""
     if "long_image" not in context:
-        cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-        directory = os.path.join(cache, "bulkhead", "test-image-long")
-        shutil.rmtree(directory, ignore_errors=True)
-        include = [word for package in PACKAGES for word in ("--include", package)]
-        subprocess.run([context["bulkhead"], "image", "build", "debian-12", directory, *include], check=True,
-                       capture_output=True, text=True)
-        context["long_image"] = directory
+        context["long_image"] = shared_image(context["bulkhead"], "test-image-long", PACKAGES)
     return context["long_image"]
 
 

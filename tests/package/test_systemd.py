@@ -3,29 +3,18 @@
 
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 
 from daemon import DaemonError, require
-from guest import Guest, GuestError
+from guest import Guest, GuestError, shared_image
 from test_package import copy_debs, depends, packages
-
-
-def image_with(context, names):
-    """The guest image with what the packages depend on; what is slow about it is kept by the image maker."""
-    directory = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bulkhead", "package-image")
-    shutil.rmtree(directory, ignore_errors=True)
-    more = [word for name in names for word in ("--include", name)]
-    r = subprocess.run([context["bulkhead"], "image", "build", "debian-12", directory, *more], capture_output=True, text=True)
-    require(r.returncode == 0, f"the image: {r.stderr}")
-    return directory
 
 
 def test_systemd_life(context):
     """Socket activation, a machine, an upgrade under it, the manager's death, the host's shutdown and the next boot."""
     debs = packages(context)
-    image = image_with(context, depends(debs))
+    image = shared_image(context["bulkhead"], "package-image", depends(debs))  # with what the packages depend on
     with tempfile.TemporaryDirectory() as directory:
         copy_debs(context, os.path.join(directory, "debs"))
         seed, disk, copies = (os.path.join(directory, name) for name in ("seed.iso", "root.avhdx", "debs.img"))
