@@ -175,6 +175,7 @@ def stage_guest(results, names):
 def stage_long(results, names):
     run_guests(results, names, "tests/guest/test_long.py")
     run_packages(results, names, "tests/package/test_systemd.py")
+    run_functions(results, "tests/manage/long_killed.py", names, {"build": os.path.join(ROOT, "build/release"), "skip": Skip})
 
 
 def stage_manage(results, names):

@@ -94,8 +94,8 @@ def check_host(d):
     wait_for(lambda: sorted(vm["pid"] for vm in vms_now() if "pid" in vm) == sorted(d.workers()), "workers to be those told", 20)
     vms = vms_now()
     for vm in vms:
-        require(vm["state"] in ("off", "running", "paused"), f"{vm['name']} is {vm['state']}: {vm.get('problem')}")
-        require((vm["state"] == "off") == ("pid" not in vm), f"{vm['name']} is {vm['state']} with {vm.get('pid')}")
+        require(vm["state"] in ("off", "saved", "running", "paused"), f"{vm['name']} is {vm['state']}: {vm.get('problem')}")
+        require((vm["state"] in ("off", "saved")) == ("pid" not in vm), f"{vm['name']} is {vm['state']} with {vm.get('pid')}")
         with open(os.path.join(vm["directory"], "vm.json"), encoding="utf-8") as f:
             require(json.load(f)["id"] == vm["id"], f"{vm['directory']} belongs to another")
     known = {os.path.basename(vm["directory"]) for vm in vms}
@@ -109,17 +109,20 @@ def quiet(d):
     return all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=100")["jobs"])
 
 
-def test_manage_daemon_killed_at_random(context):
+def kill_at_random(context, operations, machines, operation=random_operation, check=check_host, prepare=None):
+    """As many operations on as many machines; one in ten is the daemon's last, and then all has to be in order."""
     rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
-    operations = int(os.environ.get("MANAGE_OPERATIONS", "300"))
-    names = [f"vm{i}" for i in range(8)]
+    operations = int(os.environ.get("MANAGE_OPERATIONS", str(operations)))
+    names = [f"vm{i}" for i in range(int(os.environ.get("MANAGE_MACHINES", str(machines))))]
     most = 0
     with Daemon(context["build"]) as d:
+        if prepare:
+            prepare(d, names)
         for i in range(operations):
             if rng.random() < 0.1:
                 # While a request is at work, at any moment of it.
                 with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                    future = pool.submit(random_operation, d, rng, names)
+                    future = pool.submit(operation, d, rng, names)
                     time.sleep(rng.random() * 0.03)
                     d.kill()
                     try:
@@ -128,14 +131,18 @@ def test_manage_daemon_killed_at_random(context):
                         pass  # the answer was lost with the daemon
                 d.start()
                 wait_for(lambda: quiet(d), "jobs to end")
-                check_host(d)
+                check(d)
                 most = max(most, len(d.workers()))
             else:
-                status, answer = random_operation(d, rng, names)
+                status, answer = operation(d, rng, names)
                 require(status < 500, f"operation {i}: {status} {answer}")
         wait_for(lambda: quiet(d), "jobs to end")
-        check_host(d)
+        check(d)
         require(most >= 2, "never did two machines run: this tests nothing")
+
+
+def test_manage_daemon_killed_at_random(context):
+    kill_at_random(context, 300, 8)
 
 
 def test_manage_bad_input(context):
