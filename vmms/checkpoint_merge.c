@@ -32,6 +32,30 @@ void merge_go_on(struct job *job)
 	change_end(job, err.code ? &err : NULL);
 }
 
+/* Disks that were continued are for reading only. `name` is as the tree has it: of the machine's own directory, with no
+ * link on its way, or from the root on. What cannot be changed is told by whoever opens it for writing. */
+static void allow_writing(const struct change *change, const char *name)
+{
+	_cleanup_close_ int directory = open(change->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+
+	fd = *name == '/' ? file_open_plain(name, false, NULL) : directory < 0 ? -1 : file_open_below(directory, name, NULL);
+	if (fd >= 0 && fchmod(fd, 0640))
+		log_write(LOG_LEVEL_WARNING, "%s: %s", name, strerror(errno));
+}
+
+static int remove_child(const struct change *change, struct error *err)
+{
+	_cleanup_close_ int directory = open(change->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	if (directory < 0)
+		return error_set(err, errno, "%s: %s", change->directory, strerror(errno));
+	file_remove_below(directory, change->child);
+	return fstatat(directory, change->child, &st, AT_SYMLINK_NOFOLLOW)
+		   ? 0
+		   : error_set(err, EIO, "%s/%s cannot be removed", change->directory, change->child);
+}
+
 /* --- on files that nobody has open -------------------------------------------------------------------- */
 
 /* What else continues the merged file. The worker has done that of its own chain, and holds the file locked. */
@@ -47,8 +71,7 @@ static int reparent(const struct change *change, const char *parent, bool all, s
 		if (r || strcmp(text(disk, "parent"), change->child) ||
 		    (!all && change->above && !strcmp(text(disk, "path"), change->above)))
 			continue;
-		if (path)
-			chmod(path, 0640);
+		allow_writing(change, text(disk, "path"));
 		r = path ? disk_reparent(path, parent, false, err) : error_set(err, ENOMEM, "no memory");
 	}
 	return r;
@@ -65,11 +88,11 @@ static int merge(struct job *job, struct error *err)
 
 	if (!child || !parent)
 		return error_set(err, ENOMEM, "no memory");
-	chmod(parent, 0640);
-	chmod(child, 0640);
+	allow_writing(change, change->parent);
+	allow_writing(change, change->child);
 	if (change->live && disk_is_void(child, NULL) == 1)
-		unlink(child);
-	if (!access(child, F_OK))
+		r = remove_child(change, err);
+	if (!r && !access(child, F_OK))
 		r = disk_merge(child, &progress, err);
 	return r ? r : reparent(change, parent, true, err);
 }
@@ -123,7 +146,7 @@ static int open_file(struct change *change, const char *name, struct error *err)
 
 	if (!path)
 		return error_set(err, ENOMEM, "no memory");
-	chmod(path, 0640);
+	allow_writing(change, name);
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
@@ -148,13 +171,10 @@ static int open_files(struct job *job, struct error *err)
 static int remove_merged(struct job *job, struct error *err)
 {
 	struct change *change = job->context;
-	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
 	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
-	int r = child && parent ? reparent(change, parent, false, err) : error_set(err, ENOMEM, "no memory");
+	int r = parent ? reparent(change, parent, false, err) : error_set(err, ENOMEM, "no memory");
 
-	if (r)
-		return r;
-	return unlink(child) && errno != ENOENT ? error_set(err, errno, "%s: %s", child, strerror(errno)) : 0;
+	return r ? r : remove_child(change, err);
 }
 
 static void begin_remove_merged(struct job *job)
