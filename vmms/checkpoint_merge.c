@@ -77,6 +77,13 @@ static int reparent(const struct change *change, const char *parent, bool all, s
 	return r;
 }
 
+static bool is_gone(const struct change *change, const char *name)
+{
+	_cleanup_free_ char *path = vm_config_path(name, change->directory);
+
+	return path && access(path, F_OK) && errno == ENOENT;
+}
+
 /* What was merged already when a daemon died is gone, or void. */
 static int merge(struct job *job, struct error *err)
 {
@@ -88,11 +95,14 @@ static int merge(struct job *job, struct error *err)
 
 	if (!child || !parent)
 		return error_set(err, ENOMEM, "no memory");
+	/* It would be merged into what it really continues, and the tree would be wrong for good. */
+	if (is_gone(change, change->parent))
+		return error_set(err, ENOENT, "%s: the disk that %s continues is not there; bring it back, and try again", parent, change->child);
 	allow_writing(change, change->parent);
 	allow_writing(change, change->child);
 	if (change->live && disk_is_void(child, NULL) == 1)
 		r = remove_child(change, err);
-	if (!r && !access(child, F_OK))
+	if (!r && !is_gone(change, change->child))
 		r = disk_merge(child, &progress, err);
 	return r ? r : reparent(change, parent, true, err);
 }
@@ -350,7 +360,7 @@ static void begin_work(struct job *job)
 {
 	struct change *change = job->context;
 
-	if (job->machine->link && change->live && is_merged(change)) {
+	if (job->machine->link && change->live && (is_merged(change) || is_gone(change, change->child))) {
 		begin_remove_merged(job);
 		return;
 	}

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import random
+import sqlite3
 import time
 
 from daemon import Daemon, require, wait_for
@@ -293,6 +294,48 @@ def test_manage_checkpoint_exported(context):
         d.done("POST", "/v1/vms/web/start")
 
 
+def test_manage_killed_when_a_merge_was_not_noted(context):
+    """The worker has merged a disk and its file is removed, but checkpoints.json does not say so yet."""
+    for off in (False, True):
+        with Daemon(context["build"]) as d:
+            make_web(d)
+            write(d, "begin")
+            d.done("POST", "/v1/vms/web/start")
+            for name in ("one", "two", "three"):
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": name})
+            directory = directory_of(d)
+            noted = os.path.join(directory, "checkpoints.json")
+            d.done("DELETE", "/v1/vms/web/checkpoints/three")
+            d.done("DELETE", "/v1/vms/web/checkpoints/one")
+            with open(noted, encoding="utf-8") as f:
+                before = json.load(f)
+            there = set(vhdx(d))
+            d.done("DELETE", "/v1/vms/web/checkpoints/two")
+            gone = (there - set(vhdx(d))).pop()
+            parent = next(disk["parent"] for disk in before["disks"] if disk["path"] == gone)
+            before["checkpoints"] = []
+            before["now"] = ""
+            if off:
+                d.done("POST", "/v1/vms/web/turn-off")
+            d.kill()
+            with open(noted, "w", encoding="utf-8") as f:
+                json.dump(before, f)
+            store = sqlite3.connect(os.path.join(d.state, "host.db"))
+            with store:
+                store.execute("insert or replace into work select id, ? from vm",
+                              (json.dumps({"kind": "checkpoint-merge", "child": gone, "parent": parent, "live": True}),))
+            store.close()
+            d.start()
+            wait_for(lambda: d.ok("GET", "/v1/vms/web")["state"] and all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs")["jobs"]), "jobs to end")
+            if not off:
+                require(d.state_of("web") == "running", "it runs on")
+                d.done("POST", "/v1/vms/web/turn-off")
+            require(vhdx(d) == ["disk.vhdx"] and says(d, "begin"), f"one disk in the end: {vhdx(d)}")
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "four"})
+            with open(noted, encoding="utf-8") as f:
+                require([disk["parent"] for disk in json.load(f)["disks"]] == ["disk.vhdx"], "what is noted is what is there")
+
+
 def test_manage_killed_while_a_running_machine_is_kept(context):
     rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
     with Daemon(context["build"]) as d:
@@ -378,6 +421,7 @@ def test_manage_killed_while_checkpoints_of_a_running_machine_go(context):
             d.start()
             wait_for(lambda: d.ok("GET", "/v1/vms/web")["state"] and all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=20")["jobs"]), "jobs to end")
             if i % 3 == 2:
+                wait_for(lambda: d.state_of("web") == "off", "the worker's death to be seen")
                 d.done("POST", "/v1/vms/web/start")
             wait_for(lambda: runs_on(d) and set(vhdx(d)) <= set(d.ok("GET", "/v1/vms/web/files")["files"]), f"round {i}: all to be in its place", 20)
             # What was not begun when it was killed is merged with the next change.
