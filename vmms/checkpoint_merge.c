@@ -276,7 +276,7 @@ static void ask(struct job *job)
 
 static json_t *merge_command(const struct change *change, const json_t *status, struct error *err)
 {
-	_cleanup_free_ char *top = vm_config_path(change->top, change->directory);
+	_cleanup_free_ char *top = change->top ? vm_config_path(change->top, change->directory) : NULL; /* none: not of its chains */
 	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
 	_cleanup_free_ char *above = change->above ? vm_config_path(change->above, change->directory) : NULL;
 	_cleanup_free_ char *real_parent = parent ? realpath(parent, NULL) : NULL;
@@ -298,7 +298,7 @@ static json_t *merge_command(const struct change *change, const json_t *status, 
 			error_set(err, ENOMEM, "no memory");
 		return command;
 	}
-	error_set(err, ENOENT, "the running machine has no disk %s", change->top);
+	error_set(err, ENOENT, "the running machine has no disk %s", change->top ? change->top : change->child);
 	return NULL;
 }
 
