@@ -238,9 +238,9 @@ static int check_new_chain(const char *path, const struct disk *parent, struct e
 	return 0;
 }
 
-int chain_relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
+int chain_relink(struct disk *child, const char *way, const struct disk *parent, bool same, struct error *err)
 {
-	return child->ops->chain->relink(child, way, parent, err);
+	return child->ops->chain->relink(child, way, parent, same, err);
 }
 
 int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
@@ -269,7 +269,7 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 		if (r == 0)
 			r = locator_relative_path(real, parent->path, &way, err);
 		if (r == 0)
-			r = chain_relink(child, way, parent, err);
+			r = chain_relink(child, way, parent, false, err);
 		r = close_after(child, r, err);
 	}
 	return close_after(parent, r, err);

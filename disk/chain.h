@@ -17,6 +17,6 @@ int chain_copy(struct disk *child, struct disk *parent, uint64_t offset, uint64_
 /* The parent has got all: it gets the child's identity, too. No request may be in flight. */
 int chain_end_merge(struct disk *child, struct disk *parent, struct error *err);
 
-/* The disk's locator names this parent, to which `way` leads (vhdx_locator.h), and which has the same contents as the
- * one before. No request may be in flight. */
-int chain_relink(struct disk *child, const char *way, const struct disk *parent, struct error *err);
+/* The disk's locator names this parent, to which `way` leads (vhdx_locator.h). `same`: it is known to have the same
+ * contents as the one before. No request may be in flight. */
+int chain_relink(struct disk *child, const char *way, const struct disk *parent, bool same, struct error *err);

@@ -89,7 +89,7 @@ static int create_child(struct file *file, const char *path, struct disk_create_
 	if (r == 0)
 		r = take_from_parent(parent, path, o, err);
 	if (r == 0)
-		r = o->format == DISK_FORMAT_VHD ? vhd_fill(file, path, o, parent, err)
+		r = o->format == DISK_FORMAT_VHD ? vhd_fill(file, path, o, parent, NULL, err)
 						 : vhdx_fill(file, path, o, parent, NULL, err);
 	disk_close(parent, NULL);
 	return r;
@@ -115,7 +115,7 @@ int disk_fill_descriptor(int fd, const char *path, const struct disk_create_opti
 	case DISK_FORMAT_VHDX:
 		return vhdx_fill(&file, path, &o, NULL, NULL, err);
 	case DISK_FORMAT_VHD:
-		return vhd_fill(&file, path, &o, NULL, err);
+		return vhd_fill(&file, path, &o, NULL, NULL, err);
 	default:
 		return fill_raw(&file, path, &o, err);
 	}

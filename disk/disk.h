@@ -122,7 +122,7 @@ int disk_reparent(const char *path, const char *parent, bool even_if_changed, st
  * reading only: a checkpoint. What was submitted before goes on and is in the old file when it completes; what
  * comes meanwhile waits and goes to the new one. The new file is whole and durable before that, so that after a
  * power cut the disk is the file at `path` if that exists, else the old one. On failure the disk goes on as it
- * was, and nothing is left at `path`. VHDX only. Waits for requests in flight: other threads have to process
+ * was, and nothing is left at `path`. VHDX and VHD; the new disk is of the same format. Waits for requests in flight: other threads have to process
  * their completions meanwhile, so it is not called by one whose own queue has some. [any thread] */
 int disk_split(struct disk *disk, const char *path, struct error *err);
 

@@ -57,9 +57,30 @@ struct chain_ops {
 	/* Whether this is the parent that the child has: ESTALE; EBADMSG: it does not say. */
 	int (*check_parent)(const struct disk *child, const struct disk *parent, struct error *err);
 
-	/* This is its parent from now on, to which `way` leads from the child, as parent locators have it. */
-	int (*relink)(struct disk *child, const char *way, const struct disk *parent, struct error *err);
+	/* This is its parent from now on, to which `way` leads from the child, as parent locators have it. `same`: it has
+	 * the contents of the one before, whatever its identity, and so has the child. */
+	int (*relink)(struct disk *child, const char *way, const struct disk *parent, bool same, struct error *err);
+
+	/* The child will know its parent also when that file is written and its contents stay. NULL: it does. ENOTSUP: it
+	 * would have to be written for that, and is open for reading. */
+	int (*know_parent)(struct disk *child, struct error *err);
+
+	/* Leaves a clean file, as closing does, and the disk open; the next write is as the first one after opening. */
+	int (*rest)(struct disk *disk, struct error *err);
+
+	/* The disk with this format is at another address now. */
+	void (*moved)(struct disk *disk);
+
+	/* Makes an empty file a disk; see vhdx_fill(). */
+	int (*fill)(struct file *file, const char *path, const struct disk_create_options *options,
+		    const struct disk *parent, const char *way, struct error *err);
+
+	/* The file's first sector: whether it is a disk, or holds nothing. Not synced. */
+	int (*mark)(struct file *file, bool whole);
 };
+
+/* What a differencing disk of any format begins with when it holds nothing: never completed, or merged. */
+#define DISK_VOID_SIGNATURE "vhdxvoid"
 
 struct repair;
 
@@ -122,7 +143,7 @@ struct disk {
 };
 
 /* The two have each other's file, format and contents from now on, each at its place in its chain, so that
- * who has a pointer to one has the disk still. VHDX only; no request may be in flight. */
+ * who has a pointer to one has the disk still. Of one format that has chains; no request may be in flight. */
 void disk_exchange(struct disk *a, struct disk *b);
 
 /* Between two steps of a long operation: 0, or -ECANCELED with its sentence. */
@@ -194,19 +215,19 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 /* Whether a file claims to be a VHD: by its beginning or, of a regular file, its end. */
 int vhd_detect(struct disk *disk, bool *is_vhd);
 
-/* The disk with this format is at another address now. */
-void vhdx_moved(struct disk *disk);
-
 /* Makes an empty file an image. Defaults are filled in and the options are checked. */
 int disk_fill_descriptor(int fd, const char *path, const struct disk_create_options *options,
 			 struct error *err);
 
 /* Makes an empty file a VHDX: with a parent, which is one too, a differencing disk. `way`: that from it to its
  * parent, as the parent locator has it, or NULL, when the two can be looked for by their names; if it is given, the
- * file holds nothing until vhdx_mark(). */
+ * file holds nothing until it is marked (chain_ops). */
 int vhdx_fill(struct file *file, const char *path, const struct disk_create_options *options,
 	      const struct disk *parent, const char *way, struct error *err);
 
 /* The same for a VHD. */
 int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	     const struct disk *parent, struct error *err);
+	     const struct disk *parent, const char *way, struct error *err);
+
+/* The error of opening a file that holds nothing. */
+int disk_refuse_void(const struct disk *disk, struct error *err);

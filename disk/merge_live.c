@@ -23,7 +23,7 @@
 #include "disk/new_file.h"
 #include "disk/operation.h"
 #include "disk/track.h"
-#include "disk/vhdx.h"
+#include "disk/vhdx_locator.h"
 
 #define PASSES_MAX 16
 #define REST_MAX   (UINT64_C(16) << 20) /* that is copied while the gate is closed, if that can be reached */
@@ -68,9 +68,6 @@ static int find_link(struct merging *m, const char *path, struct error *err)
 				 "%s: no differencing disk, so that it has no parent to be merged into", path);
 	if (m->top->info.read_only)
 		return error_set(err, EROFS, "%s: open for reading only; open it for writing", m->top->path);
-	if (m->child->info.format != DISK_FORMAT_VHDX || m->parent->info.format != DISK_FORMAT_VHDX)
-		return error_set(err, ENOTSUP, "%s: it or its parent is no VHDX; merge it while it is not in use",
-				 path);
 	return 0;
 }
 
@@ -107,7 +104,7 @@ static int another_has_name(const struct disk *disk, struct error *err)
 /* The disk of a chain, open for reading, is opened anew for writing. [gate closed] */
 static int open_for_writing(const struct merging *m, struct disk *disk, struct error *err)
 {
-	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX,
+	const struct disk_open_options options = {.format = disk->info.format,
 						  .direct = disk->file.direct_fd >= 0};
 	struct disk *new;
 	int r;
@@ -147,7 +144,7 @@ static int back_to_reading(struct disk *disk, struct error *err)
 
 	if (!disk || disk->info.read_only || !disk->child)
 		return 0;
-	r = vhdx_rest(disk, err);
+	r = disk->ops->chain->rest(disk, err);
 	disk_share(disk);
 	return r;
 }
@@ -159,6 +156,17 @@ static int give_up(struct merging *m, int r)
 	back_to_reading(m->parent, NULL);
 	back_to_reading(m->child, NULL);
 	back_to_reading(m->above, NULL);
+	return r;
+}
+
+/* Files that are written, the one above with its new parent among them, stay known to those that continue them. */
+static int stay_known(const struct merging *m, struct error *err)
+{
+	int r = 0;
+
+	for (struct disk *d = m->top; r == 0 && d != m->child; d = d->parent)
+		if (d->ops->chain->know_parent)
+			r = d->ops->chain->know_parent(d, err);
 	return r;
 }
 
@@ -178,6 +186,8 @@ static int begin(struct merging *m, const char *path, struct error *err)
 		r = open_for_writing(m, m->child, err);
 	if (r == 0 && m->above)
 		r = open_for_writing(m, m->above, err);
+	if (r == 0)
+		r = stay_known(m, err);
 	if (r == 0)
 		r = chain_begin_merge(m->child, m->parent, err);
 	if (r < 0)
@@ -260,7 +270,10 @@ static int remove_child(struct merging *m)
 
 	if (!m->files)
 		return new_file_remove(m->child->path, file->observer);
-	r = vhdx_mark(file, false);
+	/* Closing it must not make it a disk again. */
+	r = m->child->ops->chain->rest(m->child, NULL);
+	if (r == 0)
+		r = m->child->ops->chain->mark(file, false);
 	return r < 0 ? r : file_sync(file);
 }
 
@@ -288,9 +301,9 @@ static int end(struct merging *m, struct error *err)
 	if (r == 0 && m->above)
 		r = find_way(m, &way, err);
 	if (r == 0 && m->above)
-		r = chain_relink(m->above, way, m->parent, err);
+		r = chain_relink(m->above, way, m->parent, true, err);
 	if (r == 0)
-		r = vhdx_rest(m->parent, err);
+		r = m->parent->ops->chain->rest(m->parent, err);
 	if (r < 0)
 		return give_up(m, r);
 	unlink_child(m);

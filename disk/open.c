@@ -8,6 +8,7 @@
 #include "disk/image.h"
 #include "disk/lock.h"
 #include "disk/track.h"
+#include "disk/vhd_format.h"
 #include "disk/vhdx_format.h"
 
 /* Of a disk that is being opened: who asks for it as a parent; what it gets as a parent. */
@@ -109,7 +110,7 @@ static int detect_format(struct disk *disk, enum disk_format *format, struct err
 		    err, ENOTSUP,
 		    "%s: a %s image, which is not supported; convert it by: bulkhead disk convert", disk->path,
 		    other);
-	if (memcmp(start, VHDX_FILE_SIGNATURE, 8) == 0 || memcmp(start, VHDX_VOID_SIGNATURE, 8) == 0)
+	if (memcmp(start, VHDX_FILE_SIGNATURE, 8) == 0 || memcmp(start, DISK_VOID_SIGNATURE, 8) == 0)
 		*format = DISK_FORMAT_VHDX;
 	else if (vhd)
 		*format = DISK_FORMAT_VHD;
@@ -278,6 +279,14 @@ int disk_open_handed(struct disk **out, int fd, const char *name, const struct d
 	return open_given(out, fd, name, options, &relatives, err);
 }
 
+int disk_refuse_void(const struct disk *disk, struct error *err)
+{
+	return error_set(err, ENODATA,
+			 "%s: holds nothing: a checkpoint that was never completed, or a disk that was merged into its "
+			 "parent; open that one, and remove this file",
+			 disk->path);
+}
+
 int disk_is_void(const char *path, struct error *err)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -288,10 +297,11 @@ int disk_is_void(const char *path, struct error *err)
 
 	if (r < 0 && r != -ENODATA)
 		return error_set(err, -r, "%s: cannot be read: %s", path, strerror(-r));
-	if (r == 0 && memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) == 0)
+	if (r == 0 && (memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) == 0 ||
+		       memcmp(start, VHD_COOKIE, sizeof(start)) == 0))
 		return 0;
-	if (r == 0 && memcmp(start, VHDX_VOID_SIGNATURE, sizeof(start)) != 0 && memcmp(start, none, sizeof(start)) != 0)
-		return error_set(err, EBADMSG, "%s: no VHDX, and none that was given up: look what it is", path);
+	if (r == 0 && memcmp(start, DISK_VOID_SIGNATURE, sizeof(start)) != 0 && memcmp(start, none, sizeof(start)) != 0)
+		return error_set(err, EBADMSG, "%s: no VHDX or VHD, and none that was given up: look what it is", path);
 	return 1;
 }
 
@@ -341,7 +351,7 @@ static void take_contents(struct disk *to, const struct disk *from)
 	to->info = from->info;
 	to->path = from->path;
 	to->format = from->format;
-	vhdx_moved(to);
+	to->ops->chain->moved(to);
 }
 
 void disk_exchange(struct disk *a, struct disk *b)

@@ -13,15 +13,15 @@
 #include "disk/lock.h"
 #include "disk/new_file.h"
 #include "disk/track.h"
-#include "disk/vhdx.h"
+#include "disk/vhdx_locator.h"
 
 static int check_disk(const struct disk *disk, const char *path, struct error *err)
 {
 	unsigned depth = 2;
 
-	if (disk->info.format != DISK_FORMAT_VHDX)
+	if (!disk->ops->chain)
 		return error_set(err, ENOTSUP,
-				 "%s: no VHDX, and nothing else can be a parent; convert it by: bulkhead disk convert",
+				 "%s: no VHDX or VHD, and nothing else can be a parent; convert it by: bulkhead disk convert",
 				 disk->path);
 	if (disk->info.read_only)
 		return error_set(err, EROFS, "%s: open for reading only, so that nothing can continue it",
@@ -36,7 +36,7 @@ static int check_disk(const struct disk *disk, const char *path, struct error *e
 
 static struct disk_create_options options_of(const struct disk *disk)
 {
-	return (struct disk_create_options){.format = DISK_FORMAT_VHDX,
+	return (struct disk_create_options){.format = disk->info.format,
 					    .size = disk->info.size,
 					    .parent = disk->path,
 					    .logical_sector_size = disk->info.logical_sector_size,
@@ -55,7 +55,7 @@ static int create_child(const struct disk *disk, const char *path, const struct 
 		return r;
 	new.observer = observer;
 	file = (struct file){.fd = new.fd, .direct_fd = -1, .observer = observer};
-	r = vhdx_fill(&file, path, &options, disk, NULL, err);
+	r = disk->ops->chain->fill(&file, path, &options, disk, NULL, err);
 	if (r < 0) {
 		new_file_abandon(&new);
 		return r;
@@ -102,19 +102,19 @@ static int fill_child(const struct disk *disk, struct file *file, const struct d
 		return error_set(err, EEXIST, "%s: is not empty, so that it cannot become a new disk",
 				 files->child_name);
 	if (r == 0)
-		r = sync_after(file, vhdx_mark(file, false));
+		r = sync_after(file, disk->ops->chain->mark(file, false));
 	if (r < 0)
 		return error_set(err, -r, "%s: cannot be written: %s", files->child_name, strerror(-r));
 	r = locator_way(files->child_name, files->parent_name, &way, err);
 	if (r == 0)
-		r = vhdx_fill(file, files->child_name, &options, disk, way, err);
+		r = disk->ops->chain->fill(file, files->child_name, &options, disk, way, err);
 	if (r < 0)
 		return r;
 	r = sync_after(file, 0);
 	if (r == 0)
-		r = sync_after(file, vhdx_mark(file, true));
+		r = sync_after(file, disk->ops->chain->mark(file, true));
 	if (r < 0) {
-		(void)sync_after(file, vhdx_mark(file, false));
+		(void)sync_after(file, disk->ops->chain->mark(file, false));
 		return error_set(err, -r, "%s: cannot be written: %s", files->child_name, strerror(-r));
 	}
 	return 0;
@@ -123,7 +123,7 @@ static int fill_child(const struct disk *disk, struct file *file, const struct d
 static int open_child(struct disk **below, struct disk *disk, const struct disk_split_files *files,
 		      const struct file_observer *observer, struct error *err)
 {
-	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX};
+	const struct disk_open_options options = {.format = disk->info.format};
 	struct file file = {.fd = files->child, .direct_fd = -1, .observer = observer};
 	int fd, r = fill_child(disk, &file, files, err);
 
@@ -132,7 +132,7 @@ static int open_child(struct disk **below, struct disk *disk, const struct disk_
 	fd = fcntl(files->child, F_DUPFD_CLOEXEC, 0);
 	r = disk_open_handed(below, fd, files->child_name, &options, disk, observer, err);
 	if (r < 0)
-		(void)sync_after(&file, vhdx_mark(&file, false));
+		(void)sync_after(&file, disk->ops->chain->mark(&file, false));
 	return r;
 }
 
@@ -144,7 +144,7 @@ static int split_files(struct disk *disk, struct disk_split_files *files, const 
 
 	/* A record of changes stays as it is, which is right, if not as exact as it might be. */
 	if (r == 0)
-		r = vhdx_rest(disk, err);
+		r = disk->ops->chain->rest(disk, err);
 	if (r == 0)
 		r = open_child(&below, disk, files, observer, err);
 	if (r < 0)
@@ -157,7 +157,7 @@ static int split_files(struct disk *disk, struct disk_split_files *files, const 
 
 static int split(struct disk *disk, const char *path, const struct file_observer *observer, struct error *err)
 {
-	const struct disk_open_options options = {.format = DISK_FORMAT_VHDX,
+	const struct disk_open_options options = {.format = disk->info.format,
 						  .direct = disk->file.direct_fd >= 0};
 	struct disk *below;
 	int r = check_disk(disk, path, err);
@@ -165,7 +165,7 @@ static int split(struct disk *disk, const char *path, const struct file_observer
 	if (r == 0 && disk->tracker)
 		r = track_end(disk, false, err);
 	if (r == 0)
-		r = vhdx_rest(disk, err);
+		r = disk->ops->chain->rest(disk, err);
 	if (r == 0)
 		r = create_child(disk, path, observer, err);
 	if (r < 0)

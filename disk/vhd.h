@@ -12,7 +12,7 @@
  *   vhd_pages.c   their sector bitmaps: a bounded cache
  *   vhd_parent.c  which file the parent is: reading that, and comparing
  *   vhd_relink.c  writing it
- *   vhd_chain.c   what merging and other parents need
+ *   vhd_chain.c   what merging, checkpoints and other parents need
  *   vhd_commit.c  bitmaps and BAT sectors into the file
  *   vhd_create.c  new files
  *   vhd_resize.c  another size

@@ -35,17 +35,60 @@ static int check_parent(const struct disk *child, const struct disk *parent, str
 	return r < 0 ? r : vhd_check_link(child->format, parent->format, err);
 }
 
-static int relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
+static int relink(struct disk *child, const char *way, const struct disk *parent, bool same, struct error *err)
 {
 	int r = must_have_parent(child, err);
 
 	/* Other contents below are other contents here. */
-	if (r == 0 && vhd_check_link(child->format, parent->format, NULL) < 0) {
+	if (r == 0 && !same && vhd_check_link(child->format, parent->format, NULL) < 0) {
 		r = vhd_begin(child->format);
 		if (r < 0)
 			error_set(err, -r, "%s: its footer cannot be written: %s", child->path, strerror(-r));
 	}
 	return r < 0 ? r : vhd_relink(child->format, way, parent->format, err);
+}
+
+/* A child of another program may know its parent by the time of that file's last change. */
+static int know_parent(struct disk *child, struct error *err)
+{
+	const struct vhd *v = child->format, *parent = child->parent->format;
+	uint32_t stamp = be32_get(parent->footer.time_stamp);
+
+	if (v->link.stamp == 0 || v->link.stamp == stamp || (v->link.stamp2 != 0 && v->link.stamp2 == stamp))
+		return 0;
+	if (child->info.read_only)
+		return error_set(err, ENOTSUP,
+				 "%s: knows its parent %s by the time at which that file was last changed, which would be "
+				 "another; merge the files above it first, or this one while it is not in use",
+				 child->path, child->parent->path);
+	return vhd_expect(child->format, stamp, 0, err);
+}
+
+static int rest(struct disk *disk, struct error *err)
+{
+	struct vhd *v = disk->format;
+	int r;
+
+	if (disk->info.read_only)
+		return 0;
+	r = disk->ops->commit(disk);
+	if (r == 0)
+		r = vhd_mend(v);
+	if (r < 0)
+		return error_set(err, -r, "%s: what was written last may be lost: %s", disk->path, strerror(-r));
+	v->next_stamp = 0;
+	atomic_store(&v->begun, false);
+	return 0;
+}
+
+static void moved(struct disk *disk)
+{
+	((struct vhd *)disk->format)->disk = disk;
+}
+
+static int mark(struct file *file, bool whole)
+{
+	return file_write(file, 0, whole ? VHD_COOKIE : DISK_VOID_SIGNATURE, sizeof(DISK_VOID_SIGNATURE) - 1);
 }
 
 const struct chain_ops vhd_chain_ops = {
@@ -54,4 +97,9 @@ const struct chain_ops vhd_chain_ops = {
     .end_merge = end_merge,
     .check_parent = check_parent,
     .relink = relink,
+    .know_parent = know_parent,
+    .rest = rest,
+    .moved = moved,
+    .fill = vhd_fill,
+    .mark = mark,
 };

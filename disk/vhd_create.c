@@ -83,10 +83,15 @@ static int write_table(struct file *file, uint64_t size)
 
 static int write_dynamic(struct file *file, const struct vhd_footer *footer,
 			 const struct vhd_dynamic_header *header, uint64_t table_size, const uint8_t *paths,
-			 size_t paths_size)
+			 size_t paths_size, bool is_void)
 {
 	uint64_t end = TABLE_OFFSET + table_size;
-	int r = file_write(file, 0, footer, sizeof(*footer));
+	struct vhd_footer copy = *footer;
+	int r;
+
+	if (is_void)
+		memcpy(copy.cookie, DISK_VOID_SIGNATURE, sizeof(copy.cookie));
+	r = file_write(file, 0, &copy, sizeof(copy));
 
 	if (r == 0)
 		r = file_write(file, HEADER_OFFSET, header, sizeof(*header));
@@ -98,7 +103,8 @@ static int write_dynamic(struct file *file, const struct vhd_footer *footer,
 }
 
 static int fill_dynamic(struct file *file, const char *path, const struct vhd_footer *footer,
-			const struct disk_create_options *o, const struct disk *parent, struct error *err)
+			const struct disk_create_options *o, const struct disk *parent, const char *given,
+			struct error *err)
 {
 	uint32_t entries = (uint32_t)((o->size + o->block_size - 1) / o->block_size);
 	uint64_t table_size = align_up_u64((uint64_t)entries * VHD_BAT_ENTRY_SIZE, VHD_SECTOR_SIZE);
@@ -109,14 +115,14 @@ static int fill_dynamic(struct file *file, const char *path, const struct vhd_fo
 	int r = 0;
 
 	make_header(&header, o, entries);
-	if (parent)
+	if (parent && !given)
 		r = locator_relative_path(path, parent->path, &way, err);
 	if (r == 0 && parent)
-		r = vhd_build_link(&header, TABLE_OFFSET + table_size, path, way, parent->format, &paths, &paths_size,
-				   err);
+		r = vhd_build_link(&header, TABLE_OFFSET + table_size, path, given ? given : way, parent->format, &paths,
+				   &paths_size, err);
 	if (r < 0)
 		return r;
-	r = write_dynamic(file, footer, &header, table_size, paths, paths_size);
+	r = write_dynamic(file, footer, &header, table_size, paths, paths_size, given != NULL);
 	return r < 0 ? error_set(err, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
 }
 
@@ -134,7 +140,7 @@ static int fill_fixed(struct file *file, const char *path, const struct vhd_foot
 }
 
 int vhd_fill(struct file *file, const char *path, const struct disk_create_options *options,
-	     const struct disk *parent, struct error *err)
+	     const struct disk *parent, const char *way, struct error *err)
 {
 	struct disk_create_options o = *options;
 	struct vhd_footer footer;
@@ -147,5 +153,5 @@ int vhd_fill(struct file *file, const char *path, const struct disk_create_optio
 		return r;
 	make_footer(&footer, &o, parent != NULL);
 	return o.fixed ? fill_fixed(file, path, &footer, &o, err)
-		       : fill_dynamic(file, path, &footer, &o, parent, err);
+		       : fill_dynamic(file, path, &footer, &o, parent, way, err);
 }

@@ -184,6 +184,10 @@ int vhd_read_footer(struct vhd *v, struct error *err)
 	}
 	if (r < 0)
 		return error_set(err, -r, "%s: its footer cannot be read: %s", v->disk->path, strerror(-r));
+	/* What a fixed disk begins with is the guest's. */
+	if (memcmp(copy.cookie, DISK_VOID_SIGNATURE, sizeof(copy.cookie)) == 0 &&
+	    (judge(&end) != FOOTER_VALID || be32_get(end.disk_type) != VHD_FIXED))
+		return disk_refuse_void(v->disk, err);
 	copy_is_valid = judge(&copy) == FOOTER_VALID;
 	v->footer_offset = judge(&end) == FOOTER_VALID ? end_offset : UINT64_MAX;
 	if (v->footer_offset == UINT64_MAX && !copy_is_valid)

@@ -3,7 +3,8 @@
  * vhd_resize.c - another size for a VHD with blocks. A new header with a new block allocation table goes behind all
  * blocks; when those are synced the footers, one after the other, name them together with the new size: so a power cut
  * leaves the old disk or the new one. The old table's place, and blocks that are cut off, are nobody's until the disk
- * is compacted. A fixed disk has one footer only, at the very end, which cannot be in two places.
+ * is compacted. A fixed disk has one footer only, at the very end: no order of steps makes the file longer and has a
+ * footer there at each moment, and a file that has none is taken for a raw disk.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -190,6 +191,6 @@ int vhd_refuse_resize(struct disk *disk, uint64_t size, struct error *err)
 {
 	return error_set(err, ENOTSUP,
 			 "%s: a fixed VHD, whose only footer is at its very end, where a power cut must not find it "
-			 "missing; convert it by: bulkhead disk convert",
+			 "missing; make a disk that grows of it, which can get another size, by: bulkhead disk convert",
 			 disk->path);
 }

@@ -54,12 +54,12 @@ static int check_parent(const struct disk *child, const struct disk *parent, str
 	return vhdx_check_linkage(v, parent->format, err);
 }
 
-static int relink(struct disk *child, const char *way, const struct disk *parent, struct error *err)
+static int relink(struct disk *child, const char *way, const struct disk *parent, bool same, struct error *err)
 {
 	struct vhdx *v = child->format;
 	struct locator locator = {.linkage = *data_guid(parent), .relative_path = strdup(way)};
 	/* Other contents below are other contents here. */
-	bool changes = !guid_equal(&v->locator.linkage, &locator.linkage) &&
+	bool changes = !same && !guid_equal(&v->locator.linkage, &locator.linkage) &&
 		       !guid_equal(&v->locator.linkage2, &locator.linkage);
 	int r = changes ? vhdx_begin_data(v) : 0;
 
@@ -73,10 +73,19 @@ static int relink(struct disk *child, const char *way, const struct disk *parent
 	return r;
 }
 
+static void moved(struct disk *disk)
+{
+	((struct vhdx *)disk->format)->disk = disk;
+}
+
 const struct chain_ops vhdx_chain_ops = {
     .map_here = vhdx_map_here,
     .begin_merge = begin_merge,
     .end_merge = end_merge,
     .check_parent = check_parent,
     .relink = relink,
+    .rest = vhdx_rest,
+    .moved = moved,
+    .fill = vhdx_fill,
+    .mark = vhdx_mark,
 };

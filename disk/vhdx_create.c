@@ -46,7 +46,7 @@ static int plan(struct layout *layout, const char *path, const struct disk_creat
 
 int vhdx_mark(struct file *file, bool whole)
 {
-	return file_write(file, 0, whole ? VHDX_FILE_SIGNATURE : VHDX_VOID_SIGNATURE, 8);
+	return file_write(file, 0, whole ? VHDX_FILE_SIGNATURE : DISK_VOID_SIGNATURE, 8);
 }
 
 static int write_identifier(struct file *file, bool whole)
@@ -54,7 +54,7 @@ static int write_identifier(struct file *file, bool whole)
 	static const char creator[] = "Bulkhead";
 	struct vhdx_file_identifier id = {.creator = {0}};
 
-	memcpy(id.signature, whole ? VHDX_FILE_SIGNATURE : VHDX_VOID_SIGNATURE, sizeof(id.signature));
+	memcpy(id.signature, whole ? VHDX_FILE_SIGNATURE : DISK_VOID_SIGNATURE, sizeof(id.signature));
 	for (size_t i = 0; i + 1 < sizeof(creator); i++)
 		id.creator[i] = (uint16_t)creator[i];
 	return file_write(file, 0, &id, sizeof(id));

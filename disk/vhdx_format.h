@@ -21,8 +21,6 @@
 
 /* 2.2.1 File Type Identifier */
 #define VHDX_FILE_SIGNATURE "vhdxfile"
-/* Ours, in its place: a differencing disk that is not whole yet, or not any more. */
-#define VHDX_VOID_SIGNATURE "vhdxvoid"
 
 struct vhdx_file_identifier {
 	char signature[8];

@@ -17,11 +17,8 @@ static int check_signature(struct disk *disk, struct error *err)
 
 	if (r < 0 && r != -ENODATA)
 		return error_set(err, -r, "%s: cannot be read: %s", disk->path, strerror(-r));
-	if (r == 0 && memcmp(signature, VHDX_VOID_SIGNATURE, sizeof(signature)) == 0)
-		return error_set(err, ENODATA,
-				 "%s: holds nothing: a checkpoint that was never completed, or a disk that was merged "
-				 "into its parent; open that one, and remove this file",
-				 disk->path);
+	if (r == 0 && memcmp(signature, DISK_VOID_SIGNATURE, sizeof(signature)) == 0)
+		return disk_refuse_void(disk, err);
 	if (r < 0 || memcmp(signature, VHDX_FILE_SIGNATURE, sizeof(signature)) != 0)
 		return error_set(err, EBADMSG,
 				 "%s: no VHDX file: it does not begin with \"vhdxfile\"; check the path "
@@ -268,11 +265,6 @@ static int open_parts(struct vhdx *v, struct error *err)
 	if (r == 0 && v->disk->parent_kind == PARENT_OWN && v->locator_stale)
 		vhdx_refresh_path(v);
 	return r;
-}
-
-void vhdx_moved(struct disk *disk)
-{
-	((struct vhdx *)disk->format)->disk = disk;
 }
 
 int vhdx_open(struct disk *disk, const struct disk_open_options *options, struct error *err)

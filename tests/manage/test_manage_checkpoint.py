@@ -42,15 +42,15 @@ def says(d, text):
     return contents(d, disk_of(d))[1 << 20:].startswith(text.encode())
 
 
-def make_web(d, **more):
+def make_web(d, name="disk.vhdx", fixed=False, **more):
     d.make("web", **more)
-    path = os.path.join(directory_of(d), "disk.vhdx")
+    path = os.path.join(directory_of(d), name)
     raw = path + ".raw"
     with open(raw, "wb") as f:
         f.write(random.Random(1).randbytes(SIZE))
-    d.cli("disk", "convert", raw, path, "--format", "vhdx")
+    d.cli("disk", "convert", raw, path, *(["--fixed"] if fixed else []))
     os.unlink(raw)
-    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": name}]})
 
 
 def tree(d):
@@ -399,6 +399,52 @@ def test_manage_checkpoint_deleted_while_it_runs(context):
         d.done("POST", "/v1/vms/web/turn-off")
         require(says(d, "five "), "with the contents of now")
         d.done("POST", "/v1/vms/web/start")
+
+
+def vhd(d):
+    return sorted(f for f in os.listdir(directory_of(d)) if f.endswith(".vhd"))
+
+
+def check_vhd_checkpoints(context, fixed):
+    """All that is done to the files of a machine, off and running; the disks are VHD and stay so."""
+    with Daemon(context["build"]) as d:
+        make_web(d, "disk.vhd", fixed)
+        for text in ("one  ", "two  "):
+            write(d, text)
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": text.strip()})
+        require(d.cli("disk", "info", disk_of(d)).count("VHD") >= 3 and vhdx(d) == [], "a chain of VHD")
+        write(d, "three")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "three"})
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "four"})
+        require(runs_on(d) and len(vhd(d)) == 5 and vhdx(d) == [], f"split while it runs: {vhd(d)}")
+        # Below two others, in the middle, and the uppermost file.
+        d.cli("checkpoint", "delete", "web", "one")
+        require(runs_on(d) and len(vhd(d)) == 4, f"merged: {vhd(d)}")
+        d.cli("checkpoint", "delete", "web", "four")
+        require(runs_on(d) and len(vhd(d)) == 3, f"merged: {vhd(d)}")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(says(d, "three"), "its disk is what it was")
+        write(d, "lost ")
+        d.cli("checkpoint", "apply", "web", "two")
+        require(says(d, "two  "), "the disk of then")
+        d.cli("checkpoint", "apply", "web", "three")
+        require(d.state_of("web") == "saved" and says(d, "three"), "and of later, saved")
+        d.done("POST", "/v1/vms/web/start")
+        for name in ("three", "two"):
+            d.cli("checkpoint", "delete", "web", name)
+        require(runs_on(d) and tree(d) == {} and vhd(d) == ["disk.vhd"], f"one disk is left: {vhd(d)}")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(says(d, "three"), "with the contents of now")
+        d.cli("disk", "check", disk_of(d))
+
+
+def test_manage_checkpoints_on_vhd(context):
+    check_vhd_checkpoints(context, False)
+
+
+def test_manage_checkpoints_on_fixed_vhd(context):
+    check_vhd_checkpoints(context, True)
 
 
 def test_manage_killed_while_checkpoints_of_a_running_machine_go(context):

@@ -16,7 +16,11 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include <sys/stat.h>
+#include <time.h>
+
 #include "disk/queue.h"
+#include "disk/vhd.h"
 #include "disk/vhdx_format.h"
 
 #define THREADS   3
@@ -35,6 +39,12 @@ struct job {
 	uint64_t *buffer;
 	uint64_t stamp; /* what is written, or must be read: in all words of the stripe */
 	int result;
+};
+
+/* What is used, and how. */
+struct use {
+	struct disk_create_options options;
+	enum queue_kind kind;
 };
 
 struct model {
@@ -212,22 +222,24 @@ static void merge(struct model *model, const char *name)
 	wait_for_requests(model, 200);
 }
 
-static void create(const char *name)
+static const struct disk_create_options vhdx = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
+
+static void create(const char *name, const struct disk_create_options *options)
 {
-	const struct disk_create_options options = { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB };
 	struct error err = { 0 };
 	char path[128];
 
-	if (disk_create(in(name, path), &options, &err) != 0)
+	if (disk_create(in(name, path), options, &err) != 0)
 		fail_msg("%s", err.text);
 }
 
-static void start(struct model *model, struct worker *workers)
+static void start(struct model *model, struct worker *workers, const struct use *use)
 {
 	struct error err = { 0 };
 	char path[128];
 
-	create("disk");
+	model->kind = use->kind;
+	create("disk", &use->options);
 	if (disk_open(&model->disk, in("disk", path), NULL, &err) != 0)
 		fail_msg("%s", err.text);
 	for (unsigned i = 0; i < THREADS; i++) {
@@ -260,14 +272,13 @@ static void in_use(void **state)
 	struct worker workers[THREADS];
 	char path[128];
 
-	model->kind = *(const enum queue_kind *)*state;
-	start(model, workers);
+	start(model, workers, *state);
 	for (unsigned i = 0; i < rounds; i++) {
 		split(model, "disk", "1");
 		split(model, "1", "2");
 		split(model, "2", "3");
-		merge(model, "2"); /* in the middle */
-		merge(model, "1"); /* into the lowest */
+		merge(model, i % 2 ? "1" : "2"); /* in the middle, or into the lowest below two others */
+		merge(model, i % 2 ? "2" : "1");
 		split(model, "3", "4");
 		merge(model, "4"); /* the uppermost */
 		merge(model, "3");
@@ -299,7 +310,7 @@ static void stopped(void **state)
 	struct worker workers[THREADS];
 	char path[128];
 
-	start(model, workers);
+	start(model, workers, *state);
 	split(model, "disk", "1");
 	split(model, "1", "2");
 	for (unsigned i = 0; i < 6; i++) {
@@ -315,6 +326,140 @@ static void stopped(void **state)
 	stop(model, workers, "disk");
 	unlink(in("disk", path));
 	free(model);
+}
+
+/* --- who knows whom in the end --- */
+
+static struct disk *open_named(const char *name)
+{
+	struct error err = { 0 };
+	struct disk *disk;
+	char path[128];
+
+	if (disk_open(&disk, in(name, path), NULL, &err) != 0)
+		fail_msg("%s", err.text);
+	return disk;
+}
+
+/* disk, 1, 2 and so on, each with something of its own; the uppermost is open. */
+static struct disk *make_chain(const struct use *use, unsigned above)
+{
+	struct error err = { 0 };
+	struct disk *disk;
+	char path[128], name[2] = "0";
+
+	create("disk", &use->options);
+	disk = open_named("disk");
+	for (unsigned i = 0; i <= above; i++) {
+		uint64_t mark = i + 1;
+
+		assert_int_equal(disk_write(disk, i * MIB, &mark, sizeof(mark), &err), 0);
+		name[0] = (char)('1' + i);
+		if (i < above && disk_split(disk, in(name, path), &err) != 0)
+			fail_msg("%s", err.text);
+	}
+	return disk;
+}
+
+static void expect_chain(struct disk *disk, unsigned above)
+{
+	struct error err = { 0 };
+
+	for (unsigned i = 0; i <= above; i++) {
+		uint64_t mark;
+
+		assert_int_equal(disk_read(disk, i * MIB, &mark, sizeof(mark), &err), 0);
+		assert_int_equal(mark, i + 1);
+	}
+}
+
+static bool stop_at_once(void *context, uint64_t done, uint64_t total)
+{
+	return false;
+}
+
+static int merge_named(struct disk *disk, const char *name, bool stop)
+{
+	const struct disk_progress progress = { stop_at_once, NULL };
+	struct error err = { 0 };
+	char path[128];
+
+	return disk_merge_live(disk, in(name, path), stop ? &progress : NULL, &err);
+}
+
+/* What continues the one that continues the merged one still does. */
+static void below_two_others(void **state)
+{
+	struct disk *disk = make_chain(*state, 3);
+	char path[128];
+
+	assert_int_equal(merge_named(disk, "1", true), -ECANCELED);
+	image_must_close(disk);
+	disk = open_named("3");
+	assert_int_equal(merge_named(disk, "1", false), 0);
+	image_must_close(disk);
+	assert_int_equal(disk_check(in("3", path), stderr, NULL), 0);
+	disk = open_named("3");
+	expect_chain(disk, 3);
+	assert_int_equal(merge_named(disk, "3", false), 0);
+	assert_int_equal(merge_named(disk, "2", false), 0);
+	expect_chain(disk, 3);
+	image_must_close(disk);
+	unlink(in("disk", path));
+}
+
+/* As other programs write it: `name` knows its parent by the time at which that file was changed. */
+static void know_by_time(const char *top, const char *name, const char *parent)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = time(NULL) + 100 } };
+	uint32_t stamp = (uint32_t)(times[1].tv_sec - VHD_EPOCH);
+	struct vhd_dynamic_header header;
+	struct error err = { 0 };
+	struct disk *disk;
+	char path[128];
+	uint64_t at;
+	int fd;
+
+	assert_int_equal(utimensat(AT_FDCWD, in(parent, path), times, 0), 0);
+	disk = open_named(name);
+	at = ((struct vhd *)disk->format)->header_offset;
+	image_must_close(disk);
+	fd = open(in(name, path), O_RDWR | O_CLOEXEC);
+	assert_int_equal(pread(fd, &header, sizeof(header), (off_t)at), sizeof(header));
+	be32_put(header.parent_time_stamp, stamp);
+	be32_put(header.checksum, vhd_checksum(&header, sizeof(header), offsetof(struct vhd_dynamic_header, checksum)));
+	assert_int_equal(pwrite(fd, &header, sizeof(header), (off_t)at), sizeof(header));
+	close(fd);
+	if (disk_open(&disk, in(top, path), &(struct disk_open_options){ .read_only = true }, &err) != 0)
+		fail_msg("%s", err.text);
+	image_must_close(disk);
+}
+
+static void known_by_time(void **state)
+{
+	struct disk *disk = make_chain(*state, 4);
+	char path[128];
+
+	image_must_close(disk);
+	know_by_time("4", "3", "2");
+	/* 2 would be written, and 3 cannot be told. */
+	disk = open_named("4");
+	assert_int_equal(merge_named(disk, "1", false), -ENOTSUP);
+	image_must_close(disk);
+	disk = open_named("4");
+	assert_int_equal(merge_named(disk, "2", true), -ECANCELED);
+	image_must_close(disk);
+	disk = open_named("4");
+	assert_int_equal(merge_named(disk, "2", false), 0);
+	assert_int_equal(merge_named(disk, "1", false), 0);
+	image_must_close(disk);
+	disk = open_named("4");
+	expect_chain(disk, 4);
+	assert_int_equal(merge_named(disk, "4", false), 0);
+	assert_int_equal(merge_named(disk, "3", false), 0);
+	expect_chain(disk, 4);
+	image_must_close(disk);
+	unlink(in("disk", path));
 }
 
 static int try_lock(const char *name, int how)
@@ -333,7 +478,7 @@ static void refused(void **state)
 	char path[128], second[128];
 	struct error err = { 0 };
 
-	create("disk");
+	create("disk", &vhdx);
 	in("disk", path);
 	assert_int_equal(disk_open(&disk, path, &reading, &err), 0);
 	assert_int_equal(disk_split(disk, in("1", second), &err), -EROFS);
@@ -399,7 +544,7 @@ static void name_not_durable(void **state)
 	struct error err = { 0 };
 	struct disk *disk;
 
-	create("disk");
+	create("disk", &vhdx);
 	in("disk", path);
 	in("1", child);
 	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
@@ -424,7 +569,7 @@ static void foreign_lock(void **state)
 	struct disk *disk;
 	pid_t pid;
 
-	create("disk");
+	create("disk", &vhdx);
 	in("disk", path);
 	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
 	pid = fork();
@@ -478,7 +623,7 @@ static void look_while_it_closes(void **state)
 	pthread_t thread;
 	void *result;
 
-	create("disk");
+	create("disk", &vhdx);
 	assert_int_equal(disk_open(&disk, in("disk", path), NULL, &err), 0);
 	assert_int_equal(disk_queue_create(&queue, 4, &err), 0);
 	job.request = (struct disk_request){ .op = DISK_OP_WRITE, .length = sizeof(data), .iov = &iov, .iov_count = 1,
@@ -508,8 +653,8 @@ static void void_or_not(void **state)
 		const char *bytes;
 		size_t size;
 		int is_void;
-	} cases[] = { { "", 0, 1 }, { "vhdx", 4, 1 }, { "\0\0\0\0\0\0\0\0", 8, 1 }, { VHDX_VOID_SIGNATURE, 8, 1 },
-		{ VHDX_FILE_SIGNATURE, 8, 0 }, { "conectix", 8, -EBADMSG }, { "a letter", 8, -EBADMSG } };
+	} cases[] = { { "", 0, 1 }, { "vhdx", 4, 1 }, { "\0\0\0\0\0\0\0\0", 8, 1 }, { DISK_VOID_SIGNATURE, 8, 1 },
+		{ VHDX_FILE_SIGNATURE, 8, 0 }, { "conectix", 8, 0 }, { "a letter", 8, -EBADMSG } };
 	char path[128];
 	struct error err = { 0 };
 
@@ -527,11 +672,22 @@ static void void_or_not(void **state)
 
 int main(int argc, char **argv)
 {
-	static enum queue_kind ring = QUEUE_AUTO, threads = QUEUE_THREADS;
+	static struct use uses[] = { { { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_AUTO },
+		{ { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_THREADS },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_AUTO },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_THREADS },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .fixed = true }, QUEUE_AUTO } };
 	const struct CMUnitTest tests[] = {
-		{ "in use, by io_uring", in_use, NULL, NULL, &ring },
-		{ "in use, by threads", in_use, NULL, NULL, &threads },
-		cmocka_unit_test(stopped),
+		{ "in use, by io_uring", in_use, NULL, NULL, &uses[0] },
+		{ "in use, by threads", in_use, NULL, NULL, &uses[1] },
+		{ "VHD in use, by io_uring", in_use, NULL, NULL, &uses[2] },
+		{ "VHD in use, by threads", in_use, NULL, NULL, &uses[3] },
+		{ "fixed VHD in use", in_use, NULL, NULL, &uses[4] },
+		{ "stopped", stopped, NULL, NULL, &uses[0] },
+		{ "VHD, stopped", stopped, NULL, NULL, &uses[2] },
+		{ "below two others", below_two_others, NULL, NULL, &uses[0] },
+		{ "VHD, below two others", below_two_others, NULL, NULL, &uses[2] },
+		{ "VHD, known by time", known_by_time, NULL, NULL, &uses[2] },
 		cmocka_unit_test(refused),
 		cmocka_unit_test(name_not_durable),
 		cmocka_unit_test(foreign_lock),

@@ -549,7 +549,7 @@ static void leftovers_and_another_name(void **state)
 	if (disk_open_over(&disk, child, &(struct disk_open_options){ .format = DISK_FORMAT_VHDX }, parent, true, NULL,
 		&err) != 0)
 		fail_msg("%s", err.text);
-	assert_int_equal(disk->ops->chain->relink(disk, ".\\base.vhdx", parent, &err), 0);
+	assert_int_equal(disk->ops->chain->relink(disk, ".\\base.vhdx", parent, false, &err), 0);
 	cut = cut_when_mapped(disk, 3 * MIB, path);
 	expect_bytes(cut, MIB, 512, 0x22);
 	image_must_close(cut);

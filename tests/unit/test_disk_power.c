@@ -243,6 +243,25 @@ static void prepare_live(struct power *power)
 	power_watch(power, "third");
 }
 
+static void prepare_live_vhd(struct power *power)
+{
+	struct disk *disk;
+
+	prepare_vhd(power);
+	power_watch(power, "second");
+	power_watch(power, "third");
+	disk = power_open(power, "disk", false);
+	power_use(power, disk, 20, 100, 4);
+	power_close(power, disk);
+}
+
+static void prepare_live_fixed_vhd(struct power *power)
+{
+	prepare_fixed_vhd(power);
+	power_watch(power, "second");
+	power_watch(power, "third");
+}
+
 /* Checkpoints, made and deleted under a disk that is in use. */
 static void split_and_merge(struct power *power)
 {
@@ -639,6 +658,9 @@ static const struct power_workload workloads[] = {
 	{ "VHD, reparent", prepare_vhd_reparent, reparent, NULL },
 	{ "split and merge, live", prepare_live, split_and_merge, check_live },
 	{ "split and merge, files handed over", prepare_live, split_and_merge_handed, check_live },
+	{ "VHD, split and merge, live", prepare_live_vhd, split_and_merge, check_live },
+	{ "VHD, split and merge, files handed over", prepare_live_vhd, split_and_merge_handed, check_live },
+	{ "VHD, fixed, split and merge, live", prepare_live_fixed_vhd, split_and_merge, check_live },
 	{ "repair", prepare_damaged_vhdx, repair, check_repair },
 	{ "VHD, repair", prepare_damaged_vhd, repair, check_repair },
 	{ "what has changed", prepare_track, track, check_track },

@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <libvhdi.h>
+#include <sys/stat.h>
 
 #define DISK_SIZE (70 * MIB + 7 * 512)
 
@@ -188,6 +189,48 @@ static void made_by_us(void **state)
 	qemu_reads("b.vhd", model, create->size);
 	free(model);
 	must(run("rm b.vhd"));
+}
+
+/* Compacted, also after it got another size, it is the same to QEMU, which writes on; and to libvhdi. */
+static void compacted(void **state)
+{
+	const struct disk_create_options *create = *state;
+	uint8_t *model = calloc(1, create->size + 10 * MIB);
+	uint64_t size = create->size, before;
+	struct error err = { 0 };
+	struct disk *disk;
+	struct stat st;
+
+	need_qemu();
+	assert_int_equal(disk_create("d.vhd", create, &err), 0);
+	for (unsigned round = 0; round < 3; round++) {
+		struct disk_request discard = { .op = DISK_OP_DISCARD, .offset = round * 16 * MIB, .length = 24 * MIB };
+
+		disk = open_path("d.vhd", false);
+		write_randomly(disk, model, 20 + round);
+		if (round == 1) {
+			size += 10 * MIB;
+			assert_int_equal(disk_resize(disk, size, false, NULL, &err), 0);
+		}
+		memset(model + discard.offset, 0, discard.length);
+		assert_int_equal(disk_perform(disk, &discard, &err), 0);
+		assert_int_equal(fstat(disk->file.fd, &st), 0);
+		before = (uint64_t)st.st_size;
+		if (disk_compact(disk, true, NULL, &err) != 0)
+			fail_msg("%s", err.text);
+		assert_int_equal(fstat(disk->file.fd, &st), 0);
+		assert_true((uint64_t)st.st_size < before - 4 * MIB);
+		image_must_close(disk);
+		qemu_reads("d.vhd", model, size);
+		/* It takes the size at which a disk was made for that of now. */
+		libvhdi_reads("d.vhd", model, create->size);
+		must(run("qemu-io -f vpc -c 'write -P 11 20M 3M' -c 'write -P 12 50M 1M' d.vhd"));
+		memset(model + 20 * MIB, 11, 3 * MIB);
+		memset(model + 50 * MIB, 12, MIB);
+		we_read("d.vhd", model, size);
+	}
+	free(model);
+	must(run("rm d.vhd"));
 }
 
 static uint64_t size_by_qemu(void)
@@ -386,6 +429,8 @@ int main(void)
 		{ "made by us, dynamic", made_by_us, NULL, NULL, &ours[0] },
 		{ "made by us, 512 KiB", made_by_us, NULL, NULL, &ours[1] },
 		{ "made by us, fixed", made_by_us, NULL, NULL, &ours[2] },
+		{ "compacted", compacted, NULL, NULL, &ours[0] },
+		{ "compacted, 512 KiB", compacted, NULL, NULL, &ours[1] },
 		{ "chain over 2 MiB", libvhdi_reads_chains, NULL, NULL, &bases[0] },
 		{ "chain over 512 KiB", libvhdi_reads_chains, NULL, NULL, &bases[1] },
 		{ "chain over fixed", libvhdi_reads_chains, NULL, NULL, &bases[2] },
