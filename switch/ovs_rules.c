@@ -160,8 +160,9 @@ static void put_acls(FILE *to, unsigned table, unsigned in_port, const json_t *s
 			fprintf(to, "table=%u,priority=1900,icmp6,in_port=%u,icmp_type=%u,icmp_code=0,actions=%s\n", table, in_port, type, next);
 }
 
-/* What only servers and routers send. Of a packet in pieces each has its protocol and only the first the rest, so a router's
- * message in pieces, which RFC 6980 forbids, goes as a whole. */
+/* What only servers and routers send. Of a packet in pieces only the first has the type or port: without it the others are
+ * nothing. A router's message whose first piece ends before its ICMPv6 header gets past (RFC 6980 forbids those, and hosts that
+ * keep to it drop them). */
 static void put_guards(FILE *to, unsigned n, const json_t *settings)
 {
 	if (is_set(settings, "dhcp_guard"))
