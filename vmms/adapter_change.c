@@ -72,8 +72,8 @@ static json_t *find_adapter(const struct machine *machine, const char *which)
 	return at < 0 ? NULL : json_array_get(list, (size_t)at);
 }
 
-/* A configuration with the change in it, checked as a whole. */
-static int changed_config(json_t **out, struct machine *machine, const struct adapter_change *change, struct error *err)
+/* A configuration with the change in it, checked as a whole. Not anew with the other machines' when the worker has done it. */
+static int changed_config(json_t **out, struct machine *machine, const struct adapter_change *change, bool done, struct error *err)
 {
 	json_t *config = json_deep_copy(machine->config), *list = json_object_get(config, "adapters");
 	ssize_t at = change->before ? find_mac(list, mac_of(change->before)) : -1;
@@ -88,7 +88,7 @@ static int changed_config(json_t **out, struct machine *machine, const struct ad
 	else if (change->after && find_mac(list, mac_of(change->after)) < 0)
 		json_array_append_new(list, json_deep_copy(change->after));
 	r = form_check(&vm_config_form, config, err);
-	if (!r)
+	if (!r && !done)
 		r = adapters_check(machine->vmms, machine, config, err);
 	if (r)
 		json_decref(config);
@@ -100,7 +100,7 @@ static int changed_config(json_t **out, struct machine *machine, const struct ad
 static int write_config(struct machine *machine, const struct adapter_change *change, struct error *err)
 {
 	json_t *config;
-	int r = changed_config(&config, machine, change, err);
+	int r = changed_config(&config, machine, change, true, err);
 
 	return r ? r : machine_set_config(machine, config, err);
 }
@@ -114,6 +114,7 @@ static void end(struct machine *machine, struct adapter_change *change, const st
 	struct job *job = machine->job;
 	char label[ADAPTER_LABEL_SIZE];
 
+	machine->coming = NULL;
 	if (!err)
 		vmms_event(machine->vmms, machine, kind, "%s at %s", mac_of(adapter), adapter_label(adapter, label));
 	if (job)
@@ -136,13 +137,20 @@ static void worker_did(void *context, const json_t *answer, const struct error *
 	(void)answer;
 	free(s);
 	if (err && err->code == ECONNRESET && !machine->link) {
+		if (change->after)
+			port_closed(machine, change->after);
+		machine->coming = NULL;
 		change_free(change); /* the job has ended with the machine */
 		return;
 	}
-	/* No answer is no refusal: whoever adopts the machine looks what became of it. */
+	/* No answer is no refusal: the worker is asked what became of it, and may have the port. */
+	if (err && (err->code == ETIMEDOUT || err->code == ECONNRESET)) {
+		machine->untold = true;
+		end(machine, change, err);
+		return;
+	}
 	if (err) {
-		if (err->code != ETIMEDOUT && err->code != ECONNRESET)
-			store_work_set(machine->vmms->store, machine->id, NULL, NULL);
+		store_work_set(machine->vmms->store, machine->id, NULL, NULL);
 		if (change->after)
 			port_closed(machine, change->after);
 		end(machine, change, err);
@@ -172,6 +180,7 @@ static void ask_worker(struct machine *machine, struct adapter_change *change)
 	struct settling *s = calloc(1, sizeof(*s));
 	json_t *plan = json_pack("{s:s, s:O*, s:O*}", "kind", "adapter", "before", change->before, "after", change->after);
 	struct error err = {0};
+	json_t *command;
 	int fd = change->fd;
 
 	if (!s || !plan || store_work_set(machine->vmms->store, machine->id, plan, &err)) {
@@ -186,10 +195,12 @@ static void ask_worker(struct machine *machine, struct adapter_change *change)
 	}
 	json_decref(plan);
 	*s = (struct settling){machine, change};
+	command = command_for(change);
+	change->fd = -1;
 	if (fd >= 0)
-		worker_link_command_fds(machine->link, command_for(change), &fd, 1, false, worker_did, s);
+		worker_link_command_fds(machine->link, command, &fd, 1, false, worker_did, s);
 	else
-		worker_link_command(machine->link, command_for(change), worker_did, s);
+		worker_link_command(machine->link, command, worker_did, s);
 }
 
 static int open_port(struct job *job, struct error *err)
@@ -257,7 +268,7 @@ static int begin(struct machine *machine, struct adapter_change *change, const c
 {
 	struct error why = {0};
 	json_t *config = NULL;
-	int r = change ? changed_config(&config, machine, change, err) : error_set(err, ENOMEM, "no memory");
+	int r = change ? changed_config(&config, machine, change, false, err) : error_set(err, ENOMEM, "no memory");
 
 	json_decref(config);
 	if (!r)
@@ -267,6 +278,7 @@ static int begin(struct machine *machine, struct adapter_change *change, const c
 		return r;
 	}
 	if (machine->link && worker) {
+		machine->coming = change->after;
 		change_running(machine, change, *job);
 		return 0;
 	}
@@ -345,8 +357,9 @@ static int check_running(const struct machine *machine, const json_t *before, co
 
 int machine_set_adapter(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err)
 {
+	char mac[ADAPTER_LABEL_SIZE];
 	json_t *before, *after;
-	bool worker;
+	bool worker, told;
 	int r = check(machine, "given other settings of a network adapter", err);
 
 	if (r)
@@ -354,6 +367,7 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 	before = find_adapter(machine, which);
 	if (!before)
 		return error_set(err, ENOENT, "machine \"%s\" has no network adapter %s", machine->name, which);
+	snprintf(mac, sizeof(mac), "%s", mac_of(before));
 	after = json_deep_copy(before);
 	if (!after || json_object_update_recursive(after, (json_t *)(uintptr_t)body)) {
 		json_decref(after);
@@ -370,8 +384,12 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 	worker = differs(before, after, "port") || differs(before, after, "interface") || differs(before, after, "switch");
 	if (!r && machine->link && !worker)
 		r = switches_port_changed(machine, after, err);
+	told = !r && machine->link && !worker;
 	if (!r)
 		r = begin(machine, change_new(before, after), "vm.set-adapter", worker, job, err);
+	/* Refused after all, or vm.json could not be written: the switch has what vm.json has. */
+	if (told && find_adapter(machine, mac) && !json_equal(find_adapter(machine, mac), after))
+		switches_port_changed(machine, find_adapter(machine, mac), NULL);
 	json_decref(after);
 	return r;
 }
@@ -409,7 +427,12 @@ void machine_adapters_settle(struct machine *machine, const json_t *status)
 	kind = json_string_value(json_object_get(plan, "kind"));
 	change = (struct adapter_change){json_object_get(plan, "before"), json_object_get(plan, "after"), -1};
 	if (kind && !strcmp(kind, "adapter") && (change.before || change.after)) {
-		if (!was_done(status, &change) || !write_config(machine, &change, &err))
+		bool done = was_done(status, &change);
+		const json_t *lost = done ? change.before : change.after;
+
+		if (lost)
+			port_closed(machine, lost);
+		if (!done || !write_config(machine, &change, &err))
 			store_work_set(machine->vmms->store, machine->id, NULL, &err);
 		if (err.code)
 			vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);

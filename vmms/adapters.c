@@ -12,13 +12,18 @@ static const char *mac_of(const json_t *adapter)
 	return json_string_value(json_object_get(adapter, "mac"));
 }
 
+static bool is_mac(const json_t *adapter, const char *mac)
+{
+	return mac_of(adapter) && !strcasecmp(mac_of(adapter), mac);
+}
+
 static bool has_mac(const json_t *config, const char *mac)
 {
 	json_t *adapter;
 	size_t i;
 
 	json_array_foreach(json_object_get(config, "adapters"), i, adapter)
-		if (mac_of(adapter) && !strcasecmp(mac_of(adapter), mac))
+		if (is_mac(adapter, mac))
 			return true;
 	return false;
 }
@@ -26,7 +31,7 @@ static bool has_mac(const json_t *config, const char *mac)
 static const struct machine *owner_of(const struct vmms *vmms, const struct machine *but, const char *mac)
 {
 	for (size_t i = 0; i < vmms->machine_count; i++)
-		if (vmms->machines[i] != but && has_mac(vmms->machines[i]->config, mac))
+		if (vmms->machines[i] != but && (has_mac(vmms->machines[i]->config, mac) || is_mac(vmms->machines[i]->coming, mac)))
 			return vmms->machines[i];
 	return NULL;
 }

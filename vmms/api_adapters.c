@@ -15,6 +15,9 @@ static const char *which(struct http_request *request)
 
 /* --- what there is -------------------------------------------------------------------------------------- */
 
+#define ADDRESSES_MAX 16u
+#define ADDRESS_SIZE  64u
+
 struct listing {
 	struct http_request *request;
 	json_t *list;
@@ -22,16 +25,20 @@ struct listing {
 
 static void add_addresses(json_t *list, const json_t *told)
 {
-	json_t *adapter, *other;
-	size_t i, k;
+	json_t *adapter, *other, *address;
+	size_t i, k, n;
 
 	json_array_foreach(list, i, adapter) {
 		json_object_set_new(adapter, "addresses", json_array());
 		json_array_foreach((json_t *)(uintptr_t)told, k, other) {
 			const char *a = json_string_value(json_object_get(adapter, "mac")), *b = json_string_value(json_object_get(other, "mac"));
 
-			if (a && b && !strcasecmp(a, b))
-				json_object_set(adapter, "addresses", json_object_get(other, "addresses"));
+			if (!a || !b || strcasecmp(a, b))
+				continue;
+			/* The worker may be anyone's. */
+			json_array_foreach(json_object_get(other, "addresses"), n, address)
+				if (n < ADDRESSES_MAX && json_is_string(address) && json_string_length(address) < ADDRESS_SIZE)
+					json_array_append(json_object_get(adapter, "addresses"), address);
 		}
 	}
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "disk/disk.h"
+#include "vmms/adapters.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
 
@@ -398,7 +399,9 @@ int checkpoint_apply(struct machine *machine, const char *which, struct job **jo
 	if (r)
 		return r;
 	checkpoint = find(change, machine, which, err);
-	r = checkpoint ? plan_apply(change, checkpoint, err) : -err->code;
+	r = checkpoint ? adapters_check(machine->vmms, machine, json_object_get(checkpoint, "config"), err) : -err->code;
+	if (!r)
+		r = plan_apply(change, checkpoint, err);
 	if (r) {
 		change_free(change);
 		return r;

@@ -191,7 +191,14 @@ void machine_made(struct job *job, int result, bool made_directory)
 	struct machine *machine = job->machine;
 	struct vmms *vmms = job->vmms;
 	struct error err = job->error;
+	json_t *config = NULL;
 
+	/* Meanwhile another may have come with the same addresses. */
+	if (!result)
+		result = vm_config_load(&config, machine->directory, &err);
+	if (!result)
+		result = adapters_check(vmms, machine, config, &err);
+	json_decref(config);
 	if (!result)
 		result = store_vm_set_phase(vmms->store, machine->id, VM_READY, &err);
 	if (result) {

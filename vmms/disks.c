@@ -132,10 +132,12 @@ static void worker_did(void *context, const json_t *answer, const struct error *
 		change_free(change); /* the job has ended with the machine */
 		return;
 	}
-	/* No answer is no refusal: whoever adopts the machine looks what became of it. */
+	/* No answer is no refusal: the worker is asked what became of it. */
 	if (err) {
 		if (err->code != ETIMEDOUT && err->code != ECONNRESET)
 			store_work_set(machine->vmms->store, machine->id, NULL, NULL);
+		else
+			machine->untold = true;
 		end(machine, change, err);
 		return;
 	}

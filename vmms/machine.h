@@ -30,6 +30,7 @@ struct machine {
 	unsigned number;
 	bool own_directory, wanted;
 	bool power_cut; /* asked for by us */
+	const json_t *coming; /* a network adapter that the worker is being given; its address is taken */
 	bool untold; /* a worker that was found has not told yet what it is at, or what became of that */
 	bool was_paused; /* before it was saved */
 	unsigned crashes; /* since the first that counts (automatic.c) */

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "vmms/automatic.h"
+#include "vmms/checkpoint.h"
 #include "vmms/files.h"
 
 /* How often a machine that is being saved is asked how far it is. */
@@ -243,6 +244,9 @@ int machine_save(struct machine *machine, struct job **job, struct error *err)
 	int r = machine_check_state(machine, 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED, "saved", err);
 	struct saving *saving;
 
+	/* What it saves and what vm.json has must be the same. */
+	if (!r)
+		r = checkpoint_check_settled(machine, err);
 	if (r)
 		return r;
 	saving = malloc(sizeof(*saving));

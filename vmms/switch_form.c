@@ -31,7 +31,7 @@ static const char *const mirror_words[] = {"none", "source", "destination", NULL
 static const char *const direction_words[] = {"in", "out", NULL};
 static const char *const action_words[] = {"allow", "deny", NULL};
 
-static const struct form form_name = {.kind = FORM_STRING, .text = "no other switch of the host has it", .min = 1, .max = 100, .check = check_name};
+static const struct form form_name = {.kind = FORM_STRING, .text = "no other switch of the host has it", .min = 1, .max = 50, .check = check_name};
 static const struct form form_type = {
     .kind = FORM_WORD, .text = "whom machines reach: what is behind the host's adapters too, the host, or one another", .words = type_words};
 static const struct form form_interface = {.kind = FORM_STRING, .min = 1, .max = 15, .check = check_interface};

@@ -45,6 +45,31 @@ def test_manage_adapters_have_addresses_for_life(context):
         require(adapters(d, "web") == [], "none is left")
 
 
+def test_manage_adapters_addresses_that_come_back(context):
+    """Of a checkpoint, and of the same saved machine imported twice at once: another machine may have them by now."""
+    with Daemon(context["build"]) as d:
+        d.make("web", adapters=[{}])
+        mac = adapters(d, "web")[0]["mac"]
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+        d.cli("vm", "adapter", "remove", "web", mac)
+        d.make("db", adapters=[{"mac": mac}])
+        d.refused(409, "exists", "POST", "/v1/vms/web/checkpoints/one/apply", None, "machine \"db\"")
+        d.cli("vm", "adapter", "remove", "db", mac)
+        d.done("POST", "/v1/vms/web/checkpoints/one/apply")
+        require(adapters(d, "web")[0]["mac"] == mac, "it is back")
+        d.done("DELETE", "/v1/vms/web/checkpoints/one")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/save")
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        d.cli("vm", "export", "web", out)
+        d.done("DELETE", "/v1/vms/web")
+        jobs = [d.ok("POST", "/v1/vms/import", {"directory": os.path.join(out, "web"), "mode": "copy", "name": name}) for name in ("one", "two")]
+        wait_for(lambda: all(d.ok("GET", f"/v1/jobs/{job['id']}")["state"] != "running" for job in jobs), "both to end")
+        have = [vm["name"] for vm in d.ok("GET", "/v1/vms")["vms"] if mac in str(vm)]
+        require(have in (["one"], ["two"]), f"one of them has the address: {have}")
+
+
 def test_manage_adapters_refused(context):
     with Daemon(context["build"]) as d:
         d.make("web", adapters=[{}])
