@@ -106,7 +106,7 @@ static int traffic_control(const char *const *argv, struct error *err)
 
 /* Packet sockets get frames before this hook, the protocols behind it. The filter is a program of one instruction, "drop", as kernels
  * have the interpreter of such where they lack the more special classifiers. */
-int host_link_seal(const char *name, bool *made, struct error *err)
+int host_link_seal(const char *name, struct error *err)
 {
 	const char *const hook[] = {"tc", "qdisc", "add", "dev", name, "clsact", NULL};
 	const char *const filter[] = {"tc", "filter", "replace", "dev", name, "ingress", "protocol", "all", "pref", SEAL_PREFERENCE, "handle", "1", "bpf",
@@ -114,11 +114,12 @@ int host_link_seal(const char *name, bool *made, struct error *err)
 	bool new_hook = !traffic_control(hook, NULL);
 	int r = traffic_control(filter, err);
 
-	if (made)
-		*made = new_hook;
-	if (r && new_hook)
+	if (!r)
+		return 0;
+	if (new_hook)
 		host_link_unseal(name, true);
-	return r ? error_prefix(err, "%s cannot be kept from the host's own traffic", name) : 0;
+	error_prefix(err, "%s cannot be kept from the host's own traffic", name);
+	return r;
 }
 
 void host_link_unseal(const char *name, bool made)
@@ -129,24 +130,75 @@ void host_link_unseal(const char *name, bool made)
 	traffic_control(made ? hook : filter, NULL);
 }
 
-int host_link_set_ipv6(const char *name, bool on, bool *was, struct error *err)
+struct hook_search {
+	int index;
+	bool found;
+};
+
+static int take_hook(void *context, const struct nlmsghdr *message)
+{
+	struct hook_search *s = context;
+	const struct tcmsg *info = NLMSG_DATA(message);
+	const struct rtattr *kind;
+
+	if (message->nlmsg_type != RTM_NEWQDISC || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || info->tcm_ifindex != s->index)
+		return 0;
+	kind = rtnetlink_find(message, sizeof(*info), TCA_KIND);
+	s->found |= kind && RTA_PAYLOAD(kind) == sizeof("clsact") && !memcmp(RTA_DATA(kind), "clsact", sizeof("clsact"));
+	return 0;
+}
+
+int host_link_has_hook(const char *name, bool *hook, struct error *err)
+{
+	struct hook_search search = {0};
+	struct host_link link;
+	int r = host_link_get(name, &link, err);
+
+	if (r)
+		return r;
+	search.index = link.index;
+	r = rtnetlink_dump(RTM_GETQDISC, AF_UNSPEC, take_hook, &search);
+	if (r)
+		return error_set(err, -r, "traffic control of %s cannot be looked at: %s", name, strerror(-r));
+	*hook = search.found;
+	return 0;
+}
+
+/* --- IPv6 ------------------------------------------------------------------------------------------------ */
+
+/* -ENOENT: the kernel has no IPv6. */
+static int open_ipv6(const char *name, int flags, struct error *err)
 {
 	_cleanup_free_ char *path = NULL;
-	_cleanup_close_ int fd = -1;
-	char before = '1';
+	int fd;
 
 	if (strchr(name, '/') || asprintf(&path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", name) < 0)
 		return error_set(err, EINVAL, "%s: no such interface", name);
-	if (was)
-		*was = false;
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : error_set(err, errno, "%s: %s", path, strerror(errno));
-	if (read(fd, &before, 1) == 1 && was)
-		*was = before == '0';
-	if (before == (on ? '0' : '1'))
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? error_set(err, errno, "%s: %s", path, strerror(errno)) : fd;
+}
+
+bool host_link_has_ipv6(const char *name)
+{
+	_cleanup_close_ int fd = open_ipv6(name, O_RDONLY, NULL);
+	char now = '1';
+
+	return fd >= 0 && read(fd, &now, 1) == 1 && now == '0';
+}
+
+int host_link_set_ipv6(const char *name, bool on, struct error *err)
+{
+	struct error why = {0};
+	_cleanup_close_ int fd = -1;
+
+	if (host_link_has_ipv6(name) == on)
 		return 0;
-	return pwrite(fd, on ? "0" : "1", 1, 0) == 1 ? 0 : error_set(err, errno, "%s: %s", path, strerror(errno));
+	fd = open_ipv6(name, O_WRONLY, &why);
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return error_set(err, why.code, "%s", why.text);
+	return pwrite(fd, on ? "0" : "1", 1, 0) == 1 ? 0 : error_set(err, errno, "IPv6 of %s cannot be switched: %s", name, strerror(errno));
 }
 
 /* --- addresses by text ----------------------------------------------------------------------------------- */
@@ -181,11 +233,24 @@ static int parse(const char *text, struct address *out)
 	return 0;
 }
 
+/* What no interface but the loopback can have. */
+static bool is_nobodys(const struct address *a)
+{
+	struct in6_addr v6;
+
+	if (a->family == AF_INET)
+		return a->bytes[0] == 0 || a->bytes[0] == 127 || a->bytes[0] >= 224;
+	memcpy(&v6, a->bytes, sizeof(v6));
+	return IN6_IS_ADDR_UNSPECIFIED(&v6) || IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_MULTICAST(&v6);
+}
+
 int host_address_check(const char *text, struct error *err)
 {
 	struct address a;
 
-	return parse(text, &a) ? error_set(err, EINVAL, "is no address with its network's length, such as 192.0.2.1/24 or 2001:db8::1/64") : 0;
+	if (parse(text, &a))
+		return error_set(err, EINVAL, "is no address with its network's length, such as 192.0.2.1/24 or 2001:db8::1/64");
+	return is_nobodys(&a) ? error_set(err, EINVAL, "is no address of one host on a network") : 0;
 }
 
 struct address_search {

@@ -25,22 +25,27 @@ int host_link_set_up(const char *name, bool up, struct error *err);
 /* Whoever is killed while he listens leaves it so. */
 int host_link_set_promiscuous(const char *name, bool on, struct error *err);
 
-/* IPv6 on this interface on or off, as the kernel's disable_ipv6 has it. *was (may be NULL): how it was. Without IPv6 in the
- * kernel nothing is done. */
-int host_link_set_ipv6(const char *name, bool on, bool *was, struct error *err);
+/* IPv6 on this interface on or off, as the kernel's disable_ipv6 has it. Without IPv6 in the kernel nothing is done. */
+int host_link_set_ipv6(const char *name, bool on, struct error *err);
+
+/* How it is: false also without IPv6 in the kernel. */
+bool host_link_has_ipv6(const char *name);
 
 int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err);
 
 /* Whatever comes in by this interface is for packet sockets alone: the host itself neither sees nor answers it, as a switch's ports
- * are none of the host's. *made (may be NULL): the hook was not there before, and goes with host_link_unseal(). */
-int host_link_seal(const char *name, bool *made, struct error *err);
+ * are none of the host's. `made` of host_link_unseal(): the hook was not there before, and goes too. */
+int host_link_seal(const char *name, struct error *err);
 void host_link_unseal(const char *name, bool made);
+/* Whether the hook (clsact) is there. */
+int host_link_has_hook(const char *name, bool *hook, struct error *err);
 
 /* All that the host has on this interface: {"up", "ipv6", "addresses": ["HEX", …], "routes": ["HEX", …]}; the caller's. -ENOTSUP: it
  * has a route that cannot be moved (over several interfaces, or by a nexthop object). */
 int host_network_get(const char *name, json_t **out, struct error *err);
 
-/* Gives interface `name` these addresses and routes: what is there already stays. On failure what was added stays. */
+/* Gives interface `name` these addresses and routes: what is there already stays, and those of IPv6 are left out where it has IPv6 off. On
+ * failure all that could be added is there. */
 int host_network_put(const char *name, const json_t *network, struct error *err);
 
 /* Takes these addresses from it; the routes which need them go with them. */

@@ -161,6 +161,8 @@ static int put_address(int index, const json_t *hex, enum address_verb verb)
 	if (verb != ADDRESS_REMOVE)
 		rtnetlink_add(&request, IFA_FLAGS, &flags, sizeof(flags));
 	r = rtnetlink_do(&request);
+	if (r == -EACCES && info.ifa_family == AF_INET6)
+		return 0; /* IPv6 is off there: it is not to have any */
 	return r == (verb == ADDRESS_REMOVE ? -EADDRNOTAVAIL : -EEXIST) ? 0 : r;
 }
 
@@ -202,7 +204,8 @@ static int put_route(int index, const json_t *hex)
 	}
 	rtnetlink_add(&request, RTA_OIF, &index, sizeof(index));
 	add_expiry(&request, message);
-	return rtnetlink_do(&request);
+	r = rtnetlink_do(&request);
+	return r == -EACCES && info.rtm_family == AF_INET6 ? 0 : r;
 }
 
 /* Twice: a route may lead by another one that comes behind it. */
@@ -223,24 +226,27 @@ static int put_routes(int index, const json_t *routes)
 	return r;
 }
 
+/* What cannot be put does not keep the others from being there. */
 int host_network_put(const char *name, const json_t *network, struct error *err)
 {
 	struct host_link link;
 	json_t *address;
 	size_t i;
-	int r = host_link_get(name, &link, err);
+	int r = host_link_get(name, &link, err), routes;
 
 	if (r)
 		return r;
 	json_array_foreach(json_object_get(network, "addresses"), i, address) {
-		r = put_address(link.index, address, ADDRESS_ADD);
-		if (!r)
-			r = put_address(link.index, address, ADDRESS_KEEP);
-		if (r)
-			return error_set(err, -r, "%s cannot have one of the host's addresses: %s", name, strerror(-r));
+		int one = put_address(link.index, address, ADDRESS_ADD);
+
+		if (!one)
+			one = put_address(link.index, address, ADDRESS_KEEP);
+		r = r ? r : one;
 	}
-	r = put_routes(link.index, json_object_get(network, "routes"));
-	return r ? error_set(err, -r, "%s cannot have one of the host's routes: %s", name, strerror(-r)) : 0;
+	routes = put_routes(link.index, json_object_get(network, "routes"));
+	if (r)
+		return error_set(err, -r, "%s cannot have one of the host's addresses: %s", name, strerror(-r));
+	return routes ? error_set(err, -routes, "%s cannot have one of the host's routes: %s", name, strerror(-routes)) : 0;
 }
 
 int host_network_drop(const char *name, const json_t *network, struct error *err)

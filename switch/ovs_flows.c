@@ -69,6 +69,8 @@ int ovs_put_flows(struct ovs *ovs, const json_t *bridge, struct error *err)
 	const json_t *meters = json_object_get(bridge, "meters"), *before;
 	_cleanup_free_ char *target = NULL;
 	const char *argv[] = {"ovs-ofctl", "-O", "OpenFlow14", "--bundle", "replace-flows", NULL, "-", NULL};
+	/* Of a packet in pieces the first has its ports and types; else none would. */
+	const char *pieces[] = {"ovs-ofctl", "-O", "OpenFlow14", "set-frags", NULL, "nx-match", NULL};
 	int pid = ovs_switch_pid(ovs), r;
 
 	if (!ovs->flows || ovs->flows_pid != pid) {
@@ -83,7 +85,10 @@ int ovs_put_flows(struct ovs *ovs, const json_t *bridge, struct error *err)
 	if (asprintf(&target, "unix:%s/%s.mgmt", ovs->directory, name) < 0)
 		return error_set(err, ENOMEM, "no memory");
 	argv[5] = target;
-	r = put_meters(ovs, target, meters, json_object_get(before, "meters"), err);
+	pieces[4] = target;
+	r = before ? 0 : control(ovs, pieces, NULL, err);
+	if (!r)
+		r = put_meters(ovs, target, meters, json_object_get(before, "meters"), err);
 	if (!r)
 		r = control(ovs, argv, flows ? flows : "", err);
 	if (!r) {
@@ -92,5 +97,7 @@ int ovs_put_flows(struct ovs *ovs, const json_t *bridge, struct error *err)
 	} else {
 		json_object_del(ovs->flows, name);
 	}
-	return r ? error_prefix(err, "the rules of switch %s cannot be put in place", name) : 0;
+	if (r)
+		error_prefix(err, "the rules of switch %s cannot be put in place", name);
+	return r;
 }

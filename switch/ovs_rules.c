@@ -2,6 +2,7 @@
 #include "switch/ovs_rules.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -51,6 +52,14 @@ void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other)
 	name_from(name, other ? "bn" : "bp", mac);
 }
 
+bool ovs_is_mac(const char *text)
+{
+	for (unsigned i = 0; i < 17; i++)
+		if (i % 3 == 2 ? text[i] != ':' : !isxdigit((unsigned char)text[i]))
+			return false;
+	return !text[17];
+}
+
 static const char *vlan_mode(const json_t *settings)
 {
 	const char *mode = text_of(json_object_get(settings, "vlan"), "mode");
@@ -65,12 +74,11 @@ enum remote_kind { REMOTE_ANY, REMOTE_IPV4, REMOTE_IPV6, REMOTE_MAC, REMOTE_NONE
 /* *length: how special it is, of one kind. */
 static enum remote_kind remote_kind(const char *text, unsigned *length)
 {
-	unsigned byte[6];
+	unsigned long number = 0;
 	char host[INET6_ADDRSTRLEN], *rest;
 	const char *slash = strchr(text, '/');
 	size_t size = slash ? (size_t)(slash - text) : strlen(text);
 	uint8_t address[16];
-	int end = 0;
 	enum remote_kind kind;
 	unsigned max;
 
@@ -78,7 +86,7 @@ static enum remote_kind remote_kind(const char *text, unsigned *length)
 	if (!strcmp(text, "any"))
 		return REMOTE_ANY;
 	*length = 48;
-	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) == 6 && end == 17 && !text[17])
+	if (ovs_is_mac(text))
 		return REMOTE_MAC;
 	if (size >= sizeof(host))
 		return REMOTE_NONE;
@@ -86,10 +94,11 @@ static enum remote_kind remote_kind(const char *text, unsigned *length)
 	host[size] = '\0';
 	kind = strchr(host, ':') ? REMOTE_IPV6 : REMOTE_IPV4;
 	max = kind == REMOTE_IPV6 ? 128 : 32;
-	*length = max;
+	number = max;
 	if (slash)
-		*length = slash[1] >= '0' && slash[1] <= '9' ? (unsigned)strtoul(slash + 1, &rest, 10) : max + 1;
-	if (*length > max || (slash && *rest) || inet_pton(kind == REMOTE_IPV6 ? AF_INET6 : AF_INET, host, address) != 1)
+		number = slash[1] >= '0' && slash[1] <= '9' ? strtoul(slash + 1, &rest, 10) : max + 1;
+	*length = number > max ? max : (unsigned)number;
+	if (number > max || (slash && *rest) || inet_pton(kind == REMOTE_IPV6 ? AF_INET6 : AF_INET, host, address) != 1)
 		return REMOTE_NONE;
 	return kind;
 }
@@ -175,12 +184,28 @@ static void put_guards(FILE *to, unsigned n, const json_t *settings)
 			    "table=0,priority=300,icmp,in_port=%u,icmp_type=5,actions=drop\n", n, n, n, n);
 }
 
+/* Of a frame with two tags Open vSwitch takes the first for its VLAN, and the second for what the frame carries: what is behind it no rule would see. */
+static void put_no_double_tags(FILE *to, unsigned in_port)
+{
+	static const unsigned types[] = {0x8100, 0x88a8};
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		fprintf(to, "table=0,priority=350,in_port=%u,dl_type=0x%04x,actions=drop\n", in_port, types[i]);
+}
+
+/* What it may send in a second; 0: there is no limit. */
+static json_int_t kilobits_of(const json_t *settings)
+{
+	return (json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "maximum")) + 999) / 1000;
+}
+
 /* Table 0: who may send what; 1: to whom; 2: how much. */
 static void put_port_flows(FILE *to, const json_t *port)
 {
 	const json_t *settings = json_object_get(port, "settings");
 	unsigned n = number_of(port, "number");
 
+	put_no_double_tags(to, n);
 	put_guards(to, n, settings);
 	if (is_set(port, "any_mac"))
 		fprintf(to, "table=0,priority=200,in_port=%u,actions=resubmit(,1)\n", n);
@@ -188,7 +213,7 @@ static void put_port_flows(FILE *to, const json_t *port)
 		fprintf(to, "table=0,priority=200,in_port=%u,dl_src=%s,actions=resubmit(,1)\n"
 			    "table=0,priority=100,in_port=%u,actions=drop\n", n, text_of(port, "mac"), n);
 	put_acls(to, 1, n, settings, "out", "resubmit(,2)");
-	if (number_of(json_object_get(settings, "bandwidth"), "maximum"))
+	if (kilobits_of(settings))
 		fprintf(to, "table=2,priority=100,in_port=%u,actions=meter:%u,resubmit(,3)\n", n, n);
 }
 
@@ -224,7 +249,7 @@ static json_t *meters_of(const json_t *description)
 	size_t i;
 
 	json_array_foreach(json_object_get(description, "ports"), i, port) {
-		json_int_t rate = json_integer_value(json_object_get(json_object_get(json_object_get(port, "settings"), "bandwidth"), "maximum")) / 1000;
+		json_int_t rate = kilobits_of(json_object_get(port, "settings"));
 
 		if (!rate)
 			continue;
@@ -258,19 +283,34 @@ static json_t *access_columns(unsigned vlan)
 	return columns;
 }
 
+/* The database takes no set in which something is twice. */
+static void add_once(json_t *list, json_t *value)
+{
+	json_t *one;
+	size_t i;
+
+	json_array_foreach(list, i, one)
+		if (json_equal(one, value))
+			return;
+	json_array_append(list, value);
+}
+
 static json_t *vlan_columns(const json_t *settings)
 {
 	const json_t *vlan = json_object_get(settings, "vlan");
-	json_t *columns, *trunks;
+	json_t *columns, *trunks, *one;
+	size_t i;
 
 	if (strcmp(vlan_mode(settings), "trunk"))
 		return access_columns(number_of(vlan, "id"));
 	columns = port_columns();
-	trunks = json_copy(json_object_get(vlan, "allowed"));
+	trunks = json_array();
+	json_array_foreach(json_object_get(vlan, "allowed"), i, one)
+		add_once(trunks, one);
 	json_object_set_new(columns, "vlan_mode", json_string(json_object_get(vlan, "id") ? "native-untagged" : "trunk"));
 	if (json_object_get(vlan, "id")) {
 		json_object_set(columns, "tag", json_object_get(vlan, "id"));
-		json_array_append(trunks, json_object_get(vlan, "id"));
+		add_once(trunks, json_object_get(vlan, "id"));
 	}
 	json_object_set_new(columns, "trunks", ovsdb_set(trunks));
 	return columns;
@@ -379,6 +419,7 @@ static json_t *inner_flows(const json_t *settings)
 			    "table=0,priority=100,in_port=%d,actions=drop\n", OUTER, OUTER);
 	else
 		fprintf(to, "table=0,priority=100,in_port=%d,actions=resubmit(,1)\n", OUTER);
+	put_no_double_tags(to, OUTER);
 	put_acls(to, 1, OUTER, settings, "in", "output:1");
 	fprintf(to, "table=1,priority=0,actions=output:%d\n", INNER);
 	fclose(to);

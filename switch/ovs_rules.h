@@ -9,6 +9,9 @@
 
 #include "base/base.h"
 
+/* Six bytes as 00:15:5d:01:02:03. */
+bool ovs_is_mac(const char *text);
+
 /* A name of an interface, from an address "00:15:5d:01:02:03"; and another one, for a tap that comes while the one before is still there. */
 #define OVS_NAME_SIZE 16
 void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other);

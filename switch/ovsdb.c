@@ -63,6 +63,11 @@ void ovsdb_close(struct ovsdb *db)
 
 /* --- messages ------------------------------------------------------------------------------------------ */
 
+static int late(struct error *err)
+{
+	return error_set(err, ETIMEDOUT, "Open vSwitch's database (ovsdb-server) has not answered for %u s", OVSDB_SECONDS);
+}
+
 static int wait_until(const struct ovsdb *db, short events, int64_t deadline, struct error *err)
 {
 	struct pollfd p = {.fd = db->fd, .events = events};
@@ -74,7 +79,7 @@ static int wait_until(const struct ovsdb *db, short events, int64_t deadline, st
 		if (n > 0)
 			return 0;
 		if (n == 0)
-			return error_set(err, ETIMEDOUT, "Open vSwitch's database (ovsdb-server) has not answered for %u s", OVSDB_SECONDS);
+			return late(err);
 		if (errno != EINTR)
 			return error_set(err, errno, "Open vSwitch's database: %s", strerror(errno));
 	}
@@ -136,6 +141,8 @@ static int receive_message(struct ovsdb *db, json_t **message, int64_t deadline,
 
 		if (r || *message)
 			return r;
+		if (now_ms() > deadline)
+			return late(err);
 		if (db->used == db->room) {
 			size_t room = db->room ? db->room * 2 : 65536;
 			char *more = realloc(db->buffer, room);
@@ -190,7 +197,7 @@ int ovsdb_call(struct ovsdb *db, const char *method, json_t *params, json_t **re
 			return r;
 		if (json_integer_value(json_object_get(message, "id")) == id && !json_object_get(message, "method"))
 			break;
-		r = answer_request(db, message, deadline, err);
+		r = now_ms() > deadline ? late(err) : answer_request(db, message, deadline, err);
 		json_decref(message);
 	}
 	if (r)

@@ -99,10 +99,11 @@ static int take_all(const uint8_t *bytes, size_t size, bool *over, int (*take)(v
 int rtnetlink_dump(uint16_t type, uint8_t family, int (*take)(void *context, const struct nlmsghdr *message), void *context)
 {
 	/* Long enough for the header of every type: what is behind the family is zero. */
+	size_t size = type == RTM_GETLINK ? sizeof(struct ifinfomsg) : type == RTM_GETQDISC ? sizeof(struct tcmsg) : sizeof(struct rtmsg);
 	struct {
 		struct nlmsghdr header;
 		uint8_t rest[32];
-	} request = {.header = {.nlmsg_len = NLMSG_LENGTH(type == RTM_GETLINK ? sizeof(struct ifinfomsg) : sizeof(struct rtmsg)), .nlmsg_type = type,
+	} request = {.header = {.nlmsg_len = (uint32_t)NLMSG_LENGTH(size), .nlmsg_type = type,
 				.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1},
 		     .rest = {family}};
 	_cleanup_free_ uint8_t *bytes = malloc(DUMP_ROOM);

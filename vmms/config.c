@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "switch/nat.h"
+#include "switch/ovs_rules.h"
 #include "vmms/switches.h"
 #include "vmms/adapters.h"
 #include "vmms/worker_link.h"
@@ -27,11 +28,8 @@ static int check_guid(const char *text, struct error *err)
 
 static int check_mac(const char *text, struct error *err)
 {
-	unsigned byte[6];
-	int end = 0;
-
-	if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4], &byte[5], &end) != 6 || end != 17 ||
-	    text[end] || byte[0] & 1)
+	/* The first byte's lowest bit says that it is a group's. */
+	if (!ovs_is_mac(text) || strchr("13579bBdDfF", text[1]))
 		return error_set(err, EINVAL, "is not the address of one adapter, such as 00:15:5d:01:02:03");
 	return 0;
 }

@@ -3,7 +3,8 @@
  * switch_host.c - adapters of the host that become a switch's, with the host's addresses and routes; and the way back.
  *
  * What is undone by is in host.db before anything is done:
- *   {"mac": of the host's adapter on the switch, "network": what it had last, "adapters": {NAME: {"up", "promiscuous", "ipv6", "hook", "network"}}}
+ *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it,
+ *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}}}
  */
 #include <errno.h>
 #include <string.h>
@@ -26,6 +27,28 @@ static bool is_external(const struct vswitch *s)
 static json_t *record_of(const struct vswitch *s, const char *adapter)
 {
 	return json_object_get(json_object_get(s->host, "adapters"), adapter);
+}
+
+static bool is_netdev(struct vmms *vmms)
+{
+	return !strcmp(ovs_datapath(switches_ovs(vmms)), "netdev");
+}
+
+/* One that does not say is: better one hook too few in the end than one too many. */
+static bool is_sealed(const json_t *record)
+{
+	return !json_is_false(json_object_get(record, "sealed"));
+}
+
+/* The adapter to which the host's addresses go back: the one that had them, as long as it is in the switch. */
+static const char *home_of(const struct vswitch *s)
+{
+	const char *home = json_string_value(json_object_get(s->host, "home"));
+
+	if (home && record_of(s, home))
+		return home;
+	home = json_string_value(json_array_get(json_object_get(s->config, "adapters"), 0));
+	return home ? home : "";
 }
 
 /* --- which may be ------------------------------------------------------------------------------------------ */
@@ -85,12 +108,15 @@ int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const js
 
 /* --- there --------------------------------------------------------------------------------------------------- */
 
-static int note_adapter(struct vswitch *s, const char *adapter, struct error *err)
+static int note_adapter(struct vswitch *s, const char *adapter, bool sealed, struct error *err)
 {
 	json_t *network = NULL;
 	struct host_link link;
+	bool hook = false;
 	int r = host_link_get(adapter, &link, err);
 
+	if (!r)
+		r = host_link_has_hook(adapter, &hook, err);
 	if (!r)
 		r = host_network_get(adapter, &network, err);
 	if (r)
@@ -100,12 +126,14 @@ static int note_adapter(struct vswitch *s, const char *adapter, struct error *er
 	if (!*json_string_value(json_object_get(s->host, "mac")))
 		json_object_set_new(s->host, "mac", json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3],
 							   link.mac[4], link.mac[5]));
-	json_object_set_new(json_object_get(s->host, "adapters"), adapter, json_pack("{s:b, s:b, s:b, s:o}", "up", link.up, "promiscuous",
-												     link.promiscuous, "hook", false, "network", network));
+	json_object_set_new(json_object_get(s->host, "adapters"), adapter, json_pack("{s:b, s:b, s:b, s:b, s:b, s:o}", "up", link.up,
+												     "promiscuous", link.promiscuous, "ipv6",
+												     host_link_has_ipv6(adapter), "sealed", sealed, "hook",
+												     !hook, "network", network));
 	return 0;
 }
 
-static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters, struct error *err)
+static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters, bool home, struct error *err)
 {
 	json_t *adapter;
 	size_t i;
@@ -113,26 +141,52 @@ static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters
 
 	json_array_foreach(adapters, i, adapter)
 		if (!r && !record_of(s, json_string_value(adapter)))
-			r = note_adapter(s, json_string_value(adapter), err);
+			r = note_adapter(s, json_string_value(adapter), is_netdev(vmms), err);
+	if (!r && home && json_array_size(adapters))
+		json_object_set(s->host, "home", json_array_get(adapters, 0));
 	return r ? r : switch_store(vmms, s, err);
+}
+
+/* As this datapath has it; another one may have had it otherwise. */
+static int seal(struct vmms *vmms, struct vswitch *s, const char *adapter, struct error *err)
+{
+	json_t *record = record_of(s, adapter);
+	bool netdev = is_netdev(vmms), hook = false;
+	int r;
+
+	if (netdev == is_sealed(record))
+		return netdev ? host_link_seal(adapter, err) : 0;
+	if (!netdev)
+		host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
+	r = host_link_has_hook(adapter, &hook, err);
+	if (r)
+		return r;
+	json_object_set_new(record, "hook", json_boolean(!hook));
+	json_object_set_new(record, "sealed", json_boolean(netdev));
+	r = switch_store(vmms, s, err);
+	return r || !netdev ? r : host_link_seal(adapter, err);
 }
 
 /* Once the host's addresses are on the switch the host has no business on the adapter itself. */
 static int take_over(struct vmms *vmms, struct vswitch *s, const char *adapter, struct error *err)
 {
-	bool netdev = !strcmp(ovs_datapath(switches_ovs(vmms)), "netdev"), ipv6 = false, hook = false;
-	json_t *record = record_of(s, adapter);
-	int r = host_link_set_ipv6(adapter, false, &ipv6, err);
+	int r = host_link_set_ipv6(adapter, false, err);
 
-	if (!json_object_get(record, "ipv6"))
-		json_object_set_new(record, "ipv6", json_boolean(ipv6));
-	if (!r && netdev)
-		r = host_link_seal(adapter, &hook, err);
-	if (hook)
-		json_object_set_new(record, "hook", json_true());
 	if (!r)
-		r = host_link_set_up(adapter, true, err);
-	return r;
+		r = seal(vmms, s, adapter, err);
+	return r ? r : host_link_set_up(adapter, true, err);
+}
+
+/* A new one has IPv6 if its adapter had. */
+static int set_home_up(struct vswitch *s, struct error *err)
+{
+	const json_t *ipv6 = json_object_get(record_of(s, home_of(s)), "ipv6");
+	struct host_link link;
+	int r = host_link_get(s->interface, &link, err);
+
+	if (!r && !link.up && ipv6)
+		r = host_link_set_ipv6(s->interface, json_is_true(ipv6), err);
+	return r ? r : host_link_set_up(s->interface, true, err);
 }
 
 /* With an IPv6 address of its own by each adapter's address alone, and nothing else, an adapter has no use for the host. */
@@ -170,7 +224,7 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 {
 	json_t *adapter;
 	size_t i;
-	int r = note_all(vmms, s, adapters, err);
+	int r = note_all(vmms, s, adapters, home, err);
 
 	json_array_foreach(adapters, i, adapter)
 		if (!r && !(home && i == 0) && !record_of(s, json_string_value(adapter)))
@@ -183,7 +237,7 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 	/* The bridge comes first, then the adapters are in it, then the host moves. */
 	r = switches_apply(vmms, err);
 	if (!r && has_host(s))
-		r = host_link_set_up(s->interface, true, err);
+		r = set_home_up(s, err);
 	json_array_foreach(adapters, i, adapter)
 		if (!r)
 			r = host_link_set_up(json_string_value(adapter), true, err);
@@ -204,9 +258,10 @@ static void release(struct vswitch *s, const char *adapter)
 {
 	json_t *record = record_of(s, adapter);
 
-	host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
+	if (is_sealed(record))
+		host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
 	if (json_is_true(json_object_get(record, "ipv6")))
-		host_link_set_ipv6(adapter, true, NULL, NULL);
+		host_link_set_ipv6(adapter, true, NULL);
 }
 
 /* What the host has on the switch by now goes to the adapter; where the switch has lost it, what it had. */
@@ -222,7 +277,10 @@ static void move_back(struct vswitch *s, const char *adapter)
 		if (host_network_put(adapter, network, &err))
 			log_write(LOG_LEVEL_ERROR, "%s", err.text);
 	} else if (host_network_move(s->interface, adapter, NULL, &err)) {
+		/* The switch's interface goes all the same: as much as can be is saved. */
 		log_write(LOG_LEVEL_ERROR, "%s", err.text);
+		host_network_put(adapter, now, NULL);
+		host_network_put(adapter, network ? network : json_object_get(record, "network"), NULL);
 	}
 	json_decref(now);
 }
@@ -245,19 +303,14 @@ void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter
 
 void switch_detach(struct vmms *vmms, struct vswitch *s)
 {
-	json_t *adapter, *record, *host = s->host;
+	json_t *record, *host = s->host;
 	struct error err = {0};
 	const char *name;
-	size_t i;
 
-	json_array_foreach(json_object_get(s->config, "adapters"), i, adapter) {
-		name = json_string_value(adapter);
-		if (!record_of(s, name))
-			continue;
+	json_object_foreach(json_object_get(host, "adapters"), name, record)
 		release(s, name);
-		if (i == 0)
-			move_back(s, name);
-	}
+	if (record_of(s, home_of(s)))
+		move_back(s, home_of(s));
 	s->attach = false;
 	if (switches_apply(vmms, &err))
 		log_write(LOG_LEVEL_WARNING, "%s", err.text);
@@ -279,7 +332,7 @@ static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *e
 	int r = 0;
 
 	if (has_host(s)) {
-		r = host_link_set_up(s->interface, true, err);
+		r = set_home_up(s, err);
 		if (!r)
 			r = host_network_get(first, &now, err);
 		if (!r && is_used(now))

@@ -13,7 +13,8 @@
 #define PORT_FIRST 100u
 #define PORT_COUNT 65000u
 
-#define RETRY_MS  1000u
+#define RETRY_MS  1000u /* at first, then ever longer */
+#define RETRY_MAX_MS 60000u
 #define NOTE_MS   60000u
 #define PORT_MTU  9000u
 
@@ -34,6 +35,7 @@ struct switches {
 	uv_timer_t retry, note;
 	struct watch watches[2];
 	bool failing; /* it has been told */
+	unsigned delay;
 };
 
 struct ovs *switches_ovs(struct vmms *vmms)
@@ -222,7 +224,8 @@ static void see_to_all(struct vmms *vmms)
 	if (err.code) {
 		if (!all->failing)
 			vmms_event(vmms, NULL, "switch.failed", "%s", err.text);
-		uv_timer_start(&all->retry, retry_due, RETRY_MS, 0);
+		all->delay = !all->failing ? RETRY_MS : all->delay * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : all->delay * 2;
+		uv_timer_start(&all->retry, retry_due, all->delay, 0);
 	} else if (all->failing) {
 		vmms_event(vmms, NULL, "switch.restored", "the switches are as they should be again");
 	}
@@ -386,15 +389,17 @@ static int make_tap(struct vmms *vmms, const char *name, int *fd, struct error *
 
 	if (r)
 		return r;
-	r = host_link_set_ipv6(name, false, NULL, err);
+	r = host_link_set_ipv6(name, false, err);
 	if (!r && !strcmp(ovs_datapath(vmms->switches->ovs), "netdev"))
-		r = host_link_seal(name, NULL, err);
+		r = host_link_seal(name, err);
 	if (!r)
 		r = host_link_set_mtu(name, PORT_MTU, err);
 	if (!r)
 		r = host_link_set_up(name, true, err);
-	if (r)
+	if (r) {
 		close(*fd);
+		*fd = -1;
+	}
 	return r;
 }
 

@@ -30,6 +30,21 @@ s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
 s.sendto(bytes([int(sys.argv[2]), 0, 0, 0]) + bytes(12), (sys.argv[1], 0))
 """
 
+# Frames as they are: argument 1 is what is before the IPv4 header of 10.0.0.1 to all, 2 the offset and flags of a packet in pieces; a DHCP server says it.
+SEND_FRAME = """
+import socket, struct, sys
+piece = int(sys.argv[2])
+udp = struct.pack('!HHHH', 67, 68, 8 + 64, 0) + b'x' * 64
+udp = udp if not piece else udp[:40] if piece & 0x2000 else udp[40:]
+ip = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 7, piece, 64, 17, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 255]))
+words = sum(struct.unpack('!10H', ip))
+words = (words & 0xffff) + (words >> 16)
+ip = ip[:10] + struct.pack('!H', ~((words & 0xffff) + (words >> 16)) & 0xffff) + ip[12:]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+s.send(b'\\xff' * 6 + bytes.fromhex('020000000001') + bytes.fromhex(sys.argv[1]) + ip + udp)
+"""
+
 
 class Ports:
     """A private switch with some machines on it, number n of which is 10.0.0.n and fd00::n."""
@@ -147,6 +162,24 @@ def test_manage_ports_guards(context):
                 require(seen.seen(".4444 > ", 10), "what is behind it came")
                 for what in ("10.0.0.1.67 > ", ".547 > ", "router advertisement"):
                     require((what in seen.text.decode()) != guarded, f"guarded {guarded}: {what}: {seen.text.decode()}")
+
+
+def test_manage_ports_guards_hidden(context):
+    """What a server says in frames of two tags, or in pieces."""
+    with Lan(context) as lan, Ports(lan, 2) as ports:
+        for guarded in (True, False):
+            ports.set({1: {"dhcp_guard": guarded}})
+            ports.require(1, 2, True)
+            with ports.capture(2, "") as seen:
+                ports.python(1, SEND_FRAME, "8100000081000000" + "0800", 0)
+                ports.python(1, SEND_FRAME, "810000000800", 0)
+                ports.python(1, SEND_FRAME, "0800", 0x2000)
+                ports.python(1, SEND_UDP, "10.0.0.255", 4444, 4445, 1, 10)
+                require(seen.seen(".4444 > ", 10), "what is behind it came")
+                text = seen.text.decode()
+                # Frames of two tags pass nobody, guarded or not.
+                require("802.1Q" not in text or not guarded, text)
+                require(text.count("10.0.0.1.67 > ") == (0 if guarded else 2), f"guarded {guarded}: {text}")
 
 
 def test_manage_ports_acls(context):

@@ -69,6 +69,29 @@ def test_manage_switch_external(context):
         require_nothing_left(d, host, links)
 
 
+def test_manage_switch_external_without_ipv6(context):
+    """Where the adapter has IPv6 off, so has the switch; the host gets all back."""
+    with Lan(context) as lan:
+        host, router = lan.add(), lan.add()
+        wire(host, "eth1", router, "eth0")
+        router.give("eth0", "192.0.2.1/24")
+        host.run("sysctl", "-q", "-w", "net.ipv6.conf.eth1.disable_ipv6=1")
+        host.give("eth1", "192.0.2.2/24")
+        host.ip("route", "add", "default", "via", "192.0.2.1")
+        before, links = network_of(host, "eth1"), host.links()
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        require_reach(host, ["192.0.2.2"], router, ["192.0.2.1"])
+        require(network_of(host, "bs1")[4] == before[4] and network_of(host, "bs1")[7] == "1\n", f"{network_of(host, 'bs1')}")
+        # And where the switch has some of it all the same, that does not hinder the rest.
+        host.run("sysctl", "-q", "-w", "net.ipv6.conf.bs1.disable_ipv6=0")
+        host.ip("address", "add", "2001:db8::2/64", "dev", "bs1", "nodad")
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+        require_reach(host, ["192.0.2.2"], router, ["192.0.2.1"])
+        require_nothing_left(d, host, links)
+
+
 def test_manage_switch_external_without_host(context):
     with Lan(context) as lan:
         host, router = two_hosts(lan)
@@ -122,7 +145,8 @@ def test_manage_switch_refused(context):
         refused(400, "invalid", "again", type="external", adapters=["eth1", "eth1"])
         refused(400, "invalid", "adapters", type="internal", adapters=["eth1"])
         refused(400, "invalid", "addresses", type="private", addresses=["192.0.2.1/24"])
-        refused(400, "invalid", "addresses[0]", type="internal", addresses=["192.0.2.1"])
+        for address in ("192.0.2.1", "ff02::1/64", "::/64", "::1/128", "224.0.0.1/24", "127.0.0.1/8", "0.0.0.0/8"):
+            refused(400, "invalid", "addresses[0]", type="internal", addresses=[address])
         refused(400, "invalid", "vlan", type="internal", vlan=4095)
         refused(400, "invalid", "type", type="wire")
         d.refused(400, "invalid", "POST", "/v1/switches", {"name": "nat", "type": "private"}, "another meaning")
@@ -228,8 +252,14 @@ def test_manage_switch_machines(context):
         d.done("PATCH", path, {"settings": {"vlan": {"mode": "isolated", "id": 9}, "dhcp_guard": True, "acls": [{"direction": "in", "remote": "any", "action": "deny"}]}})
         eventually(lambda: "bq" + mac.replace(":", "") in host.links() and in_datapath(d, port["interface"]), "its bridge")
         for bad, text in (({"vlan": {"mode": "access"}}, "vlan.id"), ({"vlan": {"id": 4095}}, "vlan.id"), ({"vlan": {"mode": "trunk"}}, "vlan.allowed"),
-                          ({"acls": [{"direction": "in", "remote": "10.0.0.0/40", "action": "deny"}]}, "acls[0].remote")):
+                          *(({"acls": [{"direction": "in", "remote": remote, "action": "deny"}]}, "acls[0].remote")
+                            for remote in ("10.0.0.0/40", "10.0.0.0/4294967304", "00:15:5d:\n1:02:03"))):
             d.refused(400, "invalid", "PATCH", path, {"settings": bad}, text)
+        d.refused(400, "invalid", "POST", "/v1/vms/web/adapters", {"mac": "00:15:5d:\n1:02:03"}, "mac")
+        # What looks unusual, and may be.
+        for good in ({"bandwidth": {"maximum": 1}}, {"bandwidth": {"maximum": 1 << 32}}, {"vlan": {"mode": "trunk", "id": 7, "allowed": [8, 7, 8]}}):
+            d.done("PATCH", path, {"settings": good})
+            require("problem" not in d.ok("GET", "/v1/switches/lan"), f"{good}")
         d.cli("vm", "adapter", "set", "web", mac, "--settings", "{", status=2)
         d.cli("vm", "adapter", "set", "web", mac, "--settings", "{}")
         eventually(lambda: "bq" + mac.replace(":", "") not in host.links(), "its bridge to go")
