@@ -69,13 +69,13 @@ void ovs_environment(const struct ovs *ovs, struct ovs_environment *e)
 /* --- who runs ------------------------------------------------------------------------------------------- */
 
 /* A daemon holds a lock on its pid file as long as it lives, so no number of a process that is gone is taken for it. */
-static int holder(const struct ovs *ovs, const char *name)
+static int holder(const char *directory, const char *name)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	_cleanup_free_ char *path = NULL;
 	_cleanup_close_ int fd = -1;
 
-	if (asprintf(&path, "%s/%s.pid", ovs->directory, name) < 0)
+	if (asprintf(&path, "%s/%s.pid", directory, name) < 0)
 		return 0;
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || fcntl(fd, F_GETLK, &lock) || lock.l_type == F_UNLCK)
@@ -85,27 +85,37 @@ static int holder(const struct ovs *ovs, const char *name)
 
 int ovs_switch_pid(const struct ovs *ovs)
 {
-	return holder(ovs, "ovs-vswitchd");
+	return holder(ovs->directory, "ovs-vswitchd");
 }
 
 int ovs_database_pid(const struct ovs *ovs)
 {
-	return ovs->own ? holder(ovs, "ovsdb-server") : 0;
+	return ovs->own ? holder(ovs->directory, "ovsdb-server") : 0;
 }
 
-int ovs_connect(const struct ovs *ovs, struct ovsdb **db, struct error *err)
+bool ovs_is_own(const struct ovs *ovs)
+{
+	return ovs->own;
+}
+
+static int connect_to(const char *directory, struct ovsdb **db, struct error *err)
 {
 	_cleanup_free_ char *path = NULL;
 
-	if (asprintf(&path, "%s/db.sock", ovs->directory) < 0)
+	if (asprintf(&path, "%s/db.sock", directory) < 0)
 		return error_set(err, ENOMEM, "no memory");
 	return ovsdb_open(db, path, err);
 }
 
-static bool database_answers(const struct ovs *ovs)
+int ovs_connect(const struct ovs *ovs, struct ovsdb **db, struct error *err)
+{
+	return connect_to(ovs->directory, db, err);
+}
+
+static bool database_answers(const char *directory)
 {
 	struct ovsdb *db;
-	int r = ovs_connect(ovs, &db, NULL);
+	int r = connect_to(directory, &db, NULL);
 
 	if (!r) {
 		r = ovsdb_call(db, "list_dbs", json_array(), NULL, NULL);
@@ -114,25 +124,24 @@ static bool database_answers(const struct ovs *ovs)
 	return r == 0;
 }
 
-/* The host's own goes first; where it has come or gone meanwhile, ours with it would be two on one datapath. */
+/* The host's own goes first, and is never left: ours with it would be two on one datapath. */
 int ovs_choose(struct ovs *ovs, struct error *err)
 {
-	_cleanup_free_ char *before = ovs->directory;
-	bool was_own = ovs->own;
+	char *hosts;
 
-	ovs->directory = strdup(HOSTS_DIRECTORY);
-	ovs->own = false;
-	if (ovs->directory && (ovs->only_own || !database_answers(ovs))) {
-		free(ovs->directory);
-		ovs->directory = strdup(ovs->own_directory);
-		ovs->own = true;
-	}
-	if (!ovs->directory) {
-		ovs->directory = before;
-		before = NULL;
-		ovs->own = was_own;
+	if (ovs->only_own)
+		return 0;
+	if (!ovs->own)
+		return database_answers(ovs->directory) ? 0 : error_set(err, EIO, "the host's Open vSwitch, which has the switches, does not answer: start it");
+	if (!database_answers(HOSTS_DIRECTORY))
+		return 0;
+	hosts = strdup(HOSTS_DIRECTORY);
+	if (!hosts)
 		return error_set(err, ENOMEM, "no memory for switches");
-	}
+	free(ovs->directory);
+	ovs->directory = hosts;
+	ovs->own = false;
+	ovs->datapath_known = false;
 	return 0;
 }
 
@@ -216,35 +225,6 @@ static int start_switch(const struct ovs *ovs, struct error *err)
 	return run(ovs, argv, err);
 }
 
-int ovs_start(struct ovs *ovs, bool *started, struct error *err)
-{
-	bool any = false;
-	int r = ovs_choose(ovs, err);
-
-	if (started)
-		*started = false;
-	if (r)
-		return r;
-	ovs->datapath = find_datapath();
-	if (!ovs->own)
-		return ovs_switch_pid(ovs) ? 0 : error_set(err, EIO, "the host's Open vSwitch has a database, and no ovs-vswitchd that runs: start it");
-	if (mkdir(ovs->directory, 0700) && errno != EEXIST)
-		return error_set(err, errno, "%s: %s", ovs->directory, strerror(errno));
-	if (!ovs_database_pid(ovs)) {
-		r = start_database(ovs, err);
-		any = true;
-	}
-	if (!r)
-		r = init_database(ovs, err);
-	if (!r && !ovs_switch_pid(ovs)) {
-		r = start_switch(ovs, err);
-		any = true;
-	}
-	if (started)
-		*started = any;
-	return r;
-}
-
 static void end_process(int pid)
 {
 	_cleanup_close_ int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
@@ -272,11 +252,69 @@ static void remove_directory(const char *path)
 	rmdir(path);
 }
 
+/* Ours, whoever's are used by now. */
+static void end_own(const struct ovs *ovs)
+{
+	end_process(holder(ovs->own_directory, "ovs-vswitchd"));
+	end_process(holder(ovs->own_directory, "ovsdb-server"));
+	remove_directory(ovs->own_directory);
+}
+
+/* Chosen once: bridges, and interfaces in them, are told the one or the other. */
+static void choose_datapath(struct ovs *ovs)
+{
+	const char *has;
+
+	if (ovs->datapath_known)
+		return;
+	has = ovs_bridges_datapath(ovs);
+	ovs->datapath = has && !strcmp(has, "netdev") ? "netdev" : find_datapath();
+	ovs->datapath_known = true;
+}
+
+static int start_own(struct ovs *ovs, bool *started, struct error *err)
+{
+	int r = 0;
+
+	if (mkdir(ovs->directory, 0700) && errno != EEXIST)
+		return error_set(err, errno, "%s: %s", ovs->directory, strerror(errno));
+	if (!ovs_database_pid(ovs)) {
+		r = start_database(ovs, err);
+		*started = true;
+	}
+	if (!r)
+		r = init_database(ovs, err);
+	if (r)
+		return r;
+	choose_datapath(ovs);
+	if (ovs_switch_pid(ovs))
+		return 0;
+	*started = true;
+	return start_switch(ovs, err);
+}
+
+int ovs_start(struct ovs *ovs, bool *started, struct error *err)
+{
+	bool any = false;
+	int r = ovs_choose(ovs, err);
+
+	if (!r && ovs->own) {
+		r = start_own(ovs, &any, err);
+	} else if (!r) {
+		end_own(ovs);
+		choose_datapath(ovs);
+		if (!ovs_switch_pid(ovs))
+			r = error_set(err, EIO, "the host's Open vSwitch has a database, and no ovs-vswitchd that runs: start it");
+	}
+	if (started)
+		*started = any;
+	return r;
+}
+
 void ovs_stop(struct ovs *ovs)
 {
 	if (!ovs->own)
 		return;
-	end_process(ovs_switch_pid(ovs));
-	end_process(ovs_database_pid(ovs));
-	remove_directory(ovs->directory);
+	end_own(ovs);
+	ovs->datapath_known = false;
 }

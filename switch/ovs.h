@@ -2,7 +2,8 @@
 /*
  * ovs.h - Open vSwitch as this host has it: its daemons, and what of its database and flows is ours.
  *
- * Where the host runs Open vSwitch itself (/run/openvswitch/db.sock answers), that is used; else ovsdb-server and
+ * Where the host runs Open vSwitch itself (/run/openvswitch/db.sock answers), that is used, and from then on that alone: two would be at
+ * odds over the kernel's datapath. Else ovsdb-server and
  * ovs-vswitchd are started here, in a directory of our own, and ended when they are of no use any more. They outlive
  * the process that started them, and are found again by it.
  *
@@ -32,6 +33,8 @@ void ovs_free(struct ovs *ovs);
 
 /* Makes sure that the daemons run. *started (may be NULL): ours had to be started, and know nothing yet. */
 int ovs_start(struct ovs *ovs, bool *started, struct error *err);
+/* The daemons are, or would be, ours. */
+bool ovs_is_own(const struct ovs *ovs);
 /* Ends ours, by their process ids, and removes the directory. Of the host's own nothing is ended. */
 void ovs_stop(struct ovs *ovs);
 
@@ -40,7 +43,7 @@ int ovs_switch_pid(const struct ovs *ovs);
 /* The same of ovsdb-server; 0 also where it is not ours. */
 int ovs_database_pid(const struct ovs *ovs);
 
-/* "system" or "netdev": the kernel's datapath, or that of ovs-vswitchd itself. */
+/* "system" or "netdev": the kernel's datapath, or that of ovs-vswitchd itself. As long as there are bridges of ours it is what they have. */
 const char *ovs_datapath(const struct ovs *ovs);
 
 /* Makes the database say this and no more of ours, waits until ovs-vswitchd has done it, and puts the flows in place.

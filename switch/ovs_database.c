@@ -359,6 +359,28 @@ int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err)
 	return r;
 }
 
+const char *ovs_bridges_datapath(struct ovs *ovs)
+{
+	json_t *results = NULL, *rows, *row;
+	struct ovsdb *db = NULL;
+	const char *type = NULL;
+	size_t i;
+	int r = ovs_connect(ovs, &db, NULL);
+
+	if (!r)
+		r = ovsdb_transact(db, json_pack("[o]", select_all("Bridge", json_pack("[s, s]", "datapath_type", "external_ids"))), &results, NULL);
+	ovsdb_close(db);
+	rows = r ? NULL : json_object_get(json_array_get(results, 0), "rows");
+	json_array_foreach(rows, i, row) {
+		const char *has = json_string_value(json_object_get(row, "datapath_type"));
+
+		if (is_ours(ovs, row) && has)
+			type = strcmp(has, "netdev") ? "system" : "netdev";
+	}
+	json_decref(results);
+	return type;
+}
+
 /* --- questions -------------------------------------------------------------------------------------------- */
 
 char *ovs_bridge_of(struct ovs *ovs, const char *interface)

@@ -10,12 +10,16 @@ struct ovs {
 	char *directory; /* where the daemons have their sockets: ours, or the host's */
 	bool own, only_own;
 	const char *datapath;
+	bool datapath_known;
 	/* What of flows and meters was put in place, by bridge: good as long as this ovs-vswitchd lives. */
 	json_t *flows;
 	int flows_pid;
 };
 
-/* Whose daemons it is about: the host's, if they run. */
+/* What bridges of ours have, as ovs_datapath(); NULL: there are none. */
+const char *ovs_bridges_datapath(struct ovs *ovs);
+
+/* Whose daemons it is about: the host's, if they run. -EIO: they did, and do not. */
 int ovs_choose(struct ovs *ovs, struct error *err);
 
 /* A connection to the database that runs. */

@@ -432,6 +432,8 @@ void machine_adapters_settle(struct machine *machine, const json_t *status)
 
 		if (lost)
 			port_closed(machine, lost);
+		if (done && change.after)
+			switches_port_adopted(machine, change.after);
 		if (!done || !write_config(machine, &change, &err))
 			store_work_set(machine->vmms->store, machine->id, NULL, &err);
 		if (err.code)

@@ -3,7 +3,7 @@
  * switch_host.c - adapters of the host that become a switch's, with the host's addresses and routes; and the way back.
  *
  * What is undone by is in host.db before anything is done:
- *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it,
+ *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it, "back": it has it again,
  *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}}}
  */
 #include <errno.h>
@@ -301,50 +301,96 @@ void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter
 	json_object_del(json_object_get(s->host, "adapters"), adapter);
 }
 
-void switch_detach(struct vmms *vmms, struct vswitch *s)
+int switch_detach(struct vmms *vmms, struct vswitch *s, struct error *err)
 {
 	json_t *record, *host = s->host;
-	struct error err = {0};
 	const char *name;
+	int r;
 
-	json_object_foreach(json_object_get(host, "adapters"), name, record)
-		release(s, name);
-	if (record_of(s, home_of(s)))
-		move_back(s, home_of(s));
+	/* Once: then the addresses are the adapter's, whatever becomes of them. */
+	if (!json_is_true(json_object_get(host, "back"))) {
+		json_object_foreach(json_object_get(host, "adapters"), name, record)
+			release(s, name);
+		if (record_of(s, home_of(s)))
+			move_back(s, home_of(s));
+		json_object_set_new(host, "back", json_true());
+		switch_store(vmms, s, NULL);
+	}
 	s->attach = false;
-	if (switches_apply(vmms, &err))
-		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+	r = switches_apply(vmms, err);
+	if (r)
+		return r;
 	json_object_foreach(json_object_get(host, "adapters"), name, record)
 		restore_flags(name, record);
 	s->host = NULL;
 	switch_store(vmms, s, NULL);
 	json_decref(host);
+	return 0;
 }
 
 /* --- kept ----------------------------------------------------------------------------------------------------- */
+
+static bool is_present(const char *adapter)
+{
+	struct host_link link;
+
+	return host_link_get(adapter, &link, NULL) != -ENODEV;
+}
+
+int switch_check_present(const struct vswitch *s, struct error *err)
+{
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(s->config, "adapters"), i, adapter)
+		if (!is_present(json_string_value(adapter)))
+			return error_set(err, ENODEV, "the host has no network adapter \"%s\"", json_string_value(adapter));
+	return 0;
+}
+
+/* Whoever was to let an adapter go may have been killed before. */
+static int let_go(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	json_t *adapters = json_object_get(s->config, "adapters"), *record, *adapter;
+	const char *name;
+	bool any = false;
+	void *next;
+	size_t i;
+
+	json_object_foreach_safe(json_object_get(s->host, "adapters"), next, name, record) {
+		bool wanted = false;
+
+		json_array_foreach(adapters, i, adapter)
+			wanted |= !strcmp(json_string_value(adapter), name);
+		any |= !wanted;
+		if (!wanted)
+			switch_detach_one(vmms, s, name);
+	}
+	return any ? switch_store(vmms, s, err) : 0;
+}
 
 /* The host may have been started anew: then its adapters have the addresses. Or Open vSwitch was: then nobody has them. */
 static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *err)
 {
 	json_t *adapters = json_object_get(s->config, "adapters"), *adapter, *now = NULL;
-	const char *first = json_string_value(json_array_get(adapters, 0));
+	const char *home = home_of(s);
 	size_t i;
 	int r = 0;
 
 	if (has_host(s)) {
 		r = set_home_up(s, err);
-		if (!r)
-			r = host_network_get(first, &now, err);
+		if (!r && is_present(home))
+			r = host_network_get(home, &now, err);
 		if (!r && is_used(now))
-			r = move_home(s, first, err);
+			r = move_home(s, home, err);
 		else if (!r && json_object_get(s->host, "network"))
 			r = host_network_put(s->interface, json_object_get(s->host, "network"), err);
 		json_decref(now);
 	}
 	json_array_foreach(adapters, i, adapter)
-		if (!r)
+		if (!r && is_present(json_string_value(adapter)))
 			r = take_over(vmms, s, json_string_value(adapter), err);
-	return r;
+	return r ? r : let_go(vmms, s, err);
 }
 
 int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err)

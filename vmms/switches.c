@@ -195,32 +195,48 @@ int switches_apply(struct vmms *vmms, struct error *err)
 /* --- the daemons ---------------------------------------------------------------------------------------------- */
 
 static void see_to_all(struct vmms *vmms);
+static void take_down(struct vmms *vmms, struct vswitch *s);
 
 static void retry_due(uv_timer_t *timer)
 {
 	see_to_all(timer->data);
 }
 
-/* All that is ready is as it should be; what cannot be is its problem, and tried again. */
+static void set_problem(struct vswitch *s, const struct error *err)
+{
+	s->problem = *err;
+	if (s->phase == SWITCH_DELETING)
+		error_prefix(&s->problem, "it cannot be deleted yet");
+}
+
+/* As it should be: what cannot be is its problem. */
+static void see_to(struct vmms *vmms, struct vswitch *s)
+{
+	s->problem = (struct error){0};
+	if (s->phase == SWITCH_DELETING)
+		take_down(vmms, s);
+	else if (s->phase == SWITCH_READY && !switch_settle(vmms, s, &s->problem))
+		switch_check_present(s, &s->problem);
+}
+
+/* From the end on, as one that goes leaves the list. What cannot be as it should is tried again. */
 static void see_to_all(struct vmms *vmms)
 {
 	struct switches *all = vmms->switches;
-	struct error err = {0}, one;
+	struct error err = {0};
 	struct vswitch *s;
 	int r;
 
 	if (!all->count || vmms->closing)
 		return;
 	r = switches_apply(vmms, &err);
-	for (size_t i = 0; (s = switches_at(vmms, i)); i++) {
-		one = err;
-		if (!r) {
-			one = (struct error){0};
-			if (s->phase == SWITCH_READY && switch_settle(vmms, s, &one))
-				err = one;
-		}
-		s->problem = one;
-	}
+	for (size_t i = all->count; i-- > 0;)
+		if (r)
+			set_problem(all->list[i], &err);
+		else
+			see_to(vmms, all->list[i]);
+	for (size_t i = 0; !err.code && (s = switches_at(vmms, i)); i++)
+		err = s->problem;
 	if (err.code) {
 		if (!all->failing)
 			vmms_event(vmms, NULL, "switch.failed", "%s", err.text);
@@ -331,10 +347,9 @@ static bool on_switch(const json_t *adapter)
 static json_t *plug(struct machine *machine, const json_t *adapter, const char *name)
 {
 	struct vmms *vmms = machine->vmms;
-	json_t *copy = json_deep_copy(adapter), *port;
+	json_t *port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
+	    (int)choose_number(vmms, machine, adapter), "adapter", json_deep_copy(adapter));
 
-	port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
-	    (int)choose_number(vmms, machine, adapter), "adapter", copy);
 	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
 }
 
@@ -450,6 +465,19 @@ void switches_port_closed(struct machine *machine, const json_t *adapter)
 		log_write(LOG_LEVEL_WARNING, "%s", err.text);
 }
 
+void switches_port_adopted(struct machine *machine, const json_t *adapter)
+{
+	struct vmms *vmms = machine->vmms;
+	char name[OVS_NAME_SIZE];
+	struct host_link link;
+
+	if (!vmms->switches || !on_switch(adapter) || plugged_as(vmms, adapter))
+		return;
+	choose_name(name, adapter, true);
+	if (!host_link_get(name, &link, NULL) && plug(machine, adapter, name))
+		see_to_all(vmms);
+}
+
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
 {
 	struct vmms *vmms = machine->vmms;
@@ -490,18 +518,32 @@ static unsigned free_number(struct vmms *vmms)
 	return number;
 }
 
-/* What of it is there goes; when it was the last, so do the daemons. */
+/* Where nobody runs and the kernel has nothing of it there is nothing of it: the database is told by whoever starts it. */
+static bool is_gone(struct vmms *vmms, const struct vswitch *s)
+{
+	struct host_link link;
+
+	return ovs_is_own(vmms->switches->ovs) && !ovs_switch_pid(vmms->switches->ovs) && host_link_get(s->interface, &link, NULL) == -ENODEV;
+}
+
+/* What of it is there goes; when it was the last, so do the daemons. What does not go stays on the list until it does. */
 static void take_down(struct vmms *vmms, struct vswitch *s)
 {
+	struct switches *all = vmms->switches;
 	struct error err = {0};
+	int r;
 
 	s->phase = SWITCH_DELETING;
 	if (switch_store(vmms, s, &err))
 		log_write(LOG_LEVEL_ERROR, "%s", err.text);
-	if (s->host)
-		switch_detach(vmms, s);
-	else if (switches_apply(vmms, &err))
-		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+	r = s->host ? switch_detach(vmms, s, &err) : switches_apply(vmms, &err);
+	if (r && !is_gone(vmms, s)) {
+		set_problem(s, &err);
+		log_write(LOG_LEVEL_WARNING, "switch \"%s\": %s", s->name, s->problem.text);
+		if (!uv_is_active((uv_handle_t *)&all->retry))
+			uv_timer_start(&all->retry, retry_due, RETRY_MS, 0);
+		return;
+	}
 	store_switch_remove(vmms->store, s->number, &err);
 	list_remove(vmms, s);
 	if (!vmms->switches->count)
@@ -720,10 +762,11 @@ int switches_open(struct vmms *vmms, struct error *err)
 		r = store_switch_list(vmms->store, add_stored, vmms, err);
 	if (r)
 		return r;
+	/* Machines that run keep their ports while others' switches go. */
+	plug_running(vmms);
 	for (size_t i = all->count; i-- > 0;)
 		if (all->list[i]->phase != SWITCH_READY)
 			take_down(vmms, all->list[i]);
-	plug_running(vmms);
 	see_to_all(vmms);
 	return 0;
 }

@@ -40,7 +40,7 @@ struct vswitch *switches_at(struct vmms *vmms, size_t i);
 int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err);
 /* `change` has passed switch_change_form. */
 int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, struct error *err);
-/* -EBUSY: machines have adapters on it. */
+/* -EBUSY: machines have adapters on it. What of it does not go at once is tried again until it does; until then it is there, and has a problem. */
 int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err);
 /* As REST shows it; the caller's. */
 json_t *switch_json(struct vmms *vmms, struct vswitch *s);
@@ -49,6 +49,8 @@ json_t *switch_json(struct vmms *vmms, struct vswitch *s);
 int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err);
 /* It is in no switch any more. Nothing happens for an adapter that was not. */
 void switches_port_closed(struct machine *machine, const json_t *adapter);
+/* The tap of a worker that was adopted is found again: it has been plugged in by somebody who is gone. */
+void switches_port_adopted(struct machine *machine, const json_t *adapter);
 /* The adapter's settings are others by now: they come into force. */
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err);
 
@@ -67,9 +69,12 @@ int switch_store(struct vmms *vmms, const struct vswitch *s, struct error *err);
 int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err);
 /* The adapters (strings) become the switch's; the first takes the host's addresses and routes along, if `home`. */
 int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, bool home, struct error *err);
-/* All that was done to the host is undone, as far as it was done. */
-void switch_detach(struct vmms *vmms, struct vswitch *s);
+/* All that was done to the host is undone, as far as it was done. If Open vSwitch does not let the adapters go the rest is done all the
+ * same, and the next call tries that alone. */
+int switch_detach(struct vmms *vmms, struct vswitch *s, struct error *err);
 void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter);
+/* -ENODEV: an adapter of its own is not there; the switch is used without it. */
+int switch_check_present(const struct vswitch *s, struct error *err);
 /* The host has its addresses where it should, also after its interfaces were made anew. */
 int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err);
 /* Takes note of the addresses that the host has on it by now. */

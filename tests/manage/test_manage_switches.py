@@ -183,9 +183,23 @@ def test_manage_switch_rolled_back(context):
             d.refused(504, "timed-out", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]}, "is it stopped?")
         finally:
             os.kill(d.switch_pids()["ovs-vswitchd"], signal.SIGCONT)
+        eventually(lambda: [s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["in"], "no such switch to be there")
         require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
         require_reach(host, ["192.0.2.2", "2001:db8::2"], router, ["192.0.2.1", "2001:db8::1"])
-        require([s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["in"], "there is no such switch")
+        # The same at the end: the host has its own back, the bridge goes as soon as it can.
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        os.kill(d.switch_pids()["ovs-vswitchd"], signal.SIGSTOP)
+        try:
+            d.ok("DELETE", "/v1/switches/out")
+            shown = d.ok("GET", "/v1/switches/out")
+            require("cannot be deleted yet" in shown["problem"], f"{shown}")
+            require(network_of(host, "eth1")[4:] == before[4:], f"back: {network_of(host, 'eth1')} {before}")
+            d.kill()
+            d.start()
+        finally:
+            os.kill(d.switch_pids()["ovs-vswitchd"], signal.SIGCONT)
+        eventually(lambda: [s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["in"], "it to be gone")
+        require("bs2" not in host.links() and network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
 
 
 def test_manage_switch_comes_back(context):
@@ -332,3 +346,26 @@ def test_manage_switch_team(context):
         d.cli("switch", "delete", "out")
         require([network_of(host, f"eth{n}")[:5] for n in (1, 2)] == [b[:5] for b in before], f"as it was: {[network_of(host, f'eth{n}') for n in (1, 2)]} {before}")
         require_nothing_left(d, host, links)
+
+
+def test_manage_switch_team_without_first(context):
+    """A team whose first adapter is not the one that had the addresses, and is pulled out."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        host.ip("link", "add", "eth2", "type", "veth", "peer", "name", "far")
+        before = network_of(host, "eth1")
+        mine, its = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        d.ok("PATCH", "/v1/switches/out", {"adapters": ["eth2", "eth1"]})
+        host.ip("link", "delete", "eth2")
+        d.stop()
+        os.kill(d.switch_pids()["ovs-vswitchd"], 9)
+        eventually(lambda: "ovs-vswitchd" not in d.switch_pids(), "it to end")
+        d.start()
+        require_reach(host, mine, router, its)
+        eventually(lambda: "no network adapter \"eth2\"" in d.ok("GET", "/v1/switches/out").get("problem", ""), "the one that is missing to be told")
+        host.ip("link", "add", "eth2", "type", "veth", "peer", "name", "far")
+        eventually(lambda: "problem" not in d.ok("GET", "/v1/switches/out"), "it to be found", 100)
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
