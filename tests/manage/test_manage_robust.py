@@ -385,7 +385,7 @@ def test_manage_requests_made_from_the_document(context):
                     seen.setdefault(k, set()).update(v)
         require(set(seen) == all_of_them, f"never asked: {all_of_them - set(seen)}")
         good = [k for k, v in seen.items() if any(s < 300 for s in v)]
-        require(len(good) > len(seen) / 2, f"only these ever succeeded: {good}")
+        require(len(good) > len(seen) * 0.4, f"only these ever succeeded: {good}")
         wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=1000")["jobs"]), "jobs to end")
         require(d.process.poll() is None and descriptors(d) <= before + 40, "it lives, and leaks nothing")
         d.stop()
