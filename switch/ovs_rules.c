@@ -229,7 +229,10 @@ static json_t *flows_of(const json_t *description)
 		return NULL;
 	if (!is_set(description, "host"))
 		fprintf(to, "table=0,priority=400,in_port=LOCAL,actions=drop\n");
-	fprintf(to, "table=0,priority=0,actions=NORMAL\n");
+	/* A mark is ours: what the host's own programs have put there says nothing. */
+	fprintf(to, "table=0,priority=0,in_port=LOCAL,actions=set_field:0->pkt_mark,NORMAL\n");
+	for (i = 1; i <= json_array_size(json_object_get(description, "members")); i++)
+		fprintf(to, "table=0,priority=0,in_port=%zu,actions=set_field:0->pkt_mark,NORMAL\n", i);
 	fprintf(to, "table=1,priority=0,actions=resubmit(,2)\n");
 	fprintf(to, "table=2,priority=0,actions=resubmit(,3)\n");
 	fprintf(to, "table=3,priority=0,actions=NORMAL\n");

@@ -305,6 +305,33 @@ def test_manage_switch_machines(context):
         require_nothing_left(d, host, links)
 
 
+def test_manage_switch_adapter_of_a_daemon_that_dies(context):
+    """Between what the worker does and what the daemon writes down: the tap that the worker has is in its switch."""
+    with Lan(context) as lan:
+        host = lan.add()
+        d = lan.daemon(host)
+        for name in ("lan", "other"):
+            d.cli("switch", "create", name, "--type", "private")
+        d.make("web", adapters=[{"port": "switch", "switch": "lan"}])
+        d.done("POST", "/v1/vms/web/start")
+        before, = ports_of(d, "lan")
+        worker = d.workers()[0]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            d.ok("PATCH", f"/v1/vms/web/adapters/{before['mac']}", {"switch": "other"})
+            d.kill()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        eventually(lambda: before["interface"] not in host.links(), "the worker to have its other tap")
+        d.start()
+        eventually(lambda: ports_of(d, "other"), "it to be on the other switch")
+        after, = ports_of(d, "other")
+        require(ports_of(d, "lan") == [] and in_datapath(d, after["interface"]) and after["interface"] in host.links(), f"{after}")
+        require(d.ok("GET", "/v1/vms/web")["config"]["adapters"][0]["switch"] == "other", "so says its configuration")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(ports_of(d, "other") == [], "off, it has no port")
+
+
 def test_manage_switch_team(context):
     """Members that come, go and lose their link under a host that talks."""
     with Lan(context) as lan:
