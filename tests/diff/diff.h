@@ -12,7 +12,8 @@
  *	main.c       the command
  *
  * Both sides see the same linear addresses: a page of code, data that ends in a read-only page with
- * unmapped pages around, and a stack. Everything else is unmapped.
+ * unmapped pages around, and a stack. Everything else is unmapped. 32-bit code runs in compatibility mode at
+ * level 3, with flat segments; it does not reach what this process has above 4 GiB.
  */
 #pragma once
 
@@ -61,6 +62,7 @@ struct instruction {
 
 struct scenario {
 	uint64_t seed;
+	bool narrow; /* 32-bit code; the registers of `start` then have nothing above 32 bits */
 	struct cpu start;
 	uint8_t code[PAGE]; /* the sequence at `entry`, int3 everywhere else */
 	unsigned entry;
@@ -108,14 +110,16 @@ unsigned encodings_roll(struct dice *dice, uint8_t *bytes, uint64_t rip, unsigne
 
 /* --- scenario.c --------------------------------------------------------------------------------- */
 
-void scenario_roll(struct scenario *s, uint64_t seed, unsigned max_instructions);
+/* Of 64-bit code or, `narrow`, of 32-bit code; encodings_find() has found the same. */
+void scenario_roll(struct scenario *s, uint64_t seed, unsigned max_instructions, bool narrow);
 
 /* Only the first `count` instructions. */
 void scenario_cut(struct scenario *s, unsigned count);
 
 /* --- the two sides ------------------------------------------------------------------------------ */
 
-int native_open(struct error *err);
+/* `narrow`: for 32-bit code. -ENOTSUP: this host runs none. */
+int native_open(bool narrow, struct error *err);
 void native_run(const struct scenario *s, struct outcome *out);
 
 int soft_side_open(const char *options, struct error *err);

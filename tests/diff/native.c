@@ -18,11 +18,15 @@
  * (SDM 3A, "Handling Self- and Cross-Modifying Code"). */
 void native_enter(const struct cpu *cpu);
 void native_leave(void);
-extern uint64_t native_stack;
+extern uint64_t native_stack, native_code, native_data; /* the last two: selectors */
 
 __asm__(".data\n"
 	".globl native_stack\n"
 	"native_stack: .quad 0\n"
+	".globl native_code\n"
+	"native_code: .quad 0\n"
+	".globl native_data\n"
+	"native_data: .quad 0\n"
 	".text\n"
 	".globl native_enter\n"
 	"native_enter:\n"
@@ -36,12 +40,15 @@ __asm__(".data\n"
 	"	mov $7, %eax\n"
 	"	xor %edx, %edx\n"
 	"	xrstor64 192(%rdi)\n"
+	"	mov native_data(%rip), %eax\n"
+	"	mov %eax, %ds\n"
+	"	mov %eax, %es\n"
+	"	mov %eax, %gs\n"
 	"	mov %ss, %eax\n"
 	"	push %rax\n"
 	"	push 32(%rdi)\n"
 	"	push 136(%rdi)\n"
-	"	mov %cs, %eax\n"
-	"	push %rax\n"
+	"	push native_code(%rip)\n"
 	"	push 128(%rdi)\n"
 	"	mov 0(%rdi), %rax\n"
 	"	mov 8(%rdi), %rcx\n"
@@ -61,6 +68,10 @@ __asm__(".data\n"
 	"	iretq\n"
 	".globl native_leave\n"
 	"native_leave:\n"
+	"	xor %eax, %eax\n"
+	"	mov %eax, %ds\n"
+	"	mov %eax, %es\n"
+	"	mov %eax, %gs\n"
 	"	fninit\n"
 	"	vzeroupper\n"
 	"	ldmxcsr native_mxcsr(%rip)\n"
@@ -77,6 +88,11 @@ __asm__(".data\n"
 _Static_assert(offsetof(struct cpu, gpr) == 0 && offsetof(struct cpu, rip) == 128 &&
 		   offsetof(struct cpu, rflags) == 136 && offsetof(struct cpu, area) == 192,
 	       "native_enter knows these");
+
+/* Linux's selectors of level 3. */
+#define SELECTOR_CODE32 0x23u
+#define SELECTOR_DATA   0x2bu
+#define SELECTOR_CODE   0x33u
 
 static struct {
 	uint8_t *code;       /* writable */
@@ -108,7 +124,6 @@ static void take_state(const ucontext_t *context)
 static void on_signal(int number, siginfo_t *info, void *context)
 {
 	ucontext_t *c = context;
-	greg_t rip = c->uc_mcontext.gregs[REG_RIP];
 
 	(void)info;
 	if (!native.out) {
@@ -116,11 +131,11 @@ static void on_signal(int number, siginfo_t *info, void *context)
 		signal(number, SIG_DFL);
 		return;
 	}
-	(void)rip;
 	take_state(c);
 	native.out = NULL;
 	c->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)native_leave;
 	c->uc_mcontext.gregs[REG_RSP] = (greg_t)native_stack;
+	c->uc_mcontext.gregs[REG_CSGSFS] = (c->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) | SELECTOR_CODE;
 	c->uc_mcontext.gregs[REG_EFL] = 0x202;
 }
 
@@ -153,7 +168,27 @@ static int map_memory(struct error *err)
 	return 0;
 }
 
-int native_open(struct error *err)
+/* Whether 32-bit code runs here: the first byte is DEC EAX there, and elsewhere a prefix. */
+static int try_narrow(struct error *err)
+{
+	static struct scenario probe = {.code = {0x48, 0xcc}, .start = {.rip = CODE_LINEAR, .rflags = 0x202}};
+	static struct outcome out;
+
+	if ((uintptr_t)&native >> 32 == 0)
+		return error_set(err, ENOTSUP, "This program lies below 4 GiB, where 32-bit code could write into it.");
+	probe.start.gpr[0] = 5;
+	probe.start.gpr[4] = STACK_LINEAR + PAGE;
+	le16_put(probe.start.area, 0x37f);
+	le32_put(probe.start.area + 24, 0x1f80);
+	native_code = SELECTOR_CODE32;
+	native_data = SELECTOR_DATA;
+	native_run(&probe, &out);
+	if (out.vector == 3 && out.cpu.gpr[0] == 4)
+		return 0;
+	return error_set(err, ENOTSUP, "This host runs no 32-bit code.");
+}
+
+int native_open(bool narrow, struct error *err)
 {
 	static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
@@ -168,7 +203,8 @@ int native_open(struct error *err)
 	sigfillset(&action.sa_mask);
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i], &action, NULL);
-	return 0;
+	native_code = SELECTOR_CODE;
+	return narrow ? try_narrow(err) : 0;
 }
 
 void native_run(const struct scenario *s, struct outcome *out)

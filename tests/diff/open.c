@@ -127,6 +127,7 @@ static bool operand_address(const struct view *v, const struct outcome *out, uin
 	for (unsigned i = 0; i < 16; i++) {
 		context.values[ZYDIS_REGISTER_RAX + i] = out->cpu.gpr[i];
 		context.values[ZYDIS_REGISTER_EAX + i] = (uint32_t)out->cpu.gpr[i];
+		context.values[ZYDIS_REGISTER_AX + i] = (uint16_t)out->cpu.gpr[i];
 	}
 	for (unsigned i = 0; i < v->insn.operand_count; i++) {
 		if (v->operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY ||
@@ -152,6 +153,41 @@ static bool is_store(const struct view *v)
 static void rotate(struct view *v)
 {
 	settle_flags(v, FLAG_OF);
+}
+
+/* SDM volume 2, AAD and AAM: "The OF, AF, and CF flags are undefined." */
+static void adjust_division(struct view *v)
+{
+	settle_flags(v, FLAG_OF | FLAG_AF | FLAG_CF);
+}
+
+/* SDM volume 2, AAA and AAS: "the OF, SF, ZF, and PF flags are undefined." */
+static void adjust_ascii(struct view *v)
+{
+	settle_flags(v, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF);
+}
+
+/* SDM volume 2, DAA and DAS: "The OF flag is undefined." */
+static void adjust_decimal(struct view *v)
+{
+	settle_flags(v, FLAG_OF);
+}
+
+/* SDM volume 2, POPA: a fault in the middle; whether the registers popped before it have their new values, it
+ * does not say. */
+static void pop_all(struct view *v)
+{
+	if (faulted(v, v->native) && faulted(v, v->soft))
+		memcpy(v->soft->cpu.gpr, v->native->cpu.gpr, sizeof(v->native->cpu.gpr));
+}
+
+/* SDM volume 1, 9.5.1: an MMX instruction sets TOP to 0 and the tags. Whether it does when its store is refused by
+ * the segment (in 32-bit code, by CS, which is not writable), it does not say. */
+static void mmx_refused(struct view *v)
+{
+	if (v->scenario->narrow && faulted(v, v->native) && faulted(v, v->soft) && v->native->vector == VECTOR_GP &&
+	    v->soft->vector == VECTOR_GP)
+		settle_area(v, 0, AREA_XMM);
 }
 
 /* Stores under a mask: the manual says that CR2 gets the address that faulted, and not which one of an
@@ -455,6 +491,18 @@ static const struct {
 } rules[] = {
     {ZYDIS_MNEMONIC_ROL, false, rotate},
     {ZYDIS_MNEMONIC_ROR, false, rotate},
+    {ZYDIS_MNEMONIC_AAD, false, adjust_division},
+    {ZYDIS_MNEMONIC_AAM, false, adjust_division},
+    {ZYDIS_MNEMONIC_AAA, false, adjust_ascii},
+    {ZYDIS_MNEMONIC_AAS, false, adjust_ascii},
+    {ZYDIS_MNEMONIC_DAA, false, adjust_decimal},
+    {ZYDIS_MNEMONIC_DAS, false, adjust_decimal},
+    {ZYDIS_MNEMONIC_POPA, false, pop_all},
+    {ZYDIS_MNEMONIC_POPAD, false, pop_all},
+    {ZYDIS_MNEMONIC_MOVD, false, mmx_refused},
+    {ZYDIS_MNEMONIC_MOVQ, false, mmx_refused},
+    {ZYDIS_MNEMONIC_MOVNTQ, false, mmx_refused},
+    {ZYDIS_MNEMONIC_MASKMOVQ, false, mmx_refused},
     {ZYDIS_MNEMONIC_VMASKMOVPS, false, masked_store},
     {ZYDIS_MNEMONIC_VMASKMOVPD, false, masked_store},
     {ZYDIS_MNEMONIC_VPMASKMOVD, false, masked_store},
@@ -513,7 +561,10 @@ static bool decode(struct view *v, const struct instruction *last)
 	ZydisDecoder decoder;
 
 	v->rip = CODE_LINEAR + last->offset;
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	if (v->scenario->narrow)
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, v->scenario->code + last->offset, last->length,
 						   &v->insn, v->operands));
 }

@@ -11,7 +11,7 @@ static void roll_start(struct program *p, struct assembly *a)
 
 	encodings_choose(false);
 	/* State and data come as for short sequences. */
-	scenario_roll(&scenario, p->seed ^ 0x5eed, 1);
+	scenario_roll(&scenario, p->seed ^ 0x5eed, 1, false);
 	p->start = scenario.start;
 	memcpy(p->memory, scenario.memory, MEMORY_SIZE);
 	encodings_choose(p->narrow);

@@ -311,13 +311,16 @@ static void end_after(struct scenario *s, unsigned count)
 	memset(s->code + end, INT3, PAGE - end);
 }
 
-void scenario_roll(struct scenario *s, uint64_t seed, unsigned max_instructions)
+void scenario_roll(struct scenario *s, uint64_t seed, unsigned max_instructions, bool narrow)
 {
 	struct dice dice = {.state = seed * 0x2545f4914f6cdd1dull};
 	unsigned pointers, indices, wanted = 1 + roll_below(&dice, max_instructions), offset;
 
 	s->seed = seed;
+	s->narrow = narrow;
 	roll_state(&dice, &s->start, &pointers, &indices);
+	for (unsigned i = 0; narrow && i < 16; i++)
+		s->start.gpr[i] = i < 8 ? (uint32_t)s->start.gpr[i] : 0;
 	roll_memory(&dice, s->memory);
 	memset(s->code, INT3, PAGE);
 	s->entry = 256 + 64 * roll_below(&dice, 32) + (roll_percent(&dice, 50) ? roll_below(&dice, 64) : 0);

@@ -45,6 +45,7 @@
 #define SELECTOR_USER_DATA   0x1bu
 #define SELECTOR_USER_CODE   0x23u
 #define SELECTOR_TSS         0x28u
+#define SELECTOR_USER_CODE32 0x3bu
 
 static struct {
 	struct soft *soft;
@@ -216,6 +217,7 @@ static void write_descriptors(void)
 	put64(GDT + SELECTOR_KERNEL_DATA, 0x00cf93000000ffff);
 	put64(GDT + (SELECTOR_USER_DATA & ~7u), 0x00cff3000000ffff);
 	put64(GDT + (SELECTOR_USER_CODE & ~7u), 0x00affb000000ffff);
+	put64(GDT + (SELECTOR_USER_CODE32 & ~7u), 0x00cffb000000ffff);
 	put64(GDT + SELECTOR_TSS, 0x0000890000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56);
 	put64(GDT + SELECTOR_TSS + 8, tss >> 32);
 	le64_put(side.ram + TSS + 4, KERNEL + STACK_TOP);
@@ -249,7 +251,7 @@ static void set_kernel_registers(void)
 	r->tr = (struct vp_segment){
 	    .base = KERNEL + TSS, .limit = 0x67, .selector = SELECTOR_TSS, .attributes = 0x8b};
 	r->gdt_base = KERNEL + GDT;
-	r->gdt_limit = 0x37;
+	r->gdt_limit = (SELECTOR_USER_CODE32 & ~7u) + 7;
 	r->idt_base = KERNEL + IDT;
 	r->idt_limit = 16 * EXCEPTIONS - 1;
 	r->cr0 = 0x80050033; /* PG AM WP NE ET MP PE */
@@ -336,7 +338,7 @@ static void load_scenario(const struct scenario *s)
 	memcpy(side.kernel.gpr, s->start.gpr, sizeof(side.kernel.gpr));
 	side.kernel.gpr[4] = KERNEL + STACK_TOP - 40;
 	frame[0] = s->start.rip;
-	frame[1] = SELECTOR_USER_CODE;
+	frame[1] = s->narrow ? SELECTOR_USER_CODE32 : SELECTOR_USER_CODE;
 	frame[2] = s->start.rflags;
 	frame[3] = s->start.gpr[4];
 	frame[4] = SELECTOR_USER_DATA;
