@@ -31,9 +31,9 @@ void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t
 			       const void *mask, unsigned size)
 {
 	const uint8_t *v = value, *m = mask;
-	/* 32-bit addresses wrap between the halves too. */
-	uint64_t wrap =
-	    vp->mode == MODE_64 && op->flags & OP_ADDRESS_32 && op->seg == SEG_DS ? 0xffffffff : ~0ull;
+	/* 32-bit addresses wrap between the halves too, and so do all linear addresses outside 64-bit code. */
+	bool narrow = vp->mode != MODE_64 || (op->flags & OP_ADDRESS_32 && op->seg == SEG_DS);
+	uint64_t wrap = narrow ? 0xffffffff : ~0ull;
 
 	for (unsigned i = size; i >= 8; i -= 8)
 		probe_write(vp, op, (linear + i - 8) & wrap, 8);
