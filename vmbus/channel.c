@@ -28,9 +28,9 @@ static int take_relid(struct vmbus *bus, struct channel *channel)
 
 		if (!other && !relid)
 			relid = i;
-		/* A removed one is still known to the guest, but nobody's any more. Linux passes over the same device while it has that. */
-		if (other && same_device(&other->offer, &channel->offer))
-			return other->ops ? -EEXIST : -EAGAIN;
+		/* A removed one is still known to the guest, but nobody's any more. */
+		if (other && other->ops && same_device(&other->offer, &channel->offer))
+			return -EEXIST;
 	}
 	if (!relid)
 		relid = bus->relid_limit ? bus->relid_limit : 1;
@@ -166,8 +166,7 @@ int vmbus_offer(struct vmbus *bus, const struct channel_offer *offer, const stru
 		forget(channel);
 	pthread_mutex_unlock(&bus->lock);
 	if (r < 0) {
-		error_set(err, -r, "cannot offer the VMBus channel %s: %s", channel->name,
-			  r == -EAGAIN ? "the guest has not let go yet of the one that was removed: try again" : strerror(-r));
+		error_set(err, -r, "cannot offer the VMBus channel %s: %s", channel->name, strerror(-r));
 		channel_free(channel);
 		return r;
 	}
