@@ -4,7 +4,7 @@
 
 The stage `long` takes minutes a test and is no part of `all`.
 
-Usage: tests/harness.py [unit|bare|guest|manage|package|lab|fuzz|long|all] [NAME…]
+Usage: tests/harness.py [unit|sanitize|bare|guest|manage|package|lab|fuzz|long|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
 """
 
@@ -33,9 +33,11 @@ class Results:
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.failures = []
+        self.names = set()
 
     def add(self, name, result, seconds, detail=""):
         setattr(self, result, getattr(self, result) + 1)
+        self.names.add(name.split(" (")[0].removeprefix("lab_"))
         word = {"passed": "PASS", "failed": "FAIL", "skipped": "SKIP"}[result]
         print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}", flush=True)
         if result == "failed":
@@ -98,15 +100,24 @@ def run_meson(results, variant, suite, tests):
             results.add(name, outcome, test["duration"], detail)
 
 
+def run_unit(results, variant, suite, names):
+    if not build(results, variant, "build.ninja"):
+        return
+    tests = suite_tests(variant, suite, names)
+    # The plain build is of everything: it shows that all of it compiles.
+    if tests and build(results, variant, *([] if variant == "debug" else sorted(tests.values()))):
+        run_meson(results, variant, suite, tests)
+
+
 def stage_unit(results, names):
-    """All unit tests plain and under the address sanitizer; those with threads under the thread sanitizer."""
-    for variant, suite in (("debug", "unit"), ("asan", "unit"), ("tsan", "threads")):
-        if not build(results, variant, "build.ninja"):
-            continue
-        tests = suite_tests(variant, suite, names)
-        # The plain build is of everything: it shows that all of it compiles.
-        if tests and build(results, variant, *([] if variant == "debug" else sorted(tests.values()))):
-            run_meson(results, variant, suite, tests)
+    """All unit tests plain."""
+    run_unit(results, "debug", "unit", names)
+
+
+def stage_sanitize(results, names):
+    """All unit tests under the address sanitizer; those with threads under the thread sanitizer."""
+    run_unit(results, "asan", "unit", names)
+    run_unit(results, "tsan", "threads", names)
 
 
 def stage_fuzz(results, names):
@@ -217,8 +228,8 @@ def stage_lab(results, names):
         results.add("lab", "failed", time.monotonic() - start, str(e))
 
 
-STAGES = {"unit": stage_unit, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage, "package": stage_package, "lab": stage_lab, "fuzz": stage_fuzz,
-          "long": stage_long}
+STAGES = {"unit": stage_unit, "sanitize": stage_sanitize, "bare": stage_bare, "guest": stage_guest, "manage": stage_manage,
+          "package": stage_package, "lab": stage_lab, "fuzz": stage_fuzz, "long": stage_long}
 
 
 def main():
@@ -231,6 +242,9 @@ def main():
     results = Results()
     for stage in stages:
         STAGES[stage](results, arguments)
+    for name in arguments:
+        if name.removeprefix("lab_") not in results.names:
+            results.add(name, "failed", 0, f"no test of {', '.join(stages)} has this name; without a name all of them run, and each is printed")
     return results.summary()
 
 
