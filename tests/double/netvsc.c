@@ -31,6 +31,18 @@ int netvsc_complete(struct netvsc *n, uint64_t id)
 	return guest_send(n->channel, VMBUS_PACKET_COMPLETION, 0, id, &done, sizeof(done));
 }
 
+/* Give the packet back that was taken last. */
+static void end_packet(struct netvsc *n)
+{
+	if (n->range_count == 0)
+		return;
+	n->range_count = n->range_next = 0;
+	if (!n->keep)
+		netvsc_complete(n, n->packet_id);
+	else if (n->kept_count < ARRAY_SIZE(n->kept))
+		n->kept[n->kept_count++] = n->packet_id;
+}
+
 /* A transfer-page packet becomes the ranges that netvsc_receive() gives. */
 static int take_transfer(struct netvsc *n, const uint8_t *packet, size_t size)
 {
@@ -38,6 +50,7 @@ static int take_transfer(struct netvsc *n, const uint8_t *packet, size_t size)
 	struct vmbus_transfer_page_header transfer;
 	struct nvsp_message message;
 
+	end_packet(n);
 	memcpy(&header, packet, sizeof(header));
 	memcpy(&transfer, packet + sizeof(header), sizeof(transfer));
 	if (transfer.range_count > ARRAY_SIZE(n->ranges) || transfer.set_id != RECEIVE_ID ||
@@ -109,6 +122,8 @@ int netvsc_exchange(struct netvsc *n, struct nvsp_message *message)
 			return -ETIMEDOUT;
 		if (w.r < 0)
 			return w.r;
+		if (w.r == 2)
+			end_packet(n);
 	} while (w.r != 1 || w.id != id);
 	*message = w.reply;
 	return 0;
@@ -158,6 +173,14 @@ int netvsc_buffers(struct netvsc *n, unsigned receive_pages)
 		r = -ENOBUFS;
 	n->section_size = m.send_buffer_complete.section_size;
 	return r;
+}
+
+int netvsc_revoke_receive_buffer(struct netvsc *n)
+{
+	struct nvsp_message m = {.type = NVSP_REVOKE_RECEIVE_BUFFER, .buffer = {RECEIVE_ID, 0}};
+
+	end_packet(n); /* later its number would be that of a packet in the next buffer */
+	return guest_send(n->channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m));
 }
 
 static int initialize(struct netvsc *n)
@@ -321,7 +344,7 @@ int netvsc_wait_completed(struct netvsc *n, uint32_t count)
 		if (w.r < 0)
 			return w.r;
 		if (w.r == 2)
-			netvsc_complete(n, n->packet_id);
+			end_packet(n);
 	}
 	return 0;
 }
@@ -340,17 +363,6 @@ int netvsc_send_frame(struct netvsc *n, const void *frame, size_t size, const vo
 	return r ? r : (int)n->last_status;
 }
 
-static void finish_packet(struct netvsc *n)
-{
-	if (n->range_count == 0 || n->range_next < n->range_count)
-		return;
-	n->range_count = n->range_next = 0;
-	if (!n->keep)
-		netvsc_complete(n, n->packet_id);
-	else if (n->kept_count < ARRAY_SIZE(n->kept))
-		n->kept[n->kept_count++] = n->packet_id;
-}
-
 bool netvsc_poll(struct netvsc *n)
 {
 	struct nvsp_message reply;
@@ -359,7 +371,7 @@ bool netvsc_poll(struct netvsc *n)
 
 	if (n->range_next < n->range_count)
 		return true;
-	finish_packet(n);
+	end_packet(n);
 	do
 		r = take(n, &reply, &id);
 	while (r == 1);

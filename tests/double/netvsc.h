@@ -47,6 +47,9 @@ int netvsc_negotiate(struct netvsc *n, uint32_t version, unsigned mtu, unsigned 
 int netvsc_version(struct netvsc *n, uint32_t version);
 int netvsc_buffers(struct netvsc *n, unsigned receive_pages);
 
+/* Take the receive buffer back, with all packets in it done. */
+int netvsc_revoke_receive_buffer(struct netvsc *n);
+
 /* Queries and settings: the RNDIS status; *size in and out for a query. -ETIMEDOUT. */
 int64_t netvsc_query(struct netvsc *n, uint32_t oid, void *value, size_t *size);
 int64_t netvsc_set(struct netvsc *n, uint32_t oid, const void *value, size_t size);

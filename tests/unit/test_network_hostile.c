@@ -178,20 +178,17 @@ static void test_hostile_buffers(void **state)
 static void test_hostile_smaller_buffer(void **state)
 {
 	struct fixture *f = *state;
-	struct nvsp_message m = {.type = NVSP_REVOKE_RECEIVE_BUFFER};
+	struct nvsp_message m = {.type = NVSP_REVOKE_SEND_BUFFER};
 	uint8_t frame[1514];
 	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1000, mac, other);
 
-#ifdef __SANITIZE_THREAD__
-	skip(); /* in one run of three a frame does not come there; why is not known yet */
-#endif
 	set_offloads(f, true, true);
 	assert_int_equal(asked(f), PORT_CHECKSUM | PORT_LARGE);
-	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
-	m = (struct nvsp_message){.type = NVSP_REVOKE_SEND_BUFFER};
+	assert_int_equal(netvsc_revoke_receive_buffer(&f->n), 0);
 	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
 	assert_int_equal(netvsc_buffers(&f->n, RECEIVE_PAGES / 4), 0);
 	assert_int_equal(asked(f), PORT_CHECKSUM);
+	assert_false(netvsc_poll(&f->n)); /* and nothing of the old one is given back into the new one */
 	for (unsigned i = 0; i < 40; i++)
 		put_frame(f, NULL, frame, size);
 	for (unsigned i = 0; i < 40; i++) {
