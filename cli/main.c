@@ -27,7 +27,7 @@ static const struct {
 static const char text[] = "Virtual machines made for Hyper-V, on Linux.\n";
 
 static const char remote_text[] =
-    "Before vm, image, job, event and host, for a daemon on another host:\n"
+    "Before vm, checkpoint, switch, image, job, event and host, for a daemon on another host:\n"
     "\n"
     "  --host https://NAME:PORT  it\n"
     "  --token-file FILE         who asks; or\n"
@@ -41,7 +41,7 @@ static void print_usage(FILE *to)
 {
 	fprintf(to, "Usage: bulkhead COMMAND …\n\n%s\n", text);
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		fprintf(to, "  %-8s%-13s  %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+		fprintf(to, "  %-10s %-13s  %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
 	fprintf(to, "\n%s\nbulkhead COMMAND --help tells the rest. --version says which this is.\n", remote_text);
 }
 

@@ -647,8 +647,11 @@ static const struct manage_verb verbs[] = {
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
-    {"ssh", "its ssh server", "[USER@]NAME [ARGUMENT …]",
-     "By a port of the host that is forwarded to the guest's port 22; the arguments are ssh's.\n", vm_ssh},
+    {"ssh", "log in by ssh", "[--no-wait] [USER@]NAME [ARGUMENT …]",
+     "By a port of the host that is forwarded to the guest's port 22; the arguments are ssh's. While the guest\n"
+     "starts, it is waited for up to three minutes.\n"
+     "\n"
+     "  --no-wait              it is not\n", vm_ssh},
     {"inspect", "the insides of a running one", "NAME [--watch]",
      "Processors, memory, disks with their chains, VMBus with its channels, services: as a tree.\n"
      "\n"

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* vm_adapters.c - `bulkhead vm create|set --network --forward`, what `vm show` tells of adapters, and `vm ssh`. */
 #include <errno.h>
+#include <netdb.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/vm.h"
 
 #define SSH_ARGUMENTS 100
+#define SSH_WAIT      180  /* seconds; a machine starts meanwhile */
+#define SSH_BANNER    3000 /* milliseconds */
+#define SSH_AGAIN     500
 
 static bool is_nat(const json_t *adapter)
 {
@@ -160,6 +167,56 @@ static bool find_ssh(const json_t *vm, char *host, size_t size, char *port, size
 	return false;
 }
 
+static int connect_to(const char *host, const char *port)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+	struct addrinfo *found;
+	int fd;
+
+	if (getaddrinfo(host, port, &hints, &found))
+		return -1;
+	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen)) {
+		close(fd);
+		fd = -1;
+	}
+	freeaddrinfo(found);
+	return fd;
+}
+
+/* The port takes a connection before the guest does, and drops it then: only what the server says first counts. False: it says
+ * nothing yet. */
+static bool ssh_answers(int fd)
+{
+	struct pollfd wait = {.fd = fd, .events = POLLIN};
+	char banner[4];
+
+	return poll(&wait, 1, SSH_BANNER) == 1 && recv(fd, banner, sizeof(banner), MSG_WAITALL) == sizeof(banner) &&
+	       !memcmp(banner, "SSH-", sizeof(banner));
+}
+
+/* Until the guest's ssh server answers, or it is of no use to wait: then ssh says why. */
+static void wait_for_ssh(const char *name, const char *host, const char *port)
+{
+	time_t end = time(NULL) + SSH_WAIT;
+	bool told = false;
+
+	while (time(NULL) < end) {
+		int fd = connect_to(host, port);
+		bool answers = fd >= 0 && ssh_answers(fd);
+
+		if (fd < 0)
+			return;
+		close(fd);
+		if (answers)
+			return;
+		if (!told && isatty(STDERR_FILENO))
+			fprintf(stderr, "waiting for the ssh server of %s\n", name);
+		told = true;
+		poll(NULL, 0, SSH_AGAIN);
+	}
+}
+
 /* It becomes ssh; it returns only if that cannot be. */
 static int become_ssh(const json_t *vm, const char *user, const char *host, const char *port, int argc, char **argv,
     struct error *err)
@@ -186,10 +243,15 @@ static int become_ssh(const json_t *vm, const char *user, const char *host, cons
 int vm_ssh(struct manage *manage, int argc, char **argv)
 {
 	_cleanup_free_ char *path = NULL, *user = NULL;
+	bool wait = argc < 2 || strcmp(argv[1], "--no-wait") != 0;
 	char host[64], port[16], *name;
 	struct error err = {0};
 	json_t *vm;
 
+	if (!wait) {
+		argc--;
+		argv++;
+	}
 	if (argc < 2 || argc - 2 > SSH_ARGUMENTS)
 		return manage_usage(manage, argc < 2 ? "the machine's name is missing" : "too many arguments for ssh");
 	name = strrchr(argv[1], '@');
@@ -206,8 +268,11 @@ int vm_ssh(struct manage *manage, int argc, char **argv)
 	else if (!find_ssh(vm, host, sizeof(host), port, sizeof(port)))
 		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s: bulkhead vm set %s --forward 2222:22 gives it one", name,
 			  name);
-	else
+	else {
+		if (wait)
+			wait_for_ssh(name, host, port);
 		become_ssh(vm, user, host, port, argc - 2, argv + 2, &err);
+	}
 	json_decref(vm);
 	return manage_fail(manage, &err);
 }

@@ -100,7 +100,7 @@ struct machine *machine_new(struct vmms *vmms, const struct store_vm *vm)
 		machine_free(machine);
 		return NULL;
 	}
-	machine_set_state(machine, MACHINE_OFF);
+	machine->state_since = vmms_now();
 	reload(machine);
 	return machine;
 }
@@ -463,21 +463,37 @@ static int make_runtime(const struct machine *machine, struct error *err)
 	return 0;
 }
 
-static int wrong_state(const struct machine *machine, const char *what, struct error *err)
+/* How it gets into a state that is wanted. */
+static const char *state_advice(enum machine_state is, unsigned wanted)
+{
+	bool on = is == MACHINE_RUNNING || is == MACHINE_PAUSED;
+
+	if (on && wanted & 1u << MACHINE_OFF)
+		return ": shut it down or turn it off first";
+	if (is == MACHINE_PAUSED && wanted & 1u << MACHINE_RUNNING)
+		return ": resume it first";
+	if (is == MACHINE_SAVED && wanted & 1u << MACHINE_OFF)
+		return ": start it, or discard its state, first";
+	if ((is == MACHINE_OFF || is == MACHINE_SAVED) && wanted & 1u << MACHINE_RUNNING)
+		return ": start it first";
+	return "";
+}
+
+static int wrong_state(const struct machine *machine, unsigned wanted, const char *what, struct error *err)
 {
 	if (machine->phase != VM_READY)
 		return error_set(err, EALREADY, "machine \"%s\" is being %s", machine->name,
 				 machine->phase == VM_CREATING ? "created" : "deleted");
 	if (machine->state == MACHINE_BROKEN)
 		return error_set(err, EALREADY, "machine \"%s\" cannot be used: %s", machine->name, machine->problem.text);
-	return error_set(err, EALREADY, "machine \"%s\" is %s: it cannot be %s", machine->name,
-			 machine_state_word(machine->state), what);
+	return error_set(err, EALREADY, "machine \"%s\" is %s: it cannot be %s%s", machine->name,
+			 machine_state_word(machine->state), what, strcmp(what, "started") ? state_advice(machine->state, wanted) : "");
 }
 
 int machine_check_state(const struct machine *machine, unsigned states, const char *what, struct error *err)
 {
 	if (machine->phase != VM_READY || !(states & 1u << machine->state))
-		return wrong_state(machine, what, err);
+		return wrong_state(machine, states, what, err);
 	return 0;
 }
 
@@ -765,7 +781,7 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 
 	machine_refresh(machine);
 	if (machine->phase != VM_READY || machine->state == MACHINE_BROKEN)
-		return wrong_state(machine, "changed", err);
+		return wrong_state(machine, 1u << MACHINE_OFF, "changed", err);
 	r = machine_check_free(machine, err);
 	if (!r)
 		r = check_name_free(machine, name, err);

@@ -296,3 +296,15 @@ int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t
 			       "si", vm, (int64_t)limit),
 		       event_json, list, err);
 }
+
+int64_t store_event_state_time(struct store *store, const char *vm, bool running)
+{
+	sqlite3_stmt *statement = sql_prepare(store,
+	    "SELECT time FROM event WHERE vm = ?1 AND (kind = 'vm.running' OR (?2 = 0 AND kind IN"
+	    " ('vm.created', 'vm.registered', 'vm.off', 'vm.saved', 'vm.failed'))) ORDER BY id DESC LIMIT 1",
+	    "si", vm, (int64_t)running);
+	int64_t time = statement && sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+
+	sqlite3_finalize(statement);
+	return time;
+}

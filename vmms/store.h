@@ -75,6 +75,8 @@ int store_event_list(struct store *store, int64_t after, const char *vm, unsigne
     struct error *err);
 /* The newest `limit`, oldest of them first. */
 int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t **list, struct error *err);
+/* When a machine began to run, or last ceased to: milliseconds since 1970. 0: no event that is kept tells. */
+int64_t store_event_state_time(struct store *store, const char *vm, bool running);
 
 /* What is to be known of the host. *value (NULL: there is none) is the caller's; setting it to NULL removes it. */
 int store_host_get(struct store *store, const char *key, char **value, struct error *err);

@@ -217,6 +217,16 @@ static void add_stored(void *context, const struct store_vm *vm)
 		machine_free(machine);
 }
 
+/* It is what it is for longer than this daemon knows it. */
+static void date_state(struct machine *machine)
+{
+	bool running = machine->state == MACHINE_RUNNING;
+	int64_t time = running || machine_is_off(machine) ? store_event_state_time(machine->vmms->store, machine->id, running) : 0;
+
+	if (time)
+		machine->state_since = time;
+}
+
 /* Machines that were half made go, those with workers are taken over. */
 static void take_stock(struct vmms *vmms)
 {
@@ -228,6 +238,7 @@ static void take_stock(struct vmms *vmms)
 			continue;
 		}
 		machine_adopt(machine);
+		date_state(machine);
 		checkpoint_recover(machine);
 	}
 }

@@ -53,9 +53,13 @@ def test_manage_workers_outlive_the_daemon(context):
             d.done("POST", f"/v1/vms/{name}/start")
         d.done("POST", "/v1/vms/two/pause")
         before = sorted(d.workers())
+        since = {name: d.ok("GET", f"/v1/vms/{name}")["state_since"] for name in ("one", "three")}
         d.kill()
         require(sorted(d.workers()) == before and len(before) == 2, "workers live on")
+        require(all(abs(time.time() * 1000 - at) < 60000 for at in since.values()), f"since when they are what they are: {since}")
         d.start()
+        again = {name: d.ok("GET", f"/v1/vms/{name}")["state_since"] for name in since}
+        require(all(abs(again[name] - since[name]) < 100 for name in since), f"it was {since}, and is {again}")
         require(d.state_of("one") == "running" and d.state_of("three") == "off", "states are found again")
         wait_for(lambda: d.state_of("two") == "paused", "the paused one to be seen as such")
         d.done("POST", "/v1/vms/two/resume")
