@@ -92,8 +92,8 @@ static bool has_saved(const char *directory)
 	return path && !lstat(path, &st);
 }
 
-/* A new machine of the configuration, which is taken over, of a directory. */
-static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const char *source, struct machine *of,
+/* A new machine of the configuration and the checkpoints (NULL: none), which are taken over, of a directory. */
+static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, json_t *tree, const char *source, struct machine *of,
     struct job **job, struct error *err)
 {
 	struct making *making = calloc(1, sizeof(*making));
@@ -104,16 +104,19 @@ static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, const ch
 
 	if (!making) {
 		json_decref(config);
+		json_decref(tree);
 		return error_set(err, ENOMEM, "no memory for a machine");
 	}
 	vm.name = json_string_value(json_object_get(config, "name"));
 	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
 	directory = machine_directory_for(vmms, vm.name, vm.id);
 	vm.directory = directory;
-	if (directory)
-		making->plan = copy_plan_new(kind, config, source, directory);
-	else
+	if (directory) {
+		making->plan = copy_plan_new(kind, config, tree, source, directory);
+	} else {
 		json_decref(config);
+		json_decref(tree);
+	}
 	if (making->plan && kind == COPY_IMPORT && has_saved(source) && copy_plan_file(making->plan, SAVED_FILE, SAVED_FILE)) {
 		copy_plan_free(making->plan);
 		making->plan = NULL;
@@ -219,7 +222,7 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 		json_decref(config);
 		return r;
 	}
-	return make(machine->vmms, linked ? COPY_LINK : COPY_CLONE, config, machine->directory, machine, job, err);
+	return make(machine->vmms, linked ? COPY_LINK : COPY_CLONE, config, NULL, machine->directory, machine, job, err);
 }
 
 int machine_check_base(const struct machine *machine, struct error *err)
@@ -233,6 +236,18 @@ int machine_check_base(const struct machine *machine, struct error *err)
 		r = error_set(err, EBUSY, "machine \"%s\" is a linked clone of machine \"%s\" and continues its disks: delete that first",
 			      json_string_value(json_array_get(names, 0)), machine->name);
 	json_decref(names);
+	return r;
+}
+
+/* NULL: there is nothing in it. */
+static int load_tree(json_t **tree, const char *directory, struct error *err)
+{
+	int r = tree_load(tree, directory, err);
+
+	if (!r && !json_array_size(json_object_get(*tree, "checkpoints")) && !json_array_size(json_object_get(*tree, "disks"))) {
+		json_decref(*tree);
+		*tree = NULL;
+	}
 	return r;
 }
 
@@ -262,13 +277,59 @@ static int import_in_place(struct vmms *vmms, const char *directory, const char 
 	return 0;
 }
 
+/* The address that an adapter has now which had this one; NULL: there is none such. */
+static json_t *renewed(const json_t *before, const json_t *config, const json_t *mac)
+{
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(before, "adapters"), i, adapter)
+		if (json_equal(json_object_get(adapter, "mac"), mac))
+			return json_object_get(json_array_get(json_object_get(config, "adapters"), i), "mac");
+	return NULL;
+}
+
+/* `config` was `before`: its checkpoints become that machine's too, with the addresses that it has now. The guest of one that ran
+ * knows its own, which stay; it is looked at again whether another has them when the checkpoint is applied. */
+static void take_checkpoints(struct vmms *vmms, const json_t *before, const json_t *config, json_t *tree)
+{
+	json_t *checkpoint, *adapter, *mac;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint) {
+		json_t *of = json_object_get(checkpoint, "config");
+
+		json_object_set(of, "id", json_object_get(config, "id"));
+		if (json_object_get(checkpoint, "state") ||
+		    json_equal(json_object_get(before, "adapters"), json_object_get(config, "adapters")))
+			continue;
+		json_array_foreach(json_object_get(of, "adapters"), j, adapter) {
+			mac = renewed(before, config, json_object_get(adapter, "mac"));
+			if (mac)
+				json_object_set(adapter, "mac", mac);
+			else
+				json_object_del(adapter, "mac");
+		}
+		adapters_complete(vmms, of, NULL);
+	}
+}
+
+static int import_tree(json_t **tree, const char *directory, struct error *err)
+{
+	int r = load_tree(tree, directory, err);
+
+	if (!r && *tree)
+		r = tree_check(*tree, directory, false, err);
+	return r;
+}
+
 int machine_import(struct vmms *vmms, const json_t *body, struct job **job, struct error *err)
 {
 	const char *directory = json_string_value(json_object_get(body, "directory"));
 	const char *mode = json_string_value(json_object_get(body, "mode"));
 	const char *name = json_string_value(json_object_get(body, "name"));
 	bool saved = has_saved(directory);
-	json_t *config;
+	json_t *config, *before, *tree = NULL;
 	int r;
 
 	if (*directory != '/')
@@ -278,11 +339,16 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	r = vm_config_load(&config, directory, err);
 	if (r)
 		return r;
+	before = json_deep_copy(config);
 	if (name)
 		json_object_set_new(config, "name", json_string(name));
 	if (!strcmp(mode, "copy"))
 		make_another(vmms, config, !saved);
-	r = check_name_free(vmms, json_string_value(json_object_get(config, "name")), err);
+	r = import_tree(&tree, directory, err);
+	take_checkpoints(vmms, before, config, tree);
+	json_decref(before);
+	if (!r)
+		r = check_name_free(vmms, json_string_value(json_object_get(config, "name")), err);
 	if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
 		r = error_set(err, EEXIST, "the machine in %s is here already: take a copy with an id of its own (mode copy)",
 			      directory);
@@ -293,9 +359,10 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	}
 	if (r) {
 		json_decref(config);
+		json_decref(tree);
 		return r;
 	}
-	return make(vmms, COPY_IMPORT, config, directory, NULL, job, err);
+	return make(vmms, COPY_IMPORT, config, tree, directory, NULL, job, err);
 }
 
 /* --- export ------------------------------------------------------------------------------------------- */
@@ -332,8 +399,9 @@ static void exported(struct job *job, int result)
 	automatic_kick(vmms);
 }
 
-/* Of a configuration, which is taken over, that is of the machine; `state` (NULL: none): what it goes on from. */
-static struct making *export_new(json_t *config, const char *state, const struct machine *machine, const char *to)
+/* Of a configuration and checkpoints (NULL: none), which are taken over, that are of the machine; `state` (NULL: none): what it goes on
+ * from. */
+static struct making *export_new(json_t *config, json_t *tree, const char *state, const struct machine *machine, const char *to)
 {
 	struct making *making = calloc(1, sizeof(*making));
 	_cleanup_free_ char *temporary = NULL;
@@ -342,10 +410,12 @@ static struct making *export_new(json_t *config, const char *state, const struct
 
 	guid_random(&id);
 	if (making && config && asprintf(&making->final, "%s/%s", to, machine->name) > 0 &&
-	    asprintf(&temporary, "%s/.export-%s", to, guid_format(&id, text)) > 0)
-		making->plan = copy_plan_new(COPY_EXPORT, config, machine->directory, temporary);
-	else
+	    asprintf(&temporary, "%s/.export-%s", to, guid_format(&id, text)) > 0) {
+		making->plan = copy_plan_new(COPY_EXPORT, config, tree, machine->directory, temporary);
+	} else {
 		json_decref(config);
+		json_decref(tree);
+	}
 	if (making && making->plan && (!state || !copy_plan_file(making->plan, state, SAVED_FILE)))
 		return making;
 	if (making)
@@ -353,11 +423,11 @@ static struct making *export_new(json_t *config, const char *state, const struct
 	return NULL;
 }
 
-/* Takes the configuration over. While it is carried out the machine may run, if it runs, but its checkpoints stay. */
-static int export_begin(struct machine *machine, json_t *config, const char *state, const char *to, const char *kind,
+/* Takes configuration and checkpoints over. While it is carried out the machine may run, if it runs, but its checkpoints stay. */
+static int export_begin(struct machine *machine, json_t *config, json_t *tree, const char *state, const char *to, const char *kind,
     struct job **job, struct error *err)
 {
-	struct making *making = export_new(config, state, machine, to);
+	struct making *making = export_new(config, tree, state, machine, to);
 	struct stat st;
 	int r;
 
@@ -388,24 +458,10 @@ static int check_to(const char *to, struct error *err)
 	return *to == '/' ? 0 : error_set(err, EINVAL, "directory %s: name it from the root on", to);
 }
 
-static int check_no_checkpoints(const struct machine *machine, struct error *err)
-{
-	bool has;
-	json_t *tree;
-	int r = tree_load(&tree, machine->directory, err);
-
-	if (r)
-		return r;
-	has = json_array_size(json_object_get(tree, "checkpoints")) || json_array_size(json_object_get(tree, "disks"));
-	json_decref(tree);
-	return has ? error_set(err, ENOTSUP, "machine \"%s\" has checkpoints, which cannot be exported yet: export a clone of it",
-			       machine->name)
-		   : 0;
-}
-
 int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	const char *to = json_string_value(json_object_get(body, "directory"));
+	json_t *tree;
 	int r;
 
 	machine_refresh(machine);
@@ -415,10 +471,10 @@ int machine_export(struct machine *machine, const json_t *body, struct job **job
 	if (!r)
 		r = checkpoint_check_start(machine, err);
 	if (!r)
-		r = check_no_checkpoints(machine, err);
+		r = load_tree(&tree, machine->directory, err);
 	if (r)
 		return r;
-	return export_begin(machine, json_deep_copy(machine->config), saved_exists(machine) ? SAVED_FILE : NULL, to, "vm.export",
+	return export_begin(machine, json_deep_copy(machine->config), tree, saved_exists(machine) ? SAVED_FILE : NULL, to, "vm.export",
 			    job, err);
 }
 
@@ -448,7 +504,7 @@ int checkpoint_export(struct machine *machine, const char *which, const json_t *
 	/* The machine may have another name by now. */
 	json_object_set_new(config, "name", json_string(machine->name));
 	state = json_string_value(json_object_get(checkpoint, "state"));
-	r = export_begin(machine, config, state, to, "checkpoint.export", job, err);
+	r = export_begin(machine, config, NULL, state, to, "checkpoint.export", job, err);
 	json_decref(tree);
 	return r;
 }

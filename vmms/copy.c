@@ -56,14 +56,22 @@ static const json_t *planned(const struct copy_plan *plan, const char *from)
 	return NULL;
 }
 
+/* Its own name, where it is of the directory and nothing else has that; else one that is free. Disks of checkpoints lie beside vm.json. */
+static json_t *new_name(const struct copy_plan *plan, const char *path, bool keep)
+{
+	return keep && !name_is_taken(plan, path) ? json_string(path) : free_name(plan, path);
+}
+
 /* `object` has a path at `key`: it is copied, if it is to be, and the copy is named there. */
 static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bool written)
 {
 	const char *path = json_string_value(json_object_get(object, key));
 	_cleanup_free_ char *whole = path ? vm_config_path(path, plan->source) : NULL;
+	const char *continues = path ? json_string_value(json_object_get(plan->chain, path)) : NULL;
 	bool inside = path && name_is_inside(path);
 	bool clone = plan->kind == COPY_CLONE || plan->kind == COPY_LINK;
-	bool flatten = written && (clone || (plan->kind == COPY_EXPORT && !inside));
+	bool flatten = written && !continues && (clone || (plan->kind == COPY_EXPORT && !inside));
+	bool keep = inside && !flatten && !(continues && strchr(path, '/'));
 	const json_t *same;
 	json_t *to;
 
@@ -76,9 +84,10 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 	same = planned(plan, inside ? path : whole);
 	if (same)
 		return json_object_set_new(object, key, json_deep_copy(same)) ? -ENOMEM : 0;
-	to = inside && !flatten ? json_string(path) : free_name(plan, path);
-	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b, s:b}", "from", inside ? path : whole, "to", to,
-								 "flatten", flatten, "disk", !strcmp(key, "path")))) {
+	to = new_name(plan, path, keep);
+	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b, s:b, s:b}", "from", inside ? path : whole, "to", to,
+								 "flatten", flatten, "disk", continues || !strcmp(key, "path"),
+								 "linked", continues && *continues))) {
 		json_decref(to);
 		return -ENOMEM;
 	}
@@ -105,20 +114,75 @@ static int plan_config(struct copy_plan *plan, json_t *config)
 	return r;
 }
 
-struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, const char *source, const char *directory)
+/* What each disk of the tree continues. */
+static int note_chain(struct copy_plan *plan)
+{
+	json_t *disk, *parent;
+	size_t i;
+
+	json_array_foreach(json_object_get(plan->tree, "disks"), i, disk) {
+		parent = json_object_get(disk, "parent");
+		if (json_object_set(plan->chain, json_string_value(json_object_get(disk, "path")), parent))
+			return -ENOMEM;
+		if (!json_object_get(plan->chain, json_string_value(parent)) &&
+		    json_object_set_new(plan->chain, json_string_value(parent), json_string("")))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int plan_state(struct copy_plan *plan, json_t *checkpoint)
+{
+	const char *state = json_string_value(json_object_get(checkpoint, "state"));
+	json_t *to;
+	int r;
+
+	if (!state)
+		return 0;
+	to = new_name(plan, state, true);
+	r = to ? copy_plan_file(plan, state, json_string_value(to)) : -ENOMEM;
+	return json_object_set_new(checkpoint, "state", to) ? -ENOMEM : r;
+}
+
+static int plan_tree(struct copy_plan *plan)
+{
+	json_t *entry;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(plan->tree, "disks"), i, entry) {
+		if (!r)
+			r = plan_path(plan, entry, "path", true);
+		if (!r)
+			r = plan_path(plan, entry, "parent", true);
+	}
+	json_array_foreach(json_object_get(plan->tree, "checkpoints"), i, entry) {
+		if (!r)
+			r = plan_config(plan, json_object_get(entry, "config"));
+		if (!r)
+			r = plan_state(plan, entry);
+	}
+	return r;
+}
+
+struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, json_t *tree, const char *source, const char *directory)
 {
 	struct copy_plan *plan = calloc(1, sizeof(*plan));
 
 	if (!plan) {
 		json_decref(config);
+		json_decref(tree);
 		return NULL;
 	}
 	plan->kind = kind;
 	plan->config = config;
+	plan->tree = tree;
+	plan->chain = json_object();
 	plan->files = json_array();
 	plan->source = strdup(source);
 	plan->directory = strdup(directory);
-	if (plan->files && plan->source && plan->directory && !plan_config(plan, config))
+	if (plan->chain && plan->files && plan->source && plan->directory && !note_chain(plan) && !plan_config(plan, config) &&
+	    !plan_tree(plan))
 		return plan;
 	copy_plan_free(plan);
 	return NULL;
@@ -129,6 +193,8 @@ void copy_plan_free(struct copy_plan *plan)
 	if (!plan)
 		return;
 	json_decref(plan->config);
+	json_decref(plan->tree);
+	json_decref(plan->chain);
 	json_decref(plan->files);
 	free(plan->source);
 	free(plan->directory);
@@ -214,7 +280,7 @@ static int flatten(const struct copy_plan *plan, const char *from, const char *t
 }
 
 /* Whether the copy is to be whole in itself, where the file's bytes are not: it continues another disk, whose contents
- * may change or go. An import takes what there is: nothing in it is opened as a disk. */
+ * may change or go. Of the tree only the lowest is asked. Nothing that an import finds is opened where it lies. */
 static int has_parent(const struct copy_plan *plan, const json_t *file, bool *has, struct error *err)
 {
 	struct disk_open_options reading = {.read_only = true};
@@ -223,7 +289,7 @@ static int has_parent(const struct copy_plan *plan, const json_t *file, bool *ha
 	int r;
 
 	*has = false;
-	if (plan->kind == COPY_IMPORT || !json_is_true(json_object_get(file, "disk")))
+	if (plan->kind == COPY_IMPORT || !json_is_true(json_object_get(file, "disk")) || json_is_true(json_object_get(file, "linked")))
 		return 0;
 	r = path ? disk_open(&disk, path, &reading, err) : error_set(err, ENOMEM, "no memory");
 	if (r)
@@ -233,7 +299,28 @@ static int has_parent(const struct copy_plan *plan, const json_t *file, bool *ha
 	return 0;
 }
 
-static int copy_one(struct copy_plan *plan, int source, int target, const json_t *file, struct error *err)
+/* What was imported may continue no disk but one of its tree, which it is told next: it would be looked for wherever its maker
+ * wanted. */
+static int check_whole(int target, const json_t *file, struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	const char *to = json_string_value(json_object_get(file, "to"));
+	struct disk *disk;
+	int fd, r;
+
+	if (!json_is_true(json_object_get(file, "disk")) || json_is_true(json_object_get(file, "linked")))
+		return 0;
+	fd = file_open_below(target, to, err);
+	if (fd < 0)
+		return fd;
+	r = disk_open_fd(&disk, fd, to, &reading, err);
+	if (!r)
+		disk_close(disk, NULL);
+	/* What is wrong with a disk besides is told when it is used. */
+	return r == -ENOTSUP ? error_prefix(err, "only disks that are whole, or continue others as " TREE_FILE " says, are imported") : 0;
+}
+
+static int copy_one(struct copy_plan *plan, int source, int target, json_t *file, struct error *err)
 {
 	const char *from = json_string_value(json_object_get(file, "from")), *to = json_string_value(json_object_get(file, "to"));
 	struct part part = {plan, (uint64_t)json_integer_value(json_object_get(file, "bytes"))};
@@ -242,6 +329,7 @@ static int copy_one(struct copy_plan *plan, int source, int target, const json_t
 	int r = flat ? 0 : has_parent(plan, file, &flat, err);
 
 	if (!r && flat) {
+		json_object_set_new(file, "flatten", json_true());
 		r = file_make_parents(target, to, err);
 		if (!r)
 			r = flatten(plan, from, to, &progress, err);
@@ -251,9 +339,90 @@ static int copy_one(struct copy_plan *plan, int source, int target, const json_t
 		r = fd < 0 ? fd : file_make_parents(target, to, err);
 		if (!r)
 			r = file_copy(fd, target, to, &progress, err);
+		if (!r && plan->kind == COPY_IMPORT)
+			r = check_whole(target, file, err);
 	}
 	plan->done += part.bytes;
 	return r;
+}
+
+/* Whether the copy named `to` has another identity than what it is of: it was made anew. Then so has what continues it. */
+static bool is_new(const struct copy_plan *plan, const char *to)
+{
+	json_t *file;
+	size_t i;
+
+	json_array_foreach(plan->files, i, file)
+		if (!strcmp(json_string_value(json_object_get(file, "to")), to))
+			return json_is_true(json_object_get(file, "flatten"));
+	return false;
+}
+
+/* From the lowest up, so that each is opened over a chain that is right already, and by no name that it has itself. */
+static int link_disk(struct copy_plan *plan, const json_t *disk, json_t *new, struct error *err)
+{
+	const char *path = json_string_value(json_object_get(disk, "path")), *parent = json_string_value(json_object_get(disk, "parent"));
+	_cleanup_free_ char *child = vm_config_path(path, plan->directory), *below = vm_config_path(parent, plan->directory);
+	bool changed = is_new(plan, parent) || json_object_get(new, parent);
+
+	if (!child || !below || (changed && json_object_set_new(new, path, json_true())))
+		return error_set(err, ENOMEM, "no memory");
+	return disk_reparent(child, below, changed, err);
+}
+
+static int link_disks(struct copy_plan *plan, struct error *err)
+{
+	json_t *disks = json_object_get(plan->tree, "disks"), *left = json_copy(disks), *new = json_object();
+	size_t before, count = json_array_size(left);
+	int r = left && new ? 0 : error_set(err, ENOMEM, "no memory");
+
+	do {
+		before = count;
+		for (size_t i = 0; i < json_array_size(left) && !r;) {
+			json_t *disk = json_array_get(left, i), *other;
+			bool waits = false;
+			size_t k;
+
+			json_array_foreach(left, k, other)
+				waits |= json_equal(json_object_get(other, "path"), json_object_get(disk, "parent"));
+			if (waits) {
+				i++;
+				continue;
+			}
+			r = link_disk(plan, disk, new, err);
+			json_array_remove(left, i);
+		}
+		count = json_array_size(left);
+	} while (!r && count && count < before);
+	if (!r && count)
+		r = error_set(err, ELOOP, "%s/" TREE_FILE ": disks continue each other in a ring", plan->source);
+	json_decref(left);
+	json_decref(new);
+	return r;
+}
+
+/* What others continue is not to be written any more, and shows it. */
+static void protect(int target, const json_t *tree)
+{
+	json_t *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(tree, "disks"), i, disk)
+		fchmodat(target, json_string_value(json_object_get(disk, "parent")), 0440, 0);
+}
+
+static int copy_tree(struct copy_plan *plan, int target, struct error *err)
+{
+	int r;
+
+	if (!plan->tree)
+		return 0;
+	r = link_disks(plan, err);
+	if (r)
+		return r;
+	protect(target, plan->tree);
+	r = form_check(&tree_form, plan->tree, err);
+	return r ? r : tree_save(plan->tree, plan->directory, err);
 }
 
 int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
@@ -281,7 +450,9 @@ int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 		if (r)
 			return r;
 	}
-	r = form_check(&vm_config_form, plan->config, err);
+	r = copy_tree(plan, target, err);
+	if (!r)
+		r = form_check(&vm_config_form, plan->config, err);
 	if (!r)
 		r = vm_config_save(plan->config, plan->directory, err);
 	return r ? r : directory_sync(above, err);

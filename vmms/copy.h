@@ -21,19 +21,23 @@ enum copy_kind {
 struct copy_plan {
 	enum copy_kind kind;
 	json_t *config;
-	json_t *files; /* [{"from", "to", "flatten", "bytes"}], "from" below `source` or from the root on */
+	json_t *tree; /* NULL: it has no checkpoints, or they stay behind */
+	json_t *chain; /* the disks that `tree` had at first, by name: what each continues, "" for none of it */
+	json_t *files; /* [{"from", "to", "flatten", "disk", "linked", "bytes"}], "from" below `source` or from the root on */
 	char *source, *directory;
 	bool made; /* the directory */
 	uint64_t bytes, done;
 	struct job *job;
 };
 
-/* Takes the reference to `config`, which is of `source`. The caller frees it. NULL: no memory. */
-struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, const char *source, const char *directory);
+/* Takes the references to `config` and `tree` (NULL: none), which are of `source`. The caller frees it. NULL: no memory. */
+struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, json_t *tree, const char *source, const char *directory);
 void copy_plan_free(struct copy_plan *plan);
 
 /* A file more, which is copied as it is. -ENOMEM. */
 int copy_plan_file(struct copy_plan *plan, const char *from, const char *to);
 
-/* Makes the directory with all files in it and the configuration, synced. [pool] */
+/* Makes the directory with all files in it, the checkpoints and the configuration, synced. Disks of checkpoints are copied as they
+ * are, and then told where the copies of those are that they continue; -ESTALE: one is not what it was. Of an import none may continue
+ * any other disk. [pool] */
 int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err);

@@ -345,6 +345,20 @@ static bool is_text(const char *bytes)
 	return is;
 }
 
+/* Of a directory that is to be registered. */
+static int check_checkpoints(const char *directory, struct error *err)
+{
+	json_t *tree;
+	int r = tree_load(&tree, directory, err);
+
+	if (!r)
+		r = tree_check(tree, directory, true, err);
+	if (!r)
+		r = tree_check_disks(tree, directory, err);
+	json_decref(tree);
+	return r;
+}
+
 int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err)
 {
 	_cleanup_free_ char *path = realpath(directory, NULL);
@@ -369,6 +383,8 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 			      path);
 	else
 		r = adapters_check(vmms, NULL, config, err);
+	if (!r)
+		r = check_checkpoints(path, err);
 	if (!r)
 		r = machine_enter(vmms, &vm, out, err);
 	if (!r) {

@@ -140,6 +140,9 @@ int file_copy(int from, int directory, const char *name, const struct disk_progr
 	r = fstat(from, &st) || ftruncate(to, st.st_size) ? -errno : 0;
 	if (!r)
 		r = copy_data(from, to, st.st_size, progress);
+	/* Some disks know what they continue by its time. */
+	if (!r && futimens(to, (const struct timespec[]){st.st_atim, st.st_mtim}))
+		r = -errno;
 	if (!r && fsync(to))
 		r = -errno;
 	if (!r)

@@ -17,7 +17,7 @@ int file_open_below(int directory, const char *name, struct error *err);
 /* A plain file of any name, for reading; a link is followed unless `no_link` is set. Returns the descriptor. */
 int file_open_plain(const char *path, bool no_link, struct error *err);
 
-/* A new file below a directory with the contents of an open one, synced. Shares blocks where the file system can, and
+/* A new file below a directory with the contents and times of an open one, synced. Shares blocks where the file system can, and
  * leaves holes out. `progress` (NULL: none) is in bytes; -ECANCELED: stopped by it. Nothing is left on failure. */
 int file_copy(int from, int directory, const char *name, const struct disk_progress *progress, struct error *err);
 

@@ -52,5 +52,12 @@ bool tree_loose(const json_t *tree, const json_t *config, const char **path, con
 /* The files of the tree of a directory, with its own, that the list does not have yet. */
 void tree_add_files(const char *directory, json_t *list);
 
+/* tree_check.c: of a directory that somebody else may have made. -EINVAL: it has names of other places (`in_place`: but for the disks that
+ * continue none, and those of vm.json), or names twice; -ELOOP: what comes from what, or continues what, is a ring. */
+int tree_check(const json_t *tree, const char *directory, bool in_place, struct error *err);
+/* -ESTALE: a disk continues another than the tree says. Opens them by the names that they have; one that is in use is taken as
+ * it is. */
+int tree_check_disks(const json_t *tree, const char *directory, struct error *err);
+
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);

@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines with checkpoints, exported and imported."""
+
+import ctypes
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+
+from daemon import Daemon, require, wait_for
+
+SIZE = 8 << 20
+
+
+def machine(d, name="web"):
+    return d.ok("GET", f"/v1/vms/{name}")
+
+
+def disk_paths(d, name="web"):
+    vm = machine(d, name)
+    return [os.path.join(vm["directory"], disk["path"]) for disk in vm["config"]["disks"]]
+
+
+def written(d, path, text):
+    """What a guest would write."""
+    library = ctypes.CDLL(os.path.join(d.build, "disk/libbulkhead-disk.so"))
+    disk = ctypes.c_void_p()
+    require(library.disk_open(ctypes.byref(disk), path.encode(), None, None) == 0, f"{path} cannot be opened")
+    require(library.disk_write(disk, ctypes.c_uint64(1 << 20), text.encode(), ctypes.c_size_t(len(text)), None) == 0, "written")
+    require(library.disk_close(disk, None) == 0, "closed")
+
+
+def contents(d, path):
+    """Of the whole chain: a hash."""
+    raw = os.path.join(d.directory, "contents.raw")
+    d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")
+    with open(raw, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def hashes(d, name="web"):
+    return [contents(d, path) for path in disk_paths(d, name)]
+
+
+def make_disk(d, path, seed):
+    with open(path + ".raw", "wb") as f:
+        f.write(random.Random(seed).randbytes(SIZE))
+    d.cli("disk", "convert", path + ".raw", path)
+    os.unlink(path + ".raw")
+
+
+def make_tree(d, form="vhdx", **more):
+    """first - second, and third beside that; two disks, one of which lies elsewhere. Returns what each has."""
+    d.make("web", **more)
+    elsewhere = os.path.join(d.directory, f"elsewhere.{form}")
+    make_disk(d, os.path.join(machine(d)["directory"], f"disk.{form}"), 1)
+    make_disk(d, elsewhere, 2)
+    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": f"disk.{form}"}, {"path": elsewhere}]})
+    has = {}
+
+    def keep(name):
+        for path in disk_paths(d):
+            written(d, path, name)
+        has[name] = hashes(d)
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": name})
+
+    keep("first")
+    keep("second")
+    d.done("POST", "/v1/vms/web/checkpoints/first/apply")
+    keep("third")
+    for path in disk_paths(d):
+        written(d, path, "now")
+    has["now"] = hashes(d)
+    return has
+
+
+def check_tree(d, has, name="web"):
+    """Each checkpoint is what it was, whatever is done with the others."""
+    require(hashes(d, name) == has["now"], f"{name}: it is not what it was")
+    for checkpoint in ("second", "first", "third"):
+        d.done("POST", f"/v1/vms/{name}/checkpoints/{checkpoint}/apply")
+        require(hashes(d, name) == has[checkpoint], f"{name}: {checkpoint} is not what it was")
+        for path in disk_paths(d, name):
+            written(d, path, "more")
+    for checkpoint in ("first", "third", "second"):
+        d.done("DELETE", f"/v1/vms/{name}/checkpoints/{checkpoint}")
+    vm = machine(d, name)
+    require(not os.path.exists(os.path.join(vm["directory"], "checkpoints.json")) or d.ok("GET", f"/v1/vms/{name}/checkpoints")["checkpoints"] == [],
+            "all checkpoints are gone")
+
+
+def exported_tree(d, out):
+    os.mkdir(out)
+    d.cli("vm", "export", "web", out)
+    return os.path.join(out, "web")
+
+
+def tree_in_all_modes(context, form):
+    with Daemon(context["build"]) as d:
+        has = make_tree(d, form)
+        id_before = machine(d)["id"]
+        exported = exported_tree(d, os.path.join(d.directory, "out"))
+        require(os.listdir(os.path.join(d.directory, "out")) == ["web"], "only the machine is there")
+        chain = [f for f in os.listdir(exported) if f.endswith(form)]
+        require(len(chain) == 8, f"a chain of files, as it was: {sorted(chain)}")
+        for name in chain:
+            d.cli("disk", "check", os.path.join(exported, name))
+        # Beside the original, as another.
+        d.cli("vm", "import", exported, "--copy", "--name", "copy")
+        copy = machine(d, "copy")
+        require(copy["id"] != id_before, "another machine")
+        with open(os.path.join(copy["directory"], "checkpoints.json"), encoding="utf-8") as f:
+            require({c["config"]["id"] for c in json.load(f)["checkpoints"]} == {copy["id"]}, "its checkpoints are its own")
+        tree = {c["name"]: c for c in d.ok("GET", "/v1/vms/copy/checkpoints")["checkpoints"]}
+        require(tree["second"]["parent"] == tree["first"]["id"] == tree["third"]["parent"] and tree["third"]["now"], f"the same tree: {tree}")
+        d.done("POST", "/v1/vms/copy/start")
+        d.done("POST", "/v1/vms/copy/turn-off")
+        # The original is what it was, and nothing that it does is seen in the others.
+        check_tree(d, has)
+        check_tree(d, has, "copy")
+        # Nothing of the original is needed.
+        for name in ("web", "copy"):
+            d.done("DELETE", f"/v1/vms/{name}")
+        os.unlink(os.path.join(d.directory, f"elsewhere.{form}"))
+        d.cli("vm", "import", exported, "--restore")
+        require(machine(d)["id"] == id_before, "it is the same")
+        again = exported_tree(d, os.path.join(d.directory, "again"))
+        check_tree(d, has)
+        d.done("DELETE", "/v1/vms/web")
+        # Where it is, wherever that has been taken.
+        moved = os.path.join(d.directory, "moved")
+        os.rename(again, moved)
+        shutil.rmtree(exported)
+        d.cli("vm", "import", moved, "--register")
+        require(machine(d)["directory"] == moved and machine(d)["id"] == id_before, "where it is")
+        check_tree(d, has)
+
+
+def test_manage_export_of_a_tree(context):
+    tree_in_all_modes(context, "vhdx")
+
+
+def test_manage_export_of_a_tree_of_vhd(context):
+    tree_in_all_modes(context, "vhd")
+
+
+def ran_for(d, name="web"):
+    """The guest's own clock, in seconds."""
+    return d.ok("GET", f"/v1/vms/{name}/inspect")["reference_time_100ns"] / 1e7
+
+
+def test_manage_export_of_checkpoints_that_ran(context):
+    """Their saved states go along; the guest's addresses are those that it knows."""
+    with Daemon(context["build"]) as d:
+        d.make("web", adapters=[{"port": "none"}])
+        make_disk(d, os.path.join(machine(d)["directory"], "disk.vhdx"), 1)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "off"})
+        d.done("POST", "/v1/vms/web/start")
+        wait_for(lambda: ran_for(d) > 1, "a second")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "ran"})
+        before = ran_for(d)
+        d.refused(409, "wrong-state", "POST", "/v1/vms/web/export", {"directory": d.directory}, "running")
+        d.done("POST", "/v1/vms/web/turn-off")
+        address = machine(d)["config"]["adapters"][0]["mac"]
+        exported = exported_tree(d, os.path.join(d.directory, "out"))
+        require(len([f for f in os.listdir(exported) if f.endswith(".state")]) == 1, f"a state: {os.listdir(exported)}")
+        d.cli("vm", "import", exported, "--copy", "--name", "copy")
+        own = machine(d, "copy")["config"]["adapters"][0]["mac"]
+        require(own != address, "another address")
+        d.done("POST", "/v1/vms/copy/checkpoints/off/apply")
+        require(machine(d, "copy")["config"]["adapters"][0]["mac"] == own, "that of one that was off is the machine's own")
+        d.refused(409, "exists", "POST", "/v1/vms/copy/checkpoints/ran/apply", None, "web")
+        d.done("DELETE", "/v1/vms/web")
+        d.done("POST", "/v1/vms/copy/checkpoints/ran/apply")
+        require(d.state_of("copy") == "saved" and machine(d, "copy")["config"]["adapters"][0]["mac"] == address, "as its guest knows it")
+        # Saved, with checkpoints.
+        saved = os.path.join(d.directory, "saved")
+        os.mkdir(saved)
+        d.cli("vm", "export", "copy", saved)
+        d.done("POST", "/v1/vms/copy/start")
+        require(1 < ran_for(d, "copy") < before + 1, "it went on where it was")
+        d.done("POST", "/v1/vms/copy/turn-off")
+        d.done("DELETE", "/v1/vms/copy")
+        d.cli("vm", "import", os.path.join(saved, "copy"), "--restore")
+        require(d.state_of("copy") == "saved", "and it is saved there, too")
+        d.done("POST", "/v1/vms/copy/start")
+        require(1 < ran_for(d, "copy") < before + 1, "it went on where it was")
+
+
+def test_manage_export_of_a_linked_clone_with_checkpoints(context):
+    """What its disks continue is another machine's: the lowest is made whole, and what continues it is told."""
+    with Daemon(context["build"]) as d:
+        d.make("base")
+        make_disk(d, os.path.join(machine(d, "base")["directory"], "disk.vhdx"), 1)
+        d.ok("PATCH", "/v1/vms/base", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/base/checkpoints", {"name": "base"})
+        d.cli("vm", "clone", "base", "web", "--checkpoint", "base", "--linked")
+        has = {}
+        for name in ("first", "second", "third"):
+            written(d, disk_paths(d)[0], name)
+            has[name] = hashes(d)
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": name})
+        written(d, disk_paths(d)[0], "now")
+        has["now"] = hashes(d)
+        exported = exported_tree(d, os.path.join(d.directory, "out"))
+        based = exported_tree_of(d, "base", os.path.join(d.directory, "based"))
+        expected = hashes(d, "base")
+        d.done("DELETE", "/v1/vms/web")
+        d.done("DELETE", "/v1/vms/base")
+        for directory in (exported, based):
+            d.cli("vm", "import", directory)
+        require(hashes(d, "base") == expected, "the base is exported with its own checkpoints")
+        check_tree(d, has)
+
+
+def exported_tree_of(d, name, out):
+    os.mkdir(out)
+    d.cli("vm", "export", name, out)
+    return os.path.join(out, name)
+
+
+def quiet(d):
+    return all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=100")["jobs"])
+
+
+def test_manage_killed_while_a_tree_is_copied(context):
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        has = make_tree(d)
+        exported = exported_tree(d, os.path.join(d.directory, "exported"))
+        complete = sorted(os.listdir(exported))
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        ended = 0
+        for i in range(16):
+            verb, body = [("web/export", {"directory": out}), ("import", {"directory": exported, "name": "new"})][i % 2]
+            d.ok("POST", f"/v1/vms/{verb}", body)
+            time.sleep(rng.random() * 0.4)
+            d.kill()
+            d.start()
+            wait_for(lambda: quiet(d), "jobs to end")
+            vms = d.ok("GET", "/v1/vms")["vms"]
+            require(all(vm["state"] == "off" for vm in vms), f"{vms}")
+            require(set(os.listdir(os.path.join(d.state, "machines"))) == {os.path.basename(vm["directory"]) for vm in vms}, "half of a machine")
+            require(set(os.listdir(out)) <= {"web"}, f"half of an export: {os.listdir(out)}")
+            if os.listdir(out):
+                ended += 1
+                require(sorted(os.listdir(os.path.join(out, "web"))) == complete, "what is there is whole")
+                shutil.rmtree(os.path.join(out, "web"))
+            if any(vm["name"] == "new" for vm in vms):
+                ended += 1
+                if ended < 4:
+                    check_tree(d, has, "new")
+                d.done("DELETE", "/v1/vms/new")
+        print(f"     {ended} of 16 came to their end")
+        check_tree(d, has)
+
+
+class Trap:
+    """A directory that somebody else has made: a copy of an exported one, with something changed."""
+
+    def __init__(self, d, exported):
+        self.d = d
+        self.path = os.path.join(d.directory, "trap")
+        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.copytree(exported, self.path)
+        self.tree = self.load()
+
+    def load(self):
+        with open(os.path.join(self.path, "checkpoints.json"), encoding="utf-8") as f:
+            return json.load(f)
+
+    def save(self):
+        with open(os.path.join(self.path, "checkpoints.json"), "w", encoding="utf-8") as f:
+            json.dump(self.tree, f)
+
+    def refused(self, word, modes=("copy", "restore", "register")):
+        for mode in modes:
+            status, answer = self.d.call("POST", "/v1/vms/import?wait=60", {"directory": self.path, "mode": mode, "name": "trap"})
+            require(status >= 400 or answer["state"] == "failed", f"{word}, {mode}: {answer}")
+            require(word in answer["error"]["message"] and "failed" != answer["error"]["code"], f"{word}, {mode}: {answer}")
+            require(self.d.ok("GET", "/v1/vms")["vms"] == [], f"{word}, {mode}: a machine is left")
+            require(os.listdir(os.path.join(self.d.state, "machines")) == [], f"{word}, {mode}: files are left")
+
+
+def test_manage_import_of_a_tree_of_traps(context):
+    with Daemon(context["build"]) as d:
+        make_tree(d)
+        exported = exported_tree(d, os.path.join(d.directory, "out"))
+        d.done("DELETE", "/v1/vms/web")
+        secret = os.path.join(d.directory, "secret.vhdx")
+        make_disk(d, secret, 9)
+        with open(secret, "rb") as f:
+            kept = f.read()
+        mode = os.stat(secret).st_mode
+
+        def link(name):
+            os.unlink(os.path.join(trap.path, name))
+            os.symlink(secret, os.path.join(trap.path, name))
+
+        # Names of other places.
+        for name in (secret, "../secret.vhdx", "./disk.vhdx", "inner/disk.vhdx"):
+            for key in ("path", "parent"):
+                trap = Trap(d, exported)
+                trap.tree["disks"][0][key] = name
+                trap.save()
+                trap.refused(name, ("copy", "restore") if key == "parent" else ("copy", "restore", "register"))
+            trap = Trap(d, exported)
+            trap.tree["checkpoints"][0]["state"] = name
+            trap.save()
+            trap.refused(name)
+            trap = Trap(d, exported)
+            trap.tree["checkpoints"][0]["config"]["disks"][0]["path"] = name
+            trap.save()
+            trap.refused(name, ("copy", "restore"))
+        # A parent that lies elsewhere, of which the directory says nothing, or another than the one that is named.
+        trap = Trap(d, exported)
+        child = os.path.join(trap.path, "outside.vhdx")
+        d.cli("disk", "create", child, "--parent", secret)
+        for entry in trap.tree["disks"]:
+            if entry["parent"] == "disk.vhdx":
+                entry["parent"] = "outside.vhdx"
+        trap.save()
+        trap.refused("outside.vhdx")
+        trap = Trap(d, exported)
+        d.cli("disk", "create", os.path.join(trap.path, "outside.vhdx"), "--parent", secret)
+        trap.tree["disks"].append({"path": "outside.vhdx", "parent": "disk.vhdx"})
+        trap.save()
+        trap.refused("outside.vhdx")
+        # A ring, of disks and of checkpoints.
+        trap = Trap(d, exported)
+        top = next(x for x in trap.tree["disks"] if x["parent"] == "disk.vhdx")
+        trap.tree["disks"].append({"path": "disk.vhdx", "parent": top["path"]})
+        trap.save()
+        trap.refused("ring")
+        trap = Trap(d, exported)
+        trap.tree["checkpoints"][0]["parent"] = trap.tree["checkpoints"][1]["id"]
+        trap.tree["checkpoints"][1]["parent"] = trap.tree["checkpoints"][0]["id"]
+        trap.save()
+        trap.refused("ring")
+        trap = Trap(d, exported)
+        trap.tree["disks"].append(dict(top))
+        trap.save()
+        trap.refused("twice")
+        # A file that is missing, a link, a pipe, other contents.
+        for name in ("disk.vhdx", top["path"]):
+            trap = Trap(d, exported)
+            os.unlink(os.path.join(trap.path, name))
+            trap.refused(name)
+            os.mkfifo(os.path.join(trap.path, name))
+            trap.refused(name, ("copy", "restore"))
+        trap = Trap(d, exported)
+        link(top["path"])
+        trap.refused(top["path"])
+        trap = Trap(d, exported)
+        os.chmod(os.path.join(trap.path, "disk.vhdx"), 0o640)
+        written(d, os.path.join(trap.path, "disk.vhdx"), "other")
+        trap.refused("changed since")
+        require(os.stat(secret).st_mode == mode, "nobody changed it")
+        with open(secret, "rb") as f:
+            require(f.read() == kept, "nobody wrote to it")
+        # What is not broken is imported.
+        trap = Trap(d, exported)
+        d.done("POST", "/v1/vms/import", {"directory": trap.path, "name": "trap"})
+        for name in os.listdir(trap.path):
+            require(not name.endswith(".cbt"), name)
+        require(subprocess.run(["diff", "-r", exported, trap.path], check=False).returncode == 0, "what was imported from is not changed")
