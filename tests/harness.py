@@ -180,7 +180,8 @@ def run_guests(results, names, *paths):
 
 
 def stage_guest(results, names):
-    run_guests(results, names, "tests/guest/test_debian.py", "tests/guest/test_worker.py", "tests/guest/test_network.py", "tests/guest/test_saved.py")
+    files = ("test_debian.py", "test_worker.py", "test_network.py", "test_offloads.py", "test_saved.py")
+    run_guests(results, names, *(f"tests/guest/{name}" for name in files))
 
 
 def stage_long(results, names):
