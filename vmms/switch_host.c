@@ -4,7 +4,8 @@
  *
  * What is undone by is in host.db before anything is done:
  *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it, "back": it has it again,
- *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}}}
+ *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}},
+ *    "left": {NAME: the same}: no member any more, and down as long as the switch has its address}
  */
 #include <errno.h>
 #include <string.h>
@@ -106,11 +107,22 @@ int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const js
 	return r;
 }
 
+/* One that has left and comes again: what it was before the switch had it. */
+static void take_back(struct vswitch *s, const char *adapter, json_t *record)
+{
+	json_t *left = json_object_get(json_object_get(s->host, "left"), adapter);
+
+	if (!left)
+		return;
+	json_object_set(record, "up", json_object_get(left, "up"));
+	json_object_del(json_object_get(s->host, "left"), adapter);
+}
+
 /* --- there --------------------------------------------------------------------------------------------------- */
 
 static int note_adapter(struct vswitch *s, const char *adapter, bool sealed, struct error *err)
 {
-	json_t *network = NULL;
+	json_t *network = NULL, *record;
 	struct host_link link;
 	bool hook = false;
 	int r = host_link_get(adapter, &link, err);
@@ -126,10 +138,10 @@ static int note_adapter(struct vswitch *s, const char *adapter, bool sealed, str
 	if (!*json_string_value(json_object_get(s->host, "mac")))
 		json_object_set_new(s->host, "mac", json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3],
 							   link.mac[4], link.mac[5]));
-	json_object_set_new(json_object_get(s->host, "adapters"), adapter, json_pack("{s:b, s:b, s:b, s:b, s:b, s:o}", "up", link.up,
-												     "promiscuous", link.promiscuous, "ipv6",
-												     host_link_has_ipv6(adapter), "sealed", sealed, "hook",
-												     !hook, "network", network));
+	record = json_pack("{s:b, s:b, s:b, s:b, s:b, s:o}", "up", link.up, "promiscuous", link.promiscuous, "ipv6", host_link_has_ipv6(adapter),
+	    "sealed", sealed, "hook", !hook, "network", network);
+	take_back(s, adapter, record);
+	json_object_set_new(json_object_get(s->host, "adapters"), adapter, record);
 	return 0;
 }
 
@@ -289,15 +301,38 @@ static void move_back(struct vswitch *s, const char *adapter)
 static void restore_flags(const char *adapter, const json_t *record)
 {
 	host_link_set_promiscuous(adapter, json_is_true(json_object_get(record, "promiscuous")), NULL);
-	if (!json_is_true(json_object_get(record, "up")))
-		host_link_set_up(adapter, false, NULL);
+	host_link_set_up(adapter, json_is_true(json_object_get(record, "up")), NULL);
 }
 
+static bool has_our_mac(const struct vswitch *s, const char *adapter)
+{
+	const char *mac = json_string_value(json_object_get(s->host, "mac"));
+	struct host_link link;
+	char text[18];
+
+	if (!mac || host_link_get(adapter, &link, NULL))
+		return false;
+	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3], link.mac[4], link.mac[5]);
+	return !strcmp(mac, text);
+}
+
+/* One whose address the switch keeps is down as long as it does: else the host would hear there too what is for the switch. */
 void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter)
 {
+	json_t *record = record_of(s, adapter);
+
 	(void)vmms;
-	release(s, adapter);
-	restore_flags(adapter, record_of(s, adapter));
+	if (has_our_mac(s, adapter)) {
+		host_link_set_up(adapter, false, NULL);
+		if (!json_object_get(s->host, "left"))
+			json_object_set_new(s->host, "left", json_object());
+		json_object_set(json_object_get(s->host, "left"), adapter, record);
+		release(s, adapter);
+		host_link_set_promiscuous(adapter, json_is_true(json_object_get(record, "promiscuous")), NULL);
+	} else {
+		release(s, adapter);
+		restore_flags(adapter, record);
+	}
 	json_object_del(json_object_get(s->host, "adapters"), adapter);
 }
 
@@ -321,6 +356,8 @@ int switch_detach(struct vmms *vmms, struct vswitch *s, struct error *err)
 	if (r)
 		return r;
 	json_object_foreach(json_object_get(host, "adapters"), name, record)
+		restore_flags(name, record);
+	json_object_foreach(json_object_get(host, "left"), name, record)
 		restore_flags(name, record);
 	s->host = NULL;
 	switch_store(vmms, s, NULL);

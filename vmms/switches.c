@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "vmms/switches.h"
+#include "vmms/switches_private.h"
 
 #include <errno.h>
 #include <string.h>
@@ -7,36 +7,10 @@
 
 #include "switch/host_link.h"
 #include "switch/ovs_rules.h"
-#include "switch/port.h"
-
-/* Numbers of ports: below are those of the host's adapters. */
-#define PORT_FIRST 100u
-#define PORT_COUNT 65000u
 
 #define RETRY_MS  1000u /* at first, then ever longer */
 #define RETRY_MAX_MS 60000u
 #define NOTE_MS   60000u
-#define PORT_MTU  9000u
-
-/* A daemon of Open vSwitch, seen to end. */
-struct watch {
-	struct vmms *vmms;
-	uv_poll_t poll;
-	int pid, fd;
-	bool active;
-};
-
-struct switches {
-	struct ovs *ovs;
-	struct vswitch **list;
-	size_t count;
-	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it}. */
-	json_t *ports;
-	uv_timer_t retry, note;
-	struct watch watches[2];
-	bool failing; /* it has been told */
-	unsigned delay;
-};
 
 struct ovs *switches_ovs(struct vmms *vmms)
 {
@@ -117,34 +91,13 @@ static void list_remove(struct vmms *vmms, struct vswitch *s)
 
 /* --- what Open vSwitch is to say ---------------------------------------------------------------------------- */
 
-static json_t *ports_of(struct vmms *vmms, const struct vswitch *s)
-{
-	json_t *list = json_array(), *port;
-	const char *name;
-
-	json_object_foreach(vmms->switches->ports, name, port) {
-		const json_t *adapter = json_object_get(port, "adapter");
-		json_t *described;
-
-		if (strcmp(json_string_value(json_object_get(port, "switch")), s->name))
-			continue;
-		described = json_pack("{s:s, s:O, s:O, s:b, s:b}", "name", name, "number", json_object_get(port, "number"), "mac",
-		    json_object_get(adapter, "mac"), "any_mac", json_is_true(json_object_get(adapter, "any_mac")), "must",
-		    json_is_true(json_object_get(port, "must")));
-		if (json_object_get(adapter, "settings"))
-			json_object_set(described, "settings", json_object_get(adapter, "settings"));
-		json_array_append_new(list, described);
-	}
-	return list;
-}
-
 static json_t *describe(struct vmms *vmms, const struct vswitch *s)
 {
 	const char *type = json_string_value(json_object_get(s->config, "type")), *mac = json_string_value(json_object_get(s->host, "mac"));
 	bool external = !strcmp(type, "external"), host = !strcmp(type, "internal") || (external && json_is_true(json_object_get(s->config, "host")));
 	json_t *description = json_pack("{s:s, s:s, s:b, s:b, s:O, s:O, s:o}", "name", s->interface, "datapath", ovs_datapath(vmms->switches->ovs), "host",
 	    host, "must", s->phase == SWITCH_MAKING, "vlan", json_object_get(s->config, "vlan"), "team", json_object_get(s->config, "team"), "ports",
-	    ports_of(vmms, s));
+	    switches_ports_of(vmms, s));
 	struct host_link link;
 
 	if (external && mac && *mac)
@@ -194,12 +147,11 @@ int switches_apply(struct vmms *vmms, struct error *err)
 
 /* --- the daemons ---------------------------------------------------------------------------------------------- */
 
-static void see_to_all(struct vmms *vmms);
 static void take_down(struct vmms *vmms, struct vswitch *s);
 
 static void retry_due(uv_timer_t *timer)
 {
-	see_to_all(timer->data);
+	switches_see_to(timer->data);
 }
 
 static void set_problem(struct vswitch *s, const struct error *err)
@@ -220,7 +172,7 @@ static void see_to(struct vmms *vmms, struct vswitch *s)
 }
 
 /* From the end on, as one that goes leaves the list. What cannot be as it should is tried again. */
-static void see_to_all(struct vmms *vmms)
+void switches_see_to(struct vmms *vmms)
 {
 	struct switches *all = vmms->switches;
 	struct error err = {0};
@@ -307,195 +259,6 @@ static void watch_daemons(struct vmms *vmms)
 		else
 			close(watch->fd);
 	}
-}
-
-/* --- machines' adapters --------------------------------------------------------------------------------------- */
-
-static bool number_taken(struct vmms *vmms, unsigned number)
-{
-	const char *name;
-	json_t *port;
-
-	json_object_foreach(vmms->switches->ports, name, port)
-		if (json_integer_value(json_object_get(port, "number")) == number)
-			return true;
-	return false;
-}
-
-/* The same each time, as far as possible: then a port that is in its place stays there. */
-static unsigned choose_number(struct vmms *vmms, const struct machine *machine, const json_t *adapter)
-{
-	unsigned slot = 0, number;
-	json_t *other;
-	size_t i;
-
-	json_array_foreach(json_object_get(machine->config, "adapters"), i, other)
-		if (json_equal(json_object_get(other, "mac"), json_object_get(adapter, "mac")))
-			slot = (unsigned)i;
-	for (number = (machine->number * VM_ADAPTERS_MAX + slot) % PORT_COUNT; number_taken(vmms, PORT_FIRST + number);)
-		number = (number + 1) % PORT_COUNT;
-	return PORT_FIRST + number;
-}
-
-static bool on_switch(const json_t *adapter)
-{
-	const char *port = json_string_value(json_object_get(adapter, "port"));
-
-	return port && !strcmp(port, "switch") && json_object_get(adapter, "switch");
-}
-
-static json_t *plug(struct machine *machine, const json_t *adapter, const char *name)
-{
-	struct vmms *vmms = machine->vmms;
-	json_t *port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
-	    (int)choose_number(vmms, machine, adapter), "adapter", json_deep_copy(adapter));
-
-	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
-}
-
-/* A tap that is there: which of the two it is; one that is to come: the other. */
-static void choose_name(char name[OVS_NAME_SIZE], const json_t *adapter, bool there)
-{
-	const char *mac = json_string_value(json_object_get(adapter, "mac"));
-	struct host_link link;
-
-	ovs_tap_name(name, mac, false);
-	if (!host_link_get(name, &link, NULL) != there)
-		ovs_tap_name(name, mac, true);
-}
-
-/* Its interface, as long as it is in this switch; NULL: it is not. */
-static const char *plugged_as(struct vmms *vmms, const json_t *adapter)
-{
-	const char *name;
-	json_t *port;
-
-	json_object_foreach(vmms->switches->ports, name, port)
-		if (json_equal(json_object_get(port, "switch"), json_object_get(adapter, "switch")) &&
-		    json_equal(json_object_get(json_object_get(port, "adapter"), "mac"), json_object_get(adapter, "mac")))
-			return name;
-	return NULL;
-}
-
-static void plug_running(struct vmms *vmms)
-{
-	for (size_t i = 0; i < vmms->machine_count; i++) {
-		struct machine *machine = vmms->machines[i];
-		json_t *adapter;
-		size_t k;
-
-		if (!machine->link)
-			continue;
-		json_array_foreach(json_object_get(machine->config, "adapters"), k, adapter) {
-			char name[OVS_NAME_SIZE];
-
-			if (!on_switch(adapter))
-				continue;
-			choose_name(name, adapter, true);
-			plug(machine, adapter, name);
-		}
-	}
-}
-
-/* The host has no part in it: neither by IPv6, which each interface would have, nor by what a guest says to the host's addresses. */
-static int make_tap(struct vmms *vmms, const char *name, int *fd, struct error *err)
-{
-	int r = port_make_tap(fd, name, err);
-
-	if (r)
-		return r;
-	r = host_link_set_ipv6(name, false, err);
-	if (!r && !strcmp(ovs_datapath(vmms->switches->ovs), "netdev"))
-		r = host_link_seal(name, err);
-	if (!r)
-		r = host_link_set_mtu(name, PORT_MTU, err);
-	if (!r)
-		r = host_link_set_up(name, true, err);
-	if (r) {
-		close(*fd);
-		*fd = -1;
-	}
-	return r;
-}
-
-int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
-{
-	struct vmms *vmms = machine->vmms;
-	const char *wanted = json_string_value(json_object_get(adapter, "switch"));
-	struct vswitch *s = wanted ? switches_find(vmms, wanted) : NULL;
-	char name[OVS_NAME_SIZE];
-	json_t *port;
-	int r;
-
-	if (!s || s->phase != SWITCH_READY)
-		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
-				 machine->name);
-	choose_name(name, adapter, false);
-	r = ovs_start(vmms->switches->ovs, NULL, err);
-	if (!r)
-		r = make_tap(vmms, name, fd, err);
-	if (r)
-		return r;
-	port = plug(machine, adapter, name);
-	if (port)
-		json_object_set_new(port, "must", json_true());
-	r = port ? switches_apply(vmms, err) : error_set(err, ENOMEM, "no memory");
-	if (port)
-		json_object_del(port, "must");
-	if (!r)
-		return 0;
-	close(*fd);
-	*fd = -1;
-	switches_port_closed(machine, adapter);
-	return r;
-}
-
-void switches_port_closed(struct machine *machine, const json_t *adapter)
-{
-	struct vmms *vmms = machine->vmms;
-	struct error err = {0};
-	const char *name = vmms->switches ? plugged_as(vmms, adapter) : NULL;
-
-	if (!name)
-		return;
-	json_object_del(vmms->switches->ports, name);
-	if (vmms->closing)
-		return;
-	if (switches_apply(vmms, &err))
-		log_write(LOG_LEVEL_WARNING, "%s", err.text);
-}
-
-void switches_port_adopted(struct machine *machine, const json_t *adapter)
-{
-	struct vmms *vmms = machine->vmms;
-	char name[OVS_NAME_SIZE];
-	struct host_link link;
-
-	if (!vmms->switches || !on_switch(adapter) || plugged_as(vmms, adapter))
-		return;
-	choose_name(name, adapter, true);
-	if (!host_link_get(name, &link, NULL) && plug(machine, adapter, name))
-		see_to_all(vmms);
-}
-
-int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
-{
-	struct vmms *vmms = machine->vmms;
-	const char *name = plugged_as(vmms, adapter);
-	json_t *port = name ? json_object_get(vmms->switches->ports, name) : NULL, *before;
-	int r;
-
-	if (!port || !on_switch(adapter))
-		return 0;
-	before = json_incref(json_object_get(port, "adapter"));
-	json_object_set_new(port, "adapter", json_deep_copy(adapter));
-	r = switches_apply(vmms, err);
-	if (r) {
-		json_object_set(port, "adapter", before);
-		switches_apply(vmms, NULL);
-	}
-	json_decref(before);
-	return r;
 }
 
 /* --- made, changed, deleted ------------------------------------------------------------------------------------ */
@@ -603,14 +366,43 @@ static json_t *without(const json_t *list, const json_t *of)
 	return rest;
 }
 
-/* Members that come are in the team before those that go are out of it. */
+static void set_links(const json_t *adapters, bool up)
+{
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(adapters, i, adapter)
+		host_link_set_up(json_string_value(adapter), up, NULL);
+}
+
+/* With those that go still in it. */
+static int add_members(struct vmms *vmms, struct vswitch *s, const json_t *more, const json_t *gone, struct error *err)
+{
+	json_t *now = json_incref(json_object_get(s->config, "adapters")), *all = json_copy(now);
+	int r;
+
+	json_array_extend(all, (json_t *)(uintptr_t)gone);
+	json_object_set_new(s->config, "adapters", all);
+	r = switch_attach(vmms, s, more, false, err);
+	json_object_set_new(s->config, "adapters", now);
+	return r;
+}
+
+/* Members that come are in the team before those that go are out of it. The links of these go down first, so that whoever is at their other ends
+ * sends nothing more there: with LACP that would go on for three seconds. */
 static int put_into_force(struct vmms *vmms, struct vswitch *s, const json_t *before, struct error *err)
 {
 	json_t *now = json_object_get(s->config, "adapters"), *old = json_object_get(before, "adapters");
 	json_t *more = without(now, old), *gone = without(old, now), *adapter;
 	size_t i;
-	int r = json_array_size(more) ? switch_attach(vmms, s, more, false, err) : switches_apply(vmms, err);
+	int r = json_array_size(more) ? add_members(vmms, s, more, gone, err) : 0;
 
+	if (!r && (json_array_size(gone) || !json_array_size(more))) {
+		set_links(gone, false);
+		r = switches_apply(vmms, err);
+		if (r)
+			set_links(gone, true);
+	}
 	if (!r)
 		r = switch_settle(vmms, s, err);
 	json_array_foreach(r ? more : gone, i, adapter)
@@ -653,27 +445,9 @@ int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, st
 	return 0;
 }
 
-/* Machines with an adapter on it, whether they run or not. */
-static json_t *users_of(struct vmms *vmms, const struct vswitch *s)
-{
-	json_t *names = json_array();
-
-	for (size_t i = 0; i < vmms->machine_count; i++) {
-		json_t *adapter;
-		bool uses = false;
-		size_t k;
-
-		json_array_foreach(json_object_get(vmms->machines[i]->config, "adapters"), k, adapter)
-			uses |= on_switch(adapter) && !strcmp(json_string_value(json_object_get(adapter, "switch")), s->name);
-		if (uses)
-			json_array_append_new(names, json_string(vmms->machines[i]->name));
-	}
-	return names;
-}
-
 int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err)
 {
-	json_t *users = users_of(vmms, s);
+	json_t *users = switches_users(vmms, s);
 	size_t count = json_array_size(users);
 	char text[128] = "";
 
@@ -688,21 +462,6 @@ int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err)
 	return 0;
 }
 
-static json_t *plugged_json(struct vmms *vmms, const struct vswitch *s)
-{
-	json_t *list = json_array(), *port;
-	const char *name;
-
-	json_object_foreach(vmms->switches->ports, name, port) {
-		const struct machine *machine = vmms_find(vmms, json_string_value(json_object_get(port, "machine")));
-
-		if (!strcmp(json_string_value(json_object_get(port, "switch")), s->name))
-			json_array_append_new(list, json_pack("{s:s, s:s, s:O}", "interface", name, "vm", machine ? machine->name : "", "mac",
-							  json_object_get(json_object_get(port, "adapter"), "mac")));
-	}
-	return list;
-}
-
 json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 {
 	json_t *json = json_deep_copy(s->config), *members = NULL;
@@ -711,8 +470,8 @@ json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 	if (!json)
 		return NULL;
 	json_object_set_new(json, "interface", json_string(s->interface));
-	json_object_set_new(json, "vms", users_of(vmms, s));
-	json_object_set_new(json, "ports", plugged_json(vmms, s));
+	json_object_set_new(json, "vms", switches_users(vmms, s));
+	json_object_set_new(json, "ports", switches_plugged(vmms, s));
 	if (s->problem.code)
 		json_object_set_new(json, "problem", json_string(s->problem.text));
 	snprintf(team, sizeof(team), "%s-team", s->interface);
@@ -763,11 +522,11 @@ int switches_open(struct vmms *vmms, struct error *err)
 	if (r)
 		return r;
 	/* Machines that run keep their ports while others' switches go. */
-	plug_running(vmms);
+	switches_plug_running(vmms);
 	for (size_t i = all->count; i-- > 0;)
 		if (all->list[i]->phase != SWITCH_READY)
 			take_down(vmms, all->list[i]);
-	see_to_all(vmms);
+	switches_see_to(vmms);
 	return 0;
 }
 

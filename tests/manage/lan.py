@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import select
+import shutil
 import subprocess
+import tempfile
 import time
 
 from daemon import Daemon, require, wait_for
@@ -90,6 +92,43 @@ class Capture:
                 return False
             self.text += more
         return True
+
+
+class OtherSwitch:
+    """A switch that is not ours: Open vSwitch with a bridge br0 in a host, set up by its own tools."""
+
+    def __init__(self, host):
+        self.host = host
+        self.directory = tempfile.mkdtemp(prefix="bh-")
+        self.run("ovsdb-tool", "create", f"{self.directory}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
+        for name, arguments in (("ovsdb-server", [f"{self.directory}/conf.db", f"--remote=punix:{self.directory}/db.sock"]),
+                                ("ovs-vswitchd", [f"unix:{self.directory}/db.sock"])):
+            self.run(name, *arguments, "--detach", "--no-chdir", f"--pidfile={self.directory}/{name}.pid", f"--log-file={self.directory}/{name}.log",
+                     f"--unixctl={self.directory}/{name}.ctl", "-vconsole:off")
+            if name == "ovsdb-server":
+                self.set("init", "--", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true", wait=False)
+        self.set("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for name in ("ovs-vswitchd", "ovsdb-server"):
+            try:
+                with open(f"{self.directory}/{name}.pid", encoding="ascii") as f:
+                    os.kill(int(f.read()), 9)
+            except (OSError, ValueError):
+                continue
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def run(self, *argv):
+        return self.host.run("env", f"OVS_RUNDIR={self.directory}", f"OVS_DBDIR={self.directory}", f"OVS_LOGDIR={self.directory}", *argv).stdout
+
+    def set(self, *argv, wait=True):
+        return self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", *([] if wait else ["--no-wait"]), *argv)
+
+    def ask(self, *argv):
+        return self.run("ovs-appctl", "-t", f"{self.directory}/ovs-vswitchd.ctl", *argv)
 
 
 class LanDaemon(Daemon):

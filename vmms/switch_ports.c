@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* switch_ports.c - machines' adapters that are plugged into switches. */
+#include <errno.h>
+#include <string.h>
+
+#include "switch/host_link.h"
+#include "switch/ovs_rules.h"
+#include "switch/port.h"
+#include "vmms/switches_private.h"
+
+/* Numbers of ports: below are those of the host's adapters. */
+#define PORT_FIRST 100u
+#define PORT_COUNT 65000u
+
+#define PORT_MTU  9000u
+
+static bool number_taken(struct vmms *vmms, unsigned number)
+{
+	const char *name;
+	json_t *port;
+
+	json_object_foreach(vmms->switches->ports, name, port)
+		if (json_integer_value(json_object_get(port, "number")) == number)
+			return true;
+	return false;
+}
+
+/* The same each time, as far as possible: then a port that is in its place stays there. */
+static unsigned choose_number(struct vmms *vmms, const struct machine *machine, const json_t *adapter)
+{
+	unsigned slot = 0, number;
+	json_t *other;
+	size_t i;
+
+	json_array_foreach(json_object_get(machine->config, "adapters"), i, other)
+		if (json_equal(json_object_get(other, "mac"), json_object_get(adapter, "mac")))
+			slot = (unsigned)i;
+	for (number = (machine->number * VM_ADAPTERS_MAX + slot) % PORT_COUNT; number_taken(vmms, PORT_FIRST + number);)
+		number = (number + 1) % PORT_COUNT;
+	return PORT_FIRST + number;
+}
+
+static bool on_switch(const json_t *adapter)
+{
+	const char *port = json_string_value(json_object_get(adapter, "port"));
+
+	return port && !strcmp(port, "switch") && json_object_get(adapter, "switch");
+}
+
+static json_t *plug(struct machine *machine, const json_t *adapter, const char *name)
+{
+	struct vmms *vmms = machine->vmms;
+	json_t *port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
+	    (int)choose_number(vmms, machine, adapter), "adapter", json_deep_copy(adapter));
+
+	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
+}
+
+/* A tap that is there: which of the two it is; one that is to come: the other. */
+static void choose_name(char name[OVS_NAME_SIZE], const json_t *adapter, bool there)
+{
+	const char *mac = json_string_value(json_object_get(adapter, "mac"));
+	struct host_link link;
+
+	ovs_tap_name(name, mac, false);
+	if (!host_link_get(name, &link, NULL) != there)
+		ovs_tap_name(name, mac, true);
+}
+
+/* Its interface, as long as it is in this switch; NULL: it is not. */
+static const char *plugged_as(struct vmms *vmms, const json_t *adapter)
+{
+	const char *name;
+	json_t *port;
+
+	json_object_foreach(vmms->switches->ports, name, port)
+		if (json_equal(json_object_get(port, "switch"), json_object_get(adapter, "switch")) &&
+		    json_equal(json_object_get(json_object_get(port, "adapter"), "mac"), json_object_get(adapter, "mac")))
+			return name;
+	return NULL;
+}
+
+void switches_plug_running(struct vmms *vmms)
+{
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		struct machine *machine = vmms->machines[i];
+		json_t *adapter;
+		size_t k;
+
+		if (!machine->link)
+			continue;
+		json_array_foreach(json_object_get(machine->config, "adapters"), k, adapter) {
+			char name[OVS_NAME_SIZE];
+
+			if (!on_switch(adapter))
+				continue;
+			choose_name(name, adapter, true);
+			plug(machine, adapter, name);
+		}
+	}
+}
+
+/* The host has no part in it: neither by IPv6, which each interface would have, nor by what a guest says to the host's addresses. */
+static int make_tap(struct vmms *vmms, const char *name, int *fd, struct error *err)
+{
+	int r = port_make_tap(fd, name, err);
+
+	if (r)
+		return r;
+	r = host_link_set_ipv6(name, false, err);
+	if (!r && !strcmp(ovs_datapath(vmms->switches->ovs), "netdev"))
+		r = host_link_seal(name, err);
+	if (!r)
+		r = host_link_set_mtu(name, PORT_MTU, err);
+	if (!r)
+		r = host_link_set_up(name, true, err);
+	if (r) {
+		close(*fd);
+		*fd = -1;
+	}
+	return r;
+}
+
+int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
+{
+	struct vmms *vmms = machine->vmms;
+	const char *wanted = json_string_value(json_object_get(adapter, "switch"));
+	struct vswitch *s = wanted ? switches_find(vmms, wanted) : NULL;
+	char name[OVS_NAME_SIZE];
+	json_t *port;
+	int r;
+
+	if (!s || s->phase != SWITCH_READY)
+		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
+				 machine->name);
+	choose_name(name, adapter, false);
+	r = ovs_start(vmms->switches->ovs, NULL, err);
+	if (!r)
+		r = make_tap(vmms, name, fd, err);
+	if (r)
+		return r;
+	port = plug(machine, adapter, name);
+	if (port)
+		json_object_set_new(port, "must", json_true());
+	r = port ? switches_apply(vmms, err) : error_set(err, ENOMEM, "no memory");
+	if (port)
+		json_object_del(port, "must");
+	if (!r)
+		return 0;
+	close(*fd);
+	*fd = -1;
+	switches_port_closed(machine, adapter);
+	return r;
+}
+
+void switches_port_closed(struct machine *machine, const json_t *adapter)
+{
+	struct vmms *vmms = machine->vmms;
+	struct error err = {0};
+	const char *name = vmms->switches ? plugged_as(vmms, adapter) : NULL;
+
+	if (!name)
+		return;
+	json_object_del(vmms->switches->ports, name);
+	if (vmms->closing)
+		return;
+	if (switches_apply(vmms, &err))
+		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+}
+
+void switches_port_adopted(struct machine *machine, const json_t *adapter)
+{
+	struct vmms *vmms = machine->vmms;
+	char name[OVS_NAME_SIZE];
+	struct host_link link;
+
+	if (!vmms->switches || !on_switch(adapter) || plugged_as(vmms, adapter))
+		return;
+	choose_name(name, adapter, true);
+	if (!host_link_get(name, &link, NULL) && plug(machine, adapter, name))
+		switches_see_to(vmms);
+}
+
+int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
+{
+	struct vmms *vmms = machine->vmms;
+	const char *name = plugged_as(vmms, adapter);
+	json_t *port = name ? json_object_get(vmms->switches->ports, name) : NULL, *before;
+	int r;
+
+	if (!port || !on_switch(adapter))
+		return 0;
+	before = json_incref(json_object_get(port, "adapter"));
+	json_object_set_new(port, "adapter", json_deep_copy(adapter));
+	r = switches_apply(vmms, err);
+	if (r) {
+		json_object_set(port, "adapter", before);
+		switches_apply(vmms, NULL);
+	}
+	json_decref(before);
+	return r;
+}
+
+json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *list = json_array(), *port;
+	const char *name;
+
+	json_object_foreach(vmms->switches->ports, name, port) {
+		const json_t *adapter = json_object_get(port, "adapter");
+		json_t *described;
+
+		if (strcmp(json_string_value(json_object_get(port, "switch")), s->name))
+			continue;
+		described = json_pack("{s:s, s:O, s:O, s:b, s:b}", "name", name, "number", json_object_get(port, "number"), "mac",
+		    json_object_get(adapter, "mac"), "any_mac", json_is_true(json_object_get(adapter, "any_mac")), "must",
+		    json_is_true(json_object_get(port, "must")));
+		if (json_object_get(adapter, "settings"))
+			json_object_set(described, "settings", json_object_get(adapter, "settings"));
+		json_array_append_new(list, described);
+	}
+	return list;
+}
+
+json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *list = json_array(), *port;
+	const char *name;
+
+	json_object_foreach(vmms->switches->ports, name, port) {
+		const struct machine *machine = vmms_find(vmms, json_string_value(json_object_get(port, "machine")));
+
+		if (!strcmp(json_string_value(json_object_get(port, "switch")), s->name))
+			json_array_append_new(list, json_pack("{s:s, s:s, s:O}", "interface", name, "vm", machine ? machine->name : "", "mac",
+							  json_object_get(json_object_get(port, "adapter"), "mac")));
+	}
+	return list;
+}
+
+json_t *switches_users(struct vmms *vmms, const struct vswitch *s)
+{
+	json_t *names = json_array();
+
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		json_t *adapter;
+		bool uses = false;
+		size_t k;
+
+		json_array_foreach(json_object_get(vmms->machines[i]->config, "adapters"), k, adapter)
+			uses |= on_switch(adapter) && !strcmp(json_string_value(json_object_get(adapter, "switch")), s->name);
+		if (uses)
+			json_array_append_new(names, json_string(vmms->machines[i]->name));
+	}
+	return names;
+}

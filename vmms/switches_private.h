@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* switches_private.h - what switches.c and switch_ports.c share. Private to them. */
+#pragma once
+
+#include "vmms/switches.h"
+
+/* A daemon of Open vSwitch, seen to end. */
+struct watch {
+	struct vmms *vmms;
+	uv_poll_t poll;
+	int pid, fd;
+	bool active;
+};
+
+struct switches {
+	struct ovs *ovs;
+	struct vswitch **list;
+	size_t count;
+	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it}. */
+	json_t *ports;
+	uv_timer_t retry, note;
+	struct watch watches[2];
+	bool failing; /* it has been told */
+	unsigned delay;
+};
+
+/* As it should be, all of it; what cannot be is the problem of its switch, and tried again. */
+void switches_see_to(struct vmms *vmms);
+
+/* --- switch_ports.c; lists are the caller's -------------------------------------------------------------------- */
+
+/* Takes note of what running machines have plugged in. */
+void switches_plug_running(struct vmms *vmms);
+/* For ovs_rules(). */
+json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s);
+/* For people: [{"interface", "vm", "mac"}]. */
+json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s);
+/* Names of machines with an adapter on it, whether they run or not. */
+json_t *switches_users(struct vmms *vmms, const struct vswitch *s);
