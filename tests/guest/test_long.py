@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 
+from guest import shared_image
 from test_debian import BOOT, Machine, require, shut_down
 
 PACKAGES = ("luajit", "gcc", "libc6-dev", "stress-ng", "libstb-dev", "openssl")
