@@ -55,12 +55,22 @@ static inline uint64_t ea_offset(const struct soft_vp *vp, const struct op *op)
 	return ea_offset_at(vp, op, 0);
 }
 
+/* Where the operand's byte `n` is; it begins at `linear`. For instructions that access their operand in parts: each part has
+ * an address of its own, cut to the address size. (A single access goes on beyond it.) */
+static inline uint64_t ea_part(const struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned n)
+{
+	if (likely(!(op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16))))
+		return linear + n;
+	return linear + (ea_offset_at(vp, op, n) - ea_offset(vp, op));
+}
+
 /* Linear address of `offset` in segment `seg` (SEG_ES … SEG_GS) with limit and type checks where the
  * mode has them: strings, stacks. */
 uint64_t segment_linear(struct soft_vp *vp, const struct op *op, unsigned seg, uint64_t offset, unsigned size,
     bool write);
 
-/* Slow paths: fill the TLB, split across pages, MMIO, faults. Bytes are little-endian in the result. */
+/* Slow paths: fill the TLB, split across pages, MMIO, faults. Bytes are little-endian in the result. Outside 64-bit code
+ * linear addresses have 32 bits, whatever comes here; none with more gets into the TLB. */
 uint64_t load_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size);
 void store_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, uint64_t value);
 
@@ -72,6 +82,12 @@ void code_written(struct soft_vp *vp, const struct op *op, const void *host, uns
  * (store_bytes faults before it changes anything). At most 4096 bytes. */
 void load_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, void *buffer, unsigned size);
 void store_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *buffer, unsigned size);
+
+/* The same of `size` bytes from the operand's byte `n` on, of an operand that is accessed in parts. Storing is not checked
+ * beforehand: probe_parts() does that. */
+void load_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned n, void *buffer, unsigned size);
+void store_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned n, const void *buffer, unsigned size);
+void probe_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size);
 
 /* Faults as a write of `size` bytes would, and changes nothing: for read-modify-write and pushes of
  * several words. After it a store to the same bytes by this instruction cannot fault. */

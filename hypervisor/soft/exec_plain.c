@@ -66,18 +66,14 @@ static const struct op *sahf(struct soft_vp *vp, const struct op *op)
 static const struct op *bound(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t linear = ea(vp, op, 2u * op->size, false);
-	int64_t index, low, high;
+	bool word = op->size == 2;
+	int64_t index = word ? (int16_t)reg16(vp, op->dst) : (int32_t)reg32(vp, op->dst);
 
-	if (op->size == 2) {
-		index = (int16_t)reg16(vp, op->dst);
-		low = (int16_t)load16(vp, op, linear);
-		high = (int16_t)load16(vp, op, linear + 2);
-	} else {
-		index = (int32_t)reg32(vp, op->dst);
-		low = (int32_t)load32(vp, op, linear);
-		high = (int32_t)load32(vp, op, linear + 4);
-	}
-	if (index < low || index > high)
+	/* The second bound is not read when the index is below the first. */
+	if (index < (word ? (int16_t)load16(vp, op, linear) : (int32_t)load32(vp, op, linear)))
+		raise_fault(vp, op, VECTOR_BR);
+	linear = ea_part(vp, op, linear, op->size);
+	if (index > (word ? (int16_t)load16(vp, op, linear) : (int32_t)load32(vp, op, linear)))
 		raise_fault(vp, op, VECTOR_BR);
 	return op + 1;
 }

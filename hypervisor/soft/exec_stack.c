@@ -112,16 +112,16 @@ static const struct op *pusha(struct soft_vp *vp, const struct op *op)
 	return op + 1;
 }
 
+/* When a word faults the registers of those before it have their new values, as on Intel's processors; RSP changes last. */
 static const struct op *popa(struct soft_vp *vp, const struct op *op)
 {
-	uint64_t v[8];
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t v = stack_load(vp, op, i);
 
-	for (unsigned i = 0; i < 8; i++)
-		v[7 - i] = stack_load(vp, op, i);
+		if (7 - i != GPR_RSP)
+			register_set(vp, (7 - i) * 8, op->size, v);
+	}
 	stack_pointer_set(vp, vp->gpr[GPR_RSP] + 8u * op->size);
-	for (unsigned i = 0; i < 8; i++)
-		if (i != GPR_RSP)
-			register_set(vp, i * 8, op->size, v[i]);
 	return op + 1;
 }
 

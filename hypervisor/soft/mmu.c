@@ -116,11 +116,16 @@ static void place_store(struct soft_vp *vp, const struct op *op, struct place pl
 		host->mmio_write(vp->soft->context, vp->index, place.gpa + i, 1, value >> (8 * i) & 0xff);
 }
 
-/* The linear addresses of legacy modes wrap at 4 GiB. */
-static uint64_t linear_add(const struct soft_vp *vp, uint64_t linear, unsigned n)
+/* The bits that linear addresses of the running code have, and those of the processor's own accesses, which compatibility
+ * mode does not make narrow. They wrap there. */
+static uint64_t code_bits(const struct soft_vp *vp)
 {
-	linear += n;
-	return vp_long(vp) ? linear : (uint32_t)linear;
+	return vp->mode == MODE_64 ? ~0ull : 0xffffffffu;
+}
+
+static uint64_t system_bits(const struct soft_vp *vp)
+{
+	return vp_long(vp) ? ~0ull : 0xffffffffu;
 }
 
 /* An operand that ends where addresses are not canonical faults for that, whatever its first page is. */
@@ -132,7 +137,8 @@ static void check_end(struct soft_vp *vp, const struct op *op, unsigned kind, ui
 		translate(vp, op, end, kind, ACCESS_READ);
 }
 
-uint64_t load_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+static uint64_t load_within(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size,
+    uint64_t bits)
 {
 	unsigned rest = page_rest(linear);
 	struct place first, second;
@@ -141,11 +147,12 @@ uint64_t load_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_
 	first = translate(vp, op, linear, kind, ACCESS_READ);
 	if (likely(size <= rest))
 		return place_load(vp, first, size);
-	second = translate(vp, op, linear_add(vp, linear, rest), kind, ACCESS_READ);
+	second = translate(vp, op, (linear + rest) & bits, kind, ACCESS_READ);
 	return place_load(vp, first, rest) | place_load(vp, second, size - rest) << (8 * rest);
 }
 
-void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size, uint64_t value)
+static void store_within(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size,
+    uint64_t value, uint64_t bits)
 {
 	unsigned rest = page_rest(linear);
 	struct place first, second;
@@ -156,31 +163,53 @@ void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t l
 		place_store(vp, op, first, size, value);
 		return;
 	}
-	second = translate(vp, op, linear_add(vp, linear, rest), kind, ACCESS_WRITE);
+	second = translate(vp, op, (linear + rest) & bits, kind, ACCESS_WRITE);
 	place_store(vp, op, first, rest, value);
 	place_store(vp, op, second, size - rest, value >> (8 * rest));
 }
 
-void probe_write_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+static void probe_within(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size,
+    uint64_t bits)
 {
 	check_end(vp, op, kind, linear, size);
 	translate(vp, op, linear, kind, ACCESS_WRITE);
 	if (size > page_rest(linear))
-		translate(vp, op, linear_add(vp, linear, page_rest(linear)), kind, ACCESS_WRITE);
+		translate(vp, op, (linear + page_rest(linear)) & bits, kind, ACCESS_WRITE);
+}
+
+uint64_t load_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+{
+	return load_within(vp, op, kind, linear, size, system_bits(vp));
+}
+
+void store_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size, uint64_t value)
+{
+	store_within(vp, op, kind, linear, size, value, system_bits(vp));
+}
+
+void probe_write_as(struct soft_vp *vp, const struct op *op, unsigned kind, uint64_t linear, unsigned size)
+{
+	probe_within(vp, op, kind, linear, size, system_bits(vp));
 }
 
 /* --- access.h ---------------------------------------------------------------------------------------- */
 
 uint64_t load_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
 {
+	uint64_t bits = code_bits(vp);
+
+	linear &= bits;
 	check_access(vp, op, linear, size, false);
-	return load_as(vp, op, vp->tlb_kind, linear, size);
+	return load_within(vp, op, vp->tlb_kind, linear, size, bits);
 }
 
 void store_slow(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size, uint64_t value)
 {
+	uint64_t bits = code_bits(vp);
+
+	linear &= bits;
 	check_access(vp, op, linear, size, true);
-	store_as(vp, op, vp->tlb_kind, linear, size, value);
+	store_within(vp, op, vp->tlb_kind, linear, size, value, bits);
 }
 
 uint64_t load_system(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
@@ -195,8 +224,10 @@ void store_system(struct soft_vp *vp, const struct op *op, uint64_t linear, unsi
 
 void load_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, void *buffer, unsigned size)
 {
+	uint64_t bits = code_bits(vp);
 	uint8_t *to = buffer;
 
+	linear &= bits;
 	check_access(vp, op, linear, size, false);
 	if (size)
 		check_end(vp, op, vp->tlb_kind, linear, size);
@@ -218,16 +249,18 @@ void load_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, void *
 		}
 		to += part;
 		size -= part;
-		linear = linear_add(vp, linear, part);
+		linear = (linear + part) & bits;
 	}
 }
 
 void store_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const void *buffer, unsigned size)
 {
+	uint64_t bits = code_bits(vp);
 	const uint8_t *from = buffer;
 
 	if (!size)
 		return;
+	linear &= bits;
 	probe_write(vp, op, linear, size);
 	while (size) {
 		unsigned part = size < page_rest(linear) ? size : page_rest(linear);
@@ -248,21 +281,67 @@ void store_bytes(struct soft_vp *vp, const struct op *op, uint64_t linear, const
 		}
 		from += part;
 		size -= part;
-		linear = linear_add(vp, linear, part);
+		linear = (linear + part) & bits;
 	}
 }
 
 void probe_write(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
 {
+	uint64_t bits = code_bits(vp);
+
+	linear &= bits;
 	check_access(vp, op, linear, size, true);
-	probe_write_as(vp, op, vp->tlb_kind, linear, size);
+	probe_within(vp, op, vp->tlb_kind, linear, size, bits);
+}
+
+/* How many of `size` bytes from byte `n` of the operand on lie before its address wraps. */
+static unsigned part_length(const struct soft_vp *vp, const struct op *op, unsigned n, unsigned size)
+{
+	uint64_t left;
+
+	if (likely(!(op->flags & (OP_ADDRESS_32 | OP_ADDRESS_16))))
+		return size;
+	left = (op->flags & OP_ADDRESS_32 ? 0xffffffffu : 0xffffu) - ea_offset_at(vp, op, n);
+	return left < size - 1 ? (unsigned)left + 1 : size;
+}
+
+void load_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned n, void *buffer, unsigned size)
+{
+	uint8_t *to = buffer;
+
+	for (unsigned part; size; n += part, to += part, size -= part) {
+		part = part_length(vp, op, n, size);
+		load_bytes(vp, op, ea_part(vp, op, linear, n), to, part);
+	}
+}
+
+void store_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned n, const void *buffer, unsigned size)
+{
+	const uint8_t *from = buffer;
+
+	for (unsigned part; size; n += part, from += part, size -= part) {
+		part = part_length(vp, op, n, size);
+		store_bytes(vp, op, ea_part(vp, op, linear, n), from, part);
+	}
+}
+
+void probe_parts(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
+{
+	unsigned part = part_length(vp, op, 0, size);
+
+	probe_write(vp, op, linear, part);
+	if (part < size)
+		probe_write(vp, op, ea_part(vp, op, linear, part), size - part);
 }
 
 void *rmw_pointer(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size)
 {
+	uint64_t bits = code_bits(vp);
+
+	linear &= bits;
 	check_access(vp, op, linear, size, true);
 	if (size > page_rest(linear)) {
-		probe_write_as(vp, op, vp->tlb_kind, linear, size);
+		probe_within(vp, op, vp->tlb_kind, linear, size, bits);
 		return NULL;
 	}
 	return translate(vp, op, linear, vp->tlb_kind, ACCESS_WRITE).host;

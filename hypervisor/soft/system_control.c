@@ -226,7 +226,7 @@ static const struct op *op_invpcid(struct soft_vp *vp, const struct op *op)
 	type = reg_size(vp, op->src, op->size);
 	at = ea(vp, op, 16, false);
 	pcid = load64(vp, op, at);
-	linear = load64(vp, op, at + 8);
+	linear = load64(vp, op, ea_part(vp, op, at, 8));
 	if (type > 3 || (type < 2 && pcid >> 12) || (type < 2 && pcid && !(vp->cr4 & CR4_PCIDE)) ||
 	    (type == 0 && !is_canonical(linear)))
 		refuse(vp, op);

@@ -52,7 +52,7 @@ static struct target pointer_operand(struct soft_vp *vp, const struct op *op)
 		uint64_t at = ea(vp, op, op->size + 2u, false);
 
 		t.offset = load_size(vp, op, at, op->size);
-		t.selector = load16(vp, op, at + op->size);
+		t.selector = load16(vp, op, ea_part(vp, op, at, op->size));
 	} else {
 		t.offset = op->imm & 0xffffffff;
 		t.selector = (uint16_t)(op->imm >> 32);

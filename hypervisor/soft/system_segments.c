@@ -59,7 +59,7 @@ static const struct op *op_load_pointer(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t at = ea(vp, op, op->size + 2u, false);
 	uint64_t offset = load_size(vp, op, at, op->size);
-	uint16_t selector = load16(vp, op, at + op->size);
+	uint16_t selector = load16(vp, op, ea_part(vp, op, at, op->size));
 
 	segment_load(vp, op, op->src, selector);
 	reg_size_set(vp, op->dst, op->size, offset);

@@ -19,7 +19,8 @@ static const struct op *load_table(struct soft_vp *vp, const struct op *op, uint
 	require_cpl0(vp, op);
 	at = ea(vp, op, vp->mode == MODE_64 ? 10 : 6, false);
 	l = load16(vp, op, at);
-	b = vp->mode == MODE_64 ? load64(vp, op, at + 2) : load32(vp, op, at + 2);
+	at = ea_part(vp, op, at, 2);
+	b = vp->mode == MODE_64 ? load64(vp, op, at) : load32(vp, op, at);
 	if (vp->mode != MODE_64 && op->size == 2)
 		b &= 0xffffff;
 	if (!is_canonical(b))

@@ -31,15 +31,12 @@ void vector_store_masked_bytes(struct soft_vp *vp, const struct op *op, uint64_t
 			       const void *mask, unsigned size)
 {
 	const uint8_t *v = value, *m = mask;
-	/* 32-bit addresses wrap between the halves too, and so do all linear addresses outside 64-bit code. */
-	bool narrow = vp->mode != MODE_64 || (op->flags & OP_ADDRESS_32 && op->seg == SEG_DS);
-	uint64_t wrap = narrow ? 0xffffffff : ~0ull;
 
 	for (unsigned i = size; i >= 8; i -= 8)
-		probe_write(vp, op, (linear + i - 8) & wrap, 8);
+		probe_write(vp, op, ea_part(vp, op, linear, i - 8), 8);
 	for (unsigned i = 0; i < size; i++)
 		if (m[i] & 0x80)
-			store8(vp, op, ((linear + (i & 8)) & wrap) + (i & 7), v[i]);
+			store8(vp, op, ea_part(vp, op, linear, i & 8) + (i & 7), v[i]);
 }
 
 static const struct op *maskmovdqu(struct soft_vp *vp, const struct op *op)

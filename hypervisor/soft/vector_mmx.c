@@ -46,7 +46,7 @@ static uint64_t mm_get(const struct soft_vp *vp, unsigned n)
 }
 
 /* What every MMX instruction does to the x87 state. The host does it also when SIMD arithmetic faults,
- * and of it only the change of TOP when a store but MASKMOVQ's faults. */
+ * and of it only the change of TOP when a store but MASKMOVQ's faults, be it for its segment. */
 static void enter_mmx(struct soft_vp *vp)
 {
 	x87_set_top(vp->fx, 0);
@@ -79,12 +79,10 @@ static void mmx_execute(struct soft_vp *vp, const struct op *op)
 {
 	struct vector_operands o = vector_operands(op);
 	struct mmx_frame *frame = (struct mmx_frame *)(vp->vector_scratch + FRAME_OFFSET);
-	uint64_t argument = 0, linear = 0, integer;
+	uint64_t argument = 0, integer;
 
-	if (op->src == FORM_LOAD || op->src == FORM_STORE)
-		linear = vector_ea(vp, op, op->size, o.align, op->src == FORM_STORE);
 	if (op->src == FORM_LOAD)
-		argument = (uintptr_t)vector_source_at(vp, op, linear, op->size);
+		argument = (uintptr_t)vector_source_at(vp, op, vector_ea(vp, op, op->size, o.align, false), op->size);
 	else if (op->src == FORM_STORE)
 		argument = (uintptr_t)vp->vector_scratch;
 	else if (op->src == FORM_GPR)
@@ -106,7 +104,7 @@ static void mmx_execute(struct soft_vp *vp, const struct op *op)
 	}
 	if (op->src2 == MMX_TO_MEMORY) {
 		x87_set_top(vp->fx, 0);
-		store_bytes(vp, op, linear, vp->vector_scratch, op->size);
+		store_bytes(vp, op, vector_ea(vp, op, op->size, o.align, true), vp->vector_scratch, op->size);
 	}
 	enter_mmx(vp);
 	if (op->src2 == MMX_TO_MMX)
@@ -138,10 +136,10 @@ static const struct op *emms(struct soft_vp *vp, const struct op *op)
 
 own_frame void maskmovq_execute(struct soft_vp *vp, const struct op *op)
 {
-	uint64_t value = mm_get(vp, op->dst), mask = mm_get(vp, op->src), linear = ea(vp, op, 8, true);
+	uint64_t value = mm_get(vp, op->dst), mask = mm_get(vp, op->src);
 
 	enter_mmx(vp);
-	vector_store_masked_bytes(vp, op, linear, &value, &mask, 8);
+	vector_store_masked_bytes(vp, op, ea(vp, op, 8, true), &value, &mask, 8);
 }
 
 static const struct op *maskmovq(struct soft_vp *vp, const struct op *op)

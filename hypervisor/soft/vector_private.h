@@ -159,11 +159,8 @@ always_inline uint64_t vector_ea(struct soft_vp *vp, const struct op *op, unsign
 static inline void vector_probe_end(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned size,
 				    bool write)
 {
-	uint64_t last = linear + size - 1;
+	uint64_t last = ea_part(vp, op, linear, size - 1);
 
-	/* 32-bit addresses wrap on the way there. */
-	if (vp->mode == MODE_64 && op->flags & OP_ADDRESS_32 && op->seg == SEG_NONE)
-		last = (uint32_t)last;
 	if (write)
 		probe_write(vp, op, last, 1);
 	else

@@ -185,23 +185,22 @@ static void store_result(struct soft_vp *vp, const struct op *op, const struct x
 
 	store_bytes(vp, op, linear, vp->vector_scratch, first);
 	if (first < op->size)
-		store_bytes(vp, op, linear + first, vp->vector_scratch + first, op->size - first);
+		store_bytes(vp, op, ea_part(vp, op, linear, first), vp->vector_scratch + first, op->size - first);
 }
 
 own_frame void x87_execute(struct soft_vp *vp, const struct op *op)
 {
 	_Alignas(64) uint8_t image[512];
 	struct x87_operands x;
-	uint64_t result = 0, linear;
+	uint64_t result = 0;
 
 	memcpy(&x, &op->side->extra[0], sizeof(x));
 	if (x.source == FORM_LOAD) {
-		linear = ea(vp, op, op->size, false);
-		run(vp, op, &x, (uintptr_t)vector_source_at(vp, op, linear, op->size), image);
+		run(vp, op, &x, (uintptr_t)vector_source_at(vp, op, ea(vp, op, op->size, false), op->size), image);
 	} else if (x.source == FORM_STORE) {
-		linear = ea(vp, op, op->size, true);
+		/* An unmasked exception keeps it from storing, and so from the faults of that, its segment's too. */
 		if (run_store(vp, op, &x, image))
-			store_result(vp, op, &x, linear);
+			store_result(vp, op, &x, ea(vp, op, op->size, true));
 	} else {
 		result = run(vp, op, &x, vp->arith, image);
 	}

@@ -158,7 +158,7 @@ static const struct op *fnstenv(struct soft_vp *vp, const struct op *op)
 	linear = ea(vp, op, environment_size(op), true);
 	probe_ends(vp, op, linear, environment_size(op), true);
 	environment_write(vp, op, vp->vector_scratch);
-	store_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
+	store_parts(vp, op, linear, 0, vp->vector_scratch, environment_size(op));
 	/* All exceptions are masked afterwards, so none is pending. */
 	le16_put(vp->fx + FX_CONTROL, le16_get(vp->fx + FX_CONTROL) | 0x3f);
 	le16_put(vp->fx + FX_STATUS,
@@ -174,7 +174,7 @@ static const struct op *fldenv(struct soft_vp *vp, const struct op *op)
 	x87_check_pending(vp, op);
 	linear = ea(vp, op, environment_size(op), false);
 	probe_ends(vp, op, linear, environment_size(op), false);
-	load_bytes(vp, op, linear, vp->vector_scratch, environment_size(op));
+	load_parts(vp, op, linear, 0, vp->vector_scratch, environment_size(op));
 	x87_set_top(vp->fx, le16_get(vp->vector_scratch + environment_size(op) / 7) >> 11 & 7);
 	environment_read(vp, op, vp->vector_scratch, vp->fx);
 	x87_normalise(vp);
@@ -199,7 +199,7 @@ own_frame void save(struct soft_vp *vp, const struct op *op)
 	environment_write(vp, op, bytes);
 	for (unsigned i = 0; i < 8; i++)
 		memcpy(bytes + size + 10 * (size_t)i, x87_register(vp->fx, i), 10);
-	store_bytes(vp, op, linear, bytes, size + 80);
+	store_parts(vp, op, linear, 0, bytes, size + 80);
 	initialise(vp->fx);
 }
 
@@ -217,7 +217,7 @@ own_frame void restore(struct soft_vp *vp, const struct op *op)
 	uint8_t bytes[SAVE_MAX];
 
 	probe_ends(vp, op, linear, size + 80, false);
-	load_bytes(vp, op, linear, bytes, size + 80);
+	load_parts(vp, op, linear, 0, bytes, size + 80);
 	environment_read(vp, op, bytes, vp->fx);
 	for (unsigned i = 0; i < 8; i++) {
 		memset(x87_register(vp->fx, i), 0, 16);

@@ -134,11 +134,11 @@ own_frame void fxsave_execute(struct soft_vp *vp, const struct op *op)
 	unsigned size = vp->mode == MODE_64 ? FX_WRITTEN : FX_XMM + 8 * 16;
 
 	vector_probe_end(vp, op, linear, 512, true);
-	probe_write(vp, op, linear, 512);
+	probe_parts(vp, op, linear, 512);
 	x87_put(vp, image, op->dst & WIDE);
 	mxcsr_put(vp, image);
 	xmm_put(vp, image);
-	store_bytes(vp, op, linear, image, size);
+	store_parts(vp, op, linear, 0, image, size);
 }
 
 static const struct op *fxsave(struct soft_vp *vp, const struct op *op)
@@ -154,7 +154,7 @@ own_frame void fxrstor_execute(struct soft_vp *vp, const struct op *op)
 	uint64_t linear = area_ea(vp, op, 512, 15, false);
 
 	vector_probe_end(vp, op, linear, 512, false);
-	load_bytes(vp, op, linear, image, 512);
+	load_parts(vp, op, linear, 0, image, 512);
 	if (le32_get(image + FX_MXCSR) & ~MXCSR_VALID)
 		raise_fault_code(vp, op, VECTOR_GP, 0);
 	x87_take(vp, image, op->dst & WIDE);
@@ -222,7 +222,7 @@ static void avx_store(struct soft_vp *vp, const struct op *op, uint64_t linear)
 
 	for (unsigned i = 0; i < xmm_count(vp); i++)
 		memcpy(area + 16 * (size_t)i, vp->ymm[i] + 16, 16);
-	store_bytes(vp, op, linear + AVX_OFFSET, area, size);
+	store_parts(vp, op, linear, AVX_OFFSET, area, size);
 }
 
 static void legacy_store(struct soft_vp *vp, const struct op *op, uint64_t linear, uint64_t save, bool mxcsr)
@@ -233,13 +233,13 @@ static void legacy_store(struct soft_vp *vp, const struct op *op, uint64_t linea
 	mxcsr_put(vp, image);
 	xmm_put(vp, image);
 	if (save & COMPONENT_X87) {
-		store_bytes(vp, op, linear, image, FX_MXCSR);
-		store_bytes(vp, op, linear + FX_REGISTERS, image + FX_REGISTERS, 128);
+		store_parts(vp, op, linear, 0, image, FX_MXCSR);
+		store_parts(vp, op, linear, FX_REGISTERS, image + FX_REGISTERS, 128);
 	}
 	if (mxcsr)
-		store_bytes(vp, op, linear + FX_MXCSR, image + FX_MXCSR, 8);
+		store_parts(vp, op, linear, FX_MXCSR, image + FX_MXCSR, 8);
 	if (save & COMPONENT_SSE)
-		store_bytes(vp, op, linear + FX_XMM, image + FX_XMM, 16 * xmm_count(vp));
+		store_parts(vp, op, linear, FX_XMM, image + FX_XMM, 16 * xmm_count(vp));
 }
 
 own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
@@ -250,7 +250,7 @@ own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 	bool mxcsr = mask & (COMPONENT_SSE | COMPONENT_AVX);
 
 	/* Nothing is written when any of it faults. */
-	probe_write(vp, op, linear, size);
+	probe_parts(vp, op, linear, size);
 	save = op->src == XSAVE ? mask : mask & in_use;
 	if (op->src == XSAVEC) {
 		if (vp->mxcsr != MXCSR_DEFAULT)
@@ -258,11 +258,11 @@ own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 		mxcsr = save & COMPONENT_SSE;
 		header[0] = save;
 		header[1] = mask | COMPACTED;
-		store_bytes(vp, op, linear + HEADER_OFFSET, header, 16);
+		store_parts(vp, op, linear, HEADER_OFFSET, header, 16);
 	} else {
-		header[0] = load64(vp, op, linear + HEADER_OFFSET);
+		header[0] = load64(vp, op, ea_part(vp, op, linear, HEADER_OFFSET));
 		header[0] = (header[0] & ~mask) | (mask & in_use);
-		store64(vp, op, linear + HEADER_OFFSET, header[0]);
+		store64(vp, op, ea_part(vp, op, linear, HEADER_OFFSET), header[0]);
 	}
 	legacy_store(vp, op, linear, save, mxcsr);
 	if (save & COMPONENT_AVX)
@@ -303,14 +303,14 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 		 present;
 	bool compacted, load_mxcsr;
 
-	load_bytes(vp, op, linear + HEADER_OFFSET, header, HEADER_SIZE);
+	load_parts(vp, op, linear, HEADER_OFFSET, header, HEADER_SIZE);
 	if (!is_header_valid(vp, header))
 		raise_fault_code(vp, op, VECTOR_GP, 0);
 	present = le64_get(header);
 	compacted = le64_get(header + 8) & COMPACTED;
-	load_bytes(vp, op, linear, image, sizeof(image));
+	load_parts(vp, op, linear, 0, image, sizeof(image));
 	if (mask & present & COMPONENT_AVX)
-		load_bytes(vp, op, linear + AVX_OFFSET, area, 16 * xmm_count(vp));
+		load_parts(vp, op, linear, AVX_OFFSET, area, 16 * xmm_count(vp));
 	/* In the standard format MXCSR comes from memory whether or not SSE is there (13.8.1). */
 	load_mxcsr = compacted ? mask & present & COMPONENT_SSE : mask & (COMPONENT_SSE | COMPONENT_AVX);
 	if (load_mxcsr && (le32_get(image + FX_MXCSR) & ~MXCSR_VALID))

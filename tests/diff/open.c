@@ -173,23 +173,6 @@ static void adjust_decimal(struct view *v)
 	settle_flags(v, FLAG_OF);
 }
 
-/* SDM volume 2, POPA: a fault in the middle; whether the registers popped before it have their new values, it
- * does not say. */
-static void pop_all(struct view *v)
-{
-	if (faulted(v, v->native) && faulted(v, v->soft))
-		memcpy(v->soft->cpu.gpr, v->native->cpu.gpr, sizeof(v->native->cpu.gpr));
-}
-
-/* SDM volume 1, 9.5.1: an MMX instruction sets TOP to 0 and the tags. Whether it does when its store is refused by
- * the segment (in 32-bit code, by CS, which is not writable), it does not say. */
-static void mmx_refused(struct view *v)
-{
-	if (v->scenario->narrow && faulted(v, v->native) && faulted(v, v->soft) && v->native->vector == VECTOR_GP &&
-	    v->soft->vector == VECTOR_GP)
-		settle_area(v, 0, AREA_XMM);
-}
-
 /* Stores under a mask: the manual says that CR2 gets the address that faulted, and not which one of an
  * operand of which some elements are written; processors name the first byte of an element, its last,
  * or that of another. So only the page is compared. */
@@ -271,6 +254,15 @@ static void call(struct view *v)
 {
 	if (faulted(v, v->native) && v->native->vector == VECTOR_GP)
 		settle_memory(v, v->native->cpu.gpr[4] - 8, 8);
+}
+
+/* SDM volume 2, POPA, of a fault in the middle: it does not say whether the registers popped before it have their new
+ * values. On Intel's processors they have. */
+static void pop_all(struct view *v)
+{
+	if (faulted(v, v->native) && faulted(v, v->soft) && v->native->vector == v->soft->vector &&
+	    v->native->cr2 == v->soft->cr2)
+		memcpy(v->soft->cpu.gpr, v->native->cpu.gpr, sizeof(v->native->cpu.gpr));
 }
 
 /* --- other vendors: vectors --------------------------------------------------------------------- */
@@ -497,12 +489,6 @@ static const struct {
     {ZYDIS_MNEMONIC_AAS, false, adjust_ascii},
     {ZYDIS_MNEMONIC_DAA, false, adjust_decimal},
     {ZYDIS_MNEMONIC_DAS, false, adjust_decimal},
-    {ZYDIS_MNEMONIC_POPA, false, pop_all},
-    {ZYDIS_MNEMONIC_POPAD, false, pop_all},
-    {ZYDIS_MNEMONIC_MOVD, false, mmx_refused},
-    {ZYDIS_MNEMONIC_MOVQ, false, mmx_refused},
-    {ZYDIS_MNEMONIC_MOVNTQ, false, mmx_refused},
-    {ZYDIS_MNEMONIC_MASKMOVQ, false, mmx_refused},
     {ZYDIS_MNEMONIC_VMASKMOVPS, false, masked_store},
     {ZYDIS_MNEMONIC_VMASKMOVPD, false, masked_store},
     {ZYDIS_MNEMONIC_VPMASKMOVD, false, masked_store},
@@ -519,6 +505,8 @@ static const struct {
     {ZYDIS_MNEMONIC_SCASQ, OTHERS, compare_string},
     {ZYDIS_MNEMONIC_MOVSXD, OTHERS, extend_word},
     {ZYDIS_MNEMONIC_CALL, OTHERS, call},
+    {ZYDIS_MNEMONIC_POPA, OTHERS, pop_all},
+    {ZYDIS_MNEMONIC_POPAD, OTHERS, pop_all},
     {ZYDIS_MNEMONIC_MASKMOVQ, OTHERS, masked_bytes},
     {ZYDIS_MNEMONIC_MASKMOVDQU, OTHERS, masked_bytes},
     {ZYDIS_MNEMONIC_VMASKMOVDQU, OTHERS, masked_bytes},
