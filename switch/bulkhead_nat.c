@@ -23,26 +23,21 @@
 #include <sys/un.h>
 #include <time.h>
 
-#include "switch/frame.h"
+#include "switch/nat_frames.h"
 #include "switch/nat_sandbox.h"
+#include "switch/port.h"
 
 #define SOCKET_FD    3
 #define STATUS_FD    4
 #define BATCH        32u
+#define RUN_MAX      64u        /* segments in one message to the guest */
 #define QUEUE_MAX    (8u << 20) /* bytes for the guest that the socket does not take; more is lost, and TCP sends it again */
 #define QUEUE_HIGH   (1u << 20) /* above it the host's sockets wait */
 #define FORWARDS_MAX 32u
 #define TIMERS_MAX   4u
 #define DESCRIPTORS  4096u /* sockets of one guest */
 #define HEADER       sizeof(struct virtio_net_hdr)
-#define MSS_MIN      48u
 #define PAUSE_MS     100 /* out of descriptors, nobody who connects is looked at for so long */
-
-#define IPV6_SIZE      40u
-#define TCP_SEQUENCE   4u
-#define TCP_FLAGS      13u
-#define TCP_ONLY_LAST  0x09u /* FIN, PSH */
-#define TCP_ONLY_FIRST 0x80u /* CWR */
 
 struct packet {
 	struct packet *next;
@@ -76,9 +71,11 @@ struct nat {
 	bool listens[DESCRIPTORS]; /* by descriptor */
 	int64_t paused_until;	   /* milliseconds; those do not listen till then */
 	bool host_loopback, outlives, has_user;
+	bool takes_large; /* the guest, several segments as one */
 	unsigned uid, gid;
-	uint8_t frames[BATCH][HEADER + FRAME_MAX_SIZE + 2];
-	uint8_t segment[FRAME_MAX_SIZE];
+	uint8_t frames[BATCH][NAT_MESSAGE_MAX + 2];
+	struct nat_run runs[BATCH];
+	struct iovec iov[BATCH][RUN_MAX + 1];
 };
 
 /* --- to the guest ------------------------------------------------------------------------------------------ */
@@ -105,30 +102,60 @@ static ssize_t from_slirp(const void *bytes, size_t size, void *opaque)
 	return (ssize_t)size;
 }
 
+/* The first of the queue, and those that follow it as one message: how many there are. */
+static unsigned make_message(struct nat *nat, struct packet *packet, struct nat_run *run, struct iovec *iov, struct msghdr *message)
+{
+	unsigned count = 1;
+	size_t offset;
+
+	message->msg_iov = iov;
+	message->msg_iovlen = 1;
+	iov[0] = (struct iovec){packet->bytes, packet->size};
+	if (!nat->takes_large || !nat_run_begin(run, packet->bytes + HEADER, packet->size - HEADER))
+		return 1;
+	for (struct packet *p = packet->next; p && count < RUN_MAX; p = p->next, count++) {
+		if (!nat_run_add(run, p->bytes + HEADER, p->size - HEADER, &offset))
+			break;
+		iov[count + 1] = (struct iovec){p->bytes + HEADER + offset, p->size - HEADER - offset};
+	}
+	if (count == 1)
+		return 1;
+	nat_run_end(run);
+	iov[0] = (struct iovec){run->head, run->head_size};
+	iov[1] = (struct iovec){packet->bytes + run->head_size, packet->size - run->head_size};
+	message->msg_iovlen = count + 1;
+	return count;
+}
+
+static void drop_first(struct nat *nat)
+{
+	struct packet *packet = nat->first;
+
+	nat->first = packet->next;
+	nat->queued -= packet->size - HEADER;
+	free(packet);
+}
+
 /* False: the adapter is gone. */
 static bool send_queued(struct nat *nat)
 {
 	while (nat->first) {
 		struct mmsghdr messages[BATCH] = {0};
-		struct iovec iov[BATCH];
 		struct packet *packet = nat->first;
-		unsigned count = 0;
+		unsigned packets[BATCH], count = 0;
 		int n;
 
-		for (; packet && count < BATCH; packet = packet->next, count++) {
-			iov[count] = (struct iovec){packet->bytes, packet->size};
-			messages[count].msg_hdr.msg_iov = &iov[count];
-			messages[count].msg_hdr.msg_iovlen = 1;
+		for (; packet && count < BATCH; count++) {
+			packets[count] = make_message(nat, packet, &nat->runs[count], nat->iov[count], &messages[count].msg_hdr);
+			for (unsigned i = 0; i < packets[count]; i++)
+				packet = packet->next;
 		}
 		n = sendmmsg(SOCKET_FD, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR || errno == ENOBUFS;
-		while (n-- > 0) {
-			packet = nat->first;
-			nat->first = packet->next;
-			nat->queued -= packet->size - HEADER;
-			free(packet);
-		}
+		for (int i = 0; i < n; i++)
+			while (packets[i]-- > 0)
+				drop_first(nat);
 		if (!nat->first)
 			nat->last = &nat->first;
 	}
@@ -137,63 +164,20 @@ static bool send_queued(struct nat *nat)
 
 /* --- from the guest ---------------------------------------------------------------------------------------- */
 
-/* A packet to 127.0.0.0/8, ::1 or ::ffff:127.0.0.0/104 belongs on no wire; libslirp would send it to the host itself. */
-static bool is_to_loopback(const uint8_t *frame, const struct frame_layout *layout)
+/* What the guest takes undone, in its adapter's words. */
+static void take_offloads(struct nat *nat, const uint8_t *message)
 {
-	static const uint8_t zero[15];
-	const uint8_t *ip = frame + layout->ip;
+	struct virtio_net_hdr request;
 
-	if (layout->ipv4)
-		return ip[16] == 127 || ip[16] == 0;
-	if (!layout->ipv6 || memcmp(ip + 24, zero, 10))
-		return false;
-	return (ip[34] == 0xff && ip[35] == 0xff) || (!memcmp(ip + 34, zero, 5) && ip[39] <= 1);
+	memcpy(&request, message, HEADER);
+	nat->takes_large = request.hdr_len & PORT_LARGE;
 }
 
-/* A large segment over IPv6 is cut here: libslirp takes no packet longer than its MTU there, while over IPv4 it does. */
-static void take_segments(struct nat *nat, const uint8_t *frame, size_t size, const struct frame_layout *layout, unsigned mss)
+static void to_slirp(void *context, const uint8_t *frame, size_t size)
 {
-	unsigned head = layout->payload;
-	uint32_t sequence = be32_get(frame + layout->transport + TCP_SEQUENCE);
-	uint8_t *segment = nat->segment;
+	struct nat *nat = context;
 
-	for (size_t at = head; at < size; at += mss) {
-		size_t n = min_u64(mss, size - at);
-		struct virtio_net_hdr todo = {0};
-
-		memcpy(segment, frame, head);
-		memcpy(segment + head, frame + at, n);
-		be16_put(segment + layout->ip + 4, (uint16_t)(head + n - layout->ip - IPV6_SIZE));
-		be32_put(segment + layout->transport + TCP_SEQUENCE, sequence + (uint32_t)(at - head));
-		if (at + n < size)
-			segment[layout->transport + TCP_FLAGS] &= (uint8_t)~TCP_ONLY_LAST;
-		if (at > head)
-			segment[layout->transport + TCP_FLAGS] &= (uint8_t)~TCP_ONLY_FIRST;
-		if (frame_defer_checksum(segment, layout, head + n, &todo) || !frame_complete(segment, head + n, &todo))
-			return;
-		slirp_input(nat->slirp, segment, (int)(head + n));
-	}
-}
-
-static void take_frame(struct nat *nat, uint8_t *bytes, size_t size)
-{
-	struct virtio_net_hdr todo;
-	struct frame_layout layout;
-	uint8_t *frame = bytes + HEADER;
-
-	if (size < HEADER + FRAME_ETHERNET_SIZE || size > HEADER + FRAME_MAX_SIZE)
-		return;
-	size -= HEADER;
-	memcpy(&todo, bytes, HEADER);
-	if (!frame_parse(frame, size, &layout) || is_to_loopback(frame, &layout))
-		return;
-	if ((todo.gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV6 && layout.ipv6 && layout.protocol == FRAME_PROTOCOL_TCP) {
-		if (todo.gso_size >= MSS_MIN)
-			take_segments(nat, frame, size, &layout, todo.gso_size);
-		return;
-	}
-	if (frame_complete(frame, size, &todo))
-		slirp_input(nat->slirp, frame, (int)size);
+	slirp_input(nat->slirp, frame, (int)size);
 }
 
 /* False: the adapter is gone. */
@@ -214,8 +198,10 @@ static bool take_frames(struct nat *nat)
 	for (int i = 0; i < n; i++) {
 		if (messages[i].msg_len == 0)
 			return false;
-		if (!(messages[i].msg_hdr.msg_flags & MSG_TRUNC))
-			take_frame(nat, nat->frames[i], messages[i].msg_len);
+		if (messages[i].msg_len == HEADER)
+			take_offloads(nat, nat->frames[i]);
+		else if (!(messages[i].msg_hdr.msg_flags & MSG_TRUNC))
+			nat_take_message(nat->frames[i], messages[i].msg_len, to_slirp, nat);
 	}
 	return true;
 }

@@ -145,7 +145,8 @@ def test_network_default(context):
                     require(r[0] != 0, f"the host's loopback is reached by {address}")
                 loopback.kill()
             counters = guest.control("inspect")["network0"]
-            require(counters["version"] == "6.1" and counters["tx_large"] > 100, f"large segments were not used: {counters}")
+            require(counters["version"] == "6.1" and counters["tx_large"] > 100 and counters["rx_large"] > 100,
+                    f"large segments were not used: {counters}")
             shut_down(guest)
 
 
