@@ -10,6 +10,8 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "switch/frame.h"
 
 struct port;
@@ -40,6 +42,7 @@ struct port {
 	const struct port_ops *ops;
 	int fd;
 	unsigned offloads;
+	atomic_ulong calls; /* of the system that moved frames, or found none; any thread may read it */
 };
 
 /* A SOCK_SEQPACKET socket, taken over. */
@@ -74,6 +77,17 @@ static inline int port_fd(const struct port *port)
 static inline unsigned port_offloads(const struct port *port)
 {
 	return port->offloads;
+}
+
+static inline unsigned long port_calls(const struct port *port)
+{
+	return atomic_load_explicit(&port->calls, memory_order_relaxed);
+}
+
+/* For the ports themselves. */
+static inline void port_count_call(struct port *port)
+{
+	atomic_fetch_add_explicit(&port->calls, 1, memory_order_relaxed);
 }
 
 /* Frames to the network: how many were taken, the first ones; what the port cannot take is dropped and counts as taken.

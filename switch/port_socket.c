@@ -24,6 +24,7 @@ static int socket_send(struct port *port, struct port_frame *frames, unsigned co
 	if (count > PORT_BATCH)
 		count = PORT_BATCH;
 	fill(messages, frames, count);
+	port_count_call(port);
 	do
 		n = sendmmsg(port->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
@@ -43,6 +44,7 @@ static int socket_receive(struct port *port, struct port_frame *frames, unsigned
 	if (count > PORT_BATCH)
 		count = PORT_BATCH;
 	fill(messages, frames, count);
+	port_count_call(port);
 	do
 		n = recvmmsg(port->fd, messages, count, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);

@@ -16,6 +16,7 @@ static int tap_send(struct port *port, struct port_frame *frames, unsigned count
 		ssize_t n;
 
 		frames[i].iov[0] = (struct iovec){.iov_base = &frames[i].todo, .iov_len = sizeof(frames[i].todo)};
+		port_count_call(port);
 		do
 			n = writev(port->fd, frames[i].iov, (int)frames[i].iov_count);
 		while (n < 0 && errno == EINTR);
@@ -36,6 +37,7 @@ static int tap_receive(struct port *port, struct port_frame *frames, unsigned co
 		frames[i].iov[0] = (struct iovec){.iov_base = &frames[i].todo, .iov_len = sizeof(frames[i].todo)};
 		for (unsigned k = 0; k < frames[i].iov_count; k++)
 			capacity += frames[i].iov[k].iov_len;
+		port_count_call(port);
 		do
 			n = readv(port->fd, frames[i].iov, (int)frames[i].iov_count);
 		while (n < 0 && errno == EINTR);

@@ -159,6 +159,7 @@ static void inspect_counters(struct network *network, const struct vmbus_inspect
 	    {"rounds", &network->count.rounds},
 	    {"port_full", &network->count.port_full},
 	    {"ring_full", &network->count.ring_full},
+	    {"copied_bytes", &network->count.copied_bytes},
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
@@ -193,6 +194,8 @@ void network_inspect(struct network *network, const struct vmbus_inspector *insp
 	pthread_mutex_lock(&network->lock);
 	inspector->text(context, "version", version_text(network->nic ? atomic_load(&network->nic->version) : 0));
 	inspector->text(context, "link", network->port ? "up" : "down");
+	if (network->port)
+		inspector->number(context, "port_calls", port_calls(network->port));
 	pthread_mutex_unlock(&network->lock);
 	inspector->begin(context, "addresses");
 	for (unsigned i = 0; i < count; i++) {

@@ -49,6 +49,7 @@ struct network {
 		atomic_ulong tx_frames, tx_bytes, tx_dropped, tx_large, tx_checksums;
 		atomic_ulong rx_frames, rx_bytes, rx_dropped, rx_filtered, rx_large;
 		atomic_ulong tx_packets, rx_packets, rounds, port_full, ring_full;
+		atomic_ulong copied_bytes; /* of frames, by us: the rest moves between guest and port */
 	} count;
 };
 
@@ -91,6 +92,7 @@ struct receive {
 	uint16_t first, last;
 	bool control;
 
+	unsigned batch; /* frames that room is made ready for: as many as came lately */
 	struct port_frame frames[PORT_BATCH];
 	struct iovec iov[PORT_BATCH][RX_FRAME_IOVECS];
 };
@@ -143,6 +145,7 @@ struct nic {
 	bool broken;
 	bool link; /* as last told to the guest */
 	bool port_gone;
+	bool readable; /* the port had frames when it was looked at last */
 	atomic_uint version; /* NVSP_VERSION, 0 before */
 	unsigned ndis_minor;
 	unsigned mtu;

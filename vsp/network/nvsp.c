@@ -263,6 +263,7 @@ static void wait_for_work(struct nic *nic, bool more)
 		events |= POLLIN;
 	if (!nic->broken && port && nic->tx.blocked)
 		events |= POLLOUT;
+	nic->readable = false;
 	fds[2] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
 	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : -1) <= 0)
 		return;
@@ -270,6 +271,7 @@ static void wait_for_work(struct nic *nic, bool more)
 		drain_event(nic->wake);
 	if (fds[1].revents)
 		drain_event(fds[1].fd);
+	nic->readable = fds[2].revents & (POLLIN | POLLERR | POLLHUP);
 	if (fds[2].revents & (POLLOUT | POLLERR | POLLHUP))
 		nic->tx.blocked = false;
 }
@@ -332,7 +334,7 @@ static void announce_link(struct nic *nic)
 
 static bool receive_round(struct nic *nic)
 {
-	bool more = true;
+	bool more = nic->readable;
 
 	receive_replies(nic);
 	for (unsigned i = 0; i < RECEIVE_ROUNDS && more && !nic->broken; i++)

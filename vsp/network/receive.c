@@ -20,6 +20,7 @@
 #define SECTIONS_MIN     8u
 #define LARGE_FRAME      FRAME_MAX_SIZE
 #define DISCARD_ROUNDS   256u
+#define BATCH_MIN        4u
 
 _Static_assert(NETWORK_MTU_MAX / GUEST_PAGE_SIZE + 4 < RX_FRAME_IOVECS, "a frame has iovecs enough");
 _Static_assert(RX_ROOM >= sizeof(struct rndis_packet) + 3 * (sizeof(struct rndis_info) + 4), "all information has room");
@@ -76,6 +77,7 @@ int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle,
 	rx->gpadl = gpadl;
 	rx->set_id = id;
 	rx->range_count = 0;
+	rx->batch = BATCH_MIN;
 	r = rx->pieces && rx->piece_count && rx->next && rx->head && rx->free ? cut(rx) : -ENOMEM;
 	if (r) {
 		rx->gpadl = NULL; /* the caller's again */
@@ -347,6 +349,7 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	size_t size;
 
 	size = frame_copy_out(frame->iov + 1, frame->iov_count - 1, 0, headers, min_u64(frame->size, sizeof(headers)));
+	nic_count(&network->count.copied_bytes, size);
 	if (frame->size == 0 || !frame_parse(headers, size, &layout) || count > available || (large && !rx->large)) {
 		nic_count(&network->count.rx_dropped, 1);
 		return 0;
@@ -424,6 +427,15 @@ static void prepare(struct receive *rx, unsigned frames, unsigned each, uint16_t
 	}
 }
 
+/* Making room ready costs more than a call that finds no room left. */
+static void choose_batch(struct receive *rx, int received)
+{
+	if (received == (int)rx->batch)
+		rx->batch = (unsigned)min_u64(rx->batch * 2, PORT_BATCH);
+	else if (received < (int)rx->batch / 2)
+		rx->batch = (unsigned)max_u64(rx->batch / 2, BATCH_MIN);
+}
+
 bool receive_frames(struct nic *nic)
 {
 	struct receive *rx = &nic->rx;
@@ -431,8 +443,8 @@ bool receive_frames(struct nic *nic)
 	unsigned each = sections_each(rx), count = (rx->free_count - RX_RESERVE) / each;
 	int n;
 
-	if (count > PORT_BATCH)
-		count = PORT_BATCH;
+	if (count > rx->batch)
+		count = rx->batch;
 	prepare(rx, count, each, sections);
 	n = port_receive(nic_port(nic), rx->frames, count);
 	if (n < 0)
@@ -443,6 +455,7 @@ bool receive_frames(struct nic *nic)
 		while (kept < each)
 			rx->free[rx->free_count++] = sections[i][kept++];
 	}
+	choose_batch(rx, n);
 	return receive_send(nic) && n == (int)count;
 }
 

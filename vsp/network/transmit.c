@@ -160,6 +160,7 @@ static void add_frame(struct nic *nic, const struct message *m, const struct sou
 		return;
 	}
 	frame_copy_out(source->iov, source->count, offset, headers, copied);
+	nic_count(&nic->network->count.copied_bytes, copied);
 	if (m->has_vlan)
 		room = insert_vlan(headers, copied, m->vlan);
 	frame->todo = (struct virtio_net_hdr){0};
