@@ -108,6 +108,19 @@ static int checkpoint_delete(struct manage *manage, int argc, char **argv)
 	return one(manage, argc, argv, "DELETE", "/v1/vms/%s/checkpoints/%s", "merging", "has a checkpoint less");
 }
 
+static int checkpoint_merge(struct manage *manage, int argc, char **argv)
+{
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+
+	if (argc != 2)
+		return manage_usage(manage, "it takes a machine");
+	path = client_path(manage->client, "/v1/vms/%s/merge", argv[1]);
+	if (client_job(manage->client, "POST", path, NULL, "merging", NULL, &err))
+		return manage_fail(manage, &err);
+	return show(manage, argv[1], "has nothing left to merge");
+}
+
 static int checkpoint_rename(struct manage *manage, int argc, char **argv)
 {
 	_cleanup_free_ char *path = NULL;
@@ -147,6 +160,9 @@ int command_checkpoint(int argc, char **argv)
 	    {"delete", "delete one", "MACHINE CHECKPOINT",
 	     "The machine stays what it is, and runs on if it runs. Disks that only this one keeps apart are merged.\n",
 	     checkpoint_delete},
+	    {"merge", "end merges that had no room", "MACHINE",
+	     "What deleted checkpoints have left is merged when they are deleted. Where there was no room for that, or it was\n"
+	     "cancelled, it is done now. The machine may be used in between.\n", checkpoint_merge},
 	    {"export", "make a machine's directory of it", "MACHINE CHECKPOINT DIRECTORY",
 	     "Into a new directory DIRECTORY/MACHINE, from which any host can import it (bulkhead vm import): what the machine\n"
 	     "was then, with whole disks, saved if it ran. The machine may run meanwhile.\n", checkpoint_export},

@@ -175,6 +175,11 @@ int disk_merge_files(struct disk *disk, const struct disk_merge_files *files, co
  * errno. */
 int disk_is_void(const char *path, struct error *err);
 
+/* What tells the contents of the image at `path` from those that it had or will have: of a VHDX its DataWriteGuid, of others the file's
+ * size and time of last change; all zeros where there is no such (block devices). It says nothing of parents. The image is not opened
+ * as a disk, and may be in use. */
+int disk_contents(const char *path, struct guid *contents, struct error *err);
+
 /* The disk gets another size, durably; what is new reads as zeros. After a power cut it has one of the two sizes.
  * Requests wait meanwhile; who uses the disk has to be told. -EEXIST: something else than zeros lies past the new
  * end, the text says where; with `lose_data` it is cut off. A differencing VHDX does not grow

@@ -9,7 +9,7 @@
 #include "disk/lock.h"
 #include "disk/track.h"
 #include "disk/vhd_format.h"
-#include "disk/vhdx_format.h"
+#include "disk/vhdx.h"
 
 /* Of a disk that is being opened: who asks for it as a parent; what it gets as a parent. */
 struct relatives {
@@ -303,6 +303,26 @@ int disk_is_void(const char *path, struct error *err)
 	if (r == 0 && memcmp(start, DISK_VOID_SIGNATURE, sizeof(start)) != 0 && memcmp(start, none, sizeof(start)) != 0)
 		return error_set(err, EBADMSG, "%s: no VHDX or VHD, and none that was given up: look what it is", path);
 	return 1;
+}
+
+int disk_contents(const char *path, struct guid *contents, struct error *err)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	_cleanup_free_ char *name = strdup(path);
+	struct file file = {.fd = fd, .direct_fd = -1};
+	struct stat st;
+	char start[8];
+
+	*contents = (struct guid){0};
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_set(err, errno, "%s: cannot be opened: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return 0;
+	if (name && file_read(&file, 0, start, sizeof(start)) == 0 && memcmp(start, VHDX_FILE_SIGNATURE, sizeof(start)) == 0)
+		return vhdx_read_contents(fd, name, contents, err);
+	le64_put(contents->bytes, (uint64_t)st.st_size);
+	le64_put(contents->bytes + 8, (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec);
+	return 0;
 }
 
 int disk_open_parent(struct disk *child, const char *path, struct error *err)

@@ -176,6 +176,9 @@ int vhdx_mark(struct file *file, bool whole);
 /* Chooses the current header, or says why there is none. */
 int vhdx_read_headers(struct vhdx *v, struct error *err);
 
+/* Of a file that is not open as a disk. */
+int vhdx_read_contents(int fd, char *path, struct guid *contents, struct error *err);
+
 /* The one in this slot, 0 or 1, is whole, if perhaps older than the other. */
 bool vhdx_header_is_good(struct vhdx *v, unsigned slot);
 

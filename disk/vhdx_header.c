@@ -90,6 +90,21 @@ int vhdx_read_headers(struct vhdx *v, struct error *err)
 	return check_header(v, err);
 }
 
+int vhdx_read_contents(int fd, char *path, struct guid *contents, struct error *err)
+{
+	struct disk disk = {.file = {.fd = fd, .direct_fd = -1}, .path = path, .info = {.read_only = true}};
+	struct vhdx *v = calloc(1, sizeof(*v));
+	int r;
+
+	if (!v)
+		return error_set(err, ENOMEM, "%s: no memory to look at it", path);
+	v->disk = &disk;
+	r = vhdx_read_headers(v, err);
+	*contents = v->header.data_write_guid;
+	free(v);
+	return r;
+}
+
 int vhdx_write_headers(struct vhdx *v)
 {
 	for (int i = 0; i < 2; i++) {

@@ -77,6 +77,18 @@ void adapters_renew(struct vmms *vmms, json_t *config)
 	adapters_complete(vmms, config, NULL);
 }
 
+const struct machine *adapters_owner(const struct vmms *vmms, const json_t *config)
+{
+	const struct machine *owner = NULL;
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, "adapters"), i, adapter)
+		if (!owner)
+			owner = owner_of(vmms, NULL, mac_of(adapter));
+	return owner;
+}
+
 const char *adapter_port(const json_t *adapter)
 {
 	const char *port = json_string_value(json_object_get(adapter, "port"));

@@ -51,6 +51,11 @@ static void delete_checkpoint(struct vmms *vmms, struct http_request *request)
 	one(vmms, request, checkpoint_delete);
 }
 
+static void merge_checkpoints(struct vmms *vmms, struct http_request *request)
+{
+	api_run(vmms, request, checkpoint_merge);
+}
+
 static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
 {
 	struct machine *machine = api_machine(vmms, request);
@@ -92,5 +97,8 @@ const struct route checkpoint_routes[] = {
     {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/export", "exportCheckpoint",
      "Copy all of the machine as it was into a directory, from which it can be imported", ROLE_ADMINISTRATOR, &vm_export_form,
      wait_query, 202, 0, export_checkpoint},
+    {"POST", "/v1/vms/{vm}/merge", "mergeCheckpoints",
+     "Merge what deleted checkpoints have left, where that could not be done then: there was no room, or it was cancelled",
+     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, merge_checkpoints},
     {0},
 };

@@ -11,6 +11,7 @@
 #include "vmms/adapters.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
+#include "vmms/saved_disks.h"
 
 static int check_name(const char *name, struct error *err)
 {
@@ -115,6 +116,7 @@ static int link_state(const struct machine *machine, const char *state, struct e
 	if (!from || !to || !name_is_inside(state) || strchr(state, '/'))
 		return error_set(err, EINVAL, "%s is no file of the machine's own", state);
 	unlink(to);
+	saved_disks_forget(machine->directory);
 	if (link(from, to))
 		return error_set(err, errno, "%s: %s", from, strerror(errno));
 	return directory_sync(machine->directory, err);
@@ -149,9 +151,12 @@ void change_end(struct job *job, const struct error *err)
 {
 	struct change *change = job->context;
 	struct machine *machine = job->machine;
+	struct error noting = {0};
 
 	if (!err)
 		vmms_event(job->vmms, machine, change->event, "%s", change->name ? change->name : "");
+	if (change->disks_fit && saved_exists(machine) && saved_disks_note(machine->config, machine->directory, &noting))
+		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, noting.text);
 	job_end(job, err);
 	change_free(change);
 	machine_refresh(machine);
@@ -234,12 +239,12 @@ static int begin(struct machine *machine, struct change *change, const char *kin
 
 /* --- the verbs ---------------------------------------------------------------------------------------- */
 
-static int check(struct machine *machine, const char *what, struct error *err)
+static int check(struct machine *machine, unsigned states, const char *what, struct error *err)
 {
 	int r;
 
 	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF, what, err);
+	r = machine_check_state(machine, states, what, err);
 	if (!r)
 		r = machine_check_free(machine, err);
 	return r ? r : checkpoint_check_start(machine, err);
@@ -256,6 +261,20 @@ static int check_running(struct machine *machine, struct error *err)
 
 	machine_refresh(machine);
 	return r ? r : checkpoint_check_settled(machine, err);
+}
+
+/* A saved state knows its disks by their identifiers, which stay in whatever file their contents are. */
+static int check_merge(struct machine *machine, const char *what, struct error *err)
+{
+	return runs(machine) ? check_running(machine, err) : check(machine, 1u << MACHINE_OFF | 1u << MACHINE_SAVED, what, err);
+}
+
+/* What is done to a saved machine's disks from here on is our own doing. Should the daemon die in between, nothing is compared. */
+static void take_disks(const struct machine *machine, struct change *change)
+{
+	change->disks_fit = saved_exists(machine) && !saved_disks_check(machine->config, machine->directory, NULL);
+	if (change->disks_fit)
+		saved_disks_forget(machine->directory);
 }
 
 static json_t *find(const struct change *change, const struct machine *machine, const char *which, struct error *err)
@@ -342,7 +361,7 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 {
 	struct change *change;
 	bool live = runs(machine);
-	int r = live ? check_running(machine, err) : check(machine, "given a checkpoint", err);
+	int r = live ? check_running(machine, err) : check(machine, 1u << MACHINE_OFF, "given a checkpoint", err);
 
 	if (!r)
 		r = change_new(&change, machine, "checkpoint.created", err);
@@ -392,7 +411,7 @@ int checkpoint_apply(struct machine *machine, const char *which, struct job **jo
 {
 	struct change *change;
 	json_t *checkpoint;
-	int r = check(machine, "set back to a checkpoint", err);
+	int r = check(machine, 1u << MACHINE_OFF, "set back to a checkpoint", err);
 
 	if (!r)
 		r = change_new(&change, machine, "checkpoint.applied", err);
@@ -406,6 +425,7 @@ int checkpoint_apply(struct machine *machine, const char *which, struct job **jo
 		change_free(change);
 		return r;
 	}
+	change->disks_fit = true;
 	return begin(machine, change, "checkpoint.apply", job, err);
 }
 
@@ -413,7 +433,7 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 {
 	struct change *change;
 	json_t *checkpoint;
-	int r = runs(machine) ? check_running(machine, err) : check(machine, "relieved of a checkpoint", err);
+	int r = check_merge(machine, "relieved of a checkpoint", err);
 
 	if (!r)
 		r = machine_check_base(machine, err);
@@ -435,11 +455,55 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 		return r;
 	}
 	(*job)->context = change;
+	take_disks(machine, change);
 	if (change_commit(machine, change, err))
 		change_end(*job, err);
 	else
 		merge_go_on(*job);
 	return 0;
+}
+
+int checkpoint_merge(struct machine *machine, struct job **job, struct error *err)
+{
+	struct change *change;
+	int r = check_merge(machine, "relieved of what its checkpoints have left", err);
+
+	if (!r)
+		r = change_new(&change, machine, "checkpoint.merged", err);
+	if (r)
+		return r;
+	r = job_new(job, machine->vmms, machine, "checkpoint.merge", err);
+	if (r) {
+		change_free(change);
+		return r;
+	}
+	(*job)->context = change;
+	take_disks(machine, change);
+	merge_go_on(*job);
+	return 0;
+}
+
+static bool merge_waits(const struct machine *machine)
+{
+	const char *path, *child;
+	json_t *tree;
+	bool waits;
+
+	if (tree_load(&tree, machine->directory, NULL))
+		return false;
+	waits = tree_loose(tree, machine->config, &path, &child);
+	json_decref(tree);
+	return waits;
+}
+
+void checkpoint_merge_left(struct machine *machine)
+{
+	struct error err = {0};
+	struct job *job;
+
+	if (machine_is_off(machine) && !machine->job && machine->config && merge_waits(machine) &&
+	    checkpoint_merge(machine, &job, &err))
+		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, err.text);
 }
 
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err)

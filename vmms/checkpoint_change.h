@@ -17,6 +17,7 @@ struct change {
 	/* Of the merge that is at work; `live`: of the running machine's disk `top`, where `above` (NULL: none) continues it. */
 	char *child, *parent, *above, *top;
 	bool live;
+	bool disks_fit; /* if it is saved, they are what its state goes on with, and are to be noted as such when all is done */
 	const char *event;
 	char *name;
 	const char *link;   /* the state that the machine goes on from: of `tree`; NULL: none */

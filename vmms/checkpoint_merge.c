@@ -9,12 +9,15 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "disk/disk.h"
 #include "vmms/checkpoint_change.h"
 #include "vmms/files.h"
 
 #define ASK_SECONDS 1u
+#define ROOM_LEFT   (UINT64_C(8) << 20)
+#define ROOM_TAKEN  (UINT64_C(1) << 20)
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -84,13 +87,41 @@ static bool is_gone(const struct change *change, const char *name)
 	return path && access(path, F_OK) && errno == ENOENT;
 }
 
+/* --- while there is room */
+
+struct merging {
+	struct job *job;
+	const char *parent;
+	uint64_t room; /* when it began */
+	bool full;
+};
+
+static uint64_t room_for(const char *path)
+{
+	struct statvfs there;
+
+	return statvfs(path, &there) ? UINT64_MAX : (uint64_t)there.f_bavail * there.f_frsize;
+}
+
+/* What the merge takes has to leave enough that the machine can be started when the merge is put off. One that takes nothing, because its
+ * parent has those blocks, goes on in whatever room there is. */
+static bool step(void *context, uint64_t done, uint64_t total)
+{
+	struct merging *merging = context;
+	uint64_t room = room_for(merging->parent);
+
+	merging->full = room < ROOM_LEFT && room + ROOM_TAKEN < merging->room;
+	return job_step(merging->job, done, total) && !merging->full;
+}
+
 /* What was merged already when a daemon died is gone, or void. */
 static int merge(struct job *job, struct error *err)
 {
 	struct change *change = job->context;
-	struct disk_progress progress = {job_step, job};
 	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
 	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
+	struct merging merging = {.job = job, .parent = parent};
+	struct disk_progress progress = {step, &merging};
 	int r = 0;
 
 	if (!child || !parent)
@@ -102,9 +133,27 @@ static int merge(struct job *job, struct error *err)
 	allow_writing(change, change->child);
 	if (change->live && disk_is_void(child, NULL) == 1)
 		r = remove_child(change, err);
+	merging.room = room_for(parent);
 	if (!r && !is_gone(change, change->child))
 		r = disk_merge(child, &progress, err);
+	if (r == -ECANCELED && merging.full)
+		r = error_set(err, ENOSPC, "%s: no room to merge %s into it: %s", parent, change->child, strerror(ENOSPC));
 	return r ? r : reparent(change, parent, true, err);
+}
+
+/* Until its file is gone the child is what it was, whatever the parent has got already: the machine can be started, and the merge goes
+ * on when it is asked for, with the next change, or when the daemon starts. */
+static void put_off(struct job *job, const struct error *err)
+{
+	const struct change *change = job->context;
+	bool can_wait = err->code == ENOSPC || err->code == EDQUOT || err->code == ECANCELED;
+
+	if (!can_wait || is_gone(change, change->child) || store_work_set(job->vmms->store, job->machine->id, NULL, NULL))
+		return;
+	if (err->code != ECANCELED)
+		vmms_event(job->vmms, job->machine, "vm.warning",
+			   "%s is not merged into %s yet: make room, then bulkhead checkpoint merge \"%s\"; until then both stay, and it "
+			   "can be used (%s)", change->child, change->parent, job->machine->name, err->text);
 }
 
 static void merged(struct job *job, int result)
@@ -112,12 +161,14 @@ static void merged(struct job *job, int result)
 	struct change *change = job->context;
 	struct error err = job->error;
 
+	if (result)
+		put_off(job, &err);
 	if (!result) {
 		tree_merged(change->tree, change->config, change->child, change->parent);
 		result = change_commit(job->machine, change, &err);
 	}
 	if (result)
-		change_end(job, &err); /* the rest of it is merged with the next change, or the daemon's next start */
+		change_end(job, &err);
 	else
 		merge_go_on(job);
 }

@@ -18,6 +18,7 @@
 #include "vmms/copy.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
+#include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 
 static int check_name(const char *name, struct error *err)
@@ -83,13 +84,33 @@ static void made(struct job *job, int result)
 	automatic_kick(job->vmms);
 }
 
-/* Whether a machine in this directory is saved; what it is that lies there is looked at when it is copied. */
-static bool has_saved(const char *directory)
+/* What it is that lies there is looked at when it is copied. */
+static bool has_file(const char *directory, const char *name)
 {
-	_cleanup_free_ char *path = vm_config_path(SAVED_FILE, directory);
+	_cleanup_free_ char *path = vm_config_path(name, directory);
 	struct stat st;
 
 	return path && !lstat(path, &st);
+}
+
+/* Whether a machine in this directory is saved. */
+static bool has_saved(const char *directory)
+{
+	return has_file(directory, SAVED_FILE);
+}
+
+/* The state goes along, with what its disks were then if that is known. */
+static int plan_saved(struct copy_plan *plan)
+{
+	int r = copy_plan_file(plan, SAVED_FILE, SAVED_FILE);
+
+	return r || !has_file(plan->source, SAVED_DISKS) ? r : copy_plan_file(plan, SAVED_DISKS, SAVED_DISKS);
+}
+
+/* Its own, or that of a checkpoint. */
+static int plan_state(struct copy_plan *plan, const char *state)
+{
+	return strcmp(state, SAVED_FILE) ? copy_plan_file(plan, state, SAVED_FILE) : plan_saved(plan);
 }
 
 /* A new machine of the configuration and the checkpoints (NULL: none), which are taken over, of a directory. */
@@ -117,7 +138,7 @@ static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, json_t *
 		json_decref(config);
 		json_decref(tree);
 	}
-	if (making->plan && kind == COPY_IMPORT && has_saved(source) && copy_plan_file(making->plan, SAVED_FILE, SAVED_FILE)) {
+	if (making->plan && kind == COPY_IMPORT && has_saved(source) && plan_saved(making->plan)) {
 		copy_plan_free(making->plan);
 		making->plan = NULL;
 	}
@@ -314,6 +335,17 @@ static void take_checkpoints(struct vmms *vmms, const json_t *before, const json
 	}
 }
 
+/* The guest in its state goes on with its addresses: another cannot be given to it. */
+static int address_in_use(struct vmms *vmms, const json_t *config, const char *directory, struct error *err)
+{
+	const struct machine *other = adapters_owner(vmms, config);
+
+	return error_set(err, EEXIST,
+			 "the machine in %s is saved, and its guest knows its network address, which machine \"%s\" has: take that "
+			 "adapter from it first (bulkhead vm adapter remove), or take the state, " SAVED_FILE ", out of the directory, and "
+			 "it is imported off, with addresses of its own", directory, other ? other->name : "?");
+}
+
 static int import_tree(json_t **tree, const char *directory, struct error *err)
 {
 	int r = load_tree(tree, directory, err);
@@ -354,8 +386,8 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 			      directory);
 	if (!r) {
 		r = adapters_check(vmms, NULL, config, err);
-		if (r && saved)
-			error_prefix(err, "the machine in %s is saved, and its guest knows its addresses", directory);
+		if (r == -EEXIST && saved)
+			r = address_in_use(vmms, config, directory, err);
 	}
 	if (r) {
 		json_decref(config);
@@ -416,7 +448,7 @@ static struct making *export_new(json_t *config, json_t *tree, const char *state
 		json_decref(config);
 		json_decref(tree);
 	}
-	if (making && making->plan && (!state || !copy_plan_file(making->plan, state, SAVED_FILE)))
+	if (making && making->plan && (!state || !plan_state(making->plan, state)))
 		return making;
 	if (making)
 		making_free(making);

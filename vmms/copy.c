@@ -9,13 +9,14 @@
 #include "disk/disk.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
+#include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 
 /* --- the plan ----------------------------------------------------------------------------------------- */
 
 /* Names that files of other kinds have. */
 static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result",
-					  SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE};
+					  SAVED_FILE, SAVED_NEW, SAVED_USED, SAVED_DISKS, TREE_FILE};
 
 static bool name_is_taken(const struct copy_plan *plan, const char *name)
 {
@@ -177,11 +178,12 @@ struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, json_t *tre
 	plan->kind = kind;
 	plan->config = config;
 	plan->tree = tree;
+	plan->before = json_deep_copy(config);
 	plan->chain = json_object();
 	plan->files = json_array();
 	plan->source = strdup(source);
 	plan->directory = strdup(directory);
-	if (plan->chain && plan->files && plan->source && plan->directory && !note_chain(plan) && !plan_config(plan, config) &&
+	if (plan->before && plan->chain && plan->files && plan->source && plan->directory && !note_chain(plan) && !plan_config(plan, config) &&
 	    !plan_tree(plan))
 		return plan;
 	copy_plan_free(plan);
@@ -194,6 +196,7 @@ void copy_plan_free(struct copy_plan *plan)
 		return;
 	json_decref(plan->config);
 	json_decref(plan->tree);
+	json_decref(plan->before);
 	json_decref(plan->chain);
 	json_decref(plan->files);
 	free(plan->source);
@@ -203,6 +206,7 @@ void copy_plan_free(struct copy_plan *plan)
 
 int copy_plan_file(struct copy_plan *plan, const char *from, const char *to)
 {
+	plan->saved |= !strcmp(to, SAVED_FILE);
 	return json_array_append_new(plan->files, json_pack("{s:s, s:s, s:b, s:b}", "from", from, "to", to, "flatten", 0, "disk", 0))
 		   ? -ENOMEM
 		   : 0;
@@ -430,6 +434,7 @@ int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 	_cleanup_close_ int source = open(plan->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC), target = -1;
 	_cleanup_free_ char *above = NULL;
 	json_t *file;
+	bool fits;
 	size_t i;
 	int r;
 
@@ -445,12 +450,18 @@ int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 	if (target < 0)
 		return target;
 	plan->made = true;
+	fits = plan->kind != COPY_EXPORT || !saved_disks_check(plan->before, plan->source, NULL);
 	json_array_foreach(plan->files, i, file) {
 		r = copy_one(plan, source, target, file, err);
 		if (r)
 			return r;
 	}
+	/* Of what somebody else has made the copies are looked at, which have its times. */
+	if (plan->kind == COPY_IMPORT)
+		fits = !saved_disks_check(plan->config, plan->directory, NULL);
 	r = copy_tree(plan, target, err);
+	if (!r && plan->saved && fits)
+		r = saved_disks_note(plan->config, plan->directory, err);
 	if (!r)
 		r = form_check(&vm_config_form, plan->config, err);
 	if (!r)

@@ -25,6 +25,8 @@ struct copy_plan {
 	json_t *chain; /* the disks that `tree` had at first, by name: what each continues, "" for none of it */
 	json_t *files; /* [{"from", "to", "flatten", "disk", "linked", "bytes"}], "from" below `source` or from the root on */
 	char *source, *directory;
+	json_t *before; /* `config` as it was */
+	bool saved; /* it has a saved state */
 	bool made; /* the directory */
 	uint64_t bytes, done;
 	struct job *job;

@@ -13,11 +13,12 @@
 #include "vmms/daemon.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
+#include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 
 /* What the daemon itself makes in a machine's directory. */
 static const char *const own_files[] = {"vmlinuz", "initrd.img", "disk.vhdx", "seed.iso", "worker.log", "worker.lock",
-					SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new",
+					SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new", SAVED_DISKS, SAVED_DISKS ".new",
 					VM_CONFIG_FILE ".new", VM_CONFIG_FILE};
 
 struct creation {

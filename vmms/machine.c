@@ -14,6 +14,7 @@
 #include "vmms/limits.h"
 #include "vmms/ports.h"
 #include "vmms/save.h"
+#include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 #include "vmms/worker_log.h"
 
@@ -184,6 +185,13 @@ json_t *machine_json(const struct machine *machine)
 	return json;
 }
 
+static bool has_file(const struct machine *machine, const char *name)
+{
+	_cleanup_free_ char *path = vm_config_path(name, machine->directory);
+
+	return path && !access(path, F_OK);
+}
+
 json_t *machine_files(const struct machine *machine)
 {
 	json_t *list = json_array(), *disk, *boot = json_object_get(machine->config, "boot");
@@ -198,6 +206,8 @@ json_t *machine_files(const struct machine *machine)
 		json_array_append(list, json_object_get(disk, "path"));
 	if (machine->state == MACHINE_SAVED)
 		json_array_append_new(list, json_string(SAVED_FILE));
+	if (machine->state == MACHINE_SAVED && has_file(machine, SAVED_DISKS))
+		json_array_append_new(list, json_string(SAVED_DISKS));
 	tree_add_files(machine->directory, list);
 	return list;
 }
@@ -535,6 +545,8 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
 	if (!r)
 		r = checkpoint_check_start(machine, err);
+	if (!r)
+		r = saved_check_disks(machine, err);
 	if (!r)
 		r = job_new(job, machine->vmms, machine, "vm.start", err);
 	if (r)

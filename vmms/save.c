@@ -9,6 +9,7 @@
 #include "vmms/automatic.h"
 #include "vmms/checkpoint.h"
 #include "vmms/files.h"
+#include "vmms/saved_disks.h"
 
 /* How often a machine that is being saved is asked how far it is. */
 #define ASK_SECONDS 1u
@@ -69,6 +70,19 @@ static void empty_lock(const struct machine *machine)
 		log_write(LOG_LEVEL_WARNING, "%s: %s", path, strerror(errno));
 }
 
+int saved_check_disks(const struct machine *machine, struct error *err)
+{
+	int r = saved_exists(machine) ? saved_disks_check(machine->config, machine->directory, err) : 0;
+
+	if (!r)
+		return 0;
+	if (r == -ESTALE)
+		err->code = EALREADY;
+	error_prefix(err, "machine \"%s\" cannot go on from its saved state: bring the disk back as it was, or give the state up (bulkhead "
+		     "vm discard), and it starts anew", machine->name);
+	return -err->code;
+}
+
 int saved_take(const struct machine *machine, char **path, struct error *err)
 {
 	int r;
@@ -88,6 +102,7 @@ int saved_take(const struct machine *machine, char **path, struct error *err)
 void saved_used(const struct machine *machine)
 {
 	remove_file(machine, SAVED_USED);
+	saved_disks_forget(machine->directory);
 }
 
 void saved_give_back(const struct machine *machine)
@@ -98,10 +113,15 @@ void saved_give_back(const struct machine *machine)
 int saved_complete(const struct machine *machine, struct error *err)
 {
 	_cleanup_free_ char *new = path_of(machine, SAVED_NEW);
+	struct error noting = {0};
 
 	/* A daemon that died then may have done it already. */
 	if (new && access(new, F_OK) && saved_exists(machine))
 		return 0;
+	/* Before that it is not saved, and nothing else may write its disks. */
+	if (machine->config && saved_disks_note(machine->config, machine->directory, &noting))
+		vmms_event(machine->vmms, machine, "vm.warning", "that its disks do not change while it is saved cannot be looked at: %s",
+			   noting.text);
 	return rename_file(machine, SAVED_NEW, SAVED_FILE, err);
 }
 
@@ -123,7 +143,7 @@ void saved_settle(struct machine *machine, const char *result)
 		saved_give_back(machine);
 		return;
 	}
-	unlink(used);
+	saved_used(machine);
 	vmms_event(machine->vmms, machine, "vm.failed",
 		   "it ended after it had gone on from its saved state, which its disks may not fit any more: it starts anew");
 }
@@ -276,6 +296,8 @@ int machine_discard_saved(struct machine *machine, struct error *err)
 		r = machine_check_free(machine, err);
 	if (!r && (!path || unlink(path)))
 		r = error_set(err, path ? errno : ENOMEM, "%s: %s", path ? path : SAVED_FILE, strerror(errno));
+	if (!r)
+		saved_disks_forget(machine->directory);
 	if (!r)
 		r = directory_sync(machine->directory, err);
 	if (r)

@@ -20,6 +20,12 @@
 /* Whether there is one. */
 bool saved_exists(const struct machine *machine);
 
+/* -EALREADY: another program has changed a disk since it was saved. */
+int saved_check_disks(const struct machine *machine, struct error *err);
+
+/* -EALREADY: another program has changed a disk since it was saved. */
+int saved_check_disks(const struct machine *machine, struct error *err);
+
 /* The path that a worker is to go on from; from here on it is in use. *path (NULL: it is not saved) is the caller's. */
 int saved_take(const struct machine *machine, char **path, struct error *err);
 /* The worker that was given it runs the guest, or has ended without having done so. */

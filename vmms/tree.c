@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 static int check_id(const char *text, struct error *err)
 {
@@ -239,6 +240,7 @@ static void add_file(json_t *list, const char *path)
 
 void tree_add_files(const char *directory, json_t *list)
 {
+	_cleanup_free_ char *path = vm_config_path(TREE_FILE, directory);
 	json_t *tree, *entry, *disk;
 	size_t i, j;
 
@@ -254,7 +256,8 @@ void tree_add_files(const char *directory, json_t *list)
 		if (*text(entry, "state"))
 			add_file(list, text(entry, "state"));
 	}
-	if (json_array_size(json_object_get(tree, "checkpoints")) || json_array_size(json_object_get(tree, "disks")))
+	/* Also when there is nothing in it any more. */
+	if (path && !access(path, F_OK))
 		add_file(list, TREE_FILE);
 	json_decref(tree);
 }

@@ -240,6 +240,7 @@ static void take_stock(struct vmms *vmms)
 		machine_adopt(machine);
 		date_state(machine);
 		checkpoint_recover(machine);
+		checkpoint_merge_left(machine);
 	}
 }
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
 import time
 
 from daemon import Daemon, require, wait_for
@@ -29,12 +30,12 @@ def contents(d, path):
         return f.read()
 
 
-def write(d, text):
+def write(d, text, offset=1 << 20):
     """What a guest would, into the disk of now."""
     library = ctypes.CDLL(os.path.join(d.build, "disk/libbulkhead-disk.so"))
     disk = ctypes.c_void_p()
     require(library.disk_open(ctypes.byref(disk), disk_of(d).encode(), None, None) == 0, f"{disk_of(d)} cannot be opened")
-    require(library.disk_write(disk, ctypes.c_uint64(1 << 20), text.encode(), ctypes.c_size_t(len(text)), None) == 0, "written")
+    require(library.disk_write(disk, ctypes.c_uint64(offset), text.encode(), ctypes.c_size_t(len(text)), None) == 0, "written")
     require(library.disk_close(disk, None) == 0, "closed")
 
 
@@ -476,3 +477,113 @@ def test_manage_killed_while_checkpoints_of_a_running_machine_go(context):
         for name in list(tree(d)):
             wait_for(lambda: d.call("DELETE", f"/v1/vms/web/checkpoints/{name}?wait=60")[0] < 300, "what was begun before to end")
         require(vhdx(d) == ["disk.vhdx"] and says(d, "begin"), f"one disk in the end: {vhdx(d)}")
+
+
+def test_manage_checkpoint_of_a_saved_machine_deleted(context):
+    """What its state goes on with is in another file then."""
+    for name in ("disk.vhdx", "disk.vhd"):
+        with Daemon(context["build"]) as d:
+            make_web(d, name)
+            write(d, "one  ")
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "off"})
+            write(d, "two  ")
+            d.done("POST", "/v1/vms/web/start")
+            wait_for(lambda: ran_for(d) > 1, "a second")
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "ran"})
+            d.done("POST", "/v1/vms/web/save")
+            d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints", {"name": "more"}, "saved")
+            d.refused(409, "wrong-state", "POST", "/v1/vms/web/checkpoints/off/apply", None, "saved")
+            delete(d, "ran")
+            require(d.state_of("web") == "saved" and says(d, "two  "), "it is saved still")
+            before = time.monotonic()
+            d.done("POST", "/v1/vms/web/start")
+            require(1 < ran_for(d) < 2 + time.monotonic() - before, "it went on where it was")
+            d.done("POST", "/v1/vms/web/save")
+            require(not disk_of(d).endswith("/" + name), "it goes on on a disk of its own")
+            delete(d, "off")
+            require(disk_of(d).endswith("/" + name) and d.state_of("web") == "saved", f"one disk again: {disk_of(d)}")
+            d.kill()
+            d.start()
+            d.done("POST", "/v1/vms/web/start")
+            require(1 < ran_for(d) and says_later(d, "two  "), "it went on where it was")
+
+
+def says_later(d, text):
+    d.done("POST", "/v1/vms/web/turn-off")
+    return says(d, text)
+
+
+class SmallFileSystem:
+    """Where there may be no room."""
+
+    def __init__(self, context, d, size):
+        self.path = os.path.join(d.directory, "small")
+        os.mkdir(self.path)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", self.path], capture_output=True, check=False).returncode:
+            raise context["skip"]("a small file system cannot be mounted here")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", "-l", self.path], check=True)
+
+    def fill(self, left):
+        there = os.statvfs(self.path)
+        with open(os.path.join(self.path, "filling"), "wb") as f:
+            f.write(bytes(max(0, there.f_bavail * there.f_bsize - left)))
+
+    def clear(self):
+        os.unlink(os.path.join(self.path, "filling"))
+
+
+def test_manage_merge_where_there_is_no_room(context):
+    """The machine is not kept from starting, and loses nothing; the merge comes when there is room."""
+    with Daemon(context["build"]) as d, SmallFileSystem(context, d, "128m") as small:
+        d.make("web")
+        place = os.path.join(small.path, "web")
+        subprocess.run(["cp", "-r", directory_of(d), place], check=True)
+        d.done("DELETE", "/v1/vms/web")
+        raw = os.path.join(d.directory, "raw")
+        with open(raw, "wb") as f:
+            f.truncate(4 * SIZE)
+        d.cli("disk", "convert", raw, os.path.join(place, "disk.vhdx"))
+        d.ok("POST", "/v1/vms/register", {"directory": place})
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        for i, how in enumerate(("request", "daemon", "change")):
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+            write(d, "x" * (12 << 20), 2 * i * (8 << 20))
+            expected = contents(d, disk_of(d))
+            small.fill(5 << 20)
+            job = d.job("DELETE", "/v1/vms/web/checkpoints/one")
+            require(job["state"] == "failed" and job["error"]["code"] == "no-space", f"{how}: there was room: {job}")
+            events = d.ok("GET", "/v1/events?limit=1000")["events"]
+            require([e for e in events if e["kind"] == "vm.warning" and "checkpoint merge" in e["text"]], "it is told what to do")
+            require(tree(d) == {} and len(vhdx(d)) == 2 and contents(d, disk_of(d)) == expected, "the disk is what it was")
+            d.done("POST", "/v1/vms/web/start")
+            wait_for(lambda: ran_for(d) > 0.1, "it to run")
+            d.done("POST", "/v1/vms/web/turn-off")
+            write(d, f"new{len(how):02}")
+            expected = contents(d, disk_of(d))
+            if how == "request":
+                require("no space" in d.cli("checkpoint", "merge", "web", status=1).lower(), "there is no room yet")
+            if how == "daemon":
+                d.kill()
+                d.start()
+                wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=20")["jobs"]), "jobs to end")
+                require(len(vhdx(d)) == 2 and contents(d, disk_of(d)) == expected, "it was tried, and nothing is lost")
+            d.done("POST", "/v1/vms/web/start")
+            d.done("POST", "/v1/vms/web/turn-off")
+            small.clear()
+            if how == "request":
+                require("nothing left to merge" in d.cli("checkpoint", "merge", "web"), "now there is")
+                d.done("POST", "/v1/vms/web/merge")
+            elif how == "daemon":
+                d.kill()
+                d.start()
+                wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=20")["jobs"]), "jobs to end")
+            else:
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": "two"})
+                d.done("DELETE", "/v1/vms/web/checkpoints/two")
+            require(len(vhdx(d)) == 1 and contents(d, disk_of(d)) == expected, f"{how}: one disk again, {vhdx(d)}")
+            d.cli("disk", "check", disk_of(d))

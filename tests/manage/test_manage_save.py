@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines that are saved and go on later."""
 
+import ctypes
+import json
 import os
 import random
 import subprocess
@@ -26,7 +28,7 @@ def test_manage_save_and_restore(context):
         d.done("POST", "/v1/vms/web/start")
         wait_for(lambda: ran_for(d) > 1, "a second")
         d.cli("vm", "save", "web")
-        require(d.state_of("web") == "saved" and files(d) == ["saved-state"] and not d.workers(), "it is saved")
+        require(d.state_of("web") == "saved" and files(d) == ["saved-disks.json", "saved-state"] and not d.workers(), "it is saved")
         d.refused(409, "wrong-state", "PATCH", "/v1/vms/web", {"memory": 128 << 20}, "off")
         d.ok("PATCH", "/v1/vms/web", {"notes": "at any time"})
         d.kill()
@@ -62,7 +64,7 @@ def test_manage_saved_state_that_does_not_fit(context):
         for _ in range(2):
             job = d.job("POST", "/v1/vms/web/start")
             require(job["state"] == "failed", f"it started from garbage: {job}")
-            require(d.state_of("web") == "saved" and files(d) == ["saved-state"], "nothing is lost by trying")
+            require(d.state_of("web") == "saved" and "saved-state" in files(d), "nothing is lost by trying")
 
 
 def test_manage_saved_with_the_host(context):
@@ -92,7 +94,7 @@ def test_manage_killed_while_saving(context):
             wait_for(lambda: d.state_of("web") in ("running", "saved") and (d.state_of("web") == "running") == bool(d.workers()),
                      f"round {i} ({verb}): it to be one or the other, and not {d.state_of('web')}", 20)
             state = d.state_of("web")
-            require(files(d) == (["saved-state"] if state == "saved" else []) or state == "running", f"{state} with {files(d)}")
+            require([f for f in files(d) if f != "saved-disks.json"] == (["saved-state"] if state == "saved" else []) or state == "running", f"{state} with {files(d)}")
             seen.add((verb, state))
             failed = [e["text"] for e in d.ok("GET", "/v1/events?limit=1000")["events"] if "lost" in e["text"] or "anew" in e["text"]]
             require(not failed, f"round {i} ({verb}): {failed}")
@@ -130,3 +132,131 @@ def test_manage_save_where_there_is_no_room(context):
             d.done("POST", "/v1/vms/web/turn-off")
         finally:
             subprocess.run(["umount", "-l", place], check=True)
+
+
+SIZE = 4 << 20
+
+
+def disk_path(d, vm="web"):
+    vm = d.ok("GET", f"/v1/vms/{vm}")
+    return os.path.join(vm["directory"], vm["config"]["disks"][0]["path"])
+
+
+def with_disk(d, name):
+    d.make("web")
+    raw = os.path.join(d.directory, "raw")
+    with open(raw, "wb") as f:
+        f.write(random.Random(1).randbytes(SIZE))
+    path = os.path.join(d.ok("GET", "/v1/vms/web")["directory"], name)
+    d.cli("disk", "convert", raw, path)
+    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": name}]})
+
+
+def change(path):
+    """As another program does."""
+    form = {"vhdx": "vhdx", "vhd": "vpc"}.get(path.rsplit(".", 1)[1], "raw")
+    subprocess.run(["qemu-io", "-f", form, "-c", "write -P 7 1M 64k", path], check=True, capture_output=True)
+
+
+def written(d, path):
+    """The same by our own library, which knows chains."""
+    library = ctypes.CDLL(os.path.join(d.build, "disk/libbulkhead-disk.so"))
+    disk = ctypes.c_void_p()
+    require(library.disk_open(ctypes.byref(disk), path.encode(), None, None) == 0, f"{path} cannot be opened")
+    require(library.disk_write(disk, ctypes.c_uint64(1 << 20), b"other", ctypes.c_size_t(5), None) == 0, "written")
+    require(library.disk_close(disk, None) == 0, "closed")
+
+
+def saved(d):
+    d.done("POST", "/v1/vms/web/start")
+    wait_for(lambda: ran_for(d) > 0.1, "it to run")
+    d.done("POST", "/v1/vms/web/save")
+
+
+def test_manage_saved_and_a_disk_changed(context):
+    for name in ("disk.vhdx", "disk.vhd", "disk.img"):
+        with Daemon(context["build"]) as d:
+            with_disk(d, name)
+            saved(d)
+            require(files(d) == ["saved-disks.json", "saved-state"], f"{files(d)}")
+            require("saved-disks.json" in d.ok("GET", "/v1/vms/web/files")["files"], "it is told what would be deleted")
+            # Looking at it changes nothing, nor does another daemon.
+            d.cli("disk", "convert", disk_path(d), os.path.join(d.directory, "copy.raw"))
+            d.kill()
+            d.start()
+            d.done("POST", "/v1/vms/web/start")
+            require(files(d) == [], "it went on")
+            d.done("POST", "/v1/vms/web/save")
+            change(disk_path(d))
+            for _ in range(2):
+                d.refused(409, "wrong-state", "POST", "/v1/vms/web/start", None, f"{name} was changed since by another program")
+                require("vm discard" in d.cli("vm", "restore", "web", status=1), "it says what to do")
+            require(d.state_of("web") == "saved" and "saved-state" in files(d), "nothing is lost by trying")
+            # What was noted by no version before this one is not compared.
+            d.cli("vm", "discard", "web")
+            require(files(d) == [], "discarded")
+            saved(d)
+            os.unlink(os.path.join(d.ok("GET", "/v1/vms/web")["directory"], "saved-disks.json"))
+            change(disk_path(d))
+            d.done("POST", "/v1/vms/web/start")
+
+
+def test_manage_saved_copies_know_their_disks(context):
+    """What is exported and imported fits as long as nobody changes it, wherever it lies."""
+    for name in ("disk.vhdx", "disk.vhd", "disk.img"):
+        with Daemon(context["build"]) as d:
+            with_disk(d, name)
+            if name != "disk.img":
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": "two"})
+            saved(d)
+            out = os.path.join(d.directory, "out")
+            os.mkdir(out)
+            d.cli("vm", "export", "web", out)
+            exported = os.path.join(out, "web")
+            require({"saved-state", "saved-disks.json"} <= set(os.listdir(exported)), f"{os.listdir(exported)}")
+            if name != "disk.img":
+                # Our own merges are no other program's.
+                d.done("DELETE", "/v1/vms/web/checkpoints/two")
+            d.done("POST", "/v1/vms/web/start")
+            d.done("POST", "/v1/vms/web/save")
+            written(d, disk_path(d))
+            if name != "disk.img":
+                d.done("DELETE", "/v1/vms/web/checkpoints/one")
+            d.refused(409, "wrong-state", "POST", "/v1/vms/web/start", None, "was changed since")
+            d.done("DELETE", "/v1/vms/web")
+            for mode in ("--copy", "--restore"):
+                d.cli("vm", "import", exported, mode)
+                require(d.state_of("web") == "saved", mode)
+                d.done("POST", "/v1/vms/web/start")
+                d.done("POST", "/v1/vms/web/turn-off")
+                d.done("DELETE", "/v1/vms/web")
+            with open(os.path.join(exported, "vm.json"), encoding="utf-8") as f:
+                path = os.path.join(exported, json.load(f)["disks"][0]["path"])
+            written(d, path)
+            for mode in ("--restore", "--copy", "--register"):
+                d.cli("vm", "import", exported, mode)
+                d.refused(409, "wrong-state", "POST", "/v1/vms/web/start", None, "was changed since")
+                d.done("DELETE", "/v1/vms/web" + ("?files=keep" if mode == "--register" else ""))
+
+
+def test_manage_import_of_a_saved_one_beside_its_original(context):
+    """Its guest knows its address: it is said what can be done, and that can be done."""
+    with Daemon(context["build"]) as d:
+        d.make("web", adapters=[{"port": "none"}])
+        saved(d)
+        out = os.path.join(d.directory, "out")
+        os.mkdir(out)
+        d.cli("vm", "export", "web", out)
+        exported = os.path.join(out, "web")
+        for text in ('machine "web" has', "adapter remove", "take the state, saved-state, out"):
+            d.refused(409, "exists", "POST", "/v1/vms/import", {"directory": exported, "name": "copy"}, text)
+        os.rename(os.path.join(exported, "saved-state"), os.path.join(out, "kept"))
+        d.cli("vm", "import", exported, "--name", "copy")
+        require(d.state_of("copy") == "off", "without its state")
+        d.done("DELETE", "/v1/vms/copy")
+        os.rename(os.path.join(out, "kept"), os.path.join(exported, "saved-state"))
+        d.cli("vm", "discard", "web")
+        d.cli("vm", "adapter", "remove", "web", "0")
+        d.cli("vm", "import", exported, "--name", "copy")
+        d.done("POST", "/v1/vms/copy/start")
