@@ -308,11 +308,11 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 	return 0;
 }
 
-/* Whether somebody holds the lock of this file, and who, as the file says. */
+/* Whether somebody holds a lock of this file, the keeper's or the machine's (docs/worker.md), and who, as the file says. */
 static int lock_holder(const char *path, int *pid)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	char text[16] = "";
 
 	if (fd < 0)

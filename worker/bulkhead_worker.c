@@ -118,7 +118,8 @@ int main(int argc, char **argv)
 {
 	struct configuration configuration;
 	struct error err = {0};
-	int lock, status;
+	struct lock_file lock;
+	int status;
 
 	fill_standard_descriptors();
 	if (argc > 1)
@@ -131,13 +132,12 @@ int main(int argc, char **argv)
 		return not_started(NULL, &err);
 	}
 	detach();
-	lock = lock_file_take(configuration.lock, &err);
-	if (lock < 0) {
+	if (lock_file_take(&lock, configuration.lock, &err)) {
 		configuration_free(&configuration);
 		return not_started(NULL, &err);
 	}
-	status = keeper_run(&configuration, run_machine);
-	close(lock);
+	status = keeper_run(&configuration, &lock, run_machine);
+	close(lock.keeper);
 	configuration_free(&configuration);
 	return status;
 }

@@ -248,7 +248,8 @@ static int open_channel(struct keeper *k, int *child_end, const sigset_t *taken,
 	return k->signals >= 0 ? 0 : error_set(err, errno, "signals cannot be taken: %s", strerror(errno));
 }
 
-int keeper_run(struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper))
+int keeper_run(struct configuration *configuration, struct lock_file *lock,
+    int (*machine)(const struct configuration *configuration, int keeper))
 {
 	struct keeper k = {.configuration = configuration};
 	struct error err = {0};
@@ -271,9 +272,11 @@ int keeper_run(struct configuration *configuration, int (*machine)(const struct 
 	if (k.child == 0) {
 		close(k.channel);
 		close(k.signals);
+		lock_file_keep(lock, true);
 		become_machine(configuration, child_end, &before, machine);
 	}
 	close(child_end);
+	lock_file_keep(lock, false);
 	close_switches(configuration);
 	explain(&k, watch(&k));
 	return conclude(&k);

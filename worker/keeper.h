@@ -9,10 +9,12 @@
 #pragma once
 
 #include "worker/configuration.h"
+#include "worker/lock_file.h"
 
 /* Runs `machine` in a child of its own and returns the exit status. `machine` gets the descriptor for the functions
- * below. */
-int keeper_run(struct configuration *configuration, int (*machine)(const struct configuration *configuration, int keeper));
+ * below. Of `lock`, which stays the caller's, each process keeps its own half. */
+int keeper_run(struct configuration *configuration, struct lock_file *lock,
+    int (*machine)(const struct configuration *configuration, int keeper));
 
 /* --- in the machine's process ------------------------------------------------------------------------------ */
 

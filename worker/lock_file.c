@@ -6,6 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Bytes of the file, as far as they are locked. */
+enum { KEEPERS = 0, MACHINES = 1, BOTH = 2 };
+
 /* OFD locks do not know who holds them; the file says so. */
 static int busy(int fd, const char *path, struct error *err)
 {
@@ -19,26 +22,81 @@ static int busy(int fd, const char *path, struct error *err)
 	return error_set(err, EBUSY, "%s: another process runs this machine already", path);
 }
 
-int lock_file_take(const char *path, struct error *err)
+static int lock_byte(int fd, short type, off_t start, off_t length)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	_cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW, 0600);
-	struct stat st;
-	char text[16];
-	int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), held;
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+
+	return fcntl(fd, F_OFD_SETLK, &lock) ? -errno : 0;
+}
+
+static int open_plain(const char *path, int flags, struct stat *st, struct error *err)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return error_set(err, errno, "%s: the lock file cannot be opened: %s", path, strerror(errno));
 	/* What is in it goes: it may be no other name of another's file. */
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink != 1)
-		return error_set(err, EBADMSG, "%s: the lock file is no plain file of its own: remove it", path);
-	if (fcntl(fd, F_OFD_SETLK, &lock))
-		return errno == EAGAIN || errno == EACCES
-			   ? busy(fd, path, err)
-			   : error_set(err, errno, "%s: cannot be locked: %s", path, strerror(errno));
-	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size)
+	if (!fstat(fd, st) && S_ISREG(st->st_mode) && st->st_nlink == 1)
+		return fd;
+	close(fd);
+	return error_set(err, EBADMSG, "%s: the lock file is no plain file of its own: remove it", path);
+}
+
+/* Nobody can come in between: byte 0 stays locked. */
+static int take_both(const struct lock_file *lock)
+{
+	int r = lock_byte(lock->keeper, F_WRLCK, KEEPERS, BOTH);
+
+	if (!r)
+		r = lock_byte(lock->keeper, F_UNLCK, MACHINES, 1);
+	return r ? r : lock_byte(lock->machine, F_RDLCK, MACHINES, 1);
+}
+
+static int take(const struct lock_file *lock, const char *path, struct error *err)
+{
+	char text[16];
+	int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), r = take_both(lock);
+
+	if (r == -EAGAIN || r == -EACCES)
+		return busy(lock->keeper, path, err);
+	if (r)
+		return error_set(err, -r, "%s: cannot be locked: %s", path, strerror(-r));
+	if (ftruncate(lock->keeper, 0) || pwrite(lock->keeper, text, (size_t)size, 0) != size)
 		return error_set(err, errno, "%s: the process id cannot be written: %s", path, strerror(errno));
-	held = fd;
-	fd = -1;
-	return held;
+	return 0;
+}
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+int lock_file_take(struct lock_file *lock, const char *path, struct error *err)
+{
+	struct stat first, second;
+	int r = 0;
+
+	lock->machine = -1;
+	lock->keeper = open_plain(path, O_RDWR | O_CREAT, &first, err);
+	if (lock->keeper < 0)
+		return lock->keeper;
+	lock->machine = open_plain(path, O_RDONLY, &second, err);
+	if (lock->machine < 0)
+		r = lock->machine;
+	else if (first.st_dev != second.st_dev || first.st_ino != second.st_ino)
+		r = error_set(err, EBUSY, "%s: another file took its place", path);
+	if (!r)
+		r = take(lock, path, err);
+	if (r) {
+		close_one(&lock->keeper);
+		close_one(&lock->machine);
+	}
+	return r;
+}
+
+void lock_file_keep(struct lock_file *lock, bool in_machine)
+{
+	close_one(in_machine ? &lock->keeper : &lock->machine);
 }

@@ -92,6 +92,25 @@ def test_worker_runs_once(context):
             require(third.wait()[0] == 4, "the third")
 
 
+def lock_flags(w, pid):
+    """The open flags of each descriptor of its lock file that a process has."""
+    flags = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        if os.readlink(f"/proc/{pid}/fd/{fd}") == w.path("lock"):
+            with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as f:
+                flags.append(int(re.search(r"^flags:\s*(\d+)", f.read(), re.MULTILINE)[1], 8))
+    return flags
+
+
+def test_worker_lock_is_out_of_the_machines_reach(context):
+    """The machine's process has only a descriptor for reading, which is none of the keeper's."""
+    with tiny(context, LOOPS) as w:
+        pid = w.run()
+        require([f & os.O_ACCMODE for f in lock_flags(w, pid)] == [os.O_RDWR], f"the keeper's: {lock_flags(w, pid)}")
+        inside = lock_flags(w, machine_of(pid))
+        require([f & os.O_ACCMODE for f in inside] == [os.O_RDONLY], f"the machine's: {inside}")
+
+
 def has_ended(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
