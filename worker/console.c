@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "worker/listener.h"
 #include "worker/terminal.h"
-#include "worker/unix_socket.h"
 
 #define OUTPUT_ROOM  65536u
 #define INPUT_CHUNK  1024u
@@ -23,8 +23,8 @@ struct console {
 	unsigned port;
 	const struct console_ops *ops;
 	void *context;
-	char *socket_path; /* ours to unlink */
-	int in_fd, out_fd, listen_fd;
+	struct listener *listener; /* NULL: no socket */
+	int in_fd, out_fd;
 	int in_flags, out_flags; /* to give back to a description shared with others; -1: it is ours */
 	bool in_ended;
 	bool terminal; /* in raw mode: keys are looked at before the port gets them */
@@ -32,7 +32,7 @@ struct console {
 	bool failed; /* writing failed, and it was said */
 
 	uv_async_t wake;      /* output came, or input room came */
-	uv_poll_t *in_poll, *out_poll, *listen_poll; /* NULL: the descriptor is not watched */
+	uv_poll_t *in_poll, *out_poll; /* NULL: the descriptor is not watched */
 
 	uint8_t pending[INPUT_CHUNK]; /* read, not yet taken by the port */
 	size_t pending_size;
@@ -95,7 +95,7 @@ void console_input_room(struct console *c)
 
 bool console_is_connected(const struct console *c)
 {
-	return c->listen_fd < 0 || c->in_fd >= 0;
+	return !c->listener || c->in_fd >= 0;
 }
 
 bool console_is_terminal(const struct console *c)
@@ -129,7 +129,7 @@ static void disconnect(struct console *c);
 /* What cannot be written is lost; the guest goes on. A socket's peer has left, a file system may be full. */
 static void output_failed(struct console *c)
 {
-	if (c->listen_fd >= 0)
+	if (c->listener)
 		disconnect(c);
 	else if (!c->failed && errno != EPIPE && errno != EIO)
 		log_write(LOG_LEVEL_WARNING, "serial port %u: its output cannot be written and is lost: %s", c->port + 1,
@@ -243,7 +243,7 @@ static void end_input(struct console *c)
 {
 	if (c->in_poll)
 		uv_poll_stop(c->in_poll);
-	if (c->listen_fd >= 0)
+	if (c->listener)
 		disconnect(c);
 	else
 		c->in_ended = true;
@@ -342,15 +342,10 @@ static bool peer_left(const struct console *c)
 	return poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR);
 }
 
-static void peer_came(uv_poll_t *handle, int status, int events)
+static void peer_came(void *context, int fd)
 {
-	struct console *c = handle->data;
-	int fd = accept4(c->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct console *c = context;
 
-	(void)status;
-	(void)events;
-	if (fd < 0)
-		return;
 	if (c->in_fd >= 0 && peer_left(c))
 		disconnect(c);
 	if (c->in_fd >= 0) {
@@ -360,8 +355,8 @@ static void peer_came(uv_poll_t *handle, int status, int events)
 	c->in_fd = fd;
 	/* Two watchers cannot share a descriptor. */
 	c->out_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	c->in_poll = watch_open(handle->loop, c->in_fd, c);
-	c->out_poll = c->out_fd < 0 ? NULL : watch_open(handle->loop, c->out_fd, c);
+	c->in_poll = watch_open(c->wake.loop, c->in_fd, c);
+	c->out_poll = c->out_fd < 0 ? NULL : watch_open(c->wake.loop, c->out_fd, c);
 	if (!c->in_poll || !c->out_poll) {
 		log_write(LOG_LEVEL_WARNING, "serial port %u: no descriptors left for a connection", c->port + 1);
 		watch_close(&c->in_poll);
@@ -374,22 +369,6 @@ static void peer_came(uv_poll_t *handle, int status, int events)
 	}
 	c->ops->connected(c->context, c->port, true);
 	pump(c);
-}
-
-static int open_unix(struct console *c, uv_loop_t *loop, const char *path, struct error *err)
-{
-	int fd = unix_listen(path, err);
-
-	if (fd < 0)
-		return fd;
-	c->listen_fd = fd;
-	c->socket_path = strdup(path);
-	if (c->socket_path)
-		c->listen_poll = watch_open(loop, fd, c);
-	if (!c->listen_poll)
-		return error_set(err, ENOMEM, "%s: cannot be watched", path);
-	uv_poll_start(c->listen_poll, UV_READABLE, peer_came);
-	return 0;
 }
 
 static int open_file(struct console *c, const char *path, struct error *err)
@@ -458,7 +437,7 @@ int console_open(struct console **out, uv_loop_t *loop, unsigned port, const str
 	c->port = port;
 	c->ops = ops;
 	c->context = context;
-	c->in_fd = c->out_fd = c->listen_fd = c->in_flags = c->out_flags = -1;
+	c->in_fd = c->out_fd = c->in_flags = c->out_flags = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	if (uv_async_init(loop, &c->wake, woken)) {
 		pthread_mutex_destroy(&c->lock);
@@ -473,7 +452,7 @@ int console_open(struct console **out, uv_loop_t *loop, unsigned port, const str
 		r = open_stdio(c, loop, err);
 		break;
 	case WORKER_SERIAL_UNIX:
-		r = open_unix(c, loop, serial->path, err);
+		r = listener_open(&c->listener, loop, serial->path, peer_came, c, err);
 		break;
 	case WORKER_SERIAL_FILE:
 		r = open_file(c, serial->path, err);
@@ -493,7 +472,6 @@ static void wake_closed(uv_handle_t *handle)
 	struct console *c = handle->data;
 
 	pthread_mutex_destroy(&c->lock);
-	free(c->socket_path);
 	free(c);
 }
 
@@ -528,11 +506,8 @@ void console_close(struct console *c)
 		terminal_restore();
 	watch_close(&c->in_poll);
 	watch_close(&c->out_poll);
-	watch_close(&c->listen_poll);
+	listener_close(c->listener);
 	close_descriptor(c->in_fd, c->in_flags);
 	close_descriptor(c->out_fd, c->out_flags);
-	close_descriptor(c->listen_fd, -1);
-	if (c->socket_path)
-		unlink(c->socket_path);
 	uv_close((uv_handle_t *)&c->wake, wake_closed);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "worker/listener.h"
 #include "worker/unix_socket.h"
 #include "worker/worker.h"
 
@@ -25,10 +26,10 @@ struct peer {
 };
 
 struct control {
-	uv_pipe_t listener;
+	uv_loop_t *loop;
+	struct listener *listener;
 	control_fn handler;
 	void *context;
-	char *path;
 	unsigned peers;
 	uint64_t tickets; /* given out */
 	struct peer *open[MAX_PEERS];
@@ -39,7 +40,6 @@ static void maybe_free(struct control *c)
 {
 	if (!c->closing || c->peers)
 		return;
-	free(c->path);
 	free(c);
 }
 
@@ -251,24 +251,21 @@ static void got_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 		next_line(peer);
 }
 
-static void peer_came(uv_stream_t *listener, int status)
+static void peer_came(void *context, int fd)
 {
-	struct control *c = listener->data;
-	struct peer *peer;
+	struct control *c = context;
+	struct peer *peer = calloc(1, sizeof(*peer));
 
-	if (status < 0)
-		return;
-	peer = calloc(1, sizeof(*peer));
-	if (!peer)
-		return;
-	if (uv_pipe_init(listener->loop, &peer->pipe, 1)) {
+	if (!peer || uv_pipe_init(c->loop, &peer->pipe, 1)) {
+		close(fd);
 		free(peer);
 		return;
 	}
 	peer->pipe.data = peer;
 	peer->control = c;
 	c->peers++;
-	if (uv_accept(listener, (uv_stream_t *)&peer->pipe)) {
+	if (uv_pipe_open(&peer->pipe, fd)) {
+		close(fd);
 		close_peer(peer);
 		return;
 	}
@@ -285,53 +282,32 @@ static void peer_came(uv_stream_t *listener, int status)
 int control_open(struct control **out, uv_loop_t *loop, const char *path, control_fn handler, void *context,
     struct error *err)
 {
-	struct control *c;
-	int fd = unix_listen(path, err), r;
+	struct control *c = calloc(1, sizeof(*c));
+	int r = c ? 0 : error_set(err, ENOMEM, "%s: no memory for the control socket", path);
 
-	if (fd < 0)
-		return fd;
-	c = calloc(1, sizeof(*c));
-	if (!c || !(c->path = strdup(path)) || uv_pipe_init(loop, &c->listener, 0)) {
-		close(fd);
-		unlink(path);
-		if (c)
-			free(c->path);
+	if (!r)
+		r = listener_open(&c->listener, loop, path, peer_came, c, err);
+	if (r) {
 		free(c);
-		return error_set(err, ENOMEM, "%s: no memory for the control socket", path);
+		return r;
 	}
+	c->loop = loop;
 	c->handler = handler;
 	c->context = context;
-	c->listener.data = c;
-	r = uv_pipe_open(&c->listener, fd);
-	if (r)
-		close(fd);
-	else
-		r = uv_listen((uv_stream_t *)&c->listener, 4, peer_came);
-	if (r) {
-		control_close(c);
-		return error_set(err, -r, "%s: cannot listen there: %s", path, uv_strerror(r));
-	}
 	*out = c;
 	return 0;
-}
-
-static void listener_closed(uv_handle_t *handle)
-{
-	struct control *c = handle->data;
-
-	c->closing = true;
-	maybe_free(c);
 }
 
 void control_close(struct control *c)
 {
 	if (!c)
 		return;
-	unlink(c->path);
 	for (unsigned i = 0; i < MAX_PEERS; i++)
 		if (c->open[i])
 			close_peer(c->open[i]);
-	uv_close((uv_handle_t *)&c->listener, listener_closed);
+	listener_close(c->listener);
+	c->closing = true;
+	maybe_free(c);
 }
 
 /* --- the client ---------------------------------------------------------------------------------- */
