@@ -33,11 +33,101 @@ int cgroup_put(int group, int pid, struct error *err)
 	return 0;
 }
 
-void cgroup_remove(const char *path)
+/* --- groups that are to go ------------------------------------------------------------------------------ */
+
+struct cgroup_leaving {
+	uv_fs_event_t event; /* of cgroup.events, which changes when the last one leaves */
+	struct cgroup_leaving **all, *next;
+	char *path;
+};
+
+static void leaving_closed(uv_handle_t *handle)
 {
-	if (rmdir(path) && errno != ENOENT && errno != EBUSY)
-		log_write(LOG_LEVEL_WARNING, "the control group %s stays: %s", path, strerror(errno));
+	struct cgroup_leaving *l = handle->data;
+
+	free(l->path);
+	free(l);
 }
+
+static void forget(struct cgroup_leaving *l)
+{
+	struct cgroup_leaving **at = l->all;
+
+	while (*at != l)
+		at = &(*at)->next;
+	*at = l->next;
+	uv_close((uv_handle_t *)&l->event, leaving_closed);
+}
+
+/* False: somebody is in it. */
+static bool removed(const char *path)
+{
+	if (!rmdir(path) || errno == ENOENT)
+		return true;
+	if (errno == EBUSY)
+		return false;
+	log_write(LOG_LEVEL_WARNING, "the control group %s stays: %s", path, strerror(errno));
+	return true;
+}
+
+static void changed(uv_fs_event_t *event, const char *name, int events, int status)
+{
+	struct cgroup_leaving *l = event->data;
+
+	(void)name;
+	(void)events;
+	(void)status;
+	if (removed(l->path))
+		forget(l);
+}
+
+static void wait_for_last(struct cgroup_leaving **all, uv_loop_t *loop, const char *path)
+{
+	struct cgroup_leaving *l = calloc(1, sizeof(*l));
+	_cleanup_free_ char *events = NULL;
+	int r;
+
+	if (l)
+		l->path = strdup(path);
+	if (!l || !l->path || asprintf(&events, "%s/cgroup.events", path) < 0 || uv_fs_event_init(loop, &l->event)) {
+		if (l)
+			free(l->path);
+		free(l);
+		return;
+	}
+	l->event.data = l;
+	l->all = all;
+	l->next = *all;
+	*all = l;
+	r = uv_fs_event_start(&l->event, changed, events, 0);
+	/* It may have been the last one's end that was missed. */
+	if (removed(path)) {
+		forget(l);
+	} else if (r) {
+		log_write(LOG_LEVEL_WARNING, "the control group %s stays until the daemon starts anew: %s", path, uv_strerror(r));
+		forget(l);
+	}
+}
+
+void cgroup_remove(struct cgroup_leaving **all, uv_loop_t *loop, const char *path)
+{
+	struct cgroup_leaving *l = *all;
+
+	while (l && strcmp(l->path, path) != 0)
+		l = l->next;
+	if (l)
+		forget(l);
+	if (!removed(path))
+		wait_for_last(all, loop, path);
+}
+
+void cgroup_leave_all(struct cgroup_leaving **all)
+{
+	while (*all)
+		forget(*all);
+}
+
+/* --- the group that was given to us ---------------------------------------------------------------------- */
 
 /* One at a time: a controller that is not there must not keep the others. */
 static void hand_down(int parent)

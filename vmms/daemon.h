@@ -31,6 +31,7 @@ struct vmms {
 	uv_mutex_t children_lock; /* of what follows: processes of ports.c that have not been reaped */
 	int *children;
 	size_t child_count;
+	struct cgroup_leaving *leaving; /* cgroup.h */
 	int lock;
 	bool closing;
 };

@@ -77,3 +77,26 @@ int limits_apply(const char *group, const json_t *config, struct error *err)
 	r = put(group, "memory.max", text, "memory_extra", memory_is_set(config), first ? &later : err);
 	return first ? first : r;
 }
+
+static long count_of(const char *events, const char *name)
+{
+	const char *at = strstr(events, name);
+
+	return at ? strtol(at + strlen(name), NULL, 10) : 0;
+}
+
+const char *limits_blame(const char *group)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	char text[512] = "";
+
+	if (!group || asprintf(&path, "%s/memory.events", group) < 0)
+		return "";
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || !count_of(text, "\noom_kill "))
+		return "";
+	/* "oom" is of its own limit, and not of one above it. */
+	return count_of(text, "\noom ") ? "its process needs more memory than limits.memory_extra leaves it: "
+				       : "the kernel ended it, as there was no memory for it: ";
+}

@@ -15,3 +15,6 @@ bool limits_are_set(const json_t *config);
 /* Writes cpu.weight, cpu.max and memory.max of the group in this directory. What is not limited and cannot be either is
  * left out. -ENOTSUP: the group has no such controller; `err` says what is not in force. */
 int limits_apply(const char *group, const json_t *config, struct error *err);
+
+/* How the kernel's word on memory goes into what is said of a worker that was killed: ends in ": ", or is empty. */
+const char *limits_blame(const char *group);

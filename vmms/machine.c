@@ -254,7 +254,7 @@ static bool tell_end(struct machine *machine, const json_t *result)
 	}
 	if (path)
 		worker_log_tail(path, tail, sizeof(tail));
-	vmms_event(machine->vmms, machine, "vm.failed", "%s; %s/worker.log ends with: %s",
+	vmms_event(machine->vmms, machine, "vm.failed", "%s%s; %s/worker.log ends with: %s", limits_blame(machine->cgroup),
 		   !word			  ? "the worker was killed or crashed"
 		   : text			  ? text
 		   : !strcmp(word, "not-started") ? "it was not started"
@@ -312,8 +312,6 @@ static void worker_ended(void *context, const json_t *result)
 	bool crashed, saved;
 
 	machine->link = NULL;
-	if (machine->cgroup)
-		cgroup_remove(machine->cgroup);
 	ports_closed(machine);
 	machine->power_cut = false;
 	machine_set_state(machine, MACHINE_OFF);
@@ -323,6 +321,8 @@ static void worker_ended(void *context, const json_t *result)
 		saved_used(machine);
 	saved = was_saved(machine, result);
 	crashed = started && tell_end(machine, result) && !asked;
+	if (machine->cgroup)
+		cgroup_remove(&machine->vmms->leaving, &machine->vmms->loop, machine->cgroup);
 	/* What the host's stop has turned off is wanted again at its next start. */
 	if (started && !crashed && !automatic_stopping(machine->vmms) && (asked || !machine->ends_with_host))
 		machine_set_wanted(machine, false);

@@ -375,6 +375,7 @@ static void let_go(struct vmms *vmms)
 	}
 	automatic_close(vmms);
 	switches_close(vmms);
+	cgroup_leave_all(&vmms->leaving);
 	jobs_close(vmms);
 	http_close(vmms->http);
 	vmms->http = NULL;

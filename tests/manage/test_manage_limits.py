@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import time
 
 from daemon import Daemon, halting_kernel, require, wait_for
@@ -48,6 +49,35 @@ def test_manage_limits_that_are_not_in_force(context):
 def read(*path):
     with open(os.path.join(*path), encoding="ascii") as f:
         return f.read().strip()
+
+
+def test_manage_control_group_goes_with_the_last_one_in_it(context):
+    """A default switch that was plugged in while the machine ran may end after it."""
+    group, _ = group_below(context)
+    try:
+        with Daemon(context["build"], start=False) as d:
+            d.more = ["--cgroup", group]
+            d.start()
+            d.make("web", adapters=[{"port": "none"}])
+            d.done("POST", "/v1/vms/web/start")
+            vm = d.ok("GET", "/v1/vms/web")
+            own = os.path.join(group, f"vm-{vm['id']}")
+            before = read(own, "cgroup.procs").split()
+            d.cli("vm", "adapter", "connect", "web", vm["config"]["adapters"][0]["mac"], "nat")
+            late, = set(read(own, "cgroup.procs").split()) - set(before)
+            os.kill(int(late), signal.SIGSTOP)
+            try:
+                d.done("POST", "/v1/vms/web/turn-off")
+                require(read(own, "cgroup.procs").split() == [late], f"who is in it: {read(own, 'cgroup.procs')}")
+                # It starts into the same group, and ends again, with the other still there.
+                d.done("POST", "/v1/vms/web/start")
+                d.done("POST", "/v1/vms/web/turn-off")
+                require(late in read(own, "cgroup.procs").split(), "it is still there")
+            finally:
+                os.kill(int(late), signal.SIGCONT)
+            wait_for(lambda: not os.path.exists(own), "the group to go")
+    finally:
+        os.rmdir(group)
 
 
 def test_manage_limits_in_a_control_group(context):
