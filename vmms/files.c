@@ -212,6 +212,40 @@ void file_remove_below(int directory, const char *name)
 	}
 }
 
+struct aside {
+	uv_work_t request;
+	int fd; /* the last that holds the file */
+};
+
+static void close_aside(uv_work_t *request)
+{
+	close(((struct aside *)request->data)->fd);
+}
+
+static void closed_aside(uv_work_t *request, int status)
+{
+	(void)status;
+	free(request->data);
+}
+
+int file_unlink_aside(uv_loop_t *loop, int directory, const char *name)
+{
+	int fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int r = unlinkat(directory, name, 0) ? -errno : 0;
+	struct aside *aside = r || fd < 0 ? NULL : malloc(sizeof(*aside));
+
+	if (aside) {
+		aside->request.data = aside;
+		aside->fd = fd;
+		if (!uv_queue_work(loop, &aside->request, close_aside, closed_aside))
+			return 0;
+		free(aside);
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 static void empty(int directory, unsigned depth)
 {
 	DIR *all = fdopendir(directory);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * files.h - files copied, directories made and removed. Private to vmms/. Any thread. Errors: negative errno and a
- * sentence.
+ * files.h - files copied, directories made and removed. Private to vmms/. Any thread, but for file_unlink_aside(). Errors:
+ * negative errno and a sentence.
  *
  * A directory may be of somebody else's making: names in it are opened so that they can lead nowhere else, and neither
  * links nor pipes are taken for files.
  */
 #pragma once
+
+#include <uv.h>
 
 #include "base/base.h"
 #include "disk/disk.h"
@@ -32,6 +34,10 @@ int directory_sync(const char *path, struct error *err);
 
 /* Removes a file of any kind, or an empty directory, below an open one: no link on its way, no way out. What is not there is gone already. */
 void file_remove_below(int directory, const char *name);
+
+/* Takes a file's name away at once, and frees its blocks, which of a big one takes its time, on the loop's pool. For the loop's
+ * thread. A link is removed, not followed. Returns 0 or a negative errno. */
+int file_unlink_aside(uv_loop_t *loop, int directory, const char *name);
 
 /* Removes a directory with all that is in it; what is not there is gone already. Links are removed, not followed. */
 void directory_remove(const char *path);

@@ -104,15 +104,18 @@ int images_list(struct vmms *vmms, json_t **list, struct error *err)
 
 /* --- delete ------------------------------------------------------------------------------------------- */
 
-/* Of an image only what belongs to one goes; a directory with more in it stays, with that. */
-static int remove_image(const char *path)
+/* Of an image only what belongs to one goes; a directory with more in it stays, with that. `loop` is NULL but on its thread. */
+static int remove_image(uv_loop_t *loop, const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
 		return errno == ELOOP || errno == ENOTDIR ? (unlink(path) ? -errno : 0) : -errno;
 	for (size_t i = 0; i < ARRAY_SIZE(image_files); i++)
-		unlinkat(fd, image_files[i], 0);
+		if (loop)
+			file_unlink_aside(loop, fd, image_files[i]);
+		else
+			unlinkat(fd, image_files[i], 0);
 	return rmdir(path) ? -errno : 0;
 }
 
@@ -125,7 +128,7 @@ int image_delete(struct vmms *vmms, const char *name, struct error *err)
 	if (image_name_check(name, &why))
 		return error_set(err, ENOENT, "there is no image \"%.100s\"", name);
 	path = image_path(vmms, "", name);
-	r = path ? remove_image(path) : -ENOMEM;
+	r = path ? remove_image(&vmms->loop, path) : -ENOMEM;
 	if (r == -ENOENT)
 		return error_set(err, ENOENT, "there is no image \"%s\": bulkhead image list shows what there is", name);
 	if (r)
@@ -148,7 +151,7 @@ void images_tidy(struct vmms *vmms)
 		_cleanup_free_ char *path = image_path(vmms, "", entries[i]->d_name);
 
 		if (path)
-			remove_image(path);
+			remove_image(&vmms->loop, path);
 		free(entries[i]);
 	}
 	if (n >= 0)
@@ -242,7 +245,7 @@ static int add_work(struct job *job, struct error *err)
 		r = error_set(err, errno == ENOTEMPTY ? EEXIST : errno, "there is an image \"%s\" already: delete it first",
 			      addition->name);
 	if (r)
-		remove_image(addition->temporary);
+		remove_image(NULL, addition->temporary);
 	return r;
 }
 

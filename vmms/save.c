@@ -36,7 +36,7 @@ static void remove_file(const struct machine *machine, const char *name)
 	_cleanup_free_ char *path = path_of(machine, name);
 
 	if (path)
-		unlink(path);
+		file_unlink_aside(&machine->vmms->loop, AT_FDCWD, path);
 }
 
 /* On the medium when it returns. */
@@ -294,12 +294,13 @@ int machine_discard_saved(struct machine *machine, struct error *err)
 	r = machine_check_state(machine, 1u << MACHINE_SAVED, "relieved of a saved state", err);
 	if (!r)
 		r = machine_check_free(machine, err);
-	if (!r && (!path || unlink(path)))
-		r = error_set(err, path ? errno : ENOMEM, "%s: %s", path ? path : SAVED_FILE, strerror(errno));
-	if (!r)
-		saved_disks_forget(machine->directory);
-	if (!r)
-		r = directory_sync(machine->directory, err);
+	if (r)
+		return r;
+	r = path ? file_unlink_aside(&machine->vmms->loop, AT_FDCWD, path) : -ENOMEM;
+	if (r)
+		return error_set(err, -r, "%s: %s", path ? path : SAVED_FILE, strerror(-r));
+	saved_disks_forget(machine->directory);
+	r = directory_sync(machine->directory, err);
 	if (r)
 		return r;
 	vmms_event(machine->vmms, machine, "vm.off", "its saved state is discarded");

@@ -312,6 +312,41 @@ static void test_directory_goes_and_links_stay(void **state)
 	assert_int_equal(faccessat(all, "kept", F_OK, 0), 0);
 }
 
+static void write_file(const char *name, const char *text)
+{
+	FILE *file = fopen(in_directory(name), "we");
+
+	assert_non_null(file);
+	assert_int_equal(fputs(text, file) >= 0, 1);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void test_file_is_removed_aside(void **state)
+{
+	_cleanup_close_ int all = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), file = -1, next = -1;
+	struct stat st;
+	uv_loop_t loop;
+
+	(void)state;
+	uv_loop_init(&loop);
+	write_file("big", "much");
+	assert_int_equal(symlinkat("nowhere", all, "link"), 0);
+	file = openat(all, "big", O_RDONLY | O_CLOEXEC);
+	next = dup(file); /* the number that is free now */
+	close(next);
+	assert_int_equal(file_unlink_aside(&loop, all, "big"), 0);
+	/* Its name is gone; somebody holds it as long as the loop has not run. */
+	assert_int_equal(fstat(file, &st) || st.st_nlink, 0);
+	assert_true(uv_loop_alive(&loop));
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(fcntl(next, F_GETFD), -1);
+	next = -1;
+	assert_int_equal(file_unlink_aside(&loop, all, "link"), 0);
+	assert_int_equal(file_unlink_aside(&loop, all, "link"), -ENOENT);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&loop), 0);
+}
+
 /* --- host.db ------------------------------------------------------------------------------------------ */
 
 static void count_vm(void *context, const struct store_vm *vm)
@@ -489,15 +524,6 @@ static void test_store_refuses_what_it_cannot_read(void **state)
 
 /* --- limits -------------------------------------------------------------------------------------------- */
 
-static void write_file(const char *name, const char *text)
-{
-	FILE *file = fopen(in_directory(name), "we");
-
-	assert_non_null(file);
-	assert_int_equal(fputs(text, file) >= 0, 1);
-	assert_int_equal(fclose(file), 0);
-}
-
 static void file_is(const char *name, const char *wanted)
 {
 	char text[64] = "";
@@ -554,6 +580,20 @@ static void test_limits_become_files(void **state)
 	json_decref(some);
 }
 
+static void test_limits_blame_what_the_kernel_says(void **state)
+{
+	(void)state;
+	assert_string_equal(limits_blame(NULL), "");
+	assert_string_equal(limits_blame(directory), "");
+	write_file("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 0\n");
+	assert_string_equal(limits_blame(directory), "");
+	write_file("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 1\noom_group_kill 0\n");
+	assert_non_null(strstr(limits_blame(directory), "limits.memory_extra"));
+	/* A limit further up. */
+	write_file("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\noom_group_kill 0\n");
+	assert_non_null(strstr(limits_blame(directory), "no memory for it"));
+}
+
 int main(void)
 {
 #define IN_DIRECTORY(f) cmocka_unit_test_setup_teardown(f, make_directory, remove_directory)
@@ -575,6 +615,8 @@ int main(void)
 	    IN_DIRECTORY(test_store_keeps_a_group_at_once),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
 	    IN_DIRECTORY(test_limits_become_files),
+	    IN_DIRECTORY(test_limits_blame_what_the_kernel_says),
+	    IN_DIRECTORY(test_file_is_removed_aside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
