@@ -167,43 +167,70 @@ static bool find_ssh(const json_t *vm, char *host, size_t size, char *port, size
 	return false;
 }
 
+/* Milliseconds that are left, at most `limit`. */
+static int time_left(int64_t end, int limit)
+{
+	struct timespec now;
+	int64_t left;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	left = end - (now.tv_sec * 1000ll + now.tv_nsec / 1000000);
+	return left < 0 ? 0 : left < limit ? (int)left : limit;
+}
+
+/* -1: nobody is there to take the connection, or nobody in time. */
 static int connect_to(const char *host, const char *port)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+	struct pollfd wait = {.events = POLLOUT};
 	struct addrinfo *found;
-	int fd;
+	socklen_t size = sizeof(int);
+	int failed = 0;
 
 	if (getaddrinfo(host, port, &hints, &found))
 		return -1;
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen)) {
-		close(fd);
-		fd = -1;
+	wait.fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (wait.fd >= 0 && connect(wait.fd, found->ai_addr, found->ai_addrlen) &&
+	    (errno != EINPROGRESS || poll(&wait, 1, SSH_BANNER) != 1 || getsockopt(wait.fd, SOL_SOCKET, SO_ERROR, &failed, &size) || failed)) {
+		close(wait.fd);
+		wait.fd = -1;
 	}
 	freeaddrinfo(found);
-	return fd;
+	return wait.fd;
 }
 
-/* The port takes a connection before the guest does, and drops it then: only what the server says first counts. False: it says
- * nothing yet. */
-static bool ssh_answers(int fd)
+/* The port takes a connection before the guest does, and drops it then: only what the server says counts, a line that begins
+ * with "SSH-", before which there may be others (RFC 4253, 4.2). False: it says none. */
+static bool ssh_answers(int fd, int64_t end)
 {
 	struct pollfd wait = {.fd = fd, .events = POLLIN};
-	char banner[4];
+	char said[8192] = "\n";
+	size_t size = 1;
 
-	return poll(&wait, 1, SSH_BANNER) == 1 && recv(fd, banner, sizeof(banner), MSG_WAITALL) == sizeof(banner) &&
-	       !memcmp(banner, "SSH-", sizeof(banner));
+	while (size < sizeof(said) - 1 && poll(&wait, 1, time_left(end, SSH_BANNER)) == 1) {
+		ssize_t n = recv(fd, said + size, sizeof(said) - 1 - size, 0);
+
+		if (n <= 0)
+			return false;
+		size += (size_t)n;
+		if (memmem(said, size, "\nSSH-", 5))
+			return true;
+	}
+	return false;
 }
 
 /* Until the guest's ssh server answers, or it is of no use to wait: then ssh says why. */
 static void wait_for_ssh(const char *name, const char *host, const char *port)
 {
-	time_t end = time(NULL) + SSH_WAIT;
+	struct timespec now;
 	bool told = false;
+	int64_t end;
 
-	while (time(NULL) < end) {
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = (now.tv_sec + SSH_WAIT) * 1000ll;
+	while (time_left(end, 1)) {
 		int fd = connect_to(host, port);
-		bool answers = fd >= 0 && ssh_answers(fd);
+		bool answers = fd >= 0 && ssh_answers(fd, end);
 
 		if (fd < 0)
 			return;

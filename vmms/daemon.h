@@ -42,6 +42,9 @@ int vmms_add(struct vmms *vmms, struct machine *machine);
 /* Off the list; the machine is freed. */
 void vmms_forget(struct vmms *vmms, struct machine *machine);
 
+/* A machine is what it is since an event that is older than this daemon, where one tells of it. */
+void vmms_date_state(struct machine *machine);
+
 /* Something happened: for people, kept in host.db. `machine` may be NULL. */
 void vmms_event(struct vmms *vmms, const struct machine *machine, const char *kind, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

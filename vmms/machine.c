@@ -254,7 +254,7 @@ static bool tell_end(struct machine *machine, const json_t *result)
 	}
 	if (path)
 		worker_log_tail(path, tail, sizeof(tail));
-	vmms_event(machine->vmms, machine, "vm.failed", "%s%s; %s/worker.log ends with: %s", limits_blame(machine->cgroup),
+	vmms_event(machine->vmms, machine, "vm.crashed", "%s%s; %s/worker.log ends with: %s", limits_blame(machine->cgroup),
 		   !word			  ? "the worker was killed or crashed"
 		   : text			  ? text
 		   : !strcmp(word, "not-started") ? "it was not started"
@@ -363,10 +363,13 @@ static void state_told(void *context, const json_t *answer, const struct error *
 	/* A worker that was found may still be about to begin. */
 	if (state && strcmp(state, "off"))
 		saved_used(machine);
-	if (state && (machine->state == MACHINE_RUNNING || machine->state == MACHINE_SAVING) && !machine->job)
+	if (state && (machine->state == MACHINE_RUNNING || machine->state == MACHINE_SAVING) && !machine->job) {
 		machine_set_state(machine, !strcmp(state, "paused")   ? MACHINE_PAUSED
 					   : !strcmp(state, "saving") ? MACHINE_SAVING
 								      : MACHINE_RUNNING);
+		if (machine->state == MACHINE_PAUSED)
+			vmms_date_state(machine);
+	}
 	if (answer) {
 		machine_disks_settle(machine, answer);
 		machine_adapters_settle(machine, answer);
@@ -592,14 +595,22 @@ static void answered(struct machine *machine, const struct error *err, enum mach
 
 static void paused(void *context, const json_t *answer, const struct error *err)
 {
+	struct machine *machine = context;
+
 	(void)answer;
-	answered(context, err, MACHINE_PAUSED);
+	if (!err && machine->job)
+		vmms_event(machine->vmms, machine, "vm.paused", "its processors are held");
+	answered(machine, err, MACHINE_PAUSED);
 }
 
 static void running(void *context, const json_t *answer, const struct error *err)
 {
+	struct machine *machine = context;
+
 	(void)answer;
-	answered(context, err, MACHINE_RUNNING);
+	if (!err && machine->job && machine->state == MACHINE_PAUSED)
+		vmms_event(machine->vmms, machine, "vm.resumed", "it goes on");
+	answered(machine, err, MACHINE_RUNNING);
 }
 
 static int command(struct machine *machine, unsigned states, const char *kind, const char *what, const char *verb,

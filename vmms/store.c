@@ -297,14 +297,19 @@ int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t
 		       event_json, list, err);
 }
 
-int64_t store_event_state_time(struct store *store, const char *vm, bool running)
+int64_t store_event_state_time(struct store *store, const char *vm, char kind[STORE_KIND_SIZE])
 {
 	sqlite3_stmt *statement = sql_prepare(store,
-	    "SELECT time FROM event WHERE vm = ?1 AND (kind = 'vm.running' OR (?2 = 0 AND kind IN"
-	    " ('vm.created', 'vm.registered', 'vm.off', 'vm.saved', 'vm.failed'))) ORDER BY id DESC LIMIT 1",
-	    "si", vm, (int64_t)running);
-	int64_t time = statement && sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+	    "SELECT time, kind FROM event WHERE vm = ?1 AND kind IN ('vm.created', 'vm.registered', 'vm.running', 'vm.paused',"
+	    " 'vm.resumed', 'vm.off', 'vm.saved', 'vm.crashed') ORDER BY id DESC LIMIT 1",
+	    "s", vm);
+	int64_t time = 0;
 
+	*kind = '\0';
+	if (statement && sqlite3_step(statement) == SQLITE_ROW) {
+		time = sqlite3_column_int64(statement, 0);
+		snprintf(kind, STORE_KIND_SIZE, "%s", sql_text(statement, 1));
+	}
 	sqlite3_finalize(statement);
 	return time;
 }

@@ -13,6 +13,8 @@
 
 struct store;
 
+#define STORE_KIND_SIZE 32
+
 enum vm_phase { VM_CREATING, VM_READY, VM_DELETING };
 
 struct store_vm {
@@ -75,8 +77,8 @@ int store_event_list(struct store *store, int64_t after, const char *vm, unsigne
     struct error *err);
 /* The newest `limit`, oldest of them first. */
 int store_event_tail(struct store *store, const char *vm, unsigned limit, json_t **list, struct error *err);
-/* When a machine began to run, or last ceased to: milliseconds since 1970. 0: no event that is kept tells. */
-int64_t store_event_state_time(struct store *store, const char *vm, bool running);
+/* The newest event that says what state a machine came into, and its time in milliseconds since 1970. 0 and "": none. */
+int64_t store_event_state_time(struct store *store, const char *vm, char kind[STORE_KIND_SIZE]);
 
 /* What is to be known of the host. *value (NULL: there is none) is the caller's; setting it to NULL removes it. */
 int store_host_get(struct store *store, const char *key, char **value, struct error *err);

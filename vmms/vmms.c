@@ -217,13 +217,14 @@ static void add_stored(void *context, const struct store_vm *vm)
 		machine_free(machine);
 }
 
-/* It is what it is for longer than this daemon knows it. */
-static void date_state(struct machine *machine)
+void vmms_date_state(struct machine *machine)
 {
-	bool running = machine->state == MACHINE_RUNNING;
-	int64_t time = running || machine_is_off(machine) ? store_event_state_time(machine->vmms->store, machine->id, running) : 0;
+	enum machine_state state = machine->state;
+	char kind[STORE_KIND_SIZE];
+	int64_t time = store_event_state_time(machine->vmms->store, machine->id, kind);
+	bool ran = !strcmp(kind, "vm.running") || !strcmp(kind, "vm.resumed"), paused = !strcmp(kind, "vm.paused");
 
-	if (time)
+	if (time && (state == MACHINE_RUNNING ? ran : state == MACHINE_PAUSED ? paused : machine_is_off(machine) && !ran && !paused))
 		machine->state_since = time;
 }
 
@@ -238,7 +239,7 @@ static void take_stock(struct vmms *vmms)
 			continue;
 		}
 		machine_adopt(machine);
-		date_state(machine);
+		vmms_date_state(machine);
 		checkpoint_recover(machine);
 		checkpoint_merge_left(machine);
 	}

@@ -40,7 +40,7 @@ def test_manage_life_of_a_machine(context):
         d.cli("vm", "delete", "shop", "--force")
         require(not os.path.exists(directory) and os.path.exists(d.kernel), "its directory is gone, other files are not")
         kinds = [e["kind"] for e in json.loads(d.cli("event", "list", "--json"))]
-        require(kinds == ["vm.created", "vm.running", "vm.off", "vm.deleted"], f"events: {kinds}")
+        require(kinds == ["vm.created", "vm.running", "vm.paused", "vm.resumed", "vm.off", "vm.deleted"], f"events: {kinds}")
         require(all(j["state"] in ("done", "failed") for j in json.loads(d.cli("job", "list", "--json"))), "all jobs ended")
 
 
@@ -53,23 +53,26 @@ def test_manage_workers_outlive_the_daemon(context):
             d.done("POST", f"/v1/vms/{name}/start")
         d.done("POST", "/v1/vms/two/pause")
         before = sorted(d.workers())
-        since = {name: d.ok("GET", f"/v1/vms/{name}")["state_since"] for name in ("one", "three")}
+        since = {name: d.ok("GET", f"/v1/vms/{name}")["state_since"] for name in ("one", "two", "three")}
         d.kill()
         require(sorted(d.workers()) == before and len(before) == 2, "workers live on")
         require(all(abs(time.time() * 1000 - at) < 60000 for at in since.values()), f"since when they are what they are: {since}")
         d.start()
+        wait_for(lambda: d.state_of("two") == "paused", "the paused one to be seen as such")
         again = {name: d.ok("GET", f"/v1/vms/{name}")["state_since"] for name in since}
         require(all(abs(again[name] - since[name]) < 100 for name in since), f"it was {since}, and is {again}")
         require(d.state_of("one") == "running" and d.state_of("three") == "off", "states are found again")
-        wait_for(lambda: d.state_of("two") == "paused", "the paused one to be seen as such")
         d.done("POST", "/v1/vms/two/resume")
         # One ends while nobody looks.
+        gone = time.time() * 1000
         d.kill()
         pid = before[0]
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: pid not in d.workers(), "the worker to end")
         d.start()
         require(sorted(d.state_of(n) for n in ("one", "two")) == ["off", "running"], "it is seen to be off")
+        off = next(vm for vm in d.ok("GET", "/v1/vms")["vms"] if vm["name"] != "three" and vm["state"] == "off")
+        require(off["state_since"] >= gone, f"since when is known no better than this: {off}")
         require(d.stop() == 0 and len(d.workers()) == 1, "SIGTERM ends the daemon, not the machine")
         d.start()
         require(sorted(d.state_of(n) for n in ("one", "two")) == ["off", "running"], "adopted after SIGTERM too")

@@ -130,7 +130,7 @@ def test_manage_restart_after_a_crash(context):
         crash(d, "web")
         wait_for(lambda: d.state_of("web") == "running", "it to run again")
         require(d.state_of("other") == "off", "the other is not configured so")
-        text = events(d, "other", "vm.failed")[0]["text"]
+        text = events(d, "other", "vm.crashed")[0]["text"]
         require("worker.log ends with:" in text and "killed" in text, f"the log is told: {text}")
         # While the daemon is away, too.
         pid = d.ok("GET", "/v1/vms/web")["pid"]
