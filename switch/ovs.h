@@ -61,3 +61,7 @@ char *ovs_bridge_of(struct ovs *ovs, const char *interface);
 
 /* What is known of the interfaces of a port: [{"name", "link", and, of a team, "active", "lacp"}]; the caller's. */
 int ovs_port_state(struct ovs *ovs, const char *port, json_t **out, struct error *err);
+
+/* The same of all interfaces of our bridges, with what Open vSwitch counts (Interface.statistics, which it looks at every five
+ * seconds): {NAME: {"link", …, "statistics": {"rx_packets": NUMBER, …}}}; the caller's. */
+int ovs_figures(struct ovs *ovs, json_t **out, struct error *err);

@@ -43,7 +43,7 @@ static int look(struct ovsdb *db, struct view *view, struct error *err)
 	int r = ovsdb_transact(db,
 	    json_pack("[o, o, o, o]", select_all("Bridge", json_pack("[s, s, s, s]", "_uuid", "name", "ports", "external_ids")),
 		select_all("Port", json_pack("[s, s, s, s]", "_uuid", "name", "interfaces", "bond_active_slave")),
-		select_all("Interface", json_pack("[s, s, s, s, s, s]", "_uuid", "name", "error", "link_state", "lacp_current", "mac_in_use")),
+		select_all("Interface", json_pack("[s, s, s, s, s, s, s]", "_uuid", "name", "error", "link_state", "lacp_current", "mac_in_use", "statistics")),
 		select_all("Open_vSwitch", json_pack("[s, s]", "_uuid", "cur_cfg"))),
 	    &results, err);
 
@@ -437,5 +437,47 @@ int ovs_port_state(struct ovs *ovs, const char *port, json_t **out, struct error
 			json_array_append_new(list, member_state(interface, row));
 	view_free(&view);
 	*out = list;
+	return 0;
+}
+
+static json_t *statistics_of(const json_t *interface)
+{
+	json_t *pairs = json_array_get(json_object_get(interface, "statistics"), 1), *statistics = json_object(), *pair;
+	size_t i;
+
+	json_array_foreach(pairs, i, pair) {
+		const char *name = json_string_value(json_array_get(pair, 0));
+
+		if (name && json_is_integer(json_array_get(pair, 1)))
+			json_object_set(statistics, name, json_array_get(pair, 1));
+	}
+	return statistics;
+}
+
+int ovs_figures(struct ovs *ovs, json_t **out, struct error *err)
+{
+	struct ovsdb *db = NULL;
+	struct view view;
+	json_t *interface;
+	size_t i;
+	int r = ovs_connect(ovs, &db, err);
+
+	if (!r)
+		r = look(db, &view, err);
+	ovsdb_close(db);
+	if (r)
+		return r;
+	*out = json_object();
+	json_array_foreach(view.interfaces, i, interface) {
+		const json_t *port = referrer(view.ports, "interfaces", interface), *bridge = port ? referrer(view.bridges, "ports", port) : NULL;
+		json_t *state;
+
+		if (!bridge || !is_ours(ovs, bridge))
+			continue;
+		state = member_state(interface, port);
+		json_object_set_new(state, "statistics", statistics_of(interface));
+		json_object_set_new(*out, name_of(interface), state);
+	}
+	view_free(&view);
 	return 0;
 }

@@ -217,8 +217,10 @@ static void port_opened(struct job *job, int result)
 	struct error err = job->error;
 
 	job->work = NULL;
-	if (!result && !machine->link)
+	if (!result && !machine->link) {
 		result = error_set(&err, EIO, "the machine went off meanwhile");
+		port_closed(machine, change->after);
+	}
 	if (result)
 		end(machine, change, &err);
 	else
@@ -227,22 +229,41 @@ static void port_opened(struct job *job, int result)
 
 static void change_running(struct machine *machine, struct adapter_change *change, struct job *job)
 {
-	struct error err = {0};
-	int r = 0;
-
-	if (change->after && port_is_slow(change->after)) {
-		job->work = open_port;
-		job->done = port_opened;
-		job->context = change;
-		job_work(job);
+	if (!change->after) {
+		ask_worker(machine, change);
 		return;
 	}
-	if (change->after)
-		r = port_open(machine, change->after, &change->fd, &err);
-	if (r)
-		end(machine, change, &err);
+	job->work = open_port;
+	job->done = port_opened;
+	job->context = change;
+	if (port_waits(change->after))
+		job_errand(job);
 	else
-		ask_worker(machine, change);
+		job_work(job);
+}
+
+/* --- settings of a port: the worker has no part in them -------------------------------------------------- */
+
+static int put_settings(struct job *job, struct error *err)
+{
+	const struct adapter_change *change = job->context;
+
+	return switches_port_changed(job->machine, change->after, err);
+}
+
+static void settings_put(struct job *job, int result)
+{
+	struct machine *machine = job->machine;
+	struct adapter_change *change = job->context;
+	struct error err = job->error;
+
+	job->work = NULL;
+	if (!result && write_config(machine, change, &err)) {
+		/* The switch has what vm.json has. */
+		switches_port_noted(machine, change->before);
+		result = -err.code;
+	}
+	end(machine, change, result ? &err : NULL);
 }
 
 /* --- the verbs ---------------------------------------------------------------------------------------- */
@@ -280,6 +301,13 @@ static int begin(struct machine *machine, struct adapter_change *change, const c
 	if (machine->link && worker) {
 		machine->coming = change->after;
 		change_running(machine, change, *job);
+		return 0;
+	}
+	if (machine->link && port_waits(change->after)) {
+		(*job)->work = put_settings;
+		(*job)->done = settings_put;
+		(*job)->context = change;
+		job_errand(*job);
 		return 0;
 	}
 	r = write_config(machine, change, &why);
@@ -357,9 +385,8 @@ static int check_running(const struct machine *machine, const json_t *before, co
 
 int machine_set_adapter(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err)
 {
-	char mac[ADAPTER_LABEL_SIZE];
 	json_t *before, *after;
-	bool worker, told;
+	bool worker;
 	int r = check(machine, "given other settings of a network adapter", err);
 
 	if (r)
@@ -367,7 +394,6 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 	before = find_adapter(machine, which);
 	if (!before)
 		return error_set(err, ENOENT, "machine \"%s\" has no network adapter %s", machine->name, which);
-	snprintf(mac, sizeof(mac), "%s", mac_of(before));
 	after = json_deep_copy(before);
 	if (!after || json_object_update_recursive(after, (json_t *)(uintptr_t)body)) {
 		json_decref(after);
@@ -382,14 +408,8 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 	if (!r && machine->link)
 		r = check_running(machine, before, after, err);
 	worker = differs(before, after, "port") || differs(before, after, "interface") || differs(before, after, "switch");
-	if (!r && machine->link && !worker)
-		r = switches_port_changed(machine, after, err);
-	told = !r && machine->link && !worker;
 	if (!r)
 		r = begin(machine, change_new(before, after), "vm.set-adapter", worker, job, err);
-	/* Refused after all, or vm.json could not be written: the switch has what vm.json has. */
-	if (told && find_adapter(machine, mac) && !json_equal(find_adapter(machine, mac), after))
-		switches_port_changed(machine, find_adapter(machine, mac), NULL);
 	json_decref(after);
 	return r;
 }

@@ -5,6 +5,7 @@
 
 #include "vmms/api.h"
 #include "vmms/metering.h"
+#include "vmms/switches.h"
 #include "vmms/version.h"
 
 /* --- the text format ------------------------------------------------------------------------------------ */
@@ -229,34 +230,108 @@ static void put_host(FILE *to, const struct vmms *vmms)
 		       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 }
 
+/* --- switches ------------------------------------------------------------------------------------------- */
+
+struct port_metric {
+	const char *name, *help, *key; /* of Interface.statistics */
+};
+
+static const struct port_metric port_metrics[] = {
+    {"bulkhead_switch_port_received_packets_total", "Packets that came into the switch by this port.", "rx_packets"},
+    {"bulkhead_switch_port_received_bytes_total", "Bytes in them.", "rx_bytes"},
+    {"bulkhead_switch_port_received_dropped_packets_total", "Packets that were lost on their way in.", "rx_dropped"},
+    {"bulkhead_switch_port_received_errors_total", "Packets that came in broken.", "rx_errors"},
+    {"bulkhead_switch_port_sent_packets_total", "Packets that left the switch by this port.", "tx_packets"},
+    {"bulkhead_switch_port_sent_bytes_total", "Bytes in them.", "tx_bytes"},
+    {"bulkhead_switch_port_sent_dropped_packets_total", "Packets that were lost on their way out.", "tx_dropped"},
+    {"bulkhead_switch_port_sent_errors_total", "Packets that could not be sent.", "tx_errors"},
+};
+
+static const struct port_metric member_metrics[] = {
+    {"bulkhead_switch_port_link", "Whether the port has a link.", "link"},
+    {"bulkhead_switch_port_active", "Of a team of adapters: whether this is the active one.", "active"},
+    {"bulkhead_switch_port_lacp", "Of a team with LACP: whether the partner agrees.", "lacp"},
+};
+
+static void put_port(FILE *to, const char *name, const json_t *port, long long value)
+{
+	static const char *const labels[] = {"switch", "interface", "kind", "vm"};
+
+	fprintf(to, "%s{", name);
+	for (size_t i = 0; i < ARRAY_SIZE(labels); i++) {
+		fprintf(to, "%s%s=\"", i ? "," : "", labels[i]);
+		put_label(to, json_string_value(json_object_get(port, labels[i])));
+		fputc('"', to);
+	}
+	fprintf(to, "} %lld\n", value);
+}
+
+static void put_switches(FILE *to, const json_t *figures)
+{
+	json_t *port, *value;
+	size_t i;
+
+	for (size_t k = 0; k < ARRAY_SIZE(port_metrics); k++) {
+		put_head(to, port_metrics[k].name, "counter", port_metrics[k].help);
+		json_array_foreach(figures, i, port) {
+			value = json_object_get(json_object_get(json_object_get(port, "state"), "statistics"), port_metrics[k].key);
+			if (value)
+				put_port(to, port_metrics[k].name, port, json_integer_value(value));
+		}
+	}
+	for (size_t k = 0; k < ARRAY_SIZE(member_metrics); k++) {
+		put_head(to, member_metrics[k].name, "gauge", member_metrics[k].help);
+		json_array_foreach(figures, i, port) {
+			value = json_object_get(json_object_get(port, "state"), member_metrics[k].key);
+			if (value)
+				put_port(to, member_metrics[k].name, port, json_is_true(value));
+		}
+	}
+}
+
 /* --- the routes ----------------------------------------------------------------------------------------- */
 
 struct asking {
 	struct vmms *vmms;
 	struct http_request *request;
+	/* The text so far. */
+	FILE *to;
+	char *text;
+	size_t size;
 };
 
-static void reply_metrics(void *context, const struct meter *meters, size_t count)
+static void finish_metrics(void *context, const json_t *figures)
 {
 	struct asking *asking = context;
 	struct error err;
-	char *text = NULL;
-	size_t size = 0;
-	FILE *to = open_memstream(&text, &size);
 
-	if (to) {
-		for (size_t i = 0; i < ARRAY_SIZE(vm_metrics); i++)
-			put_vms(to, &vm_metrics[i], meters, count);
-		put_states(to, meters, count);
-		put_host(to, asking->vmms);
-	}
-	if (to && !fclose(to)) {
-		http_reply_text(asking->request, 200, "text/plain; version=0.0.4; charset=utf-8", text);
+	put_switches(asking->to, figures);
+	if (!fclose(asking->to)) {
+		http_reply_text(asking->request, 200, "text/plain; version=0.0.4; charset=utf-8", asking->text);
 	} else {
 		error_set(&err, ENOMEM, "no memory for metrics");
 		http_fail(asking->request, &err);
 	}
 	free(asking);
+}
+
+static void reply_metrics(void *context, const struct meter *meters, size_t count)
+{
+	struct asking *asking = context;
+	struct error err;
+
+	asking->to = open_memstream(&asking->text, &asking->size);
+	if (!asking->to) {
+		error_set(&err, ENOMEM, "no memory for metrics");
+		http_fail(asking->request, &err);
+		free(asking);
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(vm_metrics); i++)
+		put_vms(asking->to, &vm_metrics[i], meters, count);
+	put_states(asking->to, meters, count);
+	put_host(asking->to, asking->vmms);
+	switches_figures(asking->vmms, finish_metrics, asking);
 }
 
 static json_t *meter_json(const struct meter *meter)
@@ -312,7 +387,7 @@ static void ask(struct vmms *vmms, struct http_request *request, const struct ma
 	struct error err;
 
 	if (asking) {
-		*asking = (struct asking){vmms, request};
+		*asking = (struct asking){.vmms = vmms, .request = request};
 		if (!metering_take(vmms, machine, done, asking, &err))
 			return;
 	}

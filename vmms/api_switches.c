@@ -4,92 +4,155 @@
 #include <string.h>
 
 #include "vmms/api.h"
+#include "vmms/errand.h"
 #include "vmms/switches.h"
 
-/* NULL: there is none, and that has been answered. */
-static struct vswitch *find(struct vmms *vmms, struct http_request *request)
-{
-	const char *name = api_part(request);
-	struct vswitch *s = switches_find(vmms, name);
+/* A request that waits for Open vSwitch. */
+struct asked {
+	struct vmms *vmms;
+	struct http_request *request;
+	int (*verb)(struct asked *asked, struct error *err);
+	unsigned status;
 	struct error err;
+	json_t *answer, *next;
+};
+
+/* NULL: there is none. */
+static struct vswitch *find(struct asked *asked, struct error *err)
+{
+	const char *name = api_part(asked->request);
+	struct vswitch *s = switches_find(asked->vmms, name);
 
 	if (s)
 		return s;
 	if (!strcmp(name, "nat"))
-		error_set(&err, ENOENT, "\"nat\", the default switch, is each machine's own: there is nothing to be set");
+		error_set(err, ENOENT, "\"nat\", the default switch, is each machine's own: there is nothing to be set");
 	else
-		error_set(&err, ENOENT, "there is no switch \"%.100s\"", name);
-	http_fail(request, &err);
+		error_set(err, ENOENT, "there is no switch \"%.100s\"", name);
 	return NULL;
 }
 
-static void reply(struct vmms *vmms, struct http_request *request, struct vswitch *s, unsigned status)
+static void run(void *context)
 {
-	http_reply(request, status, switch_json(vmms, s));
+	struct asked *asked = context;
+
+	asked->verb(asked, &asked->err);
 }
 
-static void list_switches(struct vmms *vmms, struct http_request *request)
+static void done(void *context)
 {
-	const char *after = api_text(request, "after");
-	size_t limit = (size_t)api_number(request, "limit");
-	json_t *page = json_array(), *next = NULL;
+	struct asked *asked = context;
+
+	if (asked->err.code)
+		http_fail(asked->request, &asked->err);
+	else if (json_is_array(asked->answer))
+		api_reply_list(asked->request, "switches", asked->answer, asked->next);
+	else
+		http_reply(asked->request, asked->status, asked->answer);
+	free(asked);
+}
+
+static void ask(struct vmms *vmms, struct http_request *request, unsigned status, int (*verb)(struct asked *asked, struct error *err))
+{
+	struct asked *asked = calloc(1, sizeof(*asked));
+	struct error err;
+
+	if (asked) {
+		*asked = (struct asked){.vmms = vmms, .request = request, .verb = verb, .status = status};
+		if (!errand_start(vmms, run, done, asked, &err))
+			return;
+	}
+	free(asked);
+	error_set(&err, ENOMEM, "no memory");
+	http_fail(request, &err);
+}
+
+/* --- verbs: errands ------------------------------------------------------------------------------------------- */
+
+static int list_verb(struct asked *asked, struct error *err)
+{
+	const char *after = api_text(asked->request, "after");
+	size_t limit = (size_t)api_number(asked->request, "limit");
+	json_t *page = json_array(), *json;
 	struct vswitch *s;
 
-	for (size_t i = 0; (s = switches_at(vmms, i)); i++) {
+	(void)err;
+	for (size_t i = 0; (s = switches_at(asked->vmms, i)); i++) {
 		if (after && strcmp(s->name, after) <= 0)
 			continue;
 		if (json_array_size(page) == limit) {
-			next = json_incref(json_object_get(json_array_get(page, limit - 1), "name"));
+			asked->next = json_incref(json_object_get(json_array_get(page, limit - 1), "name"));
 			break;
 		}
-		json_array_append_new(page, switch_json(vmms, s));
+		json = switch_json(asked->vmms, s);
+		json_array_append_new(page, json);
 	}
-	api_reply_list(request, "switches", page, next);
+	asked->answer = page;
+	return 0;
+}
+
+static int create_verb(struct asked *asked, struct error *err)
+{
+	struct vswitch *s;
+	int r = switch_create(asked->vmms, api_body(asked->request), &s, err);
+
+	if (!r)
+		asked->answer = switch_json(asked->vmms, s);
+	return r;
+}
+
+static int get_verb(struct asked *asked, struct error *err)
+{
+	struct vswitch *s = find(asked, err);
+
+	if (!s)
+		return -ENOENT;
+	asked->answer = switch_json(asked->vmms, s);
+	return 0;
+}
+
+static int change_verb(struct asked *asked, struct error *err)
+{
+	struct vswitch *s = find(asked, err);
+	int r = s ? switch_change(asked->vmms, s, api_body(asked->request), err) : -ENOENT;
+
+	if (!r)
+		asked->answer = switch_json(asked->vmms, s);
+	return r;
+}
+
+static int delete_verb(struct asked *asked, struct error *err)
+{
+	struct vswitch *s = find(asked, err);
+
+	return s ? switch_delete(asked->vmms, s, err) : -ENOENT;
+}
+
+/* --- routes --------------------------------------------------------------------------------------------------- */
+
+static void list_switches(struct vmms *vmms, struct http_request *request)
+{
+	ask(vmms, request, 200, list_verb);
 }
 
 static void add_switch(struct vmms *vmms, struct http_request *request)
 {
-	struct error err = {0};
-	struct vswitch *s;
-
-	if (switch_create(vmms, api_body(request), &s, &err))
-		http_fail(request, &err);
-	else
-		reply(vmms, request, s, 201);
+	ask(vmms, request, 201, create_verb);
 }
 
 static void get_switch(struct vmms *vmms, struct http_request *request)
 {
-	struct vswitch *s = find(vmms, request);
-
-	if (s)
-		reply(vmms, request, s, 200);
+	ask(vmms, request, 200, get_verb);
 }
 
 static void change_switch(struct vmms *vmms, struct http_request *request)
 {
-	struct vswitch *s = find(vmms, request);
-	struct error err = {0};
-
-	if (!s)
-		return;
-	if (switch_change(vmms, s, api_body(request), &err))
-		http_fail(request, &err);
-	else
-		reply(vmms, request, s, 200);
+	ask(vmms, request, 200, change_verb);
 }
 
 static void delete_switch(struct vmms *vmms, struct http_request *request)
 {
-	struct vswitch *s = find(vmms, request);
-	struct error err = {0};
-
-	if (!s)
-		return;
-	if (switch_delete(vmms, s, &err))
-		http_fail(request, &err);
-	else
-		http_reply(request, 204, NULL);
+	ask(vmms, request, 204, delete_verb);
 }
 
 static const struct form_field list_query[] = {LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {0}};

@@ -25,6 +25,7 @@ struct vmms {
 	struct machine **machines;
 	size_t machine_count, machine_room;
 	struct automatic *automatic; /* automatic.h */
+	struct errands *errands; /* errand.h */
 	struct switches *switches; /* switches.h */
 	struct job *jobs; /* that run, or that somebody waits for */
 	uv_signal_t signals[2];
@@ -84,6 +85,8 @@ void job_end(struct job *job, const struct error *err);
 void job_limit(struct job *job, unsigned seconds, void (*late)(struct job *job));
 /* Runs job->work on the pool, then job->done. */
 void job_work(struct job *job);
+/* The same as an errand (errand.h): for what waits for Open vSwitch. */
+void job_errand(struct job *job);
 /* For struct disk_progress, with the job as context: how far it is, and whether it goes on. [any thread] */
 bool job_step(void *context, uint64_t done, uint64_t total);
 struct job *job_find(struct vmms *vmms, int64_t id);

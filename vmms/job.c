@@ -4,6 +4,7 @@
 
 #include "vmms/automatic.h"
 #include "vmms/daemon.h"
+#include "vmms/errand.h"
 
 struct job_wait {
 	struct job *job;
@@ -213,6 +214,30 @@ static void pool_done(uv_work_t *request, int status)
 	job->working = false;
 	if (status)
 		error_set(&job->error, ECANCELED, "the daemon ended meanwhile");
+	job->done(job, -job->error.code);
+}
+
+static void errand_run(void *context)
+{
+	struct job *job = context;
+
+	pool_work(&job->request);
+}
+
+static void errand_done(void *context)
+{
+	struct job *job = context;
+
+	pool_done(&job->request, 0);
+}
+
+void job_errand(struct job *job)
+{
+	job->request.data = job;
+	job->working = true;
+	if (!errand_start(job->vmms, errand_run, errand_done, job, &job->error))
+		return;
+	job->working = false;
 	job->done(job, -job->error.code);
 }
 

@@ -516,30 +516,98 @@ unsigned machine_own_user(const struct machine *machine)
 	return 0x70010000u + (machine->number & 0xffffff);
 }
 
-/* It becomes a process; what is handed down to it is open until then. */
-static int start_worker(struct machine *machine, const struct worker_place *place, const json_t *configuration, struct error *err)
-{
-	int fds[VM_ADAPTERS_MAX], r;
+/* A machine that is to start: what its worker gets. */
+struct start {
+	char *log;
+	json_t *configuration;
+	int fds[VM_ADAPTERS_MAX];
 	size_t count;
+};
+
+static void start_free(struct start *start)
+{
+	if (!start)
+		return;
+	while (start->count)
+		close(start->fds[--start->count]);
+	json_decref(start->configuration);
+	free(start->log);
+	free(start);
+}
+
+static int open_ports(struct job *job, struct error *err)
+{
+	struct start *start = job->context;
 
 	_Static_assert(VM_ADAPTERS_MAX <= WORKER_START_FDS_MAX, "each adapter can have a descriptor");
-	r = ports_open(machine, fds, &count, err);
-	if (r)
-		return r;
-	r = worker_link_start(&machine->link, &machine->vmms->loop, place, configuration, fds, count, &link_ops, machine, err);
-	while (count)
-		close(fds[--count]);
+	return ports_open(job->machine, start->fds, &start->count, err);
+}
+
+/* It becomes a process; what is handed down to it is open until then. */
+static int start_worker(struct machine *machine, struct start *start, struct error *err)
+{
+	struct worker_place place = {machine->vmms->options->worker, machine->runtime, start->log, machine->cgroup};
+	int r;
+
+	if (machine->vmms->closing)
+		r = error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	else
+		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, start->configuration, start->fds, start->count, &link_ops, machine, err);
 	if (r)
 		ports_closed(machine);
 	return r;
 }
 
+static void not_started(struct machine *machine, struct job *job, const struct error *err)
+{
+	machine->link = NULL;
+	saved_give_back(machine);
+	machine_set_state(machine, MACHINE_OFF);
+	reload(machine);
+	vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
+	job_end(job, err);
+}
+
+static void ports_opened(struct job *job, int result)
+{
+	struct machine *machine = job->machine;
+	struct start *start = job->context;
+	struct error err = job->error;
+
+	job->work = NULL;
+	if (!result)
+		result = start_worker(machine, start, &err);
+	start_free(start);
+	if (result)
+		not_started(machine, job, &err);
+	else
+		apply_limits(machine);
+}
+
+static int prepare_start(struct machine *machine, struct start *start, struct error *err)
+{
+	_cleanup_free_ char *saved = NULL;
+	int r;
+
+	start->log = log_path(machine);
+	start->configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
+	if (!start->configuration || !start->log)
+		return error_set(err, ENOMEM, "no memory to start machine \"%s\"", machine->name);
+	if (getuid() == 0)
+		json_object_set_new(start->configuration, "sandbox", json_pack("{s:I, s:I}", "uid", (json_int_t)machine_own_user(machine), "gid",
+									       (json_int_t)machine_own_user(machine)));
+	r = make_runtime(machine, err);
+	if (!r)
+		r = saved_take(machine, &saved, err);
+	if (!r && saved)
+		json_object_set_new(start->configuration, "restore", json_string(saved));
+	return r;
+}
+
 int machine_start(struct machine *machine, struct job **job, struct error *err)
 {
-	_cleanup_free_ char *log = log_path(machine), *saved = NULL;
-	struct worker_place place = {machine->vmms->options->worker, machine->runtime, log, machine->cgroup};
+	struct start *start;
 	struct error why = {0};
-	json_t *configuration;
 	int r;
 
 	machine_refresh(machine);
@@ -556,31 +624,21 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 		return r;
 	automatic_in_use(machine->vmms);
 	machine_set_state(machine, MACHINE_STARTING);
-	configuration = vm_config_for_worker(machine->config, machine->directory, machine->runtime);
-	if (configuration && getuid() == 0)
-		json_object_set_new(configuration, "sandbox", json_pack("{s:I, s:I}", "uid", (json_int_t)machine_own_user(machine), "gid",
-									(json_int_t)machine_own_user(machine)));
-	r = make_runtime(machine, &why);
-	if (!r)
-		r = saved_take(machine, &saved, &why);
-	if (!r && saved && configuration)
-		json_object_set_new(configuration, "restore", json_string(saved));
-	if (!r && (!configuration || !log))
-		r = error_set(&why, ENOMEM, "no memory to start machine \"%s\"", machine->name);
-	if (!r)
-		r = start_worker(machine, &place, configuration, &why);
-	json_decref(configuration);
 	machine->limits_problem = (struct error){0};
-	if (!r) {
-		apply_limits(machine);
-	} else {
-		machine->link = NULL;
-		saved_give_back(machine);
-		machine_set_state(machine, MACHINE_OFF);
-		reload(machine);
-		vmms_event(machine->vmms, machine, "vm.failed", "%s", why.text);
-		job_end(*job, &why);
+	start = calloc(1, sizeof(*start));
+	r = start ? prepare_start(machine, start, &why) : error_set(&why, ENOMEM, "no memory to start machine \"%s\"", machine->name);
+	if (r) {
+		start_free(start);
+		not_started(machine, *job, &why);
+		return 0;
 	}
+	(*job)->context = start;
+	(*job)->work = open_ports;
+	(*job)->done = ports_opened;
+	if (ports_are_slow(machine))
+		job_errand(*job);
+	else
+		ports_opened(*job, 0);
 	return 0;
 }
 
@@ -728,8 +786,8 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 
 	/* Cutting the power waits neither for a guest that was asked to shut down nor for a worker that hangs. */
 	if (!r && machine->job &&
-	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start") ||
-	     (!strcmp(machine->job->kind, "vm.save") && !machine->job->working))) {
+	    !machine->job->working &&
+	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start") || !strcmp(machine->job->kind, "vm.save"))) {
 		error_set(&given_up, ECANCELED, "the machine is turned off instead");
 		job_end(machine->job, &given_up);
 	}

@@ -22,14 +22,26 @@ static bool is_switch(const json_t *adapter)
 
 /* --- machines that start ------------------------------------------------------------------------------ */
 
-int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count, struct error *err)
+bool ports_are_slow(const struct machine *machine)
 {
 	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(machine->config, "adapters"), i, adapter)
+		if (is_switch(adapter))
+			return true;
+	return false;
+}
+
+int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count, struct error *err)
+{
+	/* Notes may be changed meanwhile. */
+	json_t *adapters = json_incref(json_object_get(machine->config, "adapters")), *adapter;
 	size_t i;
 	int r = 0;
 
 	*count = 0;
-	json_array_foreach(json_object_get(machine->config, "adapters"), i, adapter) {
+	json_array_foreach(adapters, i, adapter) {
 		if (!is_switch(adapter))
 			continue;
 		r = port_open(machine, adapter, &fds[*count], err);
@@ -37,6 +49,7 @@ int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count,
 			break;
 		++*count;
 	}
+	json_decref(adapters);
 	if (!r)
 		return 0;
 	while (*count)
@@ -122,6 +135,11 @@ static int nat_open(struct machine *machine, const json_t *adapter, int *fd, str
 bool port_is_slow(const json_t *adapter)
 {
 	return !is_switch(adapter);
+}
+
+bool port_waits(const json_t *adapter)
+{
+	return is_switch(adapter);
 }
 
 int port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)

@@ -9,14 +9,17 @@
 
 #include "vmms/daemon.h"
 
-/* Of those adapters of a machine that is to start that get a descriptor: in their order, the caller's. On failure there is none. */
+/* Whether any of a machine that is to start gets a descriptor. */
+bool ports_are_slow(const struct machine *machine);
+/* Those descriptors, in the order of its adapters: the caller's. On failure there is none. As an errand. */
 int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count, struct error *err);
 /* The machine is off, or was not started after all. */
 void ports_closed(struct machine *machine);
 
-/* Of one adapter of a machine that runs; -1 for one that is not plugged in. On the pool if port_is_slow(), else on the loop's thread. */
+/* Of one adapter of a machine that runs; -1 for one that is not plugged in. As an errand if port_waits(), on the pool if port_is_slow(), else on the loop's thread. */
 int port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err);
 bool port_is_slow(const json_t *adapter);
+bool port_waits(const json_t *adapter);
 /* It is unplugged, or gone. On the loop's thread. */
 void port_closed(struct machine *machine, const json_t *adapter);
 

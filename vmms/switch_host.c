@@ -13,7 +13,7 @@
 #include "switch/host_link.h"
 #include "vmms/switches.h"
 
-static bool has_host(const struct vswitch *s)
+bool switch_has_host(const struct vswitch *s)
 {
 	const char *type = json_string_value(json_object_get(s->config, "type"));
 
@@ -91,7 +91,7 @@ static int check_adapter(struct vmms *vmms, const struct vswitch *own, const cha
 		return error_set(err, EINVAL, "%s is no Ethernet adapter", adapter);
 	if (link.master)
 		return error_set(err, EBUSY, "adapter %s is used: it belongs to a bridge, a bond or the like of the host", adapter);
-	bridge = ovs_bridge_of(switches_ovs(vmms), adapter);
+	bridge = switches_bridge_of(vmms, adapter);
 	return bridge ? error_set(err, EBUSY, "adapter %s is used: it is in bridge %s of Open vSwitch", adapter, bridge) : 0;
 }
 
@@ -223,7 +223,7 @@ static int move_home(struct vswitch *s, const char *adapter, struct error *err)
 	json_t *network = NULL;
 	int r;
 
-	if (!has_host(s))
+	if (!switch_has_host(s))
 		return host_network_drop(adapter, json_object_get(record_of(s, adapter), "network"), err);
 	r = host_network_move(adapter, s->interface, &network, err);
 
@@ -248,7 +248,7 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 		return r;
 	/* The bridge comes first, then the adapters are in it, then the host moves. */
 	r = switches_apply(vmms, err);
-	if (!r && has_host(s))
+	if (!r && switch_has_host(s))
 		r = set_home_up(s, err);
 	json_array_foreach(adapters, i, adapter)
 		if (!r)
@@ -283,7 +283,7 @@ static void move_back(struct vswitch *s, const char *adapter)
 	struct error err = {0};
 	json_t *now = NULL;
 
-	if (!has_host(s) || host_network_get(s->interface, &now, NULL) || !is_used(now)) {
+	if (!switch_has_host(s) || host_network_get(s->interface, &now, NULL) || !is_used(now)) {
 		if (!network)
 			network = json_object_get(record, "network");
 		if (host_network_put(adapter, network, &err))
@@ -414,7 +414,7 @@ static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *e
 	size_t i;
 	int r = 0;
 
-	if (has_host(s)) {
+	if (switch_has_host(s)) {
 		r = set_home_up(s, err);
 		if (!r && is_present(home))
 			r = host_network_get(home, &now, err);
@@ -436,7 +436,7 @@ int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err)
 
 	if (is_external(s))
 		return settle_external(vmms, s, err);
-	if (!has_host(s))
+	if (!switch_has_host(s))
 		return 0;
 	r = host_link_set_up(s->interface, true, err);
 	return r ? r : host_addresses_set(s->interface, json_object_get(s->config, "addresses"), err);
@@ -446,7 +446,7 @@ void switch_note_addresses(struct vmms *vmms, struct vswitch *s)
 {
 	json_t *now = NULL;
 
-	if (s->phase != SWITCH_READY || !is_external(s) || !has_host(s) || host_network_get(s->interface, &now, NULL))
+	if (s->phase != SWITCH_READY || !is_external(s) || !switch_has_host(s) || host_network_get(s->interface, &now, NULL))
 		return;
 	/* An interface that was made anew has none yet. */
 	if (is_used(now) && !json_equal(now, json_object_get(s->host, "network"))) {

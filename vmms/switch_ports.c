@@ -134,17 +134,19 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
 				 machine->name);
 	choose_name(name, adapter, false);
-	r = ovs_start(vmms->switches->ovs, NULL, err);
+	r = switches_start(vmms, err);
 	if (!r)
 		r = make_tap(vmms, name, fd, err);
 	if (r)
 		return r;
-	port = plug(machine, adapter, name);
+	/* It may be unplugged meanwhile. */
+	port = json_incref(plug(machine, adapter, name));
 	if (port)
 		json_object_set_new(port, "must", json_true());
 	r = port ? switches_apply(vmms, err) : error_set(err, ENOMEM, "no memory");
 	if (port)
 		json_object_del(port, "must");
+	json_decref(port);
 	if (!r)
 		return 0;
 	close(*fd);
@@ -156,16 +158,12 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 void switches_port_closed(struct machine *machine, const json_t *adapter)
 {
 	struct vmms *vmms = machine->vmms;
-	struct error err = {0};
 	const char *name = vmms->switches ? plugged_as(vmms, adapter) : NULL;
 
 	if (!name)
 		return;
 	json_object_del(vmms->switches->ports, name);
-	if (vmms->closing)
-		return;
-	if (switches_apply(vmms, &err))
-		log_write(LOG_LEVEL_WARNING, "%s", err.text);
+	switches_see_to(vmms);
 }
 
 void switches_port_adopted(struct machine *machine, const json_t *adapter)
@@ -190,15 +188,27 @@ int switches_port_changed(struct machine *machine, const json_t *adapter, struct
 
 	if (!port || !on_switch(adapter))
 		return 0;
+	/* It may be unplugged meanwhile. */
+	json_incref(port);
 	before = json_incref(json_object_get(port, "adapter"));
 	json_object_set_new(port, "adapter", json_deep_copy(adapter));
 	r = switches_apply(vmms, err);
 	if (r) {
 		json_object_set(port, "adapter", before);
-		switches_apply(vmms, NULL);
+		switches_see_to(vmms);
 	}
 	json_decref(before);
+	json_decref(port);
 	return r;
+}
+
+void switches_port_noted(struct machine *machine, const json_t *adapter)
+{
+	const char *name = plugged_as(machine->vmms, adapter);
+
+	if (name)
+		json_object_set_new(json_object_get(machine->vmms->switches->ports, name), "adapter", json_deep_copy(adapter));
+	switches_see_to(machine->vmms);
 }
 
 json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s)

@@ -7,6 +7,7 @@
 
 #include "switch/host_link.h"
 #include "switch/ovs_rules.h"
+#include "vmms/errand.h"
 
 #define RETRY_MS  1000u /* at first, then ever longer */
 #define RETRY_MAX_MS 60000u
@@ -130,17 +131,53 @@ static int make_wanted(struct vmms *vmms, json_t *bridges, struct error *err)
 
 static void watch_daemons(struct vmms *vmms);
 
+/* A daemon that ends waits for nobody: the next one finds what there is to do. */
+static int check_waits(const struct vmms *vmms, struct error *err)
+{
+	return vmms->closing ? error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back") : 0;
+}
+
+int switches_start(struct vmms *vmms, struct error *err)
+{
+	int r = check_waits(vmms, err);
+
+	if (r)
+		return r;
+	errand_leave(vmms);
+	r = ovs_start(vmms->switches->ovs, NULL, err);
+	errand_enter(vmms);
+	return r;
+}
+
+char *switches_bridge_of(struct vmms *vmms, const char *interface)
+{
+	char *bridge;
+
+	errand_leave(vmms);
+	bridge = ovs_bridge_of(vmms->switches->ovs, interface);
+	errand_enter(vmms);
+	return bridge;
+}
+
 int switches_apply(struct vmms *vmms, struct error *err)
 {
-	json_t *wanted = json_pack("{s:[]}", "bridges");
-	bool started = false;
-	int r = wanted ? ovs_start(vmms->switches->ovs, &started, err) : error_set(err, ENOMEM, "no memory");
+	json_t *wanted = json_pack("{s:[]}", "bridges"), *own;
+	int r = wanted ? switches_start(vmms, err) : error_set(err, ENOMEM, "no memory");
 
 	if (!r)
 		r = make_wanted(vmms, json_object_get(wanted, "bridges"), err);
-	if (!r)
-		r = ovs_apply(vmms->switches->ovs, wanted, err);
+	own = json_deep_copy(wanted);
 	json_decref(wanted);
+	if (!r && !own)
+		r = error_set(err, ENOMEM, "no memory");
+	if (!r)
+		r = check_waits(vmms, err);
+	if (!r) {
+		errand_leave(vmms);
+		r = ovs_apply(vmms->switches->ovs, own, err);
+		errand_enter(vmms);
+	}
+	json_decref(own);
 	watch_daemons(vmms);
 	return r;
 }
@@ -172,13 +209,15 @@ static void see_to(struct vmms *vmms, struct vswitch *s)
 }
 
 /* From the end on, as one that goes leaves the list. What cannot be as it should is tried again. */
-void switches_see_to(struct vmms *vmms)
+static void see_to_all(void *context)
 {
+	struct vmms *vmms = context;
 	struct switches *all = vmms->switches;
 	struct error err = {0};
 	struct vswitch *s;
 	int r;
 
+	all->waiting = false;
 	if (!all->count || vmms->closing)
 		return;
 	r = switches_apply(vmms, &err);
@@ -200,6 +239,23 @@ void switches_see_to(struct vmms *vmms)
 	all->failing = err.code != 0;
 }
 
+static void seen_to(void *context)
+{
+	(void)context;
+}
+
+void switches_see_to(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+	struct error err;
+
+	if (all->waiting || vmms->closing)
+		return;
+	all->waiting = !errand_start(vmms, see_to_all, seen_to, vmms, &err);
+	if (!all->waiting)
+		uv_timer_start(&all->retry, retry_due, RETRY_MS, 0);
+}
+
 static void watch_closed(uv_handle_t *handle)
 {
 	struct watch *watch = handle->data;
@@ -207,8 +263,8 @@ static void watch_closed(uv_handle_t *handle)
 	close(watch->fd);
 	watch->fd = -1;
 	watch->active = false;
-	if (!watch->vmms->closing)
-		watch_daemons(watch->vmms);
+	if (watch->vmms->switches->count)
+		switches_see_to(watch->vmms);
 }
 
 static void watch_end(struct watch *watch)
@@ -309,8 +365,11 @@ static void take_down(struct vmms *vmms, struct vswitch *s)
 	}
 	store_switch_remove(vmms->store, s->number, &err);
 	list_remove(vmms, s);
-	if (!vmms->switches->count)
-		ovs_stop(vmms->switches->ovs);
+	if (vmms->switches->count)
+		return;
+	errand_leave(vmms);
+	ovs_stop(vmms->switches->ovs);
+	errand_enter(vmms);
 }
 
 int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err)
@@ -475,7 +534,13 @@ json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 	if (s->problem.code)
 		json_object_set_new(json, "problem", json_string(s->problem.text));
 	snprintf(team, sizeof(team), "%s-team", s->interface);
-	if (s->attach && json_array_size(json_object_get(s->config, "adapters")) && !ovs_port_state(vmms->switches->ovs, team, &members, NULL))
+	if (!s->attach || !json_array_size(json_object_get(s->config, "adapters")) || vmms->closing)
+		return json;
+	errand_leave(vmms);
+	if (ovs_port_state(vmms->switches->ovs, team, &members, NULL))
+		members = NULL;
+	errand_enter(vmms);
+	if (members)
 		json_object_set_new(json, "members", members);
 	return json;
 }
@@ -492,8 +557,20 @@ static void note_due(uv_timer_t *timer)
 {
 	struct vswitch *s;
 
-	for (size_t i = 0; (s = switches_at(timer->data, i)); i++)
+	for (size_t i = 0; !errand_at_work(timer->data) && (s = switches_at(timer->data, i)); i++)
 		switch_note_addresses(timer->data, s);
+}
+
+/* Those that were half made, or half deleted, go. */
+static void begin(void *context)
+{
+	struct vmms *vmms = context;
+	struct switches *all = vmms->switches;
+
+	for (size_t i = all->count; i-- > 0;)
+		if (all->list[i]->phase != SWITCH_READY)
+			take_down(vmms, all->list[i]);
+	see_to_all(vmms);
 }
 
 int switches_open(struct vmms *vmms, struct error *err)
@@ -523,11 +600,7 @@ int switches_open(struct vmms *vmms, struct error *err)
 		return r;
 	/* Machines that run keep their ports while others' switches go. */
 	switches_plug_running(vmms);
-	for (size_t i = all->count; i-- > 0;)
-		if (all->list[i]->phase != SWITCH_READY)
-			take_down(vmms, all->list[i]);
-	switches_see_to(vmms);
-	return 0;
+	return errand_start(vmms, begin, seen_to, vmms, err);
 }
 
 void switches_close(struct vmms *vmms)

@@ -4,7 +4,7 @@
  * to vmms/.
  *
  * host.db says which there are; Open vSwitch's database is made to say the same, whenever one changes and whenever its
- * daemons come back. All on the loop's thread; a call waits for Open vSwitch, some seconds at most.
+ * daemons come back. All on the loop's thread; what waits for Open vSwitch, some seconds at most, is done as an errand (errand.h) [errand].
  */
 #pragma once
 
@@ -35,24 +35,31 @@ struct vswitch *switches_find(struct vmms *vmms, const char *name);
 /* In the order of names: the i-th; NULL behind the last. */
 struct vswitch *switches_at(struct vmms *vmms, size_t i);
 
-/* `config` has passed switch_form; takes no reference. Made in one step: if it fails, all is as it was. -EEXIST, -EINVAL; -ENODEV: an adapter is
+/* [errand] `config` has passed switch_form; takes no reference. Made in one step: if it fails, all is as it was. -EEXIST, -EINVAL; -ENODEV: an adapter is
  * not there; -EBUSY: it is used. */
 int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err);
-/* `change` has passed switch_change_form. */
+/* [errand] `change` has passed switch_change_form. */
 int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, struct error *err);
-/* -EBUSY: machines have adapters on it. What of it does not go at once is tried again until it does; until then it is there, and has a problem. */
+/* [errand] -EBUSY: machines have adapters on it. What of it does not go at once is tried again until it does; until then it is there, and has a problem. */
 int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err);
-/* As REST shows it; the caller's. */
+/* [errand] As REST shows it; the caller's. */
 json_t *switch_json(struct vmms *vmms, struct vswitch *s);
 
-/* A tap interface for this adapter, in its switch: *fd is the caller's, and the interface goes with the last one that has it. */
+/* Calls `told` once, in two seconds at the latest, with [{"switch", "interface", "kind": host, adapter or vm, "vm": its name or "", "state": as
+ * ovs_figures()}]; NULL: there are no switches, or Open vSwitch did not say. It may have been called when this returns. */
+typedef void (*switch_figures_told)(void *context, const json_t *figures);
+void switches_figures(struct vmms *vmms, switch_figures_told told, void *context);
+
+/* [errand] A tap interface for this adapter, in its switch: *fd is the caller's, and the interface goes with the last one that has it. */
 int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err);
 /* It is in no switch any more. Nothing happens for an adapter that was not. */
 void switches_port_closed(struct machine *machine, const json_t *adapter);
 /* The tap of a worker that was adopted is found again: it has been plugged in by somebody who is gone. */
 void switches_port_adopted(struct machine *machine, const json_t *adapter);
-/* The adapter's settings are others by now: they come into force. */
+/* [errand] The adapter's settings are others by now: they come into force, or stay as they were. */
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err);
+/* The same, as soon as it can be. */
+void switches_port_noted(struct machine *machine, const json_t *adapter);
 
 /* switch_form.c */
 extern const struct form switch_form, switch_change_form, adapter_settings_form;
@@ -61,9 +68,14 @@ int switch_config_check(const json_t *config, struct error *err);
 /* --- between the files of switches ------------------------------------------------------------------------ */
 
 struct ovs *switches_ovs(struct vmms *vmms);
-/* Makes Open vSwitch say what is to be. */
+/* [errand] As ovs_bridge_of(). */
+char *switches_bridge_of(struct vmms *vmms, const char *interface);
+/* [errand] Makes Open vSwitch say what is to be. */
 int switches_apply(struct vmms *vmms, struct error *err);
 int switch_store(struct vmms *vmms, const struct vswitch *s, struct error *err);
+
+/* The host is on it. */
+bool switch_has_host(const struct vswitch *s);
 
 /* switch_host.c: host adapters of external switches, and the host's addresses. */
 int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err);

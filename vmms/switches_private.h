@@ -21,11 +21,14 @@ struct switches {
 	uv_timer_t retry, note;
 	struct watch watches[2];
 	bool failing; /* it has been told */
+	bool waiting; /* switches_see_to() is to come */
 	unsigned delay;
 };
 
-/* As it should be, all of it; what cannot be is the problem of its switch, and tried again. */
+/* As it should be, all of it, as soon as it can be; what cannot be is the problem of its switch, and tried again. */
 void switches_see_to(struct vmms *vmms);
+/* [errand] As ovs_start(). */
+int switches_start(struct vmms *vmms, struct error *err);
 
 /* --- switch_ports.c; lists are the caller's -------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
 #include "vmms/listen.h"
 #include "vmms/ports.h"
 #include "vmms/store_access.h"
+#include "vmms/errand.h"
 #include "vmms/switches.h"
 #include "vmms/worker_log.h"
 
@@ -265,6 +266,9 @@ static int load(struct vmms *vmms, struct error *err)
 	if (!r)
 		r = store_vm_list(vmms->store, add_stored, vmms, err);
 	if (!r) {
+		r = errands_open(vmms, err);
+	}
+	if (!r) {
 		take_stock(vmms);
 		r = switches_open(vmms, err);
 	}
@@ -370,6 +374,7 @@ static void let_go(struct vmms *vmms)
 	uv_timer_t limit;
 
 	vmms->closing = true;
+	errands_close(vmms);
 	for (size_t i = 0; i < vmms->machine_count; i++) {
 		worker_link_leave(vmms->machines[i]->link);
 		vmms->machines[i]->link = NULL;
@@ -442,6 +447,7 @@ int vmms_run(const struct vmms_options *options, struct error *err)
 		vmms_forget(&vmms, vmms.machines[0]);
 	uv_run(&vmms.loop, UV_RUN_DEFAULT);
 	switches_free(&vmms);
+	errands_free(&vmms);
 	free(vmms.machines);
 	while (vmms.jobs) {
 		struct job *next = vmms.jobs->next;

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Virtual switches on hosts that are network namespaces: what reaches whom, and that nothing is left."""
 
+import concurrent.futures
 import os
+import select
 import signal
+import time
 
 from daemon import require
 from lan import Capture, Lan, eventually, wire
@@ -315,10 +318,14 @@ def test_manage_switch_adapter_of_a_daemon_that_dies(context):
         d.make("web", adapters=[{"port": "switch", "switch": "lan"}])
         d.done("POST", "/v1/vms/web/start")
         before, = ports_of(d, "lan")
-        worker = d.workers()[0]
+        worker = d.machine_process("web")
         os.kill(worker, signal.SIGSTOP)
         try:
             d.ok("PATCH", f"/v1/vms/web/adapters/{before['mac']}", {"switch": "other"})
+            # What is asked of switches later is answered later, and with each request the daemon's loop goes round: then the worker has been asked.
+            ports_of(d, "other")
+            for _ in range(5):
+                require(d.ok("GET", "/v1/vms/web")["config"]["adapters"][0]["switch"] == "lan", "that has not been written down")
             d.kill()
         finally:
             os.kill(worker, signal.SIGCONT)
@@ -396,3 +403,54 @@ def test_manage_switch_team_without_first(context):
         eventually(lambda: "problem" not in d.ok("GET", "/v1/switches/out"), "it to be found", 100)
         d.cli("switch", "delete", "out")
         require(network_of(host, "eth1") == before, f"as it was: {network_of(host, 'eth1')} {before}")
+
+
+def test_manage_switch_hung(context):
+    """Open vSwitch that does not answer: what waits for it ends with an error that says so, and nothing else waits."""
+    with Lan(context) as lan:
+        d = lan.daemon(lan.add())
+        d.cli("switch", "create", "lan", "--type", "private")
+        d.make("web", adapters=[{"port": "switch", "switch": "lan"}])
+        d.make("other", adapters=[])
+
+        def meanwhile(*request):
+            """Its answer, and how long others' requests took while it was at work."""
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                asked, times = pool.submit(d.call, *request), []
+                while not asked.done():
+                    start = time.monotonic()
+                    require(len(d.ok("GET", "/v1/vms")["vms"]) == 2, "the machines are listed")
+                    times.append(time.monotonic() - start)
+                    select.select([], [], [], 0.02)
+                return asked.result(), sorted(times)
+        pid = d.switch_pids()["ovsdb-server"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            (status, answer), times = meanwhile("POST", "/v1/switches", {"name": "more", "type": "private"})
+            require(status == 504 and answer["error"]["code"] == "timed-out" and "ovsdb-server" in answer["error"]["message"], f"{status} {answer}")
+            # A host that is too busy may hold one of them for longer, not most.
+            require(len(times) > 10 and times[len(times) // 2] < 0.1 and times[-1] < 2, f"{times[len(times) // 2]} s, {times[-1]} s of {len(times)}")
+            (_, job), times = meanwhile("POST", "/v1/vms/web/start?wait=100")
+            require(job["state"] == "failed" and "ovsdb-server" in job["error"]["message"], f"{job}")
+            require(times[len(times) // 2] < 0.1 and times[-1] < 2, f"{times}")
+            require(d.state_of("web") == "off", "it is off")
+            d.done("POST", "/v1/vms/other/start")
+            d.done("POST", "/v1/vms/other/turn-off")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: [(s["name"], s.get("problem")) for s in d.ok("GET", "/v1/switches")["switches"]] == [("lan", None)], "it to be as before", 60)
+        d.done("POST", "/v1/vms/web/start")
+        port, = ports_of(d, "lan")
+        require(in_datapath(d, port["interface"]), "it is plugged in")
+        # The daemon ends while one waits.
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(d.call, "POST", "/v1/switches", {"name": "more", "type": "private"})
+                eventually(lambda: d.call("GET", "/v1/vms")[0] == 200, "it to be asked")
+                require(d.stop() == 0, "it ends")
+                require(asked.result()[0] in (503, 504), f"{asked.result()}")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        d.start()
+        eventually(lambda: [s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["lan"], "the one that was there")
