@@ -243,8 +243,19 @@ int chain_relink(struct disk *child, const char *way, const struct disk *parent,
 	return child->ops->chain->relink(child, way, parent, same, err);
 }
 
-int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
-			  const struct file_observer *observer, struct error *err)
+enum new_parent { PARENT_MUST_FIT, PARENT_CHANGED, PARENT_MERGED };
+
+static int check_new_parent(const struct disk *child, const struct disk *parent, enum new_parent is, struct error *err)
+{
+	const struct chain_ops *ops = child->ops->chain;
+
+	if (is == PARENT_CHANGED || (is == PARENT_MERGED && !ops->contents_have_names))
+		return 0;
+	return ops->check_parent(child, parent, err);
+}
+
+static int reparent(const char *path, const char *parent_path, enum new_parent is, const struct file_observer *observer,
+		    struct error *err)
 {
 	const struct disk_open_options reading = {.read_only = true};
 	/* Relative to the file itself, not to a link to it. */
@@ -265,14 +276,25 @@ int disk_reparent_watched(const char *path, const char *parent_path, bool even_i
 		r = disk_open_over(&child, real, &(struct disk_open_options){.format = parent->info.format},
 				   parent, true, observer, err);
 	if (r == 0) {
-		r = even_if_changed ? 0 : child->ops->chain->check_parent(child, parent, err);
+		r = check_new_parent(child, parent, is, err);
 		if (r == 0)
 			r = locator_relative_path(real, parent->path, &way, err);
 		if (r == 0)
-			r = chain_relink(child, way, parent, false, err);
+			r = chain_relink(child, way, parent, is == PARENT_MERGED, err);
 		r = close_after(child, r, err);
 	}
 	return close_after(parent, r, err);
+}
+
+int disk_reparent_watched(const char *path, const char *parent_path, bool even_if_changed,
+			  const struct file_observer *observer, struct error *err)
+{
+	return reparent(path, parent_path, even_if_changed ? PARENT_CHANGED : PARENT_MUST_FIT, observer, err);
+}
+
+int disk_reparent_merged(const char *path, const char *parent_path, struct error *err)
+{
+	return reparent(path, parent_path, PARENT_MERGED, NULL, err);
 }
 
 int disk_reparent(const char *path, const char *parent_path, bool even_if_changed, struct error *err)

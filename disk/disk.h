@@ -102,8 +102,7 @@ int disk_create(const char *path, const struct disk_create_options *options, str
 
 /* What is in a differencing disk goes into its parent, and its file is removed. Nobody else may have one of
  * the two open. It may be killed at any moment: until the file is removed the disk at `path` reads as before,
- * and merging it again goes on. Disks that continue the one at `path` continue the parent by disk_reparent();
- * of a VHD, with `even_if_changed`: its identifier is that of the disk, not of the contents.
+ * and merging it again goes on. Disks that continue the one at `path` continue the parent by disk_reparent_merged().
  * Other children of the parent are lost: it is not what they were made from any more. */
 int disk_merge(const char *path, const struct disk_progress *progress, struct error *err);
 
@@ -117,6 +116,11 @@ int disk_merge_into(const char *path, const char *into, const struct disk_progre
  * place than before, but must have the same contents (else ESTALE), unless `even_if_changed` is set: then the
  * disk reads as garbage where the contents do not fit. */
 int disk_reparent(const char *path, const char *parent, bool even_if_changed, struct error *err);
+
+/* The same of a disk whose parent disk_merge() has merged into the one at `parent`. Of VHDX that is checked. Of VHD it is
+ * believed: an identifier is there of a disk, not of its contents, and the merged file's went with it. What continues the
+ * disk at `path` is right still, and doing it again changes nothing. */
+int disk_reparent_merged(const char *path, const char *parent, struct error *err);
 
 /* The open disk continues on a new differencing disk at `path`, and the file of now becomes its parent, for
  * reading only: a checkpoint. What was submitted before goes on and is in the old file when it completes; what

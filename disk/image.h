@@ -54,6 +54,9 @@ struct chain_ops {
 	/* The parent has the child's contents, which are flushed. */
 	int (*end_merge)(struct disk *child, struct disk *parent, struct error *err);
 
+	/* A child knows its parent by what is in it, which a merge takes along; else by which disk it is. */
+	bool contents_have_names;
+
 	/* Whether this is the parent that the child has: ESTALE; EBADMSG: it does not say. */
 	int (*check_parent)(const struct disk *child, const struct disk *parent, struct error *err);
 

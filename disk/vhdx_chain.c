@@ -82,6 +82,7 @@ const struct chain_ops vhdx_chain_ops = {
     .map_here = vhdx_map_here,
     .begin_merge = begin_merge,
     .end_merge = end_merge,
+    .contents_have_names = true,
     .check_parent = check_parent,
     .relink = relink,
     .rest = vhdx_rest,

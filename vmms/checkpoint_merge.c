@@ -75,7 +75,7 @@ static int reparent(const struct change *change, const char *parent, bool all, s
 		    (!all && change->above && !strcmp(text(disk, "path"), change->above)))
 			continue;
 		allow_writing(change, text(disk, "path"));
-		r = path ? disk_reparent(path, parent, false, err) : error_set(err, ENOMEM, "no memory");
+		r = path ? disk_reparent_merged(path, parent, err) : error_set(err, ENOMEM, "no memory");
 	}
 	return r;
 }

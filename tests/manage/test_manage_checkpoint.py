@@ -587,3 +587,40 @@ def test_manage_merge_where_there_is_no_room(context):
                 d.done("DELETE", "/v1/vms/web/checkpoints/two")
             require(len(vhdx(d)) == 1 and contents(d, disk_of(d)) == expected, f"{how}: one disk again, {vhdx(d)}")
             d.cli("disk", "check", disk_of(d))
+
+
+def check_merged_below_others(context, name, running):
+    """The lowest of three checkpoints goes; what continued it, on its own branch and on another, is what it was."""
+    with Daemon(context["build"]) as d:
+        make_web(d, name)
+        texts = ("one  ", "two  ", "three")
+        for text in texts:
+            write(d, text)
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": text.strip()})
+        d.cli("checkpoint", "apply", "web", "two")
+        write(d, "other")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "other"})
+        write(d, "now  ")
+        if running:
+            d.done("POST", "/v1/vms/web/start")
+        d.cli("checkpoint", "delete", "web", "one")
+        if running:
+            d.done("POST", "/v1/vms/web/turn-off")
+        require(says(d, "now  "), "its disk is what it was")
+        for text in ("two  ", "three", "other"):
+            d.cli("checkpoint", "apply", "web", text.strip())
+            require(says(d, text), f"{text}is what it was")
+            d.cli("disk", "check", disk_of(d))
+        for text in ("other", "three", "two"):
+            d.cli("checkpoint", "delete", "web", text)
+        require(says(d, "other") and tree(d) == {} and len(vhd(d) + vhdx(d)) == 1, f"one disk is left: {vhd(d) + vhdx(d)}")
+
+
+def test_manage_checkpoint_merged_below_others(context):
+    for name in ("disk.vhd", "disk.vhdx"):
+        check_merged_below_others(context, name, False)
+
+
+def test_manage_checkpoint_merged_below_others_while_it_runs(context):
+    for name in ("disk.vhd", "disk.vhdx"):
+        check_merged_below_others(context, name, True)
