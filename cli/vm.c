@@ -641,8 +641,22 @@ static const struct manage_verb verbs[] = {
      "  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"
      "                         (add, set; repeatable) a port of the host that leads to the guest behind nat; or none\n"
      "  --any-mac yes|no       (add, set) whether the guest may use other addresses\n"
-     "  --settings JSON        (add, set) of its port on a switch, all of them: VLAN, guards, ACLs, bandwidth, mirror, as\n"
-     "                         vm.json has them, such as {\"vlan\": {\"mode\": \"access\", \"id\": 7}, \"dhcp_guard\": true}\n", vm_adapter},
+     "\n"
+     "Of its port on a switch (add, set); what is not named stays as it is:\n"
+     "\n"
+     "  --vlan ID              it is in this VLAN; or none\n"
+     "  --trunk ID,ID…[:ID]    it gets these VLANs tagged; untagged frames are of the one behind the colon\n"
+     "  --private-vlan MODE:ID[:SECONDARY]\n"
+     "                         isolated:ID, promiscuous:ID or community:ID:SECONDARY\n"
+     "  --maximum RATE         bits in a second that it may send, as 100M; 0: no limit\n"
+     "  --maximum-in RATE      bits in a second that it is sent\n"
+     "  --dhcp-guard yes|no    it may not answer as a DHCP server\n"
+     "  --router-guard yes|no  it may neither advertise itself as a router nor redirect\n"
+     "  --mirror MODE          source: what it sends and gets goes to each destination, which listens; or none\n"
+     "  --acl DIRECTION:ACTION:REMOTE\n"
+     "                         (repeatable; all of them) in or out, allow or deny, and any, an address of IPv4 or IPv6\n"
+     "                         with or without /LENGTH, or of an adapter; or none\n"
+     "  --settings JSON        all of it at once, as vm.json has it\n", vm_adapter},
     {"limits", "what it may take of the host", "NAME [OPTION …]", LIMITS_TEXT, vm_limits},
     {"metering", "what it took of the host", "NAME",
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},

@@ -2,7 +2,7 @@
 /* vm_adapter.c - `bulkhead vm adapter`: a machine's network adapters, also while it runs. */
 #include <string.h>
 
-#include "cli/vm.h"
+#include "cli/vm_port.h"
 
 enum { OPT_NETWORK = 256, OPT_FORWARD, OPT_MAC, OPT_ANY_MAC, OPT_SETTINGS };
 
@@ -11,6 +11,15 @@ static const struct option options[] = {{"network", required_argument, NULL, OPT
 					{"mac", required_argument, NULL, OPT_MAC},
 					{"any-mac", required_argument, NULL, OPT_ANY_MAC},
 					{"settings", required_argument, NULL, OPT_SETTINGS},
+					{"vlan", required_argument, NULL, OPT_VLAN},
+					{"trunk", required_argument, NULL, OPT_TRUNK},
+					{"private-vlan", required_argument, NULL, OPT_PRIVATE_VLAN},
+					{"maximum", required_argument, NULL, OPT_MAXIMUM},
+					{"maximum-in", required_argument, NULL, OPT_MAXIMUM_IN},
+					{"dhcp-guard", required_argument, NULL, OPT_DHCP_GUARD},
+					{"router-guard", required_argument, NULL, OPT_ROUTER_GUARD},
+					{"mirror", required_argument, NULL, OPT_MIRROR},
+					{"acl", required_argument, NULL, OPT_ACL},
 					{NULL, 0, NULL, 0}};
 
 /* --- list --------------------------------------------------------------------------------------------- */
@@ -72,20 +81,60 @@ static int send_change(struct manage *manage, const char *method, const char *fo
 	return vm_show_result(manage, names[0], text);
 }
 
-static int add(struct manage *manage, int argc, char **argv, json_t *body)
+/* What options say of the port: on their own for a new adapter, else in what it has by now. Takes `changes`. */
+static int put_settings(struct manage *manage, char **argv, bool new, json_t *body, json_t *changes)
 {
+	struct error err = {0};
+	json_t *settings = changes;
+
+	if (!json_object_size(changes)) {
+		json_decref(changes);
+		return 0;
+	}
+	if (json_object_get(body, "settings")) {
+		json_decref(changes);
+		return manage_usage(manage, "--settings is all of them: leave the options for single ones out");
+	}
+	if (!new) {
+		settings = vm_port_settings(manage, argv[0], argv[1], changes, &err);
+		json_decref(changes);
+	}
+	if (!settings)
+		return manage_fail(manage, &err);
+	json_object_set_new(body, "settings", settings);
+	return 0;
+}
+
+static int add(struct manage *manage, int argc, char **argv, json_t *body, json_t *changes)
+{
+	int status;
+
 	if (argc != 1) {
 		json_decref(body);
+		json_decref(changes);
 		return manage_usage(manage, "add takes one machine");
+	}
+	status = put_settings(manage, argv, true, body, changes);
+	if (status) {
+		json_decref(body);
+		return status;
 	}
 	return send_change(manage, "POST", "/v1/vms/%s/adapters", (char *[]){argv[0], NULL}, body, "has a network adapter more");
 }
 
-static int set(struct manage *manage, int argc, char **argv, json_t *body)
+static int set(struct manage *manage, int argc, char **argv, json_t *body, json_t *changes)
 {
-	if (argc != 2 || !json_object_size(body)) {
+	int status;
+
+	if (argc != 2 || (!json_object_size(body) && !json_object_size(changes))) {
 		json_decref(body);
+		json_decref(changes);
 		return manage_usage(manage, argc == 2 ? "what is to change?" : "set takes a machine and an adapter");
+	}
+	status = put_settings(manage, argv, false, body, changes);
+	if (status) {
+		json_decref(body);
+		return status;
 	}
 	return send_change(manage, "PATCH", "/v1/vms/%s/adapters/%s", argv, body, "has other settings of a network adapter");
 }
@@ -156,22 +205,23 @@ static int take_option(struct manage *manage, json_t *body, int option)
 
 int vm_adapter(struct manage *manage, int argc, char **argv)
 {
-	json_t *body = json_object();
+	json_t *body = json_object(), *changes = json_object();
 	int c, status = 0;
 	const char *what;
 
 	while (!status && (c = getopt_long(argc, argv, "", options, NULL)) != -1)
-		status = take_option(manage, body, c);
+		status = c >= OPT_VLAN ? vm_port_option(manage, changes, c, optarg) : take_option(manage, body, c);
 	what = optind < argc ? argv[optind] : "";
 	argc -= optind + 1;
 	argv += optind + 1;
 	if (!status && !strcmp(what, "add"))
-		return add(manage, argc, argv, body);
+		return add(manage, argc, argv, body, changes);
 	if (!status && !strcmp(what, "set"))
-		return set(manage, argc, argv, body);
-	if (!status && json_object_size(body))
+		return set(manage, argc, argv, body, changes);
+	if (!status && (json_object_size(body) || json_object_size(changes)))
 		status = manage_usage(manage, "options are for add and set");
 	json_decref(body);
+	json_decref(changes);
 	if (status)
 		return status;
 	if (!strcmp(what, "list"))

@@ -51,7 +51,7 @@ const char *ovs_datapath(const struct ovs *ovs);
  *   {"bridges": [{"name": "bs1", "columns": {…}, "flows": "…", "meters": {"NUMBER": "…"}, "mirrors": [{…}],
  *                 "ports": [{"name": "bp00155d000001", "columns": {…}, "interfaces": [{"name": …, "columns": {…}}]}]}]}
  *
- * `columns` are of tables Bridge, Port and Interface, in RFC 7047's form; a bridge's own port is one of "ports". A mirror is
+ * A port may have a "qos", the columns of its row in table QoS. `columns` are of tables Bridge, Port and Interface, in RFC 7047's form; a bridge's own port is one of "ports". A mirror is
  * {"name", "sources": [ports], "target": port}. What an interface's column "error" says is an error here, in
  * which the database says what it was told all the same. */
 int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err);

@@ -170,6 +170,9 @@ static int put_port(struct plan *plan, const json_t *wanted, json_t *references,
 	}
 	columns = columns_of(wanted);
 	json_object_set_new(columns, "interfaces", ovsdb_set(interfaces));
+	/* One that nobody refers to any more goes by itself. */
+	if (json_object_get(wanted, "qos"))
+		json_object_set_new(columns, "qos", put_row(plan, "QoS", NULL, json_copy(json_object_get(wanted, "qos"))));
 	port = put_row(plan, "Port", bridge ? row : NULL, columns);
 	json_object_set(plan->port_of, name_of(wanted), port);
 	json_array_append_new(references, port);

@@ -128,6 +128,10 @@ int ovs_settings_check(const json_t *settings, const char *where, struct error *
 	size_t i;
 	int r = json_object_get(settings, "vlan") ? check_vlan(json_object_get(settings, "vlan"), where, err) : 0;
 
+	if (!r && json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "minimum")))
+		r = error_set(err, ENOTSUP, "%sbandwidth.minimum: switches cannot promise a bandwidth: limit what others may send (bandwidth.maximum)", where);
+	if (!r && is_set(settings, "protected"))
+		r = error_set(err, ENOTSUP, "%sprotected: a machine whose network is lost can be moved in a cluster alone, and there is none", where);
 	json_array_foreach(json_object_get(settings, "acls"), i, acl)
 		if (!r && remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
 			r = error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",
@@ -274,6 +278,7 @@ static json_t *port_columns(void)
 	for (size_t i = 0; i < ARRAY_SIZE(sets); i++)
 		json_object_set_new(columns, sets[i], ovsdb_set(json_array()));
 	json_object_set_new(columns, "other_config", ovsdb_map(NULL));
+	json_object_set_new(columns, "qos", ovsdb_set(json_array()));
 	return columns;
 }
 
@@ -385,6 +390,18 @@ static json_t *uplink(const json_t *description)
 	return json_pack("{s:s, s:o, s:o}", "name", bond, "columns", columns, "interfaces", interfaces);
 }
 
+/* What goes to a machine is held back by the kernel, in the queue of its tap, in either datapath. */
+static json_t *with_limit(json_t *port, const json_t *settings)
+{
+	json_int_t rate = json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "maximum_in"));
+
+	/* Below a kilobit nothing would ever come. */
+	if (rate)
+		json_object_set_new(port, "qos", json_pack("{s:s, s:[s, [[s, o]]]}", "type", "linux-htb", "other_config", "map", "max-rate",
+						     json_sprintf("%lld", (long long)(rate < 1000 ? 1000 : rate))));
+	return port;
+}
+
 /* --- port bridges: what goes to a machine ------------------------------------------------------------------- */
 
 static bool needs_bridge(const json_t *settings)
@@ -441,7 +458,8 @@ static json_t *inner_bridge(const json_t *description, const json_t *port)
 	name_from(inner, "bi", mac);
 	return json_pack("{s:s, s:o, s:o, s:[o, o, o]}", "name", name, "columns", bridge_columns(description, NULL), "flows",
 	    inner_flows(json_object_get(port, "settings")), "ports", local_port(name, false, 0, 0),
-	    single(text_of(port, "name"), port_columns(), interface(text_of(port, "name"), "", INNER, is_set(port, "must"))),
+	    with_limit(single(text_of(port, "name"), port_columns(), interface(text_of(port, "name"), "", INNER, is_set(port, "must"))),
+		json_object_get(port, "settings")),
 	    single(inner, port_columns(), patch(inner, outer, OUTER)));
 }
 
@@ -458,7 +476,7 @@ static json_t *machine_port(const json_t *port, char name[OVS_NAME_SIZE])
 		return single(name, vlan_columns(settings), patch(name, inner, number_of(port, "number")));
 	}
 	snprintf(name, OVS_NAME_SIZE, "%s", text_of(port, "name"));
-	return single(name, vlan_columns(settings), interface(name, "", number_of(port, "number"), is_set(port, "must")));
+	return with_limit(single(name, vlan_columns(settings), interface(name, "", number_of(port, "number"), is_set(port, "must"))), settings);
 }
 
 /* --- the switch ------------------------------------------------------------------------------------------- */

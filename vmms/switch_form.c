@@ -86,8 +86,19 @@ static const struct form form_vlan = {.kind = FORM_OBJECT,
 				      }};
 static const struct form form_maximum = {
     .kind = FORM_INTEGER, .text = "bits in a second that it may send; 0: no limit", .min = 0, .max = 1000000000000};
+static const struct form form_maximum_in = {
+    .kind = FORM_INTEGER, .text = "bits in a second that it is sent; 0: no limit", .min = 0, .max = 1000000000000};
+static const struct form form_minimum = {
+    .kind = FORM_INTEGER, .text = "bits in a second that it can always send: cannot be promised, and is refused but for 0", .min = 0, .max = 1000000000000};
 static const struct form form_bandwidth = {.kind = FORM_OBJECT,
-					   .fields = (const struct form_field[]){{"maximum", &form_maximum, "0", false}, {0}}};
+					   .fields = (const struct form_field[]){
+					       {"maximum", &form_maximum, "0", false},
+					       {"maximum_in", &form_maximum_in, "0", false},
+					       {"minimum", &form_minimum, NULL, false},
+					       {0},
+					   }};
+static const struct form form_protected = {
+    .kind = FORM_BOOLEAN, .text = "it is moved to another host when the network is lost: needs a cluster, and is refused without"};
 static const struct form form_dhcp_guard = {.kind = FORM_BOOLEAN, .text = "it may not answer as a DHCP server"};
 static const struct form form_router_guard = {.kind = FORM_BOOLEAN, .text = "it may neither advertise itself as a router nor redirect"};
 static const struct form form_mirror = {
@@ -114,6 +125,7 @@ const struct form adapter_settings_form = {.kind = FORM_OBJECT,
 					       {"dhcp_guard", &form_dhcp_guard, "false", false},
 					       {"router_guard", &form_router_guard, "false", false},
 					       {"mirror", &form_mirror, "\"none\"", false},
+					       {"protected", &form_protected, NULL, false},
 					       {"acls", &form_acls, "[]", false},
 					       {0},
 					   }};

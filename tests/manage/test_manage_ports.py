@@ -217,6 +217,28 @@ def test_manage_ports_mirror(context):
                 eventually(lambda: ports.reach(1, 2) and seen.seen(way, 1), f"{way} to be seen")  # pylint: disable=cell-var-from-loop
 
 
+def test_manage_ports_bandwidth_in(context):
+    """What a machine is sent, on its own and behind a bridge of its own, in the way that its settings need."""
+    acls = [{"direction": "in", "remote": "10.0.0.77", "action": "deny"}]
+
+    def received():
+        link, = ports.machines[2].json("-s", "link", "show", "eth0")
+        return link["stats64"]["rx"]["bytes"]
+    with Lan(context) as lan, Ports(lan, 3) as ports:
+        for settings in ({"bandwidth": {"maximum_in": 1000000}}, {"bandwidth": {"maximum_in": 1000000}, "acls": acls}, {}):
+            ports.set({2: settings})
+            ports.require(1, 2, True)
+            before, start = received(), time.monotonic()
+            ports.python(1, SEND_UDP, "10.0.0.2", 7000, 7001, 1000, 1000)
+            if settings:
+                # It waits there, and comes at its pace: the last of it after more than two seconds, were none lost.
+                eventually(lambda: received() - before > 150000, "what is sent to come")  # pylint: disable=cell-var-from-loop
+                seconds, got = time.monotonic() - start, received() - before
+                require(got < (seconds + 1.5) * 1000000 / 8, f"{settings}: {got} bytes in {seconds} s")
+            else:
+                eventually(lambda: received() - before > 800000, "most of what was sent")  # pylint: disable=cell-var-from-loop
+
+
 def test_manage_ports_bandwidth(context):
     def received():
         link, = ports.machines[2].json("-s", "link", "show", "eth0")

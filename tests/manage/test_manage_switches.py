@@ -269,14 +269,35 @@ def test_manage_switch_machines(context):
         d.done("PATCH", path, {"settings": {"vlan": {"mode": "isolated", "id": 9}, "dhcp_guard": True, "acls": [{"direction": "in", "remote": "any", "action": "deny"}]}})
         eventually(lambda: "bq" + mac.replace(":", "") in host.links() and in_datapath(d, port["interface"]), "its bridge")
         for bad, text in (({"vlan": {"mode": "access"}}, "vlan.id"), ({"vlan": {"id": 4095}}, "vlan.id"), ({"vlan": {"mode": "trunk"}}, "vlan.allowed"),
+                          ({"bandwidth": {"maximum_in": -1}}, "bandwidth.maximum_in"),
                           *(({"acls": [{"direction": "in", "remote": remote, "action": "deny"}]}, "acls[0].remote")
                             for remote in ("10.0.0.0/40", "10.0.0.0/4294967304", "00:15:5d:\n1:02:03"))):
             d.refused(400, "invalid", "PATCH", path, {"settings": bad}, text)
+        for bad in ({"bandwidth": {"minimum": 1000000}}, {"protected": True}):
+            d.refused(501, "not-supported", "PATCH", path, {"settings": bad}, "settings.")
         d.refused(400, "invalid", "POST", "/v1/vms/web/adapters", {"mac": "00:15:5d:\n1:02:03"}, "mac")
         # What looks unusual, and may be.
         for good in ({"bandwidth": {"maximum": 1}}, {"bandwidth": {"maximum": 1 << 32}}, {"vlan": {"mode": "trunk", "id": 7, "allowed": [8, 7, 8]}}):
             d.done("PATCH", path, {"settings": good})
             require("problem" not in d.ok("GET", "/v1/switches/lan"), f"{good}")
+        # By options: each changes what it names.
+        def told(*options, status=0):
+            d.cli("vm", "adapter", "set", "web", mac, *options, status=status)
+            return d.ok("GET", "/v1/vms/web")["config"]["adapters"][0].get("settings")
+        d.cli("vm", "adapter", "set", "web", mac, "--settings", "{}")
+        for options, wanted in ((("--vlan", "7"), {"vlan": {"mode": "access", "id": 7}}),
+                                (("--trunk", "8,9:7", "--maximum", "3K"), {"vlan": {"mode": "trunk", "id": 7, "allowed": [8, 9]}, "bandwidth": {"maximum": 3000, "maximum_in": 0}}),
+                                (("--maximum-in", "100M"), {"bandwidth": {"maximum": 3000, "maximum_in": 100000000}}),
+                                (("--private-vlan", "community:7:70", "--dhcp-guard", "yes"), {"vlan": {"mode": "community", "id": 7, "secondary": 70}, "dhcp_guard": True}),
+                                (("--router-guard", "yes", "--mirror", "source"), {"dhcp_guard": True, "router_guard": True, "mirror": "source"}),
+                                (("--acl", "in:deny:2001:db8::/32", "--acl", "out:allow:any"), {"acls": [{"direction": "in", "action": "deny", "remote": "2001:db8::/32"},
+                                                                                                        {"direction": "out", "action": "allow", "remote": "any"}]}),
+                                (("--vlan", "none", "--acl", "none", "--maximum", "0"), {"vlan": {"mode": "untagged"}, "acls": [], "bandwidth": {"maximum": 0, "maximum_in": 100000000}})):
+            has = told(*options)
+            require(all(has[key] == value for key, value in wanted.items()), f"{options}: {has}")
+        for options in (("--vlan", "0"), ("--trunk", "7,x"), ("--private-vlan", "isolated:7:8"), ("--maximum", "1X"), ("--dhcp-guard", "1"), ("--acl", "in:deny"),
+                        ("--vlan", "7", "--settings", "{}")):
+            told(*options, status=2)
         d.cli("vm", "adapter", "set", "web", mac, "--settings", "{", status=2)
         d.cli("vm", "adapter", "set", "web", mac, "--settings", "{}")
         eventually(lambda: "bq" + mac.replace(":", "") not in host.links(), "its bridge to go")
