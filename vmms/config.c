@@ -12,7 +12,8 @@
 #include "vmms/adapters.h"
 #include "vmms/worker_link.h"
 
-#define FILE_MAX_BYTES (1u << 20)
+#define CONFIG_MAX_BYTES (1u << 20)
+#define OTHER_MAX_BYTES  (16u << 20) /* the checkpoints' configurations are together in one file */
 
 static int check_name(const char *name, struct error *err)
 {
@@ -296,7 +297,17 @@ int vm_name_check(const char *name, struct error *err)
 
 /* --- the file --------------------------------------------------------------------------------------- */
 
-static int read_file(char **text, size_t *size, const char *path, struct error *err)
+/* What nobody would read is not written, either. */
+static int check_file_size(const char *directory, const char *name, size_t size, struct error *err)
+{
+	size_t most = strcmp(name, VM_CONFIG_FILE) ? OTHER_MAX_BYTES : CONFIG_MAX_BYTES;
+
+	return size <= most ? 0
+			    : error_set(err, EFBIG, "%s/%s has, or would have, over %zu MiB: that is no configuration", directory, name,
+					most >> 20);
+}
+
+static int read_file(char **text, size_t *size, const char *directory, const char *name, const char *path, struct error *err)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
@@ -306,8 +317,8 @@ static int read_file(char **text, size_t *size, const char *path, struct error *
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		return error_set(err, EBADMSG, "%s is no plain file", path);
-	if (st.st_size > FILE_MAX_BYTES)
-		return error_set(err, EFBIG, "%s has over 1 MiB: that is no configuration", path);
+	if (check_file_size(directory, name, (size_t)st.st_size, err))
+		return -EFBIG;
 	*text = malloc((size_t)st.st_size + 1);
 	if (!*text)
 		return error_set(err, ENOMEM, "no memory to read %s", path);
@@ -337,7 +348,7 @@ int vm_json_load(json_t **out, const char *directory, const char *name, struct e
 
 	if (asprintf(&path, "%s/%s", directory, name) < 0)
 		return error_set(err, ENOMEM, "no memory");
-	r = read_file(&text, &size, path, err);
+	r = read_file(&text, &size, directory, name, path, err);
 	if (r)
 		return r;
 	*out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
@@ -415,6 +426,8 @@ int vm_json_save(const json_t *config, const char *directory, const char *name, 
 	text = json_dumps(config, JSON_INDENT(2));
 	if (!text || asprintf(&whole, "%s\n", text) < 0)
 		return error_set(err, ENOMEM, "no memory to write %s/%s", directory, name);
+	if (check_file_size(directory, name, strlen(whole), err))
+		return -EFBIG;
 	r = replace_file(fd, name, whole);
 	return r ? error_set(err, -r, "%s/%s cannot be written: %s", directory, name, strerror(-r)) : 0;
 }

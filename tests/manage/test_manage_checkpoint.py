@@ -624,3 +624,19 @@ def test_manage_checkpoint_merged_below_others(context):
 def test_manage_checkpoint_merged_below_others_while_it_runs(context):
     for name in ("disk.vhd", "disk.vhdx"):
         check_merged_below_others(context, name, True)
+
+
+def test_manage_checkpoints_with_long_notes(context):
+    """Their configurations are in one file, which has to be readable however many there are."""
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        d.ok("PATCH", "/v1/vms/web", {"notes": "n" * 60000})
+        for i in range(20):
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": f"c{i}"})
+        require(os.path.getsize(os.path.join(directory_of(d), "checkpoints.json")) > 1 << 20, "a long file")
+        d.kill()
+        d.start()
+        require(len(tree(d)) == 20, "it is read")
+        d.cli("checkpoint", "apply", "web", "c3")
+        delete(d, "c3")
+        require(len(tree(d)) == 19, "and changed")

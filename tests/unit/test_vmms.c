@@ -172,6 +172,13 @@ static void test_file_is_written_and_read(void **state)
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(changed, "processors"), "count")), 3);
 	assert_string_equal(json_string_value(json_object_get(json_object_get(changed, "processors"), "kind")), "auto");
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(config, "processors"), "count")), 1);
+
+	/* What could not be read again is not written, and what is there stays. */
+	json_object_set_new(changed, "notes", json_sprintf("%*d", 1 << 20, 1));
+	assert_int_equal(vm_config_save(changed, directory, &err), -EFBIG);
+	json_decref(again);
+	assert_int_equal(vm_config_load(&again, directory, &err), 0);
+	assert_true(json_equal(config, again));
 	json_decref(request);
 	json_decref(config);
 	json_decref(again);
