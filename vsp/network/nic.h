@@ -120,6 +120,7 @@ struct transmit {
 		uint64_t transaction_id;
 		uint32_t status;
 		bool wanted;
+		bool patient; /* its bytes were copied by the guest, which waits for nothing */
 	} packets[TX_PACKETS];
 	unsigned packet_first, packet_count;
 	struct iovec iov[TX_IOVECS];
@@ -145,6 +146,9 @@ struct nic {
 	bool broken;
 	bool link; /* as last told to the guest */
 	bool port_gone;
+	bool prompt;   /* something that the guest waits for was sent in this round */
+	unsigned late; /* answers that it does not wait for, of which it was not told */
+	uint64_t late_since;
 	bool readable; /* the port had frames when it was looked at last */
 	atomic_uint version; /* NVSP_VERSION, 0 before */
 	unsigned ndis_minor;

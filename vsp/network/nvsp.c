@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "base/thread.h"
 #include "vsp/network/nic.h"
@@ -18,6 +19,8 @@
 #define TAKE_BATCH      256u /* packets taken before the port is looked at again */
 #define RECEIVE_ROUNDS  8u
 #define RECEIVE_BUFFER_MAX (32u << 20)
+#define LATE_MAX        32u  /* answers that wait for something to be told of with them: of the guest's send buffer so many sections */
+#define LATE_MS         1
 
 void nic_break(struct nic *nic, const char *reason)
 {
@@ -52,6 +55,7 @@ static void answer(struct nic *nic, const struct channel_packet *packet, const s
 		nic_break(nic, "no room for the answer to a network message");
 	else if (r < 0)
 		nic->broken = true;
+	nic->prompt = true;
 }
 
 bool nvsp_version_known(uint32_t version)
@@ -265,7 +269,7 @@ static void wait_for_work(struct nic *nic, bool more)
 		events |= POLLOUT;
 	nic->readable = false;
 	fds[2] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
-	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : -1) <= 0)
+	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : nic->late ? LATE_MS : -1) <= 0)
 		return;
 	if (fds[0].revents)
 		drain_event(nic->wake);
@@ -274,6 +278,33 @@ static void wait_for_work(struct nic *nic, bool more)
 	nic->readable = fds[2].revents & (POLLIN | POLLERR | POLLHUP);
 	if (fds[2].revents & (POLLOUT | POLLERR | POLLHUP))
 		nic->tx.blocked = false;
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void tell_guest(struct nic *nic)
+{
+	channel_release_signal(nic->channel);
+	nic->late = 0;
+	nic->late_since = 0;
+	nic->prompt = false;
+}
+
+/* Each interrupt costs the guest more than a frame does, and it has sent what is answered already: that may come with something else. */
+static void end_round(struct nic *nic)
+{
+	uint64_t now = nic->late ? now_ns() : 0;
+
+	if (nic->late && !nic->late_since)
+		nic->late_since = now;
+	if (nic->prompt || nic->broken || nic->late == 0 || nic->late >= LATE_MAX || now - nic->late_since >= LATE_MS * 1000000ull)
+		tell_guest(nic);
 }
 
 /* Another port, or none. */
@@ -313,6 +344,7 @@ static void rest(struct nic *nic)
 		transmit_abandon(nic);
 		receive_abandon(nic);
 	}
+	tell_guest(nic);
 	pthread_mutex_lock(&network->lock);
 	nic->rests = true;
 	pthread_cond_broadcast(&network->plugged);
@@ -364,7 +396,7 @@ static void *nic_main(void *arg)
 			announce_link(nic); /* also of a port that was lost in this round */
 			receive_replies(nic);
 		}
-		channel_release_signal(nic->channel);
+		end_round(nic);
 		nic_count(&nic->network->count.rounds, 1);
 	}
 	return NULL;

@@ -166,6 +166,7 @@ bool receive_send(struct nic *nic)
 		nic->broken = true;
 	rx->range_count = 0;
 	rx->control = false;
+	nic->prompt = true;
 	nic_count(&nic->network->count.rx_packets, 1);
 	return true;
 }

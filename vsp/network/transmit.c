@@ -212,20 +212,21 @@ bool transmit_ready(const struct nic *nic)
 	       tx->iov_used + TX_RAW_IOVECS + 4 * TX_MESSAGES <= TX_IOVECS;
 }
 
-static void add_packet(struct nic *nic, const struct channel_packet *packet, uint32_t status)
+static void add_packet(struct nic *nic, const struct channel_packet *packet, uint32_t status, bool patient)
 {
 	struct transmit *tx = &nic->tx;
 
 	tx->packets[tx->packet_count].transaction_id = packet->transaction_id;
 	tx->packets[tx->packet_count].status = status;
 	tx->packets[tx->packet_count].wanted = packet->completion_requested;
+	tx->packets[tx->packet_count].patient = patient;
 	tx->packet_count++;
 }
 
 void transmit_refuse(struct nic *nic, const struct channel_packet *packet, uint32_t status)
 {
 	drop(nic);
-	add_packet(nic, packet, status);
+	add_packet(nic, packet, status, false);
 }
 
 static bool take_control(struct nic *nic, const struct source *source)
@@ -296,7 +297,7 @@ void transmit_packet(struct nic *nic, const struct channel_packet *packet, const
 		drop(nic);
 		status = NVSP_STATUS_INVALID_RNDIS_PACKET;
 	}
-	add_packet(nic, packet, status);
+	add_packet(nic, packet, status, rndis->channel_type == NVSP_CHANNEL_DATA && packet->iov_count == 0);
 }
 
 /* --- sending -------------------------------------------------------------------------------------------------- */
@@ -315,6 +316,10 @@ static bool complete(struct nic *nic, unsigned index)
 		return false;
 	if (r < 0)
 		nic->broken = true;
+	if (tx->packets[index].patient)
+		nic->late++;
+	else
+		nic->prompt = true;
 	return true;
 }
 
