@@ -543,68 +543,6 @@ static void test_attacks_succeed_outside(void **state)
 	}
 }
 
-/* --- what must go on ----------------------------------------------------------------------------------------- */
-
-/* What a thread of any kind does now and then, and few runs of a guest show. */
-static void *work(void *context)
-{
-	const enum thread_kind *kind = context;
-	struct timespec t = {0, 1000};
-	size_t size = 100000;
-	char *much;
-
-	thread_begin(*kind, "worker");
-	much = malloc(size);
-	while (much && size < (8u << 20)) {
-		memset(much, 1, size);
-		much = realloc(much, size *= 2);
-	}
-	free(much);
-	nanosleep(&t, NULL);
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	sched_yield();
-	syscall(SYS_membarrier, 0, 0, 0);
-	if (*kind == THREAD_VP && syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &t))
-		return NULL;
-	return much ? context : NULL;
-}
-
-/* Many of them at a time, so that each gets a heap of its own. */
-static void work_in_sandbox(void)
-{
-	static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_BUS};
-	const struct sandbox_config config = {.has_user = false};
-	pthread_t threads[40];
-	struct error err = {0};
-	unsigned good = 0;
-
-	if (sandbox_enter(&config, &err))
-		_exit(NOT_ENTERED);
-	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
-		if (pthread_create(&threads[i], NULL, work, &kinds[i % ARRAY_SIZE(kinds)]))
-			_exit(NOT_ENTERED);
-	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++) {
-		void *result = NULL;
-
-		pthread_join(threads[i], &result);
-		good += result != NULL;
-	}
-	_exit(good == ARRAY_SIZE(threads) ? SUCCEEDED : REFUSED);
-}
-
-static void test_what_must_go_on(void **state)
-{
-	pid_t pid = fork();
-	int status;
-
-	(void)state;
-	if (pid == 0)
-		work_in_sandbox();
-	waitpid(pid, &status, 0);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
-}
-
 /* --- checkpoints, whose files somebody outside opens and names ------------------------------------------------ */
 
 enum { DISK, FIRST, SECOND, FILES };
@@ -762,7 +700,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_attacks_succeed_outside),
 	    cmocka_unit_test(test_as_root_with_a_user), cmocka_unit_test(test_as_root_without_a_user),
 	    cmocka_unit_test(test_as_anyone), cmocka_unit_test(test_where_namespaces_are_refused),
-	    cmocka_unit_test(test_what_must_go_on), cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_user_must_be_had)};
+	    cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_user_must_be_had)};
 
 #ifdef SANITIZED
 	puts("a sanitizer makes system calls of its own");

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Threads of each kind in the sandbox: what each must be able to do, and that it is stopped at what it must not. Run under
+ * strace too, by tests/guest/test_calls.py.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "base/thread.h"
+#include "worker/sandbox.h"
+
+enum { REFUSED = 0, SUCCEEDED = 1, NOT_ENTERED = 2 };
+
+/* --- what must go on ----------------------------------------------------------------------------------------- */
+
+/* What a thread of any kind does now and then, and few runs of a guest show. */
+static void *work(void *context)
+{
+	const enum thread_kind *kind = context;
+	struct timespec t = {0, 1000};
+	size_t size = 100000;
+	char *much;
+
+	thread_begin(*kind, "worker");
+	much = malloc(size);
+	while (much && size < (8u << 20)) {
+		memset(much, 1, size);
+		much = realloc(much, size *= 2);
+	}
+	free(much);
+	nanosleep(&t, NULL);
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	sched_yield();
+	syscall(SYS_membarrier, 0, 0, 0);
+	if (*kind == THREAD_VP && syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &t))
+		return NULL;
+	return much ? context : NULL;
+}
+
+static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_BUS, THREAD_NETWORK};
+
+/* Memory of the first thread that another one gives back to the kernel: what is above it is free. */
+struct shared {
+	enum thread_kind kind;
+	char *blocks[8];
+};
+
+static void *give_back(void *context)
+{
+	struct shared *shared = context;
+
+	thread_begin(shared->kind, "worker");
+	for (unsigned i = ARRAY_SIZE(shared->blocks); i--;)
+		free(shared->blocks[i]);
+	return NULL;
+}
+
+/* Many of one kind at a time, so that each gets a heap of its own and the last ones share. */
+static void work_in_sandbox(enum thread_kind *kind)
+{
+	const struct sandbox_config config = {.has_user = false};
+	struct shared shared = {.kind = *kind};
+	pthread_t threads[40];
+	struct error err = {0};
+	unsigned good = 0;
+
+	if (sandbox_enter(&config, &err))
+		_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < ARRAY_SIZE(shared.blocks); i++)
+		shared.blocks[i] = memset(malloc(100000), 1, 100000);
+	if (pthread_create(&threads[0], NULL, give_back, &shared) || pthread_join(threads[0], NULL))
+		_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+		if (pthread_create(&threads[i], NULL, work, kind))
+			_exit(NOT_ENTERED);
+	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++) {
+		void *result = NULL;
+
+		pthread_join(threads[i], &result);
+		good += result != NULL;
+	}
+	_exit(good == ARRAY_SIZE(threads) ? SUCCEEDED : REFUSED);
+}
+
+static void test_what_must_go_on(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		pid_t pid = fork();
+		int status;
+
+		if (pid == 0)
+			work_in_sandbox(&kinds[i]);
+		waitpid(pid, &status, 0);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
+	}
+}
+
+/* --- what must not ----------------------------------------------------------------------------------------------- */
+
+static void *forbidden(void *context)
+{
+	const enum thread_kind *kind = context;
+
+	thread_begin(*kind, "worker");
+	syscall(SYS_getppid);
+	return NULL;
+}
+
+static void forbidden_in_sandbox(enum thread_kind *kind)
+{
+	const struct sandbox_config config = {.has_user = false};
+	struct error err = {0};
+	pthread_t thread;
+
+	if (sandbox_enter(&config, &err) || pthread_create(&thread, NULL, forbidden, kind))
+		_exit(NOT_ENTERED);
+	pthread_join(thread, NULL);
+	_exit(SUCCEEDED);
+}
+
+/* And says so: each may do what that takes. */
+static void test_each_kind_of_thread_is_stopped(void **state)
+{
+	static const char *const names[] = {[THREAD_VP] = "a virtual processor's", [THREAD_DISK] = "a disk's", [THREAD_TIMER] = "a timer's",
+	    [THREAD_BUS] = "the VMBus's", [THREAD_NETWORK] = "a network adapter's"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		char log[4096], line[120];
+		int end[2], status;
+		size_t used = 0;
+		ssize_t n;
+		pid_t pid;
+
+		assert_int_equal(pipe(end), 0);
+		pid = fork();
+		if (pid == 0) {
+			dup2(end[1], STDERR_FILENO);
+			forbidden_in_sandbox(&kinds[i]);
+		}
+		close(end[1]);
+		while (used < sizeof(log) - 1 && (n = read(end[0], log + used, sizeof(log) - 1 - used)) > 0)
+			used += (size_t)n;
+		log[used] = '\0';
+		close(end[0]);
+		waitpid(pid, &status, 0);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), SANDBOX_EXIT);
+		snprintf(line, sizeof(line), "%s thread made system call %d, which", names[kinds[i]], SYS_getppid);
+		if (!strstr(log, line))
+			fail_msg("no \"%s\" in: %s", line, log);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_must_go_on),
+	    cmocka_unit_test(test_each_kind_of_thread_is_stopped)};
+
+#ifdef SANITIZED
+	puts("a sanitizer makes system calls of its own");
+	return 77;
+#endif
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
