@@ -66,7 +66,7 @@ stop_daemon
 
 say remove and purge
 dpkg -P bulkhead >/tmp/dpkg.log 2>&1 || { cat /tmp/dpkg.log; fail "purge"; }
-grep -q "has machines or images in it and stays" /tmp/dpkg.log || fail "it is not said that machines stay"
+grep -q "/var/lib/bulkhead/machines/.* stays" /tmp/dpkg.log || fail "it is not said that machines stay"
 [ -f /var/lib/bulkhead/machines/*/vm.json ] || fail "purging took a machine"
 [ ! -e /usr/sbin/bulkheadd ] || fail "the daemon is still there"
 dpkg -i /debs/2/*.deb >/tmp/dpkg.log 2>&1
