@@ -1,45 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * adapter_change.c - adapters added to a machine, plugged into something else, and removed, running or not.
+ * adapter_change.c - adapters added to a machine, plugged into something else, and removed, running or not (device_change.h).
  *
- * A running machine's worker is given the open port. As with disks (disks.c) the worker comes first, vm.json follows, and in between
- * host.db knows of it: whoever adopts the machine asks the worker which of the two it is. The worker keeps a label of what
- * an adapter is plugged into for that.
+ * A running machine's worker is given the open port, and keeps a label of what an adapter is plugged into: that tells whether
+ * it was done.
  */
 #include <errno.h>
 #include <string.h>
 #include <strings.h>
 
 #include "vmms/adapters.h"
-#include "vmms/checkpoint.h"
+#include "vmms/device_change.h"
 #include "vmms/ports.h"
 #include "vmms/switches.h"
 #include "switch/ovs_rules.h"
 
 struct adapter_change {
+	struct device_change change;
 	json_t *before, *after; /* as vm.json has it, and is to have it; NULL: there is none */
-	int fd;
 };
-
-static void change_free(struct adapter_change *change)
-{
-	if (!change)
-		return;
-	if (change->fd >= 0)
-		close(change->fd);
-	json_decref(change->before);
-	json_decref(change->after);
-	free(change);
-}
-
-static struct adapter_change *change_new(const json_t *before, const json_t *after)
-{
-	struct adapter_change *change = calloc(1, sizeof(*change));
-
-	if (change)
-		*change = (struct adapter_change){json_deep_copy(before), json_deep_copy(after), -1};
-	return change;
-}
 
 static const char *mac_of(const json_t *adapter)
 {
@@ -99,147 +78,99 @@ static int changed_config(json_t **out, struct machine *machine, const struct ad
 
 static int write_config(struct machine *machine, const struct adapter_change *change, struct error *err)
 {
-	json_t *config;
+	json_t *config = NULL;
 	int r = changed_config(&config, machine, change, true, err);
 
 	return r ? r : machine_set_config(machine, config, err);
 }
 
-/* --- while it runs ------------------------------------------------------------------------------------ */
+/* --- as a change ---------------------------------------------------------------------------------------- */
 
-static void end(struct machine *machine, struct adapter_change *change, const struct error *err)
+static const struct adapter_change *of(const struct device_change *change)
 {
-	const char *kind = !change->before ? "vm.adapter-added" : !change->after ? "vm.adapter-removed" : "vm.adapter-changed";
-	const json_t *adapter = change->after ? change->after : change->before;
-	struct job *job = machine->job;
-	char label[ADAPTER_LABEL_SIZE];
-
-	machine->coming = NULL;
-	if (!err)
-		vmms_event(machine->vmms, machine, kind, "%s at %s", mac_of(adapter), adapter_label(adapter, label));
-	if (job)
-		job_end(job, err);
-	change_free(change);
+	return (const struct adapter_change *)change;
 }
 
-struct settling {
-	struct machine *machine;
-	struct adapter_change *change;
-};
-
-static void worker_did(void *context, const json_t *answer, const struct error *err)
+static json_t *plan_of(const struct device_change *change)
 {
-	struct settling *s = context;
-	struct machine *machine = s->machine;
-	struct adapter_change *change = s->change;
-	struct error why = {0};
-
-	(void)answer;
-	free(s);
-	if (err && err->code == ECONNRESET && !machine->link) {
-		if (change->after)
-			port_closed(machine, change->after);
-		machine->coming = NULL;
-		change_free(change); /* the job has ended with the machine */
-		return;
-	}
-	/* No answer is no refusal: the worker is asked what became of it, and may have the port. */
-	if (err && (err->code == ETIMEDOUT || err->code == ECONNRESET)) {
-		machine->untold = true;
-		end(machine, change, err);
-		return;
-	}
-	if (err) {
-		store_work_set(machine->vmms->store, machine->id, NULL, NULL);
-		if (change->after)
-			port_closed(machine, change->after);
-		end(machine, change, err);
-		return;
-	}
-	if (change->before)
-		port_closed(machine, change->before);
-	if (!write_config(machine, change, &why))
-		store_work_set(machine->vmms->store, machine->id, NULL, &why);
-	end(machine, change, why.code ? &why : NULL);
+	return json_pack("{s:s, s:O*, s:O*}", "kind", "adapter", "before", of(change)->before, "after", of(change)->after);
 }
 
-static json_t *command_for(const struct adapter_change *change)
+static json_t *command_of(const struct device_change *change)
 {
-	const json_t *after = change->after;
+	const json_t *before = of(change)->before, *after = of(change)->after;
+	const char *port = after ? adapter_port(after) : NULL;
 	char label[ADAPTER_LABEL_SIZE];
 
 	if (!after)
-		return json_pack("{s:s, s:s}", "command", "remove-adapter", "mac", mac_of(change->before));
-	return json_pack("{s:s, s:s, s:b, s:s, s:s}", "command", change->before ? "plug-adapter" : "add-adapter", "mac", mac_of(after), "any_mac",
-			 json_is_true(json_object_get(after, "any_mac")), "port", change->fd >= 0 ? "descriptor" : "none", "label",
+		return json_pack("{s:s, s:s}", "command", "remove-adapter", "mac", mac_of(before));
+	return json_pack("{s:s, s:s, s:b, s:s, s:s}", "command", before ? "plug-adapter" : "add-adapter", "mac", mac_of(after), "any_mac",
+			 json_is_true(json_object_get(after, "any_mac")), "port", strcmp(port, "none") ? "descriptor" : "none", "label",
 			 adapter_label(after, label));
 }
 
-static void ask_worker(struct machine *machine, struct adapter_change *change)
+static int open_port(struct device_change *change, struct error *err)
 {
-	struct settling *s = calloc(1, sizeof(*s));
-	json_t *plan = json_pack("{s:s, s:O*, s:O*}", "kind", "adapter", "before", change->before, "after", change->after);
-	struct error err = {0};
-	json_t *command;
-	int fd = change->fd;
-
-	if (!s || !plan || store_work_set(machine->vmms->store, machine->id, plan, &err)) {
-		if (!err.code)
-			error_set(&err, ENOMEM, "no memory");
-		json_decref(plan);
-		free(s);
-		if (change->after)
-			port_closed(machine, change->after);
-		end(machine, change, &err);
-		return;
-	}
-	json_decref(plan);
-	*s = (struct settling){machine, change};
-	command = command_for(change);
-	change->fd = -1;
-	if (fd >= 0)
-		worker_link_command_fds(machine->link, command, &fd, 1, false, worker_did, s);
-	else
-		worker_link_command(machine->link, command, worker_did, s);
+	return port_open(change->machine, of(change)->after, &change->fd, err);
 }
 
-static int open_port(struct job *job, struct error *err)
+static int write_change(const struct device_change *change, struct error *err)
 {
-	struct adapter_change *change = job->context;
-
-	return port_open(job->machine, change->after, &change->fd, err);
+	return write_config(change->machine, of(change), err);
 }
 
-static void port_opened(struct job *job, int result)
+static void made(const struct device_change *change, const json_t *answer, bool written)
 {
-	struct machine *machine = job->machine;
-	struct adapter_change *change = job->context;
-	struct error err = job->error;
-
-	job->work = NULL;
-	if (!result && !machine->link) {
-		result = error_set(&err, EIO, "the machine went off meanwhile");
-		port_closed(machine, change->after);
-	}
-	if (result)
-		end(machine, change, &err);
-	else
-		ask_worker(machine, change);
+	(void)answer;
+	(void)written;
+	if (of(change)->before)
+		port_closed(change->machine, of(change)->before);
 }
 
-static void change_running(struct machine *machine, struct adapter_change *change, struct job *job)
+static void dropped(const struct device_change *change)
 {
-	if (!change->after) {
-		ask_worker(machine, change);
-		return;
-	}
-	job->work = open_port;
-	job->done = port_opened;
-	job->context = change;
-	if (port_waits(change->after))
-		job_errand(job);
-	else
-		job_work(job);
+	if (of(change)->after)
+		port_closed(change->machine, of(change)->after);
+}
+
+static void tell(const struct device_change *change)
+{
+	const json_t *before = of(change)->before, *after = of(change)->after;
+	const char *kind = !before ? "vm.adapter-added" : !after ? "vm.adapter-removed" : "vm.adapter-changed";
+	const json_t *adapter = after ? after : before;
+	char label[ADAPTER_LABEL_SIZE];
+
+	vmms_event(change->machine->vmms, change->machine, kind, "%s at %s", mac_of(adapter), adapter_label(adapter, label));
+}
+
+static void free_change(struct device_change *change)
+{
+	struct adapter_change *adapter = (struct adapter_change *)change;
+
+	change->machine->coming = NULL;
+	json_decref(adapter->before);
+	json_decref(adapter->after);
+	free(adapter);
+}
+
+static const struct device_change_ops ops = {
+    .plan = plan_of,
+    .command = command_of,
+    .open = open_port,
+    .write = write_change,
+    .made = made,
+    .dropped = dropped,
+    .tell = tell,
+    .free = free_change,
+};
+
+static struct adapter_change *change_new(struct machine *machine, const json_t *before, const json_t *after)
+{
+	struct adapter_change *change = calloc(1, sizeof(*change));
+
+	if (change)
+		*change = (struct adapter_change){{&ops, machine, -1}, json_deep_copy(before), json_deep_copy(after)};
+	return change;
 }
 
 /* --- settings of a port: the worker has no part in them -------------------------------------------------- */
@@ -253,72 +184,56 @@ static int put_settings(struct job *job, struct error *err)
 
 static void settings_put(struct job *job, int result)
 {
-	struct machine *machine = job->machine;
 	struct adapter_change *change = job->context;
 	struct error err = job->error;
 
 	job->work = NULL;
-	if (!result && write_config(machine, change, &err)) {
+	if (!result && write_change(&change->change, &err)) {
 		/* The switch has what vm.json has. */
-		switches_port_noted(machine, change->before);
+		switches_port_noted(job->machine, change->before);
 		result = -err.code;
 	}
-	end(machine, change, result ? &err : NULL);
+	device_change_end(&change->change, result ? &err : NULL);
 }
 
 /* --- the verbs ---------------------------------------------------------------------------------------- */
 
-#define ON (1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED)
-
-static int check(struct machine *machine, const char *what, struct error *err)
+/* Takes the change over. */
+static int begin(struct adapter_change *change, const char *kind, bool worker, struct job **job, struct error *err)
 {
-	int r;
-
-	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF | ON, what, err);
-	if (!r)
-		r = machine_check_free(machine, err);
-	if (r)
-		return r;
-	return machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
-}
-
-/* Takes the change over. Of a machine that is off, or where the worker has no part in it, it is one of vm.json, and done at once. */
-static int begin(struct machine *machine, struct adapter_change *change, const char *kind, bool worker, struct job **job,
-    struct error *err)
-{
-	struct error why = {0};
+	struct machine *machine = change ? change->change.machine : NULL;
 	json_t *config = NULL;
 	int r = change ? changed_config(&config, machine, change, false, err) : error_set(err, ENOMEM, "no memory");
 
 	json_decref(config);
+	if (!r && !(machine->link && (worker || port_waits(change->after))))
+		return device_change_write(&change->change, kind, job, err);
 	if (!r)
 		r = job_new(job, machine->vmms, machine, kind, err);
 	if (r) {
-		change_free(change);
+		if (change)
+			free_change(&change->change);
 		return r;
 	}
-	if (machine->link && worker) {
-		machine->coming = change->after;
-		change_running(machine, change, *job);
-		return 0;
-	}
-	if (machine->link && port_waits(change->after)) {
+	if (!worker) {
 		(*job)->work = put_settings;
 		(*job)->done = settings_put;
 		(*job)->context = change;
 		job_errand(*job);
 		return 0;
 	}
-	r = write_config(machine, change, &why);
-	end(machine, change, r ? &why : NULL);
+	machine->coming = change->after;
+	if (change->after)
+		device_change_run(&change->change, *job, port_waits(change->after) ? job_errand : job_work);
+	else
+		device_change_ask_worker(&change->change);
 	return 0;
 }
 
 int machine_add_adapter(struct machine *machine, const json_t *body, struct job **job, struct error *err)
 {
 	json_t *request;
-	int r = check(machine, "given a network adapter", err);
+	int r = device_change_check(machine, "given a network adapter", err);
 
 	if (r)
 		return r;
@@ -331,7 +246,7 @@ int machine_add_adapter(struct machine *machine, const json_t *body, struct job 
 	if (find_mac(json_object_get(machine->config, "adapters"), mac_of(body)) >= 0)
 		r = error_set(err, EEXIST, "machine \"%s\" has an adapter %s already", machine->name, mac_of(body));
 	else
-		r = begin(machine, change_new(NULL, body), "vm.add-adapter", true, job, err);
+		r = begin(change_new(machine, NULL, body), "vm.add-adapter", true, job, err);
 	json_decref(request);
 	return r;
 }
@@ -339,14 +254,14 @@ int machine_add_adapter(struct machine *machine, const json_t *body, struct job 
 int machine_remove_adapter(struct machine *machine, const char *which, struct job **job, struct error *err)
 {
 	json_t *adapter;
-	int r = check(machine, "relieved of a network adapter", err);
+	int r = device_change_check(machine, "relieved of a network adapter", err);
 
 	if (r)
 		return r;
 	adapter = find_adapter(machine, which);
 	if (!adapter)
 		return error_set(err, ENOENT, "machine \"%s\" has no network adapter %s", machine->name, which);
-	return begin(machine, change_new(adapter, NULL), "vm.remove-adapter", true, job, err);
+	return begin(change_new(machine, adapter, NULL), "vm.remove-adapter", true, job, err);
 }
 
 /* A key that neither has is no difference. */
@@ -387,7 +302,7 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 {
 	json_t *before, *after;
 	bool worker;
-	int r = check(machine, "given other settings of a network adapter", err);
+	int r = device_change_check(machine, "given other settings of a network adapter", err);
 
 	if (r)
 		return r;
@@ -409,7 +324,7 @@ int machine_set_adapter(struct machine *machine, const char *which, const json_t
 		r = check_running(machine, before, after, err);
 	worker = differs(before, after, "port") || differs(before, after, "interface") || differs(before, after, "switch");
 	if (!r)
-		r = begin(machine, change_new(before, after), "vm.set-adapter", worker, job, err);
+		r = begin(change_new(machine, before, after), "vm.set-adapter", worker, job, err);
 	json_decref(after);
 	return r;
 }
@@ -435,29 +350,25 @@ static bool was_done(const json_t *status, const struct adapter_change *change)
 	return label && !strcmp(label, adapter_label(change->after, wanted));
 }
 
+static int finish(struct machine *machine, const json_t *plan, const json_t *status, struct error *err)
+{
+	const char *kind = json_string_value(json_object_get(plan, "kind"));
+	struct adapter_change change = {.before = json_object_get(plan, "before"), .after = json_object_get(plan, "after")};
+	const json_t *lost;
+	bool done;
+
+	if (!kind || strcmp(kind, "adapter") || (!change.before && !change.after))
+		return 1;
+	done = was_done(status, &change);
+	lost = done ? change.before : change.after;
+	if (lost)
+		port_closed(machine, lost);
+	if (done && change.after)
+		switches_port_adopted(machine, change.after);
+	return done ? write_config(machine, &change, err) : 0;
+}
+
 void machine_adapters_settle(struct machine *machine, const json_t *status)
 {
-	struct adapter_change change;
-	struct error err = {0};
-	const char *kind;
-	json_t *plan;
-
-	if (machine->job || store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
-		return;
-	kind = json_string_value(json_object_get(plan, "kind"));
-	change = (struct adapter_change){json_object_get(plan, "before"), json_object_get(plan, "after"), -1};
-	if (kind && !strcmp(kind, "adapter") && (change.before || change.after)) {
-		bool done = was_done(status, &change);
-		const json_t *lost = done ? change.before : change.after;
-
-		if (lost)
-			port_closed(machine, lost);
-		if (done && change.after)
-			switches_port_adopted(machine, change.after);
-		if (!done || !write_config(machine, &change, &err))
-			store_work_set(machine->vmms->store, machine->id, NULL, &err);
-		if (err.code)
-			vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
-	}
-	json_decref(plan);
+	device_change_settle(machine, status, finish);
 }

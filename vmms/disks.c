@@ -1,51 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * disks.c - disks added to a machine and removed from it, running or not.
- *
- * A running machine's worker can open nothing: it is given the open file. The worker comes first, vm.json follows, and
- * in between host.db knows of it: whoever adopts the machine asks the worker which of the two it is.
+ * disks.c - disks added to a machine and removed from it, running or not (device_change.h).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "vmms/device_change.h"
 #include "vmms/checkpoint.h"
 
 struct disk_change {
+	struct device_change change;
 	json_t *disk;     /* as vm.json has it, or is to have it */
 	char *path;       /* from the root on */
 	bool add;
-	int fd;
 	unsigned controller, lun; /* where a disk is that is to be removed */
 };
-
-static void change_free(struct disk_change *change)
-{
-	if (!change)
-		return;
-	if (change->fd >= 0)
-		close(change->fd);
-	json_decref(change->disk);
-	free(change->path);
-	free(change);
-}
-
-static struct disk_change *change_new(const struct machine *machine, const json_t *disk, bool add)
-{
-	struct disk_change *change = calloc(1, sizeof(*change));
-
-	if (!change)
-		return NULL;
-	change->fd = -1;
-	change->add = add;
-	change->disk = json_deep_copy(disk);
-	change->path = vm_config_path(json_string_value(json_object_get(disk, "path")), machine->directory);
-	if (change->disk && change->path)
-		return change;
-	change_free(change);
-	return NULL;
-}
 
 /* The place of a disk in a configuration; -1: it has none such. */
 static ssize_t find_disk(const json_t *config, const char *directory, const char *path)
@@ -86,17 +57,47 @@ static int write_config(struct machine *machine, const json_t *disk, bool with, 
 	return machine_set_config(machine, config, err);
 }
 
-/* --- while it runs ------------------------------------------------------------------------------------ */
+/* --- as a change ---------------------------------------------------------------------------------------- */
 
-static void end(struct machine *machine, struct disk_change *change, const struct error *err)
+static const struct disk_change *of(const struct device_change *change)
 {
-	struct job *job = machine->job;
+	return (const struct disk_change *)change;
+}
 
-	if (!err)
-		vmms_event(machine->vmms, machine, change->add ? "vm.disk-added" : "vm.disk-removed", "%s", change->path);
-	if (job)
-		job_end(job, err);
-	change_free(change);
+static json_t *plan_of(const struct device_change *change)
+{
+	return json_pack("{s:s, s:O}", "kind", of(change)->add ? "add-disk" : "remove-disk", "disk", of(change)->disk);
+}
+
+static json_t *command_of(const struct device_change *change)
+{
+	const struct disk_change *disk = of(change);
+	char address[32];
+
+	snprintf(address, sizeof(address), "%u:%u", disk->controller, disk->lun);
+	if (!disk->add)
+		return json_pack("{s:s, s:s}", "command", "remove-disk", "address", address);
+	return json_pack("{s:s, s:s, s:b, s:O, s:O}", "command", "add-disk", "path", disk->path, "fd", 1, "read_only",
+			 json_object_get(disk->disk, "read_only"), "controller", json_object_get(disk->disk, "controller"));
+}
+
+static int open_file(struct device_change *change, struct error *err)
+{
+	bool read_only = json_is_true(json_object_get(of(change)->disk, "read_only"));
+	const char *path = of(change)->path;
+	struct stat st;
+
+	change->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (change->fd < 0 || fstat(change->fd, &st))
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return error_set(err, EINVAL, "%s is neither a file nor a block device, so no disk can be in it", path);
+	return 0;
+}
+
+static int write_change(const struct device_change *change, struct error *err)
+{
+	return write_config(change->machine, of(change)->disk, of(change)->add, err);
 }
 
 static void nothing(void *context, const json_t *answer, const struct error *err)
@@ -106,128 +107,53 @@ static void nothing(void *context, const json_t *answer, const struct error *err
 	(void)err;
 }
 
-static void take_back(struct machine *machine, const json_t *answer)
+/* What vm.json cannot be told of is taken from the worker again. */
+static void made(const struct device_change *change, const json_t *answer, bool written)
 {
 	char address[32];
 
+	if (written || !of(change)->add)
+		return;
 	snprintf(address, sizeof(address), "%u:%u", (unsigned)json_integer_value(json_object_get(answer, "controller")),
 		 (unsigned)json_integer_value(json_object_get(answer, "lun")));
-	worker_link_command(machine->link, json_pack("{s:s, s:s}", "command", "remove-disk", "address", address), nothing, NULL);
+	worker_link_command(change->machine->link, json_pack("{s:s, s:s}", "command", "remove-disk", "address", address), nothing, NULL);
 }
 
-struct settling {
-	struct machine *machine;
-	struct disk_change *change;
-};
-
-static void worker_did(void *context, const json_t *answer, const struct error *err)
+static void tell(const struct device_change *change)
 {
-	struct settling *s = context;
-	struct machine *machine = s->machine;
-	struct disk_change *change = s->change;
-	struct error why = {0};
-
-	free(s);
-	if (err && err->code == ECONNRESET && !machine->link) {
-		change_free(change); /* the job has ended with the machine */
-		return;
-	}
-	/* No answer is no refusal: the worker is asked what became of it. */
-	if (err) {
-		if (err->code != ETIMEDOUT && err->code != ECONNRESET)
-			store_work_set(machine->vmms->store, machine->id, NULL, NULL);
-		else
-			machine->untold = true;
-		end(machine, change, err);
-		return;
-	}
-	if (write_config(machine, change->disk, change->add, &why) && change->add)
-		take_back(machine, answer);
-	if (!why.code)
-		store_work_set(machine->vmms->store, machine->id, NULL, &why);
-	end(machine, change, why.code ? &why : NULL);
+	vmms_event(change->machine->vmms, change->machine, of(change)->add ? "vm.disk-added" : "vm.disk-removed", "%s",
+		   of(change)->path);
 }
 
-static void ask_worker(struct machine *machine, struct disk_change *change)
+static void free_change(struct device_change *change)
 {
-	struct settling *s = calloc(1, sizeof(*s));
-	json_t *plan = json_pack("{s:s, s:O}", "kind", change->add ? "add-disk" : "remove-disk", "disk", change->disk);
-	struct error err = {0};
-	json_t *command;
-	char address[32];
-	int fd;
+	struct disk_change *disk = (struct disk_change *)change;
 
-	if (!s || !plan || store_work_set(machine->vmms->store, machine->id, plan, &err)) {
-		if (!err.code)
-			error_set(&err, ENOMEM, "no memory");
-		json_decref(plan);
-		free(s);
-		end(machine, change, &err);
-		return;
-	}
-	json_decref(plan);
-	s->machine = machine;
-	s->change = change;
-	if (change->add) {
-		fd = change->fd;
-		change->fd = -1;
-		command = json_pack("{s:s, s:s, s:b, s:O, s:O}", "command", "add-disk", "path", change->path, "fd", 1,
-				    "read_only", json_object_get(change->disk, "read_only"), "controller",
-				    json_object_get(change->disk, "controller"));
-		worker_link_command_fds(machine->link, command, &fd, 1, false, worker_did, s);
-	} else {
-		snprintf(address, sizeof(address), "%u:%u", change->controller, change->lun);
-		command = json_pack("{s:s, s:s}", "command", "remove-disk", "address", address);
-		worker_link_command(machine->link, command, worker_did, s);
-	}
+	json_decref(disk->disk);
+	free(disk->path);
+	free(disk);
 }
 
-static int open_file(struct job *job, struct error *err)
+static const struct device_change_ops ops = {
+    .plan = plan_of, .command = command_of, .open = open_file, .write = write_change, .made = made, .tell = tell, .free = free_change};
+
+static struct disk_change *change_new(struct machine *machine, const json_t *disk, bool add)
 {
-	struct disk_change *change = job->context;
-	bool read_only = json_is_true(json_object_get(change->disk, "read_only"));
-	struct stat st;
+	struct disk_change *change = calloc(1, sizeof(*change));
 
-	change->fd = open(change->path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (change->fd < 0 || fstat(change->fd, &st))
-		return error_set(err, errno, "%s: %s", change->path, strerror(errno));
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		return error_set(err, EINVAL, "%s is neither a file nor a block device, so no disk can be in it", change->path);
-	return 0;
-}
-
-static void file_opened(struct job *job, int result)
-{
-	struct machine *machine = job->machine;
-	struct disk_change *change = job->context;
-
-	struct error err = job->error;
-
-	job->work = NULL;
-	if (!result && !machine->link)
-		result = error_set(&err, EIO, "the machine went off meanwhile");
-	if (result)
-		end(machine, change, &err);
-	else
-		ask_worker(machine, change);
+	if (!change)
+		return NULL;
+	change->change = (struct device_change){&ops, machine, -1};
+	change->add = add;
+	change->disk = json_deep_copy(disk);
+	change->path = vm_config_path(json_string_value(json_object_get(disk, "path")), machine->directory);
+	if (change->disk && change->path)
+		return change;
+	free_change(&change->change);
+	return NULL;
 }
 
 /* --- the verbs ---------------------------------------------------------------------------------------- */
-
-#define ON (1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED)
-
-static int check(struct machine *machine, const char *what, struct error *err)
-{
-	int r;
-
-	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF | ON, what, err);
-	if (!r)
-		r = machine_check_free(machine, err);
-	if (r)
-		return r;
-	return machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
-}
 
 /* What its checkpoints say to one disk more, or to the one less that stands at `less`. */
 static int check_checkpoints(const struct machine *machine, const json_t *more, size_t less, struct error *err)
@@ -244,26 +170,11 @@ static int check_checkpoints(const struct machine *machine, const json_t *more, 
 	return r;
 }
 
-/* Of a machine that is off it is a change of vm.json, and done at once. */
-static int change_config(struct machine *machine, struct disk_change *change, struct job **job, struct error *err)
-{
-	struct error why = {0};
-	int r = job_new(job, machine->vmms, machine, change->add ? "vm.add-disk" : "vm.remove-disk", err);
-
-	if (r) {
-		change_free(change);
-		return r;
-	}
-	r = write_config(machine, change->disk, change->add, &why);
-	end(machine, change, r ? &why : NULL);
-	return 0;
-}
-
 int machine_add_disk(struct machine *machine, const json_t *disk, struct job **job, struct error *err)
 {
 	const char *path = json_string_value(json_object_get(disk, "path"));
 	struct disk_change *change;
-	int r = check(machine, "given a disk", err);
+	int r = device_change_check(machine, "given a disk", err);
 
 	if (r)
 		return r;
@@ -281,17 +192,13 @@ int machine_add_disk(struct machine *machine, const json_t *disk, struct job **j
 	if (!change)
 		return error_set(err, ENOMEM, "no memory");
 	if (!machine->link)
-		return change_config(machine, change, job, err);
+		return device_change_write(&change->change, "vm.add-disk", job, err);
 	r = job_new(job, machine->vmms, machine, "vm.add-disk", err);
-	if (r) {
-		change_free(change);
-		return r;
-	}
-	(*job)->work = open_file;
-	(*job)->done = file_opened;
-	(*job)->context = change;
-	job_work(*job);
-	return 0;
+	if (r)
+		free_change(&change->change);
+	else
+		device_change_run(&change->change, *job, job_work);
+	return r;
 }
 
 /* Where the worker has the disk of this path. */
@@ -314,32 +221,26 @@ static bool worker_has(const json_t *status, const char *path, unsigned *control
 
 static void place_told(void *context, const json_t *answer, const struct error *err)
 {
-	struct settling *s = context;
-	struct machine *machine = s->machine;
-	struct disk_change *change = s->change;
+	struct disk_change *change = context;
 	struct error why;
 
-	free(s);
-	if (!machine->link) {
-		change_free(change);
-		return;
-	}
-	if (err) {
-		end(machine, change, err);
+	if (!change->change.machine->link) {
+		free_change(&change->change); /* the job has ended with the machine */
+	} else if (err) {
+		device_change_end(&change->change, err);
 	} else if (worker_has(answer, change->path, &change->controller, &change->lun)) {
-		ask_worker(machine, change);
+		device_change_ask_worker(&change->change);
 	} else {
 		error_set(&why, ENOENT, "the running machine has no disk %s", change->path);
-		end(machine, change, &why);
+		device_change_end(&change->change, &why);
 	}
 }
 
 int machine_remove_disk(struct machine *machine, const char *path, struct job **job, struct error *err)
 {
 	struct disk_change *change;
-	struct settling *s;
 	ssize_t at;
-	int r = check(machine, "relieved of a disk", err);
+	int r = device_change_check(machine, "relieved of a disk", err);
 
 	if (r)
 		return r;
@@ -353,39 +254,29 @@ int machine_remove_disk(struct machine *machine, const char *path, struct job **
 	if (!change)
 		return error_set(err, ENOMEM, "no memory");
 	if (!machine->link)
-		return change_config(machine, change, job, err);
-	s = calloc(1, sizeof(*s));
-	r = s ? job_new(job, machine->vmms, machine, "vm.remove-disk", err) : error_set(err, ENOMEM, "no memory");
-	if (r) {
-		free(s);
-		change_free(change);
-		return r;
-	}
-	s->machine = machine;
-	s->change = change;
-	worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), place_told, s);
-	return 0;
+		return device_change_write(&change->change, "vm.remove-disk", job, err);
+	r = job_new(job, machine->vmms, machine, "vm.remove-disk", err);
+	if (r)
+		free_change(&change->change);
+	else
+		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), place_told, change);
+	return r;
+}
+
+static int finish(struct machine *machine, const json_t *plan, const json_t *status, struct error *err)
+{
+	const char *kind = json_string_value(json_object_get(plan, "kind"));
+	const json_t *disk = json_object_get(plan, "disk");
+	_cleanup_free_ char *path = NULL;
+	unsigned controller, lun;
+
+	if (!kind || (strcmp(kind, "add-disk") && strcmp(kind, "remove-disk")))
+		return 1;
+	path = vm_config_path(json_string_value(json_object_get(disk, "path")), machine->directory);
+	return path ? write_config(machine, disk, worker_has(status, path, &controller, &lun), err) : error_set(err, ENOMEM, "no memory");
 }
 
 void machine_disks_settle(struct machine *machine, const json_t *status)
 {
-	unsigned controller, lun;
-	struct error err = {0};
-	const char *kind;
-	json_t *plan;
-
-	if (machine->job || store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
-		return;
-	kind = json_string_value(json_object_get(plan, "kind"));
-	if (kind && (!strcmp(kind, "add-disk") || !strcmp(kind, "remove-disk"))) {
-		json_t *disk = json_object_get(plan, "disk");
-		_cleanup_free_ char *path =
-		    vm_config_path(json_string_value(json_object_get(disk, "path")), machine->directory);
-
-		if (path && !write_config(machine, disk, worker_has(status, path, &controller, &lun), &err))
-			store_work_set(machine->vmms->store, machine->id, NULL, &err);
-		if (err.code)
-			vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
-	}
-	json_decref(plan);
+	device_change_settle(machine, status, finish);
 }
