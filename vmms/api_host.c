@@ -163,8 +163,10 @@ static void cancel_job(struct vmms *vmms, struct http_request *request)
 	if (!job || job->ended) {
 		error_set(&err, EALREADY, "job %lld does not run", (long long)id);
 		http_fail(request, &err);
-	} else if (!job->work) {
+	} else if (!job->work && !job->cancel) {
 		error_set(&err, EALREADY, "job %lld (%s) cannot be cancelled", (long long)id, job->kind);
+		http_fail(request, &err);
+	} else if (job->cancel && job->cancel(job, &err)) {
 		http_fail(request, &err);
 	} else {
 		job->stop = true;

@@ -50,7 +50,7 @@ static void register_vm(struct vmms *vmms, struct http_request *request)
 	struct machine *machine;
 	struct error err = {0};
 
-	if (machine_register(vmms, directory, &machine, &err))
+	if (machine_register(vmms, directory, NULL, &machine, &err))
 		http_fail(request, &err);
 	else
 		api_reply_machine(machine, request, 201);

@@ -111,10 +111,13 @@ static int link_state(const struct machine *machine, const char *state, struct e
 {
 	_cleanup_free_ char *from = vm_config_path(state, machine->directory);
 	_cleanup_free_ char *to = vm_config_path(SAVED_FILE, machine->directory);
+	struct stat st;
 
 	/* Ours are beside vm.json: with no directory there is no link on the way, and link() follows none at the end. */
 	if (!from || !to || !name_is_inside(state) || strchr(state, '/'))
 		return error_set(err, EINVAL, "%s is no file of the machine's own", state);
+	if (lstat(from, &st) || !S_ISREG(st.st_mode))
+		return error_set(err, EINVAL, "%s is not there, or no plain file", from);
 	unlink(to);
 	saved_disks_forget(machine->directory);
 	if (link(from, to))

@@ -274,27 +274,72 @@ static int load_tree(json_t **tree, const char *directory, struct error *err)
 
 /* --- import ------------------------------------------------------------------------------------------- */
 
+/* A job's context. */
+struct in_place {
+	char *directory, *name;
+};
+
+/* How long that takes is not up to us. */
+static int in_place_work(struct job *job, struct error *err)
+{
+	const struct in_place *place = job->context;
+	json_t *tree = NULL, *config = NULL;
+	int r = vm_config_load(&config, place->directory, err);
+
+	if (!r)
+		r = tree_load(&tree, place->directory, err);
+	/* Before any name in it is used. */
+	if (!r)
+		r = tree_check(tree, config, place->directory, true, err);
+	json_decref(config);
+	if (!r)
+		r = tree_check_disks(tree, place->directory, job, err);
+	json_decref(tree);
+	/* That there is none, or that a disk is in use, is no failure. */
+	if (!r)
+		*err = (struct error){0};
+	return r;
+}
+
+static void in_place_done(struct job *job, int result)
+{
+	struct in_place *place = job->context;
+	struct error why = job->error;
+	struct machine *machine;
+
+	if (!result && job->vmms->closing)
+		result = error_set(&why, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	if (!result)
+		result = machine_register(job->vmms, place->directory, place->name, &machine, &why);
+	job_end(job, result ? &why : NULL);
+	free(place->directory);
+	free(place->name);
+	free(place);
+}
+
 static int import_in_place(struct vmms *vmms, const char *directory, const char *name, struct job **job, struct error *err)
 {
-	struct machine *machine;
-	json_t *config;
-	int r = job_new(job, vmms, NULL, "vm.import", err);
-	struct error why = {0};
+	struct in_place *place = calloc(1, sizeof(*place));
+	int r;
 
-	if (r)
+	if (place)
+		place->directory = strdup(directory);
+	if (place && name)
+		place->name = strdup(name);
+	r = place && place->directory && (!name || place->name) ? job_new(job, vmms, NULL, "vm.import", err)
+								 : error_set(err, ENOMEM, "no memory");
+	if (r) {
+		if (place)
+			free(place->directory);
+		if (place)
+			free(place->name);
+		free(place);
 		return r;
-	if (name && !(r = vm_config_load(&config, directory, &why))) {
-		r = check_name_free(vmms, name, &why);
-		json_object_set_new(config, "name", json_string(name));
-		if (!r && vmms_find(vmms, json_string_value(json_object_get(config, "id"))))
-			r = error_set(&why, EEXIST, "the machine in %s is registered already", directory);
-		if (!r)
-			r = vm_config_save(config, directory, &why);
-		json_decref(config);
 	}
-	if (!r)
-		r = machine_register(vmms, directory, &machine, &why);
-	job_end(*job, r ? &why : NULL);
+	(*job)->work = in_place_work;
+	(*job)->done = in_place_done;
+	(*job)->context = place;
+	job_work(*job);
 	return 0;
 }
 
@@ -346,12 +391,23 @@ static int address_in_use(struct vmms *vmms, const json_t *config, const char *d
 			 "it is imported off, with addresses of its own", directory, other ? other->name : "?");
 }
 
-static int import_tree(json_t **tree, const char *directory, struct error *err)
+/* Links would be read too, and what is wrong with what they lead to told. */
+static int check_no_link(const char *directory, const char *name, struct error *err)
+{
+	_cleanup_free_ char *path = vm_config_path(name, directory);
+	struct stat st;
+
+	if (!path)
+		return error_set(err, ENOMEM, "no memory");
+	return !lstat(path, &st) && S_ISLNK(st.st_mode) ? error_set(err, EINVAL, "%s is a link, and no plain file", path) : 0;
+}
+
+static int import_tree(json_t **tree, const json_t *config, const char *directory, struct error *err)
 {
 	int r = load_tree(tree, directory, err);
 
 	if (!r && *tree)
-		r = tree_check(*tree, directory, false, err);
+		r = tree_check(*tree, config, directory, false, err);
 	return r;
 }
 
@@ -366,6 +422,11 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 
 	if (*directory != '/')
 		return error_set(err, EINVAL, "directory %s: name it from the root on", directory);
+	r = check_no_link(directory, VM_CONFIG_FILE, err);
+	if (!r)
+		r = check_no_link(directory, TREE_FILE, err);
+	if (r)
+		return r;
 	if (!strcmp(mode, "register"))
 		return import_in_place(vmms, directory, name, job, err);
 	r = vm_config_load(&config, directory, err);
@@ -376,7 +437,7 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 		json_object_set_new(config, "name", json_string(name));
 	if (!strcmp(mode, "copy"))
 		make_another(vmms, config, !saved);
-	r = import_tree(&tree, directory, err);
+	r = import_tree(&tree, before, directory, err);
 	take_checkpoints(vmms, before, config, tree);
 	json_decref(before);
 	if (!r)
@@ -541,6 +602,15 @@ int checkpoint_export(struct machine *machine, const char *which, const json_t *
 	return r;
 }
 
+/* Not only because what it is on is not mounted. */
+static bool is_away(const char *path)
+{
+	_cleanup_free_ char *above = NULL;
+	struct stat st;
+
+	return lstat(path, &st) && asprintf(&above, "%.*s", (int)(strrchr(path, '/') - path), path) >= 0 && !lstat(*above ? above : "/", &st);
+}
+
 void exports_tidy(struct vmms *vmms)
 {
 	json_t *paths = NULL, *path;
@@ -550,7 +620,8 @@ void exports_tidy(struct vmms *vmms)
 		return;
 	json_array_foreach(paths, i, path) {
 		directory_remove(json_string_value(path));
-		store_leftover_remove(vmms->store, json_string_value(path), NULL);
+		if (is_away(json_string_value(path)))
+			store_leftover_remove(vmms->store, json_string_value(path), NULL);
 	}
 	json_decref(paths);
 }

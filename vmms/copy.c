@@ -14,22 +14,20 @@
 
 /* --- the plan ----------------------------------------------------------------------------------------- */
 
-/* Names that files of other kinds have. */
+/* Names that files of other kinds have, or get for a moment. */
 static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result",
-					  SAVED_FILE, SAVED_NEW, SAVED_USED, SAVED_DISKS, TREE_FILE};
+					  SAVED_FILE, SAVED_NEW, SAVED_USED, SAVED_DISKS,
+					  SAVED_DISKS ".new", TREE_FILE, TREE_FILE ".new"};
 
 static bool name_is_taken(const struct copy_plan *plan, const char *name)
 {
-	json_t *file;
-	size_t i;
+	/* A directory of that name would be in the way too. */
+	size_t first = strcspn(name, "/");
 
-	for (i = 0; i < ARRAY_SIZE(taken_names); i++)
-		if (!strcmp(name, taken_names[i]))
+	for (size_t i = 0; i < ARRAY_SIZE(taken_names); i++)
+		if (!strncmp(name, taken_names[i], first) && !taken_names[i][first])
 			return true;
-	json_array_foreach(plan->files, i, file)
-		if (!strcmp(json_string_value(json_object_get(file, "to")), name))
-			return true;
-	return false;
+	return json_object_get(plan->by_to, name);
 }
 
 /* The file's own name, or one like it that is free. */
@@ -45,16 +43,28 @@ static json_t *free_name(const struct copy_plan *plan, const char *path)
 	return name;
 }
 
-/* The same file twice is one. */
-static const json_t *planned(const struct copy_plan *plan, const char *from)
+/* Takes the reference. */
+static int plan_file(struct copy_plan *plan, json_t *file)
 {
-	json_t *file;
-	size_t i;
+	const char *from = json_string_value(json_object_get(file, "from")), *to = json_string_value(json_object_get(file, "to"));
 
-	json_array_foreach(plan->files, i, file)
-		if (!strcmp(json_string_value(json_object_get(file, "from")), from))
-			return json_object_get(file, "to");
-	return NULL;
+	if (!file || json_object_set(plan->by_from, from, file) || json_object_set(plan->by_to, to, file)) {
+		json_decref(file);
+		return -ENOMEM;
+	}
+	return json_array_append_new(plan->files, file) ? -ENOMEM : 0;
+}
+
+/* The same file twice is one: a disk, if it is that once. */
+static json_t *planned(const struct copy_plan *plan, const char *from, bool disk, bool linked)
+{
+	json_t *file = json_object_get(plan->by_from, from);
+
+	if (file && disk)
+		json_object_set_new(file, "disk", json_true());
+	if (file && linked)
+		json_object_set_new(file, "linked", json_true());
+	return json_object_get(file, "to");
 }
 
 /* Its own name, where it is of the directory and nothing else has that; else one that is free. Disks of checkpoints lie beside vm.json. */
@@ -73,8 +83,9 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 	bool clone = plan->kind == COPY_CLONE || plan->kind == COPY_LINK;
 	bool flatten = written && !continues && (clone || (plan->kind == COPY_EXPORT && !inside));
 	bool keep = inside && !flatten && !(continues && strchr(path, '/'));
-	const json_t *same;
-	json_t *to;
+	bool disk = continues || !strcmp(key, "path"), linked = continues && *continues;
+	json_t *to, *same;
+	int r;
 
 	if (!path)
 		return 0;
@@ -82,17 +93,14 @@ static int plan_path(struct copy_plan *plan, json_t *object, const char *key, bo
 		return -ENOMEM;
 	if (!inside && (plan->kind == COPY_IMPORT || (clone && !written)))
 		return json_object_set_new(object, key, json_string(whole)) ? -ENOMEM : 0;
-	same = planned(plan, inside ? path : whole);
+	same = planned(plan, inside ? path : whole, disk, linked);
 	if (same)
 		return json_object_set_new(object, key, json_deep_copy(same)) ? -ENOMEM : 0;
 	to = new_name(plan, path, keep);
-	if (!to || json_array_append_new(plan->files, json_pack("{s:s, s:O, s:b, s:b, s:b}", "from", inside ? path : whole, "to", to,
-								 "flatten", flatten, "disk", continues || !strcmp(key, "path"),
-								 "linked", continues && *continues))) {
-		json_decref(to);
-		return -ENOMEM;
-	}
-	return json_object_set_new(object, key, to) ? -ENOMEM : 0;
+	r = to ? plan_file(plan, json_pack("{s:s, s:O, s:b, s:b, s:b}", "from", inside ? path : whole, "to", to, "flatten", flatten,
+					   "disk", disk, "linked", linked))
+	       : -ENOMEM;
+	return json_object_set_new(object, key, to) ? -ENOMEM : r;
 }
 
 static bool is_written(const json_t *disk)
@@ -135,11 +143,14 @@ static int note_chain(struct copy_plan *plan)
 static int plan_state(struct copy_plan *plan, json_t *checkpoint)
 {
 	const char *state = json_string_value(json_object_get(checkpoint, "state"));
-	json_t *to;
+	json_t *to, *same;
 	int r;
 
 	if (!state)
 		return 0;
+	same = planned(plan, state, false, false);
+	if (same)
+		return json_object_set(checkpoint, "state", same) ? -ENOMEM : 0;
 	to = new_name(plan, state, true);
 	r = to ? copy_plan_file(plan, state, json_string_value(to)) : -ENOMEM;
 	return json_object_set_new(checkpoint, "state", to) ? -ENOMEM : r;
@@ -181,9 +192,11 @@ struct copy_plan *copy_plan_new(enum copy_kind kind, json_t *config, json_t *tre
 	plan->before = json_deep_copy(config);
 	plan->chain = json_object();
 	plan->files = json_array();
+	plan->by_from = json_object();
+	plan->by_to = json_object();
 	plan->source = strdup(source);
 	plan->directory = strdup(directory);
-	if (plan->before && plan->chain && plan->files && plan->source && plan->directory && !note_chain(plan) && !plan_config(plan, config) &&
+	if (plan->before && plan->chain && plan->files && plan->by_from && plan->by_to && plan->source && plan->directory && !note_chain(plan) && !plan_config(plan, config) &&
 	    !plan_tree(plan))
 		return plan;
 	copy_plan_free(plan);
@@ -198,6 +211,8 @@ void copy_plan_free(struct copy_plan *plan)
 	json_decref(plan->tree);
 	json_decref(plan->before);
 	json_decref(plan->chain);
+	json_decref(plan->by_from);
+	json_decref(plan->by_to);
 	json_decref(plan->files);
 	free(plan->source);
 	free(plan->directory);
@@ -207,9 +222,7 @@ void copy_plan_free(struct copy_plan *plan)
 int copy_plan_file(struct copy_plan *plan, const char *from, const char *to)
 {
 	plan->saved |= !strcmp(to, SAVED_FILE);
-	return json_array_append_new(plan->files, json_pack("{s:s, s:s, s:b, s:b}", "from", from, "to", to, "flatten", 0, "disk", 0))
-		   ? -ENOMEM
-		   : 0;
+	return plan_file(plan, json_pack("{s:s, s:s, s:b, s:b}", "from", from, "to", to, "flatten", 0, "disk", 0));
 }
 
 /* --- carrying it out ---------------------------------------------------------------------------------- */
@@ -320,8 +333,11 @@ static int check_whole(int target, const json_t *file, struct error *err)
 	r = disk_open_fd(&disk, fd, to, &reading, err);
 	if (!r)
 		disk_close(disk, NULL);
-	/* What is wrong with a disk besides is told when it is used. */
-	return r == -ENOTSUP ? error_prefix(err, "only disks that are whole, or continue others as " TREE_FILE " says, are imported") : 0;
+	if (r && r != -EBADMSG && r != -ENODATA)
+		return error_prefix(err, "%s cannot be imported as it is", to);
+	/* Damage of a whole one is told when it is used. */
+	*err = (struct error){0};
+	return 0;
 }
 
 static int copy_one(struct copy_plan *plan, int source, int target, json_t *file, struct error *err)
@@ -353,13 +369,7 @@ static int copy_one(struct copy_plan *plan, int source, int target, json_t *file
 /* Whether the copy named `to` has another identity than what it is of: it was made anew. Then so has what continues it. */
 static bool is_new(const struct copy_plan *plan, const char *to)
 {
-	json_t *file;
-	size_t i;
-
-	json_array_foreach(plan->files, i, file)
-		if (!strcmp(json_string_value(json_object_get(file, "to")), to))
-			return json_is_true(json_object_get(file, "flatten"));
-	return false;
+	return json_is_true(json_object_get(json_object_get(plan->by_to, to), "flatten"));
 }
 
 /* From the lowest up, so that each is opened over a chain that is right already, and by no name that it has itself. */
@@ -376,24 +386,26 @@ static int link_disk(struct copy_plan *plan, const json_t *disk, json_t *new, st
 
 static int link_disks(struct copy_plan *plan, struct error *err)
 {
-	json_t *disks = json_object_get(plan->tree, "disks"), *left = json_copy(disks), *new = json_object();
+	json_t *disks = json_object_get(plan->tree, "disks"), *left = json_copy(disks), *new = json_object(), *waiting = json_object();
 	size_t before, count = json_array_size(left);
-	int r = left && new ? 0 : error_set(err, ENOMEM, "no memory");
+	int r = left && new && waiting ? 0 : error_set(err, ENOMEM, "no memory");
+
+	for (size_t i = 0; i < count && !r; i++)
+		if (json_object_set_new(waiting, json_string_value(json_object_get(json_array_get(left, i), "path")), json_true()))
+			r = error_set(err, ENOMEM, "no memory");
 
 	do {
 		before = count;
 		for (size_t i = 0; i < json_array_size(left) && !r;) {
-			json_t *disk = json_array_get(left, i), *other;
-			bool waits = false;
-			size_t k;
+			json_t *disk = json_array_get(left, i);
 
-			json_array_foreach(left, k, other)
-				waits |= json_equal(json_object_get(other, "path"), json_object_get(disk, "parent"));
-			if (waits) {
+			if (json_object_get(waiting, json_string_value(json_object_get(disk, "parent")))) {
 				i++;
 				continue;
 			}
-			r = link_disk(plan, disk, new, err);
+			r = plan->job->stop ? error_set(err, ECANCELED, "copying was stopped, as was asked")
+					    : link_disk(plan, disk, new, err);
+			json_object_del(waiting, json_string_value(json_object_get(disk, "path")));
 			json_array_remove(left, i);
 		}
 		count = json_array_size(left);
@@ -402,6 +414,7 @@ static int link_disks(struct copy_plan *plan, struct error *err)
 		r = error_set(err, ELOOP, "%s/" TREE_FILE ": disks continue each other in a ring", plan->source);
 	json_decref(left);
 	json_decref(new);
+	json_decref(waiting);
 	return r;
 }
 
@@ -429,6 +442,17 @@ static int copy_tree(struct copy_plan *plan, int target, struct error *err)
 	return r ? r : tree_save(plan->tree, plan->directory, err);
 }
 
+/* Whether a worker has the machine, here or at another host of the storage: its disks are of no one moment then. */
+static int check_not_running(const struct copy_plan *plan, int source, struct error *err)
+{
+	_cleanup_close_ int fd = plan->kind == COPY_IMPORT ? file_open_below(source, "worker.lock", NULL) : -1;
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	if (fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type == F_UNLCK)
+		return 0;
+	return error_set(err, EBUSY, "the machine in %s runs: turn it off or save it first", plan->source);
+}
+
 int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 {
 	_cleanup_close_ int source = open(plan->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC), target = -1;
@@ -443,7 +467,9 @@ int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 		return error_set(err, errno, "%s: %s", plan->source, strerror(errno));
 	if (asprintf(&above, "%s/..", plan->directory) < 0)
 		return error_set(err, ENOMEM, "no memory");
-	r = measure(plan, source, err);
+	r = check_not_running(plan, source, err);
+	if (!r)
+		r = measure(plan, source, err);
 	if (r)
 		return r;
 	target = directory_new(plan->directory, err);
@@ -456,6 +482,10 @@ int copy_carry_out(struct copy_plan *plan, struct job *job, struct error *err)
 		if (r)
 			return r;
 	}
+	/* It may have been started since. */
+	r = check_not_running(plan, source, err);
+	if (r)
+		return r;
 	/* Of what somebody else has made the copies are looked at, which have its times. */
 	if (plan->kind == COPY_IMPORT)
 		fits = !saved_disks_check(plan->config, plan->directory, NULL);

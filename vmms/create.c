@@ -347,20 +347,18 @@ static bool is_text(const char *bytes)
 }
 
 /* Of a directory that is to be registered. */
-static int check_checkpoints(const char *directory, struct error *err)
+static int check_checkpoints(const char *directory, const json_t *config, struct error *err)
 {
 	json_t *tree;
 	int r = tree_load(&tree, directory, err);
 
 	if (!r)
-		r = tree_check(tree, directory, true, err);
-	if (!r)
-		r = tree_check_disks(tree, directory, err);
+		r = tree_check(tree, config, directory, true, err);
 	json_decref(tree);
 	return r;
 }
 
-int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err)
+int machine_register(struct vmms *vmms, const char *directory, const char *name, struct machine **out, struct error *err)
 {
 	_cleanup_free_ char *path = realpath(directory, NULL);
 	struct store_vm vm = {.phase = VM_READY, .directory = path};
@@ -374,6 +372,8 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 	r = vm_config_load(&config, path, err);
 	if (r)
 		return r;
+	if (name)
+		json_object_set_new(config, "name", json_string(name));
 	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
 	vm.name = json_string_value(json_object_get(config, "name"));
 	if (vmms_find(vmms, vm.id))
@@ -385,7 +385,10 @@ int machine_register(struct vmms *vmms, const char *directory, struct machine **
 	else
 		r = adapters_check(vmms, NULL, config, err);
 	if (!r)
-		r = check_checkpoints(path, err);
+		r = check_checkpoints(path, config, err);
+	/* Not before all else is well: the directory is another's until then. */
+	if (!r && name)
+		r = vm_config_save(config, path, err);
 	if (!r)
 		r = machine_enter(vmms, &vm, out, err);
 	if (!r) {

@@ -65,6 +65,8 @@ struct job {
 	uv_work_t request;
 	int (*work)(struct job *job, struct error *err);
 	void (*done)(struct job *job, int result);
+	/* Of one that is not on the pool: NULL, or ends it soon. -EALREADY: too late. */
+	int (*cancel)(struct job *job, struct error *err);
 	bool working; /* it is there */
 	void *context;
 	_Atomic uint64_t progress_done, progress_total;
@@ -111,7 +113,8 @@ void api_streams_close(struct vmms *vmms);
 
 /* --- create.c: machines made and deleted. `request` has passed vm_create_form. */
 int machine_create(struct vmms *vmms, const json_t *request, struct job **job, struct error *err);
-int machine_register(struct vmms *vmms, const char *directory, struct machine **out, struct error *err);
+/* By another name, which is written into its vm.json, unless that is NULL. */
+int machine_register(struct vmms *vmms, const char *directory, const char *name, struct machine **out, struct error *err);
 /* Its files go too if they are the daemon's own making, unless `keep_files` is set. */
 int machine_delete(struct machine *machine, bool keep_files, struct job **job, struct error *err);
 /* For whatever makes a machine: where its directory may be, which the caller frees; its row in host.db, and itself in the

@@ -206,7 +206,7 @@ json_t *machine_files(const struct machine *machine)
 		json_array_append(list, json_object_get(disk, "path"));
 	if (machine->state == MACHINE_SAVED)
 		json_array_append_new(list, json_string(SAVED_FILE));
-	if (machine->state == MACHINE_SAVED && has_file(machine, SAVED_DISKS))
+	if (has_file(machine, SAVED_DISKS))
 		json_array_append_new(list, json_string(SAVED_DISKS));
 	tree_add_files(machine->directory, list);
 	return list;
@@ -282,7 +282,8 @@ static void worker_started(void *context, const struct error *err)
 			log_write(LOG_LEVEL_ERROR, "machine \"%s\": %s", machine->name, storing.text);
 	} else {
 		/* The job ends with the worker: then the machine is off, and may be changed. */
-		vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
+		if (!job || !job->stop)
+			vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
 		machine->start_error = *err;
 	}
 }
@@ -340,6 +341,8 @@ static void worker_ended(void *context, const json_t *result)
 	    (saved && !strcmp(job->kind, "vm.save"))) {
 		job_end(job, NULL);
 	} else if (!started) {
+		if (job->stop)
+			error_set(&machine->start_error, ECANCELED, "restoring was stopped, as was asked: it is saved as before");
 		job_end(job, &machine->start_error);
 	} else {
 		error_set(&err, EIO, "the machine went off meanwhile");
@@ -347,7 +350,15 @@ static void worker_ended(void *context, const json_t *result)
 	}
 }
 
-static const struct worker_link_ops link_ops = {.started = worker_started, .ended = worker_ended};
+static void worker_restores(void *context, uint64_t done, uint64_t total)
+{
+	struct machine *machine = context;
+
+	if (machine->job && !strcmp(machine->job->kind, "vm.start"))
+		job_step(machine->job, done, total);
+}
+
+static const struct worker_link_ops link_ops = {.started = worker_started, .restoring = worker_restores, .ended = worker_ended};
 
 /* A worker that was found may be paused. */
 static void state_told(void *context, const json_t *answer, const struct error *err)
@@ -564,7 +575,8 @@ static void not_started(struct machine *machine, struct job *job, const struct e
 	saved_give_back(machine);
 	machine_set_state(machine, MACHINE_OFF);
 	reload(machine);
-	vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
+	if (err->code != ECANCELED)
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
 	job_end(job, err);
 }
 
@@ -575,6 +587,8 @@ static void ports_opened(struct job *job, int result)
 	struct error err = job->error;
 
 	job->work = NULL;
+	if (!result && job->stop)
+		result = error_set(&err, ECANCELED, "starting was stopped, as was asked");
 	if (!result)
 		result = start_worker(machine, start, &err);
 	start_free(start);
@@ -600,8 +614,22 @@ static int prepare_start(struct machine *machine, struct start *start, struct er
 	if (!r)
 		r = saved_take(machine, &saved, err);
 	if (!r && saved)
-		json_object_set_new(start->configuration, "restore", json_string(saved));
+		json_object_update_new(start->configuration, json_pack("{s:s, s:b}", "restore", saved, "tell_progress", 1));
 	return r;
+}
+
+/* One whose guest runs by now goes on, and the job ends as done. */
+static int cancel_restore(struct job *job, struct error *err)
+{
+	struct machine *machine = job->machine;
+
+	if (machine && !machine->link && job->working)
+		return 0; /* what it does then looks whether it is to stop */
+	if (!machine || !machine->link)
+		return error_set(err, EALREADY, "job %lld (%s) is about to end: it cannot be cancelled any more", (long long)job->id,
+				 job->kind);
+	worker_link_stop_restoring(machine->link);
+	return 0;
 }
 
 int machine_start(struct machine *machine, struct job **job, struct error *err)
@@ -622,6 +650,8 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 		r = job_new(job, machine->vmms, machine, "vm.start", err);
 	if (r)
 		return r;
+	if (machine->state == MACHINE_SAVED)
+		(*job)->cancel = cancel_restore;
 	automatic_in_use(machine->vmms);
 	machine_set_state(machine, MACHINE_STARTING);
 	machine->limits_problem = (struct error){0};

@@ -76,8 +76,7 @@ int saved_check_disks(const struct machine *machine, struct error *err)
 
 	if (!r)
 		return 0;
-	if (r == -ESTALE)
-		err->code = EALREADY;
+	err->code = EALREADY;
 	error_prefix(err, "machine \"%s\" cannot go on from its saved state: bring the disk back as it was, or give the state up (bulkhead "
 		     "vm discard), and it starts anew", machine->name);
 	return -err->code;

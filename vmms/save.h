@@ -20,7 +20,7 @@
 /* Whether there is one. */
 bool saved_exists(const struct machine *machine);
 
-/* -EALREADY: another program has changed a disk since it was saved. */
+/* -EALREADY: another program has changed a disk since it was saved, or it is not there. */
 int saved_check_disks(const struct machine *machine, struct error *err);
 
 /* -EALREADY: another program has changed a disk since it was saved. */

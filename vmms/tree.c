@@ -238,6 +238,12 @@ static void add_file(json_t *list, const char *path)
 	json_array_append_new(list, json_string(path));
 }
 
+static void add_named(json_t *list, const json_t *object, const char *key)
+{
+	if (*text(object, key))
+		add_file(list, text(object, key));
+}
+
 void tree_add_files(const char *directory, json_t *list)
 {
 	_cleanup_free_ char *path = vm_config_path(TREE_FILE, directory);
@@ -253,8 +259,9 @@ void tree_add_files(const char *directory, json_t *list)
 	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry) {
 		json_array_foreach(json_object_get(json_object_get(entry, "config"), "disks"), j, disk)
 			add_file(list, text(disk, "path"));
-		if (*text(entry, "state"))
-			add_file(list, text(entry, "state"));
+		add_named(list, json_object_get(json_object_get(entry, "config"), "boot"), "kernel");
+		add_named(list, json_object_get(json_object_get(entry, "config"), "boot"), "initrd");
+		add_named(list, entry, "state");
 	}
 	/* Also when there is nothing in it any more. */
 	if (path && !access(path, F_OK))

@@ -10,6 +10,8 @@
 
 #include "vmms/config.h"
 
+struct job;
+
 #define TREE_FILE "checkpoints.json"
 #define TREE_MAX  50 /* checkpoints of a machine, as Hyper-V has it */
 
@@ -53,11 +55,12 @@ bool tree_loose(const json_t *tree, const json_t *config, const char **path, con
 void tree_add_files(const char *directory, json_t *list);
 
 /* tree_check.c: of a directory that somebody else may have made. -EINVAL: it has names of other places (`in_place`: but for the disks that
- * continue none, and those of vm.json), or names twice; -ELOOP: what comes from what, or continues what, is a ring. */
-int tree_check(const json_t *tree, const char *directory, bool in_place, struct error *err);
+ * continue none, and those of vm.json), or names twice, a state
+ * that is no plain file there, or the machine, whose configuration is `config`, would write what others continue; -ELOOP: what comes from what, or continues what, is a ring. */
+int tree_check(const json_t *tree, const json_t *config, const char *directory, bool in_place, struct error *err);
 /* -ESTALE: a disk continues another than the tree says. Opens them by the names that they have; one that is in use is taken as
- * it is. */
-int tree_check_disks(const json_t *tree, const char *directory, struct error *err);
+ * it is. -ECANCELED: `job` was. [pool] */
+int tree_check_disks(const json_t *tree, const char *directory, struct job *job, struct error *err);
 
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);

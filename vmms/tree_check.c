@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* tree_check.c - the checkpoints of a directory that somebody else has made: names that lead elsewhere, rings, other disks. */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "disk/disk.h"
+#include "vmms/daemon.h"
 #include "vmms/files.h"
 #include "vmms/tree.h"
+
+#define CHAIN_MAX 64u /* files of a disk */
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -27,7 +31,7 @@ static int check_beside(const char *name, struct error *err)
 /* From each thing the way to what it comes from ends. `from` says what that is: it has the thing's name as key. */
 static int check_rings(const json_t *from, struct error *err)
 {
-	size_t steps, count = json_object_size(from);
+	size_t steps, count = json_object_size(from), most = count < CHAIN_MAX ? count : CHAIN_MAX;
 	const char *name;
 	const json_t *value;
 
@@ -35,8 +39,9 @@ static int check_rings(const json_t *from, struct error *err)
 		const char *at = name;
 
 		for (steps = 0; at && *at; steps++) {
-			if (steps > count)
-				return error_set(err, ELOOP, "what comes before %s is a ring", name);
+			if (steps > most)
+				return error_set(err, ELOOP, "what comes before %s is %s", name,
+						 most == count ? "a ring" : "a ring, or more than there may be in a chain");
 			at = json_string_value(json_object_get(from, at));
 		}
 	}
@@ -71,38 +76,116 @@ static int check_disks(const json_t *tree, bool in_place, struct error *err)
 	return r;
 }
 
-static int check_checkpoint(const json_t *checkpoint, bool in_place, struct error *err)
+/* The disks that the tree names, and whether any continues each. NULL: no memory. */
+static json_t *known_disks(const json_t *tree)
+{
+	json_t *known = json_object(), *disk;
+	size_t i;
+	int r = known ? 0 : -1;
+
+	json_array_foreach(json_object_get(tree, "disks"), i, disk) {
+		if (!r && !json_object_get(known, text(disk, "path")))
+			r = json_object_set_new(known, text(disk, "path"), json_false());
+		if (!r)
+			r = json_object_set_new(known, text(disk, "parent"), json_true());
+	}
+	if (r) {
+		json_decref(known);
+		return NULL;
+	}
+	return known;
+}
+
+/* Those of the tree are beside it; of others a directory of its own may be on the way. */
+static int check_disk_name(const json_t *known, const char *path, struct error *err)
+{
+	if (json_object_get(known, path))
+		return check_beside(path, err);
+	return name_is_inside(path) ? 0 : error_set(err, EINVAL, "%s is no name of a file below it", path);
+}
+
+/* Where it lies. What is copied is opened so that it is that. */
+static int check_state(const char *name, const char *directory, struct error *err)
+{
+	_cleanup_free_ char *path = vm_config_path(name, directory);
+	struct stat st;
+	int r = check_beside(name, err);
+
+	if (!r && !path)
+		r = error_set(err, ENOMEM, "no memory");
+	if (!r && lstat(path, &st))
+		r = error_set(err, errno, "%s: %s", name, strerror(errno));
+	return r || S_ISREG(st.st_mode) ? r : error_set(err, EINVAL, "%s is no plain file", name);
+}
+
+static int check_checkpoint(const json_t *known, const json_t *checkpoint, const char *directory, bool in_place, struct error *err)
 {
 	json_t *disk;
 	size_t i;
-	int r = json_object_get(checkpoint, "state") ? check_beside(text(checkpoint, "state"), err) : 0;
+	int r = json_object_get(checkpoint, "state") ? check_state(text(checkpoint, "state"), directory, err) : 0;
 
 	json_array_foreach(json_object_get(json_object_get(checkpoint, "config"), "disks"), i, disk)
 		if (!r && !in_place && tree_is_disk(disk))
-			r = check_beside(text(disk, "path"), err);
+			r = check_disk_name(known, text(disk, "path"), err);
 	return r;
 }
 
-static int check_checkpoints(const json_t *tree, bool in_place, struct error *err)
+/* What is not to be written any more. */
+static int check_written(const json_t *tree, const json_t *known, const json_t *config, struct error *err)
+{
+	json_t *disk;
+	size_t i;
+
+	json_array_foreach(json_object_get(config, "disks"), i, disk) {
+		const char *path = text(disk, "path");
+
+		if (tree_is_disk(disk) && (json_is_true(json_object_get(known, path)) || tree_uses(tree, NULL, path)))
+			return error_set(err, EINVAL, "disk %s is of a checkpoint, and " VM_CONFIG_FILE " has it to be written", path);
+	}
+	return 0;
+}
+
+/* As tree_find() compares them. */
+static void id_key(const char *id, char key[GUID_TEXT_SIZE])
+{
+	size_t i;
+
+	for (i = 0; id[i] && i + 1 < GUID_TEXT_SIZE; i++)
+		key[i] = (char)tolower((unsigned char)id[i]);
+	key[i] = '\0';
+}
+
+static json_t *id_of(const json_t *object, const char *name)
+{
+	char key[GUID_TEXT_SIZE];
+
+	id_key(text(object, name), key);
+	return json_string(key);
+}
+
+static int check_checkpoints(const json_t *tree, const json_t *known, const char *directory, bool in_place, struct error *err)
 {
 	json_t *from = json_object(), *checkpoint;
+	char id[GUID_TEXT_SIZE], parent[GUID_TEXT_SIZE];
 	size_t i;
 	int r = from ? 0 : error_set(err, ENOMEM, "no memory");
 
 	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint) {
-		const char *id = text(checkpoint, "id");
-
+		id_key(text(checkpoint, "id"), id);
 		if (!r)
-			r = check_checkpoint(checkpoint, in_place, err);
+			r = check_checkpoint(known, checkpoint, directory, in_place, err);
 		if (!r && json_object_get(from, id))
 			r = error_set(err, EINVAL, "checkpoint %s is there twice", id);
-		if (!r && json_object_set(from, id, json_object_get(checkpoint, "parent")))
+		if (!r && json_object_set_new(from, id, id_of(checkpoint, "parent")))
 			r = error_set(err, ENOMEM, "no memory");
 	}
-	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
-		if (!r && *text(checkpoint, "parent") && !json_object_get(from, text(checkpoint, "parent")))
-			r = error_set(err, EINVAL, "there is no checkpoint %s, which another comes from", text(checkpoint, "parent"));
-	if (!r && *tree_now(tree) && !json_object_get(from, tree_now(tree)))
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint) {
+		id_key(text(checkpoint, "parent"), parent);
+		if (!r && *parent && !json_object_get(from, parent))
+			r = error_set(err, EINVAL, "there is no checkpoint %s, which another comes from", parent);
+	}
+	id_key(tree_now(tree), id);
+	if (!r && *id && !json_object_get(from, id))
 		r = error_set(err, EINVAL, "there is no checkpoint %s, which the machine comes from", tree_now(tree));
 	if (!r)
 		r = check_rings(from, err);
@@ -110,12 +193,16 @@ static int check_checkpoints(const json_t *tree, bool in_place, struct error *er
 	return r;
 }
 
-int tree_check(const json_t *tree, const char *directory, bool in_place, struct error *err)
+int tree_check(const json_t *tree, const json_t *config, const char *directory, bool in_place, struct error *err)
 {
-	int r = check_disks(tree, in_place, err);
+	json_t *known = known_disks(tree);
+	int r = known ? check_disks(tree, in_place, err) : error_set(err, ENOMEM, "no memory");
 
 	if (!r)
-		r = check_checkpoints(tree, in_place, err);
+		r = check_checkpoints(tree, known, directory, in_place, err);
+	if (!r)
+		r = check_written(tree, known, config, err);
+	json_decref(known);
 	return r ? error_prefix(err, "%s/" TREE_FILE, directory) : 0;
 }
 
@@ -146,7 +233,7 @@ static int check_disk(int directory, const char *where, const json_t *entry, str
 	return r;
 }
 
-int tree_check_disks(const json_t *tree, const char *directory, struct error *err)
+int tree_check_disks(const json_t *tree, const char *directory, struct job *job, struct error *err)
 {
 	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	json_t *disk;
@@ -155,6 +242,8 @@ int tree_check_disks(const json_t *tree, const char *directory, struct error *er
 
 	json_array_foreach(json_object_get(tree, "disks"), i, disk)
 		if (!r)
-			r = check_disk(fd, directory, disk, err);
+			r = job_step(job, i, json_array_size(json_object_get(tree, "disks")))
+				? check_disk(fd, directory, disk, err)
+				: error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
 	return r;
 }

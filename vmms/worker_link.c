@@ -169,9 +169,9 @@ static void pid_exited(uv_poll_t *poll, int status, int events)
 
 /* --- the start ---------------------------------------------------------------------------------------- */
 
-static void start_answer(struct worker_link *link)
+static void start_answer(struct worker_link *link, size_t length)
 {
-	json_t *answer = json_loadb(link->line, link->line_used, JSON_DISABLE_EOF_CHECK, NULL);
+	json_t *answer = json_loadb(link->line, length, JSON_DISABLE_EOF_CHECK, NULL), *restoring = json_object_get(answer, "restoring");
 	const char *text = json_string_value(json_object_get(answer, "error"));
 	struct error err;
 
@@ -180,6 +180,9 @@ static void start_answer(struct worker_link *link)
 	} else if (text) {
 		error_set(&err, EIO, "%s", text);
 		tell_start(link, &err);
+	} else if (restoring && !link->told_start) {
+		link->ops->restoring(link->context, (uint64_t)json_integer_value(json_object_get(restoring, "done")),
+				     (uint64_t)json_integer_value(json_object_get(restoring, "total")));
 	}
 	json_decref(answer);
 }
@@ -195,12 +198,18 @@ static void line_room(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 static void line_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 {
 	struct worker_link *link = stream->data;
+	const char *end;
 
 	(void)buffer;
 	if (n > 0) {
 		link->line_used += (size_t)n;
-		if (memchr(link->line, '\n', link->line_used))
-			start_answer(link);
+		while ((end = memchr(link->line, '\n', link->line_used))) {
+			size_t length = (size_t)(end - link->line) + 1;
+
+			start_answer(link, length);
+			link->line_used -= length;
+			memmove(link->line, end + 1, link->line_used);
+		}
 		return;
 	}
 	if (n == 0)
@@ -409,14 +418,24 @@ void worker_link_leave(struct worker_link *link)
 	close_all(link);
 }
 
-void worker_link_kill(struct worker_link *link)
+static void send_signal(struct worker_link *link, int signal)
 {
 	if (link->exited)
 		return;
 	if (link->pidfd >= 0)
-		syscall(SYS_pidfd_send_signal, link->pidfd, SIGKILL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, link->pidfd, signal, NULL, 0);
 	else
-		uv_process_kill(&link->process, SIGKILL);
+		uv_process_kill(&link->process, signal);
+}
+
+void worker_link_stop_restoring(struct worker_link *link)
+{
+	send_signal(link, SIGUSR1);
+}
+
+void worker_link_kill(struct worker_link *link)
+{
+	send_signal(link, SIGKILL);
 }
 
 int worker_link_pid(const struct worker_link *link)

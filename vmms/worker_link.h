@@ -22,6 +22,8 @@ struct worker_place {
 struct worker_link_ops {
 	/* Once, for a link that was started: the guest runs (err NULL) or the worker could not start it. */
 	void (*started)(void *context, const struct error *err);
+	/* Before that, of one that goes on from a saved state and was told to: bytes of memory. */
+	void (*restoring)(void *context, uint64_t done, uint64_t total);
 	/* Once: the worker is over. `result` is what it has left (a borrowed object), NULL when it left nothing
 	 * (it was killed). The link is gone afterwards. Comes behind `started`. */
 	void (*ended)(void *context, const json_t *result);
@@ -42,6 +44,9 @@ int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct wo
 
 /* The daemon goes, the worker stays. `ended` is not called. The loop has to run once more. */
 void worker_link_leave(struct worker_link *link);
+
+/* One that goes on from a saved state, and whose guest does not run yet, does not start: `started` and `ended` tell. */
+void worker_link_stop_restoring(struct worker_link *link);
 
 /* Ends the worker at once. `ended` follows. */
 void worker_link_kill(struct worker_link *link);

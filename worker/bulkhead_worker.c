@@ -75,6 +75,13 @@ static int on_opened(void *context, struct error *err)
 	return sandbox_enter(&sandbox, err);
 }
 
+static void on_restoring(void *context, uint64_t done, uint64_t total)
+{
+	const struct machine *m = context;
+
+	keeper_tell_restoring(m->keeper, done, total);
+}
+
 static int on_ready(void *context, struct error *err)
 {
 	const struct machine *m = context;
@@ -94,6 +101,7 @@ static int run_machine(const struct configuration *configuration, int keeper)
 	w->detached = w->confined = true;
 	w->opened = on_opened;
 	w->ready = on_ready;
+	w->restoring = m.configuration.tell_progress ? on_restoring : NULL;
 	w->context = &m;
 	result = worker_run(w, &end, &err);
 	keeper_tell_end(keeper, result, &end, &err);

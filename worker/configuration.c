@@ -459,6 +459,8 @@ static int parse_whole(const struct part *p, struct configuration *c)
 	if (!r)
 		r = get_path(p, "restore", false, &w->restore);
 	if (!r)
+		r = get_bool(p, "tell_progress", &c->tell_progress);
+	if (!r)
 		r = get_path(p, "result", true, &c->result);
 	if (!r)
 		r = get_path(p, "lock", true, &c->lock);
@@ -472,7 +474,7 @@ static int parse_whole(const struct part *p, struct configuration *c)
 int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err)
 {
 	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks", "adapters",
-	    "serial", "control", "restore", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
+	    "serial", "control", "restore", "tell_progress", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
 	struct part whole = {.err = err};
 	json_error_t why;
 	int r;

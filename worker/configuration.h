@@ -17,6 +17,7 @@
 struct configuration {
 	struct worker_config worker; /* its texts belong to `tree` */
 	const char *result, *lock;
+	bool tell_progress; /* of restoring */
 	bool has_user; /* "sandbox" names one */
 	unsigned uid, gid;
 	struct nat_config nats[WORKER_MAX_ADAPTERS]; /* of adapters behind one */

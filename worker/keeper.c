@@ -14,20 +14,21 @@
 #include "worker/result_file.h"
 #include "worker/sandbox.h"
 
-enum message_kind { MESSAGE_OPEN = 1, MESSAGE_STARTED, MESSAGE_END };
+enum message_kind { MESSAGE_OPEN = 1, MESSAGE_RESTORING, MESSAGE_STARTED, MESSAGE_END };
 
 struct message {
 	enum message_kind kind;
 	enum worker_result result;
 	struct worker_end end;
 	struct error why;
+	uint64_t done, total; /* of MESSAGE_RESTORING */
 };
 
 struct keeper {
 	const struct configuration *configuration;
 	pid_t child;
 	int channel, signals;
-	bool open, started, ended;
+	bool open, started, ended, stopped;
 	struct message last; /* MESSAGE_END, once `ended` */
 };
 
@@ -62,6 +63,11 @@ static int receive_message(int fd, struct message *m)
 void keeper_tell_open(int keeper)
 {
 	(void)send_message(keeper, &(struct message){.kind = MESSAGE_OPEN});
+}
+
+void keeper_tell_restoring(int keeper, uint64_t done, uint64_t total)
+{
+	(void)send_message(keeper, &(struct message){.kind = MESSAGE_RESTORING, .done = done, .total = total});
 }
 
 int keeper_tell_started(int keeper, struct error *err)
@@ -99,6 +105,8 @@ static void take_message(struct keeper *k)
 	}
 	if (m.kind == MESSAGE_OPEN) {
 		k->open = true;
+	} else if (m.kind == MESSAGE_RESTORING && !k->started && k->configuration->tell_progress) {
+		tell_restoring(min_u64(m.done, INT64_MAX), min_u64(m.total, INT64_MAX));
 	} else if (m.kind == MESSAGE_STARTED && !k->started) {
 		k->started = !tell_started(&reply.why);
 		(void)send_message(k->channel, &reply);
@@ -113,8 +121,12 @@ static bool take_signal(struct keeper *k, int *status)
 {
 	struct signalfd_siginfo info;
 
-	if (read(k->signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGCHLD)
-		kill(k->child, SIGTERM);
+	if (read(k->signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGCHLD) {
+		if (info.ssi_signo != SIGUSR1)
+			kill(k->child, SIGTERM);
+		else if (k->configuration->worker.restore && !k->started)
+			k->stopped = !kill(k->child, SIGKILL);
+	}
 	return waitpid(k->child, status, WNOHANG) == k->child;
 }
 
@@ -144,7 +156,9 @@ static void explain(struct keeper *k, int status)
 
 	if (k->ended)
 		return;
-	if (WIFSIGNALED(status))
+	if (k->stopped)
+		snprintf(text, sizeof(text), "restoring was stopped, as was asked");
+	else if (WIFSIGNALED(status))
 		snprintf(text, sizeof(text), "the machine's process was killed by signal %d (%s)", WTERMSIG(status),
 		    strsignal(WTERMSIG(status)));
 	else if (WEXITSTATUS(status) == SANDBOX_EXIT)
@@ -260,6 +274,7 @@ int keeper_run(struct configuration *configuration, struct lock_file *lock,
 	sigaddset(&taken, SIGTERM);
 	sigaddset(&taken, SIGINT);
 	sigaddset(&taken, SIGCHLD);
+	sigaddset(&taken, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &taken, &before);
 	if (open_channel(&k, &child_end, &taken, &err) || start_switches(configuration, &err))
 		return not_started(configuration->result, &err);

@@ -21,6 +21,9 @@ int keeper_run(struct configuration *configuration, struct lock_file *lock,
 /* The machine's sockets are there; they cannot be removed from inside. */
 void keeper_tell_open(int keeper);
 
+/* Bytes of memory; from any thread. */
+void keeper_tell_restoring(int keeper, uint64_t done, uint64_t total);
+
 /* The guest's first instruction comes next. An error when nobody hears of it: then it must not. */
 int keeper_tell_started(int keeper, struct error *err);
 

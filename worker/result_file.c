@@ -52,6 +52,11 @@ static int answer(json_t *line)
 	return r;
 }
 
+void tell_restoring(uint64_t done, uint64_t total)
+{
+	(void)write_line(STDOUT_FILENO, json_pack("{s:{s:I,s:I}}", "restoring", "done", (json_int_t)done, "total", (json_int_t)total));
+}
+
 int tell_started(struct error *err)
 {
 	int r = answer(json_pack("{s:b,s:I}", "ok", 1, "pid", (json_int_t)getpid()));

@@ -7,6 +7,9 @@
 
 #include "worker/worker.h"
 
+/* {"restoring":{"done":n,"total":n}} on standard output; who does not read it is no hindrance. */
+void tell_restoring(uint64_t done, uint64_t total);
+
 /* {"ok":true,"pid":n} on standard output, which is /dev/null from then on. */
 int tell_started(struct error *err);
 

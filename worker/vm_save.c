@@ -4,7 +4,12 @@
  * machine is of, partition, chipset, controllers, bus, integration services. Memory is the file's (statefile/).
  */
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
+#include <time.h>
+
+#include "base/thread.h"
 
 #include "worker/vm.h"
 
@@ -12,6 +17,8 @@
 #define WORKER_SECTION_VERSION    2u
 #define PARTITION_SECTION         "cpus"
 #define PARTITION_SECTION_VERSION 1u
+
+#define TELL_NANOSECONDS 50000000 /* from one time to the next that progress is told */
 
 #define WHOLE "the saved machine"
 
@@ -298,9 +305,65 @@ static int load_parts(struct vm *vm, struct form_reader *r, struct error *err)
 	return result ? result : form_error(r, WHOLE, err);
 }
 
+/* Who wants to know how far it is. */
+struct watch {
+	const struct worker_config *config;
+	struct statefile_progress progress;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t over;
+	bool runs, is_over;
+};
+
+static void *tell_progress(void *argument)
+{
+	struct watch *w = argument;
+	struct timespec next;
+
+	thread_begin(THREAD_DISK, "restore");
+	pthread_mutex_lock(&w->lock);
+	while (!w->is_over) {
+		w->config->restoring(w->config->context, w->progress.done, w->progress.total);
+		clock_gettime(CLOCK_REALTIME, &next);
+		next.tv_nsec += TELL_NANOSECONDS;
+		next.tv_sec += next.tv_nsec / 1000000000;
+		next.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&w->over, &w->lock, &next);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+/* That it cannot be told keeps nobody from restoring. */
+static void watch_begin(struct watch *w, const struct worker_config *config)
+{
+	sigset_t all, old;
+
+	w->config = config;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->over, NULL);
+	/* Signals are for the loop's thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	w->runs = config->restoring && !pthread_create(&w->thread, NULL, tell_progress, w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static void watch_end(struct watch *w)
+{
+	pthread_mutex_lock(&w->lock);
+	w->is_over = true;
+	pthread_cond_signal(&w->over);
+	pthread_mutex_unlock(&w->lock);
+	if (w->runs)
+		pthread_join(w->thread, NULL);
+	pthread_mutex_destroy(&w->lock);
+	pthread_cond_destroy(&w->over);
+}
+
 int vm_restore_state(struct vm *vm, struct error *err)
 {
-	struct statefile_progress progress = {0};
+	struct watch watch = {.runs = false};
 	struct form_reader r = reader_of(vm);
 	struct form_reader first = form_section(&r, WORKER_SECTION, 0, WORKER_SECTION_VERSION);
 	int result;
@@ -308,7 +371,9 @@ int vm_restore_state(struct vm *vm, struct error *err)
 	first.left = 0; /* vm_restore_begin() has read it */
 	form_section_done(&r, &first);
 	vmbus_hold(vm->bus);
-	result = statefile_read_memory(vm->saved, vm->partition, &progress, err);
+	watch_begin(&watch, vm->config);
+	result = statefile_read_memory(vm->saved, vm->partition, &watch.progress, err);
+	watch_end(&watch);
 	if (!result)
 		result = load_parts(vm, &r, err);
 	return result ? error_prefix(err, "%s", vm->config->restore) : 0;

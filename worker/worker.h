@@ -71,7 +71,9 @@ struct worker_config {
 	/* On the thread of worker_run(); an error ends the run as not started. NULL: nobody asks. */
 	int (*opened)(void *context, struct error *err); /* all is open; there is one thread, and no machine yet */
 	int (*ready)(void *context, struct error *err);  /* the guest's first instruction comes next */
-	void *context;                                   /* of both */
+	/* How much of a saved machine's memory is there again, in bytes; on a thread of its own. NULL: nobody asks. */
+	void (*restoring)(void *context, uint64_t done, uint64_t total);
+	void *context; /* of all three */
 };
 
 /* The kind of processor and its options, from "kvm", "soft,translate=off" and the like. `text` must live as long as

@@ -369,3 +369,91 @@ def test_manage_import_of_a_tree_of_traps(context):
         for name in os.listdir(trap.path):
             require(not name.endswith(".cbt"), name)
         require(subprocess.run(["diff", "-r", exported, trap.path], check=False).returncode == 0, "what was imported from is not changed")
+        # A disk that is something else as well is looked at all the same.
+        trap = Trap(d, exported)
+        d.cli("disk", "create", os.path.join(trap.path, "outside.vhdx"), "--parent", secret)
+        with open(os.path.join(trap.path, "vm.json"), encoding="utf-8") as f:
+            config = json.load(f)
+        config["boot"]["initrd"] = "outside.vhdx"
+        config["disks"].append({"path": "outside.vhdx"})
+        with open(os.path.join(trap.path, "vm.json"), "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        d.done("DELETE", "/v1/vms/trap")
+        trap.refused("outside.vhdx", ("copy", "restore"))
+        # What is refused is not written to, and what the machine would write is no checkpoint's.
+        trap = Trap(d, exported)
+        trap.tree["disks"].append(dict(trap.tree["disks"][0]))
+        trap.save()
+        with open(os.path.join(trap.path, "vm.json"), "rb") as f:
+            kept = f.read()
+        trap.refused("twice", ("register",))
+        with open(os.path.join(trap.path, "vm.json"), "rb") as f:
+            require(f.read() == kept, "its vm.json was changed")
+        trap = Trap(d, exported)
+        config = json.loads(kept)
+        config["disks"][0]["path"] = "disk.vhdx"
+        with open(os.path.join(trap.path, "vm.json"), "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        trap.refused("disk.vhdx is of a checkpoint")
+        # Names that the daemon's own files have.
+        for name in ("worker.lock/x", "checkpoints.json.new"):
+            trap = Trap(d, exported)
+            place = os.path.join(trap.path, name)
+            if "/" in name:
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+            shutil.copy(d.kernel, place)
+            config = json.loads(kept)
+            config["boot"]["kernel"] = name
+            with open(os.path.join(trap.path, "vm.json"), "w", encoding="utf-8") as f:
+                json.dump(config, f)
+            d.done("POST", "/v1/vms/import", {"directory": trap.path, "name": "trap"})
+            d.done("POST", "/v1/vms/trap/start")
+            d.done("POST", "/v1/vms/trap/turn-off")
+            d.done("DELETE", "/v1/vms/trap")
+        # Links in the place of what it says of itself.
+        for name in ("vm.json", "checkpoints.json"):
+            trap = Trap(d, exported)
+            os.unlink(os.path.join(trap.path, name))
+            os.symlink("/etc/passwd", os.path.join(trap.path, name))
+            trap.refused("is a link")
+
+
+def test_manage_export_of_a_disk_that_came_later(context):
+    """It lies in a directory of its own, and only a checkpoint has it any more."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        directory = machine(d)["directory"]
+        make_disk(d, os.path.join(directory, "disk.vhdx"), 1)
+        os.mkdir(os.path.join(directory, "sub"))
+        make_disk(d, os.path.join(directory, "sub", "disk2.vhdx"), 2)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+        d.done("POST", "/v1/vms/web/disks", {"path": "sub/disk2.vhdx"})
+        had = hashes(d)
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "two"})
+        d.done("POST", "/v1/vms/web/checkpoints/one/apply")
+        exported = exported_tree(d, os.path.join(d.directory, "out"))
+        d.done("DELETE", "/v1/vms/web")
+        for mode in ("--copy", "--restore", "--register"):
+            d.cli("vm", "import", exported, mode)
+            d.done("POST", "/v1/vms/web/checkpoints/two/apply")
+            require(hashes(d) == had, f"{mode}: it is not what it was")
+            d.done("DELETE", "/v1/vms/web" + ("?files=keep" if mode == "--register" else ""))
+
+
+def test_manage_import_of_what_runs(context):
+    """Its disks are of no one moment."""
+    with Daemon(context["build"]) as d, Daemon(context["build"]) as other:
+        d.make("web")
+        make_disk(d, os.path.join(machine(d)["directory"], "disk.vhdx"), 1)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/web/start")
+        directory = machine(d)["directory"]
+        for daemon, mode in ((d, "copy"), (other, "copy"), (other, "restore")):
+            job = daemon.job("POST", "/v1/vms/import", {"directory": directory, "mode": mode, "name": "copy"})
+            require(job["state"] == "failed" and job["error"]["code"] == "busy" and "runs" in job["error"]["message"], f"{mode}: {job}")
+        require(os.listdir(os.path.join(other.state, "machines")) == [], "nothing is left")
+        d.done("POST", "/v1/vms/web/turn-off")
+        other.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy"})
+        d.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy"})
+        require(d.state_of("web") == "off", "the original is what it was")

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import random
+import struct
 import subprocess
 import time
 
@@ -260,3 +261,54 @@ def test_manage_import_of_a_saved_one_beside_its_original(context):
         d.cli("vm", "adapter", "remove", "web", "0")
         d.cli("vm", "import", exported, "--name", "copy")
         d.done("POST", "/v1/vms/copy/start")
+
+
+def filling_kernel(path, start, size):
+    """A multiboot kernel that fills memory with numbers that nothing packs, and halts."""
+    code = struct.pack("<BBBIBIBI", 0xFA, 0xFC, 0xBF, start, 0xB9, size // 4, 0xB8, 1)
+    loop = struct.pack("<BBIBIBB", 0x69, 0xC0, 1664525, 0x05, 1013904223, 0xAB, 0x49)
+    code += loop + struct.pack("<Bb", 0x75, -len(loop) - 2) + b"\xf4\xeb\xfd"
+    header = struct.pack("<8I", 0x1BADB002, 1 << 16, -(0x1BADB002 + (1 << 16)) & 0xFFFFFFFF, 0x100000, 0x100000, 0, 0, 0x100020)
+    with open(path, "wb") as f:
+        f.write(header + code + bytes(64))
+    return path
+
+
+def test_manage_restore_progress_and_cancel(context):
+    with Daemon(context["build"]) as d:
+        size = 384 << 20
+        d.make("web", memory=512 << 20, boot={"kernel": filling_kernel(os.path.join(d.directory, "filling"), 2 << 20, size)})
+        d.done("POST", "/v1/vms/web/start")
+        wait_for(lambda: d.ok("GET", "/v1/vms/web/metering")["memory_resident"] > size, "it to fill its memory")
+        time_then = ran_for(d)
+        d.done("POST", "/v1/vms/web/save")
+        cancelled, seen = 0, []
+        for early in (True, False, False, False):
+            job = d.ok("POST", "/v1/vms/web/start")["id"]
+
+            def progress():
+                now = d.ok("GET", f"/v1/jobs/{job}")  # pylint: disable=cell-var-from-loop
+                if now.get("progress"):
+                    seen.append(now["progress"])
+                return now.get("progress") or now["state"] != "running"
+
+            if not early:
+                wait_for(progress, "progress")
+            status = d.call("DELETE", f"/v1/jobs/{job}")[0]
+            ended = d.ok("GET", f"/v1/jobs/{job}?wait=60")
+            require(ended["state"] in ("cancelled", "done") and status in (202, 409), f"{status} {ended}")
+            if ended["state"] == "done":
+                # It was too late: the guest runs, and is not hurt.
+                require(d.state_of("web") == "running" and files(d) == [] and ran_for(d) > time_then, "it runs")
+                d.done("POST", "/v1/vms/web/save")
+                continue
+            cancelled += 1
+            require(ended["error"]["code"] == "cancelled", f"{ended}")
+            require(d.state_of("web") == "saved" and files(d) == ["saved-disks.json", "saved-state"] and not d.workers(), f"as before: {files(d)}")
+        require(cancelled, "none was cancelled")
+        require(seen and all(0 < p <= 1 for p in seen), f"no progress was told: {seen}")
+        d.done("POST", "/v1/vms/web/start")
+        require(ran_for(d) > time_then, "it went on where it was")
+        failed = [e["text"] for e in d.ok("GET", "/v1/events?limit=1000")["events"] if e["kind"] == "vm.failed"]
+        require(not failed, f"{failed}")
+        print(f"     {cancelled} of 4 were cancelled, progress {[round(p, 2) for p in seen]}")

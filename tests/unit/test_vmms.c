@@ -12,8 +12,11 @@
 
 #include "vmms/config.h"
 #include "vmms/files.h"
+#include "disk/disk.h"
 #include "vmms/limits.h"
+#include "vmms/saved_disks.h"
 #include "vmms/store.h"
+#include "vmms/tree.h"
 
 #define ID "0f8fad5b-d9cb-469f-a165-70867728950e"
 
@@ -601,6 +604,129 @@ static void test_limits_blame_what_the_kernel_says(void **state)
 	assert_non_null(strstr(limits_blame(directory), "no memory for it"));
 }
 
+/* --- checkpoints that somebody else has made ------------------------------------------------------------- */
+
+#define ID_2      "1f8fad5b-d9cb-469f-a165-70867728950e"
+#define CONFIG(p) "{\"version\":1,\"id\":\"" ID "\",\"name\":\"n\",\"boot\":{\"kernel\":\"/k\"},\"disks\":[{\"path\":\"" p "\"}]}"
+#define CHECKPOINT(id, name, parent, path, more)                                                                      \
+	"{\"id\":\"" id "\",\"name\":\"" name "\",\"created\":1,\"parent\":\"" parent "\",\"config\":" CONFIG(path) more "}"
+#define TREE(now, checkpoints, disks) "{\"version\":1,\"now\":\"" now "\",\"checkpoints\":[" checkpoints "],\"disks\":[" disks "]}"
+#define DISK(path, parent) "{\"path\":\"" path "\",\"parent\":\"" parent "\"}"
+
+static int check_tree(const char *text, bool in_place, struct error *err)
+{
+	json_t *tree, *config = parse(CONFIG("now"));
+	int r;
+
+	write_text(in_directory("s"), "");
+	write_text(in_directory(TREE_FILE), text);
+	r = tree_load(&tree, directory, err);
+	if (!r)
+		r = tree_check(tree, config, directory, in_place, err);
+	json_decref(tree);
+	json_decref(config);
+	return r;
+}
+
+static void tree_refused(const char *text, bool in_place_too, int code, const char *words)
+{
+	for (unsigned in_place = 0; in_place < 2; in_place++) {
+		struct error err = {0};
+		int r = check_tree(text, in_place, &err);
+
+		if (in_place && !in_place_too) {
+			assert_int_equal(r, 0);
+			continue;
+		}
+		assert_int_equal(r, -code);
+		if (!strstr(err.text, words) || !strstr(err.text, TREE_FILE))
+			fail_msg("\"%s\" is not in \"%s\"", words, err.text);
+	}
+}
+
+static void test_tree_is_checked(void **state)
+{
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(check_tree(TREE(ID, CHECKPOINT(ID, "a", "", "a", ",\"state\":\"s\""), DISK("c", "b") "," DISK("b", "a")), false, &err), 0);
+	/* Names of other places; where it is registered, only the lowest may have one. */
+	tree_refused(TREE("", "", DISK("/c", "a")), true, EINVAL, "/c");
+	tree_refused(TREE("", "", DISK("../c", "a")), true, EINVAL, "../c");
+	tree_refused(TREE("", "", DISK("d/c", "a")), true, EINVAL, "d/c");
+	tree_refused(TREE("", "", DISK("..", "a")), true, EINVAL, "..");
+	tree_refused(TREE("", "", DISK("c", "/a")), false, EINVAL, "/a");
+	tree_refused(TREE("", "", DISK("c", "d/a")), false, EINVAL, "d/a");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "/a", ""), ""), false, EINVAL, "/a");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "a", ",\"state\":\"/s\""), ""), true, EINVAL, "/s");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "a", ",\"state\":\"d/s\""), ""), true, EINVAL, "d/s");
+	/* Of a disk that the tree does not name a directory may be on the way. */
+	assert_int_equal(check_tree(TREE("", CHECKPOINT(ID, "a", "", "d/a", ""), ""), false, &err), 0);
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "d/a", ""), DISK("c", "d/a")), false, EINVAL, "d/a");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "a", ",\"state\":\"nothing\""), ""), true, ENOENT, "nothing");
+	/* What is written and may not be. */
+	tree_refused(TREE("", "", DISK("c", "now")), true, EINVAL, "now");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "now", ""), ""), true, EINVAL, "now");
+	/* Rings, and what is there twice or not at all. */
+	tree_refused(TREE("", "", DISK("a", "a")), true, ELOOP, "ring");
+	tree_refused(TREE("", "", DISK("a", "b") "," DISK("b", "c") "," DISK("c", "a")), true, ELOOP, "ring");
+	tree_refused(TREE("", "", DISK("b", "a") "," DISK("b", "c")), true, EINVAL, "twice");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", ID, "a", ""), ""), true, ELOOP, "ring");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", ID_2, "a", "") "," CHECKPOINT(ID_2, "b", ID, "a", ""), ""), true, ELOOP, "ring");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", "", "a", "") "," CHECKPOINT(ID, "b", "", "a", ""), ""), true, EINVAL, "twice");
+	tree_refused(TREE("", CHECKPOINT("0f8fad5b-d9cb-469f-a165-70867728950a", "a", "", "a", "") ","
+				      CHECKPOINT("0F8FAD5B-D9CB-469F-A165-70867728950A", "b", "", "a", ""), ""), true, EINVAL, "twice");
+	tree_refused(TREE("", CHECKPOINT(ID, "a", ID_2, "a", ""), ""), true, EINVAL, ID_2);
+	tree_refused(TREE(ID_2, CHECKPOINT(ID, "a", "", "a", ""), ""), true, EINVAL, ID_2);
+}
+
+static void change_disk(const char *name)
+{
+	struct error err = {0};
+	struct disk *disk;
+
+	assert_int_equal(disk_open(&disk, in_directory(name), NULL, &err), 0);
+	assert_int_equal(disk_write(disk, 4096, "other", 5, &err), 0);
+	assert_int_equal(disk_close(disk, &err), 0);
+}
+
+static void test_saved_disks_are_compared(void **state)
+{
+	static const char *const names[] = {"a.vhdx", "b.vhd", "c.img"};
+	static const enum disk_format formats[] = {DISK_FORMAT_VHDX, DISK_FORMAT_VHD, DISK_FORMAT_RAW};
+	json_t *config = parse("{\"disks\":[{\"path\":\"a.vhdx\",\"kind\":\"disk\"},{\"path\":\"dvd.iso\",\"kind\":\"dvd\"},"
+			       "{\"path\":\"b.vhd\",\"kind\":\"disk\"},{\"path\":\"c.img\",\"kind\":\"disk\"}]}");
+	struct error err = {0};
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct disk_create_options options = {.format = formats[i], .size = 1 << 20};
+
+		assert_int_equal(disk_create(in_directory(names[i]), &options, &err), 0);
+	}
+	/* Nothing was noted: nothing is compared. */
+	assert_int_equal(saved_disks_check(config, directory, &err), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(saved_disks_note(config, directory, &err), 0);
+		assert_int_equal(saved_disks_check(config, directory, &err), 0);
+		change_disk(names[i]);
+		assert_int_equal(saved_disks_check(config, directory, &err), -ESTALE);
+		assert_non_null(strstr(err.text, names[i]));
+	}
+	unlink(in_directory("a.vhdx"));
+	assert_int_equal(saved_disks_check(config, directory, &err), -ENOENT);
+	/* What cannot be noted leaves nothing that could be wrong. */
+	assert_int_equal(saved_disks_note(config, directory, &err), -ENOENT);
+	assert_int_equal(saved_disks_check(config, directory, &err), 0);
+	write_text(in_directory(SAVED_DISKS), "{\"version\":2,\"disks\":[]}");
+	assert_int_equal(saved_disks_check(config, directory, &err), -ENOTSUP);
+	write_text(in_directory(SAVED_DISKS), "{\"version\":1,\"disks\":[{\"path\":\"a\",\"contents\":\"x\"}]}");
+	assert_int_equal(saved_disks_check(config, directory, &err), -EINVAL);
+	write_text(in_directory(SAVED_DISKS), "{");
+	assert_int_equal(saved_disks_check(config, directory, &err), -EBADMSG);
+	json_decref(config);
+}
+
 int main(void)
 {
 #define IN_DIRECTORY(f) cmocka_unit_test_setup_teardown(f, make_directory, remove_directory)
@@ -614,6 +740,8 @@ int main(void)
 	    IN_DIRECTORY(test_file_is_copied),
 	    IN_DIRECTORY(test_copying_leaves_holes_and_stops),
 	    cmocka_unit_test(test_names_inside),
+	    IN_DIRECTORY(test_tree_is_checked),
+	    IN_DIRECTORY(test_saved_disks_are_compared),
 	    IN_DIRECTORY(test_directory_goes_and_links_stay),
 	    IN_DIRECTORY(test_store_keeps_machines),
 	    IN_DIRECTORY(test_store_lists_each_machine_once),
