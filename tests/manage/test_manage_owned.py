@@ -136,10 +136,19 @@ def test_manage_directories_of_an_import(context):
         # A tree of checkpoints that leads out.
         os.symlink(d.directory, os.path.join(source, "up"))
         checkpoint = {"id": str(uuid.uuid4()), "name": "c", "created": 1, "parent": "", "config": config, "state": "up/victim"}
-        with open(os.path.join(source, "checkpoints.json"), "w", encoding="utf-8") as f:
-            json.dump({"version": 1, "now": checkpoint["id"], "checkpoints": [checkpoint],
-                       "disks": [{"path": "up/victim", "parent": "up/nothing"}]}, f)
+        leads_out = {"version": 1, "now": checkpoint["id"], "checkpoints": [checkpoint], "disks": [{"path": "up/victim", "parent": "up/nothing"}]}
+        tree_file = os.path.join(source, "checkpoints.json")
+
+        def write_tree():
+            with open(tree_file, "w", encoding="utf-8") as f:
+                json.dump(leads_out, f)
+        write_tree()
+        status, answer = d.call("POST", "/v1/vms/import?wait=100", {"directory": source, "mode": "register"})
+        require(answer["error"]["code"] == "invalid" and "up/victim" in answer["error"]["message"], f"it is refused: {status} {answer}")
+        # Nor does it lead out of a machine that is there.
+        os.unlink(tree_file)
         d.done("POST", "/v1/vms/import", {"directory": source, "mode": "register"})
+        write_tree()
         d.call("POST", "/v1/vms/other/checkpoints/c/apply?wait=100")
         d.done("DELETE", "/v1/vms/other/checkpoints/c")
         require(os.path.exists(victim) and os.stat(victim).st_nlink == 1, "it is not ours")
