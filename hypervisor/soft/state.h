@@ -185,6 +185,7 @@ struct soft_vp {
 
 	/* translated code (translate.h) */
 	uint64_t native_linear, native_saved[2]; /* its own, within an instruction */
+	uint64_t group_addend[2];     /* … and within a block (translate_group.c) */
 	uint64_t code_key;            /* form, address space and rights in force, for native_targets: code_key_changed() */
 	uint64_t form_tag;            /* the form, as jumps[] have it */
 	uint32_t code_epoch;          /* translate_forget_targets() */
@@ -197,7 +198,7 @@ struct soft_vp {
 	uint64_t stack_page, stack_addend;
 	uint64_t no_window;
 	uint8_t *scratch_page;
-	uint64_t window_drops;        /* how often it has been taken away */
+	uint64_t window_drops;        /* how often it has been taken away, or would have been */
 	uint64_t native_stack;        /* the host's RSP with no return address noted on it … */
 	uint64_t native_limit;        /* … with as many as may be … */
 	uint64_t native_rsp;          /* … and what it was before a call of C code */
@@ -325,11 +326,11 @@ static inline void code_key_changed(struct soft_vp *vp)
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */
 static inline void window_drop(struct soft_vp *vp)
 {
+	vp->window_drops++; /* what else was looked up is no longer good either (translate_group.c) */
 	if (vp->stack_page == vp->no_window)
 		return;
 	vp->stack_page = vp->no_window;
 	vp->stack_addend = (uint64_t)(uintptr_t)vp->scratch_page + GUEST_PAGE_SIZE - vp->no_window;
-	vp->window_drops++;
 }
 
 /* After `tlb_strict` changed: the window stays if the page may be written all the same. */

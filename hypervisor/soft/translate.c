@@ -188,6 +188,7 @@ static void add_to_run(struct translation *t)
 {
 	const struct op *copy;
 
+	groups_drop(t);
 	if (!t->run)
 		handler_run_begin(t);
 	else
@@ -221,6 +222,7 @@ static void survey(struct translation *t)
 	struct {
 		bool plain, reads, kills;
 	} known[BLOCK_MAX_OPS];
+	struct group_survey registers[16] = {0};
 	bool seen = true;
 
 	decode_again(t);
@@ -229,13 +231,16 @@ static void survey(struct translation *t)
 		if (!t->known) {
 			known[i] = (typeof(known[i])){.reads = true};
 			t->window.lost = true;
+			group_survey_end(t, registers);
 			continue;
 		}
 		known[i].plain = !t->ends && copy_is_plain(t);
 		known[i].reads = flags_read_mask(t);
 		known[i].kills = flags_write_mask(t) && flags_killed(t);
 		stack_survey(t);
+		group_survey(t, registers);
 	}
+	group_survey_end(t, registers);
 	t->window.rsp = 0;
 	t->window.lost = false;
 	for (unsigned i = t->b->count; i-- > 0;) {
@@ -285,9 +290,9 @@ static bool translate_instruction(struct translation *t)
 	return true;
 }
 
-static void translate_instructions(struct translation *t)
+static void translate_instructions(struct translation *t, unsigned from)
 {
-	for (unsigned i = 0; i < t->b->count; i++) {
+	for (unsigned i = from; i < t->b->count; i++) {
 		take_instruction(t, i);
 		t->window.touched = false;
 		if (!translate_instruction(t))
@@ -301,7 +306,7 @@ static void translate_instructions(struct translation *t)
 /* --- the whole -------------------------------------------------------------------------------------- */
 
 /* A copy and its stop for each instruction and a few more, and exits. */
-#define ROOM ((2 * BLOCK_MAX_OPS + 2) * sizeof(struct op) + EXITS_MAX * sizeof(struct native_exit))
+#define ROOM (FORMS_MAX * ((2 * BLOCK_MAX_OPS + 2) * sizeof(struct op) + EXITS_MAX * sizeof(struct native_exit)))
 
 /* What one block may need at most, by far. */
 #define CODE_ROOM (96u << 10)
@@ -324,7 +329,7 @@ static void finish(struct translation *t, struct translator *translator)
 static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 {
 	struct translator *translator = vp->translator;
-	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin};
+	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin, .tail = twin};
 
 	t.narrow = b->form == FORM_32_FLAT;
 	t.word = t.narrow ? 4 : 8;
@@ -343,7 +348,12 @@ static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 		t.body = emit_run_address(&t.e, t.e.at);
 	else
 		emit_entry(&t);
-	translate_instructions(&t);
+	translate_instructions(&t, 0);
+	for (unsigned i = 0; i < GROUPS_MAX; i++)
+		if (t.groups[i].looked) {
+			group_begin_tail(&t, &t.groups[i]);
+			translate_instructions(&t, t.groups[i].first);
+		}
 	for (unsigned i = 0; i < t.cold_count; i++)
 		emit_cold(&t, &t.colds[i]);
 	emit_window_miss(&t);

@@ -454,10 +454,21 @@ static bool reach_memory(struct translation *t, const struct copy *c, struct hos
 		*m = window_operand(t, &t->op);
 		return true;
 	}
+	if (group_has(t) && !want.align) {
+		if (group_looks(t))
+			flags_before_clobber(t);
+		*m = group_operand(t);
+		return true;
+	}
 	*cold = translation_cold(t);
 	flags_before_clobber(t);
 	(*cold)->op = translation_copy(t, &t->op);
 	(*cold)->flags = t->flags;
+	if (group_has(t)) {
+		*m = group_operand(t);
+		check_alignment(t, *cold, *m, want.align);
+		return true;
+	}
 	*m = probe_operand(t, *cold, &t->op, want);
 	return true;
 }
@@ -508,6 +519,15 @@ static bool copy_instruction(struct translation *t, const struct copy *c, struct
 		cold->load_flags = t->flags.in_host;
 	}
 	return true;
+}
+
+bool copy_serves(const struct translation *t)
+{
+	struct host_opcode o;
+	struct copy c;
+
+	return (is_integer(t) || is_vector(t) || is_integer_vex(t) || is_avx(t)) && take_all(t, &c) && take_opcode(t, &c, &o) &&
+	    c.memory;
 }
 
 /* No memory, no handler, nothing that faults or looks around. */
@@ -591,6 +611,7 @@ bool translate_copy(struct translation *t)
 	case ZYDIS_MNEMONIC_LFENCE:
 	case ZYDIS_MNEMONIC_MFENCE:
 	case ZYDIS_MNEMONIC_SFENCE:
+		groups_drop(t);
 		return translate_system(t);
 	default:
 		break;

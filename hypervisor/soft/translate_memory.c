@@ -128,7 +128,7 @@ static void emit_compare(struct translation *t, struct cold *c, bool write)
 
 _Static_assert(sizeof(struct tlb_entry) == 64, "emit_tlb_entry() says so");
 
-static void check_alignment(struct translation *t, struct cold *c, struct host_memory m, uint8_t bits)
+void check_alignment(struct translation *t, struct cold *c, struct host_memory m, uint8_t bits)
 {
 	if (!bits)
 		return;
@@ -147,6 +147,20 @@ static void check_segment(struct translation *t, struct cold *c, const struct op
 	    .disp = write ? VP_OFFSET(flat_write) : VP_OFFSET(flat_read)});
 	emit8(&t->e, 1u << op->seg);
 	c->from[3] = emit_jump_if_forward(&t->e, IF_Z);
+}
+
+void probe_range(struct translation *t, unsigned base, struct operand_group *g)
+{
+	struct host_memory m = {.base = (uint8_t)base, .index = NO_REGISTER, .disp = g->low};
+	struct cold c = {.from = {NULL}};
+
+	emit_lea(&t->e, SCRATCH2, m);
+	emit_tlb_entry(&t->e, VP_OFFSET(tlb));
+	m.disp = g->high - 1;
+	emit_lea(&t->e, SCRATCH1, m);
+	emit_compare(t, &c, g->write);
+	g->from[0] = c.from[0];
+	g->from[1] = c.from[1];
 }
 
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w)

@@ -6,6 +6,7 @@
  *	translate_flags.c    where the arithmetic flags are
  *	translate_memory.c   addresses and the look into the TLB
  *	translate_copy.c     instructions that run as they are, with other registers
+ *	translate_group.c    operands by one register, with one look
  *	translate_stack.c    the stack window, PUSH, POP and LEAVE
  *	translate_system.c   what kernels do all the time
  *	translate_branch.c   the end of a block
@@ -180,7 +181,31 @@ struct stack_window {
 	const uint8_t *back;
 };
 
-#define COLDS_MAX (BLOCK_MAX_OPS * 3u)
+/* Operands by one register that take one look into the TLB together (translate_group.c). */
+#define GROUPS_MAX 2u
+
+struct operand_group {
+	uint8_t base;      /* guest register */
+	uint8_t first;     /* instruction: it looks */
+	uint8_t count;     /* of operands; 0: there is no such group */
+	bool write;
+	int32_t low, high; /* the bytes, from what the register is there */
+	uint64_t members;  /* instructions, a bit each */
+	bool looked, good; /* its look has been made; and what it found is still true */
+	uint8_t *from[2];  /* where it fails; and what held there: */
+	struct flags_state flags;
+	struct stack_window window;
+	uint8_t vectors_enabled;
+};
+
+/* For each register, on the way through the block. */
+struct group_survey {
+	struct operand_group group;
+	int32_t moved; /* since its first */
+};
+
+#define FORMS_MAX (1 + GROUPS_MAX) /* of an instruction: in the block and in tails */
+#define COLDS_MAX (BLOCK_MAX_OPS * 3u * FORMS_MAX)
 #define EXITS_MAX (BLOCK_MAX_OPS + 8u)
 
 struct translation {
@@ -196,6 +221,8 @@ struct translation {
 	uint8_t vectors_enabled; /* VECTORS_* that have been looked at */
 	struct stack_window window;
 	bool twin; /* without it */
+	struct operand_group groups[GROUPS_MAX];
+	bool tail; /* without them */
 	const struct op *run; /* copies of instructions that are to run in one call, still without it */
 	uint8_t *room; /* in the block cache, for copies of ops and for exits */
 	size_t room_used;
@@ -254,6 +281,7 @@ struct address_want {
 	uint8_t align;      /* bits that must be 0 */
 };
 struct host_memory probe_operand(struct translation *t, struct cold *c, const struct op *op, struct address_want w);
+void check_alignment(struct translation *t, struct cold *c, struct host_memory m, uint8_t bits);
 void emit_address(struct translation *t, unsigned to, const struct op *op, int32_t more);
 bool address_is_plain(const struct translation *t, const struct op *op);
 bool address_serves(const struct translation *t, const struct op *op); /* a look into the TLB can find it */
@@ -262,6 +290,18 @@ struct host_memory address_memory(const struct op *op, int32_t more); /* of a pl
 
 /* SCRATCH2: the entry of the page that the address in it lies in, in the TLB that a field of vp points at. */
 void emit_tlb_entry(struct emitter *e, size_t tlb);
+
+/* SCRATCH2: the host's distance from all bytes of the group. Where it fails: g->from. */
+void probe_range(struct translation *t, unsigned base, struct operand_group *g);
+
+/* translate_group.c */
+void group_survey(struct translation *t, struct group_survey *s); /* s: one for each register */
+void group_survey_end(struct translation *t, struct group_survey *s);
+bool group_has(struct translation *t); /* the operand of the instruction at hand */
+bool group_looks(struct translation *t);
+struct host_memory group_operand(struct translation *t);
+void groups_drop(struct translation *t);
+void group_begin_tail(struct translation *t, struct operand_group *g);
 
 /* translate_stack.c */
 void stack_survey(struct translation *t);
@@ -281,6 +321,7 @@ bool translate_end(struct translation *t);
 /* translate_copy.c: false when it is not known. */
 bool translate_copy(struct translation *t);
 bool copy_is_plain(const struct translation *t);
+bool copy_serves(const struct translation *t); /* it is one of these, whatever its operands' sizes */
 
 /* translate_branch.c */
 bool translate_branch(struct translation *t);
