@@ -23,7 +23,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [os.path.join(ROOT, "tests", "guest")]
 
-from guest import Guest  # pylint: disable=wrong-import-position
+from guest import Guest, GuestError  # pylint: disable=wrong-import-position
 
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
 SIDES = ("qemu", "ours")
@@ -157,6 +157,7 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.rates, self.seconds, self.costs = {}, {}, {}
+        self.failed = []
 
     def turn(self, who, guests, row):
         backend, peer, kind, streams = row
@@ -166,7 +167,7 @@ class Bench:
         guest.send(f"{address} {kind} {streams} {self.options.seconds}\n")
         match = guest.expect(rf"netbench {kind} {streams} ([0-9.]+|failed)\r?\n", self.options.seconds * 4 + 60)
         if match[1] == "failed":
-            raise SystemExit(f"{who}: {row}: {guest.text[-500:]}")
+            raise GuestError(f"{guest.text[-500:]}")
         rate = float(match[1])
         used = sum(g.processor_seconds() - u for g, u in zip(guests, used))
         self.rates.setdefault(row, {}).setdefault(who, []).append(rate)
@@ -188,7 +189,10 @@ class Bench:
                         continue
                     for n in range(self.options.rounds):
                         for who in SIDES[::-1] if n % 2 else SIDES:
-                            self.turn(who, guests[who], row)
+                            try:
+                                self.turn(who, guests[who], row)
+                            except GuestError as e:
+                                raise GuestError(f"{who}: {' '.join(map(str, row))}: {e}") from e
 
     def table(self):
         o = self.options
@@ -196,6 +200,8 @@ class Bench:
               "bulkhead / QEMU | lowest to highest of the rounds | processor time a unit, bulkhead / QEMU |\n|---|---|---|---|---|---|---|---|")
         for row, rates in self.rates.items():
             backend, peer, kind, streams = row
+            if any(len(rates.get(who, [])) < o.rounds for who in SIDES):
+                continue
             qemu, ours = (statistics.median(rates[who]) for who in SIDES)
             ratios = [a / b for a, b in zip(rates["ours"], rates["qemu"])]
             cost = statistics.median(self.seconds[row]["ours"]) / max(statistics.median(self.seconds[row]["qemu"]), 1e-12)
@@ -247,8 +253,13 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         initrd, program = make_initrd(options.image, directory)
         for backend in options.backends.split(","):
-            run_backend(bench, backend, directory, initrd, program)
+            try:
+                run_backend(bench, backend, directory, initrd, program)
+            except GuestError as e:  # a guest is lost: what was measured counts, the rest of its backend is missing
+                bench.failed.append(f"{backend} ends early: {e}")
     bench.table()
+    if bench.failed:
+        raise SystemExit("\n".join(bench.failed))
 
 
 if __name__ == "__main__":
