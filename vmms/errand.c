@@ -157,8 +157,12 @@ bool errand_at_work(const struct vmms *vmms)
 int errand_start(struct vmms *vmms, void (*run)(void *context), void (*done)(void *context), void *context, struct error *err)
 {
 	struct errands *all = vmms->errands;
-	struct errand *errand = malloc(sizeof(*errand)), **at = &all->first;
+	struct errand *errand, **at = &all->first;
 
+	/* The last ones have been run: it would never be, and whoever waits for it would be gone. */
+	if (uv_is_closing((uv_handle_t *)&all->asks))
+		return error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	errand = malloc(sizeof(*errand));
 	if (!errand)
 		return error_set(err, ENOMEM, "no memory");
 	*errand = (struct errand){run, done, context, NULL};
