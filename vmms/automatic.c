@@ -320,8 +320,9 @@ static bool stop_machine(struct machine *machine)
 	uint64_t now = uv_now(&machine->vmms->loop);
 	struct error err = {0};
 
+	/* One that waits for its ports (ports.h) has no worker yet, and gets none: its job's end tells. */
 	if (!machine->link)
-		return false;
+		return machine->state == MACHINE_STARTING;
 	/* A job that has its own end is waited for, but not for longer than a guest that shuts down. */
 	if (machine->job && (now < a->deadline || !strcmp(machine->job->kind, "vm.save")))
 		return true;

@@ -562,6 +562,8 @@ static int start_worker(struct machine *machine, struct start *start, struct err
 
 	if (machine->vmms->closing)
 		r = error_set(err, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	else if (automatic_stopping(machine->vmms))
+		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
 	else
 		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, start->configuration, start->fds, start->count, &link_ops, machine, err);
 	if (r)

@@ -247,17 +247,23 @@ json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s)
 	return list;
 }
 
+static bool is_on(const json_t *adapter, const struct vswitch *s)
+{
+	return on_switch(adapter) && !strcmp(json_string_value(json_object_get(adapter, "switch")), s->name);
+}
+
 json_t *switches_users(struct vmms *vmms, const struct vswitch *s)
 {
 	json_t *names = json_array();
 
 	for (size_t i = 0; i < vmms->machine_count; i++) {
 		json_t *adapter;
-		bool uses = false;
+		/* One that its worker is being given is not in vm.json yet. */
+		bool uses = is_on(vmms->machines[i]->coming, s);
 		size_t k;
 
 		json_array_foreach(json_object_get(vmms->machines[i]->config, "adapters"), k, adapter)
-			uses |= on_switch(adapter) && !strcmp(json_string_value(json_object_get(adapter, "switch")), s->name);
+			uses |= is_on(adapter, s);
 		if (uses)
 			json_array_append_new(names, json_string(vmms->machines[i]->name));
 	}

@@ -495,8 +495,9 @@ int switch_change(struct vmms *vmms, struct vswitch *s, const json_t *change, st
 	if (r) {
 		s->config = before;
 		json_decref(changed);
-		switches_apply(vmms, NULL);
-		switch_settle(vmms, s, NULL);
+		/* What made it fail may keep that from being undone, too: then it is tried again. */
+		if (switches_apply(vmms, NULL) || switch_settle(vmms, s, NULL))
+			switches_see_to(vmms);
 		switch_store(vmms, s, NULL);
 		return r;
 	}

@@ -38,5 +38,5 @@ void switches_plug_running(struct vmms *vmms);
 json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s);
 /* For people: [{"interface", "vm", "mac"}]. */
 json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s);
-/* Names of machines with an adapter on it, whether they run or not. */
+/* Names of machines with an adapter on it, or about to be, whether they run or not. */
 json_t *switches_users(struct vmms *vmms, const struct vswitch *s);

@@ -475,3 +475,43 @@ def test_manage_switch_hung(context):
             os.kill(pid, signal.SIGCONT)
         d.start()
         eventually(lambda: [s["name"] for s in d.ok("GET", "/v1/switches")["switches"]] == ["lan"], "the one that was there")
+
+
+def test_manage_switch_slow(context):
+    """What else is asked of a machine and its switch while Open vSwitch, or the worker, has not answered yet."""
+    with Lan(context) as lan:
+        d = lan.daemon(lan.add())
+        for name in ("lan", "other"):
+            d.cli("switch", "create", name, "--type", "private")
+        d.make("web", adapters=[{"port": "switch", "switch": "lan"}])
+
+        def ended(job):
+            eventually(lambda: d.ok("GET", f"/v1/jobs/{job['id']}")["state"] != "running", f"{job['kind']} to end")
+            return d.ok("GET", f"/v1/jobs/{job['id']}")
+        # The host's machines are stopped while one starts: it is off in the end.
+        pid = d.switch_pids()["ovsdb-server"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            start = d.ok("POST", "/v1/vms/web/start")
+            require(d.state_of("web") == "starting", "it waits for its port")
+            stop = d.ok("POST", "/v1/host/stop-machines")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        require(ended(stop)["state"] == "done", "the machines are off")
+        require(ended(start)["state"] == "failed", "it was not started")
+        require(d.state_of("web") == "off" and not d.workers(), "it is off")
+        # A switch that the worker is about to be given an adapter on is in use.
+        d.done("POST", "/v1/vms/web/start")
+        before, = ports_of(d, "lan")
+        worker = d.machine_process("web")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            change = d.ok("PATCH", f"/v1/vms/web/adapters/{before['mac']}", {"switch": "other"})
+            d.refused(409, "busy", "DELETE", "/v1/switches/other", text="web")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        require(ended(change)["state"] == "done", "it is plugged in")
+        port, = ports_of(d, "other")
+        require(in_datapath(d, port["interface"]), f"{port}")
+        d.cli("switch", "delete", "lan")
+        d.done("POST", "/v1/vms/web/turn-off")
