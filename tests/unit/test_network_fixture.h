@@ -15,7 +15,6 @@
 #define RING_PAGES    9u
 
 extern const uint8_t mac[6], other[6];
-extern const struct guid network_class;
 
 struct fixture {
 	struct guest *guest;
@@ -31,7 +30,6 @@ struct fixture {
 /* An adapter whose channel is open, or that is negotiated too; for cmocka. */
 int setup(void **state);
 int setup_ready(void **state);
-int setup_four(void **state); /* of a machine with four processors */
 int teardown(void **state);
 
 /* --- the network's side */
@@ -57,12 +55,5 @@ size_t ip_frame(uint8_t *frame, bool ipv6, unsigned protocol, size_t payload, co
 bool checksums_good(const uint8_t *frame, size_t size);
 
 /* --- the guest's side */
-
-/* How many sub-channels there are to open, UINT32_MAX: refused. */
-uint32_t ask_channels(struct fixture *f, uint32_t count);
-/* Opened for the processor of its own number. */
-struct guest_channel *open_sub(struct fixture *f, unsigned index);
-/* A number that the adapter tells of itself. */
-uint64_t inspected(struct fixture *f, const char *name);
 
 void set_offloads(struct fixture *f, bool checksums, bool coalesced);

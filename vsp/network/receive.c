@@ -76,6 +76,7 @@ int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle,
 	rx->free = calloc(rx->section_count, sizeof(*rx->free));
 	rx->gpadl = gpadl;
 	rx->set_id = id;
+	rx->range_count = 0;
 	rx->batch = BATCH_MIN;
 	r = rx->pieces && rx->piece_count && rx->next && rx->head && rx->free ? cut(rx) : -ENOMEM;
 	if (r) {
@@ -101,8 +102,6 @@ void receive_drop_buffer(struct receive *rx)
 	rx->head = NULL;
 	rx->large = false; /* another buffer may have no room for coalesced segments */
 	rx->free_count = rx->section_count = rx->section_size = rx->range_count = 0;
-	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
-		rx->packets[i].count = 0;
 }
 
 static const struct iovec *section_pieces(const struct receive *rx, unsigned section)
@@ -135,84 +134,55 @@ static void write_section(struct nic *nic, unsigned section, const void *bytes, 
 
 /* --- packets on the ring -------------------------------------------------------------------------------- */
 
-static void add_range(struct receive *rx, unsigned channel, unsigned section, unsigned size)
+static void add_range(struct receive *rx, unsigned section, unsigned size)
 {
-	struct receive_packet *packet = &rx->packets[channel];
-
-	if (packet->count == 0)
-		packet->first = (uint16_t)section;
+	if (rx->range_count == 0)
+		rx->first = (uint16_t)section;
 	else
-		rx->next[packet->last] = (uint16_t)section;
-	packet->last = (uint16_t)section;
+		rx->next[rx->last] = (uint16_t)section;
+	rx->last = (uint16_t)section;
 	rx->next[section] = RX_NO_SECTION;
-	packet->ranges[packet->count++] =
-	    (struct vmbus_transfer_page_range){.byte_count = size, .byte_offset = section * rx->section_size};
-	rx->range_count++;
+	rx->ranges[rx->range_count++] = (struct vmbus_transfer_page_range){.byte_count = size, .byte_offset = section * rx->section_size};
 }
 
-static void empty(struct receive *rx, struct receive_packet *packet)
-{
-	rx->range_count -= packet->count;
-	packet->count = 0;
-	packet->control = false;
-}
-
-static void abandon_packet(struct nic *nic, struct receive_packet *packet)
+bool receive_send(struct nic *nic)
 {
 	struct receive *rx = &nic->rx;
-
-	if (packet->count == 0)
-		return;
-	for (unsigned section = packet->first; section != RX_NO_SECTION; section = rx->next[section])
-		rx->free[rx->free_count++] = (uint16_t)section;
-	if (!packet->control)
-		nic_count(&nic->network->count.rx_dropped, 1);
-	empty(rx, packet);
-}
-
-/* False: the ring has no room. */
-static bool send_packet(struct nic *nic, unsigned index)
-{
-	struct receive_packet *packet = &nic->rx.packets[index];
 	struct nvsp_message message = {.type = NVSP_SEND_RNDIS_PACKET,
-	    .rndis = {packet->control ? NVSP_CHANNEL_CONTROL : NVSP_CHANNEL_DATA, NVSP_NO_SECTION, 0}};
+	    .rndis = {rx->control ? NVSP_CHANNEL_CONTROL : NVSP_CHANNEL_DATA, NVSP_NO_SECTION, 0}};
 	int r;
 
-	if (packet->count == 0)
+	if (rx->range_count == 0)
 		return true;
-	if (!nic->channels[index]) {
-		abandon_packet(nic, packet);
-		return true;
-	}
-	nic->rx.head[packet->first] = true;
-	r = channel_send_transfer_pages(nic->channels[index], packet->first + 1u, nic->rx.set_id, packet->ranges, packet->count, &message,
+	rx->head[rx->first] = true;
+	r = channel_send_transfer_pages(nic->channel, rx->first + 1u, rx->set_id, rx->ranges, rx->range_count, &message,
 	    sizeof(message), true);
 	if (r == -EAGAIN) {
-		nic->rx.head[packet->first] = false;
+		rx->head[rx->first] = false;
 		nic_count(&nic->network->count.ring_full, 1);
 		return false;
 	}
 	if (r < 0)
-		nic_break(nic, nic_channel_lost);
-	empty(&nic->rx, packet);
+		nic->broken = true;
+	rx->range_count = 0;
+	rx->control = false;
 	nic->prompt = true;
 	nic_count(&nic->network->count.rx_packets, 1);
 	return true;
 }
 
-bool receive_send(struct nic *nic)
-{
-	bool all = true;
-
-	for (unsigned i = 0; i < NIC_CHANNELS_MAX && nic->rx.range_count; i++)
-		all &= send_packet(nic, i);
-	return all;
-}
-
 void receive_abandon(struct nic *nic)
 {
-	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
-		abandon_packet(nic, &nic->rx.packets[i]);
+	struct receive *rx = &nic->rx;
+
+	if (rx->range_count == 0)
+		return;
+	for (unsigned section = rx->first; section != RX_NO_SECTION; section = rx->next[section])
+		rx->free[rx->free_count++] = (uint16_t)section;
+	if (!rx->control)
+		nic_count(&nic->network->count.rx_dropped, 1);
+	rx->range_count = 0;
+	rx->control = false;
 }
 
 bool receive_completed(struct nic *nic, uint64_t transaction_id)
@@ -248,8 +218,8 @@ void receive_replies(struct nic *nic)
 
 		write_section(nic, section, nic->replies[i].bytes, nic->replies[i].size);
 		tell_processors(nic, section, nic->replies[i].size);
-		add_range(rx, 0, section, nic->replies[i].size);
-		rx->packets[0].control = true;
+		add_range(rx, section, nic->replies[i].size);
+		rx->control = true;
 		if (!receive_send(nic)) {
 			receive_abandon(nic); /* the message itself waits on */
 			return;
@@ -339,7 +309,7 @@ static unsigned take_vlan(struct nic *nic, struct port_frame *frame, uint8_t *he
 }
 
 /* The pieces of a frame, each with a message of its own in front. */
-static void add_pieces(struct nic *nic, unsigned channel, const struct port_frame *frame, const uint16_t *sections, unsigned count, unsigned skip,
+static void add_pieces(struct nic *nic, const struct port_frame *frame, const uint16_t *sections, unsigned count, unsigned skip,
     uint32_t verdict, bool has_vlan, uint32_t vlan)
 {
 	struct receive *rx = &nic->rx;
@@ -362,7 +332,7 @@ static void add_pieces(struct nic *nic, unsigned channel, const struct port_fram
 				    (i == count - 1 ? RNDIS_PACKET_ID_LAST : 0)) << 8);
 		write_heading(nic, &h, sections[i], i == 0 ? skip : 0, n - (i == 0 ? skip : 0));
 		tell_processors(nic, sections[i], RX_ROOM + n);
-		add_range(rx, channel, sections[i], RX_ROOM + n);
+		add_range(rx, sections[i], RX_ROOM + n);
 		left -= n;
 	}
 }
@@ -376,7 +346,6 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	bool large = frame->todo.gso_type != VIRTIO_NET_HDR_GSO_NONE;
 	unsigned count = (unsigned)((frame->size + section_capacity(rx) - 1) / section_capacity(rx)), skip;
 	struct frame_layout layout;
-	unsigned channel;
 	uint32_t vlan = 0;
 	size_t size;
 
@@ -395,10 +364,7 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 		nic_count(&network->count.rx_dropped, 1);
 		return 0;
 	}
-	channel = scaling_channel(&nic->scaling, headers, &layout);
-	if (!nic->channels[channel])
-		channel = 0;
-	if (rx->packets[channel].count + count > RX_RANGES && !send_packet(nic, channel)) {
+	if (rx->range_count + count > RX_RANGES && !receive_send(nic)) {
 		nic_count(&network->count.rx_dropped, 1);
 		return 0;
 	}
@@ -407,7 +373,7 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	if (large)
 		nic_count(&network->count.rx_large, 1);
 	skip = take_vlan(nic, frame, headers, &vlan);
-	add_pieces(nic, channel, frame, sections, count, skip, checksum_verdict(nic, frame, &layout), skip > 0, vlan);
+	add_pieces(nic, frame, sections, count, skip, checksum_verdict(nic, frame, &layout), skip > 0, vlan);
 	return count;
 }
 
