@@ -424,8 +424,12 @@ static void protect(int target, const json_t *tree)
 	json_t *disk;
 	size_t i;
 
-	json_array_foreach(json_object_get(tree, "disks"), i, disk)
-		fchmodat(target, json_string_value(json_object_get(disk, "parent")), 0440, 0);
+	json_array_foreach(json_object_get(tree, "disks"), i, disk) {
+		const char *name = json_string_value(json_object_get(disk, "parent"));
+
+		if (fchmodat(target, name, 0440, 0))
+			log_write(LOG_LEVEL_WARNING, "%s: %s", name, strerror(errno));
+	}
 }
 
 static int copy_tree(struct copy_plan *plan, int target, struct error *err)
