@@ -233,7 +233,7 @@ void dirty_mark_host(struct partition *p, const void *host, uint64_t size);
 static inline bool dirty_is_tracked(const struct partition *p)
 {
 	atomic_signal_fence(memory_order_seq_cst);
-	return atomic_load_explicit(&p->tracks_dirty, memory_order_relaxed);
+	return atomic_load_explicit(&p->tracks_dirty, memory_order_acquire);
 }
 
 /* intercept.c: dispatch for the processors, on the VP's thread. */
