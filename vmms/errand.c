@@ -6,6 +6,8 @@
 
 #include "vmms/errand.h"
 
+#define RETRY_MS 100 /* milliseconds */
+
 struct errand {
 	void (*run)(void *context);
 	void (*done)(void *context);
@@ -21,6 +23,7 @@ struct errands {
 	bool its_turn, wants, ended;
 	uv_thread_t thread;
 	/* [loop] */
+	uv_timer_t again; /* runs while no thread is to be had */
 	struct errand *first;
 	bool at_work;
 };
@@ -101,16 +104,23 @@ static int begin(struct errands *all)
 	return r;
 }
 
-static void finish(struct errands *all)
+static void tell_done(struct errands *all)
 {
 	struct errand *errand = all->first;
 
-	uv_thread_join(&all->thread);
-	all->at_work = false;
 	all->first = errand->next;
 	errand->done(errand->context);
 	free(errand);
 }
+
+static void finish(struct errands *all)
+{
+	uv_thread_join(&all->thread);
+	all->at_work = false;
+	tell_done(all);
+}
+
+static void try_again(uv_timer_t *again);
 
 /* Those that have ended go, and the next ones begin, until one is on its way. */
 static void go_on(struct errands *all)
@@ -119,7 +129,7 @@ static void go_on(struct errands *all)
 
 	while (all->first) {
 		if (!all->at_work && begin(all)) {
-			uv_async_send(&all->asks); /* no thread now: later */
+			uv_timer_start(&all->again, try_again, RETRY_MS, 0);
 			return;
 		}
 		uv_mutex_lock(&all->lock);
@@ -129,6 +139,11 @@ static void go_on(struct errands *all)
 			return;
 		finish(all);
 	}
+}
+
+static void try_again(uv_timer_t *again)
+{
+	go_on(again->data);
 }
 
 static void give_it_its_turn(struct errands *all)
@@ -182,8 +197,9 @@ int errands_open(struct vmms *vmms, struct error *err)
 		free(all);
 		return error_set(err, ENOMEM, "no memory");
 	}
+	uv_timer_init(&vmms->loop, &all->again);
 	all->vmms = vmms;
-	all->asks.data = all;
+	all->asks.data = all->again.data = all;
 	uv_mutex_init(&all->lock);
 	uv_cond_init(&all->turned);
 	vmms->errands = all;
@@ -197,6 +213,12 @@ void errands_close(struct vmms *vmms)
 	if (!all)
 		return;
 	while (all->first) {
+		/* Without a thread it is this one's, for which leaving and entering are nothing. */
+		if (!all->at_work && begin(all)) {
+			all->first->run(all->first->context);
+			tell_done(all);
+			continue;
+		}
 		uv_mutex_lock(&all->lock);
 		while (all->at_work && !all->wants && !all->ended)
 			uv_cond_wait(&all->turned, &all->lock);
@@ -204,6 +226,7 @@ void errands_close(struct vmms *vmms)
 		give_it_its_turn(all);
 		go_on(all);
 	}
+	uv_close((uv_handle_t *)&all->again, NULL);
 	uv_close((uv_handle_t *)&all->asks, NULL);
 }
 

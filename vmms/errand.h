@@ -18,7 +18,8 @@ int errands_open(struct vmms *vmms, struct error *err);
 void errands_close(struct vmms *vmms);
 void errands_free(struct vmms *vmms);
 
-/* `run` as said above, then `done` on the loop's thread. Both get the context. It is not over when this returns.
+/* `run` as said above, then `done` on the loop's thread. Both get the context. It is not over when this returns. While no thread can be
+ * started it waits.
  * -ENOMEM; -ESHUTDOWN, after errands_close(). [loop] */
 int errand_start(struct vmms *vmms, void (*run)(void *context), void (*done)(void *context), void *context, struct error *err);
 /* One is at work: what it is about may change. [loop] */

@@ -122,11 +122,72 @@ static void test_the_end(void **state)
 	assert_int_equal(uv_loop_close(&test.vmms.loop), 0);
 }
 
+/* --- a host that has no thread left ------------------------------------------------------------------------- */
+
+int __real_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *context);
+int __wrap_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *context);
+
+static unsigned refusals, refused;
+
+int __wrap_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *context)
+{
+	if (!refusals)
+		return __real_uv_thread_create(thread, entry, context);
+	refusals--;
+	refused++;
+	return UV_EAGAIN;
+}
+
+static void test_no_thread(void **state)
+{
+	struct test test;
+	struct named first = {&test, 'a', false}, second = {&test, 'x', false};
+	uint64_t start;
+	struct error err;
+
+	(void)state;
+	begin(&test);
+	refusals = 3;
+	refused = 0;
+	start = uv_hrtime();
+	assert_int_equal(errand_start(&test.vmms, run, done, &first, &err), 0);
+	assert_int_equal(errand_start(&test.vmms, run, done, &second, &err), 0);
+	while (strlen(test.log) < 4)
+		uv_run(&test.vmms.loop, UV_RUN_ONCE);
+	assert_string_equal(test.log, "a.x.");
+	assert_int_equal(refused, 3);
+	/* The loop waits in between, and does not turn. */
+	assert_true(uv_hrtime() - start >= 290 * 1000000ull);
+	end(&test);
+}
+
+/* They are run all the same, as whoever waits for them will not be there later. */
+static void test_no_thread_at_the_end(void **state)
+{
+	struct test test;
+	struct named first = {&test, 'a', true}, second = {&test, 'x', false};
+	struct error err;
+
+	(void)state;
+	begin(&test);
+	refusals = 1000;
+	assert_int_equal(errand_start(&test.vmms, run, done, &first, &err), 0);
+	assert_int_equal(errand_start(&test.vmms, run, done, &second, &err), 0);
+	uv_run(&test.vmms.loop, UV_RUN_ONCE);
+	assert_string_equal(test.log, "");
+	uv_sem_post(&test.go_on);
+	end(&test);
+	assert_string_equal(test.log, "ab.x.");
+	refusals = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_turns),
 	    cmocka_unit_test(test_the_end),
+	    cmocka_unit_test(test_no_thread),
+	    cmocka_unit_test(test_no_thread_at_the_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
