@@ -12,6 +12,7 @@
 #include "vmms/adapters.h"
 #include "vmms/daemon.h"
 #include "vmms/files.h"
+#include "vmms/limits.h"
 #include "vmms/save.h"
 #include "vmms/saved_disks.h"
 #include "vmms/tree.h"
@@ -175,7 +176,7 @@ static void remove_files(const char *directory, const json_t *files)
 
 static void remove_runtime(const char *runtime)
 {
-	static const char *const names[] = {"console", "control", "result", "result.new"};
+	static const char *const names[] = {"console", "control", "result", "result.new", LIMITS_KILLS};
 	_cleanup_close_ int fd = open(runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)

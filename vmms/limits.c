@@ -78,6 +78,13 @@ int limits_apply(const char *group, const json_t *config, struct error *err)
 	return first ? first : r;
 }
 
+/* --- what the kernel says of memory ----------------------------------------------------------------------- */
+
+/* "oom" is of the group's own limit, and not of one above it. */
+struct kills {
+	long oom, oom_kill;
+};
+
 static long count_of(const char *events, const char *name)
 {
 	const char *at = strstr(events, name);
@@ -85,18 +92,46 @@ static long count_of(const char *events, const char *name)
 	return at ? strtol(at + strlen(name), NULL, 10) : 0;
 }
 
-const char *limits_blame(const char *group)
+static struct kills kills_of(const char *directory, const char *file)
 {
 	_cleanup_free_ char *path = NULL;
 	_cleanup_close_ int fd = -1;
 	char text[512] = "";
 
-	if (!group || asprintf(&path, "%s/memory.events", group) < 0)
-		return "";
+	if (asprintf(&path, "%s/%s", directory, file) < 0)
+		return (struct kills){0};
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || !count_of(text, "\noom_kill "))
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return (struct kills){0};
+	return (struct kills){count_of(text, "\noom "), count_of(text, "\noom_kill ")};
+}
+
+int limits_note_kills(const char *group, const char *runtime, struct error *err)
+{
+	struct kills before = group ? kills_of(group, "memory.events") : (struct kills){0};
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+
+	if (asprintf(&path, "%s/" LIMITS_KILLS, runtime) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	if (!before.oom && !before.oom_kill)
+		return unlink(path) && errno != ENOENT ? error_set(err, errno, "%s: %s", path, strerror(errno)) : 0;
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0 || dprintf(fd, "\noom %ld\noom_kill %ld\n", before.oom, before.oom_kill) < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+const char *limits_blame(const char *group, const char *runtime)
+{
+	struct kills now, before;
+
+	if (!group)
 		return "";
-	/* "oom" is of its own limit, and not of one above it. */
-	return count_of(text, "\noom ") ? "its process needs more memory than limits.memory_extra leaves it: "
-				       : "the kernel ended it, as there was no memory for it: ";
+	now = kills_of(group, "memory.events");
+	before = kills_of(runtime, LIMITS_KILLS);
+	if (now.oom_kill <= before.oom_kill)
+		return "";
+	return now.oom > before.oom ? "its process needs more memory than limits.memory_extra leaves it: "
+				    : "the kernel ended it, as there was no memory for it: ";
 }

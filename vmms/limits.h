@@ -9,6 +9,8 @@
 
 #include "base/base.h"
 
+#define LIMITS_KILLS "kills-before" /* in a machine's runtime directory */
+
 /* Whether anything is limited. `config` has passed vm_config_form. */
 bool limits_are_set(const json_t *config);
 
@@ -16,5 +18,9 @@ bool limits_are_set(const json_t *config);
  * left out. -ENOTSUP: the group has no such controller; `err` says what is not in force. */
 int limits_apply(const char *group, const json_t *config, struct error *err);
 
+/* Before a worker is put into its group, which may be there since an earlier run: what the kernel has counted there so far goes into
+ * LIMITS_KILLS, as it may be another daemon that sees the end. No group: NULL. */
+int limits_note_kills(const char *group, const char *runtime, struct error *err);
+
 /* How the kernel's word on memory goes into what is said of a worker that was killed: ends in ": ", or is empty. */
-const char *limits_blame(const char *group);
+const char *limits_blame(const char *group, const char *runtime);

@@ -254,7 +254,7 @@ static bool tell_end(struct machine *machine, const json_t *result)
 	}
 	if (path)
 		worker_log_tail(path, tail, sizeof(tail));
-	vmms_event(machine->vmms, machine, "vm.crashed", "%s%s; %s/worker.log ends with: %s", limits_blame(machine->cgroup),
+	vmms_event(machine->vmms, machine, "vm.crashed", "%s%s; %s/worker.log ends with: %s", limits_blame(machine->cgroup, machine->runtime),
 		   !word			  ? "the worker was killed or crashed"
 		   : text			  ? text
 		   : !strcmp(word, "not-started") ? "it was not started"
@@ -565,6 +565,8 @@ static int start_worker(struct machine *machine, struct start *start, struct err
 	else if (automatic_stopping(machine->vmms))
 		r = error_set(err, EALREADY, "the host's machines are being stopped: none can be started");
 	else
+		r = limits_note_kills(machine->cgroup, machine->runtime, err);
+	if (!r)
 		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, start->configuration, start->fds, start->count, &link_ops, machine, err);
 	if (r)
 		ports_closed(machine);

@@ -590,18 +590,42 @@ static void test_limits_become_files(void **state)
 	json_decref(some);
 }
 
+static void kernel_says(unsigned oom, unsigned oom_kill)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "low 0\nhigh 0\nmax 7\noom %u\noom_kill %u\noom_group_kill 0\n", oom, oom_kill);
+	write_file("memory.events", text);
+}
+
 static void test_limits_blame_what_the_kernel_says(void **state)
 {
+	struct error err = {0};
+
 	(void)state;
-	assert_string_equal(limits_blame(NULL), "");
-	assert_string_equal(limits_blame(directory), "");
-	write_file("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 0\noom_group_kill 0\n");
-	assert_string_equal(limits_blame(directory), "");
-	write_file("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 1\noom_group_kill 0\n");
-	assert_non_null(strstr(limits_blame(directory), "limits.memory_extra"));
+	assert_string_equal(limits_blame(NULL, directory), "");
+	assert_string_equal(limits_blame(directory, directory), "");
+	kernel_says(3, 0);
+	assert_string_equal(limits_blame(directory, directory), "");
+	kernel_says(3, 1);
+	assert_non_null(strstr(limits_blame(directory, directory), "limits.memory_extra"));
 	/* A limit further up. */
-	write_file("memory.events", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\noom_group_kill 0\n");
-	assert_non_null(strstr(limits_blame(directory), "no memory for it"));
+	kernel_says(0, 1);
+	assert_non_null(strstr(limits_blame(directory, directory), "no memory for it"));
+	/* What an earlier run in the same group met is not this one's. */
+	kernel_says(3, 2);
+	assert_int_equal(limits_note_kills(directory, directory, &err), 0);
+	assert_string_equal(limits_blame(directory, directory), "");
+	kernel_says(3, 3);
+	assert_non_null(strstr(limits_blame(directory, directory), "no memory for it"));
+	kernel_says(4, 3);
+	assert_non_null(strstr(limits_blame(directory, directory), "limits.memory_extra"));
+	/* And a new group begins anew. */
+	kernel_says(0, 0);
+	assert_int_equal(limits_note_kills(directory, directory, &err), 0);
+	kernel_says(1, 1);
+	assert_non_null(strstr(limits_blame(directory, directory), "limits.memory_extra"));
+	assert_int_equal(limits_note_kills(NULL, directory, &err), 0);
 }
 
 /* --- checkpoints that somebody else has made ------------------------------------------------------------- */
