@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/bpf.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
@@ -48,13 +50,15 @@ static struct {
 	pid_t victim;
 	struct io_uring ring; /* the disks' */
 	char *page;
+	int read_only; /* a disk that others continue; whoever has a name for it could write it */
+	char file[64];
 } target;
 
 /* --- attacks: true when it did what it should not be able to -------------------------------------------- */
 
 static bool opens(const char *path, int flags)
 {
-	return open(path, flags) >= 0;
+	return open(path, flags, 0600) >= 0;
 }
 
 static bool open_file(void)
@@ -115,6 +119,81 @@ static bool read_process(void)
 	struct iovec here = {&byte, 1}, there = {target.page, 1};
 
 	return process_vm_readv(target.victim, &here, 1, &there, 1, 0) == 1;
+}
+
+static bool write_process(void)
+{
+	char byte = 0;
+	struct iovec here = {&byte, 1}, there = {target.page, 1};
+
+	return process_vm_writev(target.victim, &here, 1, &there, 1, 0) == 1;
+}
+
+/* What another machine has open. */
+static bool steal_descriptor(void)
+{
+	int process = (int)syscall(SYS_pidfd_open, target.victim, 0);
+
+	return process >= 0 && syscall(SYS_pidfd_getfd, process, 0, 0) >= 0;
+}
+
+static bool join_namespace(void)
+{
+	return setns((int)syscall(SYS_pidfd_open, target.victim, 0), CLONE_NEWNET) == 0;
+}
+
+/* Of a descriptor that was handed over. */
+static bool reopen_for_writing(void)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", target.read_only);
+	return opens(path, O_RDWR);
+}
+
+static bool open_by_handle(void)
+{
+	struct {
+		struct file_handle handle;
+		unsigned char bytes[MAX_HANDLE_SZ];
+	} u = {.handle.handle_bytes = MAX_HANDLE_SZ};
+	int mount_id;
+
+	return !name_to_handle_at(target.read_only, "", &u.handle, &mount_id, AT_EMPTY_PATH) &&
+	       open_by_handle_at(target.read_only, &u.handle, O_RDWR) >= 0;
+}
+
+static bool change_mode(void)
+{
+	return fchmod(target.read_only, 04777) == 0;
+}
+
+static bool change_owner(void)
+{
+	return fchown(target.read_only, geteuid(), getegid()) == 0;
+}
+
+static bool lease_file(void)
+{
+	return fcntl(target.read_only, F_SETLEASE, F_RDLCK) == 0;
+}
+
+/* Whoever owns a descriptor is sent its signals. */
+static bool signal_by_descriptor(void)
+{
+	return fcntl(target.read_only, F_SETOWN, target.victim) == 0;
+}
+
+static bool make_interface(void)
+{
+	struct ifreq request = {.ifr_name = "escaped", .ifr_flags = IFF_TAP | IFF_NO_PI};
+
+	return ioctl(target.read_only, TUNSETIFF, &request) == 0;
+}
+
+static bool keep_interface(void)
+{
+	return ioctl(target.read_only, TUNSETPERSIST, 1) == 0;
 }
 
 static bool execute(void)
@@ -266,6 +345,40 @@ static bool create_by_ring(void)
 	return ring_result(entry) >= 0;
 }
 
+static bool reopen_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", target.read_only);
+	io_uring_prep_openat(entry, AT_FDCWD, path, O_RDWR, 0);
+	return ring_result(entry) >= 0;
+}
+
+static bool open_named_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+
+	io_uring_prep_openat(entry, AT_FDCWD, target.file, O_RDWR, 0);
+	return ring_result(entry) >= 0;
+}
+
+static bool remove_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+
+	io_uring_prep_unlinkat(entry, AT_FDCWD, target.file, 0);
+	return ring_result(entry) == 0;
+}
+
+static bool write_by_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
+
+	io_uring_prep_write(entry, target.read_only, "escaped", 7, 0);
+	return ring_result(entry) > 0;
+}
+
 static bool connects_by_ring(int domain, const void *address, socklen_t size)
 {
 	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
@@ -303,12 +416,14 @@ static const struct attack {
 	bool without_namespaces; /* refused on a host that gives none, too */
 } attacks[] = {ATTACK(open_file), ATTACK(open_directory), ATTACK(create_file), ATTACK(open_kvm), ATTACK(read_link),
     ATTACK(make_socket), ATTACK(make_local_socket), ATTACK(kill_process), ATTACK(kill_thread), ATTACK(trace_process),
-    ATTACK(read_process), ATTACK(execute), ATTACK(make_process), ATTACK(make_process_newly), ATTACK(make_namespace),
+    ATTACK(read_process), ATTACK(write_process), ATTACK(steal_descriptor), ATTACK(join_namespace),
+    ATTACK(reopen_for_writing), ATTACK(open_by_handle), ATTACK(change_mode), ATTACK(change_owner), ATTACK(lease_file),
+    ATTACK(signal_by_descriptor), ATTACK(make_interface), ATTACK(keep_interface), ATTACK(execute), ATTACK(make_process), ATTACK(make_process_newly), ATTACK(make_namespace),
     ATTACK(load_bpf), ATTACK(watch_performance), ATTACK(handle_faults), ATTACK(add_key), ATTACK(mount_something),
     ATTACK(change_user), ATTACK(raise_limit), ATTACK(many_descriptors), ATTACK(show_memory), ATTACK(ignore_sandbox),
     ATTACK(type_into_terminal), ATTACK(map_code), ATTACK(map_shared_code), ATTACK(make_executable),
     ATTACK(make_executable_by_key), ATTACK(map_system_v), ATTACK(open_by_ring), ATTACK(create_by_ring),
-    ATTACK(connect_by_ring), {"connect_locally_by_ring", connect_locally_by_ring, REFUSED_WITHOUT_NAMESPACES}};
+    ATTACK(reopen_by_ring), ATTACK(open_named_by_ring), ATTACK(remove_by_ring), ATTACK(write_by_ring), ATTACK(connect_by_ring), {"connect_locally_by_ring", connect_locally_by_ring, REFUSED_WITHOUT_NAMESPACES}};
 
 /* --- the sandbox around them ------------------------------------------------------------------------------- */
 
@@ -325,8 +440,11 @@ static void prepare_targets(void)
 	target.path.sun_family = AF_UNIX;
 	snprintf(target.path.sun_path, sizeof(target.path.sun_path), "%s/socket", directory);
 	assert_int_equal(bind(local, (struct sockaddr *)&target.path, sizeof(target.path)) || listen(local, 4), 0);
+	snprintf(target.file, sizeof(target.file), "%s/parent", directory);
+	target.read_only = open(target.file, O_RDONLY | O_CREAT | O_EXCL, 0600);
+	assert_true(target.read_only >= 0);
 	/* Whoever the attacker is: the sandbox alone shall keep him away. */
-	assert_int_equal(chmod(directory, 0755) || chmod(target.path.sun_path, 0777), 0);
+	assert_int_equal(chmod(directory, 0777) || chmod(target.path.sun_path, 0777) || chmod(target.file, 0666), 0);
 	target.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	target.victim = fork();
 	if (target.victim == 0) {
@@ -346,6 +464,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+	struct stat st;
 	int status;
 
 	(void)state;
@@ -354,6 +473,11 @@ static int tear_down(void **state)
 	kill(target.victim, SIGKILL);
 	waitpid(target.victim, &status, 0);
 	unlink(target.path.sun_path);
+	/* Nobody has had it, either. */
+	assert_int_equal(stat(target.file, &st), 0);
+	assert_int_equal(st.st_size, 0);
+	assert_int_equal(st.st_mode & 07777, 0666);
+	unlink(target.file);
 	rmdir(directory);
 	return 0;
 }
@@ -514,7 +638,8 @@ static void test_attacks_succeed_outside(void **state)
 {
 	static bool (*const sure[])(void) = {open_file, open_directory, make_socket, make_local_socket, make_process,
 	    map_code, map_shared_code, make_executable, many_descriptors, show_memory, ignore_sandbox, open_by_ring,
-	    connect_by_ring, connect_locally_by_ring, read_process, kill_thread};
+	    connect_by_ring, connect_locally_by_ring, read_process, write_process, steal_descriptor, kill_thread, reopen_for_writing,
+	    reopen_by_ring, open_named_by_ring, signal_by_descriptor, change_owner, lease_file};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(sure); i++) {
