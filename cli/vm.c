@@ -678,11 +678,12 @@ static const struct manage_verb verbs[] = {
      "  --linked               its disks continue those of the checkpoint, which stays as long as the clone does\n", vm_clone},
     {"export", "copy all of it", "NAME DIRECTORY",
      "Into a new directory DIRECTORY/NAME, from which any host can import it, with its checkpoints. It has to be off, or saved.\n", vm_export},
-    {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW]",
+    {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW] [--outside]",
      "  --copy                 a new machine, with an id of its own, by copying (this is the default)\n"
      "  --restore              the same machine, with its id, by copying\n"
      "  --register             the same machine, where it is\n"
-     "  --name NEW             what it is called here\n", vm_import},
+     "  --name NEW             what it is called here\n"
+     "  --outside              it may have files of this host that are not in DIRECTORY, which no exported one has\n", vm_import},
     {"register", "take in a directory", "DIRECTORY", "A machine whose vm.json is there, made by any host.\n", vm_register},
     {"delete", "delete it", "NAME [--force] [--keep-files]",
      "Shows what would go, and asks. Files outside its directory stay.\n", vm_delete},

@@ -49,9 +49,11 @@ int vm_import(struct manage *manage, int argc, char **argv)
 						{"restore", no_argument, NULL, 's'},
 						{"copy", no_argument, NULL, 'c'},
 						{"name", required_argument, NULL, 'n'},
+						{"outside", no_argument, NULL, 'o'},
 						{NULL, 0, NULL, 0}};
 	const char *mode = "copy", *name = NULL;
 	struct error err = {0};
+	bool outside = false;
 	json_t *body, *job;
 	int c;
 
@@ -60,12 +62,14 @@ int vm_import(struct manage *manage, int argc, char **argv)
 			return EXIT_USAGE;
 		if (c == 'n')
 			name = optarg;
+		else if (c == 'o')
+			outside = true;
 		else
 			mode = c == 'r' ? "register" : c == 's' ? "restore" : "copy";
 	}
 	if (argc - optind != 1)
 		return manage_usage(manage, "it takes one directory");
-	body = json_pack("{s:o, s:s, s:s*}", "directory", vm_directory_path(argv[optind]), "mode", mode, "name", name);
+	body = json_pack("{s:o, s:s, s:s*, s:b}", "directory", vm_directory_path(argv[optind]), "mode", mode, "name", name, "outside", outside);
 	if (client_job(manage->client, "POST", "/v1/vms/import", body, "importing", &job, &err))
 		return manage_fail(manage, &err);
 	if (!manage->json) {

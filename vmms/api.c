@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define YIELD_SECONDS 60
+
 const struct route *const api_routes[] = {host_routes, vm_routes, adapter_routes, life_routes, checkpoint_routes, token_routes, stream_routes, metrics_routes,
     switch_routes, NULL};
 
@@ -287,6 +289,26 @@ bool api_admit(void *context, struct http_request *request)
 	return !r;
 }
 
+static void run_after(struct job *job, struct http_request *request)
+{
+	const struct route *route = http_state(request)->route;
+
+	route->run(job->vmms, request);
+}
+
+/* What yields is asked to, and waited for. */
+static bool has_to_wait(struct vmms *vmms, const struct route *route, struct http_request *request)
+{
+	const struct machine *machine = !strncmp(route->path, "/v1/vms/{vm}", 12) && strcmp(route->method, "GET")
+					    ? vmms_find(vmms, api_part(request)) : NULL;
+
+	if (!machine || !machine->job || !machine->job->yields)
+		return false;
+	machine->job->stop = true;
+	job_wait_for(machine->job, request, YIELD_SECONDS, run_after);
+	return true;
+}
+
 void api_handle(void *context, struct http_request *request)
 {
 	const struct route *route = http_state(request)->route;
@@ -294,6 +316,6 @@ void api_handle(void *context, struct http_request *request)
 
 	if (read_body(route, request, &err))
 		http_fail(request, &err);
-	else if (api_is_first(context, route, request))
+	else if (api_is_first(context, route, request) && !has_to_wait(context, route, request))
 		route->run(context, request);
 }

@@ -5,6 +5,8 @@
 
 #include "vmms/api.h"
 
+#define REGISTER_SECONDS 300
+
 static int by_name(const void *a, const void *b)
 {
 	return strcmp((*(struct machine *const *)a)->name, (*(struct machine *const *)b)->name);
@@ -44,16 +46,34 @@ static void create_vm(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+/* It may be gone again by now. */
+static void registered(struct job *job, struct http_request *request)
+{
+	const struct machine *machine = vmms_find(job->vmms, job->made);
+	struct error err = job->error;
+
+	if (job->ended && !err.code && machine) {
+		api_reply_machine(machine, request, 201);
+		return;
+	}
+	if (!job->ended)
+		error_set(&err, job->vmms->closing ? ESHUTDOWN : ETIMEDOUT, "its disks are still being looked at: job %lld tells how that "
+			  "ends", (long long)job->id);
+	else if (!err.code)
+		error_set(&err, ENOENT, "it was registered, and is gone again");
+	http_fail(request, &err);
+}
+
 static void register_vm(struct vmms *vmms, struct http_request *request)
 {
 	const char *directory = json_string_value(json_object_get(api_body(request), "directory"));
-	struct machine *machine;
 	struct error err = {0};
+	struct job *job;
 
-	if (machine_register(vmms, directory, NULL, &machine, &err))
+	if (machine_register(vmms, directory, NULL, true, "vm.register", &job, &err))
 		http_fail(request, &err);
 	else
-		api_reply_machine(machine, request, 201);
+		job_wait_for(job, request, REGISTER_SECONDS, registered);
 }
 
 static void get_vm(struct vmms *vmms, struct http_request *request)

@@ -242,6 +242,8 @@ static void go_on_starting(struct vmms *vmms)
 			next = start->due < next ? start->due : next;
 		else if (!machine->job && !machine->readers)
 			begin(vmms, start);
+		else if (machine->job && machine->job->yields)
+			machine->job->stop = true; /* its end tells */
 	}
 	/* One that failed at once is over by now; those that begun tell by the end of their jobs. */
 	for (const struct start *start = a->starts; start; start = start->next)

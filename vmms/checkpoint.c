@@ -504,8 +504,11 @@ void checkpoint_merge_left(struct machine *machine)
 	struct error err = {0};
 	struct job *job;
 
-	if (machine_is_off(machine) && !machine->job && machine->config && merge_waits(machine) &&
-	    checkpoint_merge(machine, &job, &err))
+	if (!machine_is_off(machine) || machine->job || !machine->config || !merge_waits(machine))
+		return;
+	if (!checkpoint_merge(machine, &job, &err))
+		job->yields = true;
+	else if (err.code != EBUSY) /* what was half done is being ended first */
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, err.text);
 }
 

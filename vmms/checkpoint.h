@@ -24,7 +24,7 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 /* What merges that did not come to their end, for want of room or because they were cancelled, have left is merged. Also of a machine
  * that runs. */
 int checkpoint_merge(struct machine *machine, struct job **job, struct error *err);
-/* The same, if there is such; of a machine that is off. May begin a job. */
+/* The same, if there is such; of a machine that is off. May begin a job, which yields to whatever else is asked for. */
 void checkpoint_merge_left(struct machine *machine);
 /* A machine of its own of it, below the directory that `body` (it has passed vm_export_form) names. (clone.c) */
 int checkpoint_export(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err);

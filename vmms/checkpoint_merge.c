@@ -482,6 +482,7 @@ int merge_recover(struct machine *machine, const json_t *plan, struct error *err
 		return r;
 	}
 	job->context = change;
+	job->yields = !machine->link;
 	begin_work(job);
 	return 0;
 }

@@ -35,6 +35,9 @@ static const struct form form_from = {.kind = FORM_STRING, .text = "where a vm.j
 static const struct form form_mode = {
     .kind = FORM_WORD, .text = "where it is, or by a copy of it: the same machine, or a new one", .words = mode_words};
 
+static const struct form form_outside = {
+    .kind = FORM_BOOLEAN, .text = "it may name files of this host that are not in its directory, and has them then"};
+
 static const struct form form_checkpoint = {
     .kind = FORM_STRING, .text = "of which it is made: its id or name", .min = 1, .max = 100};
 static const struct form form_linked = {.kind = FORM_BOOLEAN, .text = "its disks continue those of the checkpoint"};
@@ -50,6 +53,7 @@ const struct form vm_import_form = {.kind = FORM_OBJECT,
 				    .fields = (const struct form_field[]){{"directory", &form_from, NULL, true},
 									  {"mode", &form_mode, "\"copy\"", false},
 									  {"name", &form_name, NULL, false},
+									  {"outside", &form_outside, "false", false},
 									  {0}}};
 
 /* A job's context. */
@@ -274,75 +278,6 @@ static int load_tree(json_t **tree, const char *directory, struct error *err)
 
 /* --- import ------------------------------------------------------------------------------------------- */
 
-/* A job's context. */
-struct in_place {
-	char *directory, *name;
-};
-
-/* How long that takes is not up to us. */
-static int in_place_work(struct job *job, struct error *err)
-{
-	const struct in_place *place = job->context;
-	json_t *tree = NULL, *config = NULL;
-	int r = vm_config_load(&config, place->directory, err);
-
-	if (!r)
-		r = tree_load(&tree, place->directory, err);
-	/* Before any name in it is used. */
-	if (!r)
-		r = tree_check(tree, config, place->directory, true, err);
-	json_decref(config);
-	if (!r)
-		r = tree_check_disks(tree, place->directory, job, err);
-	json_decref(tree);
-	/* That there is none, or that a disk is in use, is no failure. */
-	if (!r)
-		*err = (struct error){0};
-	return r;
-}
-
-static void in_place_done(struct job *job, int result)
-{
-	struct in_place *place = job->context;
-	struct error why = job->error;
-	struct machine *machine;
-
-	if (!result && job->vmms->closing)
-		result = error_set(&why, ESHUTDOWN, "the daemon ends: ask again when it is back");
-	if (!result)
-		result = machine_register(job->vmms, place->directory, place->name, &machine, &why);
-	job_end(job, result ? &why : NULL);
-	free(place->directory);
-	free(place->name);
-	free(place);
-}
-
-static int import_in_place(struct vmms *vmms, const char *directory, const char *name, struct job **job, struct error *err)
-{
-	struct in_place *place = calloc(1, sizeof(*place));
-	int r;
-
-	if (place)
-		place->directory = strdup(directory);
-	if (place && name)
-		place->name = strdup(name);
-	r = place && place->directory && (!name || place->name) ? job_new(job, vmms, NULL, "vm.import", err)
-								 : error_set(err, ENOMEM, "no memory");
-	if (r) {
-		if (place)
-			free(place->directory);
-		if (place)
-			free(place->name);
-		free(place);
-		return r;
-	}
-	(*job)->work = in_place_work;
-	(*job)->done = in_place_done;
-	(*job)->context = place;
-	job_work(*job);
-	return 0;
-}
-
 /* The address that an adapter has now which had this one; NULL: there is none such. */
 static json_t *renewed(const json_t *before, const json_t *config, const json_t *mac)
 {
@@ -402,13 +337,13 @@ static int check_no_link(const char *directory, const char *name, struct error *
 	return !lstat(path, &st) && S_ISLNK(st.st_mode) ? error_set(err, EINVAL, "%s is a link, and no plain file", path) : 0;
 }
 
-static int import_tree(json_t **tree, const json_t *config, const char *directory, struct error *err)
+static int import_tree(json_t **tree, const json_t *config, const char *directory, bool outside, struct error *err)
 {
 	int r = load_tree(tree, directory, err);
 
 	if (!r && *tree)
 		r = tree_check(*tree, config, directory, false, err);
-	return r;
+	return r || outside ? r : tree_check_inside(*tree, config, directory, err);
 }
 
 int machine_import(struct vmms *vmms, const json_t *body, struct job **job, struct error *err)
@@ -416,7 +351,7 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	const char *directory = json_string_value(json_object_get(body, "directory"));
 	const char *mode = json_string_value(json_object_get(body, "mode"));
 	const char *name = json_string_value(json_object_get(body, "name"));
-	bool saved = has_saved(directory);
+	bool saved = has_saved(directory), outside = json_is_true(json_object_get(body, "outside"));
 	json_t *config, *before, *tree = NULL;
 	int r;
 
@@ -428,7 +363,7 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	if (r)
 		return r;
 	if (!strcmp(mode, "register"))
-		return import_in_place(vmms, directory, name, job, err);
+		return machine_register(vmms, directory, name, outside, "vm.import", job, err);
 	r = vm_config_load(&config, directory, err);
 	if (r)
 		return r;
@@ -437,7 +372,7 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 		json_object_set_new(config, "name", json_string(name));
 	if (!strcmp(mode, "copy"))
 		make_another(vmms, config, !saved);
-	r = import_tree(&tree, before, directory, err);
+	r = import_tree(&tree, before, directory, outside, err);
 	take_checkpoints(vmms, before, config, tree);
 	json_decref(before);
 	if (!r)

@@ -55,6 +55,15 @@ static int plan_file(struct copy_plan *plan, json_t *file)
 	return json_array_append_new(plan->files, file) ? -ENOMEM : 0;
 }
 
+/* Which checkpoint brought the files that were planned since there were `count`: of one that is missing that is told. */
+static int note_checkpoint(struct copy_plan *plan, size_t count, const json_t *checkpoint)
+{
+	for (; count < json_array_size(plan->files); count++)
+		if (json_object_set(json_array_get(plan->files, count), "of", json_object_get(checkpoint, "name")))
+			return -ENOMEM;
+	return 0;
+}
+
 /* The same file twice is one: a disk, if it is that once. */
 static json_t *planned(const struct copy_plan *plan, const char *from, bool disk, bool linked)
 {
@@ -169,10 +178,14 @@ static int plan_tree(struct copy_plan *plan)
 			r = plan_path(plan, entry, "parent", true);
 	}
 	json_array_foreach(json_object_get(plan->tree, "checkpoints"), i, entry) {
+		size_t count = json_array_size(plan->files);
+
 		if (!r)
 			r = plan_config(plan, json_object_get(entry, "config"));
 		if (!r)
 			r = plan_state(plan, entry);
+		if (!r)
+			r = note_checkpoint(plan, count, entry);
 	}
 	return r;
 }
@@ -248,6 +261,13 @@ static int open_source(const struct copy_plan *plan, int source, const char *fro
 	return fd < 0 && *from != '/' ? error_prefix(err, "%s", plan->source) : fd;
 }
 
+static int missing(const json_t *file, struct error *err)
+{
+	const char *of = json_string_value(json_object_get(file, "of"));
+
+	return of ? error_prefix(err, "checkpoint \"%s\" needs a file: bring it back, or delete that checkpoint", of) : -err->code;
+}
+
 /* How much there is to copy, for progress; what is missing is told before anything is made. */
 static int measure(struct copy_plan *plan, int source, struct error *err)
 {
@@ -259,7 +279,7 @@ static int measure(struct copy_plan *plan, int source, struct error *err)
 		struct stat st;
 
 		if (fd < 0)
-			return fd;
+			return missing(file, err);
 		if (fstat(fd, &st))
 			return error_set(err, errno, "%s", strerror(errno));
 		json_object_set_new(file, "bytes", json_integer((json_int_t)st.st_blocks * 512 + 1));

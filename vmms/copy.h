@@ -24,7 +24,8 @@ struct copy_plan {
 	json_t *tree; /* NULL: it has no checkpoints, or they stay behind */
 	json_t *chain; /* the disks that `tree` had at first, by name: what each continues, "" for none of it */
 	json_t *by_from, *by_to; /* `files` by these */
-	json_t *files; /* [{"from", "to", "flatten", "disk", "linked", "bytes"}], "from" below `source` or from the root on */
+	json_t *files; /* [{"from", "to", "flatten", "disk", "linked", "bytes", "of"}], "from" below `source` or from the root on; "of": the
+			  checkpoint that alone has it */
 	char *source, *directory;
 	json_t *before; /* `config` as it was */
 	bool saved; /* it has a saved state */

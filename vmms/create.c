@@ -337,69 +337,6 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 	return 0;
 }
 
-/* What is no UTF-8 no JSON can tell. */
-static bool is_text(const char *bytes)
-{
-	json_t *text = json_string(bytes);
-	bool is = text != NULL;
-
-	json_decref(text);
-	return is;
-}
-
-/* Of a directory that is to be registered. */
-static int check_checkpoints(const char *directory, const json_t *config, struct error *err)
-{
-	json_t *tree;
-	int r = tree_load(&tree, directory, err);
-
-	if (!r)
-		r = tree_check(tree, config, directory, true, err);
-	json_decref(tree);
-	return r;
-}
-
-int machine_register(struct vmms *vmms, const char *directory, const char *name, struct machine **out, struct error *err)
-{
-	_cleanup_free_ char *path = realpath(directory, NULL);
-	struct store_vm vm = {.phase = VM_READY, .directory = path};
-	json_t *config;
-	int r;
-
-	if (!path)
-		return error_set(err, errno, "%s: %s", directory, strerror(errno));
-	if (!is_text(path))
-		return error_set(err, EINVAL, "%s: the directory's own path is no UTF-8: rename it", directory);
-	r = vm_config_load(&config, path, err);
-	if (r)
-		return r;
-	if (name)
-		json_object_set_new(config, "name", json_string(name));
-	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
-	vm.name = json_string_value(json_object_get(config, "name"));
-	if (vmms_find(vmms, vm.id))
-		r = error_set(err, EEXIST, "the machine in %s is registered already, as \"%s\"", path,
-			      vmms_find(vmms, vm.id)->name);
-	else if (vmms_find(vmms, vm.name))
-		r = error_set(err, EEXIST, "there is a machine \"%s\" already: change the name in %s/" VM_CONFIG_FILE, vm.name,
-			      path);
-	else
-		r = adapters_check(vmms, NULL, config, err);
-	if (!r)
-		r = check_checkpoints(path, config, err);
-	/* Not before all else is well: the directory is another's until then. */
-	if (!r && name)
-		r = vm_config_save(config, path, err);
-	if (!r)
-		r = machine_enter(vmms, &vm, out, err);
-	if (!r) {
-		machine_adopt(*out);
-		vmms_event(vmms, *out, "vm.registered", "it is in %s", path);
-	}
-	json_decref(config);
-	return r;
-}
-
 /* --- delete ------------------------------------------------------------------------------------------- */
 
 struct deletion {

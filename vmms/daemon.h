@@ -59,6 +59,7 @@ struct job {
 	int64_t id;
 	struct machine *machine; /* NULL when it is gone */
 	char kind[32];
+	char made[GUID_TEXT_SIZE]; /* the machine that came of it, where it is told here; or "" */
 	bool ended, cancelled;
 	struct error error;
 	/* A job on the pool: `work` runs there, `done` on the loop. */
@@ -68,6 +69,7 @@ struct job {
 	/* Of one that is not on the pool: NULL, or ends it soon. -EALREADY: too late. */
 	int (*cancel)(struct job *job, struct error *err);
 	bool working; /* it is there */
+	bool yields;  /* it is stopped, and waited for, by whatever else is to be done to the machine */
 	void *context;
 	_Atomic uint64_t progress_done, progress_total;
 	_Atomic bool stop;
@@ -94,6 +96,8 @@ bool job_step(void *context, uint64_t done, uint64_t total);
 struct job *job_find(struct vmms *vmms, int64_t id);
 /* Answers the request with the job when it ends, or after so many seconds as it is then. */
 void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status);
+/* The same, by whoever answers in another way. */
+void job_wait_for(struct job *job, struct http_request *request, unsigned seconds, void (*reply)(struct job *job, struct http_request *request));
 /* As REST shows it: from host.db, with progress. */
 json_t *job_json(struct vmms *vmms, int64_t id, struct error *err);
 /* Frees jobs that have ended and that nobody waits for; from the loop, never from inside other work. */
@@ -113,8 +117,6 @@ void api_streams_close(struct vmms *vmms);
 
 /* --- create.c: machines made and deleted. `request` has passed vm_create_form. */
 int machine_create(struct vmms *vmms, const json_t *request, struct job **job, struct error *err);
-/* By another name, which is written into its vm.json, unless that is NULL. */
-int machine_register(struct vmms *vmms, const char *directory, const char *name, struct machine **out, struct error *err);
 /* Its files go too if they are the daemon's own making, unless `keep_files` is set. */
 int machine_delete(struct machine *machine, bool keep_files, struct job **job, struct error *err);
 /* For whatever makes a machine: where its directory may be, which the caller frees; its row in host.db, and itself in the
@@ -122,6 +124,11 @@ int machine_delete(struct machine *machine, bool keep_files, struct job **job, s
 char *machine_directory_for(const struct vmms *vmms, const char *name, const char *id);
 int machine_enter(struct vmms *vmms, struct store_vm *vm, struct machine **out, struct error *err);
 void machine_made(struct job *job, int result, bool made_directory);
+
+/* --- register.c: one whose directory is there, by another name, which is written into its vm.json, unless that is NULL.
+ * `outside`: it may have files that are not in there. The job's `made` tells which machine that is. */
+int machine_register(struct vmms *vmms, const char *directory, const char *name, bool outside, const char *kind, struct job **job,
+    struct error *err);
 
 /* --- clone.c: machines made of others. The bodies have passed these forms. */
 extern const struct form vm_clone_form, vm_export_form, vm_import_form;

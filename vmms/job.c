@@ -10,6 +10,7 @@ struct job_wait {
 	struct job *job;
 	struct http_request *request;
 	unsigned status;
+	void (*reply)(struct job *job, struct http_request *request); /* NULL: by the job as it is */
 	uv_timer_t timer;
 	struct job_wait *next;
 };
@@ -117,7 +118,10 @@ static void wait_over(struct job_wait *wait)
 	while (*at != wait)
 		at = &(*at)->next;
 	*at = wait->next;
-	reply(wait->job->vmms, wait->job->id, wait->request, wait->status);
+	if (wait->reply)
+		wait->reply(wait->job, wait->request);
+	else
+		reply(wait->job->vmms, wait->job->id, wait->request, wait->status);
 	uv_close((uv_handle_t *)&wait->timer, wait_closed);
 }
 
@@ -126,22 +130,33 @@ static void wait_late(uv_timer_t *timer)
 	wait_over(timer->data);
 }
 
-void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status)
+/* False: it is to be answered now. */
+static bool begin_wait(const struct job_wait *what, unsigned seconds)
 {
-	struct job_wait *wait = job->ended || !seconds ? NULL : calloc(1, sizeof(*wait));
+	struct job *job = what->job;
+	struct job_wait *wait = job->ended || !seconds ? NULL : malloc(sizeof(*wait));
 
-	if (!wait) {
-		reply(job->vmms, job->id, request, status);
-		return;
-	}
-	wait->job = job;
-	wait->request = request;
-	wait->status = status;
+	if (!wait)
+		return false;
+	*wait = *what;
 	wait->next = job->waits;
 	job->waits = wait;
 	wait->timer.data = wait;
 	uv_timer_init(&job->vmms->loop, &wait->timer);
 	uv_timer_start(&wait->timer, wait_late, seconds * 1000ull, 0);
+	return true;
+}
+
+void job_wait(struct job *job, struct http_request *request, unsigned seconds, unsigned status)
+{
+	if (!begin_wait(&(struct job_wait){.job = job, .request = request, .status = status}, seconds))
+		reply(job->vmms, job->id, request, status);
+}
+
+void job_wait_for(struct job *job, struct http_request *request, unsigned seconds, void (*reply_to)(struct job *job, struct http_request *request))
+{
+	if (!begin_wait(&(struct job_wait){.job = job, .request = request, .reply = reply_to}, seconds))
+		reply_to(job, request);
 }
 
 void jobs_close(struct vmms *vmms)

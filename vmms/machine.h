@@ -57,6 +57,12 @@ void machine_end_unseen(struct machine *machine);
 /* Looks again at a machine that does not run, as far as is known: its vm.json, and whether it does run. */
 void machine_refresh(struct machine *machine);
 
+/* Reads its vm.json again, unless it runs. */
+void machine_reload(struct machine *machine);
+
+/* Puts its "limits" into force, if it runs; what cannot be is told once, however often it is tried. */
+void machine_apply_limits(struct machine *machine);
+
 /* Whether it is to run, as far as anybody asked; kept in host.db. */
 void machine_set_wanted(struct machine *machine, bool wanted);
 

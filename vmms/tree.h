@@ -58,9 +58,11 @@ void tree_add_files(const char *directory, json_t *list);
  * continue none, and those of vm.json), or names twice, a state
  * that is no plain file there, or the machine, whose configuration is `config`, would write what others continue; -ELOOP: what comes from what, or continues what, is a ring. */
 int tree_check(const json_t *tree, const json_t *config, const char *directory, bool in_place, struct error *err);
-/* -ESTALE: a disk continues another than the tree says. Opens them by the names that they have; one that is in use is taken as
- * it is. -ECANCELED: `job` was. [pool] */
-int tree_check_disks(const json_t *tree, const char *directory, struct job *job, struct error *err);
+/* -EINVAL: it names files outside the directory; `err` says which. Only what tree_check() has found right. */
+int tree_check_inside(const json_t *tree, const json_t *config, const char *directory, struct error *err);
+/* -ESTALE: a disk continues another than the tree says, or one that has changed since; or what opening one says that the machine of now
+ * would write. Opens them by the names that they have; one that is in use is taken as it is. -ECANCELED: `job` was. [pool] */
+int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, struct job *job, struct error *err);
 
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);

@@ -233,17 +233,99 @@ static int check_disk(int directory, const char *where, const json_t *entry, str
 	return r;
 }
 
-int tree_check_disks(const json_t *tree, const char *directory, struct job *job, struct error *err)
+/* Those of the machine of now that are none of the tree's: each may continue others, which have to be there and what they were. */
+static int check_own_disk(const json_t *tree, const char *where, const json_t *disk, struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	_cleanup_free_ char *path = vm_config_path(text(disk, "path"), where);
+	struct disk *opened;
+	int r;
+
+	if (!tree_is_disk(disk) || tree_parent(tree, text(disk, "path")))
+		return 0;
+	r = path ? disk_open(&opened, path, &reading, err) : error_set(err, ENOMEM, "no memory");
+	if (!r)
+		disk_close(opened, NULL);
+	return r == -EBUSY ? 0 : r;
+}
+
+int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, struct job *job, struct error *err)
 {
 	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	json_t *disk;
-	size_t i;
+	const json_t *disks = json_object_get(tree, "disks"), *own = json_object_get(config, "disks");
+	size_t i, total = json_array_size(disks) + json_array_size(own);
 	int r = fd < 0 ? error_set(err, errno, "%s: %s", directory, strerror(errno)) : 0;
 
-	json_array_foreach(json_object_get(tree, "disks"), i, disk)
-		if (!r)
-			r = job_step(job, i, json_array_size(json_object_get(tree, "disks")))
-				? check_disk(fd, directory, disk, err)
-				: error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
+	for (i = 0; i < total && !r; i++) {
+		if (!job_step(job, i, total))
+			r = error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
+		else if (i < json_array_size(disks))
+			r = check_disk(fd, directory, json_array_get(disks, i), err);
+		else
+			r = check_own_disk(tree, directory, json_array_get(own, i - json_array_size(disks)), err);
+	}
 	return r;
+}
+
+/* --- names that lead elsewhere ------------------------------------------------------------------------- */
+
+/* "A, B and C", as far as there is room for it. */
+struct names {
+	char text[240];
+	size_t size, left_out;
+	json_t *told;
+};
+
+static void tell_outside(struct names *names, const json_t *object, const char *key)
+{
+	const char *name = text(object, key);
+	size_t room = sizeof(names->text) - names->size;
+	int n;
+
+	if (!*name || name_is_inside(name) || json_object_get(names->told, name))
+		return;
+	json_object_set_new(names->told, name, json_true());
+	n = snprintf(names->text + names->size, room, "%s%s", names->size ? ", " : "", name);
+	if (n >= 0 && (size_t)n < room) {
+		names->size += (size_t)n;
+	} else {
+		names->text[names->size] = '\0';
+		names->left_out++;
+	}
+}
+
+static void tell_outside_of(struct names *names, const json_t *config)
+{
+	const json_t *boot = json_object_get(config, "boot");
+	json_t *disk;
+	size_t i;
+
+	tell_outside(names, boot, "kernel");
+	tell_outside(names, boot, "initrd");
+	json_array_foreach(json_object_get(config, "disks"), i, disk)
+		tell_outside(names, disk, "path");
+}
+
+int tree_check_inside(const json_t *tree, const json_t *config, const char *directory, struct error *err)
+{
+	struct names names = {.told = json_object()};
+	char more[40] = "";
+	json_t *entry;
+	size_t i;
+
+	if (!names.told)
+		return error_set(err, ENOMEM, "no memory");
+	tell_outside_of(&names, config);
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry)
+		tell_outside_of(&names, json_object_get(entry, "config"));
+	json_array_foreach(json_object_get(tree, "disks"), i, entry)
+		tell_outside(&names, entry, "parent");
+	i = json_object_size(names.told);
+	json_decref(names.told);
+	if (!i)
+		return 0;
+	if (names.left_out)
+		snprintf(more, sizeof(more), "%s%zu more", names.size ? " and " : "", names.left_out);
+	return error_set(err, EINVAL, "files that are in other places: %s%s; if the machine in %s may have these of this host, say so "
+			 "(outside, or --outside)", names.text, more, directory);
 }

@@ -128,13 +128,62 @@ def test_manage_import_of_traps(context):
         for trap in ("link", "up/secret", "pipe", "inner", "missing"):
             with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
                 json.dump(dict(config, disks=[{"path": trap}]), f)
-            job = d.job("POST", "/v1/vms/import", {"directory": source, "name": "trap"})
+            job = d.job("POST", "/v1/vms/import", {"directory": source, "name": "trap", "outside": True})
             require(job["state"] == "failed" and trap in job["error"]["message"], f"{trap}: {job}")
         with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
             json.dump(dict(config, disks=[{"path": "../secret"}]), f)
-        d.done("POST", "/v1/vms/import", {"directory": source, "name": "trap"})
+        # What it names elsewhere it gets only if that is asked for, and the error says what that is.
+        for mode in ("copy", "restore", "register"):
+            status, answer = d.call("POST", "/v1/vms/import?wait=60", {"directory": source, "name": "trap", "mode": mode})
+            text = answer["error"]["message"]
+            require(answer["error"]["code"] == "invalid" and "../secret" in text and d.kernel in text and "outside" in text, f"{mode}: {status} {answer}")
+        require("../secret" in d.cli("vm", "import", source, "--name", "trap", status=1), "the command line says the same")
+        require(os.listdir(os.path.join(d.state, "machines")) == ["web"], "nothing came of it")
+        d.cli("vm", "import", source, "--name", "trap", "--outside")
         require(d.ok("GET", "/v1/vms/trap")["config"]["disks"][0]["path"].endswith("/source/../secret"), "what lies elsewhere is not copied")
         require(sorted(os.listdir(os.path.join(d.state, "machines"))) == ["trap", "web"], "nothing else is left")
+        # All are named, once, as far as there is room.
+        with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
+            json.dump(dict(config, disks=[{"path": f"/nowhere/{i}/" + 40 * "x"} for i in range(30)]), f)
+        d.refused(400, "invalid", "POST", "/v1/vms/import", {"directory": source, "name": "more"}, " more; if")
+
+
+def test_manage_register_looks_at_chains(context):
+    """A disk that continues one which is missing, or has changed, is told when its machine is taken in."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        directory = directory_of(d, "web")
+        base = os.path.join(d.directory, "base.vhdx")
+        disk(d, base, 1)
+        d.cli("disk", "create", os.path.join(directory, "child.vhdx"), "--parent", base)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "child.vhdx"}, {"path": "gone.iso", "kind": "dvd", "read_only": True}]})
+        d.done("DELETE", "/v1/vms/web?files=keep")
+        away = base + ".away"
+        os.rename(base, away)
+
+        def told(code, text):
+            d.refused({"not-found": 404, "conflict": 412}[code], code, "POST", "/v1/vms/register", {"directory": directory}, text)
+            job = d.job("POST", "/v1/vms/import", {"directory": directory, "mode": "register", "outside": True})
+            require(job["state"] == "failed" and job["error"]["code"] == code and text in job["error"]["message"], f"{job}")
+            require(d.ok("GET", "/v1/vms")["vms"] == [], "it is not taken in")
+
+        told("not-found", "base.vhdx")
+        disk(d, base, 2)
+        told("conflict", "base.vhdx")
+        os.rename(away, base)
+        d.cli("vm", "register", directory)
+        require(d.state_of("web") == "off", "what is right is taken in, also without its medium")
+        # A worker that has them is no reason to refuse.
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "child.vhdx"}]})
+        d.done("POST", "/v1/vms/web/start")
+        d.kill()
+        os.unlink(os.path.join(d.state, "host.db"))
+        for name in ("host.db-wal", "host.db-shm"):
+            if os.path.exists(os.path.join(d.state, name)):
+                os.unlink(os.path.join(d.state, name))
+        d.start()
+        d.ok("POST", "/v1/vms/register", {"directory": directory})
+        require(d.state_of("web") == "running", "it runs on")
 
 
 def whole(d):

@@ -450,10 +450,29 @@ def test_manage_import_of_what_runs(context):
         d.done("POST", "/v1/vms/web/start")
         directory = machine(d)["directory"]
         for daemon, mode in ((d, "copy"), (other, "copy"), (other, "restore")):
-            job = daemon.job("POST", "/v1/vms/import", {"directory": directory, "mode": mode, "name": "copy"})
+            job = daemon.job("POST", "/v1/vms/import", {"directory": directory, "mode": mode, "name": "copy", "outside": True})
             require(job["state"] == "failed" and job["error"]["code"] == "busy" and "runs" in job["error"]["message"], f"{mode}: {job}")
         require(os.listdir(os.path.join(other.state, "machines")) == [], "nothing is left")
         d.done("POST", "/v1/vms/web/turn-off")
-        other.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy"})
-        d.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy"})
+        other.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy", "outside": True})
+        d.done("POST", "/v1/vms/import", {"directory": directory, "name": "copy", "outside": True})
         require(d.state_of("web") == "off", "the original is what it was")
+
+
+def test_manage_export_without_a_medium(context):
+    """What only a checkpoint has, and is gone, is told with that checkpoint's name."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        make_disk(d, os.path.join(machine(d)["directory"], "disk.vhdx"), 1)
+        medium = os.path.join(d.directory, "medium.iso")
+        with open(medium, "wb") as f:
+            f.write(bytes(1 << 20))
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}, {"path": medium, "kind": "dvd", "read_only": True}]})
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "with medium"})
+        d.done("DELETE", f"/v1/vms/web/disks?path={medium}")
+        os.unlink(medium)
+        job = d.job("POST", "/v1/vms/web/export", {"directory": d.directory})
+        text = job["error"]["message"]
+        require(job["state"] == "failed" and 'checkpoint "with medium"' in text and medium in text, f"{job}")
+        d.done("DELETE", "/v1/vms/web/checkpoints/with%20medium")
+        d.done("POST", "/v1/vms/web/export", {"directory": d.directory})

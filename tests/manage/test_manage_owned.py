@@ -129,7 +129,7 @@ def test_manage_directories_of_an_import(context):
         config["adapters"][0]["mac"] = "02:00:00:00:00:01"  # no two machines have the same
         with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
             json.dump(config, f)
-        d.done("POST", "/v1/vms/import", {"directory": source})
+        d.done("POST", "/v1/vms/import", {"directory": source, "outside": True})
         require(os.path.exists(os.path.join(d.state, "machines/other/inner/most/disk.img")), "copied")
         d.done("DELETE", "/v1/vms/other")
         require(os.listdir(os.path.join(d.state, "machines")) == ["web"], "all goes with the machine")
@@ -143,11 +143,11 @@ def test_manage_directories_of_an_import(context):
             with open(tree_file, "w", encoding="utf-8") as f:
                 json.dump(leads_out, f)
         write_tree()
-        status, answer = d.call("POST", "/v1/vms/import?wait=100", {"directory": source, "mode": "register"})
+        status, answer = d.call("POST", "/v1/vms/import?wait=100", {"directory": source, "mode": "register", "outside": True})
         require(answer["error"]["code"] == "invalid" and "up/victim" in answer["error"]["message"], f"it is refused: {status} {answer}")
         # Nor does it lead out of a machine that is there.
         os.unlink(tree_file)
-        d.done("POST", "/v1/vms/import", {"directory": source, "mode": "register"})
+        d.done("POST", "/v1/vms/import", {"directory": source, "mode": "register", "outside": True})
         write_tree()
         d.call("POST", "/v1/vms/other/checkpoints/c/apply?wait=100")
         d.done("DELETE", "/v1/vms/other/checkpoints/c")

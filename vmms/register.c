@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * register.c - machines whose directory is there, taken in where it is. What the directory says is looked at first, on the
+ * pool: how long opening all its disks takes is not up to us.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vmms/adapters.h"
+#include "vmms/daemon.h"
+#include "vmms/tree.h"
+
+/* A job's context. */
+struct registration {
+	char *directory, *name; /* from the root on, with no link in it; NULL: the name that it has */
+	bool outside;
+};
+
+static void registration_free(struct registration *r)
+{
+	if (!r)
+		return;
+	free(r->directory);
+	free(r->name);
+	free(r);
+}
+
+/* What is no UTF-8 no JSON can tell. */
+static bool is_text(const char *bytes)
+{
+	json_t *text = json_string(bytes);
+	bool is = text != NULL;
+
+	json_decref(text);
+	return is;
+}
+
+static int check_directory(struct registration *what, struct error *err)
+{
+	char *path = realpath(what->directory, NULL);
+
+	if (!path)
+		return error_set(err, errno, "%s: %s", what->directory, strerror(errno));
+	free(what->directory);
+	what->directory = path;
+	return is_text(path) ? 0 : error_set(err, EINVAL, "%s: the directory's own path is no UTF-8: rename it", path);
+}
+
+static int look(struct job *job, struct error *err)
+{
+	struct registration *what = job->context;
+	json_t *tree = NULL, *config = NULL;
+	int r = check_directory(what, err);
+
+	if (!r)
+		r = vm_config_load(&config, what->directory, err);
+	if (!r)
+		r = tree_load(&tree, what->directory, err);
+	/* Before any name in it is used. */
+	if (!r)
+		r = tree_check(tree, config, what->directory, true, err);
+	if (!r && !what->outside)
+		r = tree_check_inside(tree, config, what->directory, err);
+	if (!r)
+		r = tree_check_disks(tree, config, what->directory, job, err);
+	json_decref(config);
+	json_decref(tree);
+	/* That there is none, or that a disk is in use, is no failure. */
+	if (!r)
+		*err = (struct error){0};
+	return r;
+}
+
+/* The files may be others by now: what is taken in is looked at again, but for its disks. */
+static int check_again(const char *directory, const json_t *config, struct error *err)
+{
+	json_t *tree;
+	int r = tree_load(&tree, directory, err);
+
+	if (!r)
+		r = tree_check(tree, config, directory, true, err);
+	json_decref(tree);
+	return r;
+}
+
+static int check_new(struct vmms *vmms, const struct store_vm *vm, const json_t *config, struct error *err)
+{
+	const struct machine *same = vmms_find(vmms, vm->id);
+
+	if (same)
+		return error_set(err, EEXIST, "the machine in %s is registered already, as \"%s\"", vm->directory, same->name);
+	if (vmms_find(vmms, vm->name))
+		return error_set(err, EEXIST, "there is a machine \"%s\" already: change the name in %s/" VM_CONFIG_FILE, vm->name,
+				 vm->directory);
+	return adapters_check(vmms, NULL, config, err);
+}
+
+static int take_in(struct vmms *vmms, const struct registration *what, struct machine **out, struct error *err)
+{
+	struct store_vm vm = {.phase = VM_READY, .directory = what->directory};
+	json_t *config;
+	int r = vm_config_load(&config, what->directory, err);
+
+	if (r)
+		return r;
+	if (what->name)
+		json_object_set_new(config, "name", json_string(what->name));
+	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
+	vm.name = json_string_value(json_object_get(config, "name"));
+	r = check_new(vmms, &vm, config, err);
+	if (!r)
+		r = check_again(what->directory, config, err);
+	/* Not before all else is well: the directory is another's until then. */
+	if (!r && what->name)
+		r = vm_config_save(config, what->directory, err);
+	if (!r)
+		r = machine_enter(vmms, &vm, out, err);
+	if (!r) {
+		machine_adopt(*out);
+		vmms_event(vmms, *out, "vm.registered", "it is in %s", what->directory);
+	}
+	json_decref(config);
+	return r;
+}
+
+static void looked(struct job *job, int result)
+{
+	struct registration *what = job->context;
+	struct error why = job->error;
+	struct machine *machine;
+
+	if (!result && job->vmms->closing)
+		result = error_set(&why, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	if (!result)
+		result = take_in(job->vmms, what, &machine, &why);
+	if (!result)
+		memcpy(job->made, machine->id, sizeof(job->made));
+	job_end(job, result ? &why : NULL);
+	registration_free(what);
+}
+
+int machine_register(struct vmms *vmms, const char *directory, const char *name, bool outside, const char *kind, struct job **job,
+    struct error *err)
+{
+	struct registration *what = calloc(1, sizeof(*what));
+	int r;
+
+	if (what) {
+		what->directory = strdup(directory);
+		what->name = name ? strdup(name) : NULL;
+		what->outside = outside;
+	}
+	r = what && what->directory && (!name || what->name) ? job_new(job, vmms, NULL, kind, err)
+							      : error_set(err, ENOMEM, "no memory");
+	if (r) {
+		registration_free(what);
+		return r;
+	}
+	(*job)->work = look;
+	(*job)->done = looked;
+	(*job)->context = what;
+	job_work(*job);
+	return 0;
+}
