@@ -622,7 +622,10 @@ static const struct manage_verb verbs[] = {
     {"discard", "discard its saved state", "NAME", "As if its power had been cut when it was saved.\n", vm_discard},
     {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
-    {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N]", "While it runs, too.\n", vm_add_disk},
+    {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N] [--dvd]",
+     "While it runs, too; also a disk that continues others.\n"
+     "\n"
+     "  --dvd                  a DVD drive, with FILE in it\n", vm_add_disk},
     {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
     {"adapter", "its network adapters", "list|add|set|remove|connect|disconnect NAME [ADAPTER] [WHAT] [OPTION …]",
      "What a running machine's adapters are plugged into, and adapters that come and go while it runs. ADAPTER is an\n"

@@ -71,6 +71,12 @@ int disk_open(struct disk **out, const char *path, const struct disk_open_option
 int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_open_options *options,
 		 struct error *err);
 
+/* The same with a whole chain: `count` files from the one at the upper end down, each but the last a differencing disk that
+ * continues the contents of the one behind it (else ESTALE); which names its parent has in it is not looked at. The
+ * parents' descriptors are open for reading at least. All are taken over in any case. */
+int disk_open_chain_fds(struct disk **out, const int *fds, const char *const *names, unsigned count,
+			const struct disk_open_options *options, struct error *err);
+
 /* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
 int disk_close(struct disk *disk, struct error *err);
 

@@ -279,6 +279,52 @@ int disk_open_handed(struct disk **out, int fd, const char *name, const struct d
 	return open_given(out, fd, name, options, &relatives, err);
 }
 
+/* One file of a chain, over those that are open. Of a format that is the lowest one's: formats know nothing of each other. */
+static int open_link(struct disk **out, int fd, const char *name, const struct disk_open_options *options, struct disk *below,
+		     struct error *err)
+{
+	struct disk_open_options own = *options;
+	int r;
+
+	if (below && !below->ops->chain) {
+		close(fd);
+		return error_set(err, ENOTSUP, "%s: no VHDX or VHD, so that %s cannot continue it", below->path, name);
+	}
+	if (below)
+		own.format = below->info.format;
+	r = disk_open_handed(out, fd, name, &own, below, NULL, err);
+	if (r < 0 || !below)
+		return r;
+	(*out)->parent_kind = PARENT_OWN;
+	below->child = *out;
+	return 0;
+}
+
+int disk_open_chain_fds(struct disk **out, const int *fds, const char *const *names, unsigned count,
+			const struct disk_open_options *options, struct error *err)
+{
+	const struct disk_open_options above = options ? *options : default_options;
+	const struct disk_open_options reading = {.format = above.format, .read_only = true};
+	struct disk *disk = NULL, *below = NULL;
+	int r = 0;
+
+	if (count == 0 || count > DISK_CHAIN_MAX)
+		r = error_set(err, EMLINK, "a chain has 1 to %d disks, not %u", DISK_CHAIN_MAX, count);
+	for (unsigned i = count; i-- > 0;) {
+		if (r < 0) {
+			close(fds[i]);
+			continue;
+		}
+		r = open_link(&disk, fds[i], names[i], i ? &reading : &above, below, err);
+		if (r < 0)
+			disk_close(below, NULL);
+		below = disk;
+	}
+	if (r == 0)
+		*out = disk;
+	return r;
+}
+
 int disk_refuse_void(const struct disk *disk, struct error *err)
 {
 	return error_set(err, ENODATA,

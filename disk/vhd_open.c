@@ -291,6 +291,8 @@ int vhd_open(struct disk *disk, const struct disk_open_options *options, struct 
 	disk->info.physical_sector_size = VHD_SECTOR_SIZE;
 	disk->format = v;
 	r = open_parts(v, err);
+	if (r == 0 && !v->has_parent && disk->parent_kind == PARENT_HANDED)
+		r = error_set(err, EINVAL, "%s: no differencing disk, so that it has no parent", disk->path);
 	if (r < 0) {
 		vhd_free(v);
 		return r;

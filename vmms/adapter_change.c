@@ -111,7 +111,11 @@ static json_t *command_of(const struct device_change *change)
 
 static int open_port(struct device_change *change, struct error *err)
 {
-	return port_open(change->machine, of(change)->after, &change->fd, err);
+	int fd = -1, r = port_open(change->machine, of(change)->after, &fd, err);
+
+	if (fd >= 0)
+		change->fds[change->fd_count++] = fd;
+	return r;
 }
 
 static int write_change(const struct device_change *change, struct error *err)
@@ -169,7 +173,7 @@ static struct adapter_change *change_new(struct machine *machine, const json_t *
 	struct adapter_change *change = calloc(1, sizeof(*change));
 
 	if (change)
-		*change = (struct adapter_change){{&ops, machine, -1}, json_deep_copy(before), json_deep_copy(after)};
+		*change = (struct adapter_change){{.ops = &ops, .machine = machine}, json_deep_copy(before), json_deep_copy(after)};
 	return change;
 }
 

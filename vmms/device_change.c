@@ -22,8 +22,8 @@ int device_change_check(struct machine *machine, const char *what, struct error 
 
 static void change_free(struct device_change *change)
 {
-	if (change->fd >= 0)
-		close(change->fd);
+	while (change->fd_count)
+		close(change->fds[--change->fd_count]);
 	change->ops->free(change);
 }
 
@@ -101,7 +101,7 @@ void device_change_ask_worker(struct device_change *change)
 	struct machine *machine = change->machine;
 	json_t *plan = change->ops->plan(change);
 	struct error err = {0};
-	int fd = change->fd;
+	size_t count = change->fd_count;
 	int r = plan ? store_work_set(machine->vmms->store, machine->id, plan, &err) : error_set(&err, ENOMEM, "no memory");
 
 	json_decref(plan);
@@ -109,9 +109,9 @@ void device_change_ask_worker(struct device_change *change)
 		drop(change, &err);
 		return;
 	}
-	change->fd = -1;
-	if (fd >= 0)
-		worker_link_command_fds(machine->link, change->ops->command(change), &fd, 1, false, worker_did, change);
+	change->fd_count = 0;
+	if (count)
+		worker_link_command_fds(machine->link, change->ops->command(change), change->fds, count, false, worker_did, change);
 	else
 		worker_link_command(machine->link, change->ops->command(change), worker_did, change);
 }

@@ -16,7 +16,7 @@ struct device_change_ops {
 	/* What host.db has meanwhile, with "kind", and what the worker is told. New references. */
 	json_t *(*plan)(const struct device_change *change);
 	json_t *(*command)(const struct device_change *change);
-	/* Opens what goes along, into `fd`; not on the loop's thread. */
+	/* Opens what goes along, into `fds`; not on the loop's thread. */
 	int (*open)(struct device_change *change, struct error *err);
 	/* vm.json with the change in it. */
 	int (*write)(const struct device_change *change, struct error *err);
@@ -33,7 +33,8 @@ struct device_change_ops {
 struct device_change {
 	const struct device_change_ops *ops;
 	struct machine *machine;
-	int fd; /* goes along with the command; -1: nothing */
+	int fds[WORKER_FDS_MAX]; /* go along with the command */
+	size_t fd_count;
 };
 
 /* Whether it may be begun at all: the machine is off or on, and nothing is at work on it. `what`: it cannot be WHAT. */

@@ -7,13 +7,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "vmms/device_change.h"
+#include "disk/disk.h"
 #include "vmms/checkpoint.h"
+#include "vmms/device_change.h"
 
 struct disk_change {
 	struct device_change change;
 	json_t *disk;     /* as vm.json has it, or is to have it */
 	char *path;       /* from the root on */
+	json_t *parents;  /* what it continues, from the uppermost on; likewise */
 	bool add;
 	unsigned controller, lun; /* where a disk is that is to be removed */
 };
@@ -64,6 +66,11 @@ static const struct disk_change *of(const struct device_change *change)
 	return (const struct disk_change *)change;
 }
 
+static bool is_dvd(const json_t *disk)
+{
+	return !strcmp(json_string_value(json_object_get(disk, "kind")), "dvd");
+}
+
 static json_t *plan_of(const struct device_change *change)
 {
 	return json_pack("{s:s, s:O}", "kind", of(change)->add ? "add-disk" : "remove-disk", "disk", of(change)->disk);
@@ -77,22 +84,53 @@ static json_t *command_of(const struct device_change *change)
 	snprintf(address, sizeof(address), "%u:%u", disk->controller, disk->lun);
 	if (!disk->add)
 		return json_pack("{s:s, s:s}", "command", "remove-disk", "address", address);
-	return json_pack("{s:s, s:s, s:b, s:O, s:O}", "command", "add-disk", "path", disk->path, "fd", 1, "read_only",
-			 json_object_get(disk->disk, "read_only"), "controller", json_object_get(disk->disk, "controller"));
+	return json_pack("{s:s, s:s, s:b, s:O, s:O, s:b, s:O}", "command", "add-disk", "path", disk->path, "fd", 1, "read_only",
+			 json_object_get(disk->disk, "read_only"), "controller", json_object_get(disk->disk, "controller"), "dvd",
+			 is_dvd(disk->disk), "parents", disk->parents);
 }
 
-static int open_file(struct device_change *change, struct error *err)
+static int open_file(struct device_change *change, const char *path, bool read_only, struct error *err)
 {
-	bool read_only = json_is_true(json_object_get(of(change)->disk, "read_only"));
-	const char *path = of(change)->path;
+	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
 
-	change->fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (change->fd < 0 || fstat(change->fd, &st))
+	if (fd < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	change->fds[change->fd_count++] = fd;
+	if (fstat(fd, &st))
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
 		return error_set(err, EINVAL, "%s is neither a file nor a block device, so no disk can be in it", path);
 	return 0;
+}
+
+/* Its file, and those that it continues, as it says itself; the worker looks whether what it was given belongs together. */
+static int open_files(struct device_change *change, struct error *err)
+{
+	struct disk_change *disk = (struct disk_change *)change;
+	struct disk_open_options reading = {.read_only = true, .format = is_dvd(disk->disk) ? DISK_FORMAT_RAW : DISK_FORMAT_AUTO};
+	bool read_only = is_dvd(disk->disk) || json_is_true(json_object_get(disk->disk, "read_only"));
+	struct disk *opened;
+	int r = open_file(change, disk->path, read_only, err);
+
+	if (!r)
+		r = disk_open(&opened, disk->path, &reading, err);
+	if (r)
+		return r;
+	for (const struct disk *parent = disk_parent(opened); parent && !r; parent = disk_parent(parent)) {
+		_cleanup_free_ char *path = realpath(disk_path(parent), NULL);
+
+		if (!path)
+			r = error_set(err, errno, "%s: %s", disk_path(parent), strerror(errno));
+		else if (change->fd_count == WORKER_FDS_MAX)
+			r = error_set(err, EMLINK, "%s: more than %u files in a chain", disk->path, WORKER_FDS_MAX);
+		else if (json_array_append_new(disk->parents, json_string(path)))
+			r = error_set(err, EINVAL, "%s: the name is no UTF-8: rename the file", path);
+		else
+			r = open_file(change, path, true, err);
+	}
+	disk_close(opened, NULL);
+	return r;
 }
 
 static int write_change(const struct device_change *change, struct error *err)
@@ -130,12 +168,13 @@ static void free_change(struct device_change *change)
 	struct disk_change *disk = (struct disk_change *)change;
 
 	json_decref(disk->disk);
+	json_decref(disk->parents);
 	free(disk->path);
 	free(disk);
 }
 
 static const struct device_change_ops ops = {
-    .plan = plan_of, .command = command_of, .open = open_file, .write = write_change, .made = made, .tell = tell, .free = free_change};
+    .plan = plan_of, .command = command_of, .open = open_files, .write = write_change, .made = made, .tell = tell, .free = free_change};
 
 static struct disk_change *change_new(struct machine *machine, const json_t *disk, bool add)
 {
@@ -143,11 +182,12 @@ static struct disk_change *change_new(struct machine *machine, const json_t *dis
 
 	if (!change)
 		return NULL;
-	change->change = (struct device_change){&ops, machine, -1};
+	change->change = (struct device_change){.ops = &ops, .machine = machine};
 	change->add = add;
 	change->disk = json_deep_copy(disk);
 	change->path = vm_config_path(json_string_value(json_object_get(disk, "path")), machine->directory);
-	if (change->disk && change->path)
+	change->parents = json_array();
+	if (change->disk && change->path && change->parents)
 		return change;
 	free_change(&change->change);
 	return NULL;
@@ -183,8 +223,6 @@ int machine_add_disk(struct machine *machine, const json_t *disk, struct job **j
 	if (json_array_size(json_object_get(machine->config, "disks")) >= VM_DISKS_MAX)
 		return error_set(err, EINVAL, "machine \"%s\" has %d disks: that is as many as there may be", machine->name,
 				 VM_DISKS_MAX);
-	if (machine->link && !strcmp(json_string_value(json_object_get(disk, "kind")), "dvd"))
-		return error_set(err, ENOTSUP, "a DVD drive can be added while machine \"%s\" is off", machine->name);
 	r = check_checkpoints(machine, disk, 0, err);
 	if (r)
 		return r;

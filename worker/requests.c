@@ -69,6 +69,45 @@ static int get_disk(const json_t *value, struct descriptors *d, struct saving_di
 	return r;
 }
 
+static int get_files(const json_t *arguments, struct control_call *call, struct vm_files *files, struct error *err)
+{
+	const json_t *parents = json_object_get(arguments, "parents");
+	struct descriptors d = {.call = call};
+	size_t count = json_array_size(parents);
+
+	if (parents && (!json_is_array(parents) || count >= VM_FILES_MAX))
+		return error_set(err, EINVAL, "\"parents\" must be an array of less than %u names", VM_FILES_MAX);
+	for (size_t i = 0; i <= count; i++) {
+		const char *name = i ? json_string_value(json_array_get(parents, i - 1))
+				     : json_string_value(json_object_get(arguments, "path"));
+
+		if (!name || *name != '/')
+			return error_set(err, EINVAL, "\"path\" and \"parents\" must be absolute paths");
+		files->names[i] = name;
+		files->fds[i] = take(&d);
+	}
+	if (files->fds[0] < 0)
+		return error_set(err, EINVAL, "%s: \"fd\" is said, and no descriptor came with the command", files->names[0]);
+	files->count = (unsigned)count + 1;
+	return settle(&d, err);
+}
+
+int request_disk(const json_t *arguments, struct control_call *call, struct worker_disk *disk, struct vm_files *files, struct error *err)
+{
+	json_int_t controller = json_integer_value(json_object_get(arguments, "controller"));
+
+	*disk = (struct worker_disk){.path = json_string_value(json_object_get(arguments, "path")),
+	    .read_only = json_is_true(json_object_get(arguments, "read_only")),
+	    .dvd = json_is_true(json_object_get(arguments, "dvd"))};
+	files->count = 0;
+	if (!disk->path)
+		return error_set(err, EINVAL, "add-disk needs \"path\"");
+	if (controller < 0 || controller >= (json_int_t)WORKER_MAX_CONTROLLERS)
+		return error_set(err, EINVAL, "there is no controller %lld: choose 0 to %u", (long long)controller, WORKER_MAX_CONTROLLERS - 1);
+	disk->controller = (unsigned)controller;
+	return json_is_true(json_object_get(arguments, "fd")) ? get_files(arguments, call, files, err) : 0;
+}
+
 int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err)
 {
 	const json_t *disks = json_object_get(arguments, "disks");

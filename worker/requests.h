@@ -11,6 +11,7 @@
 #include "disk/disk.h"
 #include "worker/control.h"
 #include "worker/saving.h"
+#include "worker/vm.h"
 #include "worker/worker.h"
 
 /* "CONTROLLER:LUN" at `key`. */
@@ -25,6 +26,10 @@ int request_checkpoint(const json_t *arguments, struct control_call *call, struc
  * add-adapter "any_mac". remove-adapter: "mac" alone. */
 int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err);
 int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err);
+
+/* add-disk: "path", "read_only", "dvd", "controller", and with "fd" true a descriptor for the file, and one for each of "parents",
+ * the names of the files that it continues, from the uppermost on. Names are of the arguments. */
+int request_disk(const json_t *arguments, struct control_call *call, struct worker_disk *disk, struct vm_files *files, struct error *err);
 
 /* merge-disk: "address", and a descriptor each for those of "child", "parent", "above", "record" that are true; with "above" also "above_path"
  * and "parent_path". */

@@ -295,38 +295,20 @@ static json_t *answer(int r, const struct error *err)
 	return r ? control_refuse(err->text) : json_pack("{s:b}", "ok", 1);
 }
 
-/* Where the file comes from: a name that can be opened, or a descriptor that came along, which then gets a name. */
-static int check_source(const struct worker *w, const struct worker_disk *disk, bool by_descriptor, int fd, struct error *err)
-{
-	if (!disk->path)
-		return error_set(err, EINVAL, "add-disk needs \"path\"");
-	if (by_descriptor && fd < 0)
-		return error_set(err, EINVAL, "%s: \"fd\" is said, and no descriptor came with the command", disk->path);
-	if (!by_descriptor && w->config->confined)
-		return error_set(err, EACCES, "%s: the machine is in its sandbox and can open no file: pass its descriptor along, "
-		    "and say \"fd\": true", disk->path);
-	return 0;
-}
-
 static json_t *command_add_disk(struct worker *w, const json_t *arguments, struct control_call *call)
 {
-	int none = -1, *fd = call->fd_count ? &call->fds[0] : &none;
-	json_int_t controller = json_integer_value(json_object_get(arguments, "controller"));
-	struct worker_disk disk = {.path = json_string_value(json_object_get(arguments, "path")),
-	    .read_only = json_is_true(json_object_get(arguments, "read_only"))};
-	bool by_descriptor = json_is_true(json_object_get(arguments, "fd"));
+	struct vm_files files;
+	struct worker_disk disk;
 	struct error err = {0};
 	unsigned lun = 0;
 	json_t *result;
-	int r;
+	int r = request_disk(arguments, call, &disk, &files, &err);
 
-	if (check_source(w, &disk, by_descriptor, *fd, &err))
-		return answer(-err.code, &err);
-	if (controller < 0 || controller >= (json_int_t)WORKER_MAX_CONTROLLERS)
-		return answer(error_set(&err, EINVAL, "there is no controller %lld: choose 0 to %u",
-				  (long long)controller, WORKER_MAX_CONTROLLERS - 1), &err);
-	disk.controller = (unsigned)controller;
-	r = vm_add_disk(w->vm, &disk, by_descriptor ? fd : &(int){-1}, &lun, &err);
+	if (!r && !files.count && w->config->confined)
+		r = error_set(&err, EACCES, "%s: the machine is in its sandbox and can open no file: pass its descriptor along, and say "
+		    "\"fd\": true", disk.path);
+	if (!r)
+		r = vm_add_disk(w->vm, &disk, &files, &lun, &err);
 	result = answer(r, &err);
 	if (!r) {
 		json_object_set_new(result, "controller", json_integer(disk.controller));

@@ -86,14 +86,20 @@ static void on_partition_event(void *context, const struct partition_event *even
 
 /* --- disks ---------------------------------------------------------------------------------------- */
 
-static int open_disk(struct vm_disk *d, const struct worker_disk *config, int *fd, struct error *err)
+static void close_files(struct vm_files *files)
+{
+	while (files->count)
+		close(files->fds[--files->count]);
+}
+
+static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct vm_files *files, struct error *err)
 {
 	struct disk_open_options options = {.read_only = config->read_only || config->dvd,
 	    .format = config->dvd ? DISK_FORMAT_RAW : DISK_FORMAT_AUTO};
-	int r = *fd >= 0 ? disk_open_fd(&d->disk, *fd, config->path, &options, err)
-			 : disk_open(&d->disk, config->path, &options, err);
+	int r = files->count ? disk_open_chain_fds(&d->disk, files->fds, files->names, files->count, &options, err)
+			     : disk_open(&d->disk, config->path, &options, err);
 
-	*fd = -1;
+	files->count = 0;
 	if (r)
 		return r;
 	d->config = *config;
@@ -114,7 +120,8 @@ static int free_lun(const struct vm *vm, unsigned controller)
 	return -1;
 }
 
-static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, int *fd, unsigned *slot, struct error *err)
+static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, struct vm_files *files, unsigned *slot,
+    struct error *err)
 {
 	int lun, r;
 
@@ -127,7 +134,7 @@ static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, int
 	if (lun < 0 || *slot == WORKER_MAX_DISKS)
 		return error_set(err, ENOSPC, "%s: the machine has no place for another disk (%u at most)",
 		    config->path, WORKER_MAX_DISKS);
-	r = open_disk(&vm->disks[*slot], config, fd, err);
+	r = open_disk(&vm->disks[*slot], config, files, err);
 	if (!r)
 		vm->disks[*slot].lun = (unsigned)lun;
 	return r;
@@ -149,7 +156,7 @@ static int attach(struct vm *vm, const struct vm_disk *d, struct error *err)
 	    d->config.dvd ? STORAGE_UNIT_DVD : STORAGE_UNIT_DISK, d->disk, err);
 }
 
-int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned *lun, struct error *err)
+static int add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_files *files, unsigned *lun, struct error *err)
 {
 	struct worker_disk config = *disk;
 	unsigned slot;
@@ -165,7 +172,7 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned
 	if (!path)
 		return error_set(err, ENOMEM, "no memory");
 	config.path = path;
-	r = open_at_free_lun(vm, &config, fd, &slot, err);
+	r = open_at_free_lun(vm, &config, files, &slot, err);
 	if (r) {
 		free(path);
 		return r;
@@ -175,6 +182,14 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned
 	r = attach(vm, &vm->disks[slot], err);
 	if (r)
 		close_disk(vm, slot, NULL);
+	return r;
+}
+
+int vm_add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_files *files, unsigned *lun, struct error *err)
+{
+	int r = add_disk(vm, disk, files, lun, err);
+
+	close_files(files);
 	return r;
 }
 
@@ -378,8 +393,9 @@ static void report_processor(struct vm *vm)
 int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events, struct error *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
+	struct vm_files none = {.count = 0};
 	unsigned slot;
-	int r, none = -1;
+	int r;
 
 	if (!vm)
 		return error_set(err, ENOMEM, "no memory for a virtual machine");

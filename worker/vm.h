@@ -111,9 +111,17 @@ void vm_restore_end(struct vm *vm);
 /* Ask the guest to shut down: by the integration service, else by the power button. `how` says which. */
 void vm_ask_shutdown(struct vm *vm, const char **how);
 
-/* Add a disk to a running machine; `lun` tells where it appears. *fd is its file, taken over and set to -1, or -1: then it
- * is opened by its path. */
-int vm_add_disk(struct vm *vm, const struct worker_disk *disk, int *fd, unsigned *lun, struct error *err);
+/* The files of a disk that are open, from the one that is written down to the lowest that it continues. None: they are opened by
+ * name. */
+#define VM_FILES_MAX 64u
+struct vm_files {
+	int fds[VM_FILES_MAX];
+	const char *names[VM_FILES_MAX];
+	unsigned count;
+};
+
+/* Add a disk to a running machine; `lun` tells where it appears. Its files are taken over in any case. */
+int vm_add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_files *files, unsigned *lun, struct error *err);
 int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err);
 /* The disk at an address, or NULL and -ENOENT. */
 struct vm_disk *vm_disk_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err);

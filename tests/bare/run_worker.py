@@ -207,6 +207,35 @@ def add(w, path, mode=os.O_RDWR, **more):
         os.close(fd)
 
 
+def add_chain(w, paths, **more):
+    """The same of a disk with all that it continues."""
+    fds = [os.open(path, os.O_RDONLY if i else os.O_RDWR) for i, path in enumerate(paths)]
+    try:
+        return w.control("add-disk", fds, path=paths[0], fd=True, parents=paths[1:], **more)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def takes_chains(context, w, parent, child, raw):
+    """A chain is of files that belong together, in their order."""
+    other, vhd = w.path("other.vhdx"), w.path("parent.vhd")
+    for path in (other, vhd):
+        subprocess.run([context["bulkhead"], "disk", "create", path, "64M"], check=True)
+    for answer, text in ((add_chain(w, [child, other]), "changed since"), (add_chain(w, [child, vhd]), "no VHD file"),
+                         (add_chain(w, [child, raw]), "cannot continue it"), (add_chain(w, [parent, other]), "no differencing disk"),
+                         (add_chain(w, [child, child]), "a differencing disk"),
+                         (add_chain(w, [child] + [parent] * 64), "must be an array of less"),
+                         (w.control("add-disk", path=child, fd=True, parents=["x"]), "absolute"),
+                         (add(w, child, parents=[parent]), "needs more descriptors")):
+        require(answer["ok"] is False and text in answer["error"], f"no {text!r}: {answer}")
+    require(add_chain(w, [child, parent])["ok"], f"log: {w.log()}")
+    disk = next(d for d in w.control("inspect")["disks"] if d["path"] == child)
+    require([f["path"] for f in disk["chain"]] == [child, parent], f"{disk}")
+    require(w.control("remove-disk", address=f"0:{disk['lun']}")["ok"], "remove-disk")
+    subprocess.run([context["bulkhead"], "disk", "merge", child], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_worker_takes_disks_by_descriptor(context):
     with tiny(context, LOOPS) as w:
         parent, child, raw = w.path("parent.vhdx"), w.path("child.vhdx"), w.path("raw")
@@ -229,6 +258,7 @@ def test_worker_takes_disks_by_descriptor(context):
         require([(d["path"], d["size"]) for d in disks] == [(parent, 64 << 20), (raw, 1 << 20)], f"disks: {disks}")
         require(w.control("remove-disk", address="0:0")["ok"], "remove-disk")
         subprocess.run([context["bulkhead"], "disk", "check", parent], check=True, stdout=subprocess.DEVNULL)
+        takes_chains(context, w, parent, child, raw)
         # A block device, where there is one to be had.
         loop = subprocess.run(["losetup", "--find", "--show", raw], capture_output=True, text=True)
         if loop.returncode == 0:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """An unmodified Debian in the sandbox of bulkhead-worker: it boots, writes its disks, gets one more, restarts, shuts down."""
 
+import hashlib
 import json
 import os
 import socket
@@ -105,7 +106,6 @@ def add_and_remove_disk(machine, guest):
     expect_refusal(add(guest, child, os.O_RDWR), "a differencing disk")
     expect_refusal(add(guest, machine.disk, os.O_RDWR), "has it open")
     expect_refusal(add(guest, machine.directory, os.O_RDONLY, read_only=True), "this is a directory")
-    os.unlink(child)
     before = set(guest.check("lsblk -dno NAME").split())
     added = add(guest, extra, os.O_RDWR)
     require(added["ok"], f"not added: {added}")
@@ -119,7 +119,44 @@ def add_and_remove_disk(machine, guest):
     digest = guest.check("cat /root/sum").split()[0]
     guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
     wait_for(lambda: not new(), "the disk to disappear")
+    continue_disk(machine, guest, extra, digest)
+    use_dvd(machine, guest)
     return digest
+
+
+def continue_disk(machine, guest, parent, digest):
+    """A disk that continues another, added while the guest runs: it reads the one, and writes the other."""
+    child = machine.path("child.vhdx")
+    os.unlink(child)
+    subprocess.run([machine.bulkhead, "disk", "create", child, "--parent", parent], check=True)
+    before = set(guest.check("lsblk -dno NAME").split())
+    fds = [os.open(child, os.O_RDWR), os.open(parent, os.O_RDONLY)]
+    added = ask(guest, {"command": "add-disk", "path": child, "fd": True, "parents": [parent]}, fds)
+    for fd in fds:
+        os.close(fd)
+    require(added["ok"], f"not added: {added}")
+    name = wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) - before, "the disk to appear").pop()
+    require(guest.check(f"sha256sum /dev/{name}").split()[0] == digest, "it does not read what it continues")
+    guest.check(f"dd if=/dev/urandom of=/dev/{name} bs=1M count=8 seek=8 oflag=direct && sync")
+    guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
+    wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) == before, "the disk to disappear")
+
+
+def use_dvd(machine, guest):
+    """A DVD drive that comes while the guest runs: it reads the medium, and cannot write it."""
+    medium = machine.path("medium.iso")
+    with open(medium, "wb") as f:
+        f.write(os.urandom(4 << 20))
+    with open(medium, "rb") as f:
+        digest = hashlib.sha256(f.read()).hexdigest()
+    before = set(guest.check("lsblk -dno NAME").split())
+    added = add(guest, medium, os.O_RDONLY, dvd=True)
+    require(added["ok"], f"not added: {added}")
+    name = wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) - before, "the drive to appear").pop()
+    require(name.startswith("sr") and guest.check(f"lsblk -dno TYPE /dev/{name}").strip() == "rom", f"{name} is no drive")
+    require(guest.check(f"sha256sum /dev/{name}").split()[0] == digest, "the medium reads otherwise")
+    guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
+    wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) == before, "the drive to disappear")
 
 
 def test_worker_debian_in_its_sandbox(context):

@@ -61,7 +61,6 @@ def test_manage_disks_of_a_running_machine(context):
         require(job["state"] == "failed" and "b.vhdx" in job["error"]["message"], f"in use by the first: {job}")
         job = d.job("POST", "/v1/vms/other/disks", {"path": "/nowhere"})
         require(job["state"] == "failed" and "/nowhere" in job["error"]["message"], f"missing: {job}")
-        d.refused(501, "not-supported", "POST", "/v1/vms/other/disks", {"path": b, "kind": "dvd"}, "off")
         require(configured(d, "other") == running(d, "other") == [], "a disk that was refused is nowhere")
         d.cli("vm", "remove-disk", "web", b)
         require(running(d, "web") == configured(d, "web") == ["a.vhdx", "c.vhdx"], "one less")
@@ -69,6 +68,59 @@ def test_manage_disks_of_a_running_machine(context):
         d.done("POST", "/v1/vms/web/turn-off")
         d.done("POST", "/v1/vms/web/start")
         require(running(d, "web") == ["a.vhdx", "c.vhdx"], "as before after another start")
+
+
+def test_manage_disks_that_continue_others(context):
+    """The worker gets the files of the whole chain, and looks whether they belong together."""
+    for form in ("vhdx", "vhd"):
+        with Daemon(context["build"]) as d:
+            base, middle, top = (os.path.join(d.directory, f"{n}.{form}") for n in ("base", "middle", "top"))
+            d.cli("disk", "create", base, "16M")
+            d.cli("disk", "create", middle, "--parent", base)
+            d.cli("disk", "create", top, "--parent", middle)
+            d.make("web")
+            d.done("POST", "/v1/vms/web/start")
+            d.cli("vm", "add-disk", "web", top)
+            disk = d.ok("GET", "/v1/vms/web/inspect")["disks"][0]
+            require([f["path"] for f in disk["chain"]] == [top, middle, base], f"the chain: {disk}")
+            require(open_files(d, top) == [], "the daemon has none of them open")
+            require("has it open" in d.cli("disk", "merge", top, status=1), "they are the machine's")
+            # It is split and merged like any other.
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+            require(len(d.ok("GET", "/v1/vms/web/inspect")["disks"][0]["chain"]) == 4, "one more")
+            d.done("DELETE", "/v1/vms/web/checkpoints/one")
+            require([os.path.basename(f["path"]) for f in d.ok("GET", "/v1/vms/web/inspect")["disks"][0]["chain"]] == [f"{n}.{form}" for n in ("top", "middle", "base")],
+                    f"as before: {d.ok('GET', '/v1/vms/web/inspect')['disks']}")
+            d.cli("vm", "remove-disk", "web", top)
+            require(configured(d, "web") == running(d, "web") == [], "it is gone")
+            d.cli("disk", "check", top)
+            # One whose parent is missing, or is another by now.
+            os.rename(middle, middle + ".away")
+            job = d.job("POST", "/v1/vms/web/disks", {"path": top})
+            require(job["state"] == "failed" and "middle" in job["error"]["message"], f"missing: {job}")
+            d.cli("disk", "create", middle, "16M")
+            job = d.job("POST", "/v1/vms/web/disks", {"path": top})
+            require(job["state"] == "failed" and "middle" in job["error"]["message"], f"another: {job}")
+            require(configured(d, "web") == running(d, "web") == [], "it is nowhere")
+
+
+def test_manage_dvd_drives_of_a_running_machine(context):
+    with Daemon(context["build"]) as d:
+        medium = os.path.join(d.directory, "medium.iso")
+        with open(medium, "wb") as f:
+            f.write(bytes(4 << 20))
+        os.chmod(medium, 0o444)
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        require("DVD drive more" in d.cli("vm", "add-disk", "web", medium, "--dvd"), "it says what")
+        disk = d.ok("GET", "/v1/vms/web/inspect")["disks"][0]
+        require(disk["dvd"] and disk["read_only"] and disk["path"] == medium, f"a drive: {disk}")
+        require(d.ok("GET", "/v1/vms/web")["config"]["disks"] == [{"path": medium, "kind": "dvd", "controller": 0, "read_only": False}], "it stays")
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("POST", "/v1/vms/web/start")
+        require(d.ok("GET", "/v1/vms/web/inspect")["disks"][0]["dvd"], "as after another start")
+        d.cli("vm", "remove-disk", "web", medium)
+        require(configured(d, "web") == running(d, "web") == [], "it is gone")
 
 
 def open_files(d, path):
