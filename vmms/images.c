@@ -104,35 +104,108 @@ int images_list(struct vmms *vmms, json_t **list, struct error *err)
 
 /* --- delete ------------------------------------------------------------------------------------------- */
 
-/* Of an image only what belongs to one goes; a directory with more in it stays, with that. `loop` is NULL but on its thread. */
-static int remove_image(uv_loop_t *loop, const char *path)
+/* Of an image only what belongs to one goes; a directory with more in it stays, with that. No file of it may be open here meanwhile:
+ * NFS gives such a one another name, by which the directory is not empty. */
+static int remove_image(const char *path)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 	if (fd < 0)
 		return errno == ELOOP || errno == ENOTDIR ? (unlink(path) ? -errno : 0) : -errno;
 	for (size_t i = 0; i < ARRAY_SIZE(image_files); i++)
-		if (loop)
-			file_unlink_aside(loop, fd, image_files[i]);
-		else
-			unlinkat(fd, image_files[i], 0);
+		unlinkat(fd, image_files[i], 0);
 	return rmdir(path) ? -errno : 0;
+}
+
+struct removal {
+	uv_work_t request;
+	char path[];
+};
+
+static void remove_on_pool(uv_work_t *request)
+{
+	const struct removal *removal = request->data;
+	int r = remove_image(removal->path);
+
+	if (r && r != -ENOENT)
+		log_write(LOG_LEVEL_WARNING, "%s cannot be removed: %s", removal->path, strerror(-r));
+}
+
+static void removed(uv_work_t *request, int status)
+{
+	(void)status;
+	free(request->data);
+}
+
+/* Freeing the blocks of a big file takes its time. What does not come to its end is done at the next start. */
+static void remove_aside(struct vmms *vmms, const char *hidden)
+{
+	struct removal *removal = malloc(sizeof(*removal) + strlen(hidden) + 1);
+
+	if (!removal)
+		return;
+	strcpy(removal->path, hidden);
+	removal->request.data = removal;
+	if (uv_queue_work(&vmms->loop, &removal->request, remove_on_pool, removed))
+		free(removal);
+}
+
+static int is_no_image_file(const struct dirent *entry)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(image_files); i++)
+		if (!strcmp(entry->d_name, image_files[i]))
+			return 0;
+	return strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..");
+}
+
+/* Nothing goes that is none of ours. */
+static int check_only_image(const char *path, struct error *err)
+{
+	struct dirent **others;
+	struct stat st;
+	int n, r = 0;
+
+	if (lstat(path, &st) || !S_ISDIR(st.st_mode))
+		return 0;
+	n = scandir(path, &others, is_no_image_file, NULL);
+	if (n < 0)
+		return error_set(err, errno, "%s: %s", path, strerror(errno));
+	if (n)
+		r = error_set(err, EEXIST, "%s has more in it than an image, such as %s: it stays", path, others[0]->d_name);
+	for (int i = 0; i < n; i++)
+		free(others[i]);
+	free(others);
+	return r;
+}
+
+/* Not by the image's name alone: others of the same name may be under way. */
+static char *hidden_path(const struct vmms *vmms, const char *name)
+{
+	char prefix[48], id[GUID_TEXT_SIZE];
+	struct guid guid;
+
+	guid_random(&guid);
+	snprintf(prefix, sizeof(prefix), ".new-%s-", guid_format(&guid, id));
+	return image_path(vmms, prefix, name);
 }
 
 int image_delete(struct vmms *vmms, const char *name, struct error *err)
 {
-	_cleanup_free_ char *path = NULL;
+	_cleanup_free_ char *path = NULL, *hidden = NULL;
 	struct error why = {0};
 	int r;
 
 	if (image_name_check(name, &why))
 		return error_set(err, ENOENT, "there is no image \"%.100s\"", name);
 	path = image_path(vmms, "", name);
-	r = path ? remove_image(&vmms->loop, path) : -ENOMEM;
-	if (r == -ENOENT)
-		return error_set(err, ENOENT, "there is no image \"%s\": bulkhead image list shows what there is", name);
+	hidden = hidden_path(vmms, name);
+	r = path && hidden ? check_only_image(path, err) : error_set(err, ENOMEM, "no memory");
 	if (r)
-		return error_set(err, -r, "%s cannot be removed: %s", path, strerror(-r));
+		return r;
+	if (rename(path, hidden))
+		return errno == ENOENT ? error_set(err, ENOENT, "there is no image \"%s\": bulkhead image list shows what there is", name)
+				       : error_set(err, errno, "%s cannot be removed: %s", path, strerror(errno));
+	remove_aside(vmms, hidden);
 	vmms_event(vmms, NULL, "image.deleted", "%s", name);
 	return 0;
 }
@@ -151,7 +224,7 @@ void images_tidy(struct vmms *vmms)
 		_cleanup_free_ char *path = image_path(vmms, "", entries[i]->d_name);
 
 		if (path)
-			remove_image(&vmms->loop, path);
+			remove_aside(vmms, path);
 		free(entries[i]);
 	}
 	if (n >= 0)
@@ -245,7 +318,7 @@ static int add_work(struct job *job, struct error *err)
 		r = error_set(err, errno == ENOTEMPTY ? EEXIST : errno, "there is an image \"%s\" already: delete it first",
 			      addition->name);
 	if (r)
-		remove_image(NULL, addition->temporary);
+		remove_image(addition->temporary);
 	return r;
 }
 
@@ -293,13 +366,7 @@ int image_add(struct vmms *vmms, const json_t *request, struct job **job, struct
 	addition->build = copy_of(request, "build");
 	addition->from = copy_of(request, "directory");
 	if (addition->name) {
-		/* Not by its name alone: another job may be at work on one of the same name. */
-		char prefix[48], id[GUID_TEXT_SIZE];
-		struct guid guid;
-
-		guid_random(&guid);
-		snprintf(prefix, sizeof(prefix), ".new-%s-", guid_format(&guid, id));
-		addition->temporary = image_path(vmms, prefix, addition->name);
+		addition->temporary = hidden_path(vmms, addition->name);
 		addition->path = image_path(vmms, "", addition->name);
 	}
 	r = addition->temporary && addition->path ? job_new(job, vmms, NULL, "image.add", err) : error_set(err, ENOMEM, "no memory");

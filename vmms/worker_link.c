@@ -317,6 +317,8 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 	return 0;
 }
 
+#define LOCKED_BYTES 2 /* of the lock file */
+
 /* Whether somebody holds a lock of this file, the keeper's or the machine's (docs/worker.md), and who, as the file says. */
 static int lock_holder(const char *path, int *pid)
 {
@@ -330,7 +332,8 @@ static int lock_holder(const char *path, int *pid)
 		return -errno;
 	if (lock.l_type == F_UNLCK)
 		return -ESRCH;
-	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+	/* Where a lock keeps others from reading, too, what is behind it tells. */
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 && pread(fd, text, sizeof(text) - 1, LOCKED_BYTES) <= 0)
 		return -EAGAIN;
 	*pid = atoi(text);
 	return *pid > 1 ? 0 : -EAGAIN;

@@ -9,13 +9,14 @@
 /* Bytes of the file, as far as they are locked. */
 enum { KEEPERS = 0, MACHINES = 1, BOTH = 2 };
 
-/* OFD locks do not know who holds them; the file says so. */
+/* OFD locks do not know who holds them; the file says so, behind the bytes that are locked: where locks are mandatory, as on SMB,
+ * those can be neither read nor written by others. */
 static int busy(int fd, const char *path, struct error *err)
 {
 	char text[16] = "";
 	long holder = 0;
 
-	if (pread(fd, text, sizeof(text) - 1, 0) > 0)
+	if (pread(fd, text, sizeof(text) - 1, BOTH) > 0)
 		holder = strtol(text, NULL, 10);
 	if (holder > 0)
 		return error_set(err, EBUSY, "%s: process %ld runs this machine already", path, holder);
@@ -42,28 +43,30 @@ static int open_plain(const char *path, int flags, struct stat *st, struct error
 	return error_set(err, EBADMSG, "%s: the lock file is no plain file of its own: remove it", path);
 }
 
-/* Nobody can come in between: byte 0 stays locked. */
-static int take_both(const struct lock_file *lock)
+static int write_holder(int fd, const char *path, struct error *err)
+{
+	char text[24];
+	int size = snprintf(text, sizeof(text), "%*s%ld\n", BOTH, "", (long)getpid());
+
+	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size)
+		return error_set(err, errno, "%s: the process id cannot be written: %s", path, strerror(errno));
+	return 0;
+}
+
+/* The file is written while both bytes are its writer's alone. Then nobody can come in between: byte 0 stays locked. */
+static int take(const struct lock_file *lock, const char *path, struct error *err)
 {
 	int r = lock_byte(lock->keeper, F_WRLCK, KEEPERS, BOTH);
 
-	if (!r)
-		r = lock_byte(lock->keeper, F_UNLCK, MACHINES, 1);
-	return r ? r : lock_byte(lock->machine, F_RDLCK, MACHINES, 1);
-}
-
-static int take(const struct lock_file *lock, const char *path, struct error *err)
-{
-	char text[16];
-	int size = snprintf(text, sizeof(text), "%ld\n", (long)getpid()), r = take_both(lock);
-
 	if (r == -EAGAIN || r == -EACCES)
 		return busy(lock->keeper, path, err);
-	if (r)
-		return error_set(err, -r, "%s: cannot be locked: %s", path, strerror(-r));
-	if (ftruncate(lock->keeper, 0) || pwrite(lock->keeper, text, (size_t)size, 0) != size)
-		return error_set(err, errno, "%s: the process id cannot be written: %s", path, strerror(errno));
-	return 0;
+	if (!r && write_holder(lock->keeper, path, err))
+		return -err->code;
+	if (!r)
+		r = lock_byte(lock->keeper, F_UNLCK, MACHINES, 1);
+	if (!r)
+		r = lock_byte(lock->machine, F_RDLCK, MACHINES, 1);
+	return r ? error_set(err, -r, "%s: cannot be locked: %s", path, strerror(-r)) : 0;
 }
 
 static void close_one(int *fd)

@@ -15,7 +15,7 @@ struct lock_file {
 	int keeper, machine; /* descriptors, closed on exec; -1: none */
 };
 
-/* Takes both locks and writes this process's id into the file, for people. The file stays when the locks go.
+/* Takes both locks and writes this process's id into the file, behind two spaces. The file stays when the locks go.
  * -EBUSY: another process holds one; the text names that. */
 int lock_file_take(struct lock_file *lock, const char *path, struct error *err);
 

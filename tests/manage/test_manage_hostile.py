@@ -210,7 +210,7 @@ def test_manage_ends_with_a_job_that_does_not(context):
         require(d.stop() == 0, "SIGTERM ends the daemon")
         d.start()
         require(d.ok("GET", f"/v1/jobs/{job}")["state"] in ("failed", "cancelled"), "the job has not come to its end")
-        require(os.listdir(os.path.join(d.state, "images")) == [], "what was half made goes")
+        wait_for(lambda: os.listdir(os.path.join(d.state, "images")) == [], "what was half made to go")
 
 
 def test_manage_image_twice_at_a_time(context):
@@ -225,7 +225,7 @@ def test_manage_image_twice_at_a_time(context):
         require(os.listdir(temporary) == first, f"the first one's files: {first}, now {os.listdir(temporary)}")
         d.kill()
         d.start()
-        require(os.listdir(temporary) == [], "what was half made goes")
+        wait_for(lambda: os.listdir(temporary) == [], "what was half made to go")
 
 
 def test_manage_image_that_is_a_trap(context):
@@ -242,3 +242,14 @@ def test_manage_image_that_is_a_trap(context):
                 (os.rmdir if trap is os.mkdir else os.unlink)(path)
             os.rename(path + ".kept", path)
         d.done("POST", "/v1/images", {"name": "i", "directory": directory})
+        # Nor is anything deleted that is none of an image.
+        place = os.path.join(d.state, "images", "i")
+        with open(os.path.join(place, "mine"), "w", encoding="ascii"):
+            pass
+        d.refused(409, "exists", "DELETE", "/v1/images/i", None, "mine")
+        require(sorted(os.listdir(place)) == ["disk.vhdx", "image.json", "initrd.img", "mine", "vmlinuz"], "all is there")
+        os.unlink(os.path.join(place, "mine"))
+        d.ok("DELETE", "/v1/images/i")
+        require(d.ok("GET", "/v1/images")["images"] == [], "it is gone at once")
+        wait_for(lambda: os.listdir(os.path.join(d.state, "images")) == [], "its files to go")
+        d.refused(404, "not-found", "DELETE", "/v1/images/i")

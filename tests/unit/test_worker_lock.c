@@ -200,7 +200,7 @@ static void require_named(pid_t pid)
 	char text[16] = "", wanted[16];
 	int fd = open(path, O_RDONLY);
 
-	snprintf(wanted, sizeof(wanted), "%d\n", (int)pid);
+	snprintf(wanted, sizeof(wanted), "  %d\n", (int)pid);
 	assert_true(read(fd, text, sizeof(text) - 1) > 0);
 	assert_string_equal(text, wanted);
 	close(fd);
@@ -227,6 +227,36 @@ static void test_taken_once(void **state)
 	assert_int_equal(lock_file_take(&second, path, &err), -EBUSY);
 	close(first.keeper);
 	assert_true(can_be_taken());
+}
+
+/* Nothing is written to a byte while another descriptor has it locked, nor has who is told of it to be read from there: where
+ * locks are mandatory, both would fail. */
+static void test_holder_is_behind_what_is_locked(void **state)
+{
+	struct lock_file lock, other;
+	struct error err = {0};
+	char named[32];
+
+	(void)state;
+	assert_int_equal(lock_file_take(&lock, path, &err), 0);
+	snprintf(named, sizeof(named), "process %d ", (int)getpid());
+	for (off_t byte = 0; byte < 8; byte++) {
+		struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
+		int fd = open(path, O_RDWR);
+		char c = ' ';
+
+		assert_int_equal(fcntl(fd, F_OFD_GETLK, &probe), 0);
+		assert_int_equal(pread(fd, &c, 1, byte), 1);
+		assert_int_equal(probe.l_type != F_UNLCK, byte < 2);
+		assert_int_equal(c == ' ', byte < 2);
+		close(fd);
+		if (c == '\n')
+			break;
+	}
+	assert_int_equal(lock_file_take(&other, path, &err), -EBUSY);
+	assert_non_null(strstr(err.text, named));
+	close(lock.keeper);
+	close(lock.machine);
 }
 
 /* Of a worker of before there were two locks. */
@@ -302,7 +332,8 @@ static void test_a_machine_without_keeper_is_not_joined(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_taken_once), cmocka_unit_test(test_whole_file_is_locked),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_taken_once),
+	    cmocka_unit_test(test_holder_is_behind_what_is_locked), cmocka_unit_test(test_whole_file_is_locked),
 	    cmocka_unit_test(test_links_are_refused), cmocka_unit_test(test_an_escaped_guest_cannot_free_it),
 	    cmocka_unit_test(test_attacks_succeed_on_the_keepers_half),
 	    cmocka_unit_test(test_a_machine_without_keeper_is_not_joined)};
