@@ -208,7 +208,7 @@ static void print_usage(const char *noun, const char *text, const struct manage_
 {
 	fprintf(to, "Usage: bulkhead %s VERB …\n\n%s\n", noun, text);
 	for (; verbs->name; verbs++)
-		fprintf(to, "  %-12s %s\n", verbs->name, verbs->summary);
+		fprintf(to, "  %-14s %s\n", verbs->name, verbs->summary);
 	fprintf(to, "\nbulkhead %s VERB --help tells the rest. With --json a verb prints one JSON value.\n", noun);
 }
 

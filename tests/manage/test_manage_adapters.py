@@ -4,8 +4,10 @@
 import os
 import random
 import re
+import select
 import socket
 import subprocess
+import threading
 import time
 
 from daemon import Daemon, DaemonError, require, wait_for
@@ -257,6 +259,36 @@ def test_manage_ssh(context):
         told = d.cli("vm", "ssh", "--no-wait", "user@web", "uname", "-r", environment={"PATH": f"{d.directory}:{os.environ['PATH']}"}).splitlines()
         vm = d.ok("GET", "/v1/vms/web")["id"]
         require(told == ["-p", str(port), "-o", f"HostKeyAlias=bulkhead-{vm}", "-l", "user", "127.0.0.1", "uname", "-r"], f"{told}")
+
+
+def test_manage_ssh_waits_for_a_banner(context):
+    """A server that drops the connection, or says half of who it is and no more, is not there yet."""
+    with Daemon(context["build"]) as d, socket.create_server(("127.0.0.1", 0)) as server:
+        # Not plugged in, so that the port is left to us.
+        d.make("web", adapters=[{"port": "none", "forwards": [f"{server.getsockname()[1]}:22"]}])
+        d.done("POST", "/v1/vms/web/start")
+        with open(os.path.join(d.directory, "ssh"), "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\necho it is ssh\n")
+        os.chmod(f.name, 0o755)
+        seen = []
+
+        def serve():
+            for says in ([], [b"SS"], [b"welcome\r\nand more\r\nSS", b"H-2.0-test\r\n"]):
+                connection = server.accept()[0]
+                with connection:
+                    for part in says:
+                        connection.sendall(part)
+                        select.select([], [], [], 0.1)  # two segments, not one
+                    try:
+                        seen.append(connection.recv(1) if says else b"")  # until the other end has had enough
+                    except ConnectionError:
+                        seen.append(b"")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        told = d.cli("vm", "ssh", "web", environment={"PATH": f"{d.directory}:{os.environ['PATH']}"})
+        thread.join(60)
+        require(told == "it is ssh\n" and seen == [b"", b"", b""], f"{told} {seen}")
 
 
 def test_manage_ssh_into_debian(context):
