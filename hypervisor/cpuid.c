@@ -13,7 +13,10 @@
 #include "hypervisor/tlfs/protocol.h"
 
 #define LEAF1_ECX_OSXSAVE           (1u << 27)
+#define LEAF7_ECX_PKU               (1u << 3)
 #define LEAF7_ECX_OSPKE             (1u << 4)
+#define LEAF7_ECX_PKS               (1u << 31)
+#define XCR0_PKRU                   (1u << 9)
 #define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
 
 #define LEAF80000007_EDX_INVARIANT_TSC (1u << 8)
@@ -317,20 +320,21 @@ int cpuid_check(struct partition *p, const struct cpuid_table *table, struct err
 
 /* --- what every processor serves ---------------------------------------------------------------------- */
 
-static void restrict_xsave(uint32_t subleaf, const uint32_t common[4], uint32_t r[4])
+static void restrict_xsave(uint32_t subleaf, uint32_t r[4])
 {
-	uint32_t last = XSAVE_LEGACY_AND_HEADER;
+	uint32_t last = XSAVE_LEGACY_AND_HEADER, avx[4];
 
+	soft_cpuid_features(0xd, 2, avx);
 	if (subleaf == 0) {
 		/* The software processor's AVX is where everybody's is. */
 		if (r[EAX] & 4)
-			last = common[ECX];
+			last = avx[EBX] + avx[EAX];
 		r[EBX] = (uint32_t)min_u64(r[EBX], last);
 		r[ECX] = last;
 		r[EDX] = 0;
 	} else if (subleaf == 1) {
 		r[ECX] = r[EDX] = 0; /* IA32_XSS */
-	} else if (!common[EAX]) {
+	} else if (subleaf != 2 || !avx[EAX]) {
 		memset(r, 0, 4 * sizeof(r[0]));
 	}
 }
@@ -359,6 +363,11 @@ static uint32_t unmovable(const struct cpuid_word *word)
 	 * defends itself. */
 	if (word->leaf == 7 && word->subleaf == 0 && word->number == EDX)
 		return LEAF7_EDX_ARCH_CAPABILITIES;
+	/* Makers do not agree where PKRU lies in the XSAVE area, and the kernel gives no guest PKS. */
+	if (word->leaf == 7 && word->subleaf == 0 && word->number == ECX)
+		return LEAF7_ECX_PKU | LEAF7_ECX_PKS;
+	if (word->leaf == 0xd && word->subleaf == 0 && word->number == EAX)
+		return XCR0_PKRU;
 	/* Controls of a few models that come and go with versions of KVM. */
 	if (word->leaf == 7 && word->subleaf == 2)
 		return UINT32_MAX;
@@ -402,5 +411,5 @@ void cpuid_restrict(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 		r[word->number] &= *both | ~word->mask;
 	}
 	if (leaf == 0xd)
-		restrict_xsave(subleaf, common, r);
+		restrict_xsave(subleaf, r);
 }

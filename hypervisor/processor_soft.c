@@ -146,12 +146,27 @@ static void soft_processor_destroy(struct partition *p)
 	soft_destroy(p->processor_state);
 }
 
+#define LEAF7_ECX_PKU (1u << 3)
+#define LEAF7_ECX_PKS (1u << 31)
+
+/* A guest that is not to rely on protection keys, or began without, has none. */
+static void show_keys(struct vp *vp)
+{
+	uint32_t r[4];
+
+	soft_vp_cpuid(soft_of(vp), 7, 0, r);
+	intercept_amend_cpuid(vp, 7, 0, r);
+	soft_vp_show_keys(soft_of(vp), r[2] & LEAF7_ECX_PKU, r[2] & LEAF7_ECX_PKS);
+}
+
 static int soft_processor_start(struct partition *p, struct error *err)
 {
 	struct soft_range ranges[PARTITION_MAX_REGIONS];
 
 	for (unsigned i = 0; i < p->region_count; i++)
 		ranges[i] = (struct soft_range){p->regions[i].gpa, p->regions[i].size, p->regions[i].offset};
+	for (unsigned i = 0; i < p->config.vp_count; i++)
+		show_keys(&p->vps[i]);
 	return soft_set_memory(p->processor_state, p->base, p->memory_size, ranges, p->region_count, err);
 }
 
@@ -295,6 +310,7 @@ static int soft_processor_load(struct vp *vp, const struct vp_state *state, stru
 {
 	if (cpuid_table_register(vp->partition->loaded_cpuid, 0, 0, 1) == VENDOR_AUTH)
 		soft_vp_take_for_amd(soft_of(vp));
+	show_keys(vp);
 	return soft_vp_load(soft_of(vp), state, err);
 }
 

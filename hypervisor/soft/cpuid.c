@@ -24,10 +24,13 @@
 #define LEAF1_EDX (BIT(2) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(7) | BIT(8) | BIT(11) | BIT(12) | BIT(13) | \
                    BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(19))
 
-/* Leaf 7 EBX: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB; ECX: UMIP RDPID; EDX: FSRM, SPEC_CTRL,
+/* Leaf 7 EBX: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID RDSEED ADX SMAP CLFLUSHOPT CLWB; ECX: UMIP RDPID, and by themselves PKU OSPKE PKS; EDX: FSRM, SPEC_CTRL,
  * STIBP, ARCH_CAPABILITIES, SSBD. */
 #define LEAF7_EBX (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(18) | BIT(19) | BIT(20) | BIT(23) | BIT(24))
 #define LEAF7_ECX (BIT(2) | BIT(22))
+#define PKU       BIT(3)
+#define OSPKE     BIT(4)
+#define PKS       BIT(31)
 #define LEAF7_EDX (BIT(4) | BIT(26) | BIT(27) | BIT(29) | BIT(31))
 
 /* Leaf 0x80000001 ECX: LAHF, PREFETCHW; EDX: SYSCALL NX 1GB RDTSCP LM. */
@@ -45,7 +48,8 @@
 struct model {
 	const struct vector_features *vector;
 	uint32_t host_leaf7_ebx, host_extended_ecx;
-	uint64_t xcr0;
+	uint64_t components, xcr0; /* what XCR0 may be, and is */
+	uint32_t keys;             /* of leaf 7 ECX */
 	bool osxsave;
 };
 
@@ -119,10 +123,10 @@ static void basic(const struct model *m, uint32_t leaf, uint32_t subleaf, uint32
 			r[3] = BIT(4) | BIT(5); /* BHI_CTRL, MCDT_NO */
 		else if (!subleaf)
 			set(r, 2, LEAF7_EBX | m->host_leaf7_ebx | v->leaf7_ebx,
-			    LEAF7_ECX | v->leaf7_ecx, LEAF7_EDX);
+			    LEAF7_ECX | v->leaf7_ecx | m->keys, LEAF7_EDX);
 		break;
 	case 0xd:
-		vector_cpuid_xsave(v, m->xcr0, subleaf, r);
+		vector_cpuid_xsave(m->components, m->xcr0, subleaf, r);
 		break;
 	default:
 		break;
@@ -166,7 +170,9 @@ void cpuid_model(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint
 	struct model m = {.vector = vector_pool_features(vp->vectors),
 	    .host_leaf7_ebx = vp->soft->host_leaf7_ebx,
 	    .host_extended_ecx = vp->soft->host_extended_ecx,
+	    .components = vector_components(vp),
 	    .xcr0 = vp->xcr0,
+	    .keys = (vp->user_keys ? PKU : 0) | (vp->supervisor_keys ? PKS : 0) | (vp->cr4 & CR4_PKE ? OSPKE : 0),
 	    .osxsave = vp->cr4 & CR4_OSXSAVE};
 
 	answer(&m, leaf, subleaf, r);
@@ -186,7 +192,8 @@ static void make_host_model(void)
 {
 	vector_features(&host_vector);
 	host_model.vector = &host_vector;
-	host_model.xcr0 = host_vector.xcr0;
+	host_model.components = host_model.xcr0 = host_vector.xcr0;
+	host_model.keys = PKU | PKS;
 	probe(&host_model.host_leaf7_ebx, &host_model.host_extended_ecx);
 }
 

@@ -24,6 +24,7 @@
 #define PTE_D   (1ull << 6)
 #define PTE_PS  (1ull << 7)
 #define PTE_G   (1ull << 8)
+#define PTE_KEY_SHIFT 59 /* bits 59 to 62 */
 #define PTE_NX  (1ull << 63)
 
 #define PF_P    (1u << 0)
@@ -31,6 +32,7 @@
 #define PF_U    (1u << 2)
 #define PF_RSVD (1u << 3)
 #define PF_I    (1u << 4)
+#define PF_PK   (1u << 5)
 
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 
@@ -41,6 +43,7 @@ struct mapping {
 	bool dirty;
 	bool global;    /* the same in all address spaces, as the guest says */
 	uint8_t shift;  /* of the page that maps it: 12, 21, 22, 30 */
+	uint8_t key;    /* protection key; 0 where the mode has none */
 };
 
 /* Walk for an access by `kind` (TLB_*): sets A, and D for a write. False: *code is the page fault's. */
@@ -96,6 +99,16 @@ void vp_set_running(struct soft_vp *vp, bool running);
 /* Until each other VP has been at the end of a block. The VP itself is not waited for meanwhile, so its TLB may
  * be another when it returns. */
 void vp_wait_for_others(struct soft_vp *vp);
+
+/* --- protection keys (keys.c); own thread only --- */
+
+/* Whether the key of a page denies a data access to it by `kind`. */
+bool key_denies(const struct soft_vp *vp, const struct mapping *m, unsigned kind, enum access access);
+/* An entry has just been filled for `kind`, as if there were no keys. */
+void key_note(struct soft_vp *vp, unsigned kind, struct tlb_entry *e, const struct mapping *m);
+/* The registers, and what the TLB lets pass from now on; no instruction's own look into it outlives them. */
+void pkru_set(struct soft_vp *vp, uint32_t value);
+void pkrs_set(struct soft_vp *vp, uint32_t value);
 
 /* --- code pages (code.c) --- */
 struct code_pages {

@@ -26,6 +26,7 @@ enum {
 	MSR_MTRR_FIXED_4K = 0x268,
 	MSR_PAT = 0x277,
 	MSR_MTRR_DEFAULT = 0x2ff,
+	MSR_PKRS = 0x6e1,
 	MSR_EFER = 0xc0000080,
 	MSR_STAR = 0xc0000081,
 	MSR_LSTAR = 0xc0000082,
@@ -127,6 +128,9 @@ bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 	case MSR_ARCH_CAPABILITIES:
 		*value = vp->msr_arch_capabilities;
 		return true;
+	case MSR_PKRS:
+		*value = vp->pkrs;
+		return vp->supervisor_keys;
 	case MSR_EFER:
 		*value = vp->efer;
 		return true;
@@ -149,6 +153,14 @@ static bool efer_write(struct soft_vp *vp, uint64_t value)
 	if ((value ^ vp->efer) & EFER_NXE)
 		tlb_flush_all(vp);
 	vp->efer = value;
+	return true;
+}
+
+static bool pkrs_write(struct soft_vp *vp, uint64_t value)
+{
+	if (!vp->supervisor_keys || value >> 32)
+		return false;
+	pkrs_set(vp, (uint32_t)value);
 	return true;
 }
 
@@ -223,6 +235,8 @@ bool msr_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 		return false;
 	case MSR_UPDATE_SIGNATURE:
 		return true;
+	case MSR_PKRS:
+		return pkrs_write(vp, value);
 	case MSR_EFER:
 		return efer_write(vp, value);
 	default:
@@ -239,6 +253,11 @@ bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 {
 	const uint64_t *p = msr == MSR_ARCH_CAPABILITIES ? &vp->msr_arch_capabilities : plain(vp, msr);
 
+	/* Versions that do not know it can read the state of a guest that does not use it. */
+	if (msr == MSR_PKRS) {
+		*value = vp->pkrs;
+		return vp->pkrs;
+	}
 	if (p)
 		*value = *p;
 	return p;
@@ -252,6 +271,8 @@ bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 		vp->msr_arch_capabilities = value;
 		return true;
 	}
+	if (msr == MSR_PKRS)
+		return pkrs_write(vp, value);
 	/* Variable ranges of a guest that was shown more address bits: they are only kept here. */
 	if (msr >= MSR_MTRR_VARIABLE && msr < MSR_MTRR_VARIABLE + ARRAY_SIZE(vp->mtrr_variable))
 		checked &= ~(((1ull << 52) - 1) & ~PHYSICAL_MASK);

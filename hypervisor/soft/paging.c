@@ -98,6 +98,8 @@ static enum result walk_wide(struct soft_vp *vp, struct walk *w, uint64_t linear
 		}
 		m->gpa = table;
 		m->global = e & PTE_G && vp->cr4 & CR4_PGE;
+		if (vp_long(vp))
+			m->key = e >> PTE_KEY_SHIFT & 15;
 		return WALK_OK;
 	}
 }
@@ -127,7 +129,8 @@ static enum result walk_narrow(struct soft_vp *vp, struct walk *w, uint64_t line
 	return WALK_OK;
 }
 
-static bool allowed(const struct soft_vp *vp, const struct mapping *m, unsigned kind, enum access access)
+/* But for the page's protection key. */
+static bool tables_allow(const struct soft_vp *vp, const struct mapping *m, unsigned kind, enum access access)
 {
 	if (kind == TLB_USER) {
 		if (!m->user)
@@ -170,6 +173,7 @@ bool page_walk(struct soft_vp *vp, uint64_t linear, unsigned kind, enum access a
 	for (;;) {
 		struct walk w = {.count = 0};
 		enum result r;
+		bool denied;
 
 		*m = (struct mapping){.user = true, .writable = true, .shift = 12};
 		if (!(vp->cr0 & CR0_PG)) {
@@ -178,14 +182,15 @@ bool page_walk(struct soft_vp *vp, uint64_t linear, unsigned kind, enum access a
 			return true;
 		}
 		r = walk_any(vp, &w, linear, m);
-		if (likely(r == WALK_OK && allowed(vp, m, kind, access))) {
+		denied = r == WALK_OK && key_denies(vp, m, kind, access);
+		if (likely(r == WALK_OK && !denied && tables_allow(vp, m, kind, access))) {
 			if (unlikely(!mark_all(vp, &w, access)))
 				continue;
 			m->dirty = access == ACCESS_WRITE || w.steps[w.count - 1].entry & PTE_D;
 			return true;
 		}
 		*code = (r == WALK_NOT_PRESENT ? 0 : PF_P) | (r == WALK_RESERVED ? PF_RSVD : 0) |
-		    (access == ACCESS_WRITE ? PF_W : 0) | (kind == TLB_USER ? PF_U : 0);
+		    (access == ACCESS_WRITE ? PF_W : 0) | (kind == TLB_USER ? PF_U : 0) | (denied ? PF_PK : 0);
 		if (access == ACCESS_FETCH &&
 		    (vp->cr4 & CR4_SMEP || (vp->cr4 & CR4_PAE && vp->efer & EFER_NXE)))
 			*code |= PF_I;
@@ -217,13 +222,17 @@ static void fill(struct soft_vp *vp, unsigned kind, uint64_t linear, const struc
 {
 	struct tlb_entry *e = &vp->tlbs[kind][(linear >> GUEST_PAGE_SHIFT) & (TLB_ENTRIES - 1)];
 	uint64_t tag = (linear & PAGE_MASK) | vp->asid;
+	bool write = m->dirty && tables_allow(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host);
 
 	e->addend = (uint64_t)(uintptr_t)host - (linear & PAGE_MASK);
 	e->flags = &vp->page_flags[ram_page(vp->soft, host)];
-	e->read = allowed(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
-	e->write = m->dirty && allowed(vp, m, kind, ACCESS_WRITE) && dirty_is_marked(vp->soft, host) ? tag : TLB_NO_TAG;
-	e->exec = allowed(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;
+	e->read = tables_allow(vp, m, kind, ACCESS_READ) ? tag : TLB_NO_TAG;
+	e->write = write ? tag : TLB_NO_TAG;
+	e->exec = tables_allow(vp, m, kind, ACCESS_FETCH) ? tag : TLB_NO_TAG;
 	e->private = kind != TLB_USER && !m->global;
+	e->keyed = TLB_NO_TAG;
+	if (unlikely(m->key || (vp->pkru | vp->pkrs) & 3))
+		key_note(vp, kind, e, m);
 	if (m->shift > GUEST_PAGE_SHIFT)
 		tlb_note_large(vp, linear, m->shift);
 }

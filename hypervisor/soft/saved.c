@@ -25,8 +25,7 @@ void soft_vp_save(struct soft_vp *vp, struct vp_state *state)
 		memcpy(state->pdptr, vp->pdptr, sizeof(state->pdptr));
 	memcpy(state->dr, vp->dr, sizeof(state->dr));
 	state->xcr0 = vp->xcr0;
-	state->xsave_size = VECTOR_AREA;
-	vector_area_put(vp, state->xsave);
+	state->xsave_size = vector_area_put(vp, state->xsave);
 	state->msr_count = 0;
 	for (unsigned i = 0; i < vp_saved_msr_count; i++) {
 		struct vp_msr *msr = &state->msrs[state->msr_count];
@@ -56,9 +55,9 @@ void soft_vp_save(struct soft_vp *vp, struct vp_state *state)
 /* What the model lacks, although CPUID of the guest lets it be. Returns what is wrong, or NULL. */
 static const char *refuse(const struct soft_vp *vp, const struct vp_state *state)
 {
-	uint64_t components = vector_pool_features(vp->vectors)->xcr0;
+	uint64_t components = vector_components(vp);
 
-	if (state->registers.cr4 & ~cr4_known)
+	if (state->registers.cr4 & ~cr4_known(vp))
 		return "CR4";
 	if (state->registers.efer & ~efer_known)
 		return "EFER";
@@ -135,6 +134,12 @@ int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error 
 	registers_take(vp, &state->registers);
 	load_pending(vp, state);
 	return 0;
+}
+
+void soft_vp_show_keys(struct soft_vp *vp, bool user, bool supervisor)
+{
+	vp->user_keys = user;
+	vp->supervisor_keys = supervisor;
 }
 
 void soft_vp_take_for_amd(struct soft_vp *vp)

@@ -99,6 +99,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 		vp_destroy(vp);
 		return -ENOMEM;
 	}
+	vp->user_keys = vp->supervisor_keys = true;
 	vector_reset(vp);
 	soft_vp_init(vp);
 	*out = vp;

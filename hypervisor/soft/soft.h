@@ -128,6 +128,10 @@ int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error 
  * mode). */
 void soft_vp_take_for_amd(struct soft_vp *vp);
 
+/* Whether the guest is shown PKU and PKS (protection keys), as it is if nothing is said. Where it is not, they are not there. The VP
+ * has not run yet. */
+void soft_vp_show_keys(struct soft_vp *vp, bool user, bool supervisor);
+
 /* CPUID without the host's part: as this VP would answer, and the most that a VP may ever answer here (XCR0
  * full, OSXSAVE clear), which needs none. [any] */
 void soft_vp_cpuid(const struct soft_vp *vp, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);

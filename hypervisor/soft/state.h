@@ -88,6 +88,8 @@ enum vector {
 #define CR4_OSXSAVE    (1u << 18)
 #define CR4_SMEP       (1u << 20)
 #define CR4_SMAP       (1u << 21)
+#define CR4_PKE        (1u << 22)
+#define CR4_PKS        (1u << 24)
 
 #define EFER_SCE (1u << 0)
 #define EFER_LME (1u << 8)
@@ -118,8 +120,15 @@ struct tlb_entry {
 	uint64_t addend;
 	_Atomic uint8_t *flags; /* of the page, in page_flags */
 	uint64_t private;       /* 1: of level 0, and not the same in all address spaces */
-	uint64_t unused[2];     /* an entry is a cache line */
+	/* What `read` would be, and whether `write` would be the same, if the page's protection key let them (keys.c); 0 where
+	 * no key counts. */
+	uint64_t keyed;
+	uint8_t key;            /* KEY_OF_USER with those of user pages */
+	bool keyed_write;
+	uint8_t unused[6];      /* an entry is a cache line */
 };
+
+#define KEY_OF_USER 16u
 
 /* Which TLB an access uses, since permissions differ: `tlb` in struct soft_vp points at the current. */
 enum {
@@ -270,6 +279,13 @@ struct soft_vp {
 	uint16_t asid_last;        /* the last one given out; 1 to ASID_MAX */
 	uint16_t pcid_asid[4096];  /* 0: none yet */
 	uint64_t large_regions[8]; /* a filter: 2 MiB and 1 GiB regions with entries that stem from large pages */
+
+	/* --- keys.c --- */
+	uint32_t pkru, pkrs;
+	bool user_keys, supervisor_keys; /* the guest is shown PKU, PKS */
+	uint32_t keyed_sets;             /* bits: TLB sets in which, or in the stack window from which, something may have a key */
+	uint64_t keyed_slots[TLB_SETS][TLB_CHECKED][TLB_ENTRIES / 64]; /* bits: entries that may */
+
 	struct flush_queue *flushes; /* what other threads ask of this TLB */
 
 	unsigned pauses; /* system_control.c: PAUSE instructions since the host CPU was yielded */

@@ -158,7 +158,8 @@ bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value);
 bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value);
 
 /* What may be set here in CR4 (system_control.c) and EFER (msr.c). */
-extern const uint64_t cr4_known, efer_known;
+uint64_t cr4_known(const struct soft_vp *vp);
+extern const uint64_t efer_known;
 
 /* False: #GP (msr.c). */
 bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value);

@@ -8,9 +8,12 @@
 
 #define CR0_BITS (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define CR4_BITS (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
-                  CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+                  CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS)
 
-const uint64_t cr4_known = CR4_BITS;
+uint64_t cr4_known(const struct soft_vp *vp)
+{
+	return CR4_BITS & ~(uint64_t)((vp->user_keys ? 0 : CR4_PKE) | (vp->supervisor_keys ? 0 : CR4_PKS));
+}
 
 static _Noreturn void refuse(struct soft_vp *vp, const struct op *op)
 {
@@ -68,14 +71,14 @@ static void cr4_write(struct soft_vp *vp, const struct op *op, uint64_t value)
 {
 	uint64_t changed = value ^ vp->cr4;
 
-	if (value & ~(uint64_t)CR4_BITS || (vp_long(vp) && !(value & CR4_PAE)))
+	if (value & ~cr4_known(vp) || (vp_long(vp) && !(value & CR4_PAE)))
 		refuse(vp, op);
 	if (changed & value & CR4_PCIDE && (!vp_long(vp) || vp->cr3 & 0xfff))
 		refuse(vp, op);
 	if (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP) && !pdptrs_load(vp, vp->cr0, vp->cr3, value, vp->efer))
 		refuse(vp, op);
 	vp->cr4 = value;
-	if (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP | CR4_SMAP | CR4_PCIDE))
+	if (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP | CR4_SMAP | CR4_PCIDE | CR4_PKE | CR4_PKS))
 		tlb_flush_all(vp);
 	vp_mode_changed(vp);
 }
@@ -365,7 +368,7 @@ static const struct op *op_xsetbv(struct soft_vp *vp, const struct op *op)
 	if (!(vp->cr4 & CR4_OSXSAVE))
 		raise_fault(vp, op, VECTOR_UD);
 	require_cpl0(vp, op);
-	if ((uint32_t)vp->gpr[GPR_RCX] || !(value & 1) || value & ~vector_pool_features(vp->vectors)->xcr0 || (value & 6) == 4)
+	if ((uint32_t)vp->gpr[GPR_RCX] || !(value & 1) || value & ~vector_components(vp) || (value & 6) == 4)
 		refuse(vp, op);
 	vp->xcr0 = value;
 	vp_mode_changed(vp);

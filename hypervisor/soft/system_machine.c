@@ -72,6 +72,29 @@ static const struct op *op_rdpid(struct soft_vp *vp, const struct op *op)
 	return dispatch(vp, op + 1);
 }
 
+static void require_pkru(struct soft_vp *vp, const struct op *op, uint64_t zero)
+{
+	if (!(vp->cr4 & CR4_PKE))
+		raise_fault(vp, op, VECTOR_UD);
+	if ((uint32_t)zero)
+		raise_fault_code(vp, op, VECTOR_GP, 0);
+}
+
+static const struct op *op_rdpkru(struct soft_vp *vp, const struct op *op)
+{
+	require_pkru(vp, op, vp->gpr[GPR_RCX]);
+	edx_eax_set(vp, vp->pkru);
+	return dispatch(vp, op + 1);
+}
+
+/* Translated code that was called from sees by `window_drops` that what it looked up may be denied now. */
+static const struct op *op_wrpkru(struct soft_vp *vp, const struct op *op)
+{
+	require_pkru(vp, op, vp->gpr[GPR_RCX] | vp->gpr[GPR_RDX]);
+	pkru_set(vp, (uint32_t)vp->gpr[GPR_RAX]);
+	return dispatch(vp, op + 1);
+}
+
 /* There are no performance counters. */
 static const struct op *op_rdpmc(struct soft_vp *vp, const struct op *op)
 {
@@ -102,6 +125,12 @@ bool machine_select(struct decoding *d, struct op *op)
 	case ZYDIS_MNEMONIC_RDPID:
 		op->dst = register_offset(d->operands[0].reg.value);
 		op->fn = op_rdpid;
+		return true;
+	case ZYDIS_MNEMONIC_RDPKRU:
+		op->fn = op_rdpkru;
+		return true;
+	case ZYDIS_MNEMONIC_WRPKRU:
+		op->fn = op_wrpkru;
 		return true;
 	case ZYDIS_MNEMONIC_RDPMC:
 		op->fn = op_rdpmc;

@@ -105,7 +105,7 @@ static struct tlb_entry *next_table(struct soft_vp *vp, unsigned *at)
 
 static void drop_entry(struct tlb_entry *e)
 {
-	e->read = e->write = e->exec = TLB_NO_TAG;
+	e->read = e->write = e->exec = e->keyed = TLB_NO_TAG;
 }
 
 /* The slots of a region of up to 4 MiB are consecutive. */
@@ -120,7 +120,7 @@ static void drop_region(struct soft_vp *vp, uint64_t linear, unsigned shift)
 			struct tlb_entry *e = &table[(first + i) & (TLB_ENTRIES - 1)];
 
 			if (!((e->read ^ linear) >> shift) || !((e->write ^ linear) >> shift) ||
-			    !((e->exec ^ linear) >> shift))
+			    !((e->exec ^ linear) >> shift) || !((e->keyed ^ linear) >> shift))
 				drop_entry(e);
 		}
 	}
@@ -150,8 +150,10 @@ static void drop_writes(struct soft_vp *vp)
 	unsigned at = 0;
 
 	while ((table = next_table(vp, &at)))
-		for (unsigned i = 0; i < TLB_ENTRIES; i++)
+		for (unsigned i = 0; i < TLB_ENTRIES; i++) {
 			table[i].write = TLB_NO_TAG;
+			table[i].keyed_write = false;
+		}
 }
 
 /* --- from other threads --------------------------------------------------------------------------- */

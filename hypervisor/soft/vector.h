@@ -34,17 +34,20 @@ void vector_features(struct vector_features *features);
 /* The same, asked once: CPUID is slow under a hypervisor. */
 const struct vector_features *vector_pool_features(const struct vector_pool *pool);
 
-/* CPUID leaf 0xd, whole: it depends on XCR0 of the VP. */
-void vector_cpuid_xsave(const struct vector_features *features, uint64_t xcr0, uint32_t subleaf, uint32_t registers[4]);
+/* The bits of XCR0 that this VP may set: of `features`, without PKRU where the guest is not shown it. */
+uint64_t vector_components(const struct soft_vp *vp);
+
+/* CPUID leaf 0xd, whole: `components` may be set in XCR0, which is `xcr0`. */
+void vector_cpuid_xsave(uint64_t components, uint64_t xcr0, uint32_t subleaf, uint32_t registers[4]);
 
 /* The state after power-up (SDM volume 3, table 10-1), but FCW as after FNINIT. INIT keeps all of it,
  * so once at creation is enough; XCR0 becomes 1. */
 void vector_reset(struct soft_vp *vp);
 
-/* All x87, SSE and AVX state as XSAVE's standard form holds it, whatever XCR0 and mode are; VECTOR_AREA bytes. take: the
- * caller has checked MXCSR and the header. */
-#define VECTOR_AREA 832u
-void vector_area_put(const struct soft_vp *vp, uint8_t *area);
+/* All x87, SSE and AVX state, and PKRU, as XSAVE's standard form holds it, whatever XCR0 and mode are; at most VECTOR_AREA bytes.
+ * put: how many they are, fewer where the guest is not shown PKRU. take: the caller has checked MXCSR and the header. */
+#define VECTOR_AREA 2696u
+unsigned vector_area_put(const struct soft_vp *vp, uint8_t *area);
 void vector_area_take(struct soft_vp *vp, const uint8_t *area);
 
 /* The state components that are not in their initial configuration (bits as in XCR0): XINUSE. */

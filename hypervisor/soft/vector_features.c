@@ -24,9 +24,10 @@
 #define LEAF7_ECX                     (1u << 8 /* GFNI */)
 #define LEAF7_ECX_AVX_FAMILY          (1u << 9 /* VAES */ | 1u << 10 /* VPCLMULQDQ */)
 
-#define XCR0_X87 1u
-#define XCR0_SSE 2u
-#define XCR0_AVX 4u
+#define XCR0_X87  1u
+#define XCR0_SSE  2u
+#define XCR0_AVX  4u
+#define XCR0_PKRU (1u << 9)
 
 static uint64_t host_xcr0(void)
 {
@@ -49,7 +50,7 @@ void vector_features(struct vector_features *features)
 	features->leaf1_edx = d & LEAF1_EDX;
 	/* XSAVE is done here, not by the host. */
 	features->leaf1_ecx = (c & LEAF1_ECX) | LEAF1_ECX_XSAVE;
-	features->xcr0 = XCR0_X87 | XCR0_SSE;
+	features->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_PKRU; /* keys.c: no host is asked */
 	if (avx) {
 		features->leaf1_ecx |= c & LEAF1_ECX_AVX_FAMILY;
 		features->xcr0 |= XCR0_AVX;

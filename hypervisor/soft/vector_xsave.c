@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * vector_xsave.c - FXSAVE, XSAVE and their like, LDMXCSR and STMXCSR, CPUID leaf 0xd, and the state
- * after power-up. Components: x87, SSE, AVX; in the compacted format (XSAVEC) AVX, the only extended
- * one, comes to lie where it lies in the standard format. Source: SDM volume 1, chapter 13.
+ * after power-up. Components: x87, SSE, AVX and PKRU; AVX lies in the compacted format (XSAVEC) where it
+ * lies in the standard format, PKRU behind it or in its place. Source: SDM volume 1, chapter 13.
  *
  * A component counts as in use when it differs from its initial configuration, no sooner and no later.
  */
+#include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/vector_x87.h"
 
-#define COMPONENT_X87 1u
-#define COMPONENT_SSE 2u
-#define COMPONENT_AVX 4u
+#define COMPONENT_X87  1u
+#define COMPONENT_SSE  2u
+#define COMPONENT_AVX  4u
+#define COMPONENT_PKRU (1u << 9)
 
 #define HEADER_OFFSET 512u
 #define HEADER_SIZE   64u
 #define AVX_OFFSET    576u
 #define AVX_SIZE      256u
+#define PKRU_OFFSET   2688u /* where Intel's processors have it */
+#define PKRU_SIZE     8u
 #define COMPACTED     (1ull << 63)
 #define FX_MXCSR_MASK 28u
 
@@ -188,7 +192,7 @@ static bool is_x87_initial(const uint8_t *fx)
 
 uint64_t vector_in_use(const struct soft_vp *vp)
 {
-	uint64_t in_use = is_x87_initial(vp->fx) ? 0 : COMPONENT_X87;
+	uint64_t in_use = (is_x87_initial(vp->fx) ? 0 : COMPONENT_X87) | (vp->pkru ? COMPONENT_PKRU : 0);
 
 	for (unsigned i = 0; i < 16; i++) {
 		if (!is_zero(vp->ymm[i], 16))
@@ -225,6 +229,20 @@ static void avx_store(struct soft_vp *vp, const struct op *op, uint64_t linear)
 	store_parts(vp, op, linear, AVX_OFFSET, area, size);
 }
 
+/* Of an area in the compacted format that has `components`. */
+static unsigned pkru_offset(bool compacted, uint64_t components)
+{
+	return !compacted ? PKRU_OFFSET : AVX_OFFSET + (components & COMPONENT_AVX ? AVX_SIZE : 0);
+}
+
+static void pkru_store(struct soft_vp *vp, const struct op *op, uint64_t linear, unsigned offset)
+{
+	uint8_t area[PKRU_SIZE] = {0};
+
+	le32_put(area, vp->pkru);
+	store_parts(vp, op, linear, offset, area, PKRU_SIZE);
+}
+
 static void legacy_store(struct soft_vp *vp, const struct op *op, uint64_t linear, uint64_t save, bool mxcsr)
 {
 	_Alignas(16) uint8_t image[512];
@@ -246,11 +264,14 @@ own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 {
 	uint64_t mask = requested(vp), in_use = vector_in_use(vp), save, header[2];
 	unsigned size = HEADER_OFFSET + HEADER_SIZE + (mask & COMPONENT_AVX ? AVX_SIZE : 0);
-	uint64_t linear = area_ea(vp, op, size, 63, true);
+	unsigned pkru = pkru_offset(op->src == XSAVEC, mask);
+	uint64_t linear = area_ea(vp, op, mask & COMPONENT_PKRU ? pkru + PKRU_SIZE : size, 63, true);
 	bool mxcsr = mask & (COMPONENT_SSE | COMPONENT_AVX);
 
 	/* Nothing is written when any of it faults. */
 	probe_parts(vp, op, linear, size);
+	if (mask & COMPONENT_PKRU)
+		probe_write(vp, op, ea_part(vp, op, linear, pkru), PKRU_SIZE);
 	save = op->src == XSAVE ? mask : mask & in_use;
 	if (op->src == XSAVEC) {
 		if (vp->mxcsr != MXCSR_DEFAULT)
@@ -267,6 +288,8 @@ own_frame void xsave_execute(struct soft_vp *vp, const struct op *op)
 	legacy_store(vp, op, linear, save, mxcsr);
 	if (save & COMPONENT_AVX)
 		avx_store(vp, op, linear);
+	if (save & COMPONENT_PKRU)
+		pkru_store(vp, op, linear, pkru);
 }
 
 static const struct op *xsave(struct soft_vp *vp, const struct op *op)
@@ -298,7 +321,7 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 {
 	static const uint8_t zero[512];
 	_Alignas(16) uint8_t image[512], area[AVX_SIZE];
-	uint8_t header[HEADER_SIZE];
+	uint8_t header[HEADER_SIZE], pkru[PKRU_SIZE] = {0};
 	uint64_t mask = requested(vp), linear = area_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false),
 		 present;
 	bool compacted, load_mxcsr;
@@ -311,6 +334,8 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 	load_parts(vp, op, linear, 0, image, sizeof(image));
 	if (mask & present & COMPONENT_AVX)
 		load_parts(vp, op, linear, AVX_OFFSET, area, 16 * xmm_count(vp));
+	if (mask & present & COMPONENT_PKRU)
+		load_parts(vp, op, linear, pkru_offset(compacted, le64_get(header + 8)), pkru, PKRU_SIZE);
 	/* In the standard format MXCSR comes from memory whether or not SSE is there (13.8.1). */
 	load_mxcsr = compacted ? mask & present & COMPONENT_SSE : mask & (COMPONENT_SSE | COMPONENT_AVX);
 	if (load_mxcsr && (le32_get(image + FX_MXCSR) & ~MXCSR_VALID))
@@ -328,6 +353,8 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 		xmm_take(vp, present & COMPONENT_SSE ? image : zero);
 	if (mask & COMPONENT_AVX)
 		avx_take(vp, present & COMPONENT_AVX ? area : zero);
+	if (mask & COMPONENT_PKRU)
+		pkru_set(vp, le32_get(pkru));
 }
 
 static const struct op *xrstor(struct soft_vp *vp, const struct op *op)
@@ -339,25 +366,35 @@ static const struct op *xrstor(struct soft_vp *vp, const struct op *op)
 
 /* --- CPUID and power-up ------------------------------------------------------------------------- */
 
-static uint32_t area_size(uint64_t components)
+uint64_t vector_components(const struct soft_vp *vp)
 {
+	return vector_pool_features(vp->vectors)->xcr0 & ~(uint64_t)(vp->user_keys ? 0 : COMPONENT_PKRU);
+}
+
+static uint32_t area_size(bool compacted, uint64_t components)
+{
+	if (components & COMPONENT_PKRU)
+		return pkru_offset(compacted, components) + PKRU_SIZE;
 	return HEADER_OFFSET + HEADER_SIZE + (components & COMPONENT_AVX ? AVX_SIZE : 0);
 }
 
-void vector_cpuid_xsave(const struct vector_features *features, uint64_t xcr0, uint32_t subleaf, uint32_t registers[4])
+void vector_cpuid_xsave(uint64_t components, uint64_t xcr0, uint32_t subleaf, uint32_t registers[4])
 {
 	memset(registers, 0, 4 * sizeof(registers[0]));
 	if (subleaf == 0) {
-		registers[0] = (uint32_t)features->xcr0;
-		registers[1] = area_size(xcr0);
-		registers[2] = area_size(features->xcr0);
+		registers[0] = (uint32_t)components;
+		registers[1] = area_size(false, xcr0);
+		registers[2] = area_size(false, components);
 	} else if (subleaf == 1) {
 		registers[0] =
 		    1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV with ECX 1 */;
-		registers[1] = area_size(xcr0);
-	} else if (subleaf == 2 && (features->xcr0 & COMPONENT_AVX)) {
+		registers[1] = area_size(true, xcr0);
+	} else if (subleaf == 2 && (components & COMPONENT_AVX)) {
 		registers[0] = AVX_SIZE;
 		registers[1] = AVX_OFFSET;
+	} else if (subleaf == 9 && (components & COMPONENT_PKRU)) {
+		registers[0] = PKRU_SIZE;
+		registers[1] = PKRU_OFFSET;
 	}
 }
 
@@ -372,9 +409,9 @@ void vector_reset(struct soft_vp *vp)
 
 /* --- saved state ---------------------------------------------------------------------------------- */
 
-_Static_assert(VECTOR_AREA == AVX_OFFSET + AVX_SIZE, "AVX is the last component");
+_Static_assert(VECTOR_AREA == PKRU_OFFSET + PKRU_SIZE, "PKRU is the last component");
 
-void vector_area_put(const struct soft_vp *vp, uint8_t *area)
+unsigned vector_area_put(const struct soft_vp *vp, uint8_t *area)
 {
 	memset(area, 0, VECTOR_AREA);
 	x87_put(vp, area, true);
@@ -384,6 +421,8 @@ void vector_area_put(const struct soft_vp *vp, uint8_t *area)
 		memcpy(area + AVX_OFFSET + 16 * (size_t)i, vp->ymm[i] + 16, 16);
 	}
 	le64_put(area + HEADER_OFFSET, vector_in_use(vp));
+	le32_put(area + PKRU_OFFSET, vp->pkru);
+	return vp->user_keys ? VECTOR_AREA : AVX_OFFSET + AVX_SIZE;
 }
 
 void vector_area_take(struct soft_vp *vp, const uint8_t *area)
@@ -399,6 +438,7 @@ void vector_area_take(struct soft_vp *vp, const uint8_t *area)
 		x87_initialise(vp->fx);
 	}
 	vp->mxcsr = le32_get(area + FX_MXCSR);
+	pkru_set(vp, present & COMPONENT_PKRU ? le32_get(area + PKRU_OFFSET) : 0);
 	memset(vp->ymm, 0, sizeof(vp->ymm));
 	for (unsigned i = 0; i < 16; i++) {
 		if (present & COMPONENT_SSE)
