@@ -124,3 +124,9 @@ void pkrs_set(struct soft_vp *vp, uint32_t value)
 	if (changed)
 		registers_changed(vp, changed);
 }
+
+void soft_vp_show_keys(struct soft_vp *vp, bool user, bool supervisor)
+{
+	vp->user_keys = user;
+	vp->supervisor_keys = supervisor;
+}

@@ -136,12 +136,6 @@ int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error 
 	return 0;
 }
 
-void soft_vp_show_keys(struct soft_vp *vp, bool user, bool supervisor)
-{
-	vp->user_keys = user;
-	vp->supervisor_keys = supervisor;
-}
-
 void soft_vp_take_for_amd(struct soft_vp *vp)
 {
 	vp->amd = true;
