@@ -271,7 +271,7 @@ static const struct wrong wrongs[] = {
     WRONG("CR0", registers.cr0, 0xa0000011),
     WRONG("CR4", registers.cr4, 0x620 | 1 << 13),
     WRONG("CR4", registers.cr4, 0x620ull | 1ull << 33),
-    WRONG("CR4", registers.cr4, 0x620 | 1 << 22),
+    WRONG("CR4", registers.cr4, 0x620 | 1 << 23),
     WRONG("EFER", registers.efer, 0xd01 | 1 << 12),
     WRONG("EFER", registers.efer, 0x901),
     WRONG("CR4.PAE", registers.cr4, 0x600),
@@ -497,7 +497,7 @@ static void test_features_that_are_missing(void **state)
 	expect_missing(1, 0, 2, 1u << 16, "leaf 0x1 ECX bit 16");
 	expect_missing(7, 1, 0, 1u << 4, "avx_vnni");
 	expect_missing(7, 1, 2, 1u << 3, "leaf 0x7 subleaf 1 ECX bit 3");
-	expect_missing(0xd, 0, 0, 1u << 9, "pkru state");
+	expect_missing(0xd, 0, 0, 1u << 5, "opmask state");
 	expect_missing(0xd, 1, 0, 1u << 3, "xsaves");
 	expect_missing(0x80000001, 0, 2, 1u << 6, "sse4a");
 	expect_missing(0x80000001, 0, 3, 1u << 25, "fxsr_opt");
