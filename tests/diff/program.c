@@ -119,6 +119,7 @@ void program_roll(struct program *p, uint64_t seed, bool kernel, bool narrow)
 	p->kernel = kernel;
 	p->narrow = narrow;
 	p->pcid = kernel && roll_percent(&dice, 50);
+	p->keys = roll_percent(&dice, 40);
 	p->tracked = roll_percent(&dice, 30);
 	p->steady = p->pcid && roll_percent(&dice, 40);
 	roll_start(p, &assembly);

@@ -66,6 +66,7 @@ struct program {
 	bool kernel; /* does what only a kernel may */
 	bool narrow; /* 32-bit code */
 	bool pcid;
+	bool keys;   /* data and stack have protection keys, and it changes PKRU */
 	bool tracked; /* dirty pages are: each that changes in a leg must be told */
 	bool steady; /* page tables stay: CR3 may be loaded and keep the TLB */
 	struct cpu start;

@@ -472,6 +472,18 @@ static void single_step(struct assembly *a)
 	ASM(a, 0x9c, 0x81, 0x0c, 0x24, 0x00, 0x01, 0x00, 0x00, 0x9d); /* pushf; or dword [rsp], 0x100; popf */
 }
 
+/* Keys 1 to 3 let everything pass, be read only, or nothing. */
+static void change_rights(struct assembly *a)
+{
+	uint32_t rights = roll_percent(a->dice, 50) ? 0 : roll_below(a->dice, 64) & (roll_percent(a->dice, 70) ? 0x2a : 0x3f);
+
+	ASM(a, 0xb9, 0, 0, 0, 0, 0xba, 0, 0, 0, 0, 0xb8); /* mov ecx, 0; mov edx, 0; mov eax, … */
+	assemble32(a, rights << 2);
+	ASM(a, 0x0f, 0x01, 0xef); /* wrpkru */
+	a->pointers &= ~7u;
+	a->indices &= ~7u;
+}
+
 /* --- what a kernel does --------------------------------------------------------------------------- */
 
 /* A code page gets another frame, or none. */
@@ -644,6 +656,8 @@ void assemble_item(struct assembly *a)
 		through_segment(a);
 	else if (a->p->narrow && roll_percent(a->dice, 5))
 		other_segment(a);
+	else if (a->p->keys && roll_percent(a->dice, 5))
+		change_rights(a);
 	else if (kind < 60)
 		instruction(a);
 	else if (kind < 66)

@@ -51,6 +51,8 @@
 #define PTE_USER   7u
 #define PTE_RO     5u
 #define PTE_NX     (1ull << 63)
+#define PTE_KEY(k) ((uint64_t)(k) << 59)
+#define CR4_PKE    (1u << 22)
 
 
 struct program_side {
@@ -176,10 +178,10 @@ static uint8_t *put_relative(struct program_side *side, uint8_t *at, uint32_t ta
 static void write_enter(struct program_side *side)
 {
 	static const uint8_t begin[] = {0x31, 0xc0, 0x0f, 0x23, 0xf8, 0x0f, 0x23, 0xc0, 0x0f, 0x23, 0xc8, 0x0f, 0x23, 0xd0, 0x0f,
-	    0x23, 0xd8, 0xb8, 7, 0, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae, 0x2d};
+	    0x23, 0xd8, 0xb8, 7, 2, 0, 0, 0x31, 0xd2, 0x48, 0x0f, 0xae, 0x2d};
 	uint8_t *at = side->ram + ENTER;
 
-	/* DR7 and DR0-3 to 0; mov eax, 7; xor edx, edx; xrstor64 [AREA] */
+	/* DR7 and DR0-3 to 0; mov eax, 0x207; xor edx, edx; xrstor64 [AREA], which has no PKRU */
 	memcpy(at, begin, sizeof(begin));
 	at = put_relative(side, at + sizeof(begin), AREA);
 	memcpy(at, "\x48\x8b\x05", 3);
@@ -187,7 +189,7 @@ static void write_enter(struct program_side *side)
 	memcpy(at, "\x48\x8b\x15", 3);
 	at = put_relative(side, at + 3, SAVED_RDX);
 	memcpy(at, "\x48\xcf", 2);
-	memcpy(side->ram + SETUP, "\x31\xc9\xb8\x07\x00\x00\x00\x31\xd2\x0f\x01\xd1\xf4", 13); /* xsetbv of 7; hlt */
+	memcpy(side->ram + SETUP, "\x31\xc9\xb8\x07\x02\x00\x00\x31\xd2\x0f\x01\xd1\xf4", 13); /* xsetbv of 0x207; hlt */
 }
 
 static void write_space(struct program_side *side, uint32_t pml4, uint32_t pdpt, uint32_t pd, uint32_t pt, bool other)
@@ -211,15 +213,15 @@ static void write_space(struct program_side *side, uint32_t pml4, uint32_t pdpt,
 	put64(side, pt + 8 * 0x32, PT_CODE_B | PTE_KERNEL | PTE_NX);
 }
 
-static void write_tables(struct program_side *side)
+static void write_tables(struct program_side *side, bool keys)
 {
 	write_space(side, PROGRAM_PML4A, PDPT_A, PD_A, PT_CODE_A, false);
 	write_space(side, PROGRAM_PML4B, PDPT_B, PD_B, PT_CODE_B, true);
 	for (unsigned i = 0; i < DATA_PAGES; i++)
 		put64(side, PT_DATA + 8 * i,
-		    (MEMORY + i * PAGE) | (i == DATA_PAGES - 1 ? PTE_RO : PTE_USER) | PTE_NX);
+		    (MEMORY + i * PAGE) | (i == DATA_PAGES - 1 ? PTE_RO : PTE_USER) | PTE_NX | PTE_KEY(keys ? i % 3 : 0));
 	for (unsigned i = 0; i < STACK_PAGES; i++)
-		put64(side, PT_STACK + 8 * i, (MEMORY + DATA_SIZE + i * PAGE) | PTE_USER | PTE_NX);
+		put64(side, PT_STACK + 8 * i, (MEMORY + DATA_SIZE + i * PAGE) | PTE_USER | PTE_NX | PTE_KEY(keys ? 3 : 0));
 	put64(side, PDPT_TOP + 8 * 510, PD_TOP | PTE_KERNEL);
 	put64(side, PD_TOP, 0x183); /* 2 MiB, global */
 }
@@ -259,7 +261,7 @@ static void write_descriptors(struct program_side *side)
 static const struct vp_segment user_segment = {
     .limit = 0xffffffff, .selector = SELECTOR_USER_DATA, .attributes = 0xc0f3};
 
-static int set_registers(struct program_side *side, uint32_t rip, bool pcid)
+static int set_registers(struct program_side *side, uint32_t rip, bool pcid, bool keys)
 {
 	struct vp_registers r = {.rflags = 2};
 
@@ -274,7 +276,7 @@ static int set_registers(struct program_side *side, uint32_t rip, bool pcid)
 	r.idt_limit = 16 * EXCEPTIONS - 1;
 	r.cr0 = 0x80050033;                           /* PG AM WP NE ET MP PE */
 	r.cr3 = PROGRAM_PML4A | (pcid ? 1 : 0);
-	r.cr4 = 0x000406a0 | (pcid ? 1u << 17 : 0); /* OSXSAVE OSXMMEXCPT OSFXSR PGE PAE */
+	r.cr4 = 0x000406a0 | (pcid ? 1u << 17 : 0) | (keys ? CR4_PKE : 0); /* OSXSAVE OSXMMEXCPT OSFXSR PGE PAE */
 	r.efer = 0xd01;                             /* NXE LMA LME SCE */
 	r.rip = KERNEL + rip;
 	r.gpr[4] = KERNEL + IST_TOP - 40;
@@ -386,10 +388,10 @@ int program_side_open(struct program_side **out, const char *options, struct err
 	r = soft_set_memory(side->soft, side->ram, PROGRAM_RAM, &range, 1, err);
 	if (r < 0)
 		return r;
-	write_tables(side);
+	write_tables(side, false);
 	write_stubs(side);
 	write_enter(side);
-	if (set_registers(side, SETUP, false) < 0 || soft_vp_run(side->vp) != SOFT_STOP_HALT)
+	if (set_registers(side, SETUP, false, false) < 0 || soft_vp_run(side->vp) != SOFT_STOP_HALT)
 		return error_set(err, EIO, "The software processor does not run the kernel: %s.", soft_vp_error(side->vp));
 	pthread_getcpuclockid(pthread_self(), &side->clock);
 	side->seconds = 1;
@@ -428,7 +430,7 @@ void program_side_load(struct program_side *side, const struct program *p)
 	if (side->tracked != p->tracked)
 		track(side, p->tracked);
 	memset(side->ram, 0, PROGRAM_RAM);
-	write_tables(side);
+	write_tables(side, p->keys);
 	write_descriptors(side);
 	write_stubs(side);
 	write_enter(side);
@@ -445,7 +447,7 @@ void program_side_load(struct program_side *side, const struct program *p)
 	le64_put(frame + 16, p->start.rflags);
 	le64_put(frame + 24, p->start.gpr[4]);
 	le64_put(frame + 32, p->kernel ? SELECTOR_KERNEL_DATA : SELECTOR_USER_DATA);
-	if (set_registers(side, ENTER, p->pcid) < 0)
+	if (set_registers(side, ENTER, p->pcid, p->keys) < 0)
 		abort();
 	soft_vp_save(side->vp, &side->state);
 	memcpy(side->state.registers.gpr, p->start.gpr, sizeof(p->start.gpr));
