@@ -222,6 +222,7 @@ static int set_registers(struct soft_vp *vp, const uint8_t *head)
 	struct vp_registers r = {.rflags = 2 | (options & 0x200 ? 0x200 : 0)};
 
 	set_modes(&r, mode, options);
+	r.cr4 |= (head[7] & 4 ? 1u << 22 : 0) | (head[7] & 8 ? 1u << 24 : 0); /* PKE PKS */
 	r.cr3 = (uint64_t)(head[4] & 0x3f) << 12;
 	r.rip = (uint64_t)head[5] << 8 | head[6];
 	for (unsigned i = 0; i < 16; i++)
