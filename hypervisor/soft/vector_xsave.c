@@ -325,17 +325,24 @@ own_frame void xrstor_execute(struct soft_vp *vp, const struct op *op)
 	uint64_t mask = requested(vp), linear = area_ea(vp, op, HEADER_OFFSET + HEADER_SIZE, 63, false),
 		 present;
 	bool compacted, load_mxcsr;
+	unsigned pkru_at;
 
 	load_parts(vp, op, linear, HEADER_OFFSET, header, HEADER_SIZE);
 	if (!is_header_valid(vp, header))
 		raise_fault_code(vp, op, VECTOR_GP, 0);
 	present = le64_get(header);
 	compacted = le64_get(header + 8) & COMPACTED;
+	pkru_at = pkru_offset(compacted, le64_get(header + 8));
+	/* How far it goes is known only now: the segment's limit. */
+	if (mask & present & COMPONENT_PKRU)
+		(void)ea(vp, op, pkru_at + PKRU_SIZE, false);
+	else if (mask & present & COMPONENT_AVX)
+		(void)ea(vp, op, AVX_OFFSET + 16 * xmm_count(vp), false);
 	load_parts(vp, op, linear, 0, image, sizeof(image));
 	if (mask & present & COMPONENT_AVX)
 		load_parts(vp, op, linear, AVX_OFFSET, area, 16 * xmm_count(vp));
 	if (mask & present & COMPONENT_PKRU)
-		load_parts(vp, op, linear, pkru_offset(compacted, le64_get(header + 8)), pkru, PKRU_SIZE);
+		load_parts(vp, op, linear, pkru_at, pkru, PKRU_SIZE);
 	/* In the standard format MXCSR comes from memory whether or not SSE is there (13.8.1). */
 	load_mxcsr = compacted ? mask & present & COMPONENT_SSE : mask & (COMPONENT_SSE | COMPONENT_AVX);
 	if (load_mxcsr && (le32_get(image + FX_MXCSR) & ~MXCSR_VALID))

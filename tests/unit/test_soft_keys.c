@@ -399,6 +399,37 @@ static void pkru_is_restored(void **state)
 	soft_machine_destroy(m);
 }
 
+/* All that is read lies within the segment, though where that ends is known only once the header has been read. */
+GUEST_CODE(xrstor32, 32,
+    "xor %ecx, %ecx\n"
+    "xor %edx, %edx\n"
+    "mov $0x203, %eax\n"
+    "xsetbv\n"
+    "xrstor 0x40000\n"
+    "hlt");
+
+static void area_ends_with_the_segment(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct vp_registers r;
+
+		machine_protected(m, 0);
+		machine_code(m, MACHINE_CODE, xrstor32);
+		machine_write32(m, AREA + 24, 0x1f80);
+		machine_write64(m, AREA + 512, i < 2 ? 0x200 : 0);
+		r = machine_registers(m, 0);
+		r.cr4 |= CR4_OSXSAVE;
+		r.ds.limit = (uint32_t)AREA + (i == 0 ? 2695 : i == 1 ? 2694 : 575);
+		machine_set_registers(m, 0, &r);
+		r = machine_run(m, 0);
+		assert_int_equal(machine_vector(&r), i == 1 ? GP : -1);
+	}
+	soft_machine_destroy(m);
+}
+
 /* --- dirty pages ------------------------------------------------------------------------------------------------------- */
 
 GUEST_CODE(hides_and_shows, 64,
@@ -456,6 +487,7 @@ int main(void)
 	    cmocka_unit_test(what_is_not_shown_is_not_there),
 	    cmocka_unit_test(pkru_is_saved),
 	    cmocka_unit_test(pkru_is_restored),
+	    cmocka_unit_test(area_ends_with_the_segment),
 	    cmocka_unit_test(writes_are_told),
 	};
 
