@@ -44,11 +44,12 @@ static void mmio_write(void *context, unsigned vp, gpa_t gpa, unsigned size, uin
 {
 	struct soft_machine *m = context;
 
-	(void)vp;
 	m->mmio_writes++;
 	m->mmio_gpa = gpa;
 	m->mmio_size = size;
 	m->mmio_value = value;
+	if (m->on_mmio_write)
+		m->on_mmio_write(m, vp, value);
 }
 
 static bool msr_read(void *context, unsigned vp, uint32_t msr, uint64_t *value)

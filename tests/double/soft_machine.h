@@ -56,6 +56,7 @@ struct soft_machine {
 	_Atomic uint64_t tsc;
 	uint64_t hypercall_input;
 	void (*on_out)(struct soft_machine *m, unsigned vp, uint16_t port, uint32_t value);
+	void (*on_mmio_write)(struct soft_machine *m, unsigned vp, uint64_t value);
 	_Atomic uint64_t cr8;
 };
 

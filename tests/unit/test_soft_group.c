@@ -231,6 +231,61 @@ static void rights_change_between(void **state)
 	}
 }
 
+/* A device, when it is written to the last time, has the page be another. Nothing here uses the stack, so that there is no window to
+ * be taken away. */
+GUEST_CODE(asks_a_device, 64,
+    "mov $0x400000, %esi\n"
+    "mov $0xfed00000, %edi\n"
+    "mov $200, %ecx\n"
+    "xor %r8d, %r8d\n"
+    "1: mov (%rsi), %rax\n"
+    "mov 8(%rsi), %rax\n"
+    "mov %ecx, (%rdi)\n"
+    "mov 16(%rsi), %rdx\n"
+    "mov %rdx, 24(%rsi)\n"
+    "add %rdx, %r8\n"
+    "dec %ecx\n"
+    "jnz 1b\n"
+    "hlt");
+
+static bool flush_all;
+
+static void map_elsewhere(struct soft_machine *m, unsigned vp, uint64_t value)
+{
+	struct soft_vp *self = soft_vp(m->soft, vp);
+
+	if (value != 1)
+		return;
+	*machine_pte(m, PLAIN) = ELSEWHERE | 7;
+	if (flush_all)
+		soft_vp_flush_tlb(self, self);
+	else
+		soft_vp_flush_tlb_page(self, self, PLAIN);
+}
+
+static void page_is_another_behind_a_device(void **state)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct soft_machine *m = soft_machine_create(1);
+		struct vp_registers r;
+
+		(void)state;
+		flush_all = i;
+		machine_long(m, 0);
+		machine_code(m, MACHINE_CODE, asks_a_device);
+		*machine_pte(m, PLAIN) = PLAIN | 7;
+		machine_write64(m, PLAIN + 16, 1);
+		machine_write64(m, ELSEWHERE + 16, 1000);
+		m->on_mmio_write = map_elsewhere;
+		r = machine_run(m, 0);
+		assert_int_equal(machine_vector(&r), -1);
+		assert_int_equal(r.gpr[8], 199 + 1000);
+		assert_int_equal(machine_read64(m, PLAIN + 24), 1);
+		assert_int_equal(machine_read64(m, ELSEWHERE + 24), 1000);
+		soft_machine_destroy(m);
+	}
+}
+
 /* Vectors that must be aligned, and one that is not. */
 GUEST_CODE(aligned, 64,
     "mov $0x30000, %ebx\n"
@@ -273,6 +328,7 @@ int main(void)
 	    cmocka_unit_test(operands_of_a_device),
 	    cmocka_unit_test(operands_in_code),
 	    cmocka_unit_test(rights_change_between),
+	    cmocka_unit_test(page_is_another_behind_a_device),
 	    cmocka_unit_test(aligned_operands),
 	};
 
