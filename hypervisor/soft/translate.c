@@ -329,7 +329,8 @@ static void finish(struct translation *t, struct translator *translator)
 static bool translate(struct soft_vp *vp, struct block *b, bool twin)
 {
 	struct translator *translator = vp->translator;
-	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin, .tail = twin};
+	struct cold colds[COLDS_MAX]; /* tens of KiB that need no zeros */
+	struct translation t = {.vp = vp, .t = translator, .b = b, .flags.in_vp = true, .twin = twin, .tail = twin, .colds = colds};
 
 	t.narrow = b->form == FORM_32_FLAT;
 	t.word = t.narrow ? 4 : 8;

@@ -226,7 +226,7 @@ struct translation {
 	const struct op *run; /* copies of instructions that are to run in one call, still without it */
 	uint8_t *room; /* in the block cache, for copies of ops and for exits */
 	size_t room_used;
-	struct cold colds[COLDS_MAX];
+	struct cold *colds; /* COLDS_MAX; nothing in those that have not been taken */
 	unsigned cold_count;
 	uint64_t flags_dead; /* by instruction: the flags it leaves are all set again before anything can see them */
 	/* The instruction at hand. */
