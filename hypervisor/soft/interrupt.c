@@ -357,6 +357,11 @@ void event_deliver(struct soft_vp *vp, enum event event, uint8_t vector, uint64_
 
 	if (event == EVENT_SOFTWARE || event == EVENT_ICEBP)
 		vp->no_step = true;
+	/* With what a load of SS before it held back it is one exception. */
+	if (event == EVENT_ICEBP && vp->slow && vp->breakpoints) {
+		debug_report(vp, vp->breakpoints);
+		vp->breakpoints = 0;
+	}
 	deliver(vp, &d);
 }
 

@@ -40,6 +40,7 @@ void soft_vp_init(struct soft_vp *vp)
 		vp->mtrr_default = 0x806; /* enabled, write-back: what firmware leaves behind */
 	}
 	vp->interrupt_shadow = vp->nmi_blocked = vp->nmi_waiting = vp->halted = vp->shut_down = false;
+	vp->breakpoints_held = 0;
 	vp->delivering = -1;
 	vp->again = AGAIN_NOTHING;
 	atomic_fetch_and(&vp->attention, ~ATTENTION_NMI);
@@ -128,6 +129,7 @@ void registers_take(struct soft_vp *vp, const struct vp_registers *r)
 	/* The level is the DPL of SS, but real mode runs at 0 and virtual-8086 mode at 3. */
 	vp->cpl = !(r->cr0 & CR0_PE) ? 0 : r->rflags & FLAG_VM ? 3 : segment_dpl(&vp->seg[SEG_SS]);
 	vp->halted = vp->shut_down = vp->interrupt_shadow = false;
+	vp->breakpoints_held = 0;
 	rflags_write(vp, r->rflags, ~0ull);
 	tlb_flush_all(vp);
 	vp_mode_changed(vp);

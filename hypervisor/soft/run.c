@@ -35,9 +35,10 @@ static void step(struct soft_vp *vp)
 {
 	bool trap = vp->flags_system & FLAG_TF, shadow = vp->interrupt_shadow;
 	uint64_t rip = vp->rip;
-	uint32_t hit;
+	uint32_t hit, held = vp->breakpoints_held;
 
 	vp->interrupt_shadow = false;
+	vp->breakpoints_held = 0;
 	if (vp->dr[7] & 0xff && !(vp->flags_system & FLAG_RF) && !shadow) {
 		hit = instruction_breakpoints(vp);
 		if (hit) {
@@ -48,7 +49,7 @@ static void step(struct soft_vp *vp)
 		}
 	}
 	vp->no_step = false;
-	vp->breakpoints = 0;
+	vp->breakpoints = held;
 	vp->step_rf = false;
 	run_ops(vp, block_single(vp));
 	/* RF lasts for one instruction, and longer only when the same one goes on (REP) or it was set just now. */

@@ -266,6 +266,7 @@ struct soft_vp {
 	bool step_rf;           /* RF was loaded by the instruction that just ran */
 	bool no_step;           /* the instruction that just ran gets no single-step trap */
 	uint32_t breakpoints;   /* bits for DR6 that its data accesses hit */
+	uint32_t breakpoints_held; /* that a load of SS hit: told behind the next instruction */
 	struct fault fault;     /* what raise_* said */
 	/* A loaded state's event whose delivery was cut off elsewhere: done again before the first instruction. */
 	enum { AGAIN_NOTHING, AGAIN_EXCEPTION, AGAIN_INTERRUPT } again;

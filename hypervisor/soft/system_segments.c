@@ -10,6 +10,10 @@ static const struct op *loaded(struct soft_vp *vp, const struct op *op, unsigned
 		return system_next(vp, op);
 	/* SDM volume 3, 6.8.3: debug exceptions wait as well. */
 	vp->no_step = true;
+	if (unlikely(vp->slow)) {
+		vp->breakpoints_held = vp->breakpoints;
+		vp->breakpoints = 0;
+	}
 	return system_shadow(vp, op);
 }
 

@@ -474,6 +474,62 @@ static void data_and_instruction_breakpoints(void **state)
 	soft_machine_destroy(m);
 }
 
+/* DR0 on what SS is loaded from. */
+#define LOAD_SS                        \
+	"mov $0x600000, %eax\n"        \
+	"mov %rax, %dr0\n"             \
+	"mov $0x00070002, %eax\n"      \
+	"mov %rax, %dr7\n"             \
+	"mov 0x600000, %ss\n"
+GUEST_CODE(breaks_at_ss, 64, LOAD_SS "inc %ecx\ninc %ecx\nhlt");
+GUEST_CODE(breaks_at_ss_and_int1, 64, LOAD_SS ".byte 0xf1\nhlt");
+GUEST_CODE(breaks_at_ss_and_int, 64, LOAD_SS "int $1\nhlt");
+GUEST_CODE(counts_debug_exceptions, 64,
+    "inc %r8d\n"
+    "mov (%rsp), %r9\n"
+    "mov %ecx, %r10d\n"
+    "mov %dr6, %rbx\n"
+    "iretq\n");
+
+static struct vp_registers run_debugged(struct soft_machine *m, const uint8_t *begin, const uint8_t *end)
+{
+	struct vp_registers r;
+
+	machine_long(m, 0);
+	machine_put(m, MACHINE_CODE, begin, end);
+	machine_code(m, 0x11000, counts_debug_exceptions);
+	machine_gate64(m, 1, 0x8e, SEL_CODE64, 0x11000, 0);
+	machine_write32(m, 0x600000, SEL_DATA);
+	r = machine_registers(m, 0);
+	r.gpr[1] = r.gpr[8] = 0;
+	machine_set_registers(m, 0, &r);
+	r = machine_run(m, 0);
+	assert_int_equal(machine_vector(&r), -1);
+	return r;
+}
+
+/* SDM volume 3, 6.8.3. */
+static void breakpoint_waits_behind_a_load_of_ss(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	r = run_debugged(m, breaks_at_ss, breaks_at_ss_end);
+	assert_int_equal(r.gpr[8], 1);
+	assert_int_equal(r.gpr[9], MACHINE_CODE + (uint64_t)(breaks_at_ss_end - breaks_at_ss) - 3);
+	assert_int_equal(r.gpr[10], 1);
+	assert_int_equal(r.gpr[3] & 0xf, 1);
+	/* One with INT1, another one in the handler of INT. */
+	r = run_debugged(m, breaks_at_ss_and_int1, breaks_at_ss_and_int1_end);
+	assert_int_equal(r.gpr[8], 1);
+	assert_int_equal(r.gpr[9], MACHINE_CODE + (uint64_t)(breaks_at_ss_and_int1_end - breaks_at_ss_and_int1) - 1);
+	assert_int_equal(r.gpr[3] & 0xf, 1);
+	r = run_debugged(m, breaks_at_ss_and_int, breaks_at_ss_and_int_end);
+	assert_int_equal(r.gpr[8], 2);
+	soft_machine_destroy(m);
+}
+
 GUEST_CODE(unaligned, 64,
     "pushf\n"
     "orl $0x40000, (%rsp)\n"
@@ -685,6 +741,7 @@ int main(void)
 	    cmocka_unit_test(single_step),
 	    cmocka_unit_test(single_step_past_the_stack),
 	    cmocka_unit_test(data_and_instruction_breakpoints),
+	    cmocka_unit_test(breakpoint_waits_behind_a_load_of_ss),
 	    cmocka_unit_test(alignment_check),
 	    cmocka_unit_test(io_permission_bitmap),
 	    cmocka_unit_test(string_ports),
