@@ -15,6 +15,7 @@ import time
 
 from guest import Guest, GuestError, shared_image, tiny_kernel
 
+PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 BOOT = 600  # seconds that a boot may take on a busy two-core machine
 
 
@@ -140,10 +141,32 @@ def test_debian_memory_sizes(context):
                 shut_down(guest)
 
 
+def programs_disk(machine, *names):
+    """A disk with programs of tests/guest/programs, which need nothing of the guest but its kernel."""
+    directory, raw = machine.path("programs"), machine.path("programs.raw")
+    os.mkdir(directory)
+    for name in names:
+        subprocess.run(["cc", "-O2", "-static", "-pthread", os.path.join(PROGRAMS, f"{name}.c"), "-o", os.path.join(directory, name)], check=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "programs", "-d", directory, raw, "16M"], check=True, capture_output=True)
+    return raw
+
+
+def keys_protect(context, guest):
+    """Debian's kernel finds the protection keys, and what it and the C library make of them holds."""
+    flags = guest.check("grep -m 1 ^flags /proc/cpuinfo").split()
+    if not context["processor"].startswith("soft") and "pku" not in flags:
+        return  # as the host's processor has it
+    require({"pku", "ospke"} <= set(flags), f"no protection keys among {flags}")
+    guest.check("mkdir /programs && mount -o ro LABEL=programs /programs")
+    said = guest.check("/programs/keys", 300)
+    require(said.endswith("all as it should be"), said)
+
+
 def test_debian_work_is_correct(context):
     with Machine(context) as machine:
-        with machine.start("--cpus", "2", "--memory", "1G") as guest:
+        with machine.start("--cpus", "2", "--memory", "1G", "--disk", programs_disk(machine, "keys")) as guest:
             guest.login(timeout=BOOT)
+            keys_protect(context, guest)
             known = "".join(f"{i:08d}\n" for i in range(100000))
             expected = __import__("hashlib").sha256(known.encode()).hexdigest()
             require(guest.check("seq -f %08.0f 0 99999 | sha256sum").split()[0] == expected, "sha256sum differs")

@@ -210,7 +210,7 @@ def test_long_gcc(context):
 # --- stress-ng --------------------------------------------------------------------------------------------
 
 STRESS = ("--cpu 2 --cpu-method all --vm 2 --vm-bytes 64M --vm-method all --matrix 2 --switch 2 --fork 2 --futex 2 --sigpending 2 "
-          "--sigsuspend 2 --sigfpe 2 --sigsegv 2 --kill 2")
+          "--sigsuspend 2 --sigfpe 2 --sigsegv 2 --kill 2 --pkey 2")
 
 
 def test_long_stress(context):
