@@ -203,15 +203,18 @@ void reset_control_destroy(struct reset_control *reset);
 void reset_control_save(struct reset_control *reset, struct form_writer *w);
 void reset_control_load(struct reset_control *reset, struct form_reader *r);
 
-/* Exit port for bare test guests: a write of `v` to port 0xf4 ends the guest with code (v << 1) | 1.
- * Never part of a machine unless it is asked for. */
+/* Exit port for bare test guests: a write of `v` to port 0xf4 ends the guest with code (v << 1) | 1. Beside it a port for each
+ * pin of the I/O APIC, where QEMU's pc-testdev has them, sets its level: 0 or not. Never part of a machine unless it is
+ * asked for. */
 struct debug_exit;
 
-#define DEBUG_EXIT_PORT 0xf4u
+#define DEBUG_EXIT_PORT  0xf4u
+#define DEBUG_LINES_PORT 0x2000u
 
 struct debug_exit_config {
 	void (*exit)(void *context, uint32_t code); /* [vp] */
 	void *context;
+	struct ioapic *ioapic; /* NULL: no lines */
 };
 
 int debug_exit_create(struct debug_exit **out, struct partition *p, const struct debug_exit_config *config,

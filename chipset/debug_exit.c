@@ -24,6 +24,16 @@ static void debug_exit_write(void *device, uint64_t offset, unsigned size, uint6
 
 static const struct io_ops debug_exit_ops = {.read = debug_exit_read, .write = debug_exit_write};
 
+static void debug_lines_write(void *device, uint64_t offset, unsigned size, uint64_t value)
+{
+	struct debug_exit *d = device;
+
+	(void)size;
+	ioapic_set_irq(d->config.ioapic, (unsigned)offset, value != 0);
+}
+
+static const struct io_ops debug_lines_ops = {.read = debug_exit_read, .write = debug_lines_write};
+
 int debug_exit_create(struct debug_exit **out, struct partition *p, const struct debug_exit_config *config,
 		      struct error *err)
 {
@@ -37,6 +47,12 @@ int debug_exit_create(struct debug_exit **out, struct partition *p, const struct
 	if (code) {
 		debug_exit_destroy(d);
 		return error_set(err, -code, "the exit port cannot have port %#x", DEBUG_EXIT_PORT);
+	}
+	if (config->ioapic)
+		code = partition_add_ports(p, DEBUG_LINES_PORT, IOAPIC_PINS, &debug_lines_ops, d, "interrupt lines");
+	if (code) {
+		debug_exit_destroy(d);
+		return error_set(err, -code, "the interrupt lines cannot have port %#x", DEBUG_LINES_PORT);
 	}
 	*out = d;
 	return 0;

@@ -115,7 +115,7 @@ static int add_devices(struct machine *m, struct error *err)
 		code = reset_control_create(&m->reset, m->partition, &reset, err);
 	}
 	if (!code && c->exit_port) {
-		const struct debug_exit_config debug = {.exit = c->on_exit, .context = c->context};
+		const struct debug_exit_config debug = {.exit = c->on_exit, .context = c->context, .ioapic = m->ioapic};
 
 		code = debug_exit_create(&m->exit, m->partition, &debug, err);
 	}

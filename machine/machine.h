@@ -56,7 +56,7 @@ struct machine_config {
 	uint64_t memory; /* bytes of RAM: MACHINE_MEMORY_MIN to _MAX, a multiple of _ALIGN */
 	struct machine_serial serial[MACHINE_SERIAL_PORTS];
 	struct guid uuid; /* the machine's, as SMBIOS tells it; zero: none */
-	bool exit_port;   /* port 0xf4 ends the guest: for bare test guests only */
+	bool exit_port;   /* port 0xf4 ends the guest, and interrupt lines: for bare test guests only */
 
 	/* [vp] The guest turned the machine off, asked for a reset, wrote to the exit port ((v << 1) | 1).
 	 * The VP runs on until the caller's own thread stops the partition. NULL: ignored. */

@@ -59,7 +59,7 @@ static int set_up(void **state)
 			 0);
 	assert_int_equal(reset_control_create(&t->reset, t->p, &(struct reset_config){on_reset, t}, NULL), 0);
 	assert_int_equal(
-	    debug_exit_create(&t->exit, t->p, &(struct debug_exit_config){on_exit_port, t}, NULL), 0);
+	    debug_exit_create(&t->exit, t->p, &(struct debug_exit_config){on_exit_port, t, t->io}, NULL), 0);
 	return 0;
 }
 
@@ -295,6 +295,28 @@ static void exit_port(void **state)
 	assert_int_equal(t->exit_code, 0x21);
 }
 
+static void interrupt_lines(void **state)
+{
+	struct parts *t = *state;
+
+	route(t, 11, 0x73);
+	board_out(t->p, 0x200b, 4, 1);
+	assert_int_equal(board_interrupts(t->p), 1);
+	assert_int_equal(board_last_interrupt(t->p).vector, 0x73);
+	board_out(t->p, 0x200b, 1, 0x80); /* it is up already */
+	assert_int_equal(board_interrupts(t->p), 1);
+	board_out(t->p, 0x200b, 4, 0);
+	board_out(t->p, 0x200b, 2, 1);
+	assert_int_equal(board_interrupts(t->p), 2);
+	/* The last pin, and none behind it. */
+	route(t, IOAPIC_PINS - 1, 0x74 | LEVEL);
+	board_out(t->p, 0x2017, 1, 1);
+	board_out(t->p, 0x2018, 1, 1);
+	assert_int_equal(board_interrupts(t->p), 3);
+	assert_int_equal(board_last_interrupt(t->p).vector, 0x74);
+	assert_int_equal(board_in(t->p, 0x2017, 1), 0xff);
+}
+
 static void ports_taken(void **state)
 {
 	struct parts *t = *state;
@@ -347,6 +369,7 @@ int main(void)
 	    TEST(ioapic_registers), TEST(ioapic_edge), TEST(ioapic_level),       TEST(ioapic_threads),
 	    TEST(pm_power_button),  TEST(pm_timer),    TEST(pm_timer_interrupt), TEST(pm_sleep),
 	    TEST(reset_ways),       TEST(exit_port),   TEST(ports_taken),  TEST(timers_held),
+	    TEST(interrupt_lines),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
