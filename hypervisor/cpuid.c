@@ -13,9 +13,7 @@
 #include "hypervisor/tlfs/protocol.h"
 
 #define LEAF1_ECX_OSXSAVE           (1u << 27)
-#define LEAF7_ECX_PKU               (1u << 3)
 #define LEAF7_ECX_OSPKE             (1u << 4)
-#define LEAF7_ECX_PKS               (1u << 31)
 #define XCR0_PKRU                   (1u << 9)
 #define LEAF7_EDX_ARCH_CAPABILITIES (1u << 29)
 

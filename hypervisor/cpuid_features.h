@@ -13,5 +13,8 @@ struct cpuid_word {
 	const char *const *names; /* of the bits, as Linux and QEMU call them; NULL: none has one */
 };
 
+#define LEAF7_ECX_PKU (1u << 3)
+#define LEAF7_ECX_PKS (1u << 31)
+
 /* Ends with a mask of 0 (cpuid_names.c). */
 extern const struct cpuid_word cpuid_words[];

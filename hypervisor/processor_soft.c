@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* processor_soft.c - joins the software processor (soft/) to a partition. */
+#include "hypervisor/cpuid_features.h"
 #include "hypervisor/partition.h"
 #include "hypervisor/soft/soft.h"
 
@@ -145,9 +146,6 @@ static void soft_processor_destroy(struct partition *p)
 {
 	soft_destroy(p->processor_state);
 }
-
-#define LEAF7_ECX_PKU (1u << 3)
-#define LEAF7_ECX_PKS (1u << 31)
 
 /* A guest that is not to rely on protection keys, or began without, has none. */
 static void show_keys(struct vp *vp)

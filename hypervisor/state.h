@@ -83,6 +83,9 @@ int vp_msr_missing(uint32_t msr, uint64_t value, struct error *err);
 #define VP_MSR_ARCH_CAPABILITIES 0x10au
 int vp_check_arch_capabilities(uint64_t told, uint64_t have, struct error *err);
 
+/* IA32_PKRS is in a state only where it is not 0: who does not know it reads the state of a guest that does not use it. */
+#define VP_MSR_PKRS 0x6e1u
+
 /* The value in a state, 0 when it is not there. */
 uint64_t vp_state_msr(const struct vp_state *state, uint32_t msr);
 

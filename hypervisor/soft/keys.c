@@ -40,7 +40,7 @@ static void apply(const struct soft_vp *vp, unsigned kind, struct tlb_entry *e, 
 
 void key_note(struct soft_vp *vp, unsigned kind, struct tlb_entry *e, const struct mapping *m)
 {
-	unsigned set = vp->asid & ((TLB_SETS >> vp->table_shift) - 1), slot = (unsigned)(e - vp->tlbs[kind]);
+	unsigned set = vp_tlb_set(vp), slot = (unsigned)(e - vp->tlbs[kind]);
 
 	if (m->key && vp_long(vp) && vp->cr4 & (m->user ? CR4_PKE : CR4_PKS)) {
 		e->keyed = e->read;

@@ -101,7 +101,7 @@ static bool data_breakpoints(const struct soft_vp *vp)
 
 void vp_choose_tlb(struct soft_vp *vp)
 {
-	unsigned set = vp->asid & ((TLB_SETS >> vp->table_shift) - 1);
+	unsigned set = vp_tlb_set(vp);
 
 	vp->tlb_sets_used |= 1u << set;
 	vp->tlbs = vp->tlb_sets[set];

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* msr.c - the MSRs that belong to the processor; all others are the host's (SDM volume 4). */
 #include "hypervisor/soft/system.h"
+#include "hypervisor/state.h"
 
 enum {
 	MSR_TSC = 0x10,
@@ -26,7 +27,6 @@ enum {
 	MSR_MTRR_FIXED_4K = 0x268,
 	MSR_PAT = 0x277,
 	MSR_MTRR_DEFAULT = 0x2ff,
-	MSR_PKRS = 0x6e1,
 	MSR_EFER = 0xc0000080,
 	MSR_STAR = 0xc0000081,
 	MSR_LSTAR = 0xc0000082,
@@ -128,7 +128,7 @@ bool msr_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 	case MSR_ARCH_CAPABILITIES:
 		*value = vp->msr_arch_capabilities;
 		return true;
-	case MSR_PKRS:
+	case VP_MSR_PKRS:
 		*value = vp->pkrs;
 		return vp->supervisor_keys;
 	case MSR_EFER:
@@ -235,7 +235,7 @@ bool msr_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 		return false;
 	case MSR_UPDATE_SIGNATURE:
 		return true;
-	case MSR_PKRS:
+	case VP_MSR_PKRS:
 		return pkrs_write(vp, value);
 	case MSR_EFER:
 		return efer_write(vp, value);
@@ -253,10 +253,9 @@ bool msr_saved_read(struct soft_vp *vp, uint32_t msr, uint64_t *value)
 {
 	const uint64_t *p = msr == MSR_ARCH_CAPABILITIES ? &vp->msr_arch_capabilities : plain(vp, msr);
 
-	/* Versions that do not know it can read the state of a guest that does not use it. */
-	if (msr == MSR_PKRS) {
+	if (msr == VP_MSR_PKRS) {
 		*value = vp->pkrs;
-		return vp->pkrs;
+		return vp->supervisor_keys;
 	}
 	if (p)
 		*value = *p;
@@ -271,7 +270,7 @@ bool msr_saved_write(struct soft_vp *vp, uint32_t msr, uint64_t value)
 		vp->msr_arch_capabilities = value;
 		return true;
 	}
-	if (msr == MSR_PKRS)
+	if (msr == VP_MSR_PKRS)
 		return pkrs_write(vp, value);
 	/* Variable ranges of a guest that was shown more address bits: they are only kept here. */
 	if (msr >= MSR_MTRR_VARIABLE && msr < MSR_MTRR_VARIABLE + ARRAY_SIZE(vp->mtrr_variable))

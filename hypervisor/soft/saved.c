@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "hypervisor/soft/mmu.h"
 #include "hypervisor/soft/system.h"
 #include "hypervisor/soft/vector_x87.h"
 #include "hypervisor/state.h"
@@ -31,7 +32,8 @@ void soft_vp_save(struct soft_vp *vp, struct vp_state *state)
 		struct vp_msr *msr = &state->msrs[state->msr_count];
 
 		*msr = (struct vp_msr){.index = vp_saved_msrs[i]};
-		state->msr_count += msr_saved_read(vp, msr->index, &msr->value);
+		if (msr_saved_read(vp, msr->index, &msr->value) && (msr->index != VP_MSR_PKRS || msr->value))
+			state->msr_count++;
 	}
 	state->tsc = tsc_read(vp);
 	if (vp->halted)
@@ -122,6 +124,7 @@ int soft_vp_load(struct soft_vp *vp, const struct vp_state *state, struct error 
 
 	if (bad)
 		return error_set(err, ENOTSUP, "%s has bits that the software processor does not serve", bad);
+	pkrs_set(vp, 0); /* where it is not in the state */
 	r = load_msrs(vp, state, err);
 	if (r)
 		return r;

@@ -340,6 +340,12 @@ static inline void code_key_changed(struct soft_vp *vp)
 	vp->code_mix = (uint32_t)(space & 7) << 12;
 }
 
+/* Of the sets of TLBs: the one that the asid chooses. */
+static inline unsigned vp_tlb_set(const struct soft_vp *vp)
+{
+	return vp->asid & ((TLB_SETS >> vp->table_shift) - 1);
+}
+
 /* The stack window is no more what the page tables say. Translated code that called what does this is left. */
 static inline void window_drop(struct soft_vp *vp)
 {

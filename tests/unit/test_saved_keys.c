@@ -193,6 +193,27 @@ static void test_keys_where_none_are_shown(void **state)
 	guest_free(&t);
 }
 
+static void test_a_register_cannot_hold_it(void **state)
+{
+	struct partition *p = guest_create_running(soft, 1, GUEST_LONG, has_keys, has_keys_end), *q = NULL;
+	struct guest_taken t;
+	struct error err;
+	uint8_t *bytes;
+	size_t size;
+
+	(void)state;
+	assert_int_equal(partition_start(p, NULL), 0);
+	guest_wait(p, GUEST_AREA + 4, 1000);
+	guest_take(&t, p);
+	for (unsigned i = 0; i < t.state->vps[0].state.msr_count; i++)
+		if (t.state->vps[0].state.msrs[i].index == MSR_PKRS)
+			t.state->vps[0].state.msrs[i].value = 1ull << 32;
+	assert_int_equal(saved_encode(t.state, &bytes, &size, NULL), 0);
+	guest_expect_error(guest_load(soft, &t, bytes, size, &q, &err), EINVAL, &err, "cannot hold");
+	free(bytes);
+	guest_free(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +221,7 @@ int main(void)
 	    cmocka_unit_test(test_an_older_machine_goes_on_without),
 	    cmocka_unit_test(test_a_guest_that_may_move_has_none),
 	    cmocka_unit_test(test_keys_where_none_are_shown),
+	    cmocka_unit_test(test_a_register_cannot_hold_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
