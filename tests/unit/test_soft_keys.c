@@ -9,7 +9,10 @@
 
 #define CR0_WP       (1ull << 16)
 #define CR4_OSXSAVE  (1ull << 18)
+#define CR4_PAE      (1ull << 5)
+#define CR4_PSE      (1ull << 4)
 #define CR4_PKE      (1ull << 22)
+#define CR4_PKS      (1ull << 24)
 #define KEY(k)       ((uint64_t)(k) << 59)
 #define DENY(k)      (1u << (2 * (k)))
 #define READ_ONLY(k) (2u << (2 * (k)))
@@ -132,7 +135,120 @@ static void key_0_is_a_key(void **state)
 	soft_machine_destroy(m);
 }
 
-/* Keys are there in 64-bit paging only, and code needs none. */
+/* RSI: an address, EDI: PKRU. */
+GUEST_CODE(copies32, 32,
+    "xor %ecx, %ecx\n"
+    "xor %edx, %edx\n"
+    "mov %edi, %eax\n"
+    "wrpkru\n"
+    "mov (%esi), %ebx\n"
+    "mov %ebx, (%esi)\n"
+    "hlt");
+
+static struct vp_registers protected_mode(struct soft_machine *m, uint64_t cr3, uint64_t cr4)
+{
+	struct vp_registers r;
+
+	machine_protected(m, 0);
+	r = machine_registers(m, 0);
+	r.cr0 |= cr3 ? 0x80000000 | CR0_WP : 0;
+	r.cr3 = cr3;
+	r.cr4 |= CR4_PKE | CR4_PKS | cr4;
+	r.gpr[6] = PAGE;
+	r.gpr[7] = ~0u;
+	return r;
+}
+
+#define PAE_TABLES 0x200000ull
+#define TABLE_32   0x300000ull
+
+/* In compatibility mode they are there, in other paging they are not: there even the bits are none. */
+static void keys_belong_to_four_level_paging(void **state)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		r = start(m, CR4_PKE);
+		r.cr0 |= CR0_WP;
+		*machine_pte(m, PAGE) = KEY(7) | PAGE | 7;
+		r.cs = (struct vp_segment){.limit = 0xffffffff, .selector = SEL_CODE32, .attributes = 0xc09b};
+		r.gpr[6] = PAGE;
+		r.gpr[7] = i == 0 ? 0 : i == 1 ? DENY(7) : READ_ONLY(7);
+		r = RUN(m, &r, copies32);
+		if (i == 0)
+			assert_int_equal(machine_vector(&r), -1);
+		else
+			assert_page_fault(m, &r, i == 1 ? 0x21 : 0x23, PAGE);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		machine_write64(m, PAE_TABLES + 8 * i, (PAE_TABLES + 0x1000 + 0x1000 * i) | 1);
+	for (uint64_t i = 0; i < 2048; i++)
+		machine_write64(m, PAE_TABLES + 0x1000 + 8 * i, i << 21 | 0x87);
+	r = protected_mode(m, PAE_TABLES, CR4_PAE);
+	r = RUN(m, &r, copies32);
+	assert_int_equal(machine_vector(&r), -1);
+	machine_write64(m, PAE_TABLES + 0x1000 + 8 * (PAGE >> 21), KEY(3) | PAGE | 0x87);
+	r = protected_mode(m, PAE_TABLES, CR4_PAE);
+	r = RUN(m, &r, copies32);
+	assert_page_fault(m, &r, 9, PAGE);
+	for (uint32_t i = 0; i < 1024; i++)
+		machine_write32(m, TABLE_32 + 4 * i, i << 22 | 0x87);
+	r = protected_mode(m, TABLE_32, CR4_PSE);
+	r = RUN(m, &r, copies32);
+	assert_int_equal(machine_vector(&r), -1);
+	r = protected_mode(m, 0, 0);
+	r = RUN(m, &r, copies32);
+	assert_int_equal(machine_vector(&r), -1);
+	soft_machine_destroy(m);
+}
+
+/* What the processor reads and writes by itself is bound by IA32_PKRS, at each level. */
+GUEST_CODE(sets_pkrs, 64, "mov $0x6e1, %ecx\nxor %edx, %edx\nwrmsr\nhlt");
+GUEST_CODE(loads_segment, 64, "mov $0xf, %eax\nmov %eax, %ds\nhlt");
+
+#define DESCRIPTORS 0x70000ull
+
+static void implicit_access(unsigned level, uint32_t rights, uint32_t code)
+{
+	struct soft_machine *m = soft_machine_create(1);
+	struct vp_registers r = start(m, CR4_PKS);
+
+	r.gpr[0] = rights;
+	r = RUN(m, &r, sets_pkrs);
+	assert_int_equal(machine_vector(&r), -1);
+	r = start(m, CR4_PKS);
+	r.cr0 |= CR0_WP;
+	*machine_pte(m, PAGE) = KEY(7) | DESCRIPTORS | 3;
+	machine_write64(m, DESCRIPTORS + 8, 0x00cff2000000ffffull); /* data of level 3, not accessed yet */
+	r.ldtr = (struct vp_segment){.base = PAGE, .limit = 0xff, .selector = SEL_FREE, .attributes = 0x82};
+	if (level == 3) {
+		r.cs = (struct vp_segment){.limit = 0xffffffff, .selector = SEL_USER64, .attributes = 0xa0fb};
+		r.ss = r.ds = r.es = (struct vp_segment){.limit = 0xffffffff, .selector = SEL_USER_DATA, .attributes = 0xc0f3};
+		r.gpr[4] = MACHINE_STACK3;
+	}
+	r = RUN(m, &r, loads_segment);
+	if (code) {
+		assert_page_fault(m, &r, code, PAGE + 8 + (r.cr2 & 7)); /* any byte of the descriptor */
+	} else {
+		assert_int_equal(machine_vector(&r), level == 3 ? GP : -1); /* HLT of a user */
+		assert_int_equal(r.ds.selector, 0xf);
+	}
+	soft_machine_destroy(m);
+}
+
+static void the_processor_is_bound_too(void **state)
+{
+	(void)state;
+	for (unsigned level = 0; level <= 3; level += 3) {
+		implicit_access(level, 0, 0);
+		implicit_access(level, DENY(7), 0x21);
+		implicit_access(level, READ_ONLY(7), 0x23);
+	}
+}
+
+/* Code needs no key. */
 GUEST_CODE(calls, 64,
     "xor %ecx, %ecx\n"
     "xor %edx, %edx\n"
@@ -481,6 +597,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(hidden_entries_are_dropped),
 	    cmocka_unit_test(key_0_is_a_key),
+	    cmocka_unit_test(keys_belong_to_four_level_paging),
+	    cmocka_unit_test(the_processor_is_bound_too),
 	    cmocka_unit_test(code_needs_no_key),
 	    cmocka_unit_test(bits_are_ignored_without_pke),
 	    cmocka_unit_test(instructions_check_their_registers),
