@@ -16,13 +16,17 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "base/bytes.h"
 #include "hypervisor/soft/soft.h"
+#include "hypervisor/state.h"
 
 #define LOW_RAM  0x40000u /* at 0 */
 #define HIGH_RAM 0x10000u /* at HIGH_GPA; MMIO between */
 #define HIGH_GPA 0x100000u
 #define RAM      (LOW_RAM + HIGH_RAM)
 #define HEAD     72u
+
+#define PKRU_OFFSET 2688u /* in the XSAVE area */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -240,6 +244,19 @@ static int set_registers(struct soft_vp *vp, const uint8_t *head)
 	return soft_vp_set_registers(vp, &r);
 }
 
+/* PKRU and IA32_PKRS as the input has them, or it would hardly ever find out how they are written. */
+static int set_keys(struct soft_vp *vp, const uint8_t *head)
+{
+	static struct vp_state state;
+	uint32_t mask = head[7] & 16 ? UINT32_MAX : ~3u; /* key 0 is what most pages have */
+
+	soft_vp_save(vp, &state);
+	state.xsave[VP_XSAVE_LEGACY + 1] |= 2;
+	le32_put(state.xsave + PKRU_OFFSET, le32_get(head + 8) & mask);
+	state.msrs[state.msr_count++] = (struct vp_msr){.index = VP_MSR_PKRS, .value = le32_get(head + 12) & mask};
+	return soft_vp_load(vp, &state, NULL);
+}
+
 static void fill(uint8_t *ram, const uint8_t *data, size_t size)
 {
 	for (size_t i = 0; i < RAM; i += size)
@@ -288,7 +305,7 @@ static void run_with(const char *options, const uint8_t *data, size_t size, stru
 		abort();
 	if (soft_set_memory(world.soft, ram, RAM, ranges, 2, NULL) < 0)
 		abort();
-	if (set_registers(soft_vp(world.soft, 0), data) == 0)
+	if (set_registers(soft_vp(world.soft, 0), data) == 0 && (!(data[7] & 12) || set_keys(soft_vp(world.soft, 0), data) == 0))
 		run(&world, result);
 	soft_destroy(world.soft);
 	memcpy(result->ram, ram, RAM);
