@@ -57,3 +57,19 @@ bool parse_number(const char *text, unsigned max, unsigned *number)
 	*number = (unsigned)value;
 	return true;
 }
+
+bool parse_rate(const char *text, uint64_t *rate)
+{
+	static const char units[] = "KMG";
+	char *rest = NULL;
+	unsigned long long value = *text >= '0' && *text <= '9' ? strtoull(text, &rest, 10) : 0;
+	const char *unit = rest && *rest ? strchr(units, *rest) : NULL;
+	bool good = rest && (!*rest || (unit && !rest[1]));
+
+	for (size_t i = unit ? (size_t)(unit - units) + 1 : 0; good && i; i--) {
+		good = value <= RATE_MAX / 1000;
+		value *= 1000;
+	}
+	*rate = value;
+	return good && value <= RATE_MAX;
+}

@@ -34,5 +34,9 @@ int parse_size(const char *text, uint64_t *bytes, struct error *err);
 /* A decimal number up to `max` and nothing else; false otherwise. */
 bool parse_number(const char *text, unsigned max, unsigned *number);
 
+/* Bits in a second, as 100M: the units are those of a thousand; at most RATE_MAX. */
+#define RATE_MAX 1000000000000ull
+bool parse_rate(const char *text, uint64_t *rate);
+
 /* Print "bulkhead: text" and return `status`. */
 int fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -14,7 +14,7 @@ struct client {
 	struct remote remote;
 	char *token;
 	char *socket;
-	char code[40];
+	char code[40], match[48];
 	char *answer;
 	size_t used, room;
 };
@@ -74,6 +74,11 @@ void client_close(struct client *client)
 bool client_is_remote(const struct client *client)
 {
 	return client->remote.host != NULL;
+}
+
+void client_match(struct client *client, const char *etag)
+{
+	snprintf(client->match, sizeof(client->match), "%s", etag);
 }
 
 const char *client_error_code(const struct client *client)
@@ -167,6 +172,13 @@ static struct curl_slist *begin(struct client *client, const char *method, const
 		return NULL;
 	}
 	headers = curl_slist_append(curl_slist_append(NULL, "Content-Type: application/json"), "Expect:");
+	if (*client->match && strcmp(method, "GET")) {
+		char match[sizeof(client->match) + 16];
+
+		snprintf(match, sizeof(match), "If-Match: %s", client->match);
+		headers = curl_slist_append(headers, match);
+		client->match[0] = '\0';
+	}
 	client->used = 0;
 	curl_easy_reset(client->curl);
 	if (client->remote.host)

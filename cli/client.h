@@ -21,6 +21,9 @@ void client_close(struct client *client);
 int client_call(struct client *client, const char *method, const char *path, json_t *body, json_t **answer,
 		struct error *err);
 
+/* The next request that is not GET goes with this If-Match: it is refused if what it is about is another by then. "": nothing. */
+void client_match(struct client *client, const char *etag);
+
 /* All entries of a list, page by page; `path` has no query. The caller owns the reference. */
 int client_list(struct client *client, const char *path, const char *name, json_t **list, struct error *err);
 

@@ -63,6 +63,8 @@ static void print_switch(const json_t *s)
 	print_members(json_object_get(s, "members"));
 	if (json_array_size(json_object_get(s, "vms")))
 		manage_put_field("machines", joined(json_object_get(s, "vms"), text));
+	if (json_integer_value(json_object_get(s, "bandwidth")))
+		printf("%-12s %lld bits in a second (of an adapter)\n", "bandwidth", (long long)json_integer_value(json_object_get(s, "bandwidth")));
 	if (*text_of(s, "notes"))
 		manage_put_field("notes", text_of(s, "notes"));
 	if (*text_of(s, "problem"))
@@ -71,7 +73,7 @@ static void print_switch(const json_t *s)
 
 /* --- verbs ------------------------------------------------------------------------------------------------ */
 
-enum { OPTION_TYPE = 1, OPTION_ADAPTER, OPTION_TEAM, OPTION_NO_HOST, OPTION_VLAN, OPTION_ADDRESS, OPTION_NOTES, OPTION_ADD, OPTION_REMOVE, OPTION_MODE };
+enum { OPTION_TYPE = 1, OPTION_ADAPTER, OPTION_TEAM, OPTION_NO_HOST, OPTION_VLAN, OPTION_ADDRESS, OPTION_NOTES, OPTION_BANDWIDTH, OPTION_ADD, OPTION_REMOVE, OPTION_MODE };
 
 static const struct option options[] = {{"type", required_argument, NULL, OPTION_TYPE},
 					{"adapter", required_argument, NULL, OPTION_ADAPTER},
@@ -79,6 +81,7 @@ static const struct option options[] = {{"type", required_argument, NULL, OPTION
 					{"no-host", no_argument, NULL, OPTION_NO_HOST},
 					{"vlan", required_argument, NULL, OPTION_VLAN},
 					{"address", required_argument, NULL, OPTION_ADDRESS},
+					{"bandwidth", required_argument, NULL, OPTION_BANDWIDTH},
 					{"notes", required_argument, NULL, OPTION_NOTES},
 					{0}};
 
@@ -94,6 +97,7 @@ static void append(json_t *body, const char *key, const char *text)
 static int take_option(struct manage *manage, json_t *body, int option)
 {
 	unsigned vlan;
+	uint64_t rate;
 
 	switch (option) {
 	case OPTION_TYPE:
@@ -115,6 +119,11 @@ static int take_option(struct manage *manage, json_t *body, int option)
 		return -1;
 	case OPTION_ADDRESS:
 		append(body, "addresses", strcmp(optarg, "none") ? optarg : "");
+		return -1;
+	case OPTION_BANDWIDTH:
+		if (!parse_rate(optarg, &rate))
+			return manage_usage(manage, "--bandwidth %s: write bits in a second, at most 1000G, as 100M; 0: what the adapters tell", optarg);
+		json_object_set_new(body, "bandwidth", json_integer((json_int_t)rate));
 		return -1;
 	case OPTION_NOTES:
 		json_object_set_new(body, "notes", json_string(optarg));
@@ -263,6 +272,7 @@ static int switch_team(struct manage *manage, int argc, char **argv)
 	if (client_call(manage->client, "GET", path, NULL, &s, &err))
 		return manage_fail(manage, &err);
 	list = json_deep_copy(json_object_get(s, "adapters"));
+	client_match(manage->client, text_of(s, "etag"));
 	json_decref(s);
 	body = json_object();
 	optind = 2;
@@ -302,6 +312,8 @@ static int switch_delete(struct manage *manage, int argc, char **argv)
 	"  --team MODE            active-backup, balance-slb or lacp (active-backup)\n"                      \
 	"  --vlan N               in which VLAN the host is (none)\n"                                        \
 	"  --address ADDR/LEN     of the host on an internal switch; several times; or none\n"               \
+	"  --bandwidth RATE       bits in a second that an adapter can send, of which machines may be promised parts\n"      \
+	"                         (what the adapters tell)\n"                                               \
 	"  --notes TEXT           for people\n"
 
 int command_switch(int argc, char **argv)

@@ -653,6 +653,8 @@ static const struct manage_verb verbs[] = {
      "                         isolated:ID, promiscuous:ID or community:ID:SECONDARY\n"
      "  --maximum RATE         bits in a second that it may send, as 100M; 0: no limit\n"
      "  --maximum-in RATE      bits in a second that it is sent\n"
+     "  --minimum RATE         bits in a second that it can always send by the switch's adapters; 0: none\n"
+     "  --weight N             the same, 1 to 100, beside others' weights; 0: none\n"
      "  --dhcp-guard yes|no    it may not answer as a DHCP server\n"
      "  --router-guard yes|no  it may neither advertise itself as a router nor redirect\n"
      "  --mirror MODE          source: what it sends and gets goes to each destination, which listens; or none\n"

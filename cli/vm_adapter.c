@@ -16,6 +16,8 @@ static const struct option options[] = {{"network", required_argument, NULL, OPT
 					{"private-vlan", required_argument, NULL, OPT_PRIVATE_VLAN},
 					{"maximum", required_argument, NULL, OPT_MAXIMUM},
 					{"maximum-in", required_argument, NULL, OPT_MAXIMUM_IN},
+					{"minimum", required_argument, NULL, OPT_MINIMUM},
+					{"weight", required_argument, NULL, OPT_WEIGHT},
 					{"dhcp-guard", required_argument, NULL, OPT_DHCP_GUARD},
 					{"router-guard", required_argument, NULL, OPT_ROUTER_GUARD},
 					{"mirror", required_argument, NULL, OPT_MIRROR},

@@ -5,8 +5,6 @@
 #include <string.h>
 #include <strings.h>
 
-#define RATE_MAX 1000000000000ull
-
 /* ID as in --vlan. */
 static bool parse_vlan(const char *text, json_t *vlan, const char *key)
 {
@@ -62,24 +60,38 @@ static int set_private(struct manage *manage, json_t *changes, const char *text)
 	return good ? 0 : manage_usage(manage, "--private-vlan %s: write isolated:ID, promiscuous:ID or community:ID:SECONDARY", text);
 }
 
-/* Bits in a second: "100M". */
-static int set_rate(struct manage *manage, json_t *changes, const char *option, const char *key, const char *text)
+static json_t *bandwidth_of(json_t *changes)
 {
-	static const char units[] = "KMG";
-	char *rest = NULL;
-	unsigned long long rate = *text >= '0' && *text <= '9' ? strtoull(text, &rest, 10) : 0;
-	const char *unit = rest && *rest ? strchr(units, *rest) : NULL;
-	bool good = rest && (!*rest || (unit && !rest[1]));
-
-	for (size_t i = unit ? (size_t)(unit - units) + 1 : 0; good && i; i--) {
-		good = rate <= RATE_MAX / 1000;
-		rate *= 1000;
-	}
-	if (!good || rate > RATE_MAX)
-		return manage_usage(manage, "--%s %s: write bits in a second, at most 1000G, as 100M; 0: no limit", option, text);
 	if (!json_object_get(changes, "bandwidth"))
 		json_object_set_new(changes, "bandwidth", json_object());
-	json_object_set_new(json_object_get(changes, "bandwidth"), key, json_integer((json_int_t)rate));
+	return json_object_get(changes, "bandwidth");
+}
+
+static int set_rate(struct manage *manage, json_t *changes, const char *option, const char *key, const char *text)
+{
+	uint64_t rate;
+
+	if (!parse_rate(text, &rate))
+		return manage_usage(manage, "--%s %s: write bits in a second, at most 1000G, as 100M; 0: %s", option, text, strcmp(key, "minimum") ? "no limit" : "none");
+	json_object_set_new(bandwidth_of(changes), key, json_integer((json_int_t)rate));
+	return 0;
+}
+
+/* A minimum is the one or the other. */
+static int set_minimum(struct manage *manage, json_t *changes, const char *text)
+{
+	json_object_set_new(bandwidth_of(changes), "weight", json_integer(0));
+	return set_rate(manage, changes, "minimum", "minimum", text);
+}
+
+static int set_weight(struct manage *manage, json_t *changes, const char *text)
+{
+	unsigned weight;
+
+	if (!parse_number(text, 100, &weight))
+		return manage_usage(manage, "--weight %s: a weight is a number from 1 to 100; 0: none", text);
+	json_object_set_new(bandwidth_of(changes), "minimum", json_integer(0));
+	json_object_set_new(bandwidth_of(changes), "weight", json_integer(weight));
 	return 0;
 }
 
@@ -122,6 +134,10 @@ int vm_port_option(struct manage *manage, json_t *changes, int option, const cha
 		return set_rate(manage, changes, "maximum", "maximum", text);
 	case OPT_MAXIMUM_IN:
 		return set_rate(manage, changes, "maximum-in", "maximum_in", text);
+	case OPT_MINIMUM:
+		return set_minimum(manage, changes, text);
+	case OPT_WEIGHT:
+		return set_weight(manage, changes, text);
 	case OPT_DHCP_GUARD:
 		return set_guard(manage, changes, "dhcp-guard", "dhcp_guard", text);
 	case OPT_ROUTER_GUARD:
@@ -137,24 +153,26 @@ int vm_port_option(struct manage *manage, json_t *changes, int option, const cha
 
 json_t *vm_port_settings(struct manage *manage, const char *name, const char *adapter, const json_t *changes, struct error *err)
 {
-	json_t *all = vm_adapters(manage, name, err), *one, *settings = NULL, *bandwidth;
+	json_t *vm, *one, *settings = NULL, *bandwidth;
 	size_t i;
 
-	if (!all)
+	if (vm_get(manage, name, &vm, err))
 		return NULL;
-	json_array_foreach(all, i, one) {
+	json_array_foreach(json_object_get(json_object_get(vm, "config"), "adapters"), i, one) {
 		char place[24];
 
 		snprintf(place, sizeof(place), "%zu", i);
 		if (!strcasecmp(vm_text_of(one, "mac"), adapter) || !strcmp(place, adapter))
 			settings = json_object_get(one, "settings") ? json_deep_copy(json_object_get(one, "settings")) : json_object();
 	}
-	json_decref(all);
+	/* What was changed meanwhile is not to be undone by what is sent. */
+	client_match(manage->client, vm_text_of(vm, "etag"));
+	json_decref(vm);
 	if (!settings) {
 		error_set(err, ENOENT, "machine \"%s\" has no network adapter %s", name, adapter);
 		return NULL;
 	}
-	/* Of the bandwidth one way stays as it is if the other is told. */
+	/* Of the bandwidth what is not told stays as it is. */
 	bandwidth = json_incref(json_object_get(settings, "bandwidth"));
 	json_object_update(settings, (json_t *)(uintptr_t)changes);
 	if (bandwidth && json_object_get(changes, "bandwidth")) {

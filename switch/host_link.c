@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_link.h>
+#include <linux/pkt_sched.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <string.h>
@@ -162,6 +163,99 @@ int host_link_has_hook(const char *name, bool *hook, struct error *err)
 		return error_set(err, -r, "traffic control of %s cannot be looked at: %s", name, strerror(-r));
 	*hook = search.found;
 	return 0;
+}
+
+/* --- queues ---------------------------------------------------------------------------------------------- */
+
+struct class_search {
+	int index;
+	json_t *classes;
+};
+
+static const struct rtattr *nested(const struct rtattr *outer, uint16_t type)
+{
+	const uint8_t *at = RTA_DATA(outer);
+	size_t left = RTA_PAYLOAD(outer);
+
+	while (left >= sizeof(struct rtattr)) {
+		const struct rtattr *one = (const struct rtattr *)at;
+
+		if (one->rta_len < sizeof(*one) || one->rta_len > left)
+			return NULL;
+		if ((one->rta_type & NLA_TYPE_MASK) == type)
+			return one;
+		left -= RTA_ALIGN(one->rta_len) < left ? RTA_ALIGN(one->rta_len) : left;
+		at += RTA_ALIGN(one->rta_len);
+	}
+	return NULL;
+}
+
+/* What does not fit into the 32 bits is in an attribute of its own. */
+static json_int_t rate_of(const struct tc_ratespec *spec, const struct rtattr *wide)
+{
+	uint64_t rate = spec->rate;
+
+	if (wide && RTA_PAYLOAD(wide) == sizeof(rate))
+		memcpy(&rate, RTA_DATA(wide), sizeof(rate));
+	return (json_int_t)rate;
+}
+
+static int take_class(void *context, const struct nlmsghdr *message)
+{
+	struct class_search *s = context;
+	const struct tcmsg *info = NLMSG_DATA(message);
+	const struct rtattr *kind, *options, *parameters;
+	struct tc_htb_opt htb;
+	char number[16];
+
+	if (message->nlmsg_type != RTM_NEWTCLASS || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || info->tcm_ifindex != s->index)
+		return 0;
+	kind = rtnetlink_find(message, sizeof(*info), TCA_KIND);
+	options = rtnetlink_find(message, sizeof(*info), TCA_OPTIONS);
+	if (!kind || RTA_PAYLOAD(kind) != sizeof("htb") || memcmp(RTA_DATA(kind), "htb", sizeof("htb")) != 0 || !options)
+		return 0;
+	parameters = nested(options, TCA_HTB_PARMS);
+	if (!parameters || RTA_PAYLOAD(parameters) < sizeof(htb))
+		return 0;
+	memcpy(&htb, RTA_DATA(parameters), sizeof(htb));
+	snprintf(number, sizeof(number), "%u", TC_H_MIN(info->tcm_handle));
+	json_object_set_new(s->classes, number, json_pack("{s:I, s:I}", "min", rate_of(&htb.rate, nested(options, TCA_HTB_RATE64)), "max",
+						    rate_of(&htb.ceil, nested(options, TCA_HTB_CEIL64))));
+	return 0;
+}
+
+int host_link_classes(const char *name, json_t **out, struct error *err)
+{
+	struct tcmsg header = {.tcm_family = AF_UNSPEC};
+	struct class_search search = {.classes = json_object()};
+	struct host_link link;
+	int r = host_link_get(name, &link, err);
+
+	if (!r) {
+		search.index = header.tcm_ifindex = link.index;
+		r = rtnetlink_dump_of(RTM_GETTCLASS, &header, sizeof(header), take_class, &search);
+		if (r)
+			error_set(err, -r, "the queue of %s cannot be looked at: %s", name, strerror(-r));
+	}
+	if (r)
+		json_decref(search.classes);
+	else
+		*out = search.classes;
+	return r;
+}
+
+int64_t host_link_speed(const char *name)
+{
+	_cleanup_free_ char *path = NULL;
+	_cleanup_close_ int fd = -1;
+	char text[24] = "";
+
+	if (strchr(name, '/') || asprintf(&path, "/sys/class/net/%s/speed", name) < 0)
+		return 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || strtol(text, NULL, 10) <= 0)
+		return 0;
+	return strtol(text, NULL, 10) * 1000000ll;
 }
 
 /* --- IPv6 ------------------------------------------------------------------------------------------------ */

@@ -40,6 +40,12 @@ void host_link_unseal(const char *name, bool made);
 /* Whether the hook (clsact) is there. */
 int host_link_has_hook(const char *name, bool *hook, struct error *err);
 
+/* The classes of its htb, where its queue is one: {MINOR: {"min", "max"}}, bytes in a second, MINOR a decimal number; empty: it is none. The caller's. */
+int host_link_classes(const char *name, json_t **out, struct error *err);
+
+/* Bits in a second that it can send, as its driver tells; 0: it does not, as without a link. */
+int64_t host_link_speed(const char *name);
+
 /* All that the host has on this interface: {"up", "ipv6", "addresses": ["HEX", …], "routes": ["HEX", …]}; the caller's. -ENOTSUP: it
  * has a route that cannot be moved (over several interfaces, or by a nexthop object). */
 int host_network_get(const char *name, json_t **out, struct error *err);

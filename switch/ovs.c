@@ -42,6 +42,7 @@ void ovs_free(struct ovs *ovs)
 	if (!ovs)
 		return;
 	json_decref(ovs->flows);
+	ovsdb_close(ovs->silent);
 	free(ovs->owner);
 	free(ovs->own_directory);
 	free(ovs->directory);
@@ -51,6 +52,11 @@ void ovs_free(struct ovs *ovs)
 const char *ovs_datapath(const struct ovs *ovs)
 {
 	return ovs->datapath;
+}
+
+bool ovs_datapath_known(const struct ovs *ovs)
+{
+	return ovs->datapath_known;
 }
 
 void ovs_environment(const struct ovs *ovs, struct ovs_environment *e)
@@ -107,20 +113,42 @@ static int connect_to(const char *directory, struct ovsdb **db, struct error *er
 	return ovsdb_open(db, path, err);
 }
 
-int ovs_connect(const struct ovs *ovs, struct ovsdb **db, struct error *err)
+int ovs_connect(struct ovs *ovs, struct ovsdb **db, struct error *err)
 {
+	if (ovs->silent && ovsdb_is_silent(ovs->silent))
+		return error_set(err, ETIMEDOUT, "Open vSwitch's database (ovsdb-server) does not answer: is it stopped?");
+	ovsdb_close(ovs->silent);
+	ovs->silent = NULL;
 	return connect_to(ovs->directory, db, err);
 }
 
-static bool database_answers(const char *directory)
+void ovs_disconnect(struct ovs *ovs, struct ovsdb *db)
 {
-	struct ovsdb *db;
-	int r = connect_to(directory, &db, NULL);
-
-	if (!r) {
-		r = ovsdb_call(db, "list_dbs", json_array(), NULL, NULL);
+	if (db && ovsdb_is_late(db) && !ovs->silent)
+		ovs->silent = db;
+	else
 		ovsdb_close(db);
-	}
+}
+
+static bool hosts_database_answers(void)
+{
+	struct ovsdb *db = NULL;
+	int r = connect_to(HOSTS_DIRECTORY, &db, NULL);
+
+	if (!r)
+		r = ovsdb_call(db, "list_dbs", json_array(), NULL, NULL);
+	ovsdb_close(db);
+	return r == 0;
+}
+
+static bool database_answers(struct ovs *ovs)
+{
+	struct ovsdb *db = NULL;
+	int r = ovs_connect(ovs, &db, NULL);
+
+	if (!r)
+		r = ovsdb_call(db, "list_dbs", json_array(), NULL, NULL);
+	ovs_disconnect(ovs, db);
 	return r == 0;
 }
 
@@ -132,14 +160,16 @@ int ovs_choose(struct ovs *ovs, struct error *err)
 	if (ovs->only_own)
 		return 0;
 	if (!ovs->own)
-		return database_answers(ovs->directory) ? 0 : error_set(err, EIO, "the host's Open vSwitch, which has the switches, does not answer: start it");
-	if (!database_answers(HOSTS_DIRECTORY))
+		return database_answers(ovs) ? 0 : error_set(err, EIO, "the host's Open vSwitch, which has the switches, does not answer: start it");
+	if (!hosts_database_answers())
 		return 0;
 	hosts = strdup(HOSTS_DIRECTORY);
 	if (!hosts)
 		return error_set(err, ENOMEM, "no memory for switches");
 	free(ovs->directory);
 	ovs->directory = hosts;
+	ovsdb_close(ovs->silent);
+	ovs->silent = NULL;
 	ovs->own = false;
 	ovs->datapath_known = false;
 	return 0;
@@ -172,7 +202,7 @@ static const char *find_datapath(void)
 
 /* Of segments larger than the wire's and of checksums that are not there yet ovs-vswitchd's own datapath knows only if it is
  * told before it begins. */
-static int init_database(const struct ovs *ovs, struct error *err)
+static int init_database(struct ovs *ovs, struct error *err)
 {
 	json_t *rows = NULL, *config;
 	struct ovsdb *db = NULL;
@@ -188,7 +218,7 @@ static int init_database(const struct ovs *ovs, struct error *err)
 		json_decref(config);
 	}
 	json_decref(rows);
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	return r;
 }
 
@@ -316,5 +346,7 @@ void ovs_stop(struct ovs *ovs)
 	if (!ovs->own)
 		return;
 	end_own(ovs);
+	ovsdb_close(ovs->silent);
+	ovs->silent = NULL;
 	ovs->datapath_known = false;
 }

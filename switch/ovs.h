@@ -46,15 +46,18 @@ int ovs_database_pid(const struct ovs *ovs);
 /* "system" or "netdev": the kernel's datapath, or that of ovs-vswitchd itself. As long as there are bridges of ours it is what they have. */
 const char *ovs_datapath(const struct ovs *ovs);
 
+/* Whether that has been found out yet. */
+bool ovs_datapath_known(const struct ovs *ovs);
+
 /* Makes the database say this and no more of ours, waits until ovs-vswitchd has done it, and puts the flows in place.
  *
- *   {"bridges": [{"name": "bs1", "columns": {…}, "flows": "…", "meters": {"NUMBER": "…"}, "mirrors": [{…}],
+ *   {"bridges": [{"name": "bs1", "of": whatever the caller wants, "columns": {…}, "flows": "…", "meters": {"NUMBER": "…"}, "mirrors": [{…}],
  *                 "ports": [{"name": "bp00155d000001", "columns": {…}, "interfaces": [{"name": …, "columns": {…}}]}]}]}
  *
- * A port may have a "qos", the columns of its row in table QoS. `columns` are of tables Bridge, Port and Interface, in RFC 7047's form; a bridge's own port is one of "ports". A mirror is
- * {"name", "sources": [ports], "target": port}. What an interface's column "error" says is an error here, in
- * which the database says what it was told all the same. */
-int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err);
+ * A port may have a "qos", a queue of its interfaces: {"max": bits in a second, "queues": {NUMBER: bits in a second that it always has}}. `columns` are of tables Bridge, Port and Interface, in RFC 7047's form; a bridge's own port is one of "ports". A mirror is
+ * {"name", "sources": [ports], "target": port}. What an interface's column "error" says is an error here, and so is a queue that the kernel does not have,
+ * if the interface, or the port, "must" be as it is told; the database says what it was told all the same. Where it need not, a bridge gets a "problem" for its queues. */
+int ovs_apply(struct ovs *ovs, json_t *wanted, struct error *err);
 
 /* The bridge that has this interface, ours or not; the caller frees it. NULL: none, or nothing runs. */
 char *ovs_bridge_of(struct ovs *ovs, const char *interface);

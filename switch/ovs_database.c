@@ -3,7 +3,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "switch/host_link.h"
+#include "switch/ovs_bandwidth.h"
 #include "switch/ovs_private.h"
+
+#define BEHIND_MS 300 /* for an ovs-vswitchd that was waited for in vain before */
 
 /* What is there: arrays of rows, as the database gives them. */
 struct view {
@@ -12,7 +16,7 @@ struct view {
 
 /* A transaction that is being put together. */
 struct plan {
-	const struct ovs *ovs;
+	struct ovs *ovs;
 	struct view view;
 	json_t *operations;
 	json_t *port_of; /* of the bridge at hand: port's name to a reference to its row */
@@ -42,7 +46,7 @@ static int look(struct ovsdb *db, struct view *view, struct error *err)
 	json_t *results = NULL;
 	int r = ovsdb_transact(db,
 	    json_pack("[o, o, o, o]", select_all("Bridge", json_pack("[s, s, s, s]", "_uuid", "name", "ports", "external_ids")),
-		select_all("Port", json_pack("[s, s, s, s]", "_uuid", "name", "interfaces", "bond_active_slave")),
+		select_all("Port", json_pack("[s, s, s, s, s]", "_uuid", "name", "interfaces", "bond_active_slave", "qos")),
 		select_all("Interface", json_pack("[s, s, s, s, s, s, s]", "_uuid", "name", "error", "link_state", "lacp_current", "mac_in_use", "statistics")),
 		select_all("Open_vSwitch", json_pack("[s, s]", "_uuid", "cur_cfg"))),
 	    &results, err);
@@ -152,6 +156,54 @@ static int put_interface(struct plan *plan, const json_t *wanted, json_t *refere
 	return 0;
 }
 
+static json_t *owner_map(const struct ovs *ovs)
+{
+	json_t *owner = json_pack("{s:s}", "bulkhead", ovs->owner), *map = ovsdb_map(owner);
+
+	json_decref(owner);
+	return map;
+}
+
+/* {KEY: "bits in a second"}. */
+static json_t *rate_map(const char *key, const json_t *rate)
+{
+	json_t *text = json_pack("{s:o}", key, json_sprintf("%lld", (long long)json_integer_value(rate))), *map = ovsdb_map(text);
+
+	json_decref(text);
+	return map;
+}
+
+static json_t *put_queue(struct plan *plan, const json_t *wanted)
+{
+	json_t *pairs = json_array(), *rate, *row;
+	const char *number;
+
+	json_object_foreach(json_object_get(wanted, "queues"), number, rate) {
+		row = put_row(plan, "Queue", NULL, json_pack("{s:o, s:o}", "other_config", rate_map("min-rate", rate), "external_ids", owner_map(plan->ovs)));
+		json_array_append_new(pairs, json_pack("[i, o]", atoi(number), row));
+	}
+	return put_row(plan, "QoS", NULL, json_pack("{s:s, s:o, s:[s, o], s:o}", "type", "linux-htb", "other_config", rate_map("max-rate", json_object_get(wanted, "max")),
+					      "queues", "map", pairs, "external_ids", owner_map(plan->ovs)));
+}
+
+/* Rows of these tables stay when nobody refers to them: all are told anew, and nobody refers to the old ones, not even who goes with this transaction. What
+ * an interface has stays as it is where that is the same. */
+static void drop_queues(struct plan *plan)
+{
+	static const char *const tables[] = {"QoS", "Queue"};
+	json_t *port, *bridge;
+	size_t k;
+
+	json_array_foreach(plan->view.ports, k, port) {
+		bridge = referrer(plan->view.bridges, "ports", port);
+		if (bridge && is_ours(plan->ovs, bridge) && ovsdb_uuid_text(json_object_get(port, "qos")))
+			json_decref(put_row(plan, "Port", port, json_pack("{s:o}", "qos", ovsdb_set(json_array()))));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++)
+		json_array_append_new(plan->operations, json_pack("{s:s, s:s, s:[[s, s, o]]}", "op", "delete", "table", tables[i], "where", "external_ids",
+							    "includes", owner_map(plan->ovs)));
+}
+
 static int put_port(struct plan *plan, const json_t *wanted, json_t *references, struct error *err)
 {
 	const json_t *row = find(plan->view.ports, name_of(wanted)), *bridge = row ? referrer(plan->view.bridges, "ports", row) : NULL;
@@ -170,9 +222,8 @@ static int put_port(struct plan *plan, const json_t *wanted, json_t *references,
 	}
 	columns = columns_of(wanted);
 	json_object_set_new(columns, "interfaces", ovsdb_set(interfaces));
-	/* One that nobody refers to any more goes by itself. */
 	if (json_object_get(wanted, "qos"))
-		json_object_set_new(columns, "qos", put_row(plan, "QoS", NULL, json_copy(json_object_get(wanted, "qos"))));
+		json_object_set_new(columns, "qos", put_queue(plan, json_object_get(wanted, "qos")));
 	port = put_row(plan, "Port", bridge ? row : NULL, columns);
 	json_object_set(plan->port_of, name_of(wanted), port);
 	json_array_append_new(references, port);
@@ -208,7 +259,7 @@ static void change_bridges(struct plan *plan, const char *how, json_t *bridge)
 static int put_bridge(struct plan *plan, const json_t *wanted, struct error *err)
 {
 	const json_t *row = find(plan->view.bridges, name_of(wanted));
-	json_t *ports, *port, *columns, *owner, *bridge;
+	json_t *ports, *port, *columns, *bridge;
 	size_t i;
 	int r = 0;
 
@@ -224,11 +275,9 @@ static int put_bridge(struct plan *plan, const json_t *wanted, struct error *err
 		return r;
 	}
 	columns = columns_of(wanted);
-	owner = json_pack("{s:s}", "bulkhead", plan->ovs->owner);
 	json_object_set_new(columns, "ports", ovsdb_set(ports));
-	json_object_set_new(columns, "external_ids", ovsdb_map(owner));
+	json_object_set_new(columns, "external_ids", owner_map(plan->ovs));
 	json_object_set_new(columns, "mirrors", put_mirrors(plan, wanted));
-	json_decref(owner);
 	bridge = put_row(plan, "Bridge", row, columns);
 	if (row)
 		json_decref(bridge);
@@ -243,15 +292,13 @@ static int make_plan(struct plan *plan, const json_t *wanted, struct error *err)
 	size_t i;
 	int r = 0;
 
+	drop_queues(plan);
 	json_array_foreach(plan->view.bridges, i, bridge)
 		if (is_ours(plan->ovs, bridge) && !find(json_object_get(wanted, "bridges"), name_of(bridge)))
 			change_bridges(plan, "delete", reference(bridge));
 	json_array_foreach(json_object_get(wanted, "bridges"), i, bridge)
 		if (!r)
 			r = put_bridge(plan, bridge, err);
-	json_array_append_new(plan->operations, json_pack("{s:s, s:s, s:[], s:[[s, s, i]]}", "op", "mutate", "table", "Open_vSwitch", "where",
-						    "mutations", "next_cfg", "+=", 1));
-	json_array_append_new(plan->operations, select_all("Open_vSwitch", json_pack("[s]", "next_cfg")));
 	return r;
 }
 
@@ -262,28 +309,40 @@ static int64_t number_in(const json_t *rows, const char *column)
 	return json_integer_value(json_object_get(json_array_get(rows, 0), column));
 }
 
+static int hangs(struct error *err)
+{
+	return error_set(err, ETIMEDOUT, "Open vSwitch (ovs-vswitchd) does not do what its database says: is it stopped?");
+}
+
 /* ovs-vswitchd says in cur_cfg up to which number it has come. The database waits for the change. */
-static int wait_done(struct ovsdb *db, json_int_t number, struct error *err)
+static int wait_done(struct ovs *ovs, struct ovsdb *db, json_int_t number, struct error *err)
 {
 	json_t *results = NULL;
 	json_int_t current = 0;
 	int r;
 
+	if (ovs->behind_pid != ovs_switch_pid(ovs))
+		ovs->behind = 0;
 	for (;;) {
 		r = ovsdb_transact(db, json_pack("[o]", select_all("Open_vSwitch", json_pack("[s]", "cur_cfg"))), &results, err);
 		if (r)
 			return r;
 		current = number_in(json_object_get(json_array_get(results, 0), "rows"), "cur_cfg");
 		json_decref(results);
+		if (current >= ovs->behind)
+			ovs->behind = 0;
 		if (current >= number)
 			return 0;
 		results = NULL;
 		r = ovsdb_transact(db,
 		    json_pack("[{s:s, s:s, s:i, s:[], s:[s], s:s, s:[{s:I}]}]", "op", "wait", "table", "Open_vSwitch", "timeout",
-			(int)OVSDB_SECONDS * 1000 - 500, "where", "columns", "cur_cfg", "until", "!=", "rows", "cur_cfg", current),
+			ovs->behind ? BEHIND_MS : (int)OVSDB_SECONDS * 1000 - 500, "where", "columns", "cur_cfg", "until", "!=", "rows", "cur_cfg", current),
 		    NULL, err);
-		if (r)
-			return error_set(err, ETIMEDOUT, "Open vSwitch (ovs-vswitchd) does not do what its database says: is it stopped?");
+		if (!r)
+			continue;
+		ovs->behind = number;
+		ovs->behind_pid = ovs_switch_pid(ovs);
+		return hangs(err);
 	}
 }
 
@@ -306,30 +365,99 @@ static int check_interfaces(const struct view *view, const json_t *wanted, struc
 	return 0;
 }
 
-static int carry_out(struct plan *plan, struct ovsdb *db, const json_t *wanted, struct error *err)
+static bool is_wanted(const json_t *port)
+{
+	json_t *interface;
+	size_t i;
+
+	json_array_foreach(json_object_get(port, "interfaces"), i, interface)
+		if (json_is_true(json_object_get(interface, "must")))
+			return true;
+	return json_is_true(json_object_get(port, "must"));
+}
+
+/* Of a queue that the kernel refused Open vSwitch tells its log alone. */
+static int check_queues(json_t *wanted, struct error *err)
+{
+	json_t *bridge, *port;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(wanted, "bridges"), i, bridge)
+		json_array_foreach(json_object_get(bridge, "ports"), j, port) {
+			struct error why = {0};
+
+			if (!ovs_bandwidth_in_force(port, &why))
+				continue;
+			if (is_wanted(port))
+				return error_set(err, why.code, "%s", why.text);
+			json_object_set_new(bridge, "problem", json_string(why.text));
+		}
+	return 0;
+}
+
+/* Has the plan's operations done, in one transaction, and none is left of them. */
+static int commit(struct plan *plan, struct ovsdb *db, struct error *err)
 {
 	json_t *results = NULL, *operations = plan->operations;
-	struct view after;
 	json_int_t number;
 	int r;
 
-	plan->operations = NULL;
+	json_array_append_new(operations, json_pack("{s:s, s:s, s:[], s:[[s, s, i]]}", "op", "mutate", "table", "Open_vSwitch", "where", "mutations", "next_cfg",
+					      "+=", 1));
+	json_array_append_new(operations, select_all("Open_vSwitch", json_pack("[s]", "next_cfg")));
+	plan->operations = json_array();
 	r = ovsdb_transact(db, operations, &results, err);
 	if (r)
 		return r;
 	number = number_in(json_object_get(json_array_get(results, json_array_size(results) - 1), "rows"), "next_cfg");
 	json_decref(results);
-	r = wait_done(db, number, err);
+	return wait_done(plan->ovs, db, number, err);
+}
+
+static bool has_interface(const json_t *wanted, const char *name)
+{
+	json_t *bridge, *port;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(wanted, "bridges"), i, bridge)
+		json_array_foreach(json_object_get(bridge, "ports"), j, port)
+			if (find(json_object_get(port, "interfaces"), name))
+				return true;
+	return false;
+}
+
+/* An interface that leaves keeps the queue that Open vSwitch has given it: so it loses that first. One that is gone needs nothing. */
+static int release_queues(struct plan *plan, struct ovsdb *db, const json_t *wanted, struct error *err)
+{
+	json_t *interface, *port, *bridge;
+	struct host_link link;
+	size_t i;
+
+	json_array_foreach(plan->view.interfaces, i, interface) {
+		port = referrer(plan->view.ports, "interfaces", interface);
+		bridge = port ? referrer(plan->view.bridges, "ports", port) : NULL;
+		if (bridge && is_ours(plan->ovs, bridge) && ovsdb_uuid_text(json_object_get(port, "qos")) && !has_interface(wanted, name_of(interface)) &&
+		    !host_link_get(name_of(interface), &link, NULL))
+			json_decref(put_row(plan, "Port", port, json_pack("{s:o}", "qos", ovsdb_set(json_array()))));
+	}
+	return json_array_size(plan->operations) ? commit(plan, db, err) : 0;
+}
+
+static int carry_out(struct plan *plan, struct ovsdb *db, json_t *wanted, struct error *err)
+{
+	struct view after;
+	int r = commit(plan, db, err);
+
 	if (!r)
 		r = look(db, &after, err);
 	if (r)
 		return r;
 	r = check_interfaces(&after, wanted, err);
 	view_free(&after);
-	return r;
+	return r ? r : check_queues(wanted, err);
 }
 
-int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err)
+int ovs_apply(struct ovs *ovs, json_t *wanted, struct error *err)
 {
 	struct plan plan = {.ovs = ovs};
 	struct ovsdb *db = NULL;
@@ -340,18 +468,20 @@ int ovs_apply(struct ovs *ovs, const json_t *wanted, struct error *err)
 	if (!r)
 		r = look(db, &plan.view, err);
 	if (r) {
-		ovsdb_close(db);
+		ovs_disconnect(ovs, db);
 		return r;
 	}
 	plan.operations = json_array();
 	plan.port_of = json_object();
-	r = make_plan(&plan, wanted, err);
+	r = release_queues(&plan, db, wanted, err);
+	if (!r)
+		r = make_plan(&plan, wanted, err);
 	if (!r)
 		r = carry_out(&plan, db, wanted, err);
 	json_decref(plan.operations);
 	json_decref(plan.port_of);
 	view_free(&plan.view);
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	/* A bridge without flows passes nothing, so these come also where one interface is missing. */
 	if (r && r != -EIO)
 		return r;
@@ -372,7 +502,7 @@ const char *ovs_bridges_datapath(struct ovs *ovs)
 
 	if (!r)
 		r = ovsdb_transact(db, json_pack("[o]", select_all("Bridge", json_pack("[s, s]", "datapath_type", "external_ids"))), &results, NULL);
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	rows = r ? NULL : json_object_get(json_array_get(results, 0), "rows");
 	json_array_foreach(rows, i, row) {
 		const char *has = json_string_value(json_object_get(row, "datapath_type"));
@@ -401,7 +531,7 @@ char *ovs_bridge_of(struct ovs *ovs, const char *interface)
 			name = strdup(name_of(bridge));
 		view_free(&view);
 	}
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	return name;
 }
 
@@ -430,7 +560,7 @@ int ovs_port_state(struct ovs *ovs, const char *port, json_t **out, struct error
 	if (r)
 		return r;
 	r = look(db, &view, err);
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	if (r)
 		return r;
 	list = json_array();
@@ -467,7 +597,7 @@ int ovs_figures(struct ovs *ovs, json_t **out, struct error *err)
 
 	if (!r)
 		r = look(db, &view, err);
-	ovsdb_close(db);
+	ovs_disconnect(ovs, db);
 	if (r)
 		return r;
 	*out = json_object();

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "switch/ovs_bandwidth.h"
 #include "switch/ovsdb.h"
 
 /* The VLAN that 802.1Q reserves, so that no machine can be in it: whoever is in it is alone. */
@@ -123,15 +124,17 @@ static int check_vlan(const json_t *vlan, const char *where, struct error *err)
 
 int ovs_settings_check(const json_t *settings, const char *where, struct error *err)
 {
+	const json_t *bandwidth = json_object_get(settings, "bandwidth");
 	json_t *acl;
 	unsigned length;
 	size_t i;
 	int r = json_object_get(settings, "vlan") ? check_vlan(json_object_get(settings, "vlan"), where, err) : 0;
 
-	if (!r && json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "minimum")))
-		r = error_set(err, ENOTSUP, "%sbandwidth.minimum: switches cannot promise a bandwidth: limit what others may send (bandwidth.maximum)", where);
+	if (!r && json_integer_value(json_object_get(bandwidth, "minimum")) && json_integer_value(json_object_get(bandwidth, "weight")))
+		r = error_set(err, EINVAL, "%sbandwidth: a minimum is told in bits, or as a weight, not both", where);
 	if (!r && is_set(settings, "protected"))
-		r = error_set(err, ENOTSUP, "%sprotected: a machine whose network is lost can be moved in a cluster alone, and there is none", where);
+		r = error_set(err, ENOTSUP, "%sprotected: it is a cluster that moves a machine whose network is lost to another host, and this host is in none: leave it out",
+		    where);
 	json_array_foreach(json_object_get(settings, "acls"), i, acl)
 		if (!r && remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
 			r = error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",
@@ -197,17 +200,12 @@ static void put_no_double_tags(FILE *to, unsigned in_port)
 		fprintf(to, "table=0,priority=350,in_port=%u,dl_type=0x%04x,actions=drop\n", in_port, types[i]);
 }
 
-/* What it may send in a second; 0: there is no limit. */
-static json_int_t kilobits_of(const json_t *settings)
-{
-	return (json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "maximum")) + 999) / 1000;
-}
-
-/* Table 0: who may send what; 1: to whom; 2: how much. */
-static void put_port_flows(FILE *to, const json_t *port)
+/* Table 0: who may send what; 1: to whom; 2: how much, and by which of the uplink's queues. */
+static void put_port_flows(FILE *to, const json_t *port, const json_t *queues)
 {
 	const json_t *settings = json_object_get(port, "settings");
 	unsigned n = number_of(port, "number");
+	char meter[24] = "", queue[24] = "", number[16];
 
 	put_no_double_tags(to, n);
 	put_guards(to, n, settings);
@@ -217,11 +215,16 @@ static void put_port_flows(FILE *to, const json_t *port)
 		fprintf(to, "table=0,priority=200,in_port=%u,dl_src=%s,actions=resubmit(,1)\n"
 			    "table=0,priority=100,in_port=%u,actions=drop\n", n, text_of(port, "mac"), n);
 	put_acls(to, 1, n, settings, "out", "resubmit(,2)");
-	if (kilobits_of(settings))
-		fprintf(to, "table=2,priority=100,in_port=%u,actions=meter:%u,resubmit(,3)\n", n, n);
+	snprintf(number, sizeof(number), "%u", n);
+	if (ovs_bandwidth_maximum(settings))
+		snprintf(meter, sizeof(meter), "meter:%u,", n);
+	if (json_object_get(queues, number))
+		snprintf(queue, sizeof(queue), "set_queue:%u,", n);
+	if (*meter || *queue)
+		fprintf(to, "table=2,priority=100,in_port=%u,actions=%s%sresubmit(,3)\n", n, meter, queue);
 }
 
-static json_t *flows_of(const json_t *description)
+static json_t *flows_of(const json_t *description, const json_t *queues)
 {
 	char *text = NULL;
 	size_t size;
@@ -241,30 +244,11 @@ static json_t *flows_of(const json_t *description)
 	fprintf(to, "table=2,priority=0,actions=resubmit(,3)\n");
 	fprintf(to, "table=3,priority=0,actions=NORMAL\n");
 	json_array_foreach(json_object_get(description, "ports"), i, port)
-		put_port_flows(to, port);
+		put_port_flows(to, port, queues);
 	fclose(to);
 	json = text ? json_string(text) : NULL;
 	free(text);
 	return json;
-}
-
-/* Bits in a second; what comes in one go may be a quarter of that. */
-static json_t *meters_of(const json_t *description)
-{
-	json_t *meters = json_object(), *port;
-	char number[16];
-	size_t i;
-
-	json_array_foreach(json_object_get(description, "ports"), i, port) {
-		json_int_t rate = kilobits_of(json_object_get(port, "settings"));
-
-		if (!rate)
-			continue;
-		snprintf(number, sizeof(number), "%u", number_of(port, "number"));
-		json_object_set_new(meters, number, json_sprintf("kbps,burst,bands=type=drop,rate=%lld,burst_size=%lld", (long long)rate,
-						      (long long)(rate / 4 > 200 ? rate / 4 : 200)));
-	}
-	return meters;
 }
 
 /* --- bridges --------------------------------------------------------------------------------------------- */
@@ -368,7 +352,14 @@ static json_t *local_port(const char *name, bool host, unsigned vlan, unsigned m
 	return single(name, access_columns(host ? vlan : VLAN_ALONE), one);
 }
 
-static json_t *uplink(const json_t *description)
+static json_t *with_queue(json_t *port, json_t *queue)
+{
+	if (queue)
+		json_object_set_new(port, "qos", queue);
+	return port;
+}
+
+static json_t *uplink(const json_t *description, json_t *queue, bool must)
 {
 	const char *team = text_of(description, "team"), *name = text_of(description, "name");
 	json_t *members = json_object_get(description, "members"), *interfaces = json_array(), *columns = port_columns(), *member, *other;
@@ -387,19 +378,7 @@ static json_t *uplink(const json_t *description)
 		json_object_set_new(columns, "other_config", ovsdb_map(other));
 		json_decref(other);
 	}
-	return json_pack("{s:s, s:o, s:o}", "name", bond, "columns", columns, "interfaces", interfaces);
-}
-
-/* What goes to a machine is held back by the kernel, in the queue of its tap, in either datapath. */
-static json_t *with_limit(json_t *port, const json_t *settings)
-{
-	json_int_t rate = json_integer_value(json_object_get(json_object_get(settings, "bandwidth"), "maximum_in"));
-
-	/* Below a kilobit nothing would ever come. */
-	if (rate)
-		json_object_set_new(port, "qos", json_pack("{s:s, s:[s, [[s, o]]]}", "type", "linux-htb", "other_config", "map", "max-rate",
-						     json_sprintf("%lld", (long long)(rate < 1000 ? 1000 : rate))));
-	return port;
+	return with_queue(json_pack("{s:s, s:o, s:o, s:b}", "name", bond, "columns", columns, "interfaces", interfaces, "must", must), queue);
 }
 
 /* --- port bridges: what goes to a machine ------------------------------------------------------------------- */
@@ -456,10 +435,10 @@ static json_t *inner_bridge(const json_t *description, const json_t *port)
 	name_from(name, "bq", mac);
 	name_from(outer, "bo", mac);
 	name_from(inner, "bi", mac);
-	return json_pack("{s:s, s:o, s:o, s:[o, o, o]}", "name", name, "columns", bridge_columns(description, NULL), "flows",
+	return json_pack("{s:s, s:O, s:o, s:o, s:[o, o, o]}", "name", name, "of", json_object_get(description, "name"), "columns", bridge_columns(description, NULL), "flows",
 	    inner_flows(json_object_get(port, "settings")), "ports", local_port(name, false, 0, 0),
-	    with_limit(single(text_of(port, "name"), port_columns(), interface(text_of(port, "name"), "", INNER, is_set(port, "must"))),
-		json_object_get(port, "settings")),
+	    with_queue(single(text_of(port, "name"), port_columns(), interface(text_of(port, "name"), "", INNER, is_set(port, "must"))),
+		ovs_bandwidth_tap(json_object_get(port, "settings"))),
 	    single(inner, port_columns(), patch(inner, outer, OUTER)));
 }
 
@@ -476,7 +455,8 @@ static json_t *machine_port(const json_t *port, char name[OVS_NAME_SIZE])
 		return single(name, vlan_columns(settings), patch(name, inner, number_of(port, "number")));
 	}
 	snprintf(name, OVS_NAME_SIZE, "%s", text_of(port, "name"));
-	return with_limit(single(name, vlan_columns(settings), interface(name, "", number_of(port, "number"), is_set(port, "must"))), settings);
+	return with_queue(single(name, vlan_columns(settings), interface(name, "", number_of(port, "number"), is_set(port, "must"))),
+	    ovs_bandwidth_tap(settings));
 }
 
 /* --- the switch ------------------------------------------------------------------------------------------- */
@@ -495,12 +475,26 @@ static void add_mirrors(json_t *bridge, const json_t *sources, const json_t *tar
 int ovs_rules(json_t *bridges, const json_t *description, struct error *err)
 {
 	const char *name = text_of(description, "name"), *mac = json_string_value(json_object_get(description, "mac"));
-	json_t *ports = json_array(), *sources = json_array(), *targets = json_array(), *port, *bridge;
+	json_t *ports = json_array(), *sources = json_array(), *targets = json_array(), *port, *bridge, *queue = ovs_bandwidth_uplink(description);
+	bool must = false;
 	size_t i;
+	int r = 0;
 
+	json_array_foreach(json_object_get(description, "ports"), i, port) {
+		if (!r && is_set(port, "must"))
+			r = ovs_bandwidth_check(description, port, err);
+		must |= is_set(port, "must") && ovs_bandwidth_has_part(json_object_get(port, "settings"));
+	}
+	if (r) {
+		json_decref(ports);
+		json_decref(sources);
+		json_decref(targets);
+		json_decref(queue);
+		return r;
+	}
 	json_array_append_new(ports, local_port(name, is_set(description, "host"), number_of(description, "vlan"), number_of(description, "mtu")));
 	if (json_array_size(json_object_get(description, "members")))
-		json_array_append_new(ports, uplink(description));
+		json_array_append_new(ports, uplink(description, json_incref(queue), must));
 	json_array_foreach(json_object_get(description, "ports"), i, port) {
 		const char *mirror = text_of(json_object_get(port, "settings"), "mirror");
 		char of[OVS_NAME_SIZE];
@@ -513,11 +507,12 @@ int ovs_rules(json_t *bridges, const json_t *description, struct error *err)
 		if (needs_bridge(json_object_get(port, "settings")))
 			json_array_append_new(bridges, inner_bridge(description, port));
 	}
-	bridge = json_pack("{s:s, s:o, s:o, s:o, s:o}", "name", name, "columns", bridge_columns(description, mac), "ports", ports, "flows",
-	    flows_of(description), "meters", meters_of(description));
+	bridge = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "name", name, "of", name, "columns", bridge_columns(description, mac), "ports", ports, "flows",
+	    flows_of(description, json_object_get(queue, "queues")), "meters", ovs_bandwidth_meters(description));
 	if (bridge)
 		add_mirrors(bridge, sources, targets);
 	json_decref(sources);
 	json_decref(targets);
+	json_decref(queue);
 	return bridge && !json_array_append_new(bridges, bridge) ? 0 : error_set(err, ENOMEM, "no memory for switch %s", name);
 }

@@ -19,11 +19,12 @@ void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other);
 /* Adds to `bridges`, for ovs_apply(), those of a switch:
  *
  *   {"name": "bs1", "datapath", "mac" (of the host's adapter; none: Open vSwitch's choice), "host": whether the host is on it,
- *    "vlan": of the host, 0 none, "mtu": of the host, "members": [adapters of the host], "team",
+ *    "vlan": of the host, 0 none, "mtu": of the host, "members": [adapters of the host], "team", "rate": bits in a second that a
+ *    member can send, 0 unknown,
  *    "ports": [{"name": its tap, "number", "mac", "any_mac", "settings", "must"}]}
  *
- * -ENOMEM. */
+ * -ENOMEM; of a port that "must" be as it is told, as ovs_bandwidth_check(). */
 int ovs_rules(json_t *bridges, const json_t *description, struct error *err);
 
-/* What "settings" says and cannot be: -EINVAL. `where` begins the sentence. */
+/* What "settings" says and can be on no switch: -EINVAL, -ENOTSUP. `where` begins the sentence. */
 int ovs_settings_check(const json_t *settings, const char *where, struct error *err);

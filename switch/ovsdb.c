@@ -15,6 +15,7 @@ struct ovsdb {
 	json_int_t last_id;
 	char *buffer;
 	size_t used, room;
+	bool late, unsent; /* the last request was not answered in time; not even taken as a whole */
 };
 
 static int64_t now_ms(void)
@@ -59,6 +60,18 @@ void ovsdb_close(struct ovsdb *db)
 	close(db->fd);
 	free(db->buffer);
 	free(db);
+}
+
+bool ovsdb_is_late(const struct ovsdb *db)
+{
+	return db->late;
+}
+
+bool ovsdb_is_silent(const struct ovsdb *db)
+{
+	struct pollfd p = {.fd = db->fd, .events = db->unsent ? POLLIN | POLLOUT : POLLIN};
+
+	return poll(&p, 1, 0) == 0;
 }
 
 /* --- messages ------------------------------------------------------------------------------------------ */
@@ -191,13 +204,16 @@ int ovsdb_call(struct ovsdb *db, const char *method, json_t *params, json_t **re
 	json_t *message = NULL;
 	int r = send_message(db, json_pack("{s:s, s:o, s:I}", "method", method, "params", params, "id", id), deadline, err);
 
+	db->late = db->unsent = r == -ETIMEDOUT;
 	while (!r) {
 		r = receive_message(db, &message, deadline, err);
+		db->late = r == -ETIMEDOUT;
 		if (r)
 			return r;
 		if (json_integer_value(json_object_get(message, "id")) == id && !json_object_get(message, "method"))
 			break;
 		r = now_ms() > deadline ? late(err) : answer_request(db, message, deadline, err);
+		db->late = r == -ETIMEDOUT;
 		json_decref(message);
 	}
 	if (r)

@@ -20,6 +20,10 @@ int ovsdb_open(struct ovsdb **out, const char *socket, struct error *err);
 /* NULL is fine. */
 void ovsdb_close(struct ovsdb *db);
 
+/* It has not answered its last request in time; and has still not: nothing comes from it, and it has ended nothing. */
+bool ovsdb_is_late(const struct ovsdb *db);
+bool ovsdb_is_silent(const struct ovsdb *db);
+
 /* One request; takes the reference to `params`. *result (may be NULL) is the caller's. After -ETIMEDOUT, -EPIPE and -EPROTO
  * the connection is of no use any more. */
 int ovsdb_call(struct ovsdb *db, const char *method, json_t *params, json_t **result, struct error *err);

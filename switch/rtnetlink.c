@@ -100,12 +100,18 @@ int rtnetlink_dump(uint16_t type, uint8_t family, int (*take)(void *context, con
 {
 	/* Long enough for the header of every type: what is behind the family is zero. */
 	size_t size = type == RTM_GETLINK ? sizeof(struct ifinfomsg) : type == RTM_GETQDISC ? sizeof(struct tcmsg) : sizeof(struct rtmsg);
+	const uint8_t header[32] = {family};
+
+	return rtnetlink_dump_of(type, header, size, take, context);
+}
+
+int rtnetlink_dump_of(uint16_t type, const void *header, size_t size, int (*take)(void *context, const struct nlmsghdr *message), void *context)
+{
 	struct {
 		struct nlmsghdr header;
 		uint8_t rest[32];
 	} request = {.header = {.nlmsg_len = (uint32_t)NLMSG_LENGTH(size), .nlmsg_type = type,
-				.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1},
-		     .rest = {family}};
+				.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1}};
 	_cleanup_free_ uint8_t *bytes = malloc(DUMP_ROOM);
 	_cleanup_close_ int fd = open_socket();
 	bool over = false;
@@ -113,6 +119,9 @@ int rtnetlink_dump(uint16_t type, uint8_t family, int (*take)(void *context, con
 
 	if (!bytes)
 		return -ENOMEM;
+	if (size > sizeof(request.rest))
+		return -EMSGSIZE;
+	memcpy(request.rest, header, size);
 	if (fd < 0)
 		return fd;
 	if (send(fd, &request, request.header.nlmsg_len, 0) < 0)

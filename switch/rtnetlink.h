@@ -25,6 +25,9 @@ int rtnetlink_do(struct rtnetlink_request *request);
 /* Calls `take` for each answer to a dump of this type and family until that does not return 0, which is returned then. */
 int rtnetlink_dump(uint16_t type, uint8_t family, int (*take)(void *context, const struct nlmsghdr *message), void *context);
 
+/* The same with a family header of one's own. */
+int rtnetlink_dump_of(uint16_t type, const void *header, size_t size, int (*take)(void *context, const struct nlmsghdr *message), void *context);
+
 /* The attributes behind a message's family header: the first, or the one behind; NULL: none that is whole. */
 const struct rtattr *rtnetlink_next(const struct nlmsghdr *message, size_t header, const struct rtattr *before);
 const struct rtattr *rtnetlink_find(const struct nlmsghdr *message, size_t header, uint16_t type);

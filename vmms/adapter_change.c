@@ -210,6 +210,8 @@ static int begin(struct adapter_change *change, const char *kind, bool worker, s
 	int r = change ? changed_config(&config, machine, change, false, err) : error_set(err, ENOMEM, "no memory");
 
 	json_decref(config);
+	if (!r && change->after)
+		r = switches_port_check(machine, change->after, err);
 	if (!r && !(machine->link && (worker || port_waits(change->after))))
 		return device_change_write(&change->change, kind, job, err);
 	if (!r)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmms/api.h"
+#include "vmms/config.h"
 #include "vmms/errand.h"
 #include "vmms/switches.h"
 
@@ -111,9 +112,25 @@ static int get_verb(struct asked *asked, struct error *err)
 	return 0;
 }
 
+/* If-Match, where it is given. */
+static struct vswitch *find_same(struct asked *asked, struct error *err)
+{
+	const char *wanted = http_header(asked->request, "If-Match");
+	struct vswitch *s = find(asked, err);
+	char etag[24];
+
+	if (!s || !wanted || !strcmp(wanted, "*"))
+		return s;
+	config_etag(s->config, etag);
+	if (!strcmp(wanted, etag))
+		return s;
+	error_set(err, ESTALE, "switch \"%s\" was changed meanwhile: look at it again", s->name);
+	return NULL;
+}
+
 static int change_verb(struct asked *asked, struct error *err)
 {
-	struct vswitch *s = find(asked, err);
+	struct vswitch *s = find_same(asked, err);
 	int r = s ? switch_change(asked->vmms, s, api_body(asked->request), err) : -ENOENT;
 
 	if (!r)
@@ -123,7 +140,7 @@ static int change_verb(struct asked *asked, struct error *err)
 
 static int delete_verb(struct asked *asked, struct error *err)
 {
-	struct vswitch *s = find(asked, err);
+	struct vswitch *s = find_same(asked, err);
 
 	return s ? switch_delete(asked->vmms, s, err) : -ENOENT;
 }
@@ -161,9 +178,9 @@ const struct route switch_routes[] = {
     {"GET", "/v1/switches", "listSwitches", "Virtual switches, by name", ROLE_VIEWER, NULL, list_query, 200, 0, list_switches},
     {"POST", "/v1/switches", "addSwitch", "Make one", ROLE_ADMINISTRATOR, &switch_form, NULL, 201, 0, add_switch},
     {"GET", "/v1/switches/{switch}", "getSwitch", "One switch, and what is on it", ROLE_VIEWER, NULL, NULL, 200, 0, get_switch},
-    {"PATCH", "/v1/switches/{switch}", "changeSwitch", "Change its settings, or its team", ROLE_ADMINISTRATOR, &switch_change_form, NULL, 200, 0,
+    {"PATCH", "/v1/switches/{switch}", "changeSwitch", "Change its settings, or its team", ROLE_ADMINISTRATOR, &switch_change_form, NULL, 200, ROUTE_IF_MATCH,
      change_switch},
-    {"DELETE", "/v1/switches/{switch}", "deleteSwitch", "Delete it: the host's adapters are as they were", ROLE_ADMINISTRATOR, NULL, NULL, 204, 0,
+    {"DELETE", "/v1/switches/{switch}", "deleteSwitch", "Delete it: the host's adapters are as they were", ROLE_ADMINISTRATOR, NULL, NULL, 204, ROUTE_IF_MATCH,
      delete_switch},
     {0},
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -540,4 +541,15 @@ json_t *vm_config_for_worker(const json_t *config, const char *directory, const 
 			 disks_for_worker(config, directory), "adapters", adapters_for_worker(config), "serial", "kind", "unix", "path",
 			 json_sprintf("%s/console", runtime), "control", json_sprintf("%s/control", runtime), "result",
 			 json_sprintf("%s/result", runtime), "lock", json_sprintf("%s/worker.lock", directory));
+}
+
+void config_etag(const json_t *config, char text[24])
+{
+	char *dump = config ? json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
+
+	for (const char *c = dump; c && *c; c++)
+		hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
+	free(dump);
+	snprintf(text, 24, "\"%016" PRIx64 "\"", hash);
 }

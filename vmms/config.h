@@ -46,6 +46,9 @@ json_t *vm_config_new(const json_t *request);
 /* `config` with the changes of `request` (it has passed vm_change_form), checked as a whole. */
 int vm_config_changed(json_t **out, const json_t *config, const json_t *request, struct error *err);
 
+/* Of a configuration, a machine's or a switch's: for ETag and If-Match, with the quotes. NULL is one, too. */
+void config_etag(const json_t *config, char text[24]);
+
 /* A path of a configuration, from the root on; the caller frees it. NULL: no memory. */
 char *vm_config_path(const char *path, const char *directory);
 

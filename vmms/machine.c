@@ -122,13 +122,7 @@ const char *machine_state_word(enum machine_state state)
 
 void machine_etag(const struct machine *machine, char text[24])
 {
-	char *dump = machine->config ? json_dumps(machine->config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
-
-	for (const char *c = dump; c && *c; c++)
-		hash = (hash ^ (uint8_t)*c) * 0x100000001b3;
-	free(dump);
-	snprintf(text, 24, "\"%016" PRIx64 "\"", hash);
+	config_etag(machine->config, text);
 }
 
 json_t *machine_json_brief(const struct machine *machine)

@@ -43,6 +43,8 @@ static const struct form form_host_vlan = {.kind = FORM_INTEGER, .text = "of the
 static const struct form form_address = {.kind = FORM_STRING, .min = 3, .max = 64, .check = host_address_check};
 static const struct form form_addresses = {
     .kind = FORM_LIST, .text = "of the host on an internal switch, as 192.0.2.1/24", .min = 0, .max = 16, .items = &form_address};
+static const struct form form_rate = {
+    .kind = FORM_INTEGER, .text = "bits in a second that an adapter can send, of which ports may have parts; 0: what the adapter tells", .min = 0, .max = 1000000000000};
 static const struct form form_notes = {.kind = FORM_STRING, .text = "for people", .min = 0, .max = 65536};
 
 const struct form switch_form = {.kind = FORM_OBJECT,
@@ -55,6 +57,7 @@ const struct form switch_form = {.kind = FORM_OBJECT,
 				     {"host", &form_host, "true", false},
 				     {"vlan", &form_host_vlan, "0", false},
 				     {"addresses", &form_addresses, "[]", false},
+				     {"bandwidth", &form_rate, "0", false},
 				     {"notes", &form_notes, "\"\"", false},
 				     {0},
 				 }};
@@ -66,6 +69,7 @@ const struct form switch_change_form = {.kind = FORM_OBJECT,
 					    {"team", &form_team, NULL, false},
 					    {"vlan", &form_host_vlan, NULL, false},
 					    {"addresses", &form_addresses, NULL, false},
+					    {"bandwidth", &form_rate, NULL, false},
 					    {"notes", &form_notes, NULL, false},
 					    {0},
 					}};
@@ -89,12 +93,15 @@ static const struct form form_maximum = {
 static const struct form form_maximum_in = {
     .kind = FORM_INTEGER, .text = "bits in a second that it is sent; 0: no limit", .min = 0, .max = 1000000000000};
 static const struct form form_minimum = {
-    .kind = FORM_INTEGER, .text = "bits in a second that it can always send: cannot be promised, and is refused but for 0", .min = 0, .max = 1000000000000};
+    .kind = FORM_INTEGER, .text = "bits in a second of the switch's adapters that it always has, in the kernel's datapath; 0: none", .min = 0, .max = 1000000000000};
+static const struct form form_weight = {
+    .kind = FORM_INTEGER, .text = "the same, beside others' weights, of what minimums leave; 0: none", .min = 0, .max = 100};
 static const struct form form_bandwidth = {.kind = FORM_OBJECT,
 					   .fields = (const struct form_field[]){
 					       {"maximum", &form_maximum, "0", false},
 					       {"maximum_in", &form_maximum_in, "0", false},
 					       {"minimum", &form_minimum, NULL, false},
+					       {"weight", &form_weight, NULL, false},
 					       {0},
 					   }};
 static const struct form form_protected = {
@@ -145,6 +152,8 @@ int switch_config_check(const json_t *config, struct error *err)
 		return error_set(err, EINVAL, "addresses: only on an internal switch the host has addresses of its own choice");
 	if (!strcmp(type, "private") && json_integer_value(json_object_get(config, "vlan")))
 		return error_set(err, EINVAL, "vlan: the host is not on a private switch");
+	if (!external && json_integer_value(json_object_get(config, "bandwidth")))
+		return error_set(err, EINVAL, "bandwidth: it is that of the adapters of an external switch");
 	json_array_foreach(adapters, i, adapter)
 		for (size_t k = 0; k < i; k++)
 			if (json_equal(adapter, json_array_get(adapters, k)))

@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "switch/host_link.h"
+#include "switch/ovs_bandwidth.h"
 #include "switch/ovs_rules.h"
 #include "switch/port.h"
 #include "vmms/switches_private.h"
 
 /* Numbers of ports: below are those of the host's adapters. */
 #define PORT_FIRST 100u
-#define PORT_COUNT 65000u
+#define PORT_COUNT 61000u /* and those of queues, of which there are 61440 */
 
 #define PORT_MTU  9000u
 
@@ -179,6 +180,33 @@ void switches_port_adopted(struct machine *machine, const json_t *adapter)
 		switches_see_to(vmms);
 }
 
+int switches_port_check(struct machine *machine, const json_t *adapter, struct error *err)
+{
+	struct vmms *vmms = machine->vmms;
+	struct vswitch *s = on_switch(adapter) ? switches_find(vmms, json_string_value(json_object_get(adapter, "switch"))) : NULL;
+	json_t *description, *ports, *port, *mine;
+	size_t i;
+	int r;
+
+	if (!s || s->phase != SWITCH_READY || !ovs_datapath_known(vmms->switches->ovs))
+		return 0;
+	description = switches_describe(vmms, s);
+	ports = json_object_get(description, "ports");
+	json_array_foreach(ports, i, port)
+		if (json_equal(json_object_get(port, "mac"), json_object_get(adapter, "mac"))) {
+			json_array_remove(ports, i);
+			break;
+		}
+	mine = json_pack("{s:O*}", "settings", json_object_get(adapter, "settings"));
+	json_array_append(ports, mine);
+	r = ovs_bandwidth_check(description, mine, err);
+	if (r)
+		error_prefix(err, "switch \"%s\"", s->name);
+	json_decref(mine);
+	json_decref(description);
+	return r;
+}
+
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err)
 {
 	struct vmms *vmms = machine->vmms;
@@ -192,7 +220,9 @@ int switches_port_changed(struct machine *machine, const json_t *adapter, struct
 	json_incref(port);
 	before = json_incref(json_object_get(port, "adapter"));
 	json_object_set_new(port, "adapter", json_deep_copy(adapter));
+	json_object_set_new(port, "must", json_true());
 	r = switches_apply(vmms, err);
+	json_object_del(port, "must");
 	if (r) {
 		json_object_set(port, "adapter", before);
 		switches_see_to(vmms);

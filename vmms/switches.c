@@ -7,6 +7,7 @@
 
 #include "switch/host_link.h"
 #include "switch/ovs_rules.h"
+#include "vmms/config.h"
 #include "vmms/errand.h"
 
 #define RETRY_MS  1000u /* at first, then ever longer */
@@ -92,15 +93,37 @@ static void list_remove(struct vmms *vmms, struct vswitch *s)
 
 /* --- what Open vSwitch is to say ---------------------------------------------------------------------------- */
 
-static json_t *describe(struct vmms *vmms, const struct vswitch *s)
+/* Of its slowest adapter; 0: none of them tells. */
+static int64_t rate_of(const struct vswitch *s)
+{
+	int64_t rate = json_integer_value(json_object_get(s->config, "bandwidth")), one;
+	json_t *adapters = json_object_get(s->config, "adapters"), *adapter;
+	size_t i;
+
+	if (rate)
+		return rate;
+	json_array_foreach(adapters, i, adapter) {
+		one = host_link_speed(json_string_value(adapter));
+		if (one && (!rate || one < rate))
+			rate = one;
+	}
+	return rate;
+}
+
+json_t *switches_describe(struct vmms *vmms, struct vswitch *s)
 {
 	const char *type = json_string_value(json_object_get(s->config, "type")), *mac = json_string_value(json_object_get(s->host, "mac"));
 	bool external = !strcmp(type, "external"), host = !strcmp(type, "internal") || (external && json_is_true(json_object_get(s->config, "host")));
 	json_t *description = json_pack("{s:s, s:s, s:b, s:b, s:O, s:O, s:o}", "name", s->interface, "datapath", ovs_datapath(vmms->switches->ovs), "host",
 	    host, "must", s->phase == SWITCH_MAKING, "vlan", json_object_get(s->config, "vlan"), "team", json_object_get(s->config, "team"), "ports",
 	    switches_ports_of(vmms, s));
+	int64_t rate = rate_of(s);
 	struct host_link link;
 
+	/* One that has no link has had one. */
+	if (rate)
+		s->rate = rate;
+	json_object_set_new(description, "rate", json_integer(s->rate));
 	if (external && mac && *mac)
 		json_object_set_new(description, "mac", json_string(mac));
 	if (external && s->attach)
@@ -122,7 +145,7 @@ static int make_wanted(struct vmms *vmms, json_t *bridges, struct error *err)
 
 		if (s->phase == SWITCH_DELETING)
 			continue;
-		description = describe(vmms, s);
+		description = switches_describe(vmms, s);
 		r = ovs_rules(bridges, description, err);
 		json_decref(description);
 	}
@@ -159,6 +182,32 @@ char *switches_bridge_of(struct vmms *vmms, const char *interface)
 	return bridge;
 }
 
+static void retry_due(uv_timer_t *timer)
+{
+	switches_see_to(timer->data);
+}
+
+/* What ovs_apply() has found of each: it is a problem, and tried again. */
+static void take_problems(struct vmms *vmms, const json_t *bridges)
+{
+	uv_timer_t *retry = &vmms->switches->retry;
+	json_t *bridge;
+	struct vswitch *s;
+	size_t k;
+
+	for (size_t i = 0; (s = switches_at(vmms, i)); i++) {
+		s->warning = (struct error){0};
+		json_array_foreach((json_t *)(uintptr_t)bridges, k, bridge) {
+			const char *of = json_string_value(json_object_get(bridge, "of")), *problem = json_string_value(json_object_get(bridge, "problem"));
+
+			if (of && problem && !strcmp(of, s->interface))
+				error_set(&s->warning, EIO, "%s", problem);
+		}
+		if (s->warning.code && !uv_is_active((uv_handle_t *)retry))
+			uv_timer_start(retry, retry_due, RETRY_MS, 0);
+	}
+}
+
 int switches_apply(struct vmms *vmms, struct error *err)
 {
 	json_t *wanted = json_pack("{s:[]}", "bridges"), *own;
@@ -176,6 +225,7 @@ int switches_apply(struct vmms *vmms, struct error *err)
 		errand_leave(vmms);
 		r = ovs_apply(vmms->switches->ovs, own, err);
 		errand_enter(vmms);
+		take_problems(vmms, json_object_get(own, "bridges"));
 	}
 	json_decref(own);
 	watch_daemons(vmms);
@@ -185,11 +235,6 @@ int switches_apply(struct vmms *vmms, struct error *err)
 /* --- the daemons ---------------------------------------------------------------------------------------------- */
 
 static void take_down(struct vmms *vmms, struct vswitch *s);
-
-static void retry_due(uv_timer_t *timer)
-{
-	switches_see_to(timer->data);
-}
 
 static void set_problem(struct vswitch *s, const struct error *err)
 {
@@ -201,7 +246,7 @@ static void set_problem(struct vswitch *s, const struct error *err)
 /* As it should be: what cannot be is its problem. */
 static void see_to(struct vmms *vmms, struct vswitch *s)
 {
-	s->problem = (struct error){0};
+	s->problem = s->warning;
 	if (s->phase == SWITCH_DELETING)
 		take_down(vmms, s);
 	else if (s->phase == SWITCH_READY && !switch_settle(vmms, s, &s->problem))
@@ -525,15 +570,17 @@ int switch_delete(struct vmms *vmms, struct vswitch *s, struct error *err)
 json_t *switch_json(struct vmms *vmms, struct vswitch *s)
 {
 	json_t *json = json_deep_copy(s->config), *members = NULL;
-	char team[24];
+	char team[24], etag[24];
 
 	if (!json)
 		return NULL;
+	config_etag(s->config, etag);
+	json_object_set_new(json, "etag", json_string(etag));
 	json_object_set_new(json, "interface", json_string(s->interface));
 	json_object_set_new(json, "vms", switches_users(vmms, s));
 	json_object_set_new(json, "ports", switches_plugged(vmms, s));
-	if (s->problem.code)
-		json_object_set_new(json, "problem", json_string(s->problem.text));
+	if (s->problem.code || s->warning.code)
+		json_object_set_new(json, "problem", json_string(s->problem.code ? s->problem.text : s->warning.text));
 	snprintf(team, sizeof(team), "%s-team", s->interface);
 	if (!s->attach || !json_array_size(json_object_get(s->config, "adapters")) || vmms->closing)
 		return json;
@@ -558,8 +605,14 @@ static void note_due(uv_timer_t *timer)
 {
 	struct vswitch *s;
 
-	for (size_t i = 0; !errand_at_work(timer->data) && (s = switches_at(timer->data, i)); i++)
+	for (size_t i = 0; !errand_at_work(timer->data) && (s = switches_at(timer->data, i)); i++) {
+		int64_t rate = rate_of(s);
+
 		switch_note_addresses(timer->data, s);
+		/* What ports have of it is others' by now. */
+		if (rate && rate != s->rate)
+			switches_see_to(timer->data);
+	}
 }
 
 /* Those that were half made, or half deleted, go. */

@@ -34,7 +34,9 @@ int switches_start(struct vmms *vmms, struct error *err);
 
 /* Takes note of what running machines have plugged in. */
 void switches_plug_running(struct vmms *vmms);
-/* For ovs_rules(). */
+/* What a switch is by now, for ovs_rules(). */
+json_t *switches_describe(struct vmms *vmms, struct vswitch *s);
+/* Its ports, for that. */
 json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s);
 /* For people: [{"interface", "vm", "mac"}]. */
 json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s);

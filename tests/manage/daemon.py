@@ -183,6 +183,6 @@ class Daemon:
     def cli(self, *arguments, status=0, text=None, environment=None):
         r = subprocess.run([os.path.join(self.build, "cli/bulkhead"), *arguments], capture_output=True, text=True, timeout=600,
                            input=text, stdin=None if text is not None else subprocess.DEVNULL,
-                           env=dict(os.environ, BULKHEAD_SOCKET=self.socket, **(environment or {})))
+                           env={**os.environ, "BULKHEAD_SOCKET": self.socket, **(environment or {})})
         require(r.returncode == status, f"bulkhead {' '.join(arguments)}: status {r.returncode}: {r.stdout}{r.stderr}")
         return r.stdout + r.stderr

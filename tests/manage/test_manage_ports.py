@@ -54,6 +54,7 @@ class Ports:
         self.directory = tempfile.mkdtemp(prefix="bh-")
         self.host = lan.add()
         self.machines = {}
+        self.uplinks, self.rate = [], 0
         for n in range(1, count + 1):
             machine = lan.add()
             wire(self.host, f"p{n}", machine, "eth0")
@@ -74,16 +75,30 @@ class Ports:
     def mac(n):
         return f"02:00:00:00:00:{n:02x}"
 
-    def tell(self, switches):
-        r = subprocess.run(self.host.argv(self.program, os.path.join(self.directory, "ovs")), input=json.dumps(switches), capture_output=True, text=True,
-                           timeout=60)
-        require(r.returncode == 0, f"apply_switch: {r.stderr}")
+    def ask(self, switches, *options):
+        return subprocess.run(self.host.argv(self.program, os.path.join(self.directory, "ovs"), *options), input=json.dumps(switches), capture_output=True, text=True,
+                              timeout=60)
 
-    def set(self, settings=None, any_mac=()):
+    def tell(self, switches, *options):
+        r = self.ask(switches, *options)
+        require(r.returncode == 0, f"apply_switch: {r.stderr}")
+        return r.stdout
+
+    def switch(self, settings=None, any_mac=(), must=True):
         """Settings by machine's number."""
-        self.tell([{"name": "bs1", "host": False, "vlan": 0, "team": "active-backup", "ports": [
-            {"name": f"p{n}", "number": 100 + n, "mac": self.mac(n), "any_mac": n in any_mac, "must": True, "settings": (settings or {}).get(n, {})}
-            for n in self.machines]}])
+        return [{"name": "bs1", "host": False, "vlan": 0, "team": "active-backup", "members": self.uplinks, "rate": self.rate, "ports": [
+            {"name": f"p{n}", "number": 100 + n, "mac": self.mac(n), "any_mac": n in any_mac, "must": must, "settings": (settings or {}).get(n, {})}
+            for n in self.machines]}]
+
+    def set(self, settings=None, any_mac=(), options=()):
+        return self.tell(self.switch(settings, any_mac), *options)
+
+    def refused(self, settings, text, *options):
+        r = self.ask(self.switch(settings), *options)
+        require(r.returncode == 1 and text in r.stderr, f"wanted \"{text}\", status {r.returncode}: {r.stderr}")
+
+    def database(self, *argv):
+        return self.host.run("ovs-vsctl", f"--db=unix:{self.directory}/ovs/db.sock", *argv).stdout
 
     def reach(self, a, b, version=4):
         return self.machines[a].reaches(f"10.0.0.{b}" if version == 4 else f"fd00::{b}")
@@ -237,6 +252,169 @@ def test_manage_ports_bandwidth_in(context):
                 require(got < (seconds + 1.5) * 1000000 / 8, f"{settings}: {got} bytes in {seconds} s")
             else:
                 eventually(lambda: received() - before > 800000, "most of what was sent")  # pylint: disable=cell-var-from-loop
+
+
+def require_queue_refused(context):
+    """The kernel refuses the queue: that is an error for who asks for it, and what goes without it is told."""
+    settings = {1: {"bandwidth": {"maximum_in": 1000000}}}
+    with Lan(context) as lan, Ports(lan, 1) as ports:
+        ports.refused(settings, "p1 has no queue of 1000000 bits in a second")
+        told = ports.tell(ports.switch(settings, must=False))
+        require("p1 has no queue of 1000000 bits in a second" in told, told)
+        require(ports.set() == "", "without the setting there is nothing to be told")
+
+
+def test_manage_ports_queues(context):
+    """What the kernel has is looked at: Open vSwitch tells nobody. What is not wanted any more leaves no row behind."""
+    def limit(rate):
+        return {1: {"bandwidth": {"maximum_in": rate}}}
+    with Lan(context) as lan, Ports(lan, 1) as ports:
+        for _ in range(2):
+            require(ports.set(limit(1000000)) == "", "it is in force")
+            require(len(ports.database("--columns=_uuid", "list", "qos").split("_uuid")) == 2, "it has one row")
+        # More than its 32 bits of bytes a second.
+        ports.refused(limit(40000000000), "p1 has a queue of another rate than 40000000000 bits in a second")
+        ports.set(limit(1000000))
+        ports.host.run("tc", "qdisc", "del", "dev", "p1", "root")
+        told = ports.tell(ports.switch(limit(1000000), must=False))
+        require("p1 has no queue of 1000000 bits in a second" in told, told)
+        ports.refused(limit(1000000), "p1 has no queue")
+        require(ports.set() == "" and ports.database("list", "qos") == "", "no row is left")
+
+
+class Uplink(Ports):
+    """The same with adapters of the host, whose other ends are a host of their own."""
+
+    def __init__(self, lan, count, rate, uplinks=("up1",)):
+        super().__init__(lan, count)
+        self.beyond = lan.add()
+        self.rate = rate
+        for n in uplinks:
+            wire(self.host, n, self.beyond, n)
+            self.host.ip("link", "set", n, "up")
+            self.uplinks.append(n)
+        self.beyond.give(uplinks[0], "10.0.0.200/24", "fd00::200/64")
+
+    def classes(self, adapter):
+        """{minor number: (rate, ceiling)} of the adapter's queue."""
+        shown = self.host.run("tc", "class", "show", "dev", adapter).stdout
+        return {line.split()[2]: (line.split("rate ")[1].split()[0], line.split("ceil ")[1].split()[0]) for line in shown.splitlines() if "htb" in line}
+
+
+def part(**bandwidth):
+    return {"bandwidth": bandwidth}
+
+
+def test_manage_ports_minimum_told(context):
+    """What Open vSwitch and the kernel are told of a part of the uplink, in whichever datapath."""
+    with Lan(context) as lan, Uplink(lan, 3, 100000000, ("up1", "up2")) as ports:
+        told = ("as-system",)
+        before = [ports.host.run("tc", "qdisc", "show", "dev", n).stdout for n in ports.uplinks]
+        ports.set({1: part(minimum=40000000), 2: {**part(weight=20, maximum=5000000), "acls": [{"direction": "in", "remote": "10.0.0.77", "action": "deny"}]}, 3: part(weight=5)},
+                  options=told)
+        for n in ports.uplinks:
+            # A tenth is left; of the rest minus 40 Mbit/s the weights have four and one fifth.
+            require(ports.classes(n) == {"1:fffe": ("100Mbit", "100Mbit"), "1:1": ("10Mbit", "100Mbit"), "1:66": ("40Mbit", "100Mbit"), "1:67": ("40Mbit", "100Mbit"),
+                                         "1:68": ("10Mbit", "100Mbit")}, f"{n}: {ports.classes(n)}")
+        flows = ports.host.run("ovs-ofctl", "-O", "OpenFlow14", "dump-flows", f"unix:{ports.directory}/ovs/bs1.mgmt").stdout
+        for wanted in ("in_port=101 actions=set_queue:101,resubmit(,3)", "in_port=102 actions=meter:102,set_queue:102,resubmit(,3)",
+                       "in_port=103 actions=set_queue:103,resubmit(,3)"):
+            require(wanted in flows, f"{wanted}: {flows}")
+        for n in (1, 2, 3):
+            eventually(lambda: ports.machines[n].reaches("10.0.0.200"), f"{n} to reach what is beyond")  # pylint: disable=cell-var-from-loop
+        # By what others are promised, and by what the adapter can.
+        ports.refused({1: part(minimum=50000000), 2: part(minimum=41000000)}, "91000000 bits in a second of 100000000", *told)
+        ports.rate = 50000000
+        ports.tell(ports.switch({1: part(minimum=50000000), 2: part(minimum=40000000)}, must=False), *told)
+        require(ports.classes("up1") == {"1:fffe": ("50Mbit", "50Mbit"), "1:1": ("5Mbit", "50Mbit"), "1:66": ("25Mbit", "50Mbit"), "1:67": ("20Mbit", "50Mbit")},
+                f"it has become less: {ports.classes('up1')}")
+        ports.rate = 0
+        ports.refused({1: part(minimum=1000000)}, "do not tell how much they can send", *told)
+        ports.rate = 100000000
+        ports.set({1: part(minimum=1000000)}, options=told)
+        # A member that goes has the queue that it had before.
+        ports.uplinks.remove("up2")
+        ports.set({1: part(minimum=1000000)}, options=told)
+        require(ports.host.run("tc", "qdisc", "show", "dev", "up2").stdout == before[1] and ports.classes("up1"), f"{ports.classes('up2')}")
+        ports.uplinks.remove("up1")
+        ports.refused({1: part(minimum=1000000)}, "of an external switch", *told)
+        ports.set(options=told)
+        require(ports.host.run("tc", "qdisc", "show", "dev", "up1").stdout == before[0], f"{ports.classes('up1')}")
+        require(ports.database("list", "qos") + ports.database("list", "queue") == "", "no row is left")
+
+
+def test_manage_ports_minimum_refused(context):
+    """Where Open vSwitch has its userspace datapath alone, nothing can be promised."""
+    with Lan(context) as lan, Uplink(lan, 1, 100000000) as ports:
+        ports.set()
+        if ports.database("get", "bridge", "bs1", "datapath_type").strip() == "system":
+            raise context["skip"]("the kernel has a datapath")
+        for setting in (part(minimum=1000000), part(weight=50)):
+            ports.refused({1: setting}, "Open vSwitch's userspace datapath")
+        require(ports.set({1: part(minimum=0, weight=0)}) == "", "nothing is promised, and may be told")
+
+
+# Sends to 10.0.0.200 as much as goes.
+FLOOD = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('10.0.0.200', int(sys.argv[1])))
+while True:
+    try:
+        s.send(b'x' * 1000)
+    except OSError:
+        pass
+"""
+# How many datagrams come to port 7001, and to port 7002, of some; those before have filled the queues.
+COUNT = """
+import select, socket
+sockets = {}
+for port in (7001, 7002):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(('10.0.0.200', port))
+    sockets[s] = 0
+print('listening', flush=True)
+for some in (2000, 4000):
+    for s in sockets:
+        sockets[s] = 0
+    while sum(sockets.values()) < some:
+        for s in select.select(sockets, [], [])[0]:
+            s.recv(2048)
+            sockets[s] += 1
+print(*sockets.values(), flush=True)
+"""
+
+
+def shares(ports):
+    """The part of the first of two machines in what comes from both, which send more than the uplink can."""
+    def start(host, text, *arguments, **more):
+        return subprocess.Popen(host.argv("/usr/bin/python3", "-c", text, *arguments), **more)
+    count = start(ports.beyond, COUNT, stdout=subprocess.PIPE, text=True)
+    floods = []
+    try:
+        require(count.stdout.readline() == "listening\n", "it listens")
+        floods = [start(ports.machines[n], FLOOD, f"700{n}") for n in (1, 2)]
+        first, second = map(int, count.stdout.readline().split())
+        return first / (first + second)
+    finally:
+        for process in (count, *floods):
+            process.kill()
+            process.wait()
+        count.stdout.close()
+
+
+def test_manage_ports_minimum(context):
+    """Two machines that together ask for more than the uplink can send: each has what it was promised."""
+    with Lan(context) as lan, Uplink(lan, 2, 8000000) as ports:
+        ports.set()
+        if ports.database("get", "bridge", "bs1", "datapath_type").strip() != "system":
+            raise context["skip"]("the kernel has no datapath (module openvswitch)")
+        for settings, low, high in (({1: part(minimum=6000000)}, 0.65, 0.85), ({2: part(minimum=6000000)}, 0.15, 0.35),
+                                    ({1: part(weight=10), 2: part(weight=30)}, 0.15, 0.35), ({1: part(weight=30), 2: part(weight=30)}, 0.4, 0.6)):
+            ports.set(settings)
+            got = shares(ports)
+            print(f"     {settings}: the first has {got:.2f}", flush=True)
+            require(low < got < high, f"{settings}: {got}")
 
 
 def test_manage_ports_bandwidth(context):
