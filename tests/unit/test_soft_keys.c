@@ -11,6 +11,7 @@
 #define CR4_OSXSAVE  (1ull << 18)
 #define CR4_PAE      (1ull << 5)
 #define CR4_PSE      (1ull << 4)
+#define CR4_PCIDE    (1ull << 17)
 #define CR4_PKE      (1ull << 22)
 #define CR4_PKS      (1ull << 24)
 #define KEY(k)       ((uint64_t)(k) << 59)
@@ -133,6 +134,88 @@ static void key_0_is_a_key(void **state)
 			assert_int_equal(machine_vector(&r), -1);
 	}
 	soft_machine_destroy(m);
+}
+
+/* What one address space looked up does not outlive a change that is made in another, though both keep their entries. R14 and R15:
+ * CR3 of the two; RSI: an address; EDI: PKRU; EBX: IA32_PKRS. */
+GUEST_CODE(changes_elsewhere, 64,
+    "mov %r14, %cr3\n"
+    "mov %r8, (%rsi)\n"
+    "mov (%rsi), %r8\n"
+    "mov %r15, %cr3\n"
+    "xor %ecx, %ecx\n"
+    "xor %edx, %edx\n"
+    "mov %edi, %eax\n"
+    "wrpkru\n"
+    "mov $0x6e1, %ecx\n"
+    "mov %ebx, %eax\n"
+    "wrmsr\n"
+    "mov %r14, %cr3\n"
+    "mov (%rsi), %r9\n"
+    "mov %r9, (%rsi)\n"
+    "hlt");
+
+static void rights_change_in_another_space(void **state)
+{
+	for (unsigned i = 0; i < 5; i++) {
+		struct soft_machine *m = soft_machine_create(1);
+		struct vp_registers r = start(m, CR4_PKE | CR4_PKS | CR4_PCIDE);
+		uint32_t rights = i == 4 ? 0 : i & 1 ? READ_ONLY(5) : DENY(5);
+		bool user = i < 2 || i == 4;
+
+		(void)state;
+		*machine_pte(m, PAGE) = KEY(5) | PAGE | (user ? 7 : 3);
+		r.cr0 |= CR0_WP;
+		r.gpr[3] = user ? 0 : rights;
+		r.gpr[6] = PAGE;
+		r.gpr[7] = user ? rights : 0;
+		r.gpr[14] = 1ull << 63 | MACHINE_TABLES | 1;
+		r.gpr[15] = 1ull << 63 | MACHINE_TABLES | 2;
+		r = RUN(m, &r, changes_elsewhere);
+		if (rights)
+			assert_page_fault(m, &r, i & 1 ? 0x23 : 0x21, PAGE);
+		else
+			assert_int_equal(machine_vector(&r), -1);
+		soft_machine_destroy(m);
+	}
+}
+
+/* RSI: an address; EDI: both registers; EBX: the bit of CR4. It is on, off and on again; R8 counts what could be read. */
+GUEST_CODE(switches, 64,
+    "xor %r8d, %r8d\n"
+    "mov %cr4, %rbp\n"
+    "mov $0x6e1, %ecx\n"
+    "mov %edi, %eax\n"
+    "xor %edx, %edx\n"
+    "wrmsr\n"
+    "xor %ecx, %ecx\n"
+    "wrpkru\n"
+    "mov %rbp, %rax\n"
+    "xor %rbx, %rax\n"
+    "mov %rax, %cr4\n"
+    "mov (%rsi), %r9\n"
+    "inc %r8\n"
+    "mov %rbp, %cr4\n"
+    "mov (%rsi), %r9\n"
+    "inc %r8\n"
+    "hlt");
+
+static void keys_are_switched_on(void **state)
+{
+	for (unsigned user = 0; user < 2; user++) {
+		struct soft_machine *m = soft_machine_create(1);
+		struct vp_registers r = start(m, CR4_PKE | CR4_PKS);
+
+		(void)state;
+		*machine_pte(m, PAGE) = KEY(5) | PAGE | (user ? 7 : 3);
+		r.gpr[3] = user ? CR4_PKE : CR4_PKS;
+		r.gpr[6] = PAGE;
+		r.gpr[7] = DENY(5);
+		r = RUN(m, &r, switches);
+		assert_page_fault(m, &r, 0x21, PAGE);
+		assert_int_equal(r.gpr[8], 1);
+		soft_machine_destroy(m);
+	}
 }
 
 /* RSI: an address, EDI: PKRU. */
@@ -597,6 +680,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(hidden_entries_are_dropped),
 	    cmocka_unit_test(key_0_is_a_key),
+	    cmocka_unit_test(rights_change_in_another_space),
+	    cmocka_unit_test(keys_are_switched_on),
 	    cmocka_unit_test(keys_belong_to_four_level_paging),
 	    cmocka_unit_test(the_processor_is_bound_too),
 	    cmocka_unit_test(code_needs_no_key),
