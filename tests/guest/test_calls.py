@@ -29,7 +29,6 @@ SCENARIOS = {
 UNREACHED = {
     ("restart_syscall", None, None): "made by the kernel, for whatever call was waiting when the process was stopped",
     ("rt_sigreturn", None, None): "after a signal to the process, which the kernel gives to any thread",
-    ("sched_getaffinity", None, None): "by whichever thread is the ninth that wants memory",
 }
 
 NAMES = {"vp/": "vp", "clock": "timer", "vmbus": "bus"}  # of threads that every machine has, by which the others' kinds are found

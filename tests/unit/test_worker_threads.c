@@ -3,6 +3,7 @@
  * Threads of each kind in the sandbox: what each must be able to do, and that it is stopped at what it must not. Run under
  * strace too, by tests/guest/test_calls.py.
  */
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -24,16 +25,25 @@ enum { REFUSED = 0, SUCCEEDED = 1, NOT_ENTERED = 2 };
 
 /* --- what must go on ----------------------------------------------------------------------------------------- */
 
-/* What a thread of any kind does now and then, and few runs of a guest show. */
+static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_BUS, THREAD_NETWORK};
+
+#define THREADS 40u
+#define BLOCK   100000u /* of a heap; what is larger than M_MMAP_THRESHOLD, 128 KiB, has a mapping of its own */
+
+static pthread_barrier_t all_here;
+
+/* What a thread of any kind does now and then, and few runs of a guest show. So many of one kind are there at a time that each gets a
+ * heap of its own, or the last ones share, and that malloc() counts the processors, as it does before the ninth heap. */
 static void *work(void *context)
 {
 	const enum thread_kind *kind = context;
 	struct timespec t = {0, 1000};
-	size_t size = 100000;
+	size_t size = BLOCK;
 	char *much;
 
 	thread_begin(*kind, "worker");
 	much = malloc(size);
+	pthread_barrier_wait(&all_here);
 	while (much && size < (8u << 20)) {
 		memset(much, 1, size);
 		much = realloc(much, size *= 2);
@@ -48,12 +58,11 @@ static void *work(void *context)
 	return much ? context : NULL;
 }
 
-static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_BUS, THREAD_NETWORK};
-
 /* Memory of the first thread that another one gives back to the kernel: what is above it is free. */
 struct shared {
 	enum thread_kind kind;
-	char *blocks[8];
+	pthread_barrier_t made;
+	char *blocks[16];
 };
 
 static void *give_back(void *context)
@@ -61,36 +70,41 @@ static void *give_back(void *context)
 	struct shared *shared = context;
 
 	thread_begin(shared->kind, "worker");
+	pthread_barrier_wait(&shared->made);
 	for (unsigned i = ARRAY_SIZE(shared->blocks); i--;)
 		free(shared->blocks[i]);
 	return NULL;
 }
 
-/* Many of one kind at a time, so that each gets a heap of its own and the last ones share. */
 static void work_in_sandbox(enum thread_kind *kind)
 {
 	const struct sandbox_config config = {.has_user = false};
 	struct shared shared = {.kind = *kind};
-	pthread_t threads[40];
+	pthread_t threads[THREADS];
 	struct error err = {0};
 	unsigned good = 0;
 
-	if (sandbox_enter(&config, &err))
+	/* As it is, and not what malloc() makes of it by and by. */
+	mallopt(M_TRIM_THRESHOLD, 128 << 10);
+	if (sandbox_enter(&config, &err) || pthread_barrier_init(&all_here, NULL, THREADS) || pthread_barrier_init(&shared.made, NULL, 2) ||
+	    pthread_create(&threads[0], NULL, give_back, &shared))
 		_exit(NOT_ENTERED);
+	/* Not before the thread has what is its own, or that would be above. */
 	for (unsigned i = 0; i < ARRAY_SIZE(shared.blocks); i++)
-		shared.blocks[i] = memset(malloc(100000), 1, 100000);
-	if (pthread_create(&threads[0], NULL, give_back, &shared) || pthread_join(threads[0], NULL))
+		shared.blocks[i] = memset(malloc(BLOCK), 1, BLOCK);
+	pthread_barrier_wait(&shared.made);
+	if (pthread_join(threads[0], NULL))
 		_exit(NOT_ENTERED);
-	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+	for (unsigned i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i], NULL, work, kind))
 			_exit(NOT_ENTERED);
-	for (unsigned i = 0; i < ARRAY_SIZE(threads); i++) {
+	for (unsigned i = 0; i < THREADS; i++) {
 		void *result = NULL;
 
 		pthread_join(threads[i], &result);
 		good += result != NULL;
 	}
-	_exit(good == ARRAY_SIZE(threads) ? SUCCEEDED : REFUSED);
+	_exit(good == THREADS ? SUCCEEDED : REFUSED);
 }
 
 static void test_what_must_go_on(void **state)
