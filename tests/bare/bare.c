@@ -27,8 +27,10 @@ static struct {
 /* Without a hypervisor that tells: few processors count faster. */
 static uint32_t ticks_per_microsecond = 4000;
 
-/* For anything that will ever happen to have happened, in microseconds. */
+/* For anything that will ever happen to have happened: microseconds in which this processor ran. A look that took longer than
+ * this came after the host had done something else, which is no time of ours. */
 #define PATIENCE 20000000u
+#define LOOK_MAX 100u
 
 /* --- output ------------------------------------------------------------------------------------- */
 
@@ -305,11 +307,15 @@ void spin(uint32_t microseconds)
 
 bool wait_for(const volatile unsigned *flag, unsigned value)
 {
-	uint64_t start = rdtsc(), ticks = ticks_of(PATIENCE);
+	uint64_t left = ticks_of(PATIENCE), most = ticks_of(LOOK_MAX), last = rdtsc();
 
 	while (*flag != value) {
-		if (rdtsc() - start > ticks)
+		uint64_t now = rdtsc(), took = now - last < most ? now - last : most;
+
+		if (took >= left)
 			return false;
+		left -= took;
+		last = now;
 		cpu_relax();
 	}
 	return true;

@@ -218,7 +218,7 @@ void load_tss(void);
 /* Virtual processors by the ACPI tables; 1 when there are none. */
 unsigned processor_count(void);
 
-/* Spin until *flag is `value`, for many seconds at the most; returns whether it came. */
+/* Spin until *flag is `value`, for many seconds at the most, of those in which this processor ran; returns whether it came. */
 bool wait_for(const volatile unsigned *flag, unsigned value);
 
 /* Time in microseconds of the time-stamp counter. Exact where the hypervisor tells the counter's frequency;
