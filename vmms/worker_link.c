@@ -584,6 +584,11 @@ static void command_connected(uv_connect_t *connect, int status)
 
 	if (status == UV_ECANCELED)
 		return;
+	/* One that a dead daemon started has none before it begins, and none has one to its very end. */
+	if (status == UV_ENOENT || status == UV_ECONNREFUSED) {
+		command_end(command, NULL, EBUSY, "the machine's worker is about to begin, or to end: try again");
+		return;
+	}
 	if (!status && command->fd_count)
 		status = send_descriptors(command);
 	if (status) {

@@ -72,7 +72,10 @@ def check(d):
             path = os.path.join(vm["directory"], disk["path"])
             require(os.path.exists(path), f"{vm['name']} has lost {path}")
             if shown["state"] in ("running", "paused"):
-                require(d.ok("GET", f"/v1/vms/{vm['name']}/inspect")["disks"][0]["path"] == path, f"{vm['name']} runs on another disk than {path}")
+                inspect = f"/v1/vms/{vm['name']}/inspect"
+                # It may be one that the dead daemon had only just started.
+                wait_for(lambda inspect=inspect: d.call("GET", inspect)[0] != 409, f"{vm['name']} to listen")
+                require(d.ok("GET", inspect)["disks"][0]["path"] == path, f"{vm['name']} runs on another disk than {path}")
                 continue
             raw = os.path.join(d.directory, "contents.raw")
             d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")

@@ -130,6 +130,20 @@ def test_manage_worker_that_does_not_answer(context):
         require(d.state_of("web") == "off", "turned off all the same")
 
 
+def test_manage_worker_without_a_socket(context):
+    """As one is that the daemon finds before it has made it: nothing is missing, and it may be asked again."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        control = os.path.join(d.runtime, "vms", d.ok("GET", "/v1/vms/web")["id"], "control")
+        os.rename(control, control + ".away")
+        d.refused(409, "busy", "GET", "/v1/vms/web/inspect", None, "try again")
+        require(d.ok("GET", "/v1/vms/web/metering") and d.state_of("web") == "running", "it is told of as far as it can be")
+        os.rename(control + ".away", control)
+        d.ok("GET", "/v1/vms/web/inspect")
+        d.done("POST", "/v1/vms/web/turn-off")
+
+
 def test_manage_start_that_hangs_is_turned_off(context):
     with Daemon(context["build"]) as d:
         program = os.path.join(d.directory, "worker")
