@@ -18,6 +18,8 @@ import time
 ROOT = "/lab"
 HERE = os.path.join(ROOT, "tests", "lab")
 sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "bare")]
+from patience import HELD_UP, Patience  # pylint: disable=wrong-import-position
+
 GUEST_DISK = "/dev/vdc"
 SIGN_OF_LIFE = 5  # seconds between two
 
@@ -31,12 +33,16 @@ class Host:
             with open(os.path.join(base, port, "name"), encoding="ascii") as f:
                 if f.read().strip() == "lab.results":
                     self.port = os.open(os.path.join("/dev", port), os.O_RDWR)
+        self.held_up = os.open(HELD_UP, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         threading.Thread(target=self.be_nudged, daemon=True).start()
 
     def be_nudged(self):
-        """What the host sends is there to be an interrupt."""
-        while os.read(self.port, 4096):
-            pass
+        """What the host sends is there to be an interrupt, and says for how many seconds it has kept this machine waiting."""
+        text = b""
+        while data := os.read(self.port, 4096):
+            *lines, text = (text + data).split(b"\n")
+            if lines:
+                os.pwrite(self.held_up, lines[-1].rjust(16) + b"\n", 0)
 
     def tell(self, **message):
         data = (json.dumps(message) + "\n").encode()
@@ -50,7 +56,7 @@ class Running:
     def __init__(self, name, function, limit):
         self.name, self.limit = name, limit
         self.started = time.monotonic()
-        self.deadline = self.started + limit
+        self.patience = Patience(limit)
         self.pipe, theirs = os.pipe()
         self.text = b""
         self.pid = os.fork()
@@ -76,7 +82,7 @@ class Running:
             self.text += data
             if data:
                 return None
-        elif time.monotonic() < self.deadline:
+        elif self.patience.left() > 0:
             return None
         # All that it started is in its group.
         try:
@@ -109,7 +115,7 @@ def run_checks(host, names):
         running = Running(name, checks.run, checks.ALL[name].limit)
         message = None
         while not message:
-            left = max(running.deadline - time.monotonic(), 0)
+            left = max(running.patience.left(), 0)
             ready, _, _ = select.select([running.pipe], [], [], min(left, SIGN_OF_LIFE))
             host.tell(alive=True)
             message = running.look(bool(ready))

@@ -25,12 +25,15 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bare"))
+from patience import Patience, held_up  # pylint: disable=wrong-import-position
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HERE = os.path.join(ROOT, "tests", "lab")
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
 NAT = os.path.join(ROOT, "build", "release", "switch", "bulkhead-nat")
 SILENCE = 150  # seconds without a sign of life after which a machine is given up (its start takes less)
-LIMIT = 1500  # seconds that a whole run of the lab may take
+LIMIT = 1500  # seconds that a whole run of the lab may take. None of these are seconds in which it waits for a processor
 NUDGE = 2  # seconds between two bytes sent to the machine
 LOST_MAX = 2  # machines that a share of the checks may lose
 MACHINES = 2  # side by side, each with its share of the checks; one takes one processor of the host
@@ -282,16 +285,16 @@ class Lab:
 
     def nudge(self):
         """A machine that waits for its timer alone stands still when TCG loses that interrupt (docs/testing.md). Its local APIC
-        would still know of it, and tell with the next one: so there always is a next one."""
+        would still know of it, and tell with the next one: so there always is a next one. It tells how long the machine was kept waiting."""
         try:
-            self.socket.send(b"\n", socket.MSG_DONTWAIT)
+            self.socket.send(f"{held_up(self.process.pid):.1f}\n".encode(), socket.MSG_DONTWAIT)
         except OSError:
             pass  # full or gone: reading tells
 
-    def report(self, deadline):
-        """The next message of the lab; None when it has ended or the deadline has passed."""
+    def report(self, *patience):
+        """The next message of the lab; None when it has ended or one's patience with it has."""
         while b"\n" not in self.pending:
-            left = deadline - time.monotonic()
+            left = min(p.left() for p in patience)
             if left <= 0:
                 return None
             self.nudge()
@@ -316,12 +319,12 @@ def checks_named(names):
     return [name for name in checks.ALL if not names or name in names or "lab_" + name in names]
 
 
-def follow(lab, left, add, deadline):
+def follow(lab, left, add, patience):
     """Count what the machine tells and take it from `left`, the names of its checks. Returns the check in which it was lost, and what
     is known of that; (None, None) when all is told."""
     running = "its start"
     while left:
-        message = lab.report(min(deadline, time.monotonic() + SILENCE))
+        message = lab.report(patience, Patience(SILENCE, lab.process.pid))
         if message is None:
             break
         if "begin" in message:
@@ -331,21 +334,23 @@ def follow(lab, left, add, deadline):
             add("lab_" + message["check"], message["result"], message["seconds"], message["detail"])
     if not left:
         return None, None
-    if time.monotonic() >= deadline:
+    if patience.left() <= 0:
         why = f"the lab reached its limit of {LIMIT} s"
     else:
         why = "the lab ended before" if lab.ended() else f"the lab said nothing for {SILENCE} s"
     return running, f"{why}, in {running}; its console ends with:\n{lab.read('console')[-2000:]}{lab.read('stderr')[-1000:]}"
 
 
-def run_share(names, machine, image, add, deadline):
+def run_share(names, machine, image, add, limit):
     """Run these checks in a machine of their own; what it does not tell of has failed. When the machine itself is lost, which no program in
     it should be able to bring about, what is left is done in another; a check with which that happens twice has failed."""
     left, lost, why = list(names), [], ""
     try:
-        while left and len(lost) <= LOST_MAX and time.monotonic() < deadline:
+        while left and len(lost) <= LOST_MAX and limit > 0:
             with Lab({"mode": "checks", "names": left}, machine, image) as lab:
-                where, why = follow(lab, left, add, deadline)
+                patience = Patience(limit, lab.process.pid)
+                where, why = follow(lab, left, add, patience)
+                limit = patience.left()
             if where in lost and where in left:
                 left.remove(where)
                 add("lab_" + where, "failed", 0, why)
@@ -363,13 +368,12 @@ def run_checks(names, add, limit=LIMIT):
     names = checks_named(names)
     machine = machine_directory()
     image = guest_image()
-    deadline = time.monotonic() + limit
     lock = threading.Lock()
     def add_alone(*result):
         with lock:
             add(*result)
     shares = [names[first::MACHINES] for first in range(MACHINES)]
-    threads = [threading.Thread(target=run_share, args=(share, machine, image, add_alone, deadline)) for share in shares if share]
+    threads = [threading.Thread(target=run_share, args=(share, machine, image, add_alone, limit)) for share in shares if share]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -387,9 +391,9 @@ def bench(arguments):
     request = {"mode": "bench", "arguments": arguments, "files": {"bench/diskbench": program}}
     # Two, so that a guest and what serves it run at one time. It may be lost, for which see docs/testing.md; then start it again.
     with Lab(request, machine_directory(), guest_image(), processors=2) as lab:
-        deadline = time.monotonic() + 3600
+        patience = Patience(3600, lab.process.pid)
         while True:
-            message = lab.report(deadline)
+            message = lab.report(patience)
             if message is None:
                 print(f"lab: no end; the console ends with:\n{lab.read('console')[-2000:]}", file=sys.stderr)
                 return 1
