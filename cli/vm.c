@@ -682,7 +682,8 @@ static const struct manage_verb verbs[] = {
      "  --checkpoint CHECKPOINT    as it was then; it may run\n"
      "  --linked               its disks continue those of the checkpoint, which stays as long as the clone does\n", vm_clone},
     {"export", "copy all of it", "NAME DIRECTORY",
-     "Into a new directory DIRECTORY/NAME, from which any host can import it, with its checkpoints. It has to be off, or saved.\n", vm_export},
+     "Into a new directory DIRECTORY/NAME, from which any host can import it, with its checkpoints. One that runs goes on;\n"
+     "what is exported is saved, as it was at that moment (its disks have to be VHDX or VHD).\n", vm_export},
     {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW] [--outside]",
      "  --copy                 a new machine, with an id of its own, by copying (this is the default)\n"
      "  --restore              the same machine, with its id, by copying\n"

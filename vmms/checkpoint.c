@@ -360,7 +360,7 @@ static int plan_create(struct change *change, const json_t *body, struct error *
 	return plan_children(change, change->config, err);
 }
 
-int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err)
+static int begin_create(struct machine *machine, const json_t *body, bool temporary, struct job **job, struct error *err)
 {
 	struct change *change;
 	bool live = runs(machine);
@@ -371,6 +371,8 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 	if (r)
 		return r;
 	r = plan_create(change, body, err);
+	if (!r && temporary && json_object_set_new(change->checkpoint, "temporary", json_true()))
+		r = error_set(err, ENOMEM, "no memory");
 	if (r) {
 		change_free(change);
 		return r;
@@ -378,6 +380,45 @@ int checkpoint_create(struct machine *machine, const json_t *body, struct job **
 	if (live)
 		return checkpoint_live_begin(machine, change, job, err);
 	return begin(machine, change, "checkpoint.create", job, err);
+}
+
+int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err)
+{
+	return begin_create(machine, body, false, job, err);
+}
+
+int checkpoint_create_temporary(struct machine *machine, struct job **job, struct error *err)
+{
+	char id[GUID_TEXT_SIZE];
+	struct guid guid;
+	json_t *body;
+	int r;
+
+	guid_random(&guid);
+	body = json_pack("{s:o}", "name", json_sprintf("export %.8s", guid_format(&guid, id)));
+	r = body ? begin_create(machine, body, true, job, err) : error_set(err, ENOMEM, "no memory");
+	json_decref(body);
+	machine->temporary |= !r;
+	return r;
+}
+
+struct job *checkpoint_drop_temporary(struct machine *machine)
+{
+	const json_t *checkpoint;
+	struct error err = {0};
+	struct job *job = NULL;
+	json_t *tree;
+
+	machine->temporary |= machine->job || machine->readers;
+	if (machine->vmms->closing || machine->job || machine->readers || tree_load(&tree, machine->directory, &err))
+		return NULL;
+	checkpoint = tree_temporary(tree);
+	machine->temporary = checkpoint && checkpoint_delete(machine, text(checkpoint, "id"), &job, &err);
+	if (machine->temporary)
+		log_write(LOG_LEVEL_WARNING, "machine \"%s\": checkpoint \"%s\" cannot go yet: %s", machine->name, text(checkpoint, "name"),
+			  err.text);
+	json_decref(tree);
+	return machine->temporary ? NULL : job;
 }
 
 /* The configuration of the checkpoint, with what is the machine's own and no setting of it. */

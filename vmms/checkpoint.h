@@ -17,6 +17,10 @@ int checkpoint_list(struct machine *machine, json_t **list, struct error *err);
 
 /* Of a machine that runs with its state. `body` has passed checkpoint_create_form; without a name it is called by the time. */
 int checkpoint_create(struct machine *machine, const json_t *body, struct job **job, struct error *err);
+/* Of one that runs, for what it is made of it: it is deleted when nobody needs it any more, also by a daemon that comes later. */
+int checkpoint_create_temporary(struct machine *machine, struct job **job, struct error *err);
+/* Deletes one that is there, if it can, and returns the job: else machine->temporary is set, and it is tried again. */
+struct job *checkpoint_drop_temporary(struct machine *machine);
 /* The machine becomes what it was; what it is now is lost, unless it is a checkpoint. */
 int checkpoint_apply(struct machine *machine, const char *which, struct job **job, struct error *err);
 /* Its disks are merged with those of what comes from it, where that is one. */

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * clone.c - machines made of others: cloned, exported, imported.
- *
- * A clone and an imported machine come into being like every machine (create.c): a row that says "creating" first, and
- * whoever finds that removes the directory. An export is made beside its place under a name of its own, which host.db
- * knows until it is renamed.
+ * clone.c - machines made of others: cloned, imported. They come into being like every machine (create.c): a row that says
+ * "creating" first, and whoever finds that removes the directory.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -16,9 +11,7 @@
 #include "vmms/automatic.h"
 #include "vmms/checkpoint.h"
 #include "vmms/copy.h"
-#include "vmms/files.h"
 #include "vmms/save.h"
-#include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 
 static int check_name(const char *name, struct error *err)
@@ -29,8 +22,6 @@ static int check_name(const char *name, struct error *err)
 static const char *const mode_words[] = {"register", "restore", "copy", NULL};
 static const struct form form_name = {
     .kind = FORM_STRING, .text = "of the new machine", .min = 1, .max = 100, .check = check_name};
-static const struct form form_to = {.kind = FORM_STRING, .text = "where a directory of the machine's name is made", .min = 1,
-				    .max = 4000};
 static const struct form form_from = {.kind = FORM_STRING, .text = "where a vm.json is", .min = 1, .max = 4095};
 static const struct form form_mode = {
     .kind = FORM_WORD, .text = "where it is, or by a copy of it: the same machine, or a new one", .words = mode_words};
@@ -47,8 +38,6 @@ const struct form vm_clone_form = {.kind = FORM_OBJECT,
 									 {"checkpoint", &form_checkpoint, NULL, false},
 									 {"linked", &form_linked, "false", false},
 									 {0}}};
-const struct form vm_export_form = {
-    .kind = FORM_OBJECT, .fields = (const struct form_field[]){{"directory", &form_to, NULL, true}, {0}}};
 const struct form vm_import_form = {.kind = FORM_OBJECT,
 				    .fields = (const struct form_field[]){{"directory", &form_from, NULL, true},
 									  {"mode", &form_mode, "\"copy\"", false},
@@ -60,7 +49,6 @@ const struct form vm_import_form = {.kind = FORM_OBJECT,
 struct making {
 	struct copy_plan *plan;
 	struct machine *source; /* NULL: none of ours */
-	char *final;            /* of an export: its place */
 };
 
 static void making_free(struct making *making)
@@ -68,7 +56,6 @@ static void making_free(struct making *making)
 	if (making->source)
 		making->source->readers--;
 	copy_plan_free(making->plan);
-	free(making->final);
 	free(making);
 }
 
@@ -88,33 +75,13 @@ static void made(struct job *job, int result)
 	automatic_kick(job->vmms);
 }
 
-/* What it is that lies there is looked at when it is copied. */
-static bool has_file(const char *directory, const char *name)
+/* Whether a machine in this directory is saved. What it is that lies there is looked at when it is copied. */
+static bool has_saved(const char *directory)
 {
-	_cleanup_free_ char *path = vm_config_path(name, directory);
+	_cleanup_free_ char *path = vm_config_path(SAVED_FILE, directory);
 	struct stat st;
 
 	return path && !lstat(path, &st);
-}
-
-/* Whether a machine in this directory is saved. */
-static bool has_saved(const char *directory)
-{
-	return has_file(directory, SAVED_FILE);
-}
-
-/* The state goes along, with what its disks were then if that is known. */
-static int plan_saved(struct copy_plan *plan)
-{
-	int r = copy_plan_file(plan, SAVED_FILE, SAVED_FILE);
-
-	return r || !has_file(plan->source, SAVED_DISKS) ? r : copy_plan_file(plan, SAVED_DISKS, SAVED_DISKS);
-}
-
-/* Its own, or that of a checkpoint. */
-static int plan_state(struct copy_plan *plan, const char *state)
-{
-	return strcmp(state, SAVED_FILE) ? copy_plan_file(plan, state, SAVED_FILE) : plan_saved(plan);
 }
 
 /* A new machine of the configuration and the checkpoints (NULL: none), which are taken over, of a directory. */
@@ -142,7 +109,7 @@ static int make(struct vmms *vmms, enum copy_kind kind, json_t *config, json_t *
 		json_decref(config);
 		json_decref(tree);
 	}
-	if (making->plan && kind == COPY_IMPORT && has_saved(source) && plan_saved(making->plan)) {
+	if (making->plan && kind == COPY_IMPORT && has_saved(source) && copy_plan_state(making->plan, SAVED_FILE)) {
 		copy_plan_free(making->plan);
 		making->plan = NULL;
 	}
@@ -264,18 +231,6 @@ int machine_check_base(const struct machine *machine, struct error *err)
 	return r;
 }
 
-/* NULL: there is nothing in it. */
-static int load_tree(json_t **tree, const char *directory, struct error *err)
-{
-	int r = tree_load(tree, directory, err);
-
-	if (!r && !json_array_size(json_object_get(*tree, "checkpoints")) && !json_array_size(json_object_get(*tree, "disks"))) {
-		json_decref(*tree);
-		*tree = NULL;
-	}
-	return r;
-}
-
 /* --- import ------------------------------------------------------------------------------------------- */
 
 /* The address that an adapter has now which had this one; NULL: there is none such. */
@@ -339,7 +294,7 @@ static int check_no_link(const char *directory, const char *name, struct error *
 
 static int import_tree(json_t **tree, const json_t *config, const char *directory, bool outside, struct error *err)
 {
-	int r = load_tree(tree, directory, err);
+	int r = tree_load_some(tree, directory, err);
 
 	if (!r && *tree)
 		r = tree_check(*tree, config, directory, false, err);
@@ -391,172 +346,4 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 		return r;
 	}
 	return make(vmms, COPY_IMPORT, config, tree, directory, NULL, job, err);
-}
-
-/* --- export ------------------------------------------------------------------------------------------- */
-
-static int export_work(struct job *job, struct error *err)
-{
-	struct making *making = job->context;
-	_cleanup_free_ char *above = NULL;
-	int r = copy_carry_out(making->plan, job, err);
-
-	if (r)
-		return r;
-	if (asprintf(&above, "%s/..", making->final) < 0)
-		return error_set(err, ENOMEM, "no memory");
-	if (renameat2(AT_FDCWD, making->plan->directory, AT_FDCWD, making->final, RENAME_NOREPLACE))
-		return error_set(err, errno, "%s: %s", making->final,
-				 errno == EEXIST ? "is there already: choose another directory" : strerror(errno));
-	return directory_sync(above, err);
-}
-
-static void exported(struct job *job, int result)
-{
-	struct making *making = job->context;
-	struct machine *machine = making->source;
-	struct vmms *vmms = job->vmms;
-
-	if (result && making->plan->made)
-		directory_remove(making->plan->directory);
-	store_leftover_remove(vmms->store, making->plan->directory, NULL);
-	if (!result)
-		vmms_event(vmms, machine, "vm.exported", "it is in %s", making->final);
-	job_end(job, result ? &job->error : NULL);
-	making_free(making);
-	automatic_kick(vmms);
-}
-
-/* Of a configuration and checkpoints (NULL: none), which are taken over, that are of the machine; `state` (NULL: none): what it goes on
- * from. */
-static struct making *export_new(json_t *config, json_t *tree, const char *state, const struct machine *machine, const char *to)
-{
-	struct making *making = calloc(1, sizeof(*making));
-	_cleanup_free_ char *temporary = NULL;
-	char text[GUID_TEXT_SIZE];
-	struct guid id;
-
-	guid_random(&id);
-	if (making && config && asprintf(&making->final, "%s/%s", to, machine->name) > 0 &&
-	    asprintf(&temporary, "%s/.export-%s", to, guid_format(&id, text)) > 0) {
-		making->plan = copy_plan_new(COPY_EXPORT, config, tree, machine->directory, temporary);
-	} else {
-		json_decref(config);
-		json_decref(tree);
-	}
-	if (making && making->plan && (!state || !plan_state(making->plan, state)))
-		return making;
-	if (making)
-		making_free(making);
-	return NULL;
-}
-
-/* Takes configuration and checkpoints over. While it is carried out the machine may run, if it runs, but its checkpoints stay. */
-static int export_begin(struct machine *machine, json_t *config, json_t *tree, const char *state, const char *to, const char *kind,
-    struct job **job, struct error *err)
-{
-	struct making *making = export_new(config, tree, state, machine, to);
-	struct stat st;
-	int r;
-
-	if (!making)
-		return error_set(err, ENOMEM, "no memory");
-	r = lstat(making->final, &st) ? 0 : error_set(err, EEXIST, "%s is there already: choose another directory", making->final);
-	if (!r)
-		r = job_new(job, machine->vmms, machine->link ? NULL : machine, kind, err);
-	if (!r && store_leftover_add(machine->vmms->store, making->plan->directory, err)) {
-		job_end(*job, err);
-		r = -err->code;
-	}
-	if (r) {
-		making_free(making);
-		return r;
-	}
-	making->source = machine;
-	machine->readers++;
-	(*job)->work = export_work;
-	(*job)->done = exported;
-	(*job)->context = making;
-	job_work(*job);
-	return 0;
-}
-
-static int check_to(const char *to, struct error *err)
-{
-	return *to == '/' ? 0 : error_set(err, EINVAL, "directory %s: name it from the root on", to);
-}
-
-int machine_export(struct machine *machine, const json_t *body, struct job **job, struct error *err)
-{
-	const char *to = json_string_value(json_object_get(body, "directory"));
-	json_t *tree;
-	int r;
-
-	machine_refresh(machine);
-	r = machine_check_state(machine, 1u << MACHINE_OFF | 1u << MACHINE_SAVED, "exported", err);
-	if (!r)
-		r = check_to(to, err);
-	if (!r)
-		r = checkpoint_check_start(machine, err);
-	if (!r)
-		r = load_tree(&tree, machine->directory, err);
-	if (r)
-		return r;
-	return export_begin(machine, json_deep_copy(machine->config), tree, saved_exists(machine) ? SAVED_FILE : NULL, to, "vm.export",
-			    job, err);
-}
-
-int checkpoint_export(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err)
-{
-	const char *to = json_string_value(json_object_get(body, "directory")), *state;
-	json_t *tree, *checkpoint, *config;
-	int r;
-
-	machine_refresh(machine);
-	r = machine_check_free(machine, err);
-	if (!r)
-		r = check_to(to, err);
-	if (!r)
-		r = machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
-	if (!r)
-		r = tree_load(&tree, machine->directory, err);
-	if (r)
-		return r;
-	checkpoint = tree_find(tree, which);
-	if (!checkpoint) {
-		json_decref(tree);
-		return error_set(err, ENOENT, "machine \"%s\" has no checkpoint \"%.100s\": bulkhead checkpoint list shows them",
-				 machine->name, which);
-	}
-	config = json_deep_copy(json_object_get(checkpoint, "config"));
-	/* The machine may have another name by now. */
-	json_object_set_new(config, "name", json_string(machine->name));
-	state = json_string_value(json_object_get(checkpoint, "state"));
-	r = export_begin(machine, config, NULL, state, to, "checkpoint.export", job, err);
-	json_decref(tree);
-	return r;
-}
-
-/* Not only because what it is on is not mounted. */
-static bool is_away(const char *path)
-{
-	_cleanup_free_ char *above = NULL;
-	struct stat st;
-
-	return lstat(path, &st) && asprintf(&above, "%.*s", (int)(strrchr(path, '/') - path), path) >= 0 && !lstat(*above ? above : "/", &st);
-}
-
-void exports_tidy(struct vmms *vmms)
-{
-	json_t *paths = NULL, *path;
-	size_t i;
-
-	if (store_leftover_list(vmms->store, &paths, NULL))
-		return;
-	json_array_foreach(paths, i, path) {
-		directory_remove(json_string_value(path));
-		if (is_away(json_string_value(path)))
-			store_leftover_remove(vmms->store, json_string_value(path), NULL);
-	}
-	json_decref(paths);
 }

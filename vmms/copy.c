@@ -238,6 +238,16 @@ int copy_plan_file(struct copy_plan *plan, const char *from, const char *to)
 	return plan_file(plan, json_pack("{s:s, s:s, s:b, s:b}", "from", from, "to", to, "flatten", 0, "disk", 0));
 }
 
+int copy_plan_state(struct copy_plan *plan, const char *state)
+{
+	_cleanup_free_ char *disks = vm_config_path(SAVED_DISKS, plan->source);
+	struct stat st;
+	int r = disks ? copy_plan_file(plan, state, SAVED_FILE) : -ENOMEM;
+
+	/* What it is that lies there is looked at when it is copied. */
+	return r || strcmp(state, SAVED_FILE) || lstat(disks, &st) ? r : copy_plan_file(plan, SAVED_DISKS, SAVED_DISKS);
+}
+
 /* --- carrying it out ---------------------------------------------------------------------------------- */
 
 /* One file's part of the whole. */

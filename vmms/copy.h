@@ -41,6 +41,10 @@ void copy_plan_free(struct copy_plan *plan);
 /* A file more, which is copied as it is. -ENOMEM. */
 int copy_plan_file(struct copy_plan *plan, const char *from, const char *to);
 
+/* What the machine goes on from: `state` becomes its saved state. Of its own, SAVED_FILE, what its disks were then goes along, if that is
+ * known. -ENOMEM. */
+int copy_plan_state(struct copy_plan *plan, const char *state);
+
 /* Makes the directory with all files in it, the checkpoints and the configuration, synced. Disks of checkpoints are copied as they
  * are, and then told where the copies of those are that they continue; -ESTALE: one is not what it was. Of an import none may continue
  * any other disk. [pool] */

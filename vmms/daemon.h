@@ -77,6 +77,8 @@ struct job {
 	bool timer_used;
 	int64_t deadline; /* of the loop's clock; for whoever sets the timer */
 	void (*late)(struct job *job);
+	void (*then)(struct job *job); /* NULL, or called when it has ended: another job goes on from there */
+	void *then_context;
 	struct job_wait *waits;
 	struct job *next;
 };
@@ -130,7 +132,7 @@ void machine_made(struct job *job, int result, bool made_directory);
 int machine_register(struct vmms *vmms, const char *directory, const char *name, bool outside, const char *kind, struct job **job,
     struct error *err);
 
-/* --- clone.c: machines made of others. The bodies have passed these forms. */
+/* --- clone.c, export.c: machines made of others. The bodies have passed these forms. */
 extern const struct form vm_clone_form, vm_export_form, vm_import_form;
 int machine_clone(struct machine *machine, const json_t *body, struct job **job, struct error *err);
 /* -EBUSY: another one continues disks of its checkpoints. */

@@ -193,6 +193,8 @@ void job_end(struct job *job, const struct error *err)
 	close_timer(job);
 	while (job->waits)
 		wait_over(job->waits);
+	if (job->then)
+		job->then(job);
 	automatic_kick(job->vmms);
 }
 

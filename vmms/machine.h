@@ -32,6 +32,7 @@ struct machine {
 	bool power_cut; /* asked for by us */
 	const json_t *coming; /* a network adapter that the worker is being given; its address is taken */
 	bool untold; /* a worker that was found has not told yet what it is at, or what became of that */
+	bool temporary; /* it has a checkpoint that is to go */
 	bool was_paused; /* before it was saved */
 	unsigned crashes; /* since the first that counts (automatic.c) */
 	int64_t first_crash;

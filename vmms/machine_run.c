@@ -197,6 +197,8 @@ static void state_told(void *context, const json_t *answer, const struct error *
 		machine_disks_settle(machine, answer);
 		machine_adapters_settle(machine, answer);
 		machine->untold = checkpoint_settle(machine, answer);
+		if (!machine->untold)
+			checkpoint_drop_temporary(machine);
 	}
 }
 

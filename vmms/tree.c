@@ -18,6 +18,7 @@ static const struct form form_some_id = {.kind = FORM_STRING, .text = "empty: no
 static const struct form form_name = {.kind = FORM_STRING, .min = 1, .max = 100};
 static const struct form form_time = {.kind = FORM_INTEGER, .text = "milliseconds since 1970", .min = 0, .max = INT64_MAX};
 static const struct form form_path = {.kind = FORM_STRING, .min = 1, .max = 4095};
+static const struct form form_temporary = {.kind = FORM_BOOLEAN, .text = "made for an export of what ran, and goes when that is over"};
 static const struct form form_checkpoint = {.kind = FORM_OBJECT,
 					    .fields = (const struct form_field[]){{"id", &form_id, NULL, true},
 										  {"name", &form_name, NULL, true},
@@ -25,6 +26,7 @@ static const struct form form_checkpoint = {.kind = FORM_OBJECT,
 										  {"parent", &form_some_id, NULL, true},
 										  {"config", &vm_config_form, NULL, true},
 										  {"state", &form_path, NULL, false},
+										  {"temporary", &form_temporary, NULL, false},
 										  {0}}};
 static const struct form form_checkpoints = {.kind = FORM_LIST, .min = 0, .max = TREE_MAX, .items = &form_checkpoint};
 static const struct form form_disk = {
@@ -59,6 +61,17 @@ int tree_load(json_t **tree, const char *directory, struct error *err)
 	return r;
 }
 
+int tree_load_some(json_t **tree, const char *directory, struct error *err)
+{
+	int r = tree_load(tree, directory, err);
+
+	if (!r && !json_array_size(json_object_get(*tree, "checkpoints")) && !json_array_size(json_object_get(*tree, "disks"))) {
+		json_decref(*tree);
+		*tree = NULL;
+	}
+	return r;
+}
+
 int tree_save(const json_t *tree, const char *directory, struct error *err)
 {
 	return vm_json_save(tree, directory, TREE_FILE, err);
@@ -81,6 +94,17 @@ json_t *tree_find(const json_t *tree, const char *name_or_id)
 			return checkpoint;
 	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
 		if (!strcmp(text(checkpoint, "name"), name_or_id))
+			return checkpoint;
+	return NULL;
+}
+
+json_t *tree_temporary(const json_t *tree)
+{
+	json_t *checkpoint;
+	size_t i;
+
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
+		if (json_is_true(json_object_get(checkpoint, "temporary")))
 			return checkpoint;
 	return NULL;
 }

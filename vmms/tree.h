@@ -19,11 +19,16 @@ extern const struct form tree_form;
 
 /* Reads it; a machine with no such file has an empty one. The caller owns the reference. */
 int tree_load(json_t **tree, const char *directory, struct error *err);
+/* The same; *tree is NULL where there is nothing in it. */
+int tree_load_some(json_t **tree, const char *directory, struct error *err);
 /* By rename, synced. */
 int tree_save(const json_t *tree, const char *directory, struct error *err);
 
 /* By id or name; NULL: there is none. Borrowed. */
 json_t *tree_find(const json_t *tree, const char *name_or_id);
+
+/* The first that is temporary; NULL: there is none. Borrowed. */
+json_t *tree_temporary(const json_t *tree);
 
 /* The checkpoint that the machine of now comes from: its id, "" for none. */
 const char *tree_now(const json_t *tree);

@@ -243,6 +243,8 @@ static void take_stock(struct vmms *vmms)
 		vmms_date_state(machine);
 		checkpoint_recover(machine);
 		checkpoint_merge_left(machine);
+		if (machine_is_off(machine))
+			checkpoint_drop_temporary(machine);
 	}
 }
 
@@ -353,6 +355,8 @@ static void look_around(uv_timer_t *timer)
 
 		if (vmms->machines[i]->link)
 			machine_refresh(vmms->machines[i]);
+		if (vmms->machines[i]->temporary)
+			checkpoint_drop_temporary(vmms->machines[i]);
 		if (vmms->machines[i]->link && asprintf(&path, "%s/worker.log", vmms->machines[i]->directory) > 0)
 			worker_log_cut(path);
 	}

@@ -163,7 +163,6 @@ def test_manage_export_of_checkpoints_that_ran(context):
         wait_for(lambda: ran_for(d) > 1, "a second")
         d.done("POST", "/v1/vms/web/checkpoints", {"name": "ran"})
         before = ran_for(d)
-        d.refused(409, "wrong-state", "POST", "/v1/vms/web/export", {"directory": d.directory}, "running")
         d.done("POST", "/v1/vms/web/turn-off")
         address = machine(d)["config"]["adapters"][0]["mac"]
         exported = exported_tree(d, os.path.join(d.directory, "out"))
@@ -476,3 +475,75 @@ def test_manage_export_without_a_medium(context):
         require(job["state"] == "failed" and 'checkpoint "with medium"' in text and medium in text, f"{job}")
         d.done("DELETE", "/v1/vms/web/checkpoints/with%20medium")
         d.done("POST", "/v1/vms/web/export", {"directory": d.directory})
+
+
+def idle(d):
+    return all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=20")["jobs"])
+
+
+def test_manage_export_of_what_runs(context):
+    """It runs on, and what was exported goes on from the moment of the export, with its checkpoints."""
+    for form in ("vhdx", "vhd"):
+        with Daemon(context["build"]) as d:
+            d.make("web", adapters=[{"port": "none"}])
+            make_disk(d, os.path.join(machine(d)["directory"], f"disk.{form}"), 1)
+            d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": f"disk.{form}"}]})
+            written(d, disk_paths(d)[0], "first")
+            d.done("POST", "/v1/vms/web/checkpoints", {"name": "first"})
+            first = os.path.join(machine(d)["directory"], f"disk.{form}")
+            first = contents(d, first)
+            written(d, disk_paths(d)[0], "now  ")
+            now = hashes(d)
+            d.done("POST", "/v1/vms/web/start")
+            wait_for(lambda: ran_for(d) > 0.5, "it to run")
+            before = machine(d)
+            files = sorted(os.listdir(before["directory"]))
+            out = os.path.join(d.directory, "out")
+            os.mkdir(out)
+            require("is exported" in d.cli("vm", "export", "web", out), "it says so")
+            exported_at = ran_for(d)
+            wait_for(lambda: idle(d), "what was made for it to go")
+            after = machine(d)
+            require(after["state"] == "running" and after["config"] == before["config"], f"it is as it was: {after}")
+            require(sorted(os.listdir(before["directory"])) == files, f"so are its files: {os.listdir(before['directory'])} {files}")
+            require([c["name"] for c in d.ok("GET", "/v1/vms/web/checkpoints")["checkpoints"]] == ["first"], "and its checkpoints")
+            require("saved-state" in os.listdir(os.path.join(out, "web")) and os.listdir(out) == ["web"], "with its state")
+            d.refused(409, "exists", "POST", "/v1/vms/web/export", {"directory": out})
+            job = d.job("POST", "/v1/vms/web/export", {"directory": "/nowhere"})
+            require(job["state"] == "failed" and "/nowhere" in job["error"]["message"], f"{job}")
+            wait_for(lambda: idle(d) and sorted(os.listdir(before["directory"])) == files, "nothing of it to be left")
+            d.done("POST", "/v1/vms/web/turn-off")
+            require(hashes(d) == now, "its disk is what it was")
+            d.done("DELETE", "/v1/vms/web")
+            d.cli("vm", "import", os.path.join(out, "web"), "--restore")
+            require(d.state_of("web") == "saved" and hashes(d) == now, "saved, with the disk of then")
+            require([c["name"] for c in d.ok("GET", "/v1/vms/web/checkpoints")["checkpoints"]] == ["first"], "with its checkpoint")
+            d.done("POST", "/v1/vms/web/start")
+            require(0.5 < ran_for(d) < exported_at + 60, "its clock goes on from there")
+            d.done("POST", "/v1/vms/web/turn-off")
+            d.done("POST", "/v1/vms/web/checkpoints/first/apply")
+            require(hashes(d) == [first], "the checkpoint is what it was")
+
+
+def test_manage_killed_while_what_runs_is_exported(context):
+    """What was made for the export goes when the daemon is back, and the machine never notices."""
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        make_disk(d, os.path.join(machine(d)["directory"], "disk.vhdx"), 1)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/web/start")
+        directory, out = machine(d)["directory"], os.path.join(d.directory, "out")
+        wait_for(lambda: ran_for(d) > 0, "it to run")
+        files, pid = sorted(os.listdir(directory)), machine(d)["pid"]
+        os.mkdir(out)
+        for i in range(10):
+            d.ok("POST", "/v1/vms/web/export", {"directory": out})
+            time.sleep(rng.random() * 0.4)
+            d.kill()
+            d.start()
+            wait_for(lambda: idle(d) and [f for f in sorted(os.listdir(directory)) if f != "checkpoints.json"] == files,
+                     f"round {i}: nothing of it to be left", 130)
+            require(machine(d)["pid"] == pid and d.state_of("web") == "running", "it runs on")
+            require(set(os.listdir(out)) <= {"web"}, f"half of an export: {os.listdir(out)}")
+            shutil.rmtree(os.path.join(out, "web"), ignore_errors=True)
