@@ -261,6 +261,22 @@ static int dump_nouns_verbs(const char *noun, const char *text, const struct man
 	return dump_print(dump);
 }
 
+/* Many write "shutdown" for "shut-down". */
+static bool is_nearly(const char *word, const char *verb)
+{
+	while (*word && *verb) {
+		if (*verb == '-')
+			verb++;
+		if (*word == '-' || *word == '_')
+			word++;
+		if (*word != *verb)
+			return false;
+		word++;
+		verb++;
+	}
+	return *word == *verb;
+}
+
 int manage_run(const char *noun, const char *text, const struct manage_verb *verbs, int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "--dump"))
@@ -272,5 +288,8 @@ int manage_run(const char *noun, const char *text, const struct manage_verb *ver
 	for (const struct manage_verb *verb = verbs; verb->name; verb++)
 		if (!strcmp(argv[1], verb->name))
 			return run_verb(noun, verb, argc - 1, argv + 1);
+	for (const struct manage_verb *verb = verbs; verb->name; verb++)
+		if (is_nearly(argv[1], verb->name))
+			return fail(EXIT_USAGE, "there is no \"%s %s\": it is called bulkhead %s %s", noun, argv[1], noun, verb->name);
 	return fail(EXIT_USAGE, "there is no \"%s %s\": see bulkhead %s --help", noun, argv[1], noun);
 }

@@ -139,6 +139,8 @@ static int set_size(struct manage *manage, json_t *body, const char *text)
 
 	if (parse_size(text, &bytes, &err))
 		return manage_usage(manage, "%s", err.text);
+	if (bytes < 1 << 20)
+		return manage_usage(manage, "--memory %s is %llu bytes: say which unit, as in 512M or 4G", text, (unsigned long long)bytes);
 	json_object_set_new(body, "memory", json_integer((json_int_t)bytes));
 	return 0;
 }

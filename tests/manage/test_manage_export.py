@@ -525,6 +525,46 @@ def test_manage_export_of_what_runs(context):
             require(hashes(d) == [first], "the checkpoint is what it was")
 
 
+def test_manage_export_of_what_runs_in_the_way(context):
+    """It is cancelled, cannot be, or finds the machine at something else: nothing of it is left."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        path = os.path.join(machine(d)["directory"], "disk.vhdx")
+        make_disk(d, path, 1)
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        d.done("POST", "/v1/vms/web/start")
+        out, files = os.path.join(d.directory, "out"), sorted(os.listdir(machine(d)["directory"]))
+        os.mkdir(out)
+
+        def as_before():
+            return idle(d) and [f for f in sorted(os.listdir(machine(d)["directory"])) if f != "checkpoints.json"] == files
+
+        for _ in range(4):
+            job = d.ok("POST", "/v1/vms/web/export", {"directory": out})["id"]
+            d.call("DELETE", f"/v1/jobs/{job}")
+            state = d.ok("GET", f"/v1/jobs/{job}?wait=60")["state"]
+            require(state in ("cancelled", "done") and os.listdir(out) == (["web"] if state == "done" else []), f"{state}: {os.listdir(out)}")
+            wait_for(as_before, "nothing of it to be left")
+            shutil.rmtree(os.path.join(out, "web"), ignore_errors=True)
+        # The machine ends in the middle of it.
+        job = d.ok("POST", "/v1/vms/web/export", {"directory": out})["id"]
+        os.kill(d.machine_process("web"), 9)
+        state = d.ok("GET", f"/v1/jobs/{job}?wait=60")["state"]
+        wait_for(lambda: idle(d) and d.state_of("web") == "off", "it to be off")
+        wait_for(as_before, "nothing of it to be left", 130)
+        require(os.listdir(out) == (["web"] if state == "done" else []), f"{state}: {os.listdir(out)}")
+        shutil.rmtree(os.path.join(out, "web"), ignore_errors=True)
+        # One that has none yet, and one whose disk cannot be split.
+        raw = os.path.join(d.directory, "raw.img")
+        with open(raw, "wb") as f:
+            f.truncate(1 << 20)
+        d.done("POST", "/v1/vms/web/disks", {"path": raw})
+        d.done("POST", "/v1/vms/web/start")
+        job = d.job("POST", "/v1/vms/web/export", {"directory": out})
+        require(job["state"] == "failed" and "raw.img" in job["error"]["message"], f"{job}")
+        wait_for(as_before, "nothing of it to be left")
+
+
 def test_manage_killed_while_what_runs_is_exported(context):
     """What was made for the export goes when the daemon is back, and the machine never notices."""
     rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))

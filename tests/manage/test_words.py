@@ -15,6 +15,13 @@ def test_words_no_place_for_sockets(context):
         require(r.returncode == 1 and "set XDG_RUNTIME_DIR" in r.stderr and "/proc/nowhere/bulkhead" in r.stderr, f"{r}")
 
 
+def test_words_that_are_nearly_right(context):
+    """What is meant is told, where it can be known."""
+    with Daemon(context["build"]) as d:
+        require("called bulkhead vm shut-down" in d.cli("vm", "shutdown", "web", status=2), "a verb")
+        require("which unit" in d.cli("vm", "create", "web", "--kernel", d.kernel, "--memory", "512", status=2), "a size")
+
+
 def test_words_files_by_relative_names(context):
     """Relative names are of the user's directory, and what is not there is said at once."""
     with Daemon(context["build"]) as d:
