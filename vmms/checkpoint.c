@@ -414,6 +414,8 @@ struct job *checkpoint_drop_temporary(struct machine *machine)
 		return NULL;
 	checkpoint = tree_temporary(tree);
 	machine->temporary = checkpoint && checkpoint_delete(machine, text(checkpoint, "id"), &job, &err);
+	if (job)
+		job->yields = true;
 	if (machine->temporary)
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": checkpoint \"%s\" cannot go yet: %s", machine->name, text(checkpoint, "name"),
 			  err.text);
@@ -540,7 +542,8 @@ static bool merge_waits(const struct machine *machine)
 	return waits;
 }
 
-void checkpoint_merge_left(struct machine *machine)
+/* It yields to whatever else is asked for. */
+static void merge_left(struct machine *machine)
 {
 	struct error err = {0};
 	struct job *job;
@@ -551,6 +554,13 @@ void checkpoint_merge_left(struct machine *machine)
 		job->yields = true;
 	else if (err.code != EBUSY) /* what was half done is being ended first */
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, err.text);
+}
+
+void checkpoint_stopped(struct machine *machine)
+{
+	checkpoint_recover(machine);
+	checkpoint_drop_temporary(machine);
+	merge_left(machine);
 }
 
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err)

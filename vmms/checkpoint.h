@@ -28,11 +28,12 @@ int checkpoint_delete(struct machine *machine, const char *which, struct job **j
 /* What merges that did not come to their end, for want of room or because they were cancelled, have left is merged. Also of a machine
  * that runs. */
 int checkpoint_merge(struct machine *machine, struct job **job, struct error *err);
-/* The same, if there is such; of a machine that is off. May begin a job, which yields to whatever else is asked for. */
-void checkpoint_merge_left(struct machine *machine);
 /* A machine of its own of it, below the directory that `body` (it has passed vm_export_form) names. (clone.c) */
 int checkpoint_export(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err);
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err);
+
+/* Of a machine that is off now: what its worker has left half done, temporary checkpoints, merges. May begin a job, which yields. */
+void checkpoint_stopped(struct machine *machine);
 
 /* What a daemon that died has left half done; for a machine that is off. May begin a job. */
 void checkpoint_recover(struct machine *machine);

@@ -159,7 +159,7 @@ static void worker_ended(void *context, const json_t *result)
 	if (job && !job->working)
 		end_job(machine, job, started, saved);
 	if (!automatic_stopping(machine->vmms))
-		checkpoint_merge_left(machine);
+		checkpoint_stopped(machine);
 }
 
 static void worker_restores(void *context, uint64_t done, uint64_t total)

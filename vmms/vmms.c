@@ -241,10 +241,8 @@ static void take_stock(struct vmms *vmms)
 		}
 		machine_adopt(machine);
 		vmms_date_state(machine);
-		checkpoint_recover(machine);
-		checkpoint_merge_left(machine);
-		if (machine_is_off(machine))
-			checkpoint_drop_temporary(machine);
+		if (!machine->link)
+			checkpoint_stopped(machine);
 	}
 }
 
