@@ -134,6 +134,23 @@ static int job_show(struct manage *manage, int argc, char **argv)
 	return one_job(manage, argc, argv, "GET");
 }
 
+static int job_wait(struct manage *manage, int argc, char **argv)
+{
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	json_t *job;
+
+	if (argc != 2)
+		return manage_usage(manage, "it takes the number of one job");
+	path = client_path(manage->client, "/v1/jobs/%s", argv[1]);
+	if (client_job(manage->client, "GET", path, NULL, "waiting", &job, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		printf("job %s is done\n", argv[1]);
+	manage_print_json(manage, job);
+	return 0;
+}
+
 static int job_cancel(struct manage *manage, int argc, char **argv)
 {
 	return one_job(manage, argc, argv, "DELETE");
@@ -192,6 +209,8 @@ int command_job(int argc, char **argv)
 	static const struct manage_verb verbs[] = {
 	    {"list", "the newest jobs", "", "The hundred newest, the newest first.\n", job_list},
 	    {"show", "one job", "ID", "How far it is, or how it ended.\n", job_show},
+	    {"wait", "wait for its end", "ID",
+	     "As the command that began it does, which may be interrupted: the job goes on. Fails if the job does.\n", job_wait},
 	    {"cancel", "end one that runs", "ID", "What it had made goes.\n", job_cancel},
 	    {0}};
 

@@ -107,6 +107,17 @@ def test_manage_lists_page_by_page(context):
         d.refused(400, "invalid", "GET", "/v1/vms?offset=3", None, "no parameter")
 
 
+def test_manage_job_waited_for(context):
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        job = d.ok("POST", "/v1/vms/web/start")["id"]
+        require(d.cli("job", "wait", str(job)) == f"job {job} is done\n", "it has ended")
+        require(d.state_of("web") == "running", "and the machine runs")
+        job = d.ok("POST", "/v1/vms/web/shut-down?timeout=1")["id"]
+        require("did not shut down in time" in d.cli("job", "wait", str(job), status=1), "one that fails")
+        require("no job 999" in d.cli("job", "wait", "999", status=1), "one that is not there")
+
+
 def test_manage_job_cancelled(context):
     with Daemon(context["build"]) as d:
         source = os.path.join(d.directory, "image")
