@@ -15,6 +15,8 @@ from collections import namedtuple
 
 import run_bare
 import test_debian
+import test_manage_ports
+import test_manage_teams
 from guest import Guest
 from test_debian import require
 
@@ -228,6 +230,56 @@ def crash(_, guest):
 for suffix, *parameters in (("kernel_1_restart", "kernel", 1, restart), ("own_2_hot_disk", "own", 2, hot_disk),
                             ("kernel_2_crash", "kernel", 2, crash, " panic=1", ["--no-reboot"]), ("own_1_pause", "own", 1, pause)):
     check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=600, image=True)
+
+
+# --- Open vSwitch in the kernel's datapath ------------------------------------------------------------------
+
+BUILD = os.path.join(ROOT, "build", "release")
+
+
+def context_of_manage():
+    return {"build": BUILD, "skip": Skip, "gap": 30}
+
+
+def manage(function):
+    """A test of the stage manage, with daemons of Open vSwitch that the manager starts; here the kernel has a datapath, and bonding."""
+    subprocess.run(["modprobe", "-a", "openvswitch", "bonding"], check=True)
+    function(context_of_manage())
+
+
+def system(program):
+    """A program that runs as a unit of a Debian system, with the host's own Open vSwitch, in this machine's network."""
+    directory = os.path.join(os.environ.get("TMPDIR", "/tmp"), "system")
+    r = subprocess.run([os.path.join(ROOT, "tests", "lab", "system.sh"), directory, os.path.join(ROOT, "tests", "lab", program)], stdin=subprocess.DEVNULL,
+                       capture_output=True, text=True, errors="replace")
+    said = ""
+    if os.path.exists(os.path.join(directory, "said")):
+        with open(os.path.join(directory, "said"), encoding="utf-8", errors="replace") as f:
+            said = f.read()
+    require(said.startswith("passed\n"), f"status {r.returncode}: {said[-3000:]}{r.stdout[-500:]}{r.stderr[-500:]}")
+
+
+def queue_without_module():
+    """A kernel that cannot make the queue that holds back what a machine is sent."""
+    subprocess.run(["modprobe", "-r", "sch_htb"], check=True)
+    subprocess.run(["modprobe", "-a", "openvswitch", "veth", "cls_bpf"], check=True)
+    with open("/proc/sys/kernel/modprobe", encoding="ascii") as f:
+        before = f.read()
+
+    def set_program(path):
+        with open("/proc/sys/kernel/modprobe", "w", encoding="ascii") as f:
+            f.write(path)
+    set_program("/bin/false")
+    try:
+        test_manage_ports.require_queue_refused(context_of_manage())
+    finally:
+        set_program(before)
+
+
+check("switch_of_the_host", lambda: system("host_switch.py"), limit=240)
+check("switch_queue_without_module", queue_without_module)
+check("switch_minimum", lambda: manage(test_manage_ports.test_manage_ports_minimum), limit=120)
+check("switch_bond", lambda: manage(test_manage_teams.test_manage_team_lacp_with_a_bond), limit=240)
 
 
 def run(name):

@@ -17,7 +17,7 @@ import time
 
 ROOT = "/lab"
 HERE = os.path.join(ROOT, "tests", "lab")
-sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "guest"), os.path.join(ROOT, "tests", "bare")]
+sys.path[:0] = [HERE, *(os.path.join(ROOT, "tests", folder) for folder in ("guest", "bare", "manage"))]
 from patience import HELD_UP, Patience  # pylint: disable=wrong-import-position
 
 GUEST_DISK = "/dev/vdc"

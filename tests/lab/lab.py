@@ -32,6 +32,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 HERE = os.path.join(ROOT, "tests", "lab")
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
 NAT = os.path.join(ROOT, "build", "release", "switch", "bulkhead-nat")
+MANAGER = [os.path.join(ROOT, "build", "release", *path) for path in (("vmms", "bulkheadd"), ("worker", "bulkhead-worker"), ("cli", "bulkhead-manage"),
+                                                                       ("tests", "apply_switch"))]
 SILENCE = 150  # seconds without a sign of life after which a machine is given up (its start takes less)
 LIMIT = 1500  # seconds that a whole run of the lab may take. None of these are seconds in which it waits for a processor
 NUDGE = 2  # seconds between two bytes sent to the machine
@@ -53,7 +55,7 @@ def packages():
     """What is installed in the lab: a list of our own and what the program is linked to."""
     with open(os.path.join(HERE, "packages"), encoding="utf-8") as f:
         names = {line.strip() for line in f if line.strip() and not line.startswith("#")}
-    linked = subprocess.run(["ldd", BULKHEAD, NAT], capture_output=True, text=True, check=True).stdout
+    linked = subprocess.run(["ldd", BULKHEAD, NAT, *MANAGER], capture_output=True, text=True, check=True).stdout
     for path in re.findall(r"=> (/\S+)", linked):
         path = os.path.realpath(path)
         places = {path, re.sub("^/usr/lib", "/lib", path)}
@@ -157,14 +159,14 @@ def make_payload(directory, image, request):
         target = os.path.join(tree, to or os.path.relpath(path, ROOT))
         os.makedirs(os.path.dirname(target), exist_ok=True)
         shutil.copy2(path, target)
-    copy(BULKHEAD)
-    copy(NAT)
+    for program in (BULKHEAD, NAT, *MANAGER):
+        copy(program)
     bare = os.path.join(ROOT, "build", "release", "tests", "bare")
     for name in os.listdir(bare):
         if name.startswith("bare_") and os.path.isfile(os.path.join(bare, name)):
             copy(os.path.join(bare, name))
     copy(os.path.join(ROOT, "build", "release", "tests", "test_saved_state"))
-    for folder in ("tests", "tests/guest", "tests/bare", "tests/lab", "bench"):
+    for folder in ("tests", "tests/guest", "tests/bare", "tests/manage", "tests/lab", "bench"):
         for name in os.listdir(os.path.join(ROOT, folder)):
             if name.endswith((".py", ".sh")):
                 copy(os.path.join(ROOT, folder, name))
@@ -314,7 +316,7 @@ class Lab:
 
 def checks_named(names):
     """The names of all checks, or of those named (with or without lab_ before it), in their order."""
-    sys.path[:0] = [os.path.join(ROOT, "tests", folder) for folder in ("lab", "guest", "bare")]
+    sys.path[:0] = [os.path.join(ROOT, "tests", folder) for folder in ("lab", "guest", "bare", "manage")]
     import checks  # pylint: disable=import-outside-toplevel,import-error
     return [name for name in checks.ALL if not names or name in names or "lab_" + name in names]
 

@@ -387,8 +387,8 @@ print(*sockets.values(), flush=True)
 
 def shares(ports):
     """The part of the first of two machines in what comes from both, which send more than the uplink can."""
-    def start(host, text, *arguments, **more):
-        return subprocess.Popen(host.argv("/usr/bin/python3", "-c", text, *arguments), **more)
+    def start(host, program, *arguments, **more):
+        return subprocess.Popen(host.argv("/usr/bin/python3", "-c", program, *arguments), **more)
     count = start(ports.beyond, COUNT, stdout=subprocess.PIPE, text=True)
     floods = []
     try:
