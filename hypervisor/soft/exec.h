@@ -61,8 +61,8 @@ static inline uint64_t address_mask(const struct decoding *d)
 	return d->insn->address_width == 64 ? ~0ull : (1ull << d->insn->address_width) - 1;
 }
 
-/* SEG_* of the first memory operand, hidden ones included (strings, XLAT), override considered. */
-uint8_t memory_segment(const struct decoding *d);
+/* SEG_* of a memory operand, counted from 0, hidden ones included (strings, XLAT), override considered. */
+uint8_t memory_segment(const struct decoding *d, unsigned nth);
 
 /* Each knows the mnemonics of its file and answers as integer_select() does. */
 bool alu_select(struct decoding *d, struct op *op);

@@ -256,7 +256,7 @@ static const struct op *xlat(struct soft_vp *vp, const struct op *op)
 
 static bool select_xlat(struct decoding *d, struct op *op)
 {
-	op->src2 = memory_segment(d);
+	op->src2 = memory_segment(d, 0);
 	op->seg = SEG_ES; /* not the stack, when it faults */
 	op->imm = address_mask(d);
 	op->fn = xlat;

@@ -70,10 +70,10 @@ enum shape take_operands(const struct decoding *d, struct op *op)
 	return shape_of(operand_letter(d, 0), operand_letter(d, 1));
 }
 
-uint8_t memory_segment(const struct decoding *d)
+uint8_t memory_segment(const struct decoding *d, unsigned nth)
 {
 	for (unsigned i = 0; i < d->insn->operand_count; i++) {
-		if (d->operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY)
+		if (d->operands[i].type != ZYDIS_OPERAND_TYPE_MEMORY || nth--)
 			continue;
 		switch (d->operands[i].mem.segment) {
 		case ZYDIS_REGISTER_ES:

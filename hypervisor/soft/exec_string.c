@@ -433,7 +433,8 @@ static bool select_string(struct decoding *d, struct op *op, unsigned size, op_f
 	if (d->insn->meta.category != ZYDIS_CATEGORY_STRINGOP)
 		return false;
 	op->size = (uint8_t)size;
-	op->src2 = memory_segment(d);
+	/* MOVS names its destination first. */
+	op->src2 = memory_segment(d, once == movs);
 	op->seg = SEG_ES; /* not the stack, when it faults */
 	op->imm = address_mask(d);
 	op->fn = op->flags & (OP_REP | OP_REPNE) ? repeated : once;

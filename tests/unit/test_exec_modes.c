@@ -160,6 +160,38 @@ static void test_segment_override(void **context)
 	assert_int_equal(m.r.gpr[RAX], 0x78);
 }
 
+/* The source is in DS or what a prefix says, the destination in ES, each with a base of its own. */
+static void test_string_segments(void **context)
+{
+	machine_real(&m);
+	m.r.es.base = DATA_GPA + 0x4000;
+	m.r.es.selector = (DATA_GPA + 0x4000) >> 4;
+	m.r.fs.base = DATA_GPA + 0x6000;
+	m.r.fs.selector = (DATA_GPA + 0x6000) >> 4;
+	memcpy(m.data + 0x10, "DS", 2);
+	memcpy(m.data + 0x4010, "ES", 2);
+	memcpy(m.data + 0x6010, "FS", 2);
+	m.r.gpr[RSI] = 0x10;
+	m.r.gpr[RDI] = 0x20;
+	RUN("\xa5"); /* movsw */
+	assert_memory_equal(m.data + 0x4020, "DS", 2);
+	m.r.rip = 0;
+	m.r.gpr[RSI] = 0x10;
+	m.r.gpr[RCX] = 2;
+	RUN("\xf3\x64\xa4"); /* rep movsb from FS */
+	assert_memory_equal(m.data + 0x4022, "FS", 2);
+	m.r.rip = 0;
+	m.r.gpr[RSI] = 0x10;
+	RUN("\xad"); /* lodsw */
+	assert_int_equal((uint16_t)m.r.gpr[RAX], 0x5344);
+	m.r.rip = 0;
+	m.r.gpr[RSI] = m.r.gpr[RDI] = 0x10;
+	m.r.gpr[RCX] = 2;
+	RUN("\xf3\x64\xa6"); /* repe cmpsb of FS with ES: the first bytes differ */
+	assert_int_equal(m.r.gpr[RCX], 1);
+	assert_int_equal(m.fault, -1);
+}
+
 static void test_bound(void **context)
 {
 	static const struct {
@@ -448,6 +480,7 @@ int main(void)
 	    cmocka_unit_test(test_strings16_wrap),
 	    cmocka_unit_test(test_strings16_limit),
 	    cmocka_unit_test(test_segment_override),
+	    cmocka_unit_test(test_string_segments),
 	    cmocka_unit_test(test_bound),
 	    cmocka_unit_test(test_protected16),
 	    cmocka_unit_test(test_string_page_fault),
