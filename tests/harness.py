@@ -180,7 +180,7 @@ def run_guests(results, names, *paths):
 
 
 def stage_guest(results, names):
-    files = ("test_debian.py", "test_worker.py", "test_network.py", "test_offloads.py", "test_saved.py", "test_calls.py")
+    files = ("test_debian.py", "test_worker.py", "test_network.py", "test_ipxe.py", "test_offloads.py", "test_saved.py", "test_calls.py")
     run_guests(results, names, *(f"tests/guest/{name}" for name in files))
 
 

@@ -44,6 +44,23 @@ static void test_versions(void **state)
 	free(w);
 }
 
+/* A driver may want to hear that what only tells something has come, and may give up what it has sent. */
+static void test_answers_asked_for(void **state)
+{
+	static const uint32_t types[] = {NVSP_SEND_NDIS_VERSION, NVSP_SEND_NDIS_CONFIG, NVSP_REVOKE_RECEIVE_BUFFER, NVSP_REVOKE_SEND_BUFFER};
+	struct fixture *f = *state;
+
+	assert_int_equal(netvsc_version(&f->n, NVSP_VERSION_2), 0);
+	assert_int_equal(netvsc_buffers(&f->n, 128), 0);
+	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+		struct nvsp_message m = {.type = types[i], .ndis_version = {6, 1}};
+
+		assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_CANCEL, 0, 1, "", 0), 0);
+		assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+		assert_int_equal(m.type, types[i]);
+	}
+}
+
 static void test_queries(void **state)
 {
 	static const uint32_t oids[] = {OID_GEN_HARDWARE_STATUS, OID_GEN_MEDIA_IN_USE, OID_GEN_VENDOR_DESCRIPTION, OID_GEN_XMIT_OK,
@@ -601,6 +618,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_answers_asked_for, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_queries, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_offloads, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_mtu, setup, teardown),

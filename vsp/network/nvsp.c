@@ -58,6 +58,12 @@ static void answer(struct nic *nic, const struct channel_packet *packet, const s
 	nic->prompt = true;
 }
 
+/* Messages that tell something: a driver may ask to hear that they have come. */
+static void answer_empty(struct nic *nic, const struct channel_packet *packet, uint32_t type)
+{
+	answer(nic, packet, &(struct nvsp_message){.type = type});
+}
+
 bool nvsp_version_known(uint32_t version)
 {
 	return version == NVSP_VERSION_1 || version == NVSP_VERSION_2 || version == NVSP_VERSION_4 || version == NVSP_VERSION_5 ||
@@ -165,9 +171,11 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 	switch (m->type) {
 	case NVSP_SEND_NDIS_VERSION:
 		nic->ndis_minor = m->ndis_version.minor;
+		answer_empty(nic, packet, m->type);
 		break;
 	case NVSP_SEND_NDIS_CONFIG:
 		on_ndis_config(nic, &m->ndis_config);
+		answer_empty(nic, packet, m->type);
 		break;
 	case NVSP_SEND_RECEIVE_BUFFER:
 		on_receive_buffer(nic, packet, &m->buffer);
@@ -175,12 +183,14 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 	case NVSP_REVOKE_RECEIVE_BUFFER:
 		receive_drop_buffer(&nic->rx);
 		receive_choose_offloads(nic);
+		answer_empty(nic, packet, m->type);
 		break;
 	case NVSP_SEND_SEND_BUFFER:
 		on_send_buffer(nic, packet, &m->buffer);
 		break;
 	case NVSP_REVOKE_SEND_BUFFER:
 		on_revoke_send_buffer(nic);
+		answer_empty(nic, packet, m->type);
 		break;
 	case NVSP_SEND_RNDIS_PACKET:
 		transmit_packet(nic, packet, &m->rndis);
@@ -190,7 +200,7 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 		break;
 	case NVSP_SWITCH_DATA_PATH: /* there is no other path, and the driver waits for no answer but an empty one */
 	default:
-		answer(nic, packet, &(struct nvsp_message){.type = m->type});
+		answer_empty(nic, packet, m->type);
 		break;
 	}
 }
@@ -206,6 +216,8 @@ static void take_packet(struct nic *nic, const struct channel_packet *packet, in
 			nic_break(nic, "the guest completes a packet that it does not have");
 		return;
 	}
+	if (packet->type == VMBUS_PACKET_CANCEL)
+		return; /* of a packet that is served by now, or will be at once */
 	if (packet->type != VMBUS_PACKET_IN_BAND && packet->type != VMBUS_PACKET_GPA_DIRECT) {
 		nic_break(nic, "a network packet of a type that has no meaning");
 		return;
