@@ -6,8 +6,9 @@ Usage: bench/network.py [--image DIRECTORY] [--backends tap,nat] [--rounds N] [-
 DIRECTORY is an image of `bulkhead image build` (Debian; the tests' one in the cache if none is told), of which kernel and initramfs are
 taken; its disk is not used. Root, for network namespaces. Two guests of each program run from the beginning to the end, and sleep while
 others are measured; each row is measured by turns, the one who begins changes with the round. Backends: tap interfaces in a bridge of the
-kernel, and user-mode NAT (libslirp, QEMU's inside it, ours as the default switch). With --processor kvm QEMU runs on KVM too. Prints
-Markdown tables; ratios are of medians.
+kernel, and user-mode NAT (libslirp, QEMU's inside it, ours as the default switch). With --processor kvm QEMU runs on KVM too; where no hardware has
+that, tests/lab/lab.py --bench-network brings it into the lab. Prints Markdown tables: how they compare, ratios of medians; and what a frame costs us. Who loses a
+guest loses the row, which is told, and gets two others for the next.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from guest import Guest, GuestError  # pylint: disable=wrong-import-position
 
 BULKHEAD = os.path.join(ROOT, "build", "release", "cli", "bulkhead")
 SIDES = ("qemu", "ours")
+LOST_MAX = 6  # rows
 UNITS = {"send": "Mbit/s", "receive": "Mbit/s", "request": "a second", "udp-send": "datagrams a second", "udp-receive": "datagrams a second"}
 # Of two guests each is sender and receiver at once, so one way is enough.
 KINDS = {"host": ("send", "receive", "request", "udp-send", "udp-receive"), "guest": ("send", "request", "udp-send")}
@@ -63,7 +65,11 @@ def make_initrd(image, directory):
     """The image's own, with another /init behind it: the kernel unpacks one archive after the other."""
     root = os.path.join(directory, "root")
     os.makedirs(os.path.join(root, "usr", "bin"))
-    run("gcc", "-O2", "-static", "-o", os.path.join(root, "netbench"), os.path.join(ROOT, "bench", "netbench.c"))
+    built = os.path.join(ROOT, "bench", "netbench")
+    if os.path.exists(built):  # in the lab, which has no compiler
+        shutil.copy(built, root)
+    else:
+        run("gcc", "-O2", "-static", "-o", os.path.join(root, "netbench"), os.path.join(ROOT, "bench", "netbench.c"))
     shutil.copy("/bin/busybox", os.path.join(root, "usr", "bin"))
     with open(os.path.join(root, "bench-init"), "w", encoding="ascii") as f:
         f.write(INIT)
@@ -138,8 +144,7 @@ def start(who, backend, number, options, space, initrd):
                                    f"virtio-net-pci,netdev=n0,romfile=,mac=52:54:00:12:34:{56 + number}"])
 
 
-COUNTERS = {"exits": "exits", "hypercalls": "hypercalls", "interrupts": "interrupts"}
-
+COUNTERS = ("exits", "hypercalls", "interrupts")
 
 
 def counted(guest):
@@ -148,16 +153,21 @@ def counted(guest):
     adapter = told["network0"]
     found = {"frames": adapter["tx_frames"] + adapter["rx_frames"], "rounds": adapter["rounds"], "port_calls": adapter["port_calls"],
              "copied_bytes": adapter["copied_bytes"], "frame_bytes": adapter["tx_bytes"] + adapter["rx_bytes"]}
-    for key, name in COUNTERS.items():
-        found[key] = sum(p[name] for p in told["processors"])
+    for name in COUNTERS:
+        found[name] = sum(p[name] for p in told["processors"])
     return found
+
+
+def title(row):
+    backend, peer, kind, _ = row
+    return f"{backend}: {TITLES[kind].format('another' if peer == 'guest' else peer)}"
 
 
 class Bench:
     def __init__(self, options):
         self.options = options
         self.rates, self.seconds, self.costs = {}, {}, {}
-        self.failed = []
+        self.lost = []
 
     def turn(self, who, guests, row):
         backend, peer, kind, streams = row
@@ -178,61 +188,91 @@ class Bench:
             self.costs.setdefault(row, []).append(difference)
         print(f"{who}: {backend}, {peer}: {kind} {streams}: {rate:.1f} {UNITS[kind]}, {used:.2f} s of processors", file=sys.stderr, flush=True)
 
-    def measure(self, backend, guests):
+    def measure(self, backend, sides):
         for peer in ("host", "guest") if backend == "tap" else ("host",):
             for kind in KINDS[peer]:
                 if backend == "nat" and kind == "udp-receive":  # nobody speaks to a guest behind it first
                     continue
                 for streams in (1, 4):
                     row = backend, peer, kind, streams
-                    if not re.search(self.options.rows, " ".join(map(str, row))):
-                        continue
-                    for n in range(self.options.rounds):
-                        for who in SIDES[::-1] if n % 2 else SIDES:
-                            try:
-                                self.turn(who, guests[who], row)
-                            except GuestError as e:
-                                raise GuestError(f"{who}: {' '.join(map(str, row))}: {e}") from e
+                    if re.search(self.options.rows, " ".join(map(str, row))):
+                        self.measure_row(row, sides)
+
+    def measure_row(self, row, sides):
+        self.rates[row] = {}
+        for n in range(self.options.rounds):
+            for who in SIDES[::-1] if n % 2 else SIDES:
+                try:
+                    self.turn(who, sides[who].guests, row)
+                except (GuestError, OSError, subprocess.TimeoutExpired) as e:
+                    self.lost.append(f"{who} lost a guest: {' '.join(map(str, row))}: {e}")
+                    print(self.lost[-1], file=sys.stderr, flush=True)
+                    if len(self.lost) >= LOST_MAX:
+                        raise GuestError("too many") from e
+                    sides[who].start()
+                    return
 
     def table(self):
         o = self.options
         print(f"| {o.cpus} processor(s), {o.processor}, {o.rounds} rounds of {o.seconds:g} s | streams | unit | QEMU virtio-net | bulkhead | "
               "bulkhead / QEMU | lowest to highest of the rounds | processor time a unit, bulkhead / QEMU |\n|---|---|---|---|---|---|---|---|")
         for row, rates in self.rates.items():
-            backend, peer, kind, streams = row
+            _, _, kind, streams = row
             if any(len(rates.get(who, [])) < o.rounds for who in SIDES):
+                print(f"| {title(row)} | {streams} | {UNITS[kind]} | a guest was lost | | | | |")
                 continue
             qemu, ours = (statistics.median(rates[who]) for who in SIDES)
             ratios = [a / b for a, b in zip(rates["ours"], rates["qemu"])]
             cost = statistics.median(self.seconds[row]["ours"]) / max(statistics.median(self.seconds[row]["qemu"]), 1e-12)
-            print(f"| {backend}: {TITLES[kind].format('another' if peer == 'guest' else peer)} | {streams} | {UNITS[kind]} | {qemu:.0f} | {ours:.0f} | "
+            print(f"| {title(row)} | {streams} | {UNITS[kind]} | {qemu:.0f} | {ours:.0f} | "
                   f"{ours / qemu:.2f} | {min(ratios):.2f} to {max(ratios):.2f} | {cost:.2f} |")
         print("\n| of the first guest of ours, a frame | streams | bytes | exits | of them hypercalls | interrupts | rounds of the adapter's thread | "
               "system calls of the port | bytes copied by us |\n|---|---|---|---|---|---|---|---|---|")
         for row, costs in self.costs.items():
-            backend, peer, kind, streams = row
+            streams = row[3]
             total = {key: sum(cost[key] for cost in costs) for key in costs[0]}
             each = {key: value / max(total["frames"], 1) for key, value in total.items()}
-            print(f"| {backend}: {TITLES[kind].format('another' if peer == 'guest' else peer)} | {streams} | {each['frame_bytes']:.0f} | {each['exits']:.3f} | "
+            print(f"| {title(row)} | {streams} | {each['frame_bytes']:.0f} | {each['exits']:.3f} | "
                   f"{each['hypercalls']:.3f} | {each['interrupts']:.3f} | {each['rounds']:.3f} | {each['port_calls']:.3f} | {each['copied_bytes']:.0f} |")
 
 
-def run_backend(bench, backend, directory, initrd, program):
-    spaces, guests = {}, {}
+class Side:
+    """The guests of one program, with one backend."""
+
+    def __init__(self, bench, who, backend, initrd, program):
+        self.arguments = who, backend, bench.options, initrd
+        self.guests = []
+        self.space = Space(f"bulkhead-bench-{os.getpid()}-{who}", program)
+
+    def start(self):
+        """Anew, if there were some."""
+        who, backend, options, initrd = self.arguments
+        self.close_guests()
+        for n in range(2 if backend == "tap" else 1):
+            self.guests.append(start(who, backend, n, options, self.space.name, initrd))
+        for guest in self.guests:
+            guest.expect("BENCH up", 300)
+
+    def close_guests(self):
+        for guest in self.guests:
+            guest.close()
+        self.guests = []
+
+    def close(self):
+        self.close_guests()
+        self.space.close()
+
+
+def run_backend(bench, backend, initrd, program):
+    sides = {}
     try:
         for who in SIDES:
-            spaces[who] = Space(f"bulkhead-bench-{os.getpid()}-{who}", program)
-            count = 2 if backend == "tap" else 1
-            guests[who] = [start(who, backend, n, bench.options, spaces[who].name, initrd) for n in range(count)]
-        for who in SIDES:
-            for guest in guests[who]:
-                guest.expect("BENCH up", 300)
-        bench.measure(backend, guests)
+            sides[who] = Side(bench, who, backend, initrd, program)
+            sides[who].start()
+        bench.measure(backend, sides)
     finally:
-        for guest in (g for list_ in guests.values() for g in list_):
-            guest.close()
-        for space in spaces.values():
-            space.close()
+        for side in sides.values():
+            side.close()
 
 
 def main():
@@ -254,12 +294,12 @@ def main():
         initrd, program = make_initrd(options.image, directory)
         for backend in options.backends.split(","):
             try:
-                run_backend(bench, backend, directory, initrd, program)
-            except GuestError as e:  # a guest is lost: what was measured counts, the rest of its backend is missing
-                bench.failed.append(f"{backend} ends early: {e}")
+                run_backend(bench, backend, initrd, program)
+            except GuestError as e:  # what was measured counts
+                bench.lost.append(f"{backend} ends early: {e}")
     bench.table()
-    if bench.failed:
-        raise SystemExit("\n".join(bench.failed))
+    if bench.lost:
+        raise SystemExit("\n".join(bench.lost))
 
 
 if __name__ == "__main__":

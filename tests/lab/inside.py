@@ -122,8 +122,10 @@ def run_checks(host, names):
         host.tell(**message)
 
 
-def run_bench(host, arguments):
-    with subprocess.Popen([sys.executable, os.path.join(ROOT, "bench", "hardware.py"), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
+def run_bench(host, script, arguments):
+    for module in ("tun", "bridge"):
+        subprocess.run(["modprobe", module], check=True)
+    with subprocess.Popen([sys.executable, os.path.join(ROOT, "bench", script), *arguments], cwd=ROOT, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
         for line in process.stdout:
             host.tell(line=line.rstrip("\n"))
@@ -138,7 +140,7 @@ def main():
     with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "w", encoding="ascii") as f:
         f.write("always" if request["mode"] == "checks" else "never")
     if request["mode"] == "bench":
-        host.tell(done=run_bench(host, request["arguments"]))
+        host.tell(done=run_bench(host, request["script"], request["arguments"]))
     else:
         run_checks(host, request["names"])
 

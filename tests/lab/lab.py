@@ -5,6 +5,7 @@
 Usage: tests/lab/lab.py [--list] [CHECK…]     run all checks, or those named
        tests/lab/lab.py --shell               a shell in the lab, on this terminal (Ctrl-A X cuts its power)
        tests/lab/lab.py --bench [ARGUMENT…]   bench/hardware.py in the lab
+       tests/lab/lab.py --bench-network [ARGUMENT…]   bench/network.py, on KVM
        tests/lab/lab.py --prepare             only build the machine (cached in $XDG_CACHE_HOME/bulkhead)
 Needs build/release; ./test lab makes that first, and counts each check as a test.
 """
@@ -387,10 +388,11 @@ def forward_terminal(request):
         return lab.process.wait()
 
 
-def bench(arguments):
-    program = os.path.join(ROOT, "build", "diskbench")
-    subprocess.run(["gcc", "-O2", "-static", "-o", program, os.path.join(ROOT, "bench", "diskbench.c")], check=True)
-    request = {"mode": "bench", "arguments": arguments, "files": {"bench/diskbench": program}}
+def bench(script, program, arguments):
+    """A script of bench/ in the lab, with a program of it that needs a compiler."""
+    built = os.path.join(ROOT, "build", program)
+    subprocess.run(["gcc", "-O2", "-static", "-o", built, os.path.join(ROOT, "bench", program + ".c")], check=True)
+    request = {"mode": "bench", "script": script, "arguments": arguments, "files": {f"bench/{program}": built}}
     # Two, so that a guest and what serves it run at one time. It may be lost, for which see docs/testing.md; then start it again.
     with Lab(request, machine_directory(), guest_image(), processors=2) as lab:
         patience = Patience(3600, lab.process.pid)
@@ -420,7 +422,9 @@ def main():
     if option == "--shell":
         return forward_terminal({"mode": "shell"})
     if option == "--bench":
-        return bench(arguments)
+        return bench("hardware.py", "diskbench", arguments)
+    if option == "--bench-network":
+        return bench("network.py", "netbench", ["--processor", "kvm", "--image", "/lab/image", *arguments])
     if option:
         print(f"lab: there is no option {option}; see --help", file=sys.stderr)
         return 2
