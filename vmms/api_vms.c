@@ -117,10 +117,13 @@ static void get_files(struct vmms *vmms, struct http_request *request)
 {
 	struct machine *machine = api_machine(vmms, request);
 
-	if (machine)
-		http_reply(request, 200,
-			   json_pack("{s:s, s:o, s:b}", "directory", machine->directory, "files", machine_files(machine),
-				     "own_directory", machine->own_directory));
+	if (!machine)
+		return;
+	/* What its worker had begun under another daemon may have ended. */
+	machine_refresh(machine);
+	http_reply(request, 200,
+		   json_pack("{s:s, s:o, s:b}", "directory", machine->directory, "files", machine_files(machine), "own_directory",
+			     machine->own_directory));
 }
 
 static void start_vm(struct vmms *vmms, struct http_request *request)
