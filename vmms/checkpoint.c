@@ -163,6 +163,9 @@ void change_end(struct job *job, const struct error *err)
 	job_end(job, err);
 	change_free(change);
 	machine_refresh(machine);
+	/* What was in the way of that is over; what failed would fail again. */
+	if (!err && machine->temporary)
+		checkpoint_drop_temporary(machine);
 }
 
 static int make_disks(struct job *job, struct error *err)
