@@ -137,9 +137,10 @@ def external(site):
 def guards(site):
     """What a guest of bad will says passes first, and then not, while what is behind it does."""
     one, _ = site.guests
+    mac = one.check("cat /sys/class/net/eth0/address")
     for guarded in (False, True):
         site.set(one, **({"dhcp_guard": True, "router_guard": True} if guarded else {}))
-        with Capture(site.beyond, "br0", "udp or icmp6") as seen:
+        with Capture(site.beyond, "br0", f"ether src {mac} and (udp or icmp6)") as seen:
             say(one, ("udp", "192.0.2.255", 67, 68), ("udp", "ff02::1", 547, 546, "%eth0"), ("advertise", "%eth0"), ("udp", "192.0.2.255", 4444, 4445))
             require(seen.seen(".4444 > ", 20), f"what is behind it came: {seen.text}")
             for what in ("192.0.2.11.67 > ", ".547 > ", "router advertisement"):
