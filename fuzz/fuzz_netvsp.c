@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A hostile guest at the network adapter, and any frames from its network: messages, control, packets in sections and pages,
- * completions. Then the guest closes the channel, opens it again and must find an adapter that works: a hang or a
- * refusal is a finding, too.
+ * completions, on the first channel and on up to three sub-channels; the hash key and the table of channels. Then the guest closes
+ * them all, opens the first again and must find an adapter that works: a hang or a refusal is a finding, too.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 
 #define LIVES         64u /* inputs that one machine serves: the double's memory is not given back */
 #define RECEIVE_PAGES 64u
+#define CHANNELS      4u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -28,6 +29,7 @@ static struct machine {
 	struct port *port;
 	int peer;
 	struct netvsc n;
+	struct guest_channel *channels[CHANNELS]; /* of this input; the first one is always there */
 	unsigned inputs;
 } machine;
 
@@ -61,6 +63,38 @@ static void connect_channel(struct machine *m)
 	must(netvsc_open(&m->n, m->guest, 5) == 0);
 	must(netvsc_negotiate(&m->n, NVSP_VERSION_61, 1500, RECEIVE_PAGES) == 0);
 	must(netvsc_set_filter(&m->n, NDIS_FILTER_PROMISCUOUS) == 0);
+	m->channels[0] = m->n.channel;
+}
+
+static void open_subs(struct machine *m, unsigned count)
+{
+	static const struct guid class = NETWORK_CLASS;
+	struct nvsp_message message = {.type = NVSP_SUBCHANNEL, .subchannel_request = {NVSP_SUBCHANNEL_ALLOCATE, count}};
+
+	if (count == 0)
+		return;
+	must(netvsc_exchange(&m->n, &message) == 0 && message.subchannel_complete.count == count);
+	for (unsigned i = 1; i <= count; i++) {
+		const struct vmbus_message_offer *offer = guest_find_offer(m->guest, &class, i);
+
+		must(offer && guest_open(m->guest, offer, 3, 3, &(struct guest_open_options){.target_vp = i}, &m->channels[i]) == 0);
+	}
+}
+
+static void close_channels(struct machine *m)
+{
+	uint32_t relids[CHANNELS] = {0};
+
+	for (unsigned i = 1; i < CHANNELS; i++) {
+		if (!m->channels[i])
+			continue;
+		relids[i] = guest_channel_relid(m->channels[i]);
+		must(guest_close(m->channels[i]) == 0);
+		m->channels[i] = NULL;
+	}
+	must(guest_close(m->channels[0]) == 0);
+	for (unsigned i = 1; i < CHANNELS; i++)
+		must(!relids[i] || guest_wait_rescind(m->guest, relids[i]) == 0);
 }
 
 static void machine_create(struct machine *m)
@@ -70,7 +104,7 @@ static void machine_create(struct machine *m)
 
 	log_set_level(LOG_LEVEL_ERROR);
 	memset(m, 0, sizeof(*m));
-	m->guest = guest_create_vps(64, 1);
+	m->guest = guest_create_vps(64, CHANNELS);
 	must(m->guest && vmbus_create(&m->bus, guest_partition(m->guest), NULL) == 0);
 	must(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
 	m->peer = pair[1];
@@ -159,9 +193,36 @@ static void put_frame(struct machine *m, struct input *in)
 		send(m->peer, bytes, size, MSG_DONTWAIT);
 }
 
+/* Parameters that are mostly what they should be. */
+static void set_scaling(struct machine *m, struct input *in)
+{
+	struct {
+		struct rndis_request request;
+		struct ndis_rss_parameters p;
+		uint8_t rest[552];
+	} message = {.request = {.header = {RNDIS_SET, 0}, .oid = OID_GEN_RECEIVE_SCALE_PARAMETERS, .info_offset = 20}};
+	size_t size = take_number(in, sizeof(message) - sizeof(message.request) + 1);
+
+	message.p = (struct ndis_rss_parameters){.type = NDIS_OBJECT_RSS_PARAMETERS, .hash = NDIS_HASH_TOEPLITZ | take_number(in, 0x2000) << 4,
+	    .flags = (uint16_t)(take_number(in, 8) * 2), .table_size = (uint16_t)(take_number(in, 131) * 4), .table_offset = sizeof(message.p) + 40,
+	    .key_size = take_number(in, 8) ? 40 : (uint16_t)take_number(in, 100), .key_offset = sizeof(message.p)};
+	take(in, message.rest, take_number(in, sizeof(message.rest) + 1));
+	if (take_number(in, 4) == 0)
+		take(in, &message.p, sizeof(message.p));
+	for (size_t i = 40; i < sizeof(message.rest); i++)
+		message.rest[i] &= i % 4 ? 0 : take_number(in, 16) ? 3 : 0xff;
+	message.request.info_length = (uint32_t)size;
+	message.request.header.length = (uint32_t)(sizeof(message.request) + size);
+	netvsc_send_control(&m->n, &message, sizeof(message.request) + size);
+}
+
 static void step(struct machine *m, struct input *in)
 {
-	switch (take_number(in, 6)) {
+	unsigned channel = take_number(in, CHANNELS);
+
+	netvsc_release(&m->n);
+	m->n.channel = m->channels[channel] ? m->channels[channel] : m->channels[0];
+	switch (take_number(in, 7)) {
 	case 0:
 	case 1:
 		send_message(m, in);
@@ -173,6 +234,10 @@ static void step(struct machine *m, struct input *in)
 		put_frame(m, in);
 		break;
 	case 4:
+		m->n.channel = m->channels[0];
+		set_scaling(m, in);
+		break;
+	case 5:
 		netvsc_complete(&m->n, take_number(in, 200));
 		break;
 	default:
@@ -191,10 +256,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!m->guest)
 		machine_create(m);
 	m->inputs++;
+	open_subs(m, take_number(&in, CHANNELS));
 	while (in.left > 0)
 		step(m, &in);
 	drain(m);
-	must(guest_close(m->n.channel) == 0);
+	close_channels(m);
 	connect_channel(m);
 	return 0;
 }

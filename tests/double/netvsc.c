@@ -378,6 +378,11 @@ bool netvsc_poll(struct netvsc *n)
 	return r == 2;
 }
 
+void netvsc_release(struct netvsc *n)
+{
+	end_packet(n);
+}
+
 static bool poll_wait(void *context)
 {
 	return netvsc_poll(context);

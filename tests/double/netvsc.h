@@ -87,4 +87,7 @@ int netvsc_receive_frame(struct netvsc *n, struct netvsc_frame *frame);
 /* Take a message if there is one; whether there was any. */
 bool netvsc_poll(struct netvsc *n);
 
+/* Give the packet back that was taken last, whatever is left of it: before another channel is looked at. */
+void netvsc_release(struct netvsc *n);
+
 int netvsc_complete(struct netvsc *n, uint64_t id);

@@ -8,16 +8,17 @@
 
 const uint8_t mac[6] = {0x00, 0x15, 0x5d, 1, 2, 3};
 const uint8_t other[6] = {0x02, 0, 0, 0, 0, 9};
+const struct guid network_class = NETWORK_CLASS;
 
 /* --- fixture --------------------------------------------------------------------------------------- */
 
-int setup(void **state)
+static int setup_vps(void **state, unsigned vps)
 {
 	struct network_config config = {.name = "network0"};
 	struct fixture *f = calloc(1, sizeof(*f));
 	int pair[2];
 
-	f->guest = guest_create_vps(64, 1);
+	f->guest = guest_create_vps(64, vps);
 	assert_non_null(f->guest);
 	assert_int_equal(vmbus_create(&f->bus, guest_partition(f->guest), NULL), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
@@ -35,15 +36,28 @@ int setup(void **state)
 	return 0;
 }
 
-int setup_ready(void **state)
+int setup(void **state)
 {
-	struct fixture *f;
+	return setup_vps(state, 1);
+}
 
-	setup(state);
-	f = *state;
+static int make_ready(struct fixture *f)
+{
 	assert_int_equal(netvsc_negotiate(&f->n, NVSP_VERSION_61, 1500, RECEIVE_PAGES), 0);
 	assert_int_equal(netvsc_set_filter(&f->n, NDIS_FILTER_DIRECTED | NDIS_FILTER_BROADCAST), 0);
 	return 0;
+}
+
+int setup_ready(void **state)
+{
+	setup(state);
+	return make_ready(*state);
+}
+
+int setup_four(void **state)
+{
+	setup_vps(state, 4);
+	return make_ready(*state);
 }
 
 int teardown(void **state)
@@ -180,4 +194,109 @@ void set_offloads(struct fixture *f, bool checksums, bool coalesced)
 	    .rsc4 = r, .rsc6 = r};
 
 	assert_int_equal(netvsc_set(&f->n, OID_TCP_OFFLOAD_PARAMETERS, &p, sizeof(p)), 0);
+}
+
+uint32_t ask_channels(struct fixture *f, uint32_t count)
+{
+	struct nvsp_message m = {.type = NVSP_SUBCHANNEL, .subchannel_request = {NVSP_SUBCHANNEL_ALLOCATE, count}};
+
+	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+	assert_int_equal(m.type, NVSP_SUBCHANNEL);
+	return m.subchannel_complete.status == NVSP_STATUS_SUCCESS ? m.subchannel_complete.count : UINT32_MAX;
+}
+
+struct guest_channel *open_sub(struct fixture *f, unsigned index)
+{
+	const struct vmbus_message_offer *offer = guest_find_offer(f->guest, &network_class, index);
+	struct guest_open_options options = {.target_vp = index};
+	struct guest_channel *channel;
+
+	assert_non_null(offer);
+	assert_int_equal(guest_open(f->guest, offer, RING_PAGES, RING_PAGES, &options, &channel), 0);
+	return channel;
+}
+
+uint8_t *frame_page(struct fixture *f, size_t payload, size_t *size)
+{
+	uint8_t *page = guest_alloc(f->guest, 1, NULL), frame[1600];
+
+	*size = netvsc_message(page, frame, ip_frame(frame, false, FRAME_PROTOCOL_UDP, payload, other, mac), NULL, 0);
+	return page;
+}
+
+int send_page(struct fixture *f, struct guest_channel *channel, const void *page, size_t size)
+{
+	struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET, .rndis = {NVSP_CHANNEL_DATA, NVSP_NO_SECTION, 0}};
+
+	return guest_send_buffer(channel, f->n.next_id++, page, (uint32_t)size, &m, sizeof(m));
+}
+
+unsigned take_answers(struct guest_channel *channel)
+{
+	uint8_t packet[2048];
+	unsigned count = 0;
+
+	while (guest_receive_raw(channel, packet, sizeof(packet)) > 0) {
+		struct vmbus_packet_header header;
+
+		memcpy(&header, packet, sizeof(header));
+		count += header.type == VMBUS_PACKET_COMPLETION;
+	}
+	return count;
+}
+
+static uint32_t index_of(const volatile uint32_t *index)
+{
+	return __atomic_load_n(index, __ATOMIC_SEQ_CST);
+}
+
+uint32_t waiting_bytes(struct guest_channel *channel)
+{
+	volatile struct vmbus_ring_header *ring = guest_in_ring(channel);
+	uint32_t from = index_of(&ring->read_index), to = index_of(&ring->write_index);
+
+	return to >= from ? to - from : guest_in_size(channel) - from + to;
+}
+
+/* --- what the adapter tells ---------------------------------------------------------------------------- */
+
+struct inspected {
+	const char *name;
+	uint64_t value;
+};
+
+static void ignore_begin(void *context, const char *name)
+{
+	(void)context;
+	(void)name;
+}
+
+static void ignore_end(void *context)
+{
+	(void)context;
+}
+
+static void ignore_text(void *context, const char *name, const char *value)
+{
+	(void)context;
+	(void)name;
+	(void)value;
+}
+
+static void look_at_number(void *context, const char *name, uint64_t value)
+{
+	struct inspected *i = context;
+
+	if (!strcmp(name, i->name))
+		i->value = value;
+}
+
+uint64_t inspected(struct fixture *f, const char *name)
+{
+	static const struct vmbus_inspector inspector = {ignore_begin, ignore_end, ignore_text, look_at_number};
+	struct inspected i = {name, UINT64_MAX};
+
+	network_inspect(f->network, &inspector, &i);
+	assert_int_not_equal(i.value, UINT64_MAX);
+	return i.value;
 }

@@ -15,6 +15,7 @@
 #define RING_PAGES    9u
 
 extern const uint8_t mac[6], other[6];
+extern const struct guid network_class;
 
 struct fixture {
 	struct guest *guest;
@@ -30,6 +31,7 @@ struct fixture {
 /* An adapter whose channel is open, or that is negotiated too; for cmocka. */
 int setup(void **state);
 int setup_ready(void **state);
+int setup_four(void **state); /* of a machine with four processors */
 int teardown(void **state);
 
 /* --- the network's side */
@@ -55,5 +57,20 @@ size_t ip_frame(uint8_t *frame, bool ipv6, unsigned protocol, size_t payload, co
 bool checksums_good(const uint8_t *frame, size_t size);
 
 /* --- the guest's side */
+
+/* How many sub-channels there are to open, UINT32_MAX: refused. */
+uint32_t ask_channels(struct fixture *f, uint32_t count);
+/* Opened for the processor of its own number. */
+struct guest_channel *open_sub(struct fixture *f, unsigned index);
+/* A number that the adapter tells of itself. */
+uint64_t inspected(struct fixture *f, const char *name);
+
+/* A page with a message of one frame, of so many bytes behind its headers; to be sent by any channel. 0, -EAGAIN: the ring is full. */
+uint8_t *frame_page(struct fixture *f, size_t payload, size_t *size);
+int send_page(struct fixture *f, struct guest_channel *channel, const void *page, size_t size);
+/* Takes what a channel has; how many answers it was. */
+unsigned take_answers(struct guest_channel *channel);
+/* Bytes in a guest's ring that the adapter has not taken. */
+uint32_t waiting_bytes(struct guest_channel *channel);
 
 void set_offloads(struct fixture *f, bool checksums, bool coalesced);

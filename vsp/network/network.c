@@ -38,6 +38,21 @@ static void swap_ports(struct network *network)
 	pthread_cond_broadcast(&network->plugged);
 }
 
+/* The sub-channels go with the primary: a guest asks for them anew. No thread uses them any more. */
+static void remove_subs(struct network *network)
+{
+	for (unsigned i = 1; i < NIC_CHANNELS_MAX; i++) {
+		struct channel *channel = network->subs[i].channel;
+
+		if (channel)
+			channel_remove(channel);
+		pthread_mutex_lock(&network->lock);
+		network->subs[i] = (struct sub_channel){.open = false};
+		pthread_mutex_unlock(&network->lock);
+	}
+	atomic_store(&network->subs_changed, false);
+}
+
 static void channel_closed(void *provider, struct channel *channel)
 {
 	struct network *network = provider;
@@ -51,7 +66,69 @@ static void channel_closed(void *provider, struct channel *channel)
 	if (network->replug)
 		swap_ports(network);
 	pthread_mutex_unlock(&network->lock);
+	remove_subs(network);
 	nic_free(nic);
+}
+
+/* --- sub-channels ------------------------------------------------------------------------------- */
+
+/* The thread learns of it, and of one that is closed it has let go when this returns. */
+static void tell_thread(struct sub_channel *sub, bool open)
+{
+	struct network *network = sub->network;
+
+	pthread_mutex_lock(&network->lock);
+	sub->open = open;
+	atomic_store(&network->subs_changed, true);
+	if (network->nic)
+		nic_wake(network->nic);
+	pthread_cond_broadcast(&network->plugged); /* it may rest */
+	while (!open && network->nic && atomic_load(&network->subs_changed))
+		pthread_cond_wait(&network->plugged, &network->lock);
+	pthread_mutex_unlock(&network->lock);
+}
+
+static int sub_opened(void *provider, struct channel *channel, const struct channel_open *open)
+{
+	(void)channel;
+	(void)open;
+	tell_thread(provider, true);
+	return 0;
+}
+
+static void sub_closed(void *provider, struct channel *channel)
+{
+	(void)channel;
+	tell_thread(provider, false);
+}
+
+unsigned network_offer_subs(struct network *network, unsigned count)
+{
+	static const struct channel_ops ops = {.open = sub_opened, .close = sub_closed};
+	struct error err = {0};
+
+	for (unsigned i = 1; i <= count; i++) {
+		struct channel_offer offer = {.interface = NETWORK_CLASS, .instance = network->instance, .name = network->name,
+		    .subchannel_index = (uint16_t)i};
+
+		network->subs[i].network = network;
+		if (vmbus_offer(network->bus, &offer, &ops, &network->subs[i], &network->subs[i].channel, &err)) {
+			network->subs[i].channel = NULL;
+			if (log_limit_pass(&network->log_limit, 3))
+				log_write(LOG_LEVEL_WARNING, "%s: sub-channel %u: %s", network->name, i, err.text);
+			return i - 1;
+		}
+	}
+	return count;
+}
+
+unsigned network_sub_count(struct network *network)
+{
+	unsigned count = 0;
+
+	while (count + 1 < NIC_CHANNELS_MAX && network->subs[count + 1].channel)
+		count++;
+	return count;
 }
 
 struct port *network_plug(struct network *network, struct port *port)
@@ -88,6 +165,9 @@ int network_create(struct network **out, struct vmbus *bus, const struct network
 	network->partition = vmbus_partition(bus);
 	network->instance = config->instance;
 	network->any_mac = config->any_mac;
+	network->channel_max = partition_vp_count(network->partition);
+	if (network->channel_max > NIC_CHANNELS_MAX)
+		network->channel_max = NIC_CHANNELS_MAX;
 	network->port = config->port;
 	memcpy(network->mac, config->mac, sizeof(network->mac));
 	snprintf(network->name, sizeof(network->name), "%s", config->name);
@@ -110,6 +190,7 @@ void network_destroy(struct network *network)
 		return;
 	if (network->channel)
 		channel_remove(network->channel);
+	remove_subs(network); /* of an adapter that was loaded and never opened */
 	saved_nic_free(network->restored);
 	pthread_cond_destroy(&network->plugged);
 	pthread_mutex_destroy(&network->lock);
@@ -117,6 +198,16 @@ void network_destroy(struct network *network)
 }
 
 /* --- inspection ----------------------------------------------------------------------------------- */
+
+/* With the lock held. */
+static unsigned nic_channel_count(const struct network *network)
+{
+	unsigned count = 1;
+
+	for (unsigned i = 1; i < NIC_CHANNELS_MAX; i++)
+		count += network->subs[i].open;
+	return count;
+}
 
 static const char *version_text(unsigned version)
 {
@@ -196,6 +287,7 @@ void network_inspect(struct network *network, const struct vmbus_inspector *insp
 	inspector->text(context, "link", network->port ? "up" : "down");
 	if (network->port)
 		inspector->number(context, "port_calls", port_calls(network->port));
+	inspector->number(context, "channels", network->nic ? nic_channel_count(network) : 0);
 	pthread_mutex_unlock(&network->lock);
 	inspector->begin(context, "addresses");
 	for (unsigned i = 0; i < count; i++) {

@@ -9,6 +9,7 @@
  *  receive.c    frames of the port to the guest
  *  saved.c      an adapter at rest, saved and loaded
  *  addresses.c  which IP addresses the guest uses
+ *  scaling.c    which channel a frame comes by
  */
 #pragma once
 
@@ -21,6 +22,7 @@
 #include "vsp/network/rndis_protocol.h"
 
 #define NIC_MULTICAST_MAX 32u
+#define NIC_CHANNELS_MAX  16u
 
 struct network {
 	struct vmbus *bus;
@@ -31,8 +33,18 @@ struct network {
 	uint8_t mac[FRAME_MAC_SIZE]; /* permanent */
 	bool any_mac;
 
+	unsigned channel_max; /* that the guest may have, the primary counted */
+	struct log_limit log_limit;
+
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t plugged;
+	/* Sub-channels by their index; there is none at 0. Offered by the channel's thread, removed when that has ended. */
+	struct sub_channel {
+		struct network *network;
+		struct channel *channel;
+		bool open;
+	} subs[NIC_CHANNELS_MAX];
+	atomic_bool subs_changed; /* the thread has not looked at `open` yet */
 	struct nic *nic;   /* NULL while the channel is not open */
 	struct port *port; /* the thread's while there is one, but for `replug` */
 	struct port *next;
@@ -64,6 +76,18 @@ struct rndis_state {
 	bool rsc4, rsc6;             /* it takes coalesced segments */
 };
 
+#define SCALING_TABLE_MAX 128u
+#define SCALING_KEY_SIZE  40u
+
+/* Which channel a frame comes by, as the guest chose. */
+struct scaling {
+	bool on;
+	uint32_t hash;       /* NDIS_HASH_… */
+	uint32_t table_size; /* a power of two, as it is on the wire; or whatever the guest says: a remainder is taken */
+	uint8_t table[SCALING_TABLE_MAX];
+	uint8_t key[SCALING_KEY_SIZE];
+};
+
 /* Room in front of a frame in the receive buffer: message, and all the information that can be there. */
 #define RX_ROOM         128u
 #define RX_RANGES       64u /* frames, or pieces of frames, in one packet: what the oldest guests take */
@@ -86,11 +110,14 @@ struct receive {
 	bool large;             /* the port was told to give coalesced segments */
 	uint16_t packet_id;     /* of coalesced packets */
 
-	/* The packet that is being filled; when the ring has no room it waits here. */
-	struct vmbus_transfer_page_range ranges[RX_RANGES];
-	unsigned range_count;
-	uint16_t first, last;
-	bool control;
+	/* The packet that is being filled, for each channel; when the ring has no room it waits here. */
+	struct receive_packet {
+		struct vmbus_transfer_page_range ranges[RX_RANGES];
+		unsigned count;
+		uint16_t first, last;
+		bool control;
+	} packets[NIC_CHANNELS_MAX];
+	unsigned range_count; /* of all */
 
 	unsigned batch; /* frames that room is made ready for: as many as came lately */
 	struct port_frame frames[PORT_BATCH];
@@ -119,6 +146,7 @@ struct transmit {
 	struct {
 		uint64_t transaction_id;
 		uint32_t status;
+		uint8_t channel;
 		bool wanted;
 		bool patient; /* its bytes were copied by the guest, which waits for nothing */
 	} packets[TX_PACKETS];
@@ -137,13 +165,16 @@ struct transmit {
 /* An open channel. All but what is atomic belongs to its thread. */
 struct nic {
 	struct network *network;
-	struct channel *channel;
+	struct channel *channels[NIC_CHANNELS_MAX]; /* the primary first; NULL: not open */
+	unsigned serving; /* whose packet is looked at */
+	unsigned turn;    /* whose come first */
 	pthread_t thread;
 	int wake;
 	atomic_bool stop;
 	bool rests; /* under the adapter's lock */
 
 	bool broken;
+	bool began; /* it has rested no more since it was started */
 	bool link; /* as last told to the guest */
 	bool port_gone;
 	bool prompt;   /* something that the guest waits for was sent in this round */
@@ -155,6 +186,7 @@ struct nic {
 	unsigned mtu;
 	bool vlan;
 	struct rndis_state rndis;
+	struct scaling scaling;
 	struct receive rx;
 	struct transmit tx;
 
@@ -175,6 +207,8 @@ struct saved_nic {
 	uint32_t version, ndis_minor, mtu;
 	bool vlan, link;
 	struct rndis_state rndis;
+	struct scaling scaling;
+	uint32_t sub_count; /* offered */
 	bool has_receive_buffer;
 	uint32_t receive_handle, section_size;
 	uint16_t receive_id, packet_id;
@@ -186,7 +220,7 @@ struct saved_nic {
 	uint32_t held_count;
 	struct {
 		uint64_t transaction_id;
-		uint32_t status;
+		uint32_t status, channel;
 	} completions[TX_PACKETS];
 	uint32_t completion_count;
 	struct {
@@ -210,12 +244,30 @@ void nic_wake(struct nic *nic);
 
 /* The channel is broken off: a driver would not do that. */
 void nic_break(struct nic *nic, const char *reason);
+extern const char nic_channel_lost[]; /* why, when sending or receiving fails: a sub-channel takes the others with it */
 
 /* The port it is plugged into, NULL: none, or nobody is behind it any more. */
 struct port *nic_port(const struct nic *nic);
 void nic_lose_port(struct nic *nic);
 
 bool nvsp_version_known(uint32_t version);
+
+/* --- network.c ------------------------------------------------------------------------------------------- */
+
+/* Offer sub-channels 1 to `count`; how many there are then. [the channel's thread, or before there is one] */
+unsigned network_offer_subs(struct network *network, unsigned count);
+unsigned network_sub_count(struct network *network);
+
+/* --- scaling.c ------------------------------------------------------------------------------------------- */
+
+/* The hash of [MS-RSS]: of `size` bytes, at most 36. */
+uint32_t scaling_toeplitz(const uint8_t key[SCALING_KEY_SIZE], const uint8_t *bytes, size_t size);
+
+/* By which channel the frame goes that `layout` is of. */
+unsigned scaling_channel(const struct scaling *scaling, const uint8_t *headers, const struct frame_layout *layout);
+
+/* OID_GEN_RECEIVE_SCALE_PARAMETERS: an RNDIS_STATUS. */
+uint32_t scaling_set(struct scaling *scaling, const uint8_t *value, size_t size);
 
 /* --- saved.c --------------------------------------------------------------------------------------------- */
 
@@ -248,6 +300,8 @@ void transmit_drop_buffer(struct transmit *tx);
 
 /* What the port has not taken is lost; answers go out as far as there is room. */
 void transmit_abandon(struct nic *nic);
+/* A channel is about to be closed: no frame waits that may lie in its packets, and none of its packets for an answer. */
+void transmit_leave(struct nic *nic, unsigned channel);
 
 /* Whether another packet can be taken. */
 bool transmit_ready(const struct nic *nic);

@@ -22,10 +22,12 @@
 #define LATE_MAX        32u  /* answers that wait for something to be told of with them: of the guest's send buffer so many sections */
 #define LATE_MS         1
 
+const char nic_channel_lost[] = "one of the adapter's channels cannot be used";
+
 void nic_break(struct nic *nic, const char *reason)
 {
 	if (!nic->broken)
-		channel_break(nic->channel, reason);
+		channel_break(nic->channels[0], reason);
 	nic->broken = true;
 }
 
@@ -50,11 +52,11 @@ static void answer(struct nic *nic, const struct channel_packet *packet, const s
 
 	if (!packet->completion_requested)
 		return;
-	r = channel_send_completion(nic->channel, packet->transaction_id, message, sizeof(*message));
+	r = channel_send_completion(nic->channels[nic->serving], packet->transaction_id, message, sizeof(*message));
 	if (r == -EAGAIN)
 		nic_break(nic, "no room for the answer to a network message");
 	else if (r < 0)
-		nic->broken = true;
+		nic_break(nic, nic_channel_lost);
 	nic->prompt = true;
 }
 
@@ -105,7 +107,7 @@ static void on_receive_buffer(struct nic *nic, const struct channel_packet *pack
 {
 	struct nvsp_message reply = {.type = NVSP_SEND_RECEIVE_BUFFER_COMPLETE,
 	    .receive_buffer_complete = {.status = NVSP_STATUS_FAIL}};
-	struct gpadl *gpadl = nic->rx.gpadl ? NULL : channel_gpadl(nic->channel, buffer->gpadl);
+	struct gpadl *gpadl = nic->rx.gpadl ? NULL : channel_gpadl(nic->channels[0], buffer->gpadl);
 
 	if (gpadl &&
 	    (gpadl_size(gpadl) > RECEIVE_BUFFER_MAX || receive_set_buffer(&nic->rx, gpadl, buffer->gpadl, buffer->id,
@@ -127,7 +129,7 @@ static void on_receive_buffer(struct nic *nic, const struct channel_packet *pack
 static void on_send_buffer(struct nic *nic, const struct channel_packet *packet, const struct nvsp_buffer *buffer)
 {
 	struct nvsp_message reply = {.type = NVSP_SEND_SEND_BUFFER_COMPLETE, .send_buffer_complete = {.status = NVSP_STATUS_FAIL}};
-	struct gpadl *gpadl = nic->tx.gpadl ? NULL : channel_gpadl(nic->channel, buffer->gpadl);
+	struct gpadl *gpadl = nic->tx.gpadl ? NULL : channel_gpadl(nic->channels[0], buffer->gpadl);
 
 	if (gpadl && gpadl_size(gpadl) < TX_SECTION) {
 		gpadl_release(gpadl);
@@ -148,11 +150,16 @@ static void on_revoke_send_buffer(struct nic *nic)
 	transmit_drop_buffer(&nic->tx);
 }
 
-/* One channel is all there is. */
-static void on_subchannel(struct nic *nic, const struct channel_packet *packet)
+/* Once: the guest asks anew when it has opened the adapter anew. */
+static void on_subchannel(struct nic *nic, const struct channel_packet *packet, const struct nvsp_subchannel_request *request)
 {
 	struct nvsp_message reply = {.type = NVSP_SUBCHANNEL, .subchannel_complete = {.status = NVSP_STATUS_FAIL}};
+	unsigned count = (unsigned)min_u64(request->count, nic->network->channel_max - 1);
 
+	if (request->operation == NVSP_SUBCHANNEL_ALLOCATE && atomic_load(&nic->version) >= NVSP_VERSION_5 &&
+	    !network_sub_count(nic->network))
+		reply.subchannel_complete =
+		    (struct nvsp_subchannel_complete){NVSP_STATUS_SUCCESS, network_offer_subs(nic->network, count)};
 	answer(nic, packet, &reply);
 }
 
@@ -196,7 +203,7 @@ static void on_message(struct nic *nic, const struct channel_packet *packet, con
 		transmit_packet(nic, packet, &m->rndis);
 		break;
 	case NVSP_SUBCHANNEL:
-		on_subchannel(nic, packet);
+		on_subchannel(nic, packet, &m->subchannel_request);
 		break;
 	case NVSP_SWITCH_DATA_PATH: /* there is no other path, and the driver waits for no answer but an empty one */
 	default:
@@ -227,13 +234,26 @@ static void take_packet(struct nic *nic, const struct channel_packet *packet, in
 		return;
 	}
 	memcpy(&message, nic->payload, min_u64(packet->payload_size, sizeof(message)));
+	if (nic->serving && (message.type != NVSP_SEND_RNDIS_PACKET || message.rndis.channel_type != NVSP_CHANNEL_DATA)) {
+		nic_break(nic, "a network message that belongs to the first channel");
+		return;
+	}
 	on_message(nic, packet, &message);
 }
 
-/* Take packets until the ring is empty or there is a reason to wait. True: call again at once. */
-static bool take_packets(struct nic *nic)
+/* Somebody waits for the thread. */
+static bool is_awaited(const struct nic *nic)
 {
-	for (unsigned n = 0; n < TAKE_BATCH && !nic->broken; n++) {
+	const struct network *network = nic->network;
+
+	return atomic_load(&network->subs_changed) || atomic_load(&network->paused) || atomic_load(&network->replug) || atomic_load(&nic->stop);
+}
+
+/* Take a channel's packets until its ring is empty or there is a reason to wait. True: call again at once. */
+static bool take_from(struct nic *nic, unsigned index)
+{
+	nic->serving = index;
+	for (unsigned n = 0; n < TAKE_BATCH && !nic->broken && !is_awaited(nic); n++) {
 		struct channel_packet packet = {.payload = nic->payload,
 		    .payload_capacity = sizeof(nic->payload),
 		    .iov = nic->tx.raw,
@@ -245,15 +265,41 @@ static bool take_packets(struct nic *nic)
 			if (!transmit_ready(nic))
 				return false;
 		}
-		r = channel_receive(nic->channel, &packet);
+		r = channel_receive(nic->channels[index], &packet);
 		if (r == 0)
 			return false;
 		if (r == 1 || r == -EMSGSIZE || r == -EFAULT)
 			take_packet(nic, &packet, r);
 		else
-			nic->broken = true;
+			nic_break(nic, nic_channel_lost);
 	}
 	return !nic->broken;
+}
+
+static bool take_packets(struct nic *nic)
+{
+	const unsigned first = nic->turn;
+	bool more = false;
+
+	if (!transmit_ready(nic)) {
+		transmit_flush(nic);
+		if (!transmit_ready(nic))
+			return false;
+	}
+	/* Where the port is slow, each channel has its turn at the room that there is. */
+	for (unsigned n = 0; n < NIC_CHANNELS_MAX; n++) {
+		unsigned i = (first + n) % NIC_CHANNELS_MAX;
+
+		if (!nic->channels[i])
+			continue;
+		more |= take_from(nic, i);
+		if (!transmit_ready(nic)) {
+			nic->turn = (i + 1) % NIC_CHANNELS_MAX;
+			break;
+		}
+	}
+	nic->serving = 0;
+	return more;
 }
 
 /* --- the thread ----------------------------------------------------------------------------------------------- */
@@ -270,26 +316,28 @@ static void wait_for_work(struct nic *nic, bool more)
 {
 	const struct port *port = nic_port(nic);
 	short events = 0;
-	struct pollfd fds[3] = {
-	    {.fd = nic->wake, .events = POLLIN},
-	    {.fd = nic->broken ? -1 : channel_event_fd(nic->channel), .events = POLLIN},
-	};
+	struct pollfd fds[2 + NIC_CHANNELS_MAX] = {{.fd = nic->wake, .events = POLLIN}};
+	unsigned count = 2;
 
 	if (!nic->broken && port && receive_ready(nic))
 		events |= POLLIN;
 	if (!nic->broken && port && nic->tx.blocked)
 		events |= POLLOUT;
 	nic->readable = false;
-	fds[2] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
-	if (poll(fds, ARRAY_SIZE(fds), more ? 0 : nic->late ? LATE_MS : -1) <= 0)
+	fds[1] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX && !nic->broken; i++)
+		if (nic->channels[i])
+			fds[count++] = (struct pollfd){.fd = channel_event_fd(nic->channels[i]), .events = POLLIN};
+	if (poll(fds, count, more ? 0 : nic->late ? LATE_MS : -1) <= 0)
 		return;
 	if (fds[0].revents)
 		drain_event(nic->wake);
-	if (fds[1].revents)
-		drain_event(fds[1].fd);
-	nic->readable = fds[2].revents & (POLLIN | POLLERR | POLLHUP);
-	if (fds[2].revents & (POLLOUT | POLLERR | POLLHUP))
+	nic->readable = fds[1].revents & (POLLIN | POLLERR | POLLHUP);
+	if (fds[1].revents & (POLLOUT | POLLERR | POLLHUP))
 		nic->tx.blocked = false;
+	for (unsigned i = 2; i < count; i++)
+		if (fds[i].revents)
+			drain_event(fds[i].fd);
 }
 
 static uint64_t now_ns(void)
@@ -300,9 +348,23 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+static void hold_signals(struct nic *nic)
+{
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
+		if (nic->channels[i])
+			channel_hold_signal(nic->channels[i]);
+}
+
+static void release_signals(struct nic *nic)
+{
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
+		if (nic->channels[i])
+			channel_release_signal(nic->channels[i]);
+}
+
 static void tell_guest(struct nic *nic)
 {
-	channel_release_signal(nic->channel);
+	release_signals(nic);
 	nic->late = 0;
 	nic->late_since = 0;
 	nic->prompt = false;
@@ -345,25 +407,56 @@ static void replug(struct nic *nic)
 	pthread_mutex_unlock(&network->lock);
 }
 
-/* Until it is let go on, or has to end. */
-static void rest(struct nic *nic)
+/* Sub-channels that the guest has opened or closed. With the adapter's lock held. */
+static bool take_subs(struct nic *nic)
+{
+	struct network *network = nic->network;
+
+	if (!atomic_exchange(&network->subs_changed, false))
+		return false;
+	for (unsigned i = 1; i < NIC_CHANNELS_MAX; i++) {
+		if (nic->channels[i] && !network->subs[i].open && !nic->broken)
+			transmit_leave(nic, i);
+		nic->channels[i] = network->subs[i].open ? network->subs[i].channel : NULL;
+	}
+	pthread_cond_broadcast(&network->plugged);
+	return true;
+}
+
+static bool look_at_subs(struct nic *nic)
+{
+	bool changed;
+
+	if (!atomic_load(&nic->network->subs_changed))
+		return false;
+	pthread_mutex_lock(&nic->network->lock);
+	changed = take_subs(nic);
+	pthread_mutex_unlock(&nic->network->lock);
+	return changed;
+}
+
+/* Until it is let go on, or has to end; meanwhile the bus may close a sub-channel, and waits until it is let go of. True: there
+ * may be packets. */
+static bool rest(struct nic *nic)
 {
 	struct network *network = nic->network;
 
 	if (!atomic_load(&network->paused))
-		return;
-	if (!nic->broken) {
+		return false;
+	/* What was restored waits for channels that are opened meanwhile. */
+	if (!nic->broken && nic->began)
 		transmit_abandon(nic);
-		receive_abandon(nic);
-	}
+	receive_abandon(nic);
 	tell_guest(nic);
 	pthread_mutex_lock(&network->lock);
 	nic->rests = true;
 	pthread_cond_broadcast(&network->plugged);
 	while (atomic_load(&network->paused) && !atomic_load(&nic->stop))
-		pthread_cond_wait(&network->plugged, &network->lock);
+		if (!take_subs(nic))
+			pthread_cond_wait(&network->plugged, &network->lock);
 	nic->rests = false;
 	pthread_mutex_unlock(&network->lock);
+	return true;
 }
 
 static void announce_link(struct nic *nic)
@@ -389,22 +482,28 @@ static bool receive_round(struct nic *nic)
 static void *nic_main(void *arg)
 {
 	struct nic *nic = arg;
-	bool more = true; /* there may be packets from before we listened */
+	bool more = true, held_up; /* there may be packets from before we listened */
 	char name[16];
 
 	snprintf(name, sizeof(name), "%.15s", nic->network->name);
 	thread_begin(THREAD_NETWORK, name);
 	while (!atomic_load(&nic->stop)) {
 		wait_for_work(nic, more);
-		rest(nic);
+		more = rest(nic);
+		/* What was saved meanwhile is another's now. */
+		if (atomic_load(&nic->stop))
+			break;
 		replug(nic);
-		channel_hold_signal(nic->channel);
-		more = false;
+		more |= look_at_subs(nic);
+		nic->began = true;
+		hold_signals(nic);
 		if (!nic->broken) {
 			transmit_flush(nic);
-			more = receive_round(nic);
+			more |= receive_round(nic);
 			more |= take_packets(nic);
+			held_up = !transmit_ready(nic);
 			transmit_flush(nic);
+			more |= held_up && transmit_ready(nic);
 			announce_link(nic); /* also of a port that was lost in this round */
 			receive_replies(nic);
 		}
@@ -432,7 +531,7 @@ int nic_start(struct nic **out, struct network *network, struct channel *channel
 	if (!nic)
 		return error_set(err, ENOMEM, "no memory for a network channel");
 	nic->network = network;
-	nic->channel = channel;
+	nic->channels[0] = channel;
 	nic->mtu = NETWORK_MTU;
 	memcpy(nic->rndis.mac, network->mac, sizeof(nic->rndis.mac));
 	nic->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -101,6 +101,13 @@ struct nvsp_ndis_config {
 	uint64_t capabilities;
 } __attribute__((packed));
 
+#define NVSP_SUBCHANNEL_ALLOCATE 1u
+
+struct nvsp_subchannel_request {
+	uint32_t operation;
+	uint32_t count; /* beside the primary */
+} __attribute__((packed));
+
 struct nvsp_subchannel_complete {
 	uint32_t status;
 	uint32_t count;
@@ -118,6 +125,7 @@ struct nvsp_message {
 		struct nvsp_rndis_packet rndis;
 		uint32_t rndis_status;
 		struct nvsp_ndis_config ndis_config;
+		struct nvsp_subchannel_request subchannel_request;
 		struct nvsp_subchannel_complete subchannel_complete;
 		uint8_t bytes[36]; /* of the longest message there is, a guest's buffer for any of them */
 	};

@@ -21,8 +21,8 @@ static const uint32_t supported[] = {OID_GEN_SUPPORTED_LIST, OID_GEN_HARDWARE_ST
     OID_GEN_VENDOR_ID, OID_GEN_VENDOR_DESCRIPTION, OID_GEN_CURRENT_PACKET_FILTER, OID_GEN_CURRENT_LOOKAHEAD,
     OID_GEN_DRIVER_VERSION, OID_GEN_MAXIMUM_TOTAL_SIZE, OID_GEN_MAC_OPTIONS, OID_GEN_MEDIA_CONNECT_STATUS,
     OID_GEN_MAXIMUM_SEND_PACKETS, OID_GEN_VENDOR_DRIVER_VERSION, OID_GEN_NETWORK_LAYER_ADDRESSES,
-    OID_GEN_RNDIS_CONFIG_PARAMETER, OID_GEN_XMIT_OK, OID_GEN_RCV_OK, OID_GEN_XMIT_ERROR, OID_GEN_RCV_ERROR,
-    OID_GEN_RCV_NO_BUFFER, OID_802_3_PERMANENT_ADDRESS, OID_802_3_CURRENT_ADDRESS, OID_802_3_MULTICAST_LIST,
+    OID_GEN_RECEIVE_SCALE_CAPABILITIES, OID_GEN_RECEIVE_SCALE_PARAMETERS, OID_GEN_RNDIS_CONFIG_PARAMETER, OID_GEN_XMIT_OK,
+    OID_GEN_RCV_OK, OID_GEN_XMIT_ERROR, OID_GEN_RCV_ERROR, OID_GEN_RCV_NO_BUFFER, OID_802_3_PERMANENT_ADDRESS, OID_802_3_CURRENT_ADDRESS, OID_802_3_MULTICAST_LIST,
     OID_802_3_MAXIMUM_LIST_SIZE, OID_OFFLOAD_ENCAPSULATION, OID_802_3_RCV_ERROR_ALIGNMENT, OID_802_3_XMIT_ONE_COLLISION,
     OID_802_3_XMIT_MORE_COLLISIONS, OID_TCP_OFFLOAD_CURRENT_CONFIG, OID_TCP_OFFLOAD_PARAMETERS,
     OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES};
@@ -69,6 +69,23 @@ static struct ndis_offload offload(const struct nic *nic)
 	if (port & PORT_LARGE && atomic_load(&nic->version) >= NVSP_VERSION_61)
 		o.rsc4 = o.rsc6 = 1;
 	return o;
+}
+
+/* It takes several processors, and a driver that knows of sub-channels. */
+static bool scaling_offered(const struct nic *nic)
+{
+	return nic->network->channel_max > 1 && atomic_load(&nic->version) >= NVSP_VERSION_5;
+}
+
+static struct ndis_rss_capabilities scaling_capabilities(const struct nic *nic)
+{
+	return (struct ndis_rss_capabilities){.type = NDIS_OBJECT_RSS_CAPABILITIES,
+	    .revision = 2,
+	    .size = sizeof(struct ndis_rss_capabilities),
+	    .flags = NDIS_RSS_CAPABILITY_TOEPLITZ | NDIS_RSS_CAPABILITY_TCP4 | NDIS_RSS_CAPABILITY_TCP6,
+	    .interrupts = nic->network->channel_max,
+	    .queues = nic->network->channel_max,
+	    .table_entries = SCALING_TABLE_MAX};
 }
 
 static bool query_number(const struct nic *nic, uint32_t oid, uint32_t *value)
@@ -165,6 +182,7 @@ static uint32_t give(uint8_t *value, size_t capacity, size_t *size, const void *
 uint32_t oid_query(struct nic *nic, uint32_t oid, uint8_t *value, size_t capacity, size_t *size)
 {
 	static const char vendor[] = "Bulkhead network adapter";
+	struct ndis_rss_capabilities rss;
 	struct ndis_offload o;
 	uint64_t counter;
 	uint32_t number;
@@ -184,6 +202,11 @@ uint32_t oid_query(struct nic *nic, uint32_t oid, uint8_t *value, size_t capacit
 		return give(value, capacity, size, nic->rndis.mac, FRAME_MAC_SIZE);
 	case OID_802_3_MULTICAST_LIST:
 		return give(value, capacity, size, nic->rndis.multicast, (size_t)nic->rndis.multicast_count * FRAME_MAC_SIZE);
+	case OID_GEN_RECEIVE_SCALE_CAPABILITIES:
+		if (!scaling_offered(nic))
+			return RNDIS_STATUS_NOT_SUPPORTED;
+		rss = scaling_capabilities(nic);
+		return give(value, capacity, size, &rss, sizeof(rss));
 	case OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES:
 	case OID_TCP_OFFLOAD_CURRENT_CONFIG:
 		o = offload(nic);
@@ -316,6 +339,8 @@ uint32_t oid_set(struct nic *nic, uint32_t oid, const uint8_t *value, size_t siz
 		return set_offload(nic, value, size);
 	case OID_GEN_RNDIS_CONFIG_PARAMETER:
 		return set_parameter(nic, value, size);
+	case OID_GEN_RECEIVE_SCALE_PARAMETERS:
+		return scaling_offered(nic) ? scaling_set(&nic->scaling, value, size) : RNDIS_STATUS_NOT_SUPPORTED;
 	case OID_GEN_CURRENT_LOOKAHEAD:       /* all of a frame is given anyway */
 	case OID_GEN_NETWORK_LAYER_ADDRESSES: /* a hint */
 	case OID_OFFLOAD_ENCAPSULATION:       /* Ethernet is the only one there is */

@@ -76,7 +76,6 @@ int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle,
 	rx->free = calloc(rx->section_count, sizeof(*rx->free));
 	rx->gpadl = gpadl;
 	rx->set_id = id;
-	rx->range_count = 0;
 	rx->batch = BATCH_MIN;
 	r = rx->pieces && rx->piece_count && rx->next && rx->head && rx->free ? cut(rx) : -ENOMEM;
 	if (r) {
@@ -102,6 +101,8 @@ void receive_drop_buffer(struct receive *rx)
 	rx->head = NULL;
 	rx->large = false; /* another buffer may have no room for coalesced segments */
 	rx->free_count = rx->section_count = rx->section_size = rx->range_count = 0;
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
+		rx->packets[i].count = 0;
 }
 
 static const struct iovec *section_pieces(const struct receive *rx, unsigned section)
@@ -134,55 +135,84 @@ static void write_section(struct nic *nic, unsigned section, const void *bytes, 
 
 /* --- packets on the ring -------------------------------------------------------------------------------- */
 
-static void add_range(struct receive *rx, unsigned section, unsigned size)
+static void add_range(struct receive *rx, unsigned channel, unsigned section, unsigned size)
 {
-	if (rx->range_count == 0)
-		rx->first = (uint16_t)section;
+	struct receive_packet *packet = &rx->packets[channel];
+
+	if (packet->count == 0)
+		packet->first = (uint16_t)section;
 	else
-		rx->next[rx->last] = (uint16_t)section;
-	rx->last = (uint16_t)section;
+		rx->next[packet->last] = (uint16_t)section;
+	packet->last = (uint16_t)section;
 	rx->next[section] = RX_NO_SECTION;
-	rx->ranges[rx->range_count++] = (struct vmbus_transfer_page_range){.byte_count = size, .byte_offset = section * rx->section_size};
+	packet->ranges[packet->count++] =
+	    (struct vmbus_transfer_page_range){.byte_count = size, .byte_offset = section * rx->section_size};
+	rx->range_count++;
 }
 
-bool receive_send(struct nic *nic)
+static void empty(struct receive *rx, struct receive_packet *packet)
+{
+	rx->range_count -= packet->count;
+	packet->count = 0;
+	packet->control = false;
+}
+
+static void abandon_packet(struct nic *nic, struct receive_packet *packet)
 {
 	struct receive *rx = &nic->rx;
+
+	if (packet->count == 0)
+		return;
+	for (unsigned section = packet->first; section != RX_NO_SECTION; section = rx->next[section])
+		rx->free[rx->free_count++] = (uint16_t)section;
+	if (!packet->control)
+		nic_count(&nic->network->count.rx_dropped, 1);
+	empty(rx, packet);
+}
+
+/* False: the ring has no room. */
+static bool send_packet(struct nic *nic, unsigned index)
+{
+	struct receive_packet *packet = &nic->rx.packets[index];
 	struct nvsp_message message = {.type = NVSP_SEND_RNDIS_PACKET,
-	    .rndis = {rx->control ? NVSP_CHANNEL_CONTROL : NVSP_CHANNEL_DATA, NVSP_NO_SECTION, 0}};
+	    .rndis = {packet->control ? NVSP_CHANNEL_CONTROL : NVSP_CHANNEL_DATA, NVSP_NO_SECTION, 0}};
 	int r;
 
-	if (rx->range_count == 0)
+	if (packet->count == 0)
 		return true;
-	rx->head[rx->first] = true;
-	r = channel_send_transfer_pages(nic->channel, rx->first + 1u, rx->set_id, rx->ranges, rx->range_count, &message,
+	if (!nic->channels[index]) {
+		abandon_packet(nic, packet);
+		return true;
+	}
+	nic->rx.head[packet->first] = true;
+	r = channel_send_transfer_pages(nic->channels[index], packet->first + 1u, nic->rx.set_id, packet->ranges, packet->count, &message,
 	    sizeof(message), true);
 	if (r == -EAGAIN) {
-		rx->head[rx->first] = false;
+		nic->rx.head[packet->first] = false;
 		nic_count(&nic->network->count.ring_full, 1);
 		return false;
 	}
 	if (r < 0)
-		nic->broken = true;
-	rx->range_count = 0;
-	rx->control = false;
+		nic_break(nic, nic_channel_lost);
+	empty(&nic->rx, packet);
 	nic->prompt = true;
 	nic_count(&nic->network->count.rx_packets, 1);
 	return true;
 }
 
+bool receive_send(struct nic *nic)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX && nic->rx.range_count; i++)
+		all &= send_packet(nic, i);
+	return all;
+}
+
 void receive_abandon(struct nic *nic)
 {
-	struct receive *rx = &nic->rx;
-
-	if (rx->range_count == 0)
-		return;
-	for (unsigned section = rx->first; section != RX_NO_SECTION; section = rx->next[section])
-		rx->free[rx->free_count++] = (uint16_t)section;
-	if (!rx->control)
-		nic_count(&nic->network->count.rx_dropped, 1);
-	rx->range_count = 0;
-	rx->control = false;
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
+		abandon_packet(nic, &nic->rx.packets[i]);
 }
 
 bool receive_completed(struct nic *nic, uint64_t transaction_id)
@@ -211,17 +241,18 @@ void receive_replies(struct nic *nic)
 {
 	struct receive *rx = &nic->rx;
 
-	if (!receive_send(nic))
+	receive_send(nic);
+	if (rx->packets[0].count)
 		return;
 	while (nic->reply_count > 0 && rx->free_count > 0 && !nic->broken) {
 		unsigned i = nic->reply_first, section = rx->free[--rx->free_count];
 
 		write_section(nic, section, nic->replies[i].bytes, nic->replies[i].size);
 		tell_processors(nic, section, nic->replies[i].size);
-		add_range(rx, section, nic->replies[i].size);
-		rx->control = true;
-		if (!receive_send(nic)) {
-			receive_abandon(nic); /* the message itself waits on */
+		add_range(rx, 0, section, nic->replies[i].size);
+		rx->packets[0].control = true;
+		if (!send_packet(nic, 0)) {
+			abandon_packet(nic, &rx->packets[0]); /* the message itself waits on */
 			return;
 		}
 		nic->reply_first = (i + 1) % NIC_REPLIES;
@@ -309,7 +340,7 @@ static unsigned take_vlan(struct nic *nic, struct port_frame *frame, uint8_t *he
 }
 
 /* The pieces of a frame, each with a message of its own in front. */
-static void add_pieces(struct nic *nic, const struct port_frame *frame, const uint16_t *sections, unsigned count, unsigned skip,
+static void add_pieces(struct nic *nic, unsigned channel, const struct port_frame *frame, const uint16_t *sections, unsigned count, unsigned skip,
     uint32_t verdict, bool has_vlan, uint32_t vlan)
 {
 	struct receive *rx = &nic->rx;
@@ -332,7 +363,7 @@ static void add_pieces(struct nic *nic, const struct port_frame *frame, const ui
 				    (i == count - 1 ? RNDIS_PACKET_ID_LAST : 0)) << 8);
 		write_heading(nic, &h, sections[i], i == 0 ? skip : 0, n - (i == 0 ? skip : 0));
 		tell_processors(nic, sections[i], RX_ROOM + n);
-		add_range(rx, sections[i], RX_ROOM + n);
+		add_range(rx, channel, sections[i], RX_ROOM + n);
 		left -= n;
 	}
 }
@@ -346,6 +377,7 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	bool large = frame->todo.gso_type != VIRTIO_NET_HDR_GSO_NONE;
 	unsigned count = (unsigned)((frame->size + section_capacity(rx) - 1) / section_capacity(rx)), skip;
 	struct frame_layout layout;
+	unsigned channel;
 	uint32_t vlan = 0;
 	size_t size;
 
@@ -364,7 +396,10 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 		nic_count(&network->count.rx_dropped, 1);
 		return 0;
 	}
-	if (rx->range_count + count > RX_RANGES && !receive_send(nic)) {
+	channel = scaling_channel(&nic->scaling, headers, &layout);
+	if (!nic->channels[channel])
+		channel = 0;
+	if (rx->packets[channel].count + count > RX_RANGES && !send_packet(nic, channel)) {
 		nic_count(&network->count.rx_dropped, 1);
 		return 0;
 	}
@@ -373,7 +408,7 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	if (large)
 		nic_count(&network->count.rx_large, 1);
 	skip = take_vlan(nic, frame, headers, &vlan);
-	add_pieces(nic, frame, sections, count, skip, checksum_verdict(nic, frame, &layout), skip > 0, vlan);
+	add_pieces(nic, channel, frame, sections, count, skip, checksum_verdict(nic, frame, &layout), skip > 0, vlan);
 	return count;
 }
 

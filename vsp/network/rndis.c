@@ -70,6 +70,7 @@ static void forget(struct nic *nic)
 {
 	memset(&nic->rndis, 0, sizeof(nic->rndis));
 	memcpy(nic->rndis.mac, nic->network->mac, sizeof(nic->rndis.mac));
+	nic->scaling.on = false;
 	receive_choose_offloads(nic);
 }
 

@@ -179,6 +179,7 @@ _Static_assert(sizeof(struct rndis_info) == 12, "wire layout");
 #define OID_GEN_VENDOR_DRIVER_VERSION         0x00010116u
 #define OID_GEN_NETWORK_LAYER_ADDRESSES       0x00010118u
 #define OID_GEN_RECEIVE_SCALE_CAPABILITIES    0x00010203u
+#define OID_GEN_RECEIVE_SCALE_PARAMETERS      0x00010204u
 #define OID_GEN_RNDIS_CONFIG_PARAMETER        0x0001021bu
 #define OID_GEN_XMIT_OK                       0x00020101u
 #define OID_GEN_RCV_OK                        0x00020102u
@@ -267,6 +268,52 @@ struct ndis_offload_parameters {
 _Static_assert(sizeof(struct ndis_offload_parameters) == 26, "wire layout");
 
 #define NDIS_OFFLOAD_PARAMETERS_MIN 13u /* up to lso6 */
+
+/* --- OID_GEN_RECEIVE_SCALE_…: receive-side scaling ------------------------------------------------- */
+
+#define NDIS_OBJECT_RSS_CAPABILITIES 0x88u
+#define NDIS_OBJECT_RSS_PARAMETERS   0x89u
+
+#define NDIS_RSS_CAPABILITY_TOEPLITZ 0x00000001u
+#define NDIS_RSS_CAPABILITY_TCP4     0x00000100u
+#define NDIS_RSS_CAPABILITY_TCP6     0x00000200u
+
+/* Of struct ndis_rss_parameters. */
+#define NDIS_RSS_DISABLE       0x0010u
+#define NDIS_RSS_KEEP_HASH     0x0002u
+#define NDIS_RSS_KEEP_TABLE    0x0004u
+#define NDIS_RSS_KEEP_KEY      0x0008u
+#define NDIS_HASH_FUNCTION     0x000000ffu
+#define NDIS_HASH_TOEPLITZ     0x00000001u
+#define NDIS_HASH_IP4          0x00000100u
+#define NDIS_HASH_TCP4         0x00000200u
+#define NDIS_HASH_IP6          0x00000400u
+#define NDIS_HASH_TCP6         0x00001000u
+
+struct ndis_rss_capabilities {
+	uint8_t type, revision;
+	uint16_t size;
+	uint32_t flags;
+	uint32_t interrupts;
+	uint32_t queues;
+	uint16_t table_entries; /* no padding behind it: a longer answer is refused */
+} __attribute__((packed));
+_Static_assert(sizeof(struct ndis_rss_capabilities) == 18, "wire layout");
+
+struct ndis_rss_parameters {
+	uint8_t type, revision;
+	uint16_t size;
+	uint16_t flags;
+	uint16_t base_processor;
+	uint32_t hash; /* function, and what it is of */
+	uint16_t table_size; /* bytes: four for each entry, a channel's number */
+	uint16_t reserved;
+	uint32_t table_offset; /* from the beginning of this structure */
+	uint16_t key_size;
+	uint16_t reserved2;
+	uint32_t key_offset;
+} __attribute__((packed));
+_Static_assert(sizeof(struct ndis_rss_parameters) == 28, "wire layout");
 
 /* --- OID_GEN_RNDIS_CONFIG_PARAMETER ------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@
 #include "vsp/network/nic.h"
 
 #define NETWORK_SECTION         "network"
-#define NETWORK_SECTION_VERSION 1u
+#define NETWORK_SECTION_VERSION 2u
 
 static const struct form_field network_fields[] = {
     FORM_ARRAY(struct saved_nic, permanent_mac),
@@ -51,6 +51,16 @@ static const struct form_field completion_fields[] = {
     FORM_FIELD(struct saved_completion, status),
 };
 
+/* From version 2 on, behind all that was there before. */
+static const struct form_field scaling_fields[] = {
+    FORM_FIELD(struct saved_nic, sub_count),
+    FORM_FLAG(struct saved_nic, scaling.on),
+    FORM_FIELD(struct saved_nic, scaling.hash),
+    FORM_FIELD(struct saved_nic, scaling.table_size),
+    FORM_ARRAY(struct saved_nic, scaling.table),
+    FORM_ARRAY(struct saved_nic, scaling.key),
+};
+
 #define SAVED_COMPLETION_SIZE 12u
 #define SAVED_HEAD            0x10000u /* a section that begins a packet */
 
@@ -86,6 +96,8 @@ static void take_fields(const struct nic *nic, struct saved_nic *s)
 	s->vlan = nic->vlan;
 	s->link = nic->link;
 	s->rndis = nic->rndis;
+	s->scaling = nic->scaling;
+	s->sub_count = network_sub_count(nic->network);
 	s->has_receive_buffer = nic->rx.gpadl;
 	s->receive_handle = nic->rx.handle;
 	s->receive_id = nic->rx.set_id;
@@ -134,6 +146,17 @@ static void save_answers(const struct nic *nic, struct form_writer *w)
 	}
 }
 
+/* With the channel of each answer that waits. */
+static void save_scaling(const struct nic *nic, const struct saved_nic *saved, struct form_writer *w)
+{
+	const struct transmit *tx = &nic->tx;
+
+	FORM_PUT(w, saved, scaling_fields);
+	for (unsigned i = tx->packet_first; i < tx->packet_count; i++)
+		if (tx->packets[i].wanted)
+			form_put32(w, tx->packets[i].channel);
+}
+
 void network_save(struct network *network, struct form_writer *w, unsigned number)
 {
 	size_t section = form_section_begin(w, NETWORK_SECTION, number, NETWORK_SECTION_VERSION);
@@ -150,6 +173,7 @@ void network_save(struct network *network, struct form_writer *w, unsigned numbe
 		form_put(w, nic->rndis.multicast, (size_t)nic->rndis.multicast_count * FRAME_MAC_SIZE);
 		save_sections(&nic->rx, w);
 		save_answers(nic, w);
+		save_scaling(nic, &saved, w);
 	}
 	pthread_mutex_unlock(&network->lock);
 	form_section_end(w, section);
@@ -180,6 +204,21 @@ static void load_answers(struct form_reader *r, struct saved_nic *s)
 	}
 }
 
+static void load_scaling(struct form_reader *r, struct saved_nic *s)
+{
+	FORM_GET(r, s, scaling_fields);
+	for (uint32_t i = 0; i < s->completion_count; i++) {
+		s->completions[i].channel = form_get32(r);
+		if (s->completions[i].channel >= NIC_CHANNELS_MAX)
+			form_bad(r, "an answer waits for a channel that cannot be");
+	}
+	if (s->sub_count >= NIC_CHANNELS_MAX || s->scaling.table_size > SCALING_TABLE_MAX || (s->scaling.on && !s->scaling.table_size))
+		form_bad(r, "it has more channels than there can be, or a wrong table of them");
+	for (unsigned i = 0; i < SCALING_TABLE_MAX; i++)
+		if (s->scaling.table[i] >= NIC_CHANNELS_MAX)
+			form_bad(r, "its table has a channel that cannot be");
+}
+
 static void load_channel(struct form_reader *r, struct saved_nic *s)
 {
 	const uint8_t *multicast;
@@ -197,6 +236,8 @@ static void load_channel(struct form_reader *r, struct saved_nic *s)
 		s->held[i] = form_get32(r);
 	if (!r->bad)
 		load_answers(r, s);
+	if (!r->bad && r->version >= 2)
+		load_scaling(r, s);
 }
 
 static void check(struct form_reader *r, const struct saved_nic *s)
@@ -233,6 +274,11 @@ int network_load(struct network *network, struct form_reader *whole, unsigned nu
 						network->name);
 	}
 	network->restored = s;
+	if (s->sub_count >= network->channel_max)
+		return error_set(err, EINVAL, "%s: the guest knows %u channels and there can be %u: give the machine as many processors as it had",
+		    network->name, s->sub_count + 1, network->channel_max);
+	if (network_offer_subs(network, s->sub_count) < s->sub_count)
+		return error_set(err, ENOSPC, "%s: its channels cannot be offered again", network->name);
 	return 0;
 }
 
@@ -277,7 +323,7 @@ static bool hold_sections(struct receive *rx, const struct saved_nic *s)
 /* A buffer that the guest is taking back is not lent any more: then it is as if that had been done before. */
 static int restore_buffers(struct nic *nic, const struct saved_nic *s)
 {
-	struct gpadl *gpadl = s->has_receive_buffer ? channel_gpadl(nic->channel, s->receive_handle) : NULL;
+	struct gpadl *gpadl = s->has_receive_buffer ? channel_gpadl(nic->channels[0], s->receive_handle) : NULL;
 	int r = 0;
 
 	if (gpadl) {
@@ -287,7 +333,7 @@ static int restore_buffers(struct nic *nic, const struct saved_nic *s)
 		else if (!hold_sections(&nic->rx, s))
 			r = -EBADMSG;
 	}
-	gpadl = s->has_send_buffer ? channel_gpadl(nic->channel, s->send_handle) : NULL;
+	gpadl = s->has_send_buffer ? channel_gpadl(nic->channels[0], s->send_handle) : NULL;
 	if (gpadl && !r)
 		transmit_set_buffer(&nic->tx, gpadl, s->send_handle, s->send_id);
 	else if (gpadl)
@@ -303,11 +349,13 @@ int nic_restore(struct nic *nic, const struct saved_nic *s)
 	nic->vlan = s->vlan;
 	nic->link = s->link;
 	nic->rndis = s->rndis;
+	nic->scaling = s->scaling;
 	nic->rx.packet_id = s->packet_id;
 	for (uint32_t i = 0; i < s->completion_count; i++) {
 		nic->tx.packets[i].transaction_id = s->completions[i].transaction_id;
 		nic->tx.packets[i].status = s->completions[i].status;
 		nic->tx.packets[i].wanted = true;
+		nic->tx.packets[i].channel = (uint8_t)s->completions[i].channel;
 	}
 	nic->tx.packet_count = s->completion_count;
 	for (uint32_t i = 0; i < s->reply_count; i++) {

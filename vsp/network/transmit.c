@@ -218,6 +218,7 @@ static void add_packet(struct nic *nic, const struct channel_packet *packet, uin
 
 	tx->packets[tx->packet_count].transaction_id = packet->transaction_id;
 	tx->packets[tx->packet_count].status = status;
+	tx->packets[tx->packet_count].channel = (uint8_t)nic->serving;
 	tx->packets[tx->packet_count].wanted = packet->completion_requested;
 	tx->packets[tx->packet_count].patient = patient;
 	tx->packet_count++;
@@ -307,15 +308,16 @@ static bool complete(struct nic *nic, unsigned index)
 {
 	struct transmit *tx = &nic->tx;
 	struct nvsp_message message = {.type = NVSP_SEND_RNDIS_PACKET_COMPLETE, .rndis_status = tx->packets[index].status};
+	struct channel *channel = nic->channels[tx->packets[index].channel];
 	int r;
 
-	if (!tx->packets[index].wanted)
+	if (!tx->packets[index].wanted || !channel)
 		return true;
-	r = channel_send_completion(nic->channel, tx->packets[index].transaction_id, &message, sizeof(message));
+	r = channel_send_completion(channel, tx->packets[index].transaction_id, &message, sizeof(message));
 	if (r == -EAGAIN)
 		return false;
 	if (r < 0)
-		nic->broken = true;
+		nic_break(nic, nic_channel_lost);
 	if (tx->packets[index].patient)
 		nic->late++;
 	else
@@ -384,4 +386,14 @@ void transmit_abandon(struct nic *nic)
 	tx->frame_first = tx->frame_count;
 	tx->blocked = false;
 	complete_packets(nic);
+}
+
+void transmit_leave(struct nic *nic, unsigned channel)
+{
+	struct transmit *tx = &nic->tx;
+
+	transmit_abandon(nic);
+	for (unsigned i = tx->packet_first; i < tx->packet_count; i++)
+		if (tx->packets[i].channel == channel)
+			tx->packets[i].wanted = false;
 }
