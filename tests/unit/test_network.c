@@ -614,6 +614,42 @@ static void test_mac_change(void **state)
 	assert_int_equal(netvsc_set(&f->n, OID_GEN_RNDIS_CONFIG_PARAMETER, bytes, sizeof(bytes)), RNDIS_STATUS_INVALID_DATA);
 }
 
+/* A driver waits for its answers also when the adapter is taken away; here for one that it would have been told of a bit later. */
+static void test_removed_and_told(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t frame[200], message[300];
+	size_t size = netvsc_message(message, frame, ip_frame(frame, false, FRAME_PROTOCOL_UDP, 60, other, mac), NULL, 0);
+
+	take_answers(f->n.channel);
+	guest_take_event(f->n.channel);
+	assert_int_equal(netvsc_send_section(&f->n, 0, message, size), 0);
+	network_destroy(f->network);
+	f->network = NULL;
+	assert_true(guest_take_event(f->n.channel));
+	assert_int_equal(take_answers(f->n.channel), 1);
+}
+
+/* And for those to frames that wait for the port, and to packets that nobody has looked at. */
+static void test_removed_while_full(void **state)
+{
+	struct fixture *f = *state;
+	struct guest_channel *channels[2] = {f->n.channel};
+	size_t size;
+	const uint8_t *page = frame_page(f, 1000, &size);
+
+	assert_int_equal(ask_channels(f, 1), 1);
+	channels[1] = open_sub(f, 1);
+	take_answers(channels[0]);
+	for (unsigned i = 0; i < 400; i++)
+		assert_int_equal(send_page(f, channels[i % 2], page, size), 0);
+	network_destroy(f->network);
+	f->network = NULL;
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(take_answers(channels[i]), 200);
+	guest_channel_free(channels[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -637,6 +673,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_plug, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_addresses, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_mac_change, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_removed_and_told, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_removed_while_full, setup_four, teardown),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);

@@ -188,6 +188,7 @@ void network_destroy(struct network *network)
 {
 	if (!network)
 		return;
+	atomic_store(&network->removed, true);
 	if (network->channel)
 		channel_remove(network->channel);
 	remove_subs(network); /* of an adapter that was loaded and never opened */

@@ -50,6 +50,7 @@ struct network {
 	struct port *next;
 	atomic_bool replug;
 	atomic_bool paused;
+	atomic_bool removed; /* it is being taken from the guest */
 	struct saved_nic *restored; /* for the channel when it opens next; NULL: it begins anew */
 	struct network_address {
 		bool ipv6;

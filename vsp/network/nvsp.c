@@ -17,6 +17,7 @@
 #include "vsp/network/nic.h"
 
 #define TAKE_BATCH      256u /* packets taken before the port is looked at again */
+#define TAKE_LAST       16384u /* when the adapter is taken away: more than rings have that are not filled on */
 #define RECEIVE_ROUNDS  8u
 #define RECEIVE_BUFFER_MAX (32u << 20)
 #define LATE_MAX        32u  /* answers that wait for something to be told of with them: of the guest's send buffer so many sections */
@@ -249,31 +250,40 @@ static bool is_awaited(const struct nic *nic)
 	return atomic_load(&network->subs_changed) || atomic_load(&network->paused) || atomic_load(&network->replug) || atomic_load(&nic->stop);
 }
 
-/* Take a channel's packets until its ring is empty or there is a reason to wait. True: call again at once. */
+/* False: the ring is empty, or there is a reason to wait. */
+static bool take_next(struct nic *nic)
+{
+	struct channel_packet packet = {.payload = nic->payload,
+	    .payload_capacity = sizeof(nic->payload),
+	    .iov = nic->tx.raw,
+	    .iov_capacity = TX_RAW_IOVECS - TX_SECTION / GUEST_PAGE_SIZE - 2};
+	int r;
+
+	if (nic->broken)
+		return false;
+	if (!transmit_ready(nic)) {
+		transmit_flush(nic);
+		if (!transmit_ready(nic))
+			return false;
+	}
+	r = channel_receive(nic->channels[nic->serving], &packet);
+	if (r == 0)
+		return false;
+	if (r == 1 || r == -EMSGSIZE || r == -EFAULT)
+		take_packet(nic, &packet, r);
+	else
+		nic_break(nic, nic_channel_lost);
+	return !nic->broken;
+}
+
+/* Take a channel's packets. True: call again at once. */
 static bool take_from(struct nic *nic, unsigned index)
 {
 	nic->serving = index;
-	for (unsigned n = 0; n < TAKE_BATCH && !nic->broken && !is_awaited(nic); n++) {
-		struct channel_packet packet = {.payload = nic->payload,
-		    .payload_capacity = sizeof(nic->payload),
-		    .iov = nic->tx.raw,
-		    .iov_capacity = TX_RAW_IOVECS - TX_SECTION / GUEST_PAGE_SIZE - 2};
-		int r;
-
-		if (!transmit_ready(nic)) {
-			transmit_flush(nic);
-			if (!transmit_ready(nic))
-				return false;
-		}
-		r = channel_receive(nic->channels[index], &packet);
-		if (r == 0)
+	for (unsigned n = 0; n < TAKE_BATCH && !is_awaited(nic); n++)
+		if (!take_next(nic))
 			return false;
-		if (r == 1 || r == -EMSGSIZE || r == -EFAULT)
-			take_packet(nic, &packet, r);
-		else
-			nic_break(nic, nic_channel_lost);
-	}
-	return !nic->broken;
+	return true;
 }
 
 static bool take_packets(struct nic *nic)
@@ -479,6 +489,28 @@ static bool receive_round(struct nic *nic)
 	return more;
 }
 
+/* A driver whose device is taken away waits for the answers to what it has sent: Linux for ever. The frames are lost. What was
+ * saved is left as it is, for whoever goes on with it. */
+static void finish(struct nic *nic)
+{
+	bool gone = nic->port_gone;
+	unsigned n = 0;
+
+	if (!atomic_load(&nic->network->removed) || nic->broken || atomic_load(&nic->network->paused))
+		return;
+	look_at_subs(nic);
+	nic->port_gone = true;
+	transmit_abandon(nic);
+	for (nic->serving = 0; nic->serving < NIC_CHANNELS_MAX; nic->serving++)
+		while (nic->channels[nic->serving] && n++ < TAKE_LAST && take_next(nic))
+			;
+	nic->serving = 0;
+	transmit_flush(nic);
+	receive_replies(nic);
+	tell_guest(nic);
+	nic->port_gone = gone;
+}
+
 static void *nic_main(void *arg)
 {
 	struct nic *nic = arg;
@@ -510,6 +542,7 @@ static void *nic_main(void *arg)
 		end_round(nic);
 		nic_count(&nic->network->count.rounds, 1);
 	}
+	finish(nic);
 	return NULL;
 }
 
