@@ -194,6 +194,7 @@ void channel_on_open(struct vmbus *bus, const struct vmbus_message_open *message
 void channel_on_close(struct vmbus *bus, uint32_t relid);
 void channel_on_modify(struct vmbus *bus, const struct vmbus_message_modify *message);
 void channel_on_relid_released(struct vmbus *bus, uint32_t relid);
+bool channel_has_removed_twin(struct vmbus *bus, const struct channel *channel);
 void channel_end(struct channel *channel, enum channel_state next);
 void channel_end_broken(struct vmbus *bus);
 void channel_free(struct channel *channel);
@@ -206,7 +207,7 @@ struct channel_reopen {
 
 void channel_leave(struct channel *channel);
 int channel_place(struct channel *channel, uint32_t relid); /* 0: the lowest that is free */
-int channel_place_removed(struct vmbus *bus, uint32_t relid);
+int channel_place_removed(struct vmbus *bus, uint32_t relid, const struct channel_offer *offer);
 int channel_reopen(struct channel *channel, const struct channel_reopen *open);
 void channel_kick(struct channel *channel);         /* make its event fire */
 void channel_signal_guest(struct channel *channel); /* [data] interrupt the guest */

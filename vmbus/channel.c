@@ -203,6 +203,19 @@ void channel_remove(struct channel *channel)
 	bus_call(channel->bus, remove_on_control, channel);
 }
 
+bool channel_has_removed_twin(struct vmbus *bus, const struct channel *channel)
+{
+	unsigned limit = bus_relid_limit(bus);
+
+	for (uint32_t relid = 1; relid < limit; relid++) {
+		const struct channel *other = bus_channel(bus, relid);
+
+		if (other && other->state == CHANNEL_REMOVED && same_device(&other->offer, &channel->offer))
+			return true;
+	}
+	return false;
+}
+
 void channel_on_relid_released(struct vmbus *bus, uint32_t relid)
 {
 	struct channel *channel = bus_channel(bus, relid);
@@ -213,6 +226,7 @@ void channel_on_relid_released(struct vmbus *bus, uint32_t relid)
 	}
 	gpadl_drop_all(bus, relid);
 	channel_free(channel);
+	__atomic_store_n(&bus->work_announce, true, __ATOMIC_RELEASE); /* an offer may have waited for that */
 }
 
 /* --- open and close ------------------------------------------------------------------------------ */
@@ -371,9 +385,9 @@ int channel_place(struct channel *channel, uint32_t relid)
 	return r;
 }
 
-int channel_place_removed(struct vmbus *bus, uint32_t relid)
+int channel_place_removed(struct vmbus *bus, uint32_t relid, const struct channel_offer *offer)
 {
-	struct channel *channel = new_channel(bus, &(struct channel_offer){.name = "removed"}, NULL, NULL);
+	struct channel *channel = new_channel(bus, offer, NULL, NULL);
 
 	if (!channel)
 		return -ENOMEM;

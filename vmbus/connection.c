@@ -118,6 +118,14 @@ static void send_offer(struct vmbus *bus, struct channel *channel)
 	connection_send(bus, &message, VMBUS_MSG_OFFER_CHANNEL, sizeof(message));
 }
 
+/* A guest that still knows the device by the number that was rescinded takes no other one for it: Linux passes over the offer, or
+ * gives the new number to the device that it is about to forget, and releases that in place of the old one. A guest asks for
+ * sub-channels itself, when it has none. */
+static bool waits_for_release(struct vmbus *bus, const struct channel *channel)
+{
+	return !channel->offer.subchannel_index && channel_has_removed_twin(bus, channel);
+}
+
 void connection_announce(struct vmbus *bus)
 {
 	unsigned limit = bus_relid_limit(bus);
@@ -127,7 +135,7 @@ void connection_announce(struct vmbus *bus)
 	for (uint32_t relid = 1; relid < limit; relid++) {
 		struct channel *channel = bus_channel(bus, relid);
 
-		if (channel && channel->state == CHANNEL_OFFERED && !channel->announced)
+		if (channel && channel->state == CHANNEL_OFFERED && !channel->announced && !waits_for_release(bus, channel))
 			send_offer(bus, channel);
 	}
 }

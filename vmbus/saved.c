@@ -331,7 +331,10 @@ static int place(struct vmbus *bus, struct saved_channel *saved, struct offers *
 		return 0;
 	}
 	if (saved->state == CHANNEL_REMOVED) {
-		result = channel_place_removed(bus, saved->relid);
+		const struct channel_offer offer = {.name = "removed", .interface = saved->interface, .instance = saved->instance,
+		    .subchannel_index = saved->subchannel_index};
+
+		result = channel_place_removed(bus, saved->relid, &offer);
 		return result ? error_set(err, ENOMEM, "no memory for a VMBus channel") : 0;
 	}
 	saved->channel = take_offer(offers, saved);

@@ -111,6 +111,7 @@ struct channel_offer {
 
 /* [any] Offer a channel, before or while the guest runs (hot add). Does not wait for the control
  * thread, so a channel's own I/O thread may offer sub-channels. `ops` must outlive the channel.
+ * A guest that has not released the number that the same device had is told of it when it has.
  * -EEXIST: same instance and sub-channel index; -ENOSPC: 2047 channels. */
 int vmbus_offer(struct vmbus *bus, const struct channel_offer *offer, const struct channel_ops *ops,
 		void *provider, struct channel **out, struct error *err);

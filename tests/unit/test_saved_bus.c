@@ -147,6 +147,31 @@ static void test_channels_keep_their_numbers(void **state)
 		echo_remove(&new[i]);
 }
 
+/* A device that was removed and offered again, of which the guest has not released the first number yet. */
+static void test_offer_waits_on(void **state)
+{
+	static struct echo old, again, new;
+	struct machine *m = *state;
+	struct form_writer w = {0};
+	uint32_t relid;
+
+	old = again = new = (struct echo){0};
+	echo_offer(&old, m->bus, 1, 0, false, false);
+	relid = connect_and_find(m, VMBUS_VERSION_WIN10_V5_3)->relid;
+	echo_remove(&old);
+	echo_offer(&again, m->bus, 1, 0, false, false);
+	take_away(m, &w);
+	echo_remove(&again);
+	new_bus(m);
+	echo_offer(&new, m->bus, 1, 0, false, false);
+	give_back(m, &w);
+	assert_state(m, relid, "removed");
+	assert_int_equal(guest_offer_count(m->guest), 0);
+	assert_int_equal(guest_wait_rescind(m->guest, relid), 0);
+	ping(open_echo(m, guest_find_offer(m->guest, &echo_interface, 0), 2, 2), 1, 32);
+	echo_remove(&new);
+}
+
 /* Half of a GPADL has come, another is being torn down while its ring is open, and a message was not looked at. */
 static void test_what_is_under_way(void **state)
 {
@@ -541,6 +566,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_traffic_goes_on, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_traffic_goes_on_by_interrupt_page, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_channels_keep_their_numbers, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_offer_waits_on, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_what_is_under_way, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_no_connection, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_what_does_not_fit_is_refused, set_up, tear_down),

@@ -202,6 +202,55 @@ static void a_guest_that_never_releases_costs_only_its_number(void **state)
 	assert_false(has_channel(m, 1));
 }
 
+/* Linux takes no notice of a device that it has not let go of yet. */
+static void an_offer_waits_for_the_release(void **state)
+{
+	struct machine *m = *state;
+	struct echo echo, other;
+	uint32_t relid, second;
+
+	echo_offer(&echo, m->bus, 1, 0, false, false);
+	relid = connect_and_find(m, VMBUS_VERSION(5, 3))->relid;
+	for (unsigned i = 0; i < 3; i++) {
+		echo_remove(&echo);
+		echo_offer(&echo, m->bus, 1, 0, false, false);
+		echo_offer(&other, m->bus, 2, 0, false, false);
+		second = guest_find_instance(m->guest, &echo_interface, &(struct guid){{2}}, 0)->relid; /* others do not wait */
+		assert_int_equal(guest_offer_count(m->guest), 1);
+		assert_int_equal(guest_wait_rescind(m->guest, relid), 0);
+		relid = guest_find_instance(m->guest, &echo_interface, &(struct guid){{1}}, 0)->relid;
+		echo_remove(&other);
+		assert_int_equal(guest_wait_rescind(m->guest, second), 0);
+	}
+	/* One that was never told of is forgotten without a word. */
+	echo_remove(&echo);
+	echo_offer(&echo, m->bus, 1, 0, false, false);
+	inspect_number(m, "vmbus.messages");
+	echo_remove(&echo);
+	assert_int_equal(guest_wait_rescind(m->guest, relid), 0);
+	assert_int_equal(guest_offer_count(m->guest), 0);
+}
+
+/* Whoever never releases has the device with the next connection. */
+static void an_offer_that_waits_comes_with_the_next_connection(void **state)
+{
+	struct machine *m = *state;
+	struct echo echo;
+	uint32_t first;
+
+	echo_offer(&echo, m->bus, 1, 0, false, false);
+	first = connect_and_find(m, VMBUS_VERSION(5, 3))->relid;
+	echo_remove(&echo);
+	echo_offer(&echo, m->bus, 1, 0, false, false);
+	assert_int_equal(guest_release_relid(m->guest, first + 1), 0); /* a lie: nothing comes of it */
+	inspect_number(m, "vmbus.messages");
+	assert_int_equal(guest_offer_count(m->guest), 0);
+	assert_state(m, first, "removed");
+	assert_int_equal(guest_unload(m->guest), 0);
+	ping(open_echo(m, connect_and_find(m, VMBUS_VERSION(5, 3)), 2, 2), 1, 8);
+	echo_remove(&echo);
+}
+
 static void twins_are_refused(void **state)
 {
 	static const struct channel_ops none;
@@ -833,6 +882,8 @@ int main(void)
 	    CASE(offers_come_and_go),
 	    CASE(removing_an_open_channel_closes_it),
 	    CASE(a_guest_that_never_releases_costs_only_its_number),
+	    CASE(an_offer_waits_for_the_release),
+	    CASE(an_offer_that_waits_comes_with_the_next_connection),
 	    CASE(twins_are_refused),
 	    CASE(relids_are_bounded),
 	    CASE(open_and_close_many_times),
