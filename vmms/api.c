@@ -292,8 +292,14 @@ bool api_admit(void *context, struct http_request *request)
 static void run_after(struct job *job, struct http_request *request)
 {
 	const struct route *route = http_state(request)->route;
+	struct error err;
 
-	route->run(job->vmms, request);
+	if (!job->vmms->closing) {
+		route->run(job->vmms, request);
+		return;
+	}
+	error_set(&err, ESHUTDOWN, "the daemon ends: ask again when it is back");
+	http_fail(request, &err);
 }
 
 /* What yields is asked to, and waited for. */

@@ -130,17 +130,18 @@ static void wait_late(uv_timer_t *timer)
 	wait_over(timer->data);
 }
 
-/* False: it is to be answered now. */
+/* Whoever came first is served first. False: it is to be answered now. */
 static bool begin_wait(const struct job_wait *what, unsigned seconds)
 {
 	struct job *job = what->job;
-	struct job_wait *wait = job->ended || !seconds ? NULL : malloc(sizeof(*wait));
+	struct job_wait *wait = job->ended || !seconds ? NULL : malloc(sizeof(*wait)), **at = &job->waits;
 
 	if (!wait)
 		return false;
 	*wait = *what;
-	wait->next = job->waits;
-	job->waits = wait;
+	while (*at)
+		at = &(*at)->next;
+	*at = wait;
 	wait->timer.data = wait;
 	uv_timer_init(&job->vmms->loop, &wait->timer);
 	uv_timer_start(&wait->timer, wait_late, seconds * 1000ull, 0);

@@ -158,6 +158,12 @@ static void worker_ended(void *context, const json_t *result)
 	/* What is at work on files sees when it is done. */
 	if (job && !job->working)
 		end_job(machine, job, started, saved);
+}
+
+static void worker_gone(void *context)
+{
+	struct machine *machine = context;
+
 	if (!automatic_stopping(machine->vmms))
 		checkpoint_stopped(machine);
 }
@@ -170,7 +176,7 @@ static void worker_restores(void *context, uint64_t done, uint64_t total)
 		job_step(machine->job, done, total);
 }
 
-static const struct worker_link_ops link_ops = {.started = worker_started, .restoring = worker_restores, .ended = worker_ended};
+static const struct worker_link_ops link_ops = {.started = worker_started, .restoring = worker_restores, .ended = worker_ended, .gone = worker_gone};
 
 /* A worker that was found may be paused. */
 static void state_told(void *context, const json_t *answer, const struct error *err)

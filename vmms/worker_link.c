@@ -143,6 +143,7 @@ static void maybe_end(struct worker_link *link)
 	/* Not before it is told: whoever dies in between tells it when he is back. */
 	worker_result_remove(link->runtime);
 	json_decref(result);
+	link->ops->gone(link->context);
 	close_all(link);
 }
 

@@ -27,6 +27,8 @@ struct worker_link_ops {
 	/* Once: the worker is over. `result` is what it has left (a borrowed object), NULL when it left nothing
 	 * (it was killed). The link is gone afterwards. Comes behind `started`. */
 	void (*ended)(void *context, const json_t *result);
+	/* Behind ended(): the run has left nothing that would be told again, so that the machine may be looked at anew. */
+	void (*gone)(void *context);
 };
 
 #define WORKER_FIRST_FD      3

@@ -630,6 +630,8 @@ def test_manage_merge_yields(context):
             d.done("POST", "/v1/vms/web/turn-off")
             wait_for(lambda: idle(d), "jobs to end")
             require(vhdx(d) == ["disk.vhdx"] and contents(d, disk_of(d)) == expected, f"one disk again: {vhdx(d)}")
+            offs = [e["kind"] for e in d.ok("GET", "/v1/events?limit=500")["events"] if e["kind"] == "vm.off"]
+            require(len(offs) == 2 * (attempt + 1), f"each end is told once: {offs}")
             if yielded:
                 break
         require(yielded, "no merge was in the way of a start: this tests nothing")
