@@ -62,7 +62,7 @@ static int look(struct job *job, struct error *err)
 	if (!r && !what->outside)
 		r = tree_check_inside(tree, config, what->directory, err);
 	if (!r)
-		r = tree_check_disks(tree, config, what->directory, job, err);
+		r = tree_check_disks(tree, config, what->directory, what->outside, job, err);
 	json_decref(config);
 	json_decref(tree);
 	/* That there is none, or that a disk is in use, is no failure. */
@@ -72,13 +72,15 @@ static int look(struct job *job, struct error *err)
 }
 
 /* The files may be others by now: what is taken in is looked at again, but for its disks. */
-static int check_again(const char *directory, const json_t *config, struct error *err)
+static int check_again(const struct registration *what, const json_t *config, struct error *err)
 {
 	json_t *tree;
-	int r = tree_load(&tree, directory, err);
+	int r = tree_load(&tree, what->directory, err);
 
 	if (!r)
-		r = tree_check(tree, config, directory, true, err);
+		r = tree_check(tree, config, what->directory, true, err);
+	if (!r && !what->outside)
+		r = tree_check_inside(tree, config, what->directory, err);
 	json_decref(tree);
 	return r;
 }
@@ -109,7 +111,7 @@ static int take_in(struct vmms *vmms, const struct registration *what, struct ma
 	vm.name = json_string_value(json_object_get(config, "name"));
 	r = check_new(vmms, &vm, config, err);
 	if (!r)
-		r = check_again(what->directory, config, err);
+		r = check_again(what, config, err);
 	/* Not before all else is well: the directory is another's until then. */
 	if (!r && what->name)
 		r = vm_config_save(config, what->directory, err);

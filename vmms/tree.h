@@ -66,8 +66,10 @@ int tree_check(const json_t *tree, const json_t *config, const char *directory, 
 /* -EINVAL: it names files outside the directory; `err` says which. Only what tree_check() has found right. */
 int tree_check_inside(const json_t *tree, const json_t *config, const char *directory, struct error *err);
 /* -ESTALE: a disk continues another than the tree says, or one that has changed since; or what opening one says that the machine of now
- * would write. Opens them by the names that they have; one that is in use is taken as it is. -ECANCELED: `job` was. [pool] */
-int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, struct job *job, struct error *err);
+ * would write. Opens them by the names that they have; one that is in use is taken as it is. Unless `outside` is set, each file has to lie in
+ * the directory (which has no link in it) and so has all that a disk continues: -EINVAL: a link, or a disk's own locator, leads elsewhere;
+ * -EBUSY: a disk is in use, and that cannot be told. Only what tree_check_inside() has found right. -ECANCELED: `job` was. [pool] */
+int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, bool outside, struct job *job, struct error *err);
 
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);

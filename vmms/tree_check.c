@@ -206,85 +206,59 @@ int tree_check(const json_t *tree, const json_t *config, const char *directory, 
 	return r ? error_prefix(err, "%s/" TREE_FILE, directory) : 0;
 }
 
-static bool same_file(const char *a, const char *b)
-{
-	struct stat one, other;
-
-	return !stat(a, &one) && !stat(b, &other) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
-}
-
-static int check_disk(int directory, const char *where, const json_t *entry, struct error *err)
-{
-	struct disk_open_options reading = {.read_only = true};
-	_cleanup_free_ char *path = vm_config_path(text(entry, "path"), where), *parent = vm_config_path(text(entry, "parent"), where);
-	_cleanup_close_ int plain = file_open_below(directory, text(entry, "path"), err);
-	struct disk *disk;
-	int r;
-
-	if (plain < 0)
-		return plain;
-	r = path && parent ? disk_open(&disk, path, &reading, err) : error_set(err, ENOMEM, "no memory");
-	if (r)
-		return r == -EBUSY ? 0 : r;
-	if (!disk_parent(disk) || !same_file(disk_path(disk_parent(disk)), parent))
-		r = error_set(err, ESTALE, "%s does not continue %s, as " TREE_FILE " says, but %s", path, parent,
-			      disk_parent(disk) ? disk_path(disk_parent(disk)) : "no other disk");
-	disk_close(disk, NULL);
-	return r;
-}
-
-/* Those of the machine of now that are none of the tree's: each may continue others, which have to be there and what they were. */
-static int check_own_disk(const json_t *tree, const char *where, const json_t *disk, struct error *err)
-{
-	struct disk_open_options reading = {.read_only = true};
-	_cleanup_free_ char *path = vm_config_path(text(disk, "path"), where);
-	struct disk *opened;
-	int r;
-
-	if (!tree_is_disk(disk) || tree_parent(tree, text(disk, "path")))
-		return 0;
-	r = path ? disk_open(&opened, path, &reading, err) : error_set(err, ENOMEM, "no memory");
-	if (!r)
-		disk_close(opened, NULL);
-	return r == -EBUSY ? 0 : r;
-}
-
-int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, struct job *job, struct error *err)
-{
-	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	const json_t *disks = json_object_get(tree, "disks"), *own = json_object_get(config, "disks");
-	size_t i, total = json_array_size(disks) + json_array_size(own);
-	int r = fd < 0 ? error_set(err, errno, "%s: %s", directory, strerror(errno)) : 0;
-
-	for (i = 0; i < total && !r; i++) {
-		if (!job_step(job, i, total))
-			r = error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
-		else if (i < json_array_size(disks))
-			r = check_disk(fd, directory, json_array_get(disks, i), err);
-		else
-			r = check_own_disk(tree, directory, json_array_get(own, i - json_array_size(disks)), err);
-	}
-	return r;
-}
-
 /* --- names that lead elsewhere ------------------------------------------------------------------------- */
+
+typedef int visit_fn(void *context, const char *name, struct error *err);
+
+static int each_file_of(const json_t *config, visit_fn *visit, void *context, struct error *err)
+{
+	const json_t *boot = json_object_get(config, "boot");
+	json_t *disk;
+	size_t i;
+	int r = visit(context, text(boot, "kernel"), err);
+
+	if (!r)
+		r = visit(context, text(boot, "initrd"), err);
+	json_array_foreach(json_object_get(config, "disks"), i, disk)
+		if (!r)
+			r = visit(context, text(disk, "path"), err);
+	return r;
+}
+
+/* Each name of a file that the machine, of now or of a checkpoint, would open; "" for none, and some more than once. */
+static int each_file(const json_t *tree, const json_t *config, visit_fn *visit, void *context, struct error *err)
+{
+	json_t *entry;
+	size_t i;
+	int r = each_file_of(config, visit, context, err);
+
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry)
+		if (!r)
+			r = each_file_of(json_object_get(entry, "config"), visit, context, err);
+	json_array_foreach(json_object_get(tree, "disks"), i, entry)
+		if (!r)
+			r = visit(context, text(entry, "parent"), err);
+	return r;
+}
 
 /* "A, B and C", as far as there is room for it. */
 struct names {
 	char text[240];
-	size_t size, left_out;
+	size_t size, count, left_out;
 	json_t *told;
 };
 
-static void tell_outside(struct names *names, const json_t *object, const char *key)
+static int tell_outside(void *context, const char *name, struct error *err)
 {
-	const char *name = text(object, key);
+	struct names *names = context;
 	size_t room = sizeof(names->text) - names->size;
 	int n;
 
 	if (!*name || name_is_inside(name) || json_object_get(names->told, name))
-		return;
-	json_object_set_new(names->told, name, json_true());
+		return 0;
+	if (json_object_set_new(names->told, name, json_true()))
+		return error_set(err, ENOMEM, "no memory");
+	names->count++;
 	n = snprintf(names->text + names->size, room, "%s%s", names->size ? ", " : "", name);
 	if (n >= 0 && (size_t)n < room) {
 		names->size += (size_t)n;
@@ -292,40 +266,165 @@ static void tell_outside(struct names *names, const json_t *object, const char *
 		names->text[names->size] = '\0';
 		names->left_out++;
 	}
-}
-
-static void tell_outside_of(struct names *names, const json_t *config)
-{
-	const json_t *boot = json_object_get(config, "boot");
-	json_t *disk;
-	size_t i;
-
-	tell_outside(names, boot, "kernel");
-	tell_outside(names, boot, "initrd");
-	json_array_foreach(json_object_get(config, "disks"), i, disk)
-		tell_outside(names, disk, "path");
+	return 0;
 }
 
 int tree_check_inside(const json_t *tree, const json_t *config, const char *directory, struct error *err)
 {
 	struct names names = {.told = json_object()};
 	char more[40] = "";
-	json_t *entry;
-	size_t i;
+	int r = names.told ? each_file(tree, config, tell_outside, &names, err) : error_set(err, ENOMEM, "no memory");
 
-	if (!names.told)
-		return error_set(err, ENOMEM, "no memory");
-	tell_outside_of(&names, config);
-	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry)
-		tell_outside_of(&names, json_object_get(entry, "config"));
-	json_array_foreach(json_object_get(tree, "disks"), i, entry)
-		tell_outside(&names, entry, "parent");
-	i = json_object_size(names.told);
 	json_decref(names.told);
-	if (!i)
-		return 0;
+	if (r || !names.count)
+		return r;
 	if (names.left_out)
 		snprintf(more, sizeof(more), "%s%zu more", names.size ? " and " : "", names.left_out);
 	return error_set(err, EINVAL, "files that are in other places: %s%s; if the machine in %s may have these of this host, say so "
 			 "(outside, or --outside)", names.text, more, directory);
+}
+
+/* --- the disks ------------------------------------------------------------------------------------------- */
+
+static bool same_file(const char *a, const char *b)
+{
+	struct stat one, other;
+
+	return !stat(a, &one) && !stat(b, &other) && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+/* A directory that is looked at: `path` is from the root on, with no link in it. */
+struct place {
+	const char *path;
+	int fd;
+	bool outside; /* its files may be, or continue, others that are not in it */
+};
+
+#define SAY_OUTSIDE "if the machine in %s may have what is elsewhere on this host, say so (outside, or --outside)"
+
+/* What is not there leads nowhere, and is told when the machine starts. */
+static int check_no_way_out(void *context, const char *name, struct error *err)
+{
+	const struct place *place = context;
+	_cleanup_close_ int fd = *name ? file_open_below(place->fd, name, err) : -ENOENT;
+
+	if (fd != -ELOOP && fd != -EXDEV)
+		return fd >= 0 || fd == -ENOENT ? 0 : fd;
+	return error_set(err, EINVAL, "%s is a link, or has one on its way; " SAY_OUTSIDE, name, place->path);
+}
+
+/* It continues only what is in the directory, wherever its own locators lead. */
+static int check_chain_inside(const struct place *place, const struct disk *disk, struct error *err)
+{
+	size_t length = strlen(place->path);
+
+	for (const struct disk *parent = disk_parent(disk); parent && !place->outside; parent = disk_parent(parent)) {
+		_cleanup_free_ char *path = realpath(disk_path(parent), NULL);
+
+		if (!path)
+			return error_set(err, errno, "%s: %s", disk_path(parent), strerror(errno));
+		if (strncmp(path, place->path, length) || path[length] != '/')
+			return error_set(err, EINVAL, "%s continues %s, which is not in its directory; " SAY_OUTSIDE, disk_path(disk), path,
+					 place->path);
+	}
+	return 0;
+}
+
+/* What is open elsewhere may be right; but what it continues nobody can tell. */
+static int check_busy(const struct place *place, const char *path, struct error *err)
+{
+	return place->outside ? 0
+			      : error_set(err, EBUSY, "%s is in use, so that what it continues cannot be looked at; " SAY_OUTSIDE, path, place->path);
+}
+
+static int check_disk(const struct place *place, const json_t *entry, struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	_cleanup_free_ char *path = vm_config_path(text(entry, "path"), place->path), *parent = vm_config_path(text(entry, "parent"), place->path);
+	_cleanup_close_ int plain = file_open_below(place->fd, text(entry, "path"), err);
+	struct disk *disk;
+	int r;
+
+	if (plain < 0)
+		return plain;
+	r = path && parent ? disk_open(&disk, path, &reading, err) : error_set(err, ENOMEM, "no memory");
+	if (r)
+		return r == -EBUSY ? check_busy(place, path, err) : r;
+	if (!disk_parent(disk) || !same_file(disk_path(disk_parent(disk)), parent))
+		r = error_set(err, ESTALE, "%s does not continue %s, as " TREE_FILE " says, but %s", path, parent,
+			      disk_parent(disk) ? disk_path(disk_parent(disk)) : "no other disk");
+	if (!r)
+		r = check_chain_inside(place, disk, err);
+	disk_close(disk, NULL);
+	return r;
+}
+
+/* Each may continue others, which have to be there and what they were. */
+static int check_chain(const struct place *place, const json_t *disk, struct error *err)
+{
+	struct disk_open_options reading = {.read_only = true};
+	_cleanup_free_ char *path = vm_config_path(text(disk, "path"), place->path);
+	struct disk *opened;
+	int r = path ? disk_open(&opened, path, &reading, err) : error_set(err, ENOMEM, "no memory");
+
+	if (r)
+		return r == -EBUSY ? check_busy(place, path, err) : r;
+	r = check_chain_inside(place, opened, err);
+	disk_close(opened, NULL);
+	return r;
+}
+
+static bool is_there(const struct place *place, const char *name)
+{
+	struct stat st;
+
+	return !fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW);
+}
+
+/* Of a configuration: those that are none of the tree's. What the machine of now would write has to be there; of the rest it is only
+ * looked where it leads. */
+static int check_disks_of(const struct place *place, const json_t *tree, const json_t *config, bool now, struct error *err)
+{
+	json_t *disk;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(config, "disks"), i, disk) {
+		const char *path = text(disk, "path");
+		bool needed = now && tree_is_disk(disk);
+
+		/* What a DVD is read as continues nothing. */
+		if (r || tree_parent(tree, path) || !strcmp(text(disk, "kind"), "dvd"))
+			continue;
+		if (needed || (!place->outside && is_there(place, path)))
+			r = check_chain(place, disk, err);
+	}
+	return r;
+}
+
+static int check_place(const struct place *place, const json_t *tree, const json_t *config, struct job *job, struct error *err)
+{
+	const json_t *disks = json_object_get(tree, "disks"), *checkpoints = json_object_get(tree, "checkpoints");
+	size_t i, count = json_array_size(disks), total = count + 1 + json_array_size(checkpoints);
+	int r = place->outside ? 0 : each_file(tree, config, check_no_way_out, (void *)(uintptr_t)place, err);
+
+	for (i = 0; i < total && !r; i++) {
+		if (!job_step(job, i, total))
+			r = error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
+		else if (i < count)
+			r = check_disk(place, json_array_get(disks, i), err);
+		else if (i == count)
+			r = check_disks_of(place, tree, config, true, err);
+		else
+			r = check_disks_of(place, tree, json_object_get(json_array_get(checkpoints, i - count - 1), "config"), false, err);
+	}
+	return r;
+}
+
+int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, bool outside, struct job *job, struct error *err)
+{
+	_cleanup_close_ int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct place place = {directory, fd, outside};
+
+	return fd < 0 ? error_set(err, errno, "%s: %s", directory, strerror(errno)) : check_place(&place, tree, config, job, err);
 }

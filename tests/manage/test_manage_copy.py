@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines made of others: cloned, exported, imported."""
 
+import fcntl
 import json
 import os
 import random
+import shutil
 import subprocess
 import time
+import uuid
 
 from daemon import Daemon, halting_kernel, require, wait_for
 
@@ -146,6 +149,76 @@ def test_manage_import_of_traps(context):
         with open(os.path.join(source, "vm.json"), "w", encoding="utf-8") as f:
             json.dump(dict(config, disks=[{"path": f"/nowhere/{i}/" + 40 * "x"} for i in range(30)]), f)
         d.refused(400, "invalid", "POST", "/v1/vms/import", {"directory": source, "name": "more"}, " more; if")
+
+
+def test_manage_import_registers_what_lies_there(context):
+    """Neither a link nor what a disk says itself that it continues leads out of the directory, unless that is asked for."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        config = d.ok("GET", "/v1/vms/web")["config"]
+        d.done("DELETE", "/v1/vms/web")
+        source, elsewhere = os.path.join(d.directory, "source"), os.path.join(d.directory, "source-elsewhere")
+        for path in (os.path.join(source, "inner"), elsewhere):
+            os.makedirs(path)
+        fill(os.path.join(elsewhere, "disk.raw"), 1, 1)
+        shutil.copy(d.kernel, os.path.join(elsewhere, "kernel"))
+        shutil.copy(d.kernel, os.path.join(source, "kernel"))
+        for name in ("disk.raw", "kernel"):
+            os.symlink(os.path.join(elsewhere, name), os.path.join(source, "link-" + name))
+        os.symlink(elsewhere, os.path.join(source, "up"))
+        disk(d, os.path.join(elsewhere, "base.vhdx"), 1)
+        disk(d, os.path.join(source, "inner", "base.vhdx"), 1)
+        d.cli("disk", "create", os.path.join(elsewhere, "middle.vhdx"), "--parent", os.path.join(source, "inner", "base.vhdx"))
+        for name, parent in (("leads-out.vhdx", os.path.join(elsewhere, "base.vhdx")), ("and-back.vhdx", os.path.join(elsewhere, "middle.vhdx")),
+                             ("stays.vhdx", os.path.join(source, "inner", "base.vhdx"))):
+            d.cli("disk", "create", os.path.join(source, name), "--parent", parent)
+        checkpoint = {"id": str(uuid.uuid4()), "name": "c", "created": 1, "parent": ""}
+
+        def of(disks=(), **boot):
+            return dict(config, name="trap", disks=list(disks), adapters=[], boot=dict(config["boot"], **{"kernel": "kernel", **boot}))
+
+        def write(now, before=None):
+            for name, content in (("vm.json", now), ("checkpoints.json", before and {
+                    "version": 1, "now": checkpoint["id"], "checkpoints": [dict(checkpoint, config=before)], "disks": []})):
+                path = os.path.join(source, name)
+                if os.path.exists(path):
+                    os.unlink(path)
+                if content:
+                    with open(path, "w", encoding="utf-8") as f:
+                        json.dump(content, f)
+
+        def asked(**more):
+            return d.job("POST", "/v1/vms/import", {"directory": source, "mode": "register", **more})
+
+        stays = [{"path": "stays.vhdx"}, {"path": "gone.iso", "kind": "dvd", "read_only": True}]
+        for word, traps in (("link-disk.raw", of([{"path": "link-disk.raw"}])), ("up/disk.raw", of([{"path": "up/disk.raw"}])),
+                            ("link-disk.raw", of([{"path": "link-disk.raw", "kind": "dvd", "read_only": True}])),
+                            ("link-kernel", of(kernel="link-kernel")), ("link-disk.raw", of(initrd="link-disk.raw")),
+                            ("base.vhdx", of([{"path": "leads-out.vhdx"}])), ("base.vhdx", of([{"path": "leads-out.vhdx", "read_only": True}])),
+                            ("middle.vhdx", of([{"path": "and-back.vhdx"}]))):
+            # Of the machine of now, and of a checkpoint.
+            for now, before in ((traps, None), (of(stays), traps)):
+                write(now, before)
+                job = asked()
+                require(job["state"] == "failed" and job["error"]["code"] == "invalid", f"{word}: {job}")
+                require(word in job["error"]["message"] and "outside" in job["error"]["message"], f"{word}: {job}")
+                require(d.ok("GET", "/v1/vms")["vms"] == [], f"{word}: it is taken in")
+            write(traps)
+            require(asked(outside=True)["state"] == "done", f"{word}: it may have what is elsewhere")
+            d.done("DELETE", "/v1/vms/trap?files=keep")
+        # Of what is in use it cannot be told, whoever has it open.
+        write(of(stays))
+        holder = os.open(os.path.join(source, "stays.vhdx"), os.O_RDWR)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        job = asked()
+        require(job["state"] == "failed" and job["error"]["code"] == "busy" and "outside" in job["error"]["message"], f"in use: {job}")
+        require(asked(outside=True)["state"] == "done", "in use, and told")
+        d.done("DELETE", "/v1/vms/trap?files=keep")
+        os.close(holder)
+        require(asked()["state"] == "done", "what lies there is taken in, also without its medium")
+        d.ok("PATCH", "/v1/vms/trap", {"disks": stays[:1]})
+        d.done("POST", "/v1/vms/trap/start")
+        d.done("POST", "/v1/vms/trap/turn-off")
 
 
 def test_manage_register_looks_at_chains(context):

@@ -378,7 +378,7 @@ def test_manage_import_of_a_tree_of_traps(context):
         with open(os.path.join(trap.path, "vm.json"), "w", encoding="utf-8") as f:
             json.dump(config, f)
         d.done("DELETE", "/v1/vms/trap")
-        trap.refused("outside.vhdx", ("copy", "restore"))
+        trap.refused("outside.vhdx")
         # What is refused is not written to, and what the machine would write is no checkpoint's.
         trap = Trap(d, exported)
         trap.tree["disks"].append(dict(trap.tree["disks"][0]))
