@@ -16,7 +16,9 @@ static int busy(int fd, const char *path, struct error *err)
 	char text[16] = "";
 	long holder = 0;
 
-	if (pread(fd, text, sizeof(text) - 1, BOTH) > 0)
+	/* From the beginning, where a worker of before there were two locks has it; but where a lock keeps others from reading, what is
+	 * behind it tells. */
+	if (pread(fd, text, sizeof(text) - 1, 0) > 0 || pread(fd, text, sizeof(text) - 1, BOTH) > 0)
 		holder = strtol(text, NULL, 10);
 	if (holder > 0)
 		return error_set(err, EBUSY, "%s: process %ld runs this machine already", path, holder);

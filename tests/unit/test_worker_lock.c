@@ -263,11 +263,16 @@ static void test_holder_is_behind_what_is_locked(void **state)
 static void test_whole_file_is_locked(void **state)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct lock_file other;
+	struct error err = {0};
 	int fd = open(path, O_RDWR | O_CREAT, 0600);
 
 	(void)state;
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
-	assert_false(can_be_taken());
+	assert_int_equal(ftruncate(fd, 0), 0);
+	assert_int_equal(pwrite(fd, "1234\n", 5, 0), 5);
+	assert_int_equal(lock_file_take(&other, path, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "process 1234 "));
 	close(fd);
 	assert_true(can_be_taken());
 }
