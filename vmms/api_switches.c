@@ -16,6 +16,7 @@ struct asked {
 	unsigned status;
 	struct error err;
 	json_t *answer, *next;
+	char etag[24]; /* of the one switch that is the answer; "": there is none */
 };
 
 /* NULL: there is none. */
@@ -44,6 +45,8 @@ static void done(void *context)
 {
 	struct asked *asked = context;
 
+	if (*asked->etag)
+		http_add_header(asked->request, "ETag", asked->etag);
 	if (asked->err.code)
 		http_fail(asked->request, &asked->err);
 	else if (json_is_array(asked->answer))
@@ -69,6 +72,16 @@ static void ask(struct vmms *vmms, struct http_request *request, unsigned status
 }
 
 /* --- verbs: errands ------------------------------------------------------------------------------------------- */
+
+/* The ETag is that of what is answered, and not of what the switch is by the time at which that is made: making it lets the loop go on. */
+static void answer_with(struct asked *asked, struct vswitch *s)
+{
+	const char *etag;
+
+	asked->answer = switch_json(asked->vmms, s);
+	etag = json_string_value(json_object_get(asked->answer, "etag"));
+	snprintf(asked->etag, sizeof(asked->etag), "%s", etag ? etag : "");
+}
 
 static int list_verb(struct asked *asked, struct error *err)
 {
@@ -98,7 +111,7 @@ static int create_verb(struct asked *asked, struct error *err)
 	int r = switch_create(asked->vmms, api_body(asked->request), &s, err);
 
 	if (!r)
-		asked->answer = switch_json(asked->vmms, s);
+		answer_with(asked, s);
 	return r;
 }
 
@@ -108,7 +121,7 @@ static int get_verb(struct asked *asked, struct error *err)
 
 	if (!s)
 		return -ENOENT;
-	asked->answer = switch_json(asked->vmms, s);
+	answer_with(asked, s);
 	return 0;
 }
 
@@ -134,7 +147,7 @@ static int change_verb(struct asked *asked, struct error *err)
 	int r = s ? switch_change(asked->vmms, s, api_body(asked->request), err) : -ENOENT;
 
 	if (!r)
-		asked->answer = switch_json(asked->vmms, s);
+		answer_with(asked, s);
 	return r;
 }
 

@@ -422,12 +422,22 @@ class Meddler(socketserver.ThreadingUnixStreamServer):
         self.server_close()
 
 
+def etag_of(d, path):
+    connection = UnixConnection(d.socket)
+    connection.request("GET", path)
+    etag = connection.getresponse().getheader("ETag")
+    connection.close()
+    return etag
+
+
+
 def test_manage_switch_no_update_is_lost(context):
     """What was changed between a look and a change that follows from it is not undone by that."""
     with Lan(context) as lan:
         d = lan.daemon(lan.add())
         d.cli("switch", "create", "lan", "--type", "private")
         etag = d.ok("GET", "/v1/switches/lan")["etag"]
+        require(etag_of(d, "/v1/switches/lan") == etag and not etag_of(d, "/v1/switches"), "the header says it too, of one switch")
         for method, body in (("PATCH", {"notes": "x"}), ("DELETE", None)):
             status, answer = d.call(method, "/v1/switches/lan", body, {"If-Match": '"0123456789abcdef"'})
             require(status == 412 and answer["error"]["code"] == "conflict", f"{method}: {status} {answer}")
