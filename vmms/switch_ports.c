@@ -262,6 +262,18 @@ json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s)
 	return list;
 }
 
+bool switches_have_parts(struct vmms *vmms, const struct vswitch *s)
+{
+	const char *name;
+	json_t *port;
+
+	json_object_foreach(vmms->switches->ports, name, port)
+		if (!strcmp(json_string_value(json_object_get(port, "switch")), s->name) &&
+		    ovs_bandwidth_has_part(json_object_get(json_object_get(port, "adapter"), "settings")))
+			return true;
+	return false;
+}
+
 json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s)
 {
 	json_t *list = json_array(), *port;

@@ -606,7 +606,7 @@ static void note_due(uv_timer_t *timer)
 	struct vswitch *s;
 
 	for (size_t i = 0; !errand_at_work(timer->data) && (s = switches_at(timer->data, i)); i++) {
-		int64_t rate = rate_of(s);
+		int64_t rate = s->phase == SWITCH_READY && switches_have_parts(timer->data, s) ? rate_of(s) : 0;
 
 		switch_note_addresses(timer->data, s);
 		/* What ports have of it is others' by now. */

@@ -38,6 +38,8 @@ void switches_plug_running(struct vmms *vmms);
 json_t *switches_describe(struct vmms *vmms, struct vswitch *s);
 /* Its ports, for that. */
 json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s);
+/* Whether any of them has a part of what it can send. */
+bool switches_have_parts(struct vmms *vmms, const struct vswitch *s);
 /* For people: [{"interface", "vm", "mac"}]. */
 json_t *switches_plugged(struct vmms *vmms, const struct vswitch *s);
 /* Names of machines with an adapter on it, or about to be, whether they run or not. */
