@@ -169,7 +169,8 @@ static int draw(void *context, FILE *to)
 	json_t *root;
 
 	if (fetch(context, &root, &err)) {
-		fprintf(to, "%s\n", err.text);
+		manage_put(to, err.text);
+		fputc('\n', to);
 		return 0;
 	}
 	put_tree(to, root);

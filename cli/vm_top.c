@@ -122,7 +122,8 @@ static int draw(void *context, FILE *to)
 
 	if (look(top, &list, &err)) {
 		/* The daemon may be on its way back. */
-		fprintf(to, "%s\n", err.text);
+		manage_put(to, err.text);
+		fputc('\n', to);
 		return 0;
 	}
 	time = now();
