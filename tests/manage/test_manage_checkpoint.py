@@ -614,7 +614,7 @@ def test_manage_merge_yields(context):
         d.cli("disk", "convert", raw, os.path.join(directory_of(d), "disk.vhdx"))
         d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
         yielded = False
-        for attempt in range(5):
+        for attempt in range(15):
             d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
             write(d, "xyz"[attempt % 3] * (192 << 20), 1 << 20)
             expected = contents(d, disk_of(d))
