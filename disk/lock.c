@@ -12,12 +12,13 @@
 #include <time.h>
 
 enum { USES = 100, DENIES = 200 };
-#define SHARE_TRIES 500 /* of a millisecond */
+#define SHARE_TRIES  500 /* of a millisecond */
+#define HOLDER_LOOKS 20
 
 enum { READ = 0, WRITE = 1, RESIZE = 3 };
 
-/* The process that /proc/locks shows to hold a flock on the file, or 0. */
-static long find_holder(int fd)
+/* One look through /proc/locks: the process that holds a flock on the file, or 0. */
+static long look_for_holder(int fd)
 {
 	_cleanup_free_ char *line = NULL;
 	size_t capacity = 0;
@@ -45,6 +46,17 @@ static long find_holder(int fd)
 			found = pid;
 	}
 	fclose(locks);
+	return found;
+}
+
+/* /proc/locks is read a page at a time, and goes on by number: locks that others let go between two pages make it
+ * pass over as many that are held. So nothing found is looked for again. */
+static long find_holder(int fd)
+{
+	long found = 0;
+
+	for (unsigned i = 0; found == 0 && i < HOLDER_LOOKS; i++)
+		found = look_for_holder(fd);
 	return found;
 }
 
