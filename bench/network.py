@@ -226,7 +226,7 @@ class Bench:
             cost = statistics.median(self.seconds[row]["ours"]) / max(statistics.median(self.seconds[row]["qemu"]), 1e-12)
             print(f"| {title(row)} | {streams} | {UNITS[kind]} | {qemu:.0f} | {ours:.0f} | "
                   f"{ours / qemu:.2f} | {min(ratios):.2f} to {max(ratios):.2f} | {cost:.2f} |")
-        print("\n| of the first guest of ours, a frame | streams | bytes | exits | of them hypercalls | interrupts | rounds of the adapter's thread | "
+        print("\n| of the first guest of ours, a frame | streams | bytes | exits of the hardware | hypercalls | interrupts | rounds of the adapter's thread | "
               "system calls of the port | bytes copied by us |\n|---|---|---|---|---|---|---|---|---|")
         for row, costs in self.costs.items():
             streams = row[3]
