@@ -181,6 +181,48 @@ static void test_parameters(void **state)
 	assert_false(s.on);
 }
 
+/* What is kept may say anything of itself, and that it is kept is all that counts; so may all that comes with switching it off. */
+static void test_kept(void **state)
+{
+	struct scaling none = {.on = false};
+	struct request r;
+
+	(void)state;
+	for (unsigned kept = 0; kept < 8; kept++) {
+		struct scaling s = {.on = false};
+		bool hash = kept & 1, table = kept & 2, its_key = kept & 4;
+
+		r = request_for(1);
+		assert_int_equal(scaling_set(&s, (uint8_t *)&r, sizeof(r)), RNDIS_STATUS_SUCCESS);
+		r = request_for(2);
+		r.key[0] ^= 0xff;
+		r.p.hash = hash ? 0 : NDIS_HASH_TOEPLITZ | NDIS_HASH_IP4;
+		r.p.flags = (hash ? NDIS_RSS_KEEP_HASH : 0) | (table ? NDIS_RSS_KEEP_TABLE : 0) | (its_key ? NDIS_RSS_KEEP_KEY : 0);
+		if (table) {
+			r.p.table_size = 0xffff;
+			r.p.table_offset = 0xffffffff;
+		}
+		if (its_key) {
+			r.p.key_size = 77;
+			r.p.key_offset = 0xfffffff0;
+		}
+		assert_int_equal(scaling_set(&s, (uint8_t *)&r, table && its_key ? sizeof(r.p) : sizeof(r)), RNDIS_STATUS_SUCCESS);
+		assert_true(s.on && s.table_size == SCALING_TABLE_MAX && s.table[5] == (table ? 1 : 2));
+		assert_int_equal(s.key[0], its_key ? key[0] : key[0] ^ 0xff);
+		assert_int_equal(s.hash, hash ? request_for(1).p.hash : NDIS_HASH_TOEPLITZ | NDIS_HASH_IP4);
+		r.p.flags |= NDIS_RSS_DISABLE;
+		assert_int_equal(scaling_set(&s, (uint8_t *)&r, sizeof(r.p)), RNDIS_STATUS_SUCCESS);
+		assert_false(s.on);
+	}
+	/* Nothing can be kept that was never there. */
+	r = request_for(1);
+	r.p.flags = NDIS_RSS_KEEP_TABLE;
+	assert_int_equal(scaling_set(&none, (uint8_t *)&r, sizeof(r)), RNDIS_STATUS_INVALID_DATA);
+	r.p.flags = NDIS_RSS_KEEP_HASH;
+	assert_int_equal(scaling_set(&none, (uint8_t *)&r, sizeof(r)), RNDIS_STATUS_SUCCESS);
+	assert_false(none.on);
+}
+
 static void test_channels(void **state)
 {
 	struct fixture *f = *state;
@@ -409,6 +451,7 @@ int main(void)
 	    cmocka_unit_test(test_hash),
 	    cmocka_unit_test(test_frames),
 	    cmocka_unit_test(test_parameters),
+	    cmocka_unit_test(test_kept),
 	    cmocka_unit_test_setup_teardown(test_channels, setup_four, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_channels, setup_four, teardown),
 	    cmocka_unit_test_setup_teardown(test_closed_in_use, setup_four, teardown),

@@ -2,7 +2,7 @@
 /*
  * scaling.c - receive-side scaling: the guest spreads flows over its channels, and so over its processors.
  *
- * Source: "Introduction to Receive Side Scaling" (NDIS); Linux drivers/net/hyperv/{rndis_filter.c,hyperv_net.h}.
+ * Source: "Introduction to Receive Side Scaling", NDIS_RECEIVE_SCALE_PARAMETERS (NDIS); Linux drivers/net/hyperv/{rndis_filter.c,hyperv_net.h}.
  */
 #include <string.h>
 
@@ -57,21 +57,30 @@ unsigned scaling_channel(const struct scaling *s, const uint8_t *headers, const 
 	return size ? s->table[scaling_toeplitz(s->key, bytes, size) % s->table_size] : 0;
 }
 
-static bool read_table(struct scaling *s, const uint8_t *table, size_t size)
+static bool read_table(struct scaling *s, const struct ndis_rss_parameters *p, const uint8_t *value, size_t size)
 {
-	if (size < 4 || size > SCALING_TABLE_MAX * 4 || size % 4)
+	if (p->table_size < 4 || p->table_size > SCALING_TABLE_MAX * 4 || p->table_size % 4 || !range_fits_u64(p->table_offset, p->table_size, size))
 		return false;
-	for (size_t i = 0; i < size / 4; i++) {
-		uint32_t channel = le32_get(table + i * 4);
+	for (size_t i = 0; i < p->table_size / 4u; i++) {
+		uint32_t channel = le32_get(value + p->table_offset + i * 4);
 
 		if (channel >= NIC_CHANNELS_MAX)
 			return false;
 		s->table[i] = (uint8_t)channel;
 	}
-	s->table_size = (uint32_t)(size / 4);
+	s->table_size = p->table_size / 4u;
 	return true;
 }
 
+static bool read_key(struct scaling *s, const struct ndis_rss_parameters *p, const uint8_t *value, size_t size)
+{
+	if (p->key_size != SCALING_KEY_SIZE || !range_fits_u64(p->key_offset, p->key_size, size))
+		return false;
+	memcpy(s->key, value + p->key_offset, SCALING_KEY_SIZE);
+	return true;
+}
+
+/* What a flag keeps, or switching it off leaves alone, is not looked at: it may be anything. */
 uint32_t scaling_set(struct scaling *scaling, const uint8_t *value, size_t size)
 {
 	struct scaling new = *scaling;
@@ -82,24 +91,19 @@ uint32_t scaling_set(struct scaling *scaling, const uint8_t *value, size_t size)
 	memcpy(&p, value, sizeof(p));
 	if (p.type != NDIS_OBJECT_RSS_PARAMETERS)
 		return RNDIS_STATUS_INVALID_DATA;
-	if (p.flags & NDIS_RSS_DISABLE || !(p.hash & NDIS_HASH_FUNCTION)) {
+	if (!(p.flags & NDIS_RSS_KEEP_HASH))
+		new.hash = p.hash;
+	if (p.flags & NDIS_RSS_DISABLE || !(new.hash & NDIS_HASH_FUNCTION)) {
 		scaling->on = false;
 		return RNDIS_STATUS_SUCCESS;
 	}
-	if (!range_fits_u64(p.table_offset, p.table_size, size) || !range_fits_u64(p.key_offset, p.key_size, size))
-		return RNDIS_STATUS_INVALID_DATA;
-	if (!(p.flags & NDIS_RSS_KEEP_HASH))
-		new.hash = p.hash;
 	if ((new.hash & NDIS_HASH_FUNCTION) != NDIS_HASH_TOEPLITZ)
 		return RNDIS_STATUS_NOT_SUPPORTED;
-	if (!(p.flags & NDIS_RSS_KEEP_TABLE) && !read_table(&new, value + p.table_offset, p.table_size))
+	if (!(p.flags & NDIS_RSS_KEEP_TABLE) && !read_table(&new, &p, value, size))
 		return RNDIS_STATUS_INVALID_DATA;
-	if (!(p.flags & NDIS_RSS_KEEP_KEY)) {
-		if (p.key_size != SCALING_KEY_SIZE)
-			return RNDIS_STATUS_INVALID_DATA;
-		memcpy(new.key, value + p.key_offset, SCALING_KEY_SIZE);
-	}
-	if (!new.table_size)
+	if (!(p.flags & NDIS_RSS_KEEP_KEY) && !read_key(&new, &p, value, size))
+		return RNDIS_STATUS_INVALID_DATA;
+	if (!new.table_size) /* it keeps one that it never had */
 		return RNDIS_STATUS_INVALID_DATA;
 	new.on = true;
 	*scaling = new;
