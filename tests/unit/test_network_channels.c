@@ -111,6 +111,61 @@ static void fill_port(struct fixture *f, const void *page, size_t size)
 	}
 }
 
+static bool is_told(void *context)
+{
+	return asked(context) == (PORT_CHECKSUM | PORT_LARGE);
+}
+
+/* What the guest takes is told to a port that had no room for that, as soon as it has. */
+static void test_full_port_is_told(void **state)
+{
+	struct fixture *f = *state;
+	size_t size;
+	const uint8_t *page = frame_page(f, 1000, &size);
+
+	fill_port(f, page, size);
+	set_offloads(f, true, true);
+	assert_true(guest_wait(is_told, f));
+}
+
+struct rounds {
+	struct fixture *f;
+	uint64_t least;
+};
+
+static bool has_had_rounds(void *context)
+{
+	const struct rounds *rounds = context;
+
+	return inspected(rounds->f, "rounds") >= rounds->least;
+}
+
+/* The port is looked at between the packets of several channels as often as between as many of one. */
+static void test_rounds(void **state)
+{
+	struct fixture *f = *state;
+	struct guest_channel *channels[CHANNELS] = {f->n.channel};
+	struct rounds rounds = {.f = f};
+	size_t size;
+	const uint8_t *page = frame_page(f, 60, &size);
+
+	assert_int_equal(ask_channels(f, CHANNELS - 1), CHANNELS - 1);
+	for (unsigned i = 1; i < CHANNELS; i++)
+		channels[i] = open_sub(f, i);
+	network_plug(f->network, NULL); /* which then holds nobody up */
+	network_pause(f->network);
+	for (unsigned i = 0; i < 250 * CHANNELS; i++)
+		assert_int_equal(send_page(f, channels[i % CHANNELS], page, size), 0);
+	rounds.least = inspected(f, "rounds") + 4;
+	network_resume(f->network);
+	assert_true(guest_wait(has_had_rounds, &rounds));
+	for (unsigned i = 0; i < CHANNELS; i++)
+		assert_true(guest_wait(ring_is_taken, channels[i]));
+	network_plug(f->network, f->port);
+	for (unsigned i = 1; i < CHANNELS; i++)
+		guest_channel_free(channels[i]);
+}
+
 struct answer {
 	struct guest_channel *channel;
 	struct vmbus_packet_header header;
@@ -354,6 +409,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_slow_port_is_shared, setup_four, teardown),
+	    cmocka_unit_test_setup_teardown(test_full_port_is_told, setup_four, teardown),
+	    cmocka_unit_test_setup_teardown(test_rounds, setup_four, teardown),
 	    cmocka_unit_test_setup_teardown(test_closed_with_a_frame_that_waits, setup_four, teardown),
 	    cmocka_unit_test_setup_teardown(test_full_ring_of_another, setup_four, teardown),
 	    cmocka_unit_test_setup_teardown(test_anything_at_any_moment, setup_four, teardown),

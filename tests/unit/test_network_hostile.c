@@ -149,6 +149,30 @@ static void test_hostile_completion(void **state)
 	}
 }
 
+/* What is saved can be read again, whatever the guest did. */
+static void can_be_saved(struct fixture *f)
+{
+	struct network_config config = {.name = "network1"};
+	struct form_writer w = {0};
+	struct form_reader r;
+	struct network *second;
+
+	guid_random(&config.instance);
+	memcpy(config.mac, mac, sizeof(mac));
+	vmbus_hold(f->bus);
+	network_pause(f->network);
+	network_save(f->network, &w, 0);
+	network_resume(f->network);
+	assert_int_equal(network_create(&second, f->bus, &config, NULL), 0);
+	r = (struct form_reader){.bytes = w.bytes, .left = w.size};
+	assert_int_equal(network_load(second, &r, 0, NULL), 0);
+	assert_null(r.bad);
+	assert_int_equal(r.left, 0);
+	network_destroy(second);
+	vmbus_release(f->bus);
+	free(w.bytes);
+}
+
 static void test_hostile_buffers(void **state)
 {
 	struct fixture *f = *state;
@@ -161,6 +185,7 @@ static void test_hostile_buffers(void **state)
 	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
 	assert_int_equal(m.send_buffer_complete.status, NVSP_STATUS_FAIL);
 	assert_int_equal(netvsc_buffers(&f->n, 2), -ENOBUFS); /* too small for frames */
+	can_be_saved(f);
 	assert_int_equal(netvsc_buffers(&f->n, 16), 0);
 	assert_int_equal(netvsc_buffers(&f->n, 16), -ENOBUFS); /* there is one */
 	m = (struct nvsp_message){.type = NVSP_REVOKE_RECEIVE_BUFFER};
@@ -195,6 +220,45 @@ static void test_hostile_smaller_buffer(void **state)
 		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
 		assert_int_equal(f->received.size, size);
 		assert_memory_equal(f->received.bytes, frame, size);
+	}
+}
+
+/* The receive buffer was made for frames of one length, and then another is told. */
+static void test_hostile_mtu(void **state)
+{
+	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_SEND_NDIS_CONFIG, .ndis_config = {9014, 0, NVSP_CAPABILITY_VLAN}};
+	uint8_t frame[1514];
+	uint32_t number = 0;
+	size_t size = sizeof(number);
+
+	assert_int_equal(guest_send(f->n.channel, VMBUS_PACKET_IN_BAND, 0, 1, &m, sizeof(m)), 0);
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_MAXIMUM_FRAME_SIZE, &number, &size), 0);
+	assert_int_equal(number, 1500);
+	can_be_saved(f);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 1472, mac, other);
+	put_frame(f, NULL, frame, size);
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	assert_int_equal(f->received.size, size);
+}
+
+/* More questions at once than answers can wait: none is lost. */
+static void test_many_questions(void **state)
+{
+	enum { QUESTIONS = 60 };
+	struct fixture *f = *state;
+	struct rndis_complete keepalive = {.header = {RNDIS_KEEPALIVE, sizeof(keepalive)}}, answer;
+	uint8_t *message;
+	size_t size;
+
+	network_pause(f->network);
+	for (unsigned i = 0; i < QUESTIONS; i++)
+		assert_int_equal(netvsc_send_control(&f->n, &keepalive, sizeof(keepalive)), 0);
+	network_resume(f->network);
+	for (unsigned i = 0; i < QUESTIONS; i++) {
+		assert_int_equal(netvsc_receive(&f->n, &message, &size), 0);
+		memcpy(&answer, message, sizeof(answer));
+		assert_int_equal(answer.header.type, RNDIS_KEEPALIVE | RNDIS_COMPLETE);
 	}
 }
 
@@ -248,6 +312,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_hostile_completion, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_buffers, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_smaller_buffer, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_hostile_mtu, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_many_questions, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_hostile_questions, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_before_version, setup, teardown),
 	};

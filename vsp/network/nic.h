@@ -109,6 +109,7 @@ struct receive {
 	uint16_t *free;         /* a stack */
 	unsigned free_count;
 	bool large;             /* the port was told to give coalesced segments */
+	bool untold;            /* it had no room to be told what the guest takes */
 	uint16_t packet_id;     /* of coalesced packets */
 
 	/* The packet that is being filled, for each channel; when the ring has no room it waits here. */

@@ -16,7 +16,8 @@
 #include "base/thread.h"
 #include "vsp/network/nic.h"
 
-#define TAKE_BATCH      256u /* packets taken before the port is looked at again */
+#define TAKE_BATCH      256u /* packets taken before the port is looked at again: all channels together */
+#define TAKE_LEAST      32u  /* of one channel, be there ever so many */
 #define TAKE_LAST       16384u /* when the adapter is taken away: more than rings have that are not filled on */
 #define RECEIVE_ROUNDS  8u
 #define RECEIVE_BUFFER_MAX (32u << 20)
@@ -101,7 +102,8 @@ static void on_ndis_config(struct nic *nic, const struct nvsp_ndis_config *confi
 		mtu = FRAME_ETHERNET_SIZE + NETWORK_MTU; /* the link carries that whatever the guest uses of it */
 	if (mtu > FRAME_ETHERNET_SIZE + NETWORK_MTU_MAX)
 		mtu = FRAME_ETHERNET_SIZE + NETWORK_MTU_MAX;
-	nic->mtu = mtu - FRAME_ETHERNET_SIZE;
+	if (!nic->rx.gpadl) /* else its sections are made for the frames that were agreed on before */
+		nic->mtu = mtu - FRAME_ETHERNET_SIZE;
 }
 
 static void on_receive_buffer(struct nic *nic, const struct channel_packet *packet, const struct nvsp_buffer *buffer)
@@ -277,18 +279,28 @@ static bool take_next(struct nic *nic)
 }
 
 /* Take a channel's packets. True: call again at once. */
-static bool take_from(struct nic *nic, unsigned index)
+static bool take_from(struct nic *nic, unsigned index, unsigned batch)
 {
 	nic->serving = index;
-	for (unsigned n = 0; n < TAKE_BATCH && !is_awaited(nic); n++)
+	for (unsigned n = 0; n < batch && !is_awaited(nic); n++)
 		if (!take_next(nic))
 			return false;
 	return true;
 }
 
+/* What each channel has of a round. */
+static unsigned batch_each(const struct nic *nic)
+{
+	unsigned channels = 0;
+
+	for (unsigned i = 0; i < NIC_CHANNELS_MAX; i++)
+		channels += nic->channels[i] != NULL;
+	return (unsigned)max_u64(TAKE_BATCH / channels, TAKE_LEAST);
+}
+
 static bool take_packets(struct nic *nic)
 {
-	const unsigned first = nic->turn;
+	const unsigned first = nic->turn, batch = batch_each(nic);
 	bool more = false;
 
 	if (!transmit_ready(nic)) {
@@ -302,7 +314,7 @@ static bool take_packets(struct nic *nic)
 
 		if (!nic->channels[i])
 			continue;
-		more |= take_from(nic, i);
+		more |= take_from(nic, i, batch);
 		if (!transmit_ready(nic)) {
 			nic->turn = (i + 1) % NIC_CHANNELS_MAX;
 			break;
@@ -331,7 +343,7 @@ static void wait_for_work(struct nic *nic, bool more)
 
 	if (!nic->broken && port && receive_ready(nic))
 		events |= POLLIN;
-	if (!nic->broken && port && nic->tx.blocked)
+	if (!nic->broken && port && (nic->tx.blocked || nic->rx.untold))
 		events |= POLLOUT;
 	nic->readable = false;
 	fds[1] = (struct pollfd){.fd = events ? port_fd(port) : -1, .events = events};
@@ -530,6 +542,8 @@ static void *nic_main(void *arg)
 		nic->began = true;
 		hold_signals(nic);
 		if (!nic->broken) {
+			if (nic->rx.untold && !nic->tx.blocked)
+				receive_choose_offloads(nic);
 			transmit_flush(nic);
 			more |= receive_round(nic);
 			more |= take_packets(nic);

@@ -61,14 +61,15 @@ bool receive_section_size_good(unsigned size, unsigned mtu)
 
 int receive_set_buffer(struct receive *rx, struct gpadl *gpadl, uint32_t handle, uint16_t id, unsigned section_size)
 {
+	unsigned count = (unsigned)min_u64(gpadl_size(gpadl) / section_size, RX_NO_SECTION - 1);
 	int r;
 
+	if (count < SECTIONS_MIN)
+		return -EINVAL;
 	rx->section_size = section_size;
-	rx->section_count = (unsigned)min_u64(gpadl_size(gpadl) / section_size, RX_NO_SECTION - 1);
+	rx->section_count = count;
 	rx->handle = handle;
 	rx->pieces_each = rx->section_size / GUEST_PAGE_SIZE + 2;
-	if (rx->section_count < SECTIONS_MIN)
-		return -EINVAL;
 	rx->pieces = calloc((size_t)rx->section_count * rx->pieces_each, sizeof(*rx->pieces));
 	rx->piece_count = calloc(rx->section_count, sizeof(*rx->piece_count));
 	rx->next = calloc(rx->section_count, sizeof(*rx->next));
@@ -517,7 +518,10 @@ void receive_choose_offloads(struct nic *nic)
 	const struct rndis_state *s = &nic->rndis;
 	unsigned offloads = 0;
 
+	int r;
+
 	nic->rx.large = false;
+	nic->rx.untold = false;
 	if (!nic_port(nic))
 		return;
 	/* Checksums can always be left to us. */
@@ -525,7 +529,7 @@ void receive_choose_offloads(struct nic *nic)
 		offloads |= PORT_CHECKSUM;
 	if (s->rsc4 && s->rsc6 && port_offloads(nic_port(nic)) & PORT_LARGE && has_room_for_large(&nic->rx))
 		offloads |= PORT_LARGE;
-	nic->rx.large = offloads & PORT_LARGE;
-	if (port_set_receive(nic_port(nic), offloads))
-		nic->rx.large = false;
+	r = port_set_receive(nic_port(nic), offloads);
+	nic->rx.large = !r && offloads & PORT_LARGE;
+	nic->rx.untold = r == -EAGAIN;
 }

@@ -13,8 +13,12 @@
 
 uint8_t *nic_reply_begin(struct nic *nic)
 {
-	unsigned i = (nic->reply_first + nic->reply_count) % NIC_REPLIES;
+	unsigned i;
 
+	/* A driver may ask more in one go than wait here. */
+	if (nic->reply_count == NIC_REPLIES)
+		receive_replies(nic);
+	i = (nic->reply_first + nic->reply_count) % NIC_REPLIES;
 	if (nic->reply_count == NIC_REPLIES) {
 		nic_break(nic, "control messages are sent, and their answers not taken");
 		return NULL;
@@ -70,7 +74,7 @@ static void forget(struct nic *nic)
 {
 	memset(&nic->rndis, 0, sizeof(nic->rndis));
 	memcpy(nic->rndis.mac, nic->network->mac, sizeof(nic->rndis.mac));
-	nic->scaling.on = false;
+	memset(&nic->scaling, 0, sizeof(nic->scaling));
 	receive_choose_offloads(nic);
 }
 
