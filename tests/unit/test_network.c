@@ -100,6 +100,68 @@ static void test_queries(void **state)
 	assert_int_equal(netvsc_set(&f->n, OID_GEN_CURRENT_PACKET_FILTER, value, 2), RNDIS_STATUS_INVALID_LENGTH);
 }
 
+/* Each object that it tells of can be asked for, or set. */
+static void test_supported(void **state)
+{
+	static const uint32_t only_set[] = {OID_GEN_NETWORK_LAYER_ADDRESSES, OID_GEN_RECEIVE_SCALE_PARAMETERS, OID_GEN_RNDIS_CONFIG_PARAMETER,
+	    OID_OFFLOAD_ENCAPSULATION, OID_TCP_OFFLOAD_PARAMETERS};
+	struct fixture *f = *state;
+	uint32_t oids[128];
+	size_t count = sizeof(oids);
+
+	assert_int_equal(netvsc_query(&f->n, OID_GEN_SUPPORTED_LIST, oids, &count), 0);
+	count /= sizeof(oids[0]);
+	assert_true(count > 40);
+	for (size_t i = 0; i < count; i++) {
+		bool set = false;
+		uint8_t value[512];
+		size_t size = sizeof(value);
+
+		for (unsigned k = 0; k < ARRAY_SIZE(only_set); k++)
+			set |= oids[i] == only_set[k];
+		assert_int_equal(netvsc_query(&f->n, oids[i], value, &size), set ? RNDIS_STATUS_NOT_SUPPORTED : 0);
+	}
+}
+
+static uint64_t counter_of(struct fixture *f, uint32_t oid)
+{
+	uint8_t value[8] = {0};
+	size_t size = sizeof(value);
+
+	assert_int_equal(netvsc_query(&f->n, oid, value, &size), 0);
+	assert_true(size == 4 || size == 8);
+	return le64_get(value);
+}
+
+static void test_statistics(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t frame[9000];
+	size_t size;
+
+	for (unsigned i = 0; i < 3; i++) {
+		size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 30 + i, other, mac);
+		assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	}
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 30, other, other); /* not its own address */
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 8500, mac, other); /* more than its sections take */
+	put_frame(f, NULL, frame, size);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 40, other, other); /* for somebody else */
+	put_frame(f, NULL, frame, size);
+	size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 50, mac, other);
+	for (unsigned i = 0; i < 2; i++) {
+		put_frame(f, NULL, frame, size);
+		assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+		assert_int_equal(f->received.size, size);
+	}
+	assert_int_equal(counter_of(f, OID_GEN_XMIT_OK), 3);
+	assert_int_equal(counter_of(f, OID_GEN_XMIT_ERROR), 1);
+	assert_int_equal(counter_of(f, OID_GEN_RCV_OK), 2);
+	assert_int_equal(counter_of(f, OID_GEN_RCV_NO_BUFFER), 1);
+	assert_int_equal(counter_of(f, OID_GEN_RCV_ERROR), 0);
+}
+
 /* A driver before 6.1 does not know pieces. */
 static void test_old_offloads(void **state)
 {
@@ -173,6 +235,28 @@ static void test_sections(void **state)
 	assert_int_equal(w->size, whole);
 	assert_memory_equal(w->frame, frame, whole);
 	free(w);
+}
+
+/* A question that is begun in a section and ends in a page, at each byte. */
+static void test_split_question(void **state)
+{
+	struct fixture *f = *state;
+	struct rndis_complete question = {.header = {RNDIS_KEEPALIVE, sizeof(question)}}, answer;
+	struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET, .rndis = {NVSP_CHANNEL_CONTROL, 2, 0}};
+	uint8_t *message;
+	size_t size;
+
+	for (uint32_t n = 1; n < sizeof(question); n++) {
+		question.request_id = 1000 + n;
+		memcpy(f->n.send_buffer + (size_t)2 * f->n.section_size, &question, n);
+		memcpy(f->n.page + 4096 - n, (uint8_t *)&question + n, sizeof(question) - n); /* which may go over two */
+		m.rndis.section_size = n;
+		assert_int_equal(guest_send_buffer(f->n.channel, 77, f->n.page + 4096 - n, (uint32_t)sizeof(question) - n, &m, sizeof(m)), 0);
+		assert_int_equal(netvsc_receive(&f->n, &message, &size), 0);
+		memcpy(&answer, message, sizeof(answer));
+		assert_int_equal(answer.header.type, RNDIS_KEEPALIVE | RNDIS_COMPLETE);
+		assert_int_equal(answer.request_id, 1000 + n);
+	}
 }
 
 static bool has_signalled(void *context)
@@ -434,6 +518,7 @@ static void test_receive_large(void **state)
 static void test_receive_vlan(void **state)
 {
 	struct fixture *f = *state;
+	struct nvsp_message m = {.type = NVSP_SEND_NDIS_CONFIG, .ndis_config = {1514, 0, 0}};
 	uint8_t frame[200], tagged[204];
 	size_t size = ip_frame(frame, false, FRAME_PROTOCOL_UDP, 60, mac, other);
 
@@ -446,6 +531,13 @@ static void test_receive_vlan(void **state)
 	assert_int_equal(f->received.size, size);
 	assert_memory_equal(f->received.bytes, frame, size);
 	assert_int_equal(f->received.vlan, 3 | 1 << 3 | 0xabc << 4);
+	/* A driver that does not take tags apart gets the frame as it came. */
+	assert_int_equal(netvsc_exchange(&f->n, &m), 0);
+	put_frame(f, NULL, tagged, size + 4);
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	assert_int_equal(f->received.size, size + 4);
+	assert_memory_equal(f->received.bytes, tagged, size + 4);
+	assert_int_equal(f->received.vlan, 0xffffffff);
 }
 
 static void test_filters(void **state)
@@ -463,9 +555,15 @@ static void test_filters(void **state)
 	    {NDIS_FILTER_PROMISCUOUS, true, true, true, true, true},
 	};
 	struct fixture *f = *state;
-	uint8_t frame[100];
+	uint8_t frame[100], list[33 * 6] = {0};
+	size_t list_size = sizeof(list);
 
 	assert_int_equal(netvsc_set(&f->n, OID_802_3_MULTICAST_LIST, group, 6), 0);
+	assert_int_equal(netvsc_set(&f->n, OID_802_3_MULTICAST_LIST, list, 7), RNDIS_STATUS_INVALID_LENGTH);
+	assert_int_equal(netvsc_set(&f->n, OID_802_3_MULTICAST_LIST, list, sizeof(list)), RNDIS_STATUS_INVALID_LENGTH);
+	assert_int_equal(netvsc_query(&f->n, OID_802_3_MULTICAST_LIST, list, &list_size), 0);
+	assert_int_equal(list_size, 6);
+	assert_memory_equal(list, group, 6);
 	for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
 		const struct {
 			const uint8_t *to;
@@ -658,9 +756,12 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_answers_asked_for, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_queries, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_supported, setup_four, teardown),
+	    cmocka_unit_test_setup_teardown(test_statistics, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_old_offloads, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_mtu, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_sections, setup_ready, teardown),
+	    cmocka_unit_test_setup_teardown(test_split_question, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_interrupts, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_transmit_checksum, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_transmit_large, setup_ready, teardown),
