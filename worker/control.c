@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -68,8 +69,21 @@ static void peer_closed(uv_handle_t *handle)
 
 static void close_peer(struct peer *peer)
 {
-	if (!uv_is_closing((uv_handle_t *)&peer->pipe))
-		uv_close((uv_handle_t *)&peer->pipe, peer_closed);
+	uv_os_fd_t fd;
+
+	if (uv_is_closing((uv_handle_t *)&peer->pipe))
+		return;
+	if (!uv_fileno((uv_handle_t *)&peer->pipe, &fd))
+		unix_drain(fd);
+	uv_close((uv_handle_t *)&peer->pipe, peer_closed);
+}
+
+/* Nobody waits for the answer, and what is done nobody would know. One that only sends no more still waits. */
+static bool has_gone(const struct peer *peer)
+{
+	struct pollfd poll_fd = {0};
+
+	return !uv_fileno((const uv_handle_t *)&peer->pipe, &poll_fd.fd) && poll(&poll_fd, 1, 0) > 0 && poll_fd.revents & POLLHUP;
 }
 
 json_t *control_text(const char *text)
@@ -157,6 +171,8 @@ static void next_line(struct peer *peer)
 		send_answer(peer, control_refuse("the line is longer than 64 KiB"));
 	} else if (!end) {
 		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
+	} else if (has_gone(peer)) {
+		close_peer(peer);
 	} else {
 		peer->call.ticket = ++peer->control->tickets;
 		result = handle_line(peer->control, peer->line, size, &peer->call);

@@ -11,6 +11,9 @@
  *
  * A peer may send many lines at once; each is handled when the answer to the one before has left, so a peer
  * that does not read costs no memory. A line has at most 64 KiB; 16 peers are served at once.
+ *
+ * What a peer has asked for that is gone when its line is read is not done: when the next manager comes, nothing that one which died had
+ * sent is still to come. A peer whose line is not read before the machine ends sees the end of the connection.
  */
 #pragma once
 

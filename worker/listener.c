@@ -88,10 +88,17 @@ int listener_open(struct listener **out, uv_loop_t *loop, const char *path, list
 
 void listener_close(struct listener *l)
 {
+	int fd;
+
 	if (!l)
 		return;
 	unlink(l->path);
 	uv_close((uv_handle_t *)&l->poll, handle_closed);
 	uv_close((uv_handle_t *)&l->pause, handle_closed);
+	/* Who waits to be let in would see his connection reset. */
+	while ((fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+		unix_drain(fd);
+		close(fd);
+	}
 	close(l->fd);
 }

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#define DRAIN_MAX (1u << 20)
+
 static int set_address(struct sockaddr_un *address, const char *path, struct error *err)
 {
 	size_t size = strlen(path) + 1;
@@ -62,6 +64,14 @@ int unix_listen(const char *path, struct error *err)
 	result = fd;
 	fd = -1;
 	return result;
+}
+
+void unix_drain(int fd)
+{
+	char bytes[4096];
+
+	for (unsigned i = 0; i < DRAIN_MAX / sizeof(bytes) && read(fd, bytes, sizeof(bytes)) > 0; i++)
+		;
 }
 
 int unix_connect(const char *path, struct error *err)

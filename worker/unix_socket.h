@@ -13,5 +13,9 @@
  * else, which is left alone; -ENAMETOOLONG. */
 int unix_listen(const char *path, struct error *err);
 
+/* Takes what came and nobody reads any more, and drops it, one MiB at most: whoever sent it would see a socket that is closed with bytes in
+ * it as a broken connection, and not as its end. `fd` does not block. */
+void unix_drain(int fd);
+
 /* A blocking connection. The error's text says what the path is and why nobody answered. */
 int unix_connect(const char *path, struct error *err);

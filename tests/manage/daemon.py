@@ -134,6 +134,12 @@ class Daemon:
                     return int(child)
         raise DaemonError(f"{name} has no process: {children}")
 
+    def asked(self, name):
+        """How many connections there are to its worker's control socket, taken or not, beside the socket itself."""
+        control = os.path.join(os.path.dirname(self.ok("GET", f"/v1/vms/{name}")["console"]), "control")
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as f:
+            return sum(line.endswith(f" {control}\n") for line in f) - 1
+
     def call(self, method, path, body=None, headers=None):
         """Status and answer of one request."""
         connection = UnixConnection(self.socket)

@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import time
@@ -111,6 +112,27 @@ def test_manage_killed_while_saving(context):
 
         wait_for(nothing_left, f"nothing to be left of {files(d)}")
         require(d.state_of("web") == "running", f"it runs, and is not {d.state_of('web')}")
+
+
+def test_manage_save_that_a_dead_daemon_asked_for(context):
+    """The worker reads it when nobody waits for it any more: it is not done, and what the next daemon has told stays so."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        vm, worker = d.ok("GET", "/v1/vms/web"), d.machine_process("web")
+        os.kill(worker, signal.SIGSTOP)
+        d.ok("POST", "/v1/vms/web/save")
+        wait_for(lambda: d.asked("web"), "the worker to be asked")
+        d.ok("GET", "/v1/vms/web")
+        d.kill()
+        d.start()
+        os.kill(worker, signal.SIGCONT)
+        d.ok("GET", "/v1/vms/web/inspect")
+        require(d.state_of("web") == "running" and d.ok("GET", "/v1/vms/web")["pid"] == vm["pid"], "it runs")
+        wait_for(lambda: files(d) == [], "the file that it was given to be gone")
+        d.done("POST", "/v1/vms/web/save")
+        require(d.state_of("web") == "saved", "then it is saved")
+        d.done("POST", "/v1/vms/web/start")
 
 
 def test_manage_save_where_there_is_no_room(context):

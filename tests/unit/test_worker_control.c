@@ -507,6 +507,52 @@ static void test_close_with_peers(void **state)
 	leave(busy);
 }
 
+/* Nothing is left of it when the next one comes. Whoever has only ended his sending waits, and is served. */
+static void test_line_of_one_that_has_left(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *gone = join(f), *half = join(f), *next;
+	int end;
+
+	say_with_pipe(gone, GOOD(1), 1, &end);
+	leave(gone);
+	ask(half, GOOD(2));
+	assert_int_equal(shutdown(half->fd, SHUT_WR), 0);
+	next = join(f);
+	ask(next, GOOD(3));
+	expect_ok(next, 3);
+	expect_ok(half, 2);
+	expect_closed(f, end);
+	assert_int_equal(f->calls, 2);
+	leave(half);
+	leave(next);
+}
+
+/* With bytes that nobody has read, or not let in yet: each sees an end, and no broken connection. */
+static void test_close_before_a_line_is_read(void **state)
+{
+	struct fixture *f = *state;
+	struct talker *talkers[2] = {join(f), NULL};
+	char byte;
+
+	ask(talkers[0], GOOD(1));
+	expect_ok(talkers[0], 1);
+	ask(talkers[0], GOOD(2));
+	talkers[1] = join(f);
+	ask(talkers[1], GOOD(3));
+	control_close(f->control);
+	f->control = NULL;
+	uv_run(&f->loop, UV_RUN_DEFAULT);
+	for (unsigned i = 0; i < ARRAY_SIZE(talkers); i++) {
+		ssize_t n = read(talkers[i]->fd, &byte, 1);
+
+		if (n)
+			fail_msg("talker %u sees %zd (%s)", i, n, strerror(errno));
+		leave(talkers[i]);
+	}
+	assert_int_equal(f->calls, 1);
+}
+
 static void test_path_in_use(void **state)
 {
 	struct fixture *f = *state;
@@ -613,7 +659,8 @@ int main(void)
 	    CONTROL_TEST(test_descriptors_come_with_a_line), CONTROL_TEST(test_several_descriptors),
 	    CONTROL_TEST(test_too_many_descriptors), CONTROL_TEST(test_answer_that_comes_later),
 	    CONTROL_TEST(test_peer_that_does_not_read_costs_little),
-	    CONTROL_TEST(test_too_many_peers), CONTROL_TEST(test_close_with_peers), CONTROL_TEST(test_path_in_use),
+	    CONTROL_TEST(test_too_many_peers), CONTROL_TEST(test_close_with_peers), CONTROL_TEST(test_line_of_one_that_has_left),
+	    CONTROL_TEST(test_close_before_a_line_is_read), CONTROL_TEST(test_path_in_use),
 	    CONTROL_TEST(test_client), CONTROL_TEST(test_client_alone)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
