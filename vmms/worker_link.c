@@ -17,6 +17,8 @@
 #define LINE_ROOM  4096u
 /* A worker answers at once, whatever its guest does; one that does not is stuck. */
 #define ANSWER_SECONDS 20u
+/* So many at once fit before the worker's door (unix_listen()), even if it lets nobody in just now. */
+#define IN_FLIGHT_MAX 4u
 
 /* A command on its way: a connection of its own, so that a slow answer holds up no other. */
 struct command {
@@ -31,6 +33,7 @@ struct command {
 	size_t fd_count;
 	worker_answered answered;
 	void *context;
+	bool patient, begun;
 	struct worker_link *link;
 	struct command *next;
 };
@@ -49,8 +52,8 @@ struct worker_link {
 	char line[LINE_ROOM];
 	size_t line_used;
 	bool child, told_start, exited, output_over, left, over;
-	unsigned handles;
-	struct command *commands;
+	unsigned handles, in_flight; /* commands that are begun, but for patient ones */
+	struct command *commands; /* the newest first */
 };
 
 /* --- the end ------------------------------------------------------------------------------------------ */
@@ -470,6 +473,8 @@ static void command_closed(uv_handle_t *handle)
 		link_free(link);
 }
 
+static void begin_next(struct worker_link *link);
+
 /* Takes the command off the link's list first: `answered` may do anything. */
 static void command_end(struct command *command, const json_t *answer, int code, const char *text)
 {
@@ -482,6 +487,8 @@ static void command_end(struct command *command, const json_t *answer, int code,
 	if (!*at)
 		return;
 	*at = command->next;
+	if (command->begun && !command->patient)
+		link->in_flight--;
 	if (answer) {
 		command->answered(command->context, answer, NULL);
 	} else {
@@ -490,6 +497,7 @@ static void command_end(struct command *command, const json_t *answer, int code,
 	}
 	uv_close((uv_handle_t *)&command->pipe, command_closed);
 	uv_close((uv_handle_t *)&command->timer, command_closed);
+	begin_next(link);
 }
 
 static void command_late(uv_timer_t *timer)
@@ -602,6 +610,34 @@ static void command_connected(uv_connect_t *connect, int status)
 		command_end(command, NULL, EPIPE, "the worker's control socket does not answer");
 }
 
+static void begin(struct command *command)
+{
+	struct worker_link *link = command->link;
+	_cleanup_free_ char *path = NULL;
+
+	command->begun = true;
+	if (!command->patient)
+		link->in_flight++;
+	if (asprintf(&path, "%s/control", link->runtime) < 0)
+		command_end(command, NULL, ENOMEM, "the machine's worker cannot be asked");
+	else
+		uv_pipe_connect(&command->connect, &command->pipe, path, command_connected);
+}
+
+/* The oldest that waits. */
+static void begin_next(struct worker_link *link)
+{
+	struct command *oldest = NULL;
+
+	if (link->over || link->in_flight >= IN_FLIGHT_MAX)
+		return;
+	for (struct command *command = link->commands; command; command = command->next)
+		if (!command->begun)
+			oldest = command;
+	if (oldest)
+		begin(oldest);
+}
+
 void worker_link_command(struct worker_link *link, json_t *request, worker_answered answered, void *context)
 {
 	worker_link_command_fds(link, request, NULL, 0, false, answered, context);
@@ -611,14 +647,13 @@ void worker_link_command_fds(struct worker_link *link, json_t *request, const in
     worker_answered answered, void *context)
 {
 	struct command *command = count > WORKER_FDS_MAX ? NULL : calloc(1, sizeof(*command));
-	_cleanup_free_ char *path = NULL;
 	struct error err;
 
 	json_object_set_new(request, "version", json_integer(1));
 	if (command)
 		command->text = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
-	if (!command || !command->text || link->over || asprintf(&path, "%s/control", link->runtime) < 0) {
+	if (!command || !command->text || link->over) {
 		error_set(&err, link->over ? ECONNRESET : ENOMEM, "the machine's worker cannot be asked");
 		if (command)
 			free(command->text);
@@ -633,6 +668,7 @@ void worker_link_command_fds(struct worker_link *link, json_t *request, const in
 	command->size = strlen(command->text) + 1;
 	command->text[command->size - 1] = '\n';
 	command->link = link;
+	command->patient = patient;
 	command->answered = answered;
 	command->context = context;
 	command->next = link->commands;
@@ -644,5 +680,6 @@ void worker_link_command_fds(struct worker_link *link, json_t *request, const in
 	uv_timer_init(link->loop, &command->timer);
 	if (!patient)
 		uv_timer_start(&command->timer, command_late, ANSWER_SECONDS * 1000ull, 0);
-	uv_pipe_connect(&command->connect, &command->pipe, path, command_connected);
+	if (patient || link->in_flight < IN_FLIGHT_MAX)
+		begin(command);
 }

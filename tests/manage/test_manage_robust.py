@@ -9,6 +9,7 @@ import random
 import re
 import resource
 import select
+import signal
 import socket
 import ssl
 import subprocess
@@ -174,6 +175,20 @@ def test_manage_ten_thousand_requests(context):
             print(f"     {kind}: 10048 requests in {seconds:.1f} s, {memory(d) - warm} bytes more")
             require(memory(d) - warm < 4 << 20, f"{kind}: {memory(d) - warm} bytes more")
             wait_for(lambda: descriptors(d) <= before, "the connections to be closed")
+
+
+def test_manage_many_ask_of_one_machine(context):
+    """More at once than its worker lets in: all are answered."""
+    with Daemon(context["build"]) as d, concurrent.futures.ThreadPoolExecutor(32) as pool:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        worker = d.machine_process("web")
+        os.kill(worker, signal.SIGSTOP)
+        answers = [pool.submit(d.call, "GET", "/v1/vms/web/inspect") for _ in range(32)]
+        wait_for(lambda: d.asked("web") >= 4, "some to be asked for")
+        os.kill(worker, signal.SIGCONT)
+        statuses = [answer.result()[0] for answer in answers]
+        require(statuses == [200] * 32, f"{statuses}")
 
 
 def test_manage_no_descriptors_left(context):
