@@ -211,7 +211,7 @@ static int begin(struct adapter_change *change, const char *kind, bool worker, s
 
 	json_decref(config);
 	if (!r && change->after)
-		r = switches_port_check(machine, change->after, err);
+		r = switches_port_check(machine->vmms, change->after, err);
 	if (!r && !(machine->link && (worker || port_waits(change->after))))
 		return device_change_write(&change->change, kind, job, err);
 	if (!r)

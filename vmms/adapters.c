@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "switch/ovs_rules.h"
+#include "vmms/switches.h"
 
 static const char *mac_of(const json_t *adapter)
 {
@@ -157,4 +158,18 @@ int adapters_check(struct vmms *vmms, const struct machine *own, const json_t *c
 				return error_set(err, EEXIST, "adapters[%zu].mac is that of adapters[%zu]", i, k);
 	}
 	return 0;
+}
+
+int adapters_check_promises(struct vmms *vmms, const json_t *config, struct error *err)
+{
+	json_t *adapter;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(json_object_get(config, "adapters"), i, adapter) {
+		r = switches_port_check(vmms, adapter, err);
+		if (r)
+			return error_prefix(err, "adapters[%zu]", i);
+	}
+	return r;
 }

@@ -18,6 +18,9 @@ void adapters_renew(struct vmms *vmms, json_t *config);
  * another kind of port, or is missing. */
 int adapters_check(struct vmms *vmms, const struct machine *own, const json_t *config, struct error *err);
 
+/* Whether each can have what its settings promise, in the switch that it is plugged into, as far as that is known; switches_port_check(). */
+int adapters_check_promises(struct vmms *vmms, const json_t *config, struct error *err);
+
 /* The first machine that has one of its addresses; NULL: none has. */
 const struct machine *adapters_owner(const struct vmms *vmms, const json_t *config);
 

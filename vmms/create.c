@@ -311,6 +311,8 @@ int machine_create(struct vmms *vmms, const json_t *request, struct job **job, s
 		return error_set(err, ENOMEM, "no memory for a machine");
 	}
 	r = adapters_check(vmms, NULL, creation->config, err);
+	if (!r)
+		r = adapters_check_promises(vmms, creation->config, err);
 	if (r) {
 		creation_free(creation);
 		return r;

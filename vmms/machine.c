@@ -313,6 +313,8 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 	json_decref(completed);
 	if (!r)
 		r = adapters_check(machine->vmms, machine, changed, err);
+	if (!r && json_object_get(request, "adapters"))
+		r = adapters_check_promises(machine->vmms, changed, err);
 	if (r) {
 		json_decref(changed);
 		return r;

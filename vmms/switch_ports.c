@@ -180,17 +180,25 @@ void switches_port_adopted(struct machine *machine, const json_t *adapter)
 		switches_see_to(vmms);
 }
 
-int switches_port_check(struct machine *machine, const json_t *adapter, struct error *err)
+/* What ovs_bandwidth_check() looks at, as known last: nobody is waited for. */
+static json_t *describe_parts(struct vmms *vmms, const struct vswitch *s)
 {
-	struct vmms *vmms = machine->vmms;
-	struct vswitch *s = on_switch(adapter) ? switches_find(vmms, json_string_value(json_object_get(adapter, "switch"))) : NULL;
+	json_int_t rate = json_integer_value(json_object_get(s->config, "bandwidth"));
+
+	return json_pack("{s:s, s:I, s:O*, s:o}", "datapath", vmms->switches->datapath, "rate", rate ? rate : (json_int_t)s->rate, "members",
+			 s->attach ? json_object_get(s->config, "adapters") : NULL, "ports", switches_ports_of(vmms, s));
+}
+
+int switches_port_check(struct vmms *vmms, const json_t *adapter, struct error *err)
+{
+	const struct vswitch *s = on_switch(adapter) ? switches_find(vmms, json_string_value(json_object_get(adapter, "switch"))) : NULL;
 	json_t *description, *ports, *port, *mine;
 	size_t i;
 	int r;
 
-	if (!s || s->phase != SWITCH_READY || !ovs_datapath_known(vmms->switches->ovs))
+	if (!s || s->phase != SWITCH_READY || !vmms->switches->datapath)
 		return 0;
-	description = switches_describe(vmms, s);
+	description = describe_parts(vmms, s);
 	ports = json_object_get(description, "ports");
 	json_array_foreach(ports, i, port)
 		if (json_equal(json_object_get(port, "mac"), json_object_get(adapter, "mac"))) {

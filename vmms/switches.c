@@ -93,31 +93,45 @@ static void list_remove(struct vmms *vmms, struct vswitch *s)
 
 /* --- what Open vSwitch is to say ---------------------------------------------------------------------------- */
 
-/* Of its slowest adapter; 0: none of them tells. */
-static int64_t rate_of(const struct vswitch *s)
+/* Behind errand_leave(), when Open vSwitch was spoken to: what the loop, too, may know of it is noted. */
+static void come_back(struct vmms *vmms)
+{
+	struct switches *all = vmms->switches;
+
+	errand_enter(vmms);
+	all->datapath = ovs_datapath_known(all->ovs) ? ovs_datapath(all->ovs) : NULL;
+}
+
+/* [errand] Of its slowest adapter; 0: none of them tells. How long a driver takes to say it is up to the driver. */
+static int64_t rate_of(struct vmms *vmms, const struct vswitch *s)
 {
 	int64_t rate = json_integer_value(json_object_get(s->config, "bandwidth")), one;
-	json_t *adapters = json_object_get(s->config, "adapters"), *adapter;
+	json_t *adapters, *adapter;
 	size_t i;
 
 	if (rate)
 		return rate;
+	adapters = json_deep_copy(json_object_get(s->config, "adapters"));
+	errand_leave(vmms);
 	json_array_foreach(adapters, i, adapter) {
 		one = host_link_speed(json_string_value(adapter));
 		if (one && (!rate || one < rate))
 			rate = one;
 	}
+	errand_enter(vmms);
+	json_decref(adapters);
 	return rate;
 }
 
-json_t *switches_describe(struct vmms *vmms, struct vswitch *s)
+/* [errand] What a switch is by now, for ovs_rules(). */
+static json_t *describe(struct vmms *vmms, struct vswitch *s)
 {
+	int64_t rate = rate_of(vmms, s);
 	const char *type = json_string_value(json_object_get(s->config, "type")), *mac = json_string_value(json_object_get(s->host, "mac"));
 	bool external = !strcmp(type, "external"), host = !strcmp(type, "internal") || (external && json_is_true(json_object_get(s->config, "host")));
 	json_t *description = json_pack("{s:s, s:s, s:b, s:b, s:O, s:O, s:o}", "name", s->interface, "datapath", ovs_datapath(vmms->switches->ovs), "host",
 	    host, "must", s->phase == SWITCH_MAKING, "vlan", json_object_get(s->config, "vlan"), "team", json_object_get(s->config, "team"), "ports",
 	    switches_ports_of(vmms, s));
-	int64_t rate = rate_of(s);
 	struct host_link link;
 
 	/* One that has no link has had one. */
@@ -145,7 +159,7 @@ static int make_wanted(struct vmms *vmms, json_t *bridges, struct error *err)
 
 		if (s->phase == SWITCH_DELETING)
 			continue;
-		description = switches_describe(vmms, s);
+		description = describe(vmms, s);
 		r = ovs_rules(bridges, description, err);
 		json_decref(description);
 	}
@@ -168,7 +182,7 @@ int switches_start(struct vmms *vmms, struct error *err)
 		return r;
 	errand_leave(vmms);
 	r = ovs_start(vmms->switches->ovs, NULL, err);
-	errand_enter(vmms);
+	come_back(vmms);
 	return r;
 }
 
@@ -178,7 +192,7 @@ char *switches_bridge_of(struct vmms *vmms, const char *interface)
 
 	errand_leave(vmms);
 	bridge = ovs_bridge_of(vmms->switches->ovs, interface);
-	errand_enter(vmms);
+	come_back(vmms);
 	return bridge;
 }
 
@@ -224,7 +238,7 @@ int switches_apply(struct vmms *vmms, struct error *err)
 	if (!r) {
 		errand_leave(vmms);
 		r = ovs_apply(vmms->switches->ovs, own, err);
-		errand_enter(vmms);
+		come_back(vmms);
 		take_problems(vmms, json_object_get(own, "bridges"));
 	}
 	json_decref(own);
@@ -414,7 +428,7 @@ static void take_down(struct vmms *vmms, struct vswitch *s)
 		return;
 	errand_leave(vmms);
 	ovs_stop(vmms->switches->ovs);
-	errand_enter(vmms);
+	come_back(vmms);
 }
 
 int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out, struct error *err)
@@ -601,18 +615,31 @@ static void add_stored(void *context, const struct store_switch *entry)
 		log_write(LOG_LEVEL_ERROR, "no memory for switch \"%s\"", entry->name);
 }
 
-static void note_due(uv_timer_t *timer)
+static void look_around(void *context)
 {
+	struct vmms *vmms = context;
 	struct vswitch *s;
 
-	for (size_t i = 0; !errand_at_work(timer->data) && (s = switches_at(timer->data, i)); i++) {
-		int64_t rate = s->phase == SWITCH_READY && switches_have_parts(timer->data, s) ? rate_of(s) : 0;
+	for (size_t i = 0; !vmms->closing && (s = switches_at(vmms, i)); i++) {
+		int64_t rate = s->phase == SWITCH_READY ? rate_of(vmms, s) : 0;
 
-		switch_note_addresses(timer->data, s);
+		switch_note_addresses(vmms, s);
+		if (!rate || rate == s->rate)
+			continue;
 		/* What ports have of it is others' by now. */
-		if (rate && rate != s->rate)
-			switches_see_to(timer->data);
+		if (switches_have_parts(vmms, s))
+			switches_see_to(vmms);
+		else
+			s->rate = rate;
 	}
+}
+
+static void note_due(uv_timer_t *timer)
+{
+	struct error err;
+
+	if (switches_at(timer->data, 0) && !errand_at_work(timer->data))
+		errand_start(timer->data, look_around, seen_to, timer->data, &err);
 }
 
 /* Those that were half made, or half deleted, go. */

@@ -20,7 +20,7 @@ struct vswitch {
 	json_t *config, *host; /* as in struct store_switch */
 	struct error problem;  /* what of it is not as it should be */
 	struct error warning;  /* what of its queues is not, as Open vSwitch was told last */
-	int64_t rate;          /* bits in a second that one of the host's adapters can send, as known last; 0: unknown */
+	int64_t rate;          /* bits in a second that one of the host's adapters can send, as known last; 0: unknown [written by errands] */
 	bool attach;           /* the host's adapters are in the bridge, or go there */
 };
 
@@ -58,8 +58,8 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 void switches_port_closed(struct machine *machine, const json_t *adapter);
 /* The tap of a worker that was adopted is found again: it has been plugged in by somebody who is gone. */
 void switches_port_adopted(struct machine *machine, const json_t *adapter);
-/* Whether the adapter, of this machine, can have there what its settings promise, as far as is known by now. */
-int switches_port_check(struct machine *machine, const json_t *adapter, struct error *err);
+/* Whether the adapter can have there what its settings promise, as far as is known by now. */
+int switches_port_check(struct vmms *vmms, const json_t *adapter, struct error *err);
 /* [errand] The adapter's settings are others by now: they come into force, or stay as they were. */
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err);
 /* The same, as soon as it can be. */

@@ -13,7 +13,8 @@ struct watch {
 };
 
 struct switches {
-	struct ovs *ovs;
+	struct ovs *ovs; /* [errand] */
+	const char *datapath; /* ovs_datapath(), as known last; NULL: not yet, or not any more */
 	struct vswitch **list;
 	size_t count;
 	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it}. */
@@ -34,9 +35,7 @@ int switches_start(struct vmms *vmms, struct error *err);
 
 /* Takes note of what running machines have plugged in. */
 void switches_plug_running(struct vmms *vmms);
-/* What a switch is by now, for ovs_rules(). */
-json_t *switches_describe(struct vmms *vmms, struct vswitch *s);
-/* Its ports, for that. */
+/* Its ports, for ovs_rules(). */
 json_t *switches_ports_of(struct vmms *vmms, const struct vswitch *s);
 /* Whether any of them has a part of what it can send. */
 bool switches_have_parts(struct vmms *vmms, const struct vswitch *s);

@@ -367,14 +367,20 @@ def test_manage_switch_minimum(context):
     with Lan(context) as lan:
         host, _ = two_hosts(lan)
         d = lan.daemon(host)
+        # Of a switch that is not there yet nothing is known.
+        d.make("early", adapters=[{"port": "switch", "switch": "out", "settings": {"bandwidth": {"weight": 10}}}])
         require("bandwidth" in d.cli("switch", "create", "x", "--type", "private", "--bandwidth", "1G", status=1), "only an external one has an uplink")
         d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1", "--bandwidth", "100M")
         require("100000000 bits" in d.cli("switch", "show", "out"), "it is shown")
         if "system@" in host.run("ovs-appctl", "-t", os.path.join(d.runtime, "switches/ovs-vswitchd.ctl"), "dpif/show").stdout:
             raise context["skip"]("the kernel has a datapath")
-        d.make("web", adapters=[{"port": "switch", "switch": "out", "settings": {"bandwidth": {"weight": 10}}}])
-        job = d.job("POST", "/v1/vms/web/start")
+        job = d.job("POST", "/v1/vms/early/start")
         require(job["state"] == "failed" and "userspace datapath" in job["error"]["message"], f"{job}")
+        asks = [{"port": "switch", "switch": "out", "settings": {"bandwidth": {"minimum": 1000000}}}]
+        d.refused(501, "not-supported", "POST", "/v1/vms", {"name": "web", "boot": {"kernel": d.kernel}, "adapters": asks}, "userspace datapath")
+        require(d.call("GET", "/v1/vms/web")[0] == 404 and os.listdir(os.path.join(d.state, "machines")) == ["early"], "nothing of it is there")
+        d.make("web", adapters=[{"port": "switch", "switch": "out"}])
+        d.refused(501, "not-supported", "PATCH", "/v1/vms/web", {"adapters": asks}, "userspace datapath")
         mac = d.ok("GET", "/v1/vms/web")["config"]["adapters"][0]["mac"]
         for running in (False, True):
             d.refused(501, "not-supported", "PATCH", f"/v1/vms/web/adapters/{mac}", {"settings": {"bandwidth": {"minimum": 1000000}}}, "userspace datapath")
