@@ -411,19 +411,24 @@ struct job *checkpoint_drop_temporary(struct machine *machine)
 	struct error err = {0};
 	struct job *job = NULL;
 	json_t *tree;
+	size_t count;
 
 	machine->temporary |= machine->job || machine->readers;
 	if (machine->vmms->closing || machine->job || machine->readers || tree_load(&tree, machine->directory, &err))
 		return NULL;
-	checkpoint = tree_temporary(tree);
-	machine->temporary = checkpoint && checkpoint_delete(machine, text(checkpoint, "id"), &job, &err);
-	if (job)
-		job->yields = true;
-	if (machine->temporary)
+	checkpoint = tree_temporary(tree, &count);
+	/* The end of this one's job tries the next. */
+	machine->temporary = count > 1;
+	if (checkpoint && checkpoint_delete(machine, text(checkpoint, "id"), &job, &err)) {
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": checkpoint \"%s\" cannot go yet: %s", machine->name, text(checkpoint, "name"),
 			  err.text);
+		machine->temporary = true;
+		job = NULL;
+	}
+	if (job)
+		job->yields = true;
 	json_decref(tree);
-	return machine->temporary ? NULL : job;
+	return job;
 }
 
 /* The configuration of the checkpoint, with what is the machine's own and no setting of it. */

@@ -225,7 +225,8 @@ static int export_temporary(struct exporting *exporting, struct machine *machine
 
 	if (r)
 		return r;
-	checkpoint = tree_temporary(tree);
+	/* It has just been made; that of an export before may still be there. */
+	checkpoint = tree_temporary(tree, NULL);
 	if (!checkpoint)
 		r = error_set(err, EIO, "the checkpoint that was made for it is not there");
 	else if (plan_as_of(exporting, machine, tree, checkpoint))
@@ -254,6 +255,8 @@ static void temporary_made(struct job *step)
 	if (!r)
 		return;
 	exporting_free(exporting);
+	job->context = NULL;
+	job->cancel = NULL;
 	job->error = err;
 	if (machine)
 		end_without_temporary(job, machine);

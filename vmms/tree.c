@@ -98,15 +98,20 @@ json_t *tree_find(const json_t *tree, const char *name_or_id)
 	return NULL;
 }
 
-json_t *tree_temporary(const json_t *tree)
+json_t *tree_temporary(const json_t *tree, size_t *count)
 {
-	json_t *checkpoint;
-	size_t i;
+	json_t *checkpoint, *newest = NULL;
+	size_t i, found = 0;
 
-	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
-		if (json_is_true(json_object_get(checkpoint, "temporary")))
-			return checkpoint;
-	return NULL;
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint) {
+		if (!json_is_true(json_object_get(checkpoint, "temporary")))
+			continue;
+		newest = checkpoint;
+		found++;
+	}
+	if (count)
+		*count = found;
+	return newest;
 }
 
 const char *tree_now(const json_t *tree)

@@ -27,8 +27,8 @@ int tree_save(const json_t *tree, const char *directory, struct error *err);
 /* By id or name; NULL: there is none. Borrowed. */
 json_t *tree_find(const json_t *tree, const char *name_or_id);
 
-/* The first that is temporary; NULL: there is none. Borrowed. */
-json_t *tree_temporary(const json_t *tree);
+/* The newest that is temporary; NULL: there is none. Borrowed. `count` (may be NULL): how many there are. */
+json_t *tree_temporary(const json_t *tree, size_t *count);
 
 /* The checkpoint that the machine of now comes from: its id, "" for none. */
 const char *tree_now(const json_t *tree);
