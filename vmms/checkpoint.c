@@ -160,6 +160,9 @@ void change_end(struct job *job, const struct error *err)
 		vmms_event(job->vmms, machine, change->event, "%s", change->name ? change->name : "");
 	if (change->disks_fit && saved_exists(machine) && saved_disks_note(machine->config, machine->directory, &noting))
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, noting.text);
+	/* What is done and could not be written down is written when the machine is looked at next, and its worker has told what it has. */
+	if (err && machine->link && checkpoint_check_settled(machine, NULL))
+		machine->untold = true;
 	job_end(job, err);
 	change_free(change);
 	machine_refresh(machine);

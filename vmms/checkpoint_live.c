@@ -309,8 +309,10 @@ bool checkpoint_settle(struct machine *machine, const json_t *status)
 	const char *kind;
 	bool later;
 
-	if (store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
+	if (store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan) {
+		machine->unsettled = (struct error){0};
 		return false;
+	}
 	/* The worker, or a job of ours, is still at it. */
 	later = machine->job || json_object_get(status, "progress") || json_object_get(status, "merging");
 	kind = text(plan, "kind");
@@ -325,10 +327,10 @@ bool checkpoint_settle(struct machine *machine, const json_t *status)
 		checkpoint_live_recover(machine, plan, &err);
 	else if (!strcmp(kind, "checkpoint-merge"))
 		merge_recover(machine, plan, &err);
-	if (err.code)
-		vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
+	machine_tell_unsettled(machine, &err);
 	json_decref(plan);
-	return false;
+	/* What could not be written is tried again; a job that was begun ends by itself. */
+	return !machine->job && checkpoint_check_settled(machine, NULL);
 }
 
 int checkpoint_check_settled(const struct machine *machine, struct error *err)

@@ -71,6 +71,8 @@ static void worker_made(struct device_change *change, const json_t *answer)
 		change->ops->made(change, answer, !r);
 	if (!r)
 		store_work_set(machine->vmms->store, machine->id, NULL, &why);
+	/* What could not be written down is settled by what the worker has. */
+	machine->untold |= why.code != 0;
 	device_change_end(change, why.code ? &why : NULL);
 }
 
@@ -161,7 +163,7 @@ void device_change_settle(struct machine *machine, const json_t *status,
 	r = finish(machine, plan, status, &err);
 	if (!r)
 		store_work_set(machine->vmms->store, machine->id, NULL, &err);
-	if (r <= 0 && err.code)
-		vmms_event(machine->vmms, machine, "vm.failed", "%s", err.text);
+	if (r <= 0)
+		machine_tell_unsettled(machine, &err);
 	json_decref(plan);
 }

@@ -197,6 +197,14 @@ json_t *machine_files(const struct machine *machine)
 	return list;
 }
 
+void machine_tell_unsettled(struct machine *machine, const struct error *err)
+{
+	if (err->code && strcmp(err->text, machine->unsettled.text))
+		vmms_event(machine->vmms, machine, "vm.failed", "%s", err->text);
+	if (err->code)
+		machine->unsettled = *err;
+}
+
 /* --- what it may be in ---------------------------------------------------------------------------------- */
 
 /* How it gets into a state that is wanted. */

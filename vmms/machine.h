@@ -26,6 +26,7 @@ struct machine {
 	struct error problem;
 	struct error limits_problem; /* what of "limits" is not in force while it runs */
 	struct error start_error; /* of the last start that failed */
+	struct error unsettled; /* why what is half done could not be ended, as told last */
 	enum vm_phase phase;
 	unsigned number;
 	bool own_directory, wanted;
@@ -63,6 +64,9 @@ void machine_reload(struct machine *machine);
 
 /* Puts its "limits" into force, if it runs; what cannot be is told once, however often it is tried. */
 void machine_apply_limits(struct machine *machine);
+
+/* That what a change has left half done cannot be ended (err->code; 0: it can) is told once, however often it is tried. */
+void machine_tell_unsettled(struct machine *machine, const struct error *err);
 
 /* Whether it is to run, as far as anybody asked; kept in host.db. */
 void machine_set_wanted(struct machine *machine, bool wanted);
