@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* api.c - finds the route of a request, looks at who asks and at what, and has it handled. */
 #include "vmms/api.h"
+#include "vmms/checkpoint.h"
 
 #include <errno.h>
 #include <string.h>
@@ -305,12 +306,13 @@ static void run_after(struct job *job, struct http_request *request)
 /* What yields is asked to, and waited for. */
 static bool has_to_wait(struct vmms *vmms, const struct route *route, struct http_request *request)
 {
-	const struct machine *machine = !strncmp(route->path, "/v1/vms/{vm}", 12) && strcmp(route->method, "GET")
-					    ? vmms_find(vmms, api_part(request)) : NULL;
+	struct machine *machine = !strncmp(route->path, "/v1/vms/{vm}", 12) && strcmp(route->method, "GET") ? vmms_find(vmms, api_part(request)) : NULL;
 
-	if (!machine || !machine->job || !machine->job->yields)
+	/* What its worker is at ends with it. */
+	if (machine && machine->job && route->extra & ROUTE_AT_ONCE && !machine->job->working)
 		return false;
-	machine->job->stop = true;
+	if (!machine || !checkpoint_make_way(machine))
+		return false;
 	job_wait_for(machine->job, request, YIELD_SECONDS, run_after);
 	return true;
 }

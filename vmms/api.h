@@ -14,8 +14,8 @@
 #include "vmms/form.h"
 
 /* ROUTE_SECRET: the answer holds what may be kept nowhere. ROUTE_STREAM: it has no end. ROUTE_TEXT: it is
- * no JSON. */
-enum route_extra { ROUTE_IF_MATCH = 1, ROUTE_SECRET = 2, ROUTE_STREAM = 4, ROUTE_TEXT = 8 };
+ * no JSON. ROUTE_AT_ONCE: it waits for nothing that the machine's worker is at. */
+enum route_extra { ROUTE_IF_MATCH = 1, ROUTE_SECRET = 2, ROUTE_STREAM = 4, ROUTE_TEXT = 8, ROUTE_AT_ONCE = 16 };
 
 struct route {
 	const char *method, *path, *name, *text;

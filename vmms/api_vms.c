@@ -225,7 +225,7 @@ const struct route vm_routes[] = {
     {"POST", "/v1/vms/{vm}/start", "startVm", "Turn it on", ROLE_OPERATOR, NULL, wait_query, 202, 0, start_vm},
     {"POST", "/v1/vms/{vm}/shut-down", "shutDownVm", "Ask the guest to shut down", ROLE_OPERATOR, NULL, shut_down_query, 202,
      0, shut_down_vm},
-    {"POST", "/v1/vms/{vm}/turn-off", "turnOffVm", "Cut its power", ROLE_OPERATOR, NULL, wait_query, 202, 0, turn_off_vm},
+    {"POST", "/v1/vms/{vm}/turn-off", "turnOffVm", "Cut its power", ROLE_OPERATOR, NULL, wait_query, 202, ROUTE_AT_ONCE, turn_off_vm},
     {"POST", "/v1/vms/{vm}/reset", "resetVm", "Reset it", ROLE_OPERATOR, NULL, wait_query, 202, 0, reset_vm},
     {"POST", "/v1/vms/{vm}/pause", "pauseVm", "Hold its processors", ROLE_OPERATOR, NULL, wait_query, 202, 0, pause_vm},
     {"POST", "/v1/vms/{vm}/resume", "resumeVm", "Let them go on", ROLE_OPERATOR, NULL, wait_query, 202, 0, resume_vm},

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vmms/checkpoint.h"
+
 /* More crashes than that within so long, and a machine stays off. */
 #define CRASHES_MAX    3u
 #define CRASHES_WITHIN 600000 /* milliseconds */
@@ -234,7 +236,7 @@ static void go_on_starting(struct vmms *vmms)
 	drop_those_over(vmms);
 	lowest = lowest_order(a);
 	for (struct start *start = a->starts; start; start = start->next) {
-		const struct machine *machine = vmms_find(vmms, start->id);
+		struct machine *machine = vmms_find(vmms, start->id);
 
 		if (start->begun || (start->order != NO_ORDER && start->order > lowest))
 			continue;
@@ -242,8 +244,8 @@ static void go_on_starting(struct vmms *vmms)
 			next = start->due < next ? start->due : next;
 		else if (!machine->job && !machine->readers)
 			begin(vmms, start);
-		else if (machine->job && machine->job->yields)
-			machine->job->stop = true; /* its end tells */
+		else
+			checkpoint_make_way(machine); /* its end tells */
 	}
 	/* One that failed at once is over by now; those that begun tell by the end of their jobs. */
 	for (const struct start *start = a->starts; start; start = start->next)
@@ -325,6 +327,9 @@ static bool stop_machine(struct machine *machine)
 	/* One that waits for its ports (ports.h) has no worker yet, and gets none: its job's end tells. */
 	if (!machine->link)
 		return machine->state == MACHINE_STARTING;
+	/* What is stopped here is taken up again by a daemon that starts. */
+	if (machine->job && machine->job->yields)
+		checkpoint_stop_job(machine->job);
 	/* A job that has its own end is waited for, but not for longer than a guest that shuts down. */
 	if (machine->job && (now < a->deadline || !strcmp(machine->job->kind, "vm.save")))
 		return true;
@@ -391,8 +396,10 @@ int automatic_stop(struct vmms *vmms, unsigned seconds, struct job **job, struct
 	a->host_stopped = true;
 	a->stop = *job;
 	a->deadline = uv_now(&vmms->loop) + seconds * 1000ull;
-	for (size_t i = 0; i < vmms->machine_count; i++)
+	for (size_t i = 0; i < vmms->machine_count; i++) {
 		vmms->machines[i]->stop_try = 0;
+		vmms->machines[i]->merge_waits = false;
+	}
 	automatic_kick(vmms);
 	return 0;
 }

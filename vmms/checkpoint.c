@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #include "disk/disk.h"
 #include "vmms/adapters.h"
+#include "vmms/automatic.h"
 #include "vmms/files.h"
 #include "vmms/save.h"
 #include "vmms/saved_disks.h"
@@ -231,6 +233,8 @@ static int begin(struct machine *machine, struct change *change, const char *kin
 	int r = job_new(job, machine->vmms, machine, kind, err);
 
 	if (!r && (!plan || store_work_set(machine->vmms->store, machine->id, plan, err))) {
+		if (!plan)
+			error_set(err, ENOMEM, "no memory");
 		job_end(*job, err);
 		r = -err->code;
 	}
@@ -540,26 +544,51 @@ int checkpoint_merge(struct machine *machine, struct job **job, struct error *er
 	return 0;
 }
 
-static bool merge_waits(const struct machine *machine)
+/* --- what was left ------------------------------------------------------------------------------------ */
+
+/* A guest that runs would have no room any more for what it writes: nobody has asked for the merge now. */
+static bool has_room(const struct machine *machine, const char *parent, const char *child)
+{
+	_cleanup_free_ char *to = vm_config_path(parent, machine->directory), *from = child ? vm_config_path(child, machine->directory) : NULL;
+	struct statvfs there;
+	struct stat st;
+
+	return !machine->link || !from || !to || stat(from, &st) || statvfs(to, &there) ||
+	       (uint64_t)there.f_bavail * there.f_frsize >= (uint64_t)st.st_blocks * 512 + ROOM_LEFT;
+}
+
+/* A linked clone continues what seems to be left. */
+static bool has_left(const struct machine *machine)
 {
 	const char *path, *child;
 	json_t *tree;
-	bool waits;
+	bool has;
 
-	if (tree_load(&tree, machine->directory, NULL))
+	if (machine_check_base(machine, NULL) || tree_load(&tree, machine->directory, NULL))
 		return false;
-	waits = tree_loose(tree, machine->config, &path, &child);
+	has = tree_loose(tree, machine->config, &path, &child) && has_room(machine, path, child);
 	json_decref(tree);
-	return waits;
+	return has;
 }
 
-/* It yields to whatever else is asked for. */
+static void merge_later(struct machine *machine)
+{
+	machine->merge_waits = machine->vmms->merges_wait = true;
+}
+
+static bool is_free_to_merge(const struct machine *machine)
+{
+	return machine->phase == VM_READY && machine->config && !machine->job && !machine->readers && !machine->untold &&
+	       (machine_is_off(machine) || runs(machine));
+}
+
 static void merge_left(struct machine *machine)
 {
 	struct error err = {0};
 	struct job *job;
 
-	if (!machine_is_off(machine) || machine->job || !machine->config || !merge_waits(machine))
+	machine->merge_waits = false;
+	if (!has_left(machine))
 		return;
 	if (!checkpoint_merge(machine, &job, &err))
 		job->yields = true;
@@ -567,11 +596,57 @@ static void merge_left(struct machine *machine)
 		log_write(LOG_LEVEL_WARNING, "machine \"%s\": %s", machine->name, err.text);
 }
 
+void checkpoint_take_up(struct vmms *vmms)
+{
+	bool some = false;
+
+	/* What is left when the host's machines are stopped is merged when the daemon starts. */
+	if (!vmms->merges_wait || vmms->closing || automatic_stopping(vmms))
+		return;
+	for (size_t i = 0; i < vmms->machine_count; i++) {
+		struct machine *machine = vmms->machines[i];
+
+		if (machine->merge_waits && is_free_to_merge(machine))
+			merge_left(machine);
+		some |= machine->merge_waits;
+	}
+	vmms->merges_wait = some;
+}
+
+/* Where a worker is at it that is told at once, not when it is asked next how far it is. */
+void checkpoint_stop_job(struct job *job)
+{
+	job->stop = true;
+	if (job->late && !job->ended)
+		job_limit(job, 0, job->late);
+}
+
+bool checkpoint_make_way(struct machine *machine)
+{
+	if (!machine->job || !machine->job->yields)
+		return false;
+	checkpoint_stop_job(machine->job);
+	merge_later(machine);
+	return true;
+}
+
+/* One that ends what was half done, or deletes a checkpoint, merges all that is left. */
+static bool merges(const struct job *job)
+{
+	return job && (!strcmp(job->kind, "checkpoint.merge") || !strcmp(job->kind, "checkpoint.delete"));
+}
+
+void checkpoint_adopted(struct machine *machine)
+{
+	checkpoint_drop_temporary(machine);
+	if (!merges(machine->job))
+		merge_later(machine);
+}
+
 void checkpoint_stopped(struct machine *machine)
 {
 	checkpoint_recover(machine);
-	checkpoint_drop_temporary(machine);
-	merge_left(machine);
+	checkpoint_adopted(machine);
 }
 
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err)
@@ -580,6 +655,9 @@ int checkpoint_rename(struct machine *machine, const char *which, const char *na
 	json_t *checkpoint;
 	int r = machine_check_free(machine, err);
 
+	/* What is half done has names of its own. */
+	if (!r)
+		r = machine->link ? checkpoint_check_settled(machine, err) : checkpoint_check_start(machine, err);
 	if (!r)
 		r = change_new(&change, machine, "", err);
 	if (r)

@@ -34,6 +34,16 @@ int checkpoint_rename(struct machine *machine, const char *which, const char *na
 
 /* Of a machine that is off now: what its worker has left half done, temporary checkpoints, merges. May begin a job, which yields. */
 void checkpoint_stopped(struct machine *machine);
+/* Of one that was found running, when all that was half done is settled: the same. */
+void checkpoint_adopted(struct machine *machine);
+
+/* The job, which yields, is asked to stop. */
+void checkpoint_stop_job(struct job *job);
+/* The same of the machine's, for something else; it is taken up again when that is over. False: it has none, or that does not yield. */
+bool checkpoint_make_way(struct machine *machine);
+/* Begins merges that were left, or have made way, of machines that are free for them now; as a job, which yields. From the loop, never from
+ * inside other work. */
+void checkpoint_take_up(struct vmms *vmms);
 
 /* What a daemon that died has left half done; for a machine that is off. May begin a job. */
 void checkpoint_recover(struct machine *machine);

@@ -8,6 +8,9 @@
 #include "vmms/checkpoint.h"
 #include "vmms/tree.h"
 
+/* What a merge that nobody waits for leaves of the room there is: without it nothing could be started. */
+#define ROOM_LEFT (UINT64_C(8) << 20)
+
 /* A job's context: what is to be when it is done. */
 struct change {
 	char *directory;

@@ -16,7 +16,6 @@
 #include "vmms/files.h"
 
 #define ASK_SECONDS 1u
-#define ROOM_LEFT   (UINT64_C(8) << 20)
 #define ROOM_TAKEN  (UINT64_C(1) << 20)
 
 static const char *text(const json_t *object, const char *key)
@@ -146,11 +145,12 @@ static int merge(struct job *job, struct error *err)
 static void put_off(struct job *job, const struct error *err)
 {
 	const struct change *change = job->context;
-	bool can_wait = err->code == ENOSPC || err->code == EDQUOT || err->code == ECANCELED;
+	bool no_room = err->code == ENOSPC || err->code == EDQUOT;
 
-	if (!can_wait || is_gone(change, change->child) || store_work_set(job->vmms->store, job->machine->id, NULL, NULL))
+	if ((!no_room && err->code != ECANCELED) || is_gone(change, change->child) ||
+	    store_work_set(job->vmms->store, job->machine->id, NULL, NULL))
 		return;
-	if (err->code != ECANCELED)
+	if (no_room)
 		vmms_event(job->vmms, job->machine, "vm.warning",
 			   "%s is not merged into %s yet: make room, then bulkhead checkpoint merge \"%s\"; until then both stay, and it "
 			   "can be used (%s)", change->child, change->parent, job->machine->name, err->text);
@@ -271,6 +271,7 @@ static void failed(struct machine *machine, const struct error *err)
 		why.code = ECANCELED;
 	else if (strstr(err->text, strerror(ENOSPC)))
 		why.code = ENOSPC;
+	put_off(machine->job, &why);
 	store_work_set(machine->vmms->store, machine->id, NULL, NULL);
 	change_end(machine->job, &why);
 }
@@ -367,6 +368,8 @@ static void places_told(void *context, const json_t *answer, const struct error 
 		why = *err;
 	else if (!again)
 		error_set(&why, ENOMEM, "no memory");
+	else if (a.machine->job->stop)
+		error_set(&why, ECANCELED, "merging was stopped, as was asked");
 	else
 		command = merge_command(a.change, answer, &why);
 	if (!command) {
@@ -449,7 +452,12 @@ static bool begin_merge(struct job *job, struct error *err)
 	if (machine_check_base(job->machine, NULL))
 		return false;
 	while (tree_loose(change->tree, change->config, &path, &child)) {
-		if (child && name_is_inside(child)) {
+		if (child && !name_is_inside(child)) {
+			error_set(err, EINVAL, "%s/" TREE_FILE " says that %s continues %s: what continues another is in the directory",
+				  change->directory, child, path);
+			return false;
+		}
+		if (child) {
 			if (plan_merge(job, child, path, err))
 				return false;
 			begin_work(job);
@@ -482,7 +490,7 @@ int merge_recover(struct machine *machine, const json_t *plan, struct error *err
 		return r;
 	}
 	job->context = change;
-	job->yields = !machine->link;
+	job->yields = true;
 	begin_work(job);
 	return 0;
 }

@@ -35,6 +35,7 @@ struct vmms {
 	struct cgroup_leaving *leaving; /* cgroup.h */
 	int lock;
 	bool closing;
+	bool merges_wait; /* of some machine: checkpoint_take_up() */
 };
 
 /* By id or name; NULL: there is none. */

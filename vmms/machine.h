@@ -34,6 +34,7 @@ struct machine {
 	const json_t *coming; /* a network adapter that the worker is being given; its address is taken */
 	bool untold; /* a worker that was found has not told yet what it is at, or what became of that */
 	bool temporary; /* it has a checkpoint that is to go */
+	bool merge_waits; /* whether its checkpoints have left something to merge is looked at when it is free for that */
 	bool was_paused; /* before it was saved */
 	unsigned crashes; /* since the first that counts (automatic.c) */
 	int64_t first_crash;

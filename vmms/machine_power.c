@@ -144,6 +144,17 @@ static void turn_off_late(struct job *job)
 	worker_link_kill(job->machine->link);
 }
 
+/* What the worker is asked for ends with it, as it would by the worker's death. */
+static bool is_of_worker(const struct job *job)
+{
+	static const char *const kinds[] = {"vm.shut-down", "vm.start", "vm.save", "checkpoint.create", "checkpoint.delete", "checkpoint.merge"};
+	bool is = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		is |= !strcmp(job->kind, kinds[i]);
+	return is && !job->working;
+}
+
 int machine_turn_off(struct machine *machine, struct job **job, struct error *err)
 {
 	unsigned states =
@@ -152,9 +163,7 @@ int machine_turn_off(struct machine *machine, struct job **job, struct error *er
 	struct error given_up;
 
 	/* Cutting the power waits neither for a guest that was asked to shut down nor for a worker that hangs. */
-	if (!r && machine->job &&
-	    !machine->job->working &&
-	    (!strcmp(machine->job->kind, "vm.shut-down") || !strcmp(machine->job->kind, "vm.start") || !strcmp(machine->job->kind, "vm.save"))) {
+	while (!r && machine->job && is_of_worker(machine->job)) {
 		error_set(&given_up, ECANCELED, "the machine is turned off instead");
 		job_end(machine->job, &given_up);
 	}

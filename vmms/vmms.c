@@ -342,6 +342,7 @@ static int listen_api(struct vmms *vmms, struct error *err)
 static void sweep(uv_check_t *check)
 {
 	jobs_sweep(check->data);
+	checkpoint_take_up(check->data);
 }
 
 static void look_around(uv_timer_t *timer)

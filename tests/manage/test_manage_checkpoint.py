@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import time
@@ -604,29 +605,96 @@ def test_manage_merge_where_there_is_no_room(context):
             d.cli("disk", "check", disk_of(d))
 
 
+def test_manage_checkpoint_deleted_where_nothing_can_be_written(context):
+    """While it runs: what could not be written down is when there is room, by the same daemon."""
+    with Daemon(context["build"]) as d, SmallFileSystem(context, d, "128m") as small:
+        make_web(d)
+        place = os.path.join(small.path, "web")
+        subprocess.run(["cp", "-r", directory_of(d), place], check=True)
+        d.done("DELETE", "/v1/vms/web")
+        d.ok("POST", "/v1/vms/register", {"directory": place})
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+        write(d, "two  ")
+        d.done("POST", "/v1/vms/web/start")
+        extra = os.path.join(d.directory, "extra.vhdx")
+        d.cli("disk", "create", extra, "16M")
+        small.fill(0)
+        job = d.job("POST", "/v1/vms/web/disks", {"path": extra})
+        require(job["state"] == "failed" and job["error"]["code"] == "no-space", f"{job}")
+        small.clear()
+        wait_for(lambda: d.call("POST", "/v1/vms/web/disks?wait=60", {"path": extra})[0] < 300, "the disk to be taken")
+        require(len(d.ok("GET", "/v1/vms/web/inspect")["disks"]) == 2, "it has it")
+        d.done("DELETE", f"/v1/vms/web/disks?path={extra}")
+        small.fill(0)
+        job = d.job("DELETE", "/v1/vms/web/checkpoints/one")
+        require(job["state"] == "failed" and job["error"]["code"] == "no-space", f"{job}")
+        small.clear()
+        wait_for(lambda: runs_on(d) and tree(d) == {} and vhdx(d) == ["disk.vhdx"] and idle(d), "it to be gone")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(says(d, "two  "), "the disk is what it was")
+
+
+def test_manage_checkpoints_that_name_disks_of_other_places(context):
+    """As somebody may have written who can write there: none goes that is continued, and the daemon answers."""
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        directory, outside = directory_of(d), os.path.join(d.directory, "outside.vhdx")
+        d.cli("disk", "create", outside, "--parent", disk_of(d))
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": outside}]})
+        d.kill()
+        with open(os.path.join(directory, "checkpoints.json"), "w", encoding="utf-8") as f:
+            json.dump({"version": 1, "disks": [{"path": outside, "parent": "disk.vhdx"}]}, f)
+        d.start()
+        job = d.job("POST", "/v1/vms/web/merge")
+        require(job["state"] == "failed" and job["error"]["code"] == "invalid" and outside in job["error"]["message"], f"{job}")
+        require(vhdx(d) == ["disk.vhdx"] and os.path.exists(outside), "both are there")
+
+
+def make_big(d):
+    """With a disk of which a merge takes its time."""
+    d.make("web")
+    raw = os.path.join(d.directory, "raw")
+    with open(raw, "wb") as f:
+        f.truncate(256 << 20)
+    d.cli("disk", "convert", raw, os.path.join(directory_of(d), "disk.vhdx"))
+    os.unlink(raw)
+    d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+
+
+def forget_checkpoints(d):
+    """As if they had been deleted, and the daemon killed before it merged anything."""
+    path = os.path.join(directory_of(d), "checkpoints.json")
+    d.kill()
+    with open(path, encoding="utf-8") as f:
+        tree_of_now = json.load(f)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({**tree_of_now, "checkpoints": [], "now": ""}, f)
+    d.start()
+
+
+def merges(d):
+    return [j for j in d.ok("GET", "/v1/jobs?limit=50")["jobs"] if j["kind"] == "checkpoint.merge"]
+
+
 def test_manage_merge_yields(context):
     """One that was put off goes on by itself when the machine is off, and keeps nobody waiting."""
     with Daemon(context["build"]) as d:
-        d.make("web")
-        raw = os.path.join(d.directory, "raw")
-        with open(raw, "wb") as f:
-            f.truncate(256 << 20)
-        d.cli("disk", "convert", raw, os.path.join(directory_of(d), "disk.vhdx"))
-        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "disk.vhdx"}]})
+        make_big(d)
         yielded = False
         for attempt in range(15):
             d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
             write(d, "xyz"[attempt % 3] * (192 << 20), 1 << 20)
             expected = contents(d, disk_of(d))
+            known = {j["id"] for j in merges(d)}
             job = d.ok("DELETE", "/v1/vms/web/checkpoints/one")
             d.call("DELETE", f"/v1/jobs/{job['id']}")
             yielded = d.ok("GET", f"/v1/jobs/{job['id']}?wait=60")["state"] == "cancelled"
             d.done("POST", "/v1/vms/web/start")
             d.done("POST", "/v1/vms/web/turn-off")
             d.done("POST", "/v1/vms/web/start")
-            merges = [j for j in d.ok("GET", "/v1/jobs?limit=5")["jobs"] if j["kind"] == "checkpoint.merge"]
-            require(d.state_of("web") == "running" and (merges or not yielded), f"it goes on when the machine is off: {merges}")
-            yielded = yielded and merges[0]["state"] == "cancelled"
+            began = [j for j in merges(d) if j["id"] not in known]
+            require(d.state_of("web") == "running" and (began or not yielded), f"it goes on when the machine is off: {began}")
+            yielded = yielded and any(j["state"] == "cancelled" for j in began)
             d.done("POST", "/v1/vms/web/turn-off")
             wait_for(lambda: idle(d), "jobs to end")
             require(vhdx(d) == ["disk.vhdx"] and contents(d, disk_of(d)) == expected, f"one disk again: {vhdx(d)}")
@@ -635,6 +703,69 @@ def test_manage_merge_yields(context):
             if yielded:
                 break
         require(yielded, "no merge was in the way of a start: this tests nothing")
+
+
+def test_manage_merge_goes_on_after_it_made_way(context):
+    """For what was refused, or for what does not begin it again itself: when that is over."""
+    with Daemon(context["build"]) as d:
+        make_big(d)
+        for request, status in ((("POST", "/v1/vms/web/checkpoints/nobody/apply", None), 404), (("PATCH", "/v1/vms/web", {"notes": "x"}), 200)):
+            made_way = False
+            for attempt in range(15):
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+                write(d, "xyz"[attempt % 3] * (192 << 20), 1 << 20)
+                before = {j["id"] for j in merges(d)}
+                forget_checkpoints(d)
+                require(d.call(*request)[0] == status, f"{request}: not {status}")
+                made_way = any(j["id"] not in before and j["state"] == "cancelled" for j in merges(d))
+                wait_for(lambda: vhdx(d) == ["disk.vhdx"] and idle(d), f"one disk, attempt {attempt}, {status}")
+                require(says(d, "xyz"[attempt % 3] * 100), "with its contents")
+                if made_way:
+                    break
+            require(made_way, f"{status}: no merge was in the way")
+
+
+def test_manage_merge_left_under_a_machine_that_runs(context):
+    """It goes on when the daemon has found the machine."""
+    with Daemon(context["build"]) as d:
+        make_web(d)
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+        write(d, "two  ")
+        d.done("POST", "/v1/vms/web/start")
+        forget_checkpoints(d)
+        wait_for(lambda: vhdx(d) == ["disk.vhdx"] and idle(d), "one disk")
+        require(runs_on(d) and [j["state"] for j in merges(d)] == ["done"], f"it runs on: {merges(d)}")
+        d.done("POST", "/v1/vms/web/turn-off")
+        require(says(d, "two  "), "its disk is what it was")
+
+
+def test_manage_turned_off_while_its_worker_hangs(context):
+    """In the middle of a merge, that was asked for or goes on by itself: its power is cut all the same, and the merge goes on then."""
+    with Daemon(context["build"]) as d:
+        make_big(d)
+        for asked in (True, False):
+            for attempt in range(15):
+                d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+                text = "xyz"[attempt % 3]
+                write(d, text * (192 << 20), 1 << 20)
+                d.done("POST", "/v1/vms/web/start")
+                pid = d.machine_process("web")
+                if asked:
+                    os.kill(pid, signal.SIGSTOP)
+                    d.ok("DELETE", "/v1/vms/web/checkpoints/one")
+                else:
+                    known = {j["id"] for j in merges(d)}
+                    forget_checkpoints(d)
+                    wait_for(lambda: [j for j in merges(d) if j["id"] not in known], "the merge to begin")
+                    os.kill(pid, signal.SIGSTOP)
+                hangs = not idle(d)
+                # Not while the daemon itself opens or removes a file for it.
+                wait_for(lambda: d.call("POST", "/v1/vms/web/turn-off?wait=100")[0] < 300, "its power to be cut")
+                wait_for(lambda: vhdx(d) == ["disk.vhdx"] and idle(d), "one disk")
+                require(d.state_of("web") == "off" and says(d, text * 100), "its disk is what it was")
+                if hangs:
+                    break
+            require(hangs, "no merge was at work when the worker stood still")
 
 
 def check_merged_below_others(context, name, running):
