@@ -394,6 +394,8 @@ static const char control_usage[] =
     "  resize-disk CONTROLLER:LUN BYTES\n"
     "                           change a disk's size; the guest is told with its next request\n"
     "  remove-disk CONTROLLER:LUN\n"
+    "  change-medium CONTROLLER:LUN [FILE]\n"
+    "                           of a DVD drive; without FILE it is empty then\n"
     "  save FILE                save the machine to a new file and end it; bulkhead run --restore goes on with it\n"
     "  cancel                   of that: the machine goes on\n";
 

@@ -593,6 +593,11 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --automatic-stop save|shut-down|turn-off      when the host stops (shut-down)\n"                  \
 	"  --recovery nothing|restart                    when it has crashed (nothing)\n"
 
+#define DRIVE_OPTIONS                                                                                        \
+	"  --drive N              which of its DVD drives, in the order of bulkhead vm show (0)\n"           \
+	"  --force                also if the guest has locked the medium in, as it does while that is mounted;\n" \
+	"                         without it, the guest is asked to let go of the medium\n"
+
 static const struct manage_verb verbs[] = {
     {"list", "what there is", "[--group NAME] [--tag WORD] [--names]",
      "All machines, or those of a group or with a tag, with their states.\n"
@@ -624,11 +629,20 @@ static const struct manage_verb verbs[] = {
     {"discard", "discard its saved state", "NAME", "As if its power had been cut when it was saved.\n", vm_discard},
     {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
     {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
-    {"add-disk", "give it a disk", "NAME FILE[,ro][,controller=N] [--dvd]",
+    {"add-disk", "give it a disk", "NAME (FILE[,ro][,controller=N] [--dvd] | --dvd)",
      "While it runs, too; also a disk that continues others.\n"
      "\n"
-     "  --dvd                  a DVD drive, with FILE in it\n", vm_add_disk},
-    {"remove-disk", "take a disk from it", "NAME FILE", "While it runs, too. The file stays.\n", vm_remove_disk},
+     "  --dvd                  a DVD drive, with FILE in it or, without FILE, empty\n", vm_add_disk},
+    {"remove-disk", "take a disk from it", "NAME (FILE | --dvd N)",
+     "While it runs, too. The file stays.\n"
+     "\n"
+     "  --dvd N                DVD drive number N of its DVD drives, from 0 on: also one that is empty\n", vm_remove_disk},
+    {"insert-dvd", "put a medium into a DVD drive", "NAME FILE [--drive N] [--force]",
+     "FILE, an ISO image, takes the place of what is in the drive; while the machine runs, too: the guest is told.\n"
+     "\n" DRIVE_OPTIONS, vm_insert_dvd},
+    {"eject-dvd", "take the medium out of a DVD drive", "NAME [--drive N] [--force]",
+     "The drive stays, empty; while the machine runs, too: the guest is told. The file stays.\n"
+     "\n" DRIVE_OPTIONS, vm_eject_dvd},
     {"adapter", "its network adapters", "list|add|set|remove|connect|disconnect NAME [ADAPTER] [WHAT] [OPTION …]",
      "What a running machine's adapters are plugged into, and adapters that come and go while it runs. ADAPTER is an\n"
      "adapter's address or its place in the list; WHAT is nat, tap:NAME or switch:NAME.\n"

@@ -56,6 +56,8 @@ int vm_show(struct manage *manage, int argc, char **argv);
 /* vm_disks.c */
 int vm_add_disk(struct manage *manage, int argc, char **argv);
 int vm_remove_disk(struct manage *manage, int argc, char **argv);
+int vm_insert_dvd(struct manage *manage, int argc, char **argv);
+int vm_eject_dvd(struct manage *manage, int argc, char **argv);
 
 /* vm_copy.c */
 int vm_clone(struct manage *manage, int argc, char **argv);

@@ -158,7 +158,8 @@ static void print_disk(const json_t *disk, const char *title)
 
 	if (asprintf(&text, "%s on controller %lld%s: %s", vm_text_of(disk, "kind"),
 		     (long long)json_integer_value(json_object_get(disk, "controller")),
-		     json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "", vm_text_of(disk, "path")) < 0)
+		     json_is_true(json_object_get(disk, "read_only")) ? ", read only" : "",
+		     json_object_get(disk, "path") ? vm_text_of(disk, "path") : "empty") < 0)
 		text = NULL;
 	manage_put_field(title, text ? text : "?");
 }

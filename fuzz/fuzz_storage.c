@@ -94,6 +94,9 @@ static void fuzz_unit(struct input *in, bool dvd)
 		}
 		must(command.transferred <= length);
 		free(buffer);
+		/* The host changes the medium, or takes it out. */
+		if (dvd && (command.cdb[15] & 3) == 3)
+			scsi_dvd_set_medium(device, command.cdb[15] & 4 ? NULL : disk);
 	}
 	disk_queue_destroy(queue);
 	scsi_device_destroy(device);

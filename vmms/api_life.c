@@ -52,6 +52,37 @@ static void remove_disk(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+static const char *drive_of(struct http_request *request)
+{
+	return http_state(request)->part[1];
+}
+
+static void change_medium(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_change_medium(machine, drive_of(request), api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+static void remove_drive(struct vmms *vmms, struct http_request *request)
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = machine_remove_drive(machine, drive_of(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
 /* --- copies --------------------------------------------------------------------------------------------- */
 
 static void clone_vm(struct vmms *vmms, struct http_request *request)
@@ -82,6 +113,14 @@ static const struct form_field stop_query[] = {WAIT_FIELD, {"timeout", &form_tim
 static const struct form form_path = {.kind = FORM_STRING, .text = "as vm.json has it, or from the root on", .min = 1, .max = 4095};
 static const struct form_field disk_query[] = {WAIT_FIELD, {"path", &form_path, NULL, true}, {0}};
 
+static const struct form form_medium = {
+    .kind = FORM_STRING, .text = "a file, from the root on or relative to the machine's directory; empty: none", .min = 0, .max = 4095};
+static const struct form form_force = {.kind = FORM_BOOLEAN, .text = "also if the guest has locked in what is there"};
+static const struct form medium_form = {
+    .kind = FORM_OBJECT,
+    .text = "what is in a DVD drive",
+    .fields = (const struct form_field[]){{"medium", &form_medium, NULL, true}, {"force", &form_force, "false", false}, {0}}};
+
 const struct route life_routes[] = {
     {"POST", "/v1/host/stop-machines", "stopMachines", "Stop all machines, each as its automatic.stop says",
      ROLE_ADMINISTRATOR, NULL, stop_query, 202, 0, stop_machines},
@@ -93,6 +132,10 @@ const struct route life_routes[] = {
      wait_query, 202, ROUTE_IF_MATCH, add_disk},
     {"DELETE", "/v1/vms/{vm}/disks", "removeDisk", "Take a disk from it, also while it runs; its file stays",
      ROLE_ADMINISTRATOR, NULL, disk_query, 202, ROUTE_IF_MATCH, remove_disk},
+    {"PATCH", "/v1/vms/{vm}/dvd-drives/{drive}", "changeMedium", "Change, or take out, the medium of a DVD drive, named by its place among them",
+     ROLE_ADMINISTRATOR, &medium_form, wait_query, 202, ROUTE_IF_MATCH, change_medium},
+    {"DELETE", "/v1/vms/{vm}/dvd-drives/{drive}", "removeDvdDrive", "Take a DVD drive from it, also while it runs", ROLE_ADMINISTRATOR,
+     NULL, wait_query, 202, ROUTE_IF_MATCH, remove_drive},
     {"POST", "/v1/vms/import", "importVm", "Take in a machine from a directory", ROLE_ADMINISTRATOR, &vm_import_form,
      wait_query, 202, 0, import_vm},
     {"POST", "/v1/vms/{vm}/clone", "cloneVm", "Make another one like it", ROLE_ADMINISTRATOR, &vm_clone_form, wait_query, 202,

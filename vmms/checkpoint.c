@@ -452,7 +452,7 @@ static int plan_apply(struct change *change, const json_t *checkpoint, struct er
 	/* The disks of now go, if they came with a checkpoint and no other has them, as one that is only read, or continues
 	 * them. */
 	json_array_foreach(json_object_get(change->config, "disks"), i, disk) {
-		const char *path = text(disk, "path");
+		const char *path = tree_path(disk);
 
 		if (tree_parent(change->tree, path) && !tree_children(change->tree, path, NULL) &&
 		    !tree_uses(change->tree, config, path)) {
@@ -737,13 +737,13 @@ static int check_disks(const json_t *tree, const json_t *had, const json_t *disk
 	size_t i, j;
 
 	json_array_foreach(had, i, disk) {
-		bool stays = !tree_parent(tree, text(disk, "path"));
+		bool stays = !tree_parent(tree, tree_path(disk));
 
 		json_array_foreach(disks, j, other)
-			stays |= !strcmp(text(other, "path"), text(disk, "path"));
+			stays |= !strcmp(tree_path(other), tree_path(disk));
 		if (!stays)
 			return error_set(err, EALREADY, "disk %s continues one of a checkpoint, and is part of it: delete the machine's "
-					 "checkpoints first", text(disk, "path"));
+					 "checkpoints first", tree_path(disk));
 	}
 	json_array_foreach(disks, i, disk) {
 		const char *path = text(disk, "path");

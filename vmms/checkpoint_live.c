@@ -273,7 +273,7 @@ static int keep_some(struct machine *machine, const json_t *plan, json_t *names,
 			continue;
 		tree_set_parent(tree, text(made, "path"), text(made, "parent"));
 		json_array_foreach(json_object_get(config, "disks"), j, disk)
-			if (!strcmp(text(disk, "path"), text(made, "parent")))
+			if (!strcmp(tree_path(disk), text(made, "parent")))
 				json_object_set(disk, "path", json_object_get(made, "path"));
 		for (j = json_array_size(names); j-- > 0;)
 			if (json_equal(json_array_get(names, j), json_object_get(made, "path")))

@@ -97,9 +97,19 @@ static const struct form form_boot = {.kind = FORM_OBJECT,
 					  {0},
 				      }};
 
+/* Only a DVD drive may be empty. */
+static const char *missing_path(const json_t *disk)
+{
+	const char *kind = json_string_value(json_object_get(disk, "kind"));
+
+	return json_object_get(disk, "path") || (kind && !strcmp(kind, "dvd")) ? NULL : "path";
+}
+
 const struct form vm_disk_form = {.kind = FORM_OBJECT,
+				      .text = "a disk; or a DVD drive, which has no path if it has no medium",
+				      .missing = missing_path,
 				      .fields = (const struct form_field[]){
-					  {"path", &form_path, NULL, true},
+					  {"path", &form_path, NULL, false},
 					  {"kind", &form_kind, "\"disk\"", false},
 					  {"controller", &form_controller, "0", false},
 					  {"read_only", &form_boolean, "false", false},
@@ -475,6 +485,8 @@ char *vm_config_path(const char *path, const char *directory)
 {
 	char *whole;
 
+	if (!path)
+		return NULL;
 	if (*path == '/')
 		return strdup(path);
 	return asprintf(&whole, "%s/%s", directory, path) < 0 ? NULL : whole;
@@ -495,7 +507,7 @@ static json_t *disks_for_worker(const json_t *config, const char *directory)
 
 	json_array_foreach(json_object_get(config, "disks"), i, disk)
 		json_array_append_new(
-		    disks, json_pack("{s:o, s:b, s:b, s:O}", "path", absolute(json_object_get(disk, "path"), directory),
+		    disks, json_pack("{s:o*, s:b, s:b, s:O}", "path", absolute(json_object_get(disk, "path"), directory),
 				     "read_only", json_is_true(json_object_get(disk, "read_only")), "dvd",
 				     !strcmp(json_string_value(json_object_get(disk, "kind")), "dvd"), "controller",
 				     json_object_get(disk, "controller")));

@@ -49,7 +49,7 @@ int vm_config_changed(json_t **out, const json_t *config, const json_t *request,
 /* Of a configuration, a machine's or a switch's: for ETag and If-Match, with the quotes. NULL is one, too. */
 void config_etag(const json_t *config, char text[24]);
 
-/* A path of a configuration, from the root on; the caller frees it. NULL: no memory. */
+/* A path of a configuration, from the root on; the caller frees it. NULL: it is NULL, or there is no memory. */
 char *vm_config_path(const char *path, const char *directory);
 
 /* What bulkhead-worker reads (docs/worker.md); the caller owns the reference. `runtime` is where the sockets

@@ -208,7 +208,7 @@ static int plan_as_of(struct exporting *exporting, const struct machine *machine
 	json_array_foreach(json_object_get(machine->config, "disks"), i, disk) {
 		const char *path = json_string_value(json_object_get(disk, "path"));
 
-		if (!tree_uses(tree, config, path))
+		if (path && !tree_uses(tree, config, path))
 			tree_forget(tree, path);
 	}
 	some = json_array_size(json_object_get(tree, "checkpoints")) || json_array_size(json_object_get(tree, "disks"));

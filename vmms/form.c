@@ -101,7 +101,7 @@ static const struct form_field *field_named(const struct form *form, const char 
 static int check_object(const struct form *form, json_t *value, const char *path, struct error *err)
 {
 	char inner[PATH_SIZE];
-	const char *key;
+	const char *key, *missing;
 	json_t *member;
 	int r = 0;
 
@@ -127,7 +127,11 @@ static int check_object(const struct form *form, json_t *value, const char *path
 			return error_set(err, ENOMEM, "no memory for %s", inner);
 		r = check_at(f->form, member, inner, err);
 	}
-	return r;
+	missing = !r && form->missing ? form->missing(value) : NULL;
+	if (!missing)
+		return r;
+	snprintf(inner, sizeof(inner), "%s%s%s", path, *path ? "." : "", missing);
+	return refuse(inner, err, "is missing");
 }
 
 static int check_list(const struct form *form, json_t *value, const char *path, struct error *err)

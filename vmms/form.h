@@ -22,7 +22,9 @@ struct form {
 	const struct form *items;         /* of a list */
 	/* More that a string has to be; fills `err` with what is wrong, as the end of a sentence. */
 	int (*check)(const char *text, struct error *err);
-	const char *pattern; /* the same for the schema, when a regular expression can say it */
+	/* Of an object: the key that is missing, for what its others say. NULL: none. */
+	const char *(*missing)(const json_t *object);
+	const char *pattern; /* of a string: the same for the schema, when a regular expression can say it */
 };
 
 struct form_field {

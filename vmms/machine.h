@@ -116,6 +116,11 @@ int machine_set_config(struct machine *machine, json_t *config, struct error *er
  * runs, too. */
 int machine_add_disk(struct machine *machine, const json_t *disk, struct job **job, struct error *err);
 int machine_remove_disk(struct machine *machine, const char *path, struct job **job, struct error *err);
+/* A DVD drive, by its number among those that the machine has: "0". */
+int machine_remove_drive(struct machine *machine, const char *which, struct job **job, struct error *err);
+
+/* media.c: what a DVD drive has in it is other, or nothing; `body` has passed medium_form. */
+int machine_change_medium(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err);
 
 /* What a daemon that died in the middle of that has left: vm.json has what the worker has, which `status` tells. */
 void machine_disks_settle(struct machine *machine, const json_t *status);

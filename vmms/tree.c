@@ -165,6 +165,11 @@ bool tree_is_disk(const json_t *disk)
 	return !json_is_true(json_object_get(disk, "read_only")) && strcmp(text(disk, "kind"), "dvd");
 }
 
+const char *tree_path(const json_t *disk)
+{
+	return text(disk, "path");
+}
+
 static bool config_uses(const json_t *config, const char *path)
 {
 	json_t *disk;
@@ -287,7 +292,7 @@ void tree_add_files(const char *directory, json_t *list)
 	}
 	json_array_foreach(json_object_get(tree, "checkpoints"), i, entry) {
 		json_array_foreach(json_object_get(json_object_get(entry, "config"), "disks"), j, disk)
-			add_file(list, text(disk, "path"));
+			add_named(list, disk, "path");
 		add_named(list, json_object_get(json_object_get(entry, "config"), "boot"), "kernel");
 		add_named(list, json_object_get(json_object_get(entry, "config"), "boot"), "initrd");
 		add_named(list, entry, "state");

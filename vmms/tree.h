@@ -73,3 +73,6 @@ int tree_check_disks(const json_t *tree, const json_t *config, const char *direc
 
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);
+
+/* The path of a disk of a configuration; "" of a DVD drive that is empty. */
+const char *tree_path(const json_t *disk);

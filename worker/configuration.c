@@ -190,11 +190,11 @@ static int parse_disk(struct worker_disk *d, const json_t *value, const char *wh
 	int r = begin(&p, value, where, keys, err);
 
 	if (!r)
-		r = get_path(&p, "path", true, &d->path);
+		r = get_bool(&p, "dvd", &d->dvd);
+	if (!r)
+		r = get_path(&p, "path", !d->dvd, &d->path);
 	if (!r)
 		r = get_bool(&p, "read_only", &d->read_only);
-	if (!r)
-		r = get_bool(&p, "dvd", &d->dvd);
 	if (!r)
 		r = get_number(&p, "controller", 0, WORKER_MAX_CONTROLLERS - 1, &controller);
 	d->controller = (unsigned)controller;

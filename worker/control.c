@@ -417,12 +417,13 @@ static int add_size(json_t *request, const char *text, struct error *err)
 }
 
 /* "add-disk FILE[,ro]", "remove-disk CONTROLLER:LUN" and "save FILE" take an argument, "resize-disk CONTROLLER:LUN BYTES"
- * two, the others none. */
+ * two, "change-medium CONTROLLER:LUN [FILE]" one or two, the others none. */
 static int build_request(int argc, char *const argv[], json_t **request, struct error *err)
 {
 	bool add = !strcmp(argv[0], "add-disk"), remove = !strcmp(argv[0], "remove-disk");
 	bool resize = !strcmp(argv[0], "resize-disk"), save = !strcmp(argv[0], "save");
-	int wanted = resize ? 3 : add || remove || save ? 2 : 1;
+	bool medium = !strcmp(argv[0], "change-medium");
+	int wanted = resize || (medium && argc > 2) ? 3 : add || remove || save || medium ? 2 : 1;
 
 	if (argc != wanted)
 		return error_set(err, EINVAL, "%s takes %s", argv[0],
@@ -430,8 +431,10 @@ static int build_request(int argc, char *const argv[], json_t **request, struct 
 	*request = json_pack("{s:i,s:s}", "version", CONTROL_VERSION, "command", argv[0]);
 	if (add)
 		return add_path(*request, argv[1], err);
-	if (remove || resize)
+	if (remove || resize || medium)
 		json_object_set_new(*request, "address", json_string(argv[1]));
+	if (medium && argc > 2)
+		return add_path(*request, argv[2], err);
 	if (save)
 		json_object_set_new(*request, "fd", json_true());
 	if (resize)

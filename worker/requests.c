@@ -100,12 +100,28 @@ int request_disk(const json_t *arguments, struct control_call *call, struct work
 	    .read_only = json_is_true(json_object_get(arguments, "read_only")),
 	    .dvd = json_is_true(json_object_get(arguments, "dvd"))};
 	files->count = 0;
-	if (!disk->path)
+	if (!disk->path && (!disk->dvd || json_is_true(json_object_get(arguments, "fd"))))
 		return error_set(err, EINVAL, "add-disk needs \"path\"");
 	if (controller < 0 || controller >= (json_int_t)WORKER_MAX_CONTROLLERS)
 		return error_set(err, EINVAL, "there is no controller %lld: choose 0 to %u", (long long)controller, WORKER_MAX_CONTROLLERS - 1);
 	disk->controller = (unsigned)controller;
 	return json_is_true(json_object_get(arguments, "fd")) ? get_files(arguments, call, files, err) : 0;
+}
+
+int request_medium(const json_t *arguments, struct control_call *call, struct medium_request *request, struct vm_files *files,
+    struct error *err)
+{
+	int r = request_address(arguments, &request->controller, &request->lun, err);
+
+	request->force = json_is_true(json_object_get(arguments, "force"));
+	request->path = NULL;
+	files->count = 0;
+	if (r || !json_object_get(arguments, "path"))
+		return r;
+	r = get_path(arguments, "path", &request->path, err);
+	if (!r && json_object_get(arguments, "parents"))
+		r = error_set(err, EINVAL, "a medium continues no other");
+	return r || !json_is_true(json_object_get(arguments, "fd")) ? r : get_files(arguments, call, files, err);
 }
 
 int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err)

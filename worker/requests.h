@@ -27,8 +27,18 @@ int request_checkpoint(const json_t *arguments, struct control_call *call, struc
 int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err);
 int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err);
 
-/* add-disk: "path", "read_only", "dvd", "controller", and with "fd" true a descriptor for the file, and one for each of "parents",
+/* add-disk: "path" (without it a DVD drive is empty), "read_only", "dvd", "controller", and with "fd" true a descriptor for the file, and one for each of "parents",
  * the names of the files that it continues, from the uppermost on. Names are of the arguments. */
+/* change-medium: "address" of a DVD drive, "force", and with "path" and "fd" true the descriptor of the medium; without "path" the
+ * drive gets empty, and *path is NULL. */
+struct medium_request {
+	unsigned controller, lun;
+	bool force;
+	const char *path;
+};
+int request_medium(const json_t *arguments, struct control_call *call, struct medium_request *request, struct vm_files *files,
+    struct error *err);
+
 int request_disk(const json_t *arguments, struct control_call *call, struct worker_disk *disk, struct vm_files *files, struct error *err);
 
 /* merge-disk: "address", and a descriptor each for those of "child", "parent", "above", "record" that are true; with "above" also "above_path"

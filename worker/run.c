@@ -12,6 +12,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "worker/changing.h"
 #include "worker/console.h"
 #include "worker/control.h"
 #include "worker/merging.h"
@@ -33,7 +34,8 @@ struct worker {
 	struct saving *saving; /* NULL: the machine is not being saved */
 	struct merging *merging; /* of a disk; NULL: none is */
 	struct vm_disk *merged;
-	uint64_t saving_ticket, merging_ticket;
+	struct changing *changing; /* of a medium; NULL: none is */
+	uint64_t saving_ticket, merging_ticket, changing_ticket;
 	bool checkpoint;         /* what the saving is for */
 	bool shutdown_asked, finished;
 	struct log_limit restarts;
@@ -295,6 +297,15 @@ static json_t *answer(int r, const struct error *err)
 	return r ? control_refuse(err->text) : json_pack("{s:b}", "ok", 1);
 }
 
+/* Whether a file that is named can be opened, where it did not come along. */
+static int check_opened(const struct worker *w, const char *path, const struct vm_files *files, struct error *err)
+{
+	if (!path || files->count || !w->config->confined)
+		return 0;
+	return error_set(err, EACCES, "%s: the machine is in its sandbox and can open no file: pass its descriptor along, and say "
+	    "\"fd\": true", path);
+}
+
 static json_t *command_add_disk(struct worker *w, const json_t *arguments, struct control_call *call)
 {
 	struct vm_files files;
@@ -304,9 +315,8 @@ static json_t *command_add_disk(struct worker *w, const json_t *arguments, struc
 	json_t *result;
 	int r = request_disk(arguments, call, &disk, &files, &err);
 
-	if (!r && !files.count && w->config->confined)
-		r = error_set(&err, EACCES, "%s: the machine is in its sandbox and can open no file: pass its descriptor along, and say "
-		    "\"fd\": true", disk.path);
+	if (!r)
+		r = check_opened(w, disk.path, &files, &err);
 	if (!r)
 		r = vm_add_disk(w->vm, &disk, &files, &lun, &err);
 	result = answer(r, &err);
@@ -315,6 +325,35 @@ static json_t *command_add_disk(struct worker *w, const json_t *arguments, struc
 		json_object_set_new(result, "lun", json_integer(lun));
 	}
 	return result;
+}
+
+static void medium_changed(void *context, int result, const struct error *err)
+{
+	struct worker *w = context;
+
+	w->changing = NULL;
+	control_answer(w->control, w->changing_ticket, answer(result, err));
+}
+
+static json_t *command_change_medium(struct worker *w, const json_t *arguments, struct control_call *call)
+{
+	struct changing_ops ops = {.done = medium_changed, .context = w};
+	struct medium_request request;
+	struct vm_files files = {.count = 0};
+	struct error err = {0};
+	int r = w->changing ? error_set(&err, EBUSY, "another medium is being changed: wait") : 0;
+
+	if (!r)
+		r = request_medium(arguments, call, &request, &files, &err);
+	if (!r)
+		r = check_opened(w, request.path, &files, &err);
+	if (!r)
+		r = changing_start(&w->changing, &w->loop, w->vm, &request, &files, &ops, &err);
+	if (!w->changing || r)
+		return answer(r, &err);
+	w->changing_ticket = call->ticket;
+	call->later = true;
+	return NULL;
 }
 
 static json_t *command_remove_disk(struct worker *w, const json_t *arguments)
@@ -441,6 +480,8 @@ static json_t *command_save(struct worker *w, bool is_checkpoint, const json_t *
 		r = error_set(&err, EAGAIN, "the machine is ending or restarting, and cannot be saved now");
 	else if (w->merging)
 		r = error_set(&err, EBUSY, "a disk of the machine is being merged: wait, or cancel that");
+	else if (w->changing)
+		r = error_set(&err, EBUSY, "a medium of the machine is being changed: wait");
 	else
 		r = is_checkpoint ? checkpoint(w, arguments, call, &err) : save(w, call, &err);
 	if (r)
@@ -503,7 +544,8 @@ static json_t *command_merge(struct worker *w, const json_t *arguments, struct c
 /* Disks stay as they are while one is merged. */
 static bool is_about_disks(const char *command)
 {
-	return !strcmp(command, "add-disk") || !strcmp(command, "remove-disk") || !strcmp(command, "resize-disk");
+	return !strcmp(command, "add-disk") || !strcmp(command, "remove-disk") || !strcmp(command, "resize-disk") ||
+	       !strcmp(command, "change-medium");
 }
 
 static bool is_about_adapters(const char *command)
@@ -573,6 +615,8 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_add_disk(w, arguments, call);
 	if (!strcmp(command, "remove-disk"))
 		return command_remove_disk(w, arguments);
+	if (!strcmp(command, "change-medium"))
+		return command_change_medium(w, arguments, call);
 	if (!strcmp(command, "resize-disk"))
 		return command_resize_disk(w, arguments);
 	if (is_about_adapters(command))
@@ -594,7 +638,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 	else
 		return answer(error_set(&err, EINVAL,
 				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
-				  "reset, power-off, add-disk, resize-disk, remove-disk, add-adapter, plug-adapter, remove-adapter, save, checkpoint, "
+				  "reset, power-off, add-disk, resize-disk, remove-disk, change-medium, add-adapter, plug-adapter, remove-adapter, save, checkpoint, "
 				  "merge-disk or cancel", command), &err);
 	return answer(0, &err);
 }
@@ -682,6 +726,7 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 			uv_run(&w->loop, UV_RUN_DEFAULT);
 		saving_abandon(w->saving);
 		merging_abandon(w->merging);
+		changing_abandon(w->changing);
 		vm_power_down(w->vm);
 		close_fronts(w);
 		show_reports(w);

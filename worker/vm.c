@@ -86,7 +86,7 @@ static void on_partition_event(void *context, const struct partition_event *even
 
 /* --- disks ---------------------------------------------------------------------------------------- */
 
-static void close_files(struct vm_files *files)
+void vm_close_files(struct vm_files *files)
 {
 	while (files->count)
 		close(files->fds[--files->count]);
@@ -96,9 +96,12 @@ static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct
 {
 	struct disk_open_options options = {.read_only = config->read_only || config->dvd,
 	    .format = config->dvd ? DISK_FORMAT_RAW : DISK_FORMAT_AUTO};
-	int r = files->count ? disk_open_chain_fds(&d->disk, files->fds, files->names, files->count, &options, err)
-			     : disk_open(&d->disk, config->path, &options, err);
+	int r = 0;
 
+	if (files->count)
+		r = disk_open_chain_fds(&d->disk, files->fds, files->names, files->count, &options, err);
+	else if (config->path)
+		r = disk_open(&d->disk, config->path, &options, err);
 	files->count = 0;
 	if (r)
 		return r;
@@ -120,20 +123,25 @@ static int free_lun(const struct vm *vm, unsigned controller)
 	return -1;
 }
 
+static const char *disk_name(const struct worker_disk *config)
+{
+	return config->path ? config->path : "a DVD drive";
+}
+
 static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, struct vm_files *files, unsigned *slot,
     struct error *err)
 {
 	int lun, r;
 
 	if (config->controller >= WORKER_MAX_CONTROLLERS)
-		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", config->path,
+		return error_set(err, EINVAL, "%s: there is no controller %u: choose 0 to %u", disk_name(config),
 		    config->controller, WORKER_MAX_CONTROLLERS - 1);
 	lun = free_lun(vm, config->controller);
 	for (*slot = 0; *slot < WORKER_MAX_DISKS && vm->disks[*slot].used; ++*slot)
 		;
 	if (lun < 0 || *slot == WORKER_MAX_DISKS)
 		return error_set(err, ENOSPC, "%s: the machine has no place for another disk (%u at most)",
-		    config->path, WORKER_MAX_DISKS);
+		    disk_name(config), WORKER_MAX_DISKS);
 	r = open_disk(&vm->disks[*slot], config, files, err);
 	if (!r)
 		vm->disks[*slot].lun = (unsigned)lun;
@@ -142,7 +150,7 @@ static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, str
 
 static int close_disk(struct vm *vm, unsigned slot, struct error *err)
 {
-	int r = disk_close(vm->disks[slot].disk, err);
+	int r = vm->disks[slot].disk ? disk_close(vm->disks[slot].disk, err) : 0;
 
 	memset(&vm->disks[slot], 0, sizeof(vm->disks[slot]));
 	free(vm->disk_paths[slot]);
@@ -166,10 +174,10 @@ static int add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_fil
 	if (!vm->running)
 		return error_set(err, EAGAIN, "the machine is restarting: try again");
 	if (config.controller < WORKER_MAX_CONTROLLERS && !vm->controllers[config.controller])
-		return error_set(err, ENOENT, "%s: the machine was started without controller %u", config.path,
+		return error_set(err, ENOENT, "%s: the machine was started without controller %u", disk_name(&config),
 		    config.controller);
-	path = strdup(disk->path);
-	if (!path)
+	path = disk->path ? strdup(disk->path) : NULL;
+	if (disk->path && !path)
 		return error_set(err, ENOMEM, "no memory");
 	config.path = path;
 	r = open_at_free_lun(vm, &config, files, &slot, err);
@@ -189,7 +197,76 @@ int vm_add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_files *
 {
 	int r = add_disk(vm, disk, files, lun, err);
 
-	close_files(files);
+	vm_close_files(files);
+	return r;
+}
+
+static struct vm_disk *dvd_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err)
+{
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
+		struct vm_disk *d = &vm->disks[i];
+
+		if (d->used && d->config.controller == controller && d->lun == lun && d->config.dvd)
+			return d;
+	}
+	error_set(err, ENOENT, "there is no DVD drive at controller %u, LUN %u", controller, lun);
+	return NULL;
+}
+
+static struct vm_disk *running_dvd_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err)
+{
+	struct vm_disk *d = dvd_at(vm, controller, lun, err);
+
+	if (!d || (vm->running && vm->controllers[controller]))
+		return d;
+	error_set(err, EAGAIN, "the machine is restarting: try again");
+	return NULL;
+}
+
+int vm_medium_is_locked(struct vm *vm, unsigned controller, unsigned lun, bool ask, bool *locked, struct error *err)
+{
+	const struct vm_disk *d = running_dvd_at(vm, controller, lun, err);
+
+	return d ? storage_medium_is_locked(vm->controllers[controller], 0, lun, ask, locked, err) : -err->code;
+}
+
+static int change_medium(struct vm *vm, struct vm_disk *d, const char *path, struct vm_files *files, bool force, struct error *err)
+{
+	struct worker_disk config = d->config;
+	struct disk *before = d->disk;
+	struct vm_disk opened = {0};
+	char *name = path ? strdup(path) : NULL;
+	int r;
+
+	if (path && !name)
+		return error_set(err, ENOMEM, "no memory");
+	config.path = name;
+	r = open_disk(&opened, &config, files, err);
+	if (!r)
+		r = storage_change_medium(vm->controllers[config.controller], 0, d->lun, opened.disk, force, err);
+	if (r) {
+		if (opened.disk)
+			disk_close(opened.disk, NULL);
+		free(name);
+		return r;
+	}
+	d->disk = opened.disk;
+	d->config.path = name;
+	free(vm->disk_paths[d - vm->disks]);
+	vm->disk_paths[d - vm->disks] = name;
+	/* It was only read. */
+	if (before)
+		disk_close(before, NULL);
+	return 0;
+}
+
+int vm_change_medium(struct vm *vm, unsigned controller, unsigned lun, const char *path, struct vm_files *files, bool force,
+    struct error *err)
+{
+	struct vm_disk *d = running_dvd_at(vm, controller, lun, err);
+	int r = d ? change_medium(vm, d, path, files, force, err) : -err->code;
+
+	vm_close_files(files);
 	return r;
 }
 
@@ -659,14 +736,16 @@ static json_t *inspect_disks(struct vm *vm)
 
 	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++) {
 		const struct vm_disk *d = &vm->disks[i];
-		struct disk_info info;
+		struct disk_info info = {.read_only = true};
 
 		if (!d->used)
 			continue;
-		disk_get_info(d->disk, &info);
+		if (d->disk)
+			disk_get_info(d->disk, &info);
+		/* A drive with no medium has no path. */
 		json_array_append_new(list,
-		    json_pack("{s:o,s:i,s:i,s:I,s:b,s:b,s:o}", "path", control_text(d->config.path), "controller",
-			(int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
+		    json_pack("{s:o*,s:i,s:i,s:I,s:b,s:b,s:o}", "path", d->config.path ? control_text(d->config.path) : NULL,
+			"controller", (int)d->config.controller, "lun", (int)d->lun, "size", (json_int_t)info.size, "read_only",
 			info.read_only, "dvd", d->config.dvd, "chain",
 			d == vm->kept ? json_incref(vm->kept_chain) : inspect_chain(d->disk)));
 	}

@@ -38,7 +38,7 @@ struct vm_events {
 
 struct vm_disk {
 	struct worker_disk config;
-	struct disk *disk;
+	struct disk *disk; /* NULL: a DVD drive with no medium */
 	unsigned lun;
 	bool used;
 };
@@ -54,7 +54,7 @@ struct vm {
 	const struct worker_config *config;
 	struct vm_events events;
 	struct vm_disk disks[WORKER_MAX_DISKS];
-	char *disk_paths[WORKER_MAX_DISKS]; /* of disks added while running */
+	char *disk_paths[WORKER_MAX_DISKS]; /* of disks and media that came while it ran */
 	struct guid uuid;
 	struct boot_file kernel, initrd;
 	struct boot_module modules[WORKER_MAX_MODULES];
@@ -120,8 +120,16 @@ struct vm_files {
 	unsigned count;
 };
 
+void vm_close_files(struct vm_files *files);
+
 /* Add a disk to a running machine; `lun` tells where it appears. Its files are taken over in any case. */
 int vm_add_disk(struct vm *vm, const struct worker_disk *disk, struct vm_files *files, unsigned *lun, struct error *err);
+/* The DVD drive there has the medium `path` from now on, whose file is taken over in any case (`files` as of vm_add_disk()), or none
+ * (NULL). -EBUSY: the guest holds the one that it has; with `force` that is not looked at. */
+int vm_change_medium(struct vm *vm, unsigned controller, unsigned lun, const char *path, struct vm_files *files, bool force,
+    struct error *err);
+/* Whether the guest holds the medium of the DVD drive there. `ask`: if so it is asked to let go of it. */
+int vm_medium_is_locked(struct vm *vm, unsigned controller, unsigned lun, bool ask, bool *locked, struct error *err);
 int vm_resize_disk(struct vm *vm, unsigned controller, unsigned lun, uint64_t size, struct error *err);
 /* The disk at an address, or NULL and -ENOENT. */
 struct vm_disk *vm_disk_at(struct vm *vm, unsigned controller, unsigned lun, struct error *err);

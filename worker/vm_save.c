@@ -54,9 +54,10 @@ static const struct form_field disk_fields[] = {
 static void save_disk(const struct vm_disk *d, struct form_writer *w)
 {
 	struct saved_disk saved = {.controller = d->config.controller, .lun = d->lun, .dvd = d->config.dvd};
-	struct disk_info info;
+	struct disk_info info = {.read_only = true}; /* with no medium no identifier, either */
 
-	disk_get_info(d->disk, &info);
+	if (d->disk)
+		disk_get_info(d->disk, &info);
 	saved.read_only = info.read_only;
 	saved.identifier = info.identifier;
 	FORM_PUT(w, &saved, disk_fields);
@@ -128,7 +129,7 @@ int vm_flush_disks(struct vm *vm, struct error *err)
 	for (unsigned i = 0; i < WORKER_MAX_DISKS && !r; i++) {
 		struct disk_info info;
 
-		if (!vm->disks[i].used)
+		if (!vm->disks[i].disk)
 			continue;
 		disk_get_info(vm->disks[i].disk, &info);
 		if (!info.read_only)
@@ -141,9 +142,10 @@ int vm_flush_disks(struct vm *vm, struct error *err)
 
 static bool same_identifier(const struct vm_disk *d, const struct saved_disk *saved)
 {
-	struct disk_info info;
+	struct disk_info info = {0};
 
-	disk_get_info(d->disk, &info);
+	if (d->disk)
+		disk_get_info(d->disk, &info);
 	return guid_equal(&info.identifier, &saved->identifier);
 }
 

@@ -18,7 +18,7 @@
 #define WORKER_MAX_ADAPTERS    8u /* as many as Hyper-V gives a machine */
 
 struct worker_disk {
-	const char *path;
+	const char *path; /* NULL: a DVD drive with no medium */
 	bool read_only;
 	bool dvd;
 	unsigned controller;

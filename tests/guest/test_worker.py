@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 
+import iso
 from guest import Guest
 from test_debian import BOOT, Machine, check_added_disk, check_disk_from_outside, look_for_what_lasted, require, shut_down, wait_for, write_what_must_last
 
@@ -142,21 +143,58 @@ def continue_disk(machine, guest, parent, digest):
     wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) == before, "the disk to disappear")
 
 
+def change_medium(guest, address, path=None, **more):
+    """As a manager does, which opens the medium's file."""
+    fds = [os.open(path, os.O_RDONLY)] if path else []
+    try:
+        return ask(guest, {"command": "change-medium", "address": address, **({"path": path, "fd": True} if path else {}), **more}, fds)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def medium_of(guest, name):
+    """What the file on it says; it stays mounted."""
+    return guest.check(f"umount -l /mnt 2>/dev/null; mount -o ro -t iso9660 /dev/{name} /mnt && cat /mnt/which.txt").strip()
+
+
 def use_dvd(machine, guest):
-    """A DVD drive that comes while the guest runs: it reads the medium, and cannot write it."""
-    medium = machine.path("medium.iso")
-    with open(medium, "wb") as f:
-        f.write(os.urandom(4 << 20))
-    with open(medium, "rb") as f:
+    """A DVD drive that comes while the guest runs: it reads the medium, and others that come in its place."""
+    media = {n: machine.path(f"{n}.iso") for n in ("one", "two")}
+    iso.write(media["one"], "one")
+    iso.write(media["two"], "two", blocks=4096)
+    with open(media["one"], "rb") as f:
         digest = hashlib.sha256(f.read()).hexdigest()
     before = set(guest.check("lsblk -dno NAME").split())
-    added = add(guest, medium, os.O_RDONLY, dvd=True)
+    added = add(guest, media["one"], os.O_RDONLY, dvd=True)
     require(added["ok"], f"not added: {added}")
+    address = f"{added['controller']}:{added['lun']}"
     name = wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) - before, "the drive to appear").pop()
     require(name.startswith("sr") and guest.check(f"lsblk -dno TYPE /dev/{name}").strip() == "rom", f"{name} is no drive")
     require(guest.check(f"sha256sum /dev/{name}").split()[0] == digest, "the medium reads otherwise")
-    guest.control("remove-disk", f"{added['controller']}:{added['lun']}")
+    change_media(guest, address, name, media)
+    guest.control("remove-disk", address)
     wait_for(lambda: set(guest.check("lsblk -dno NAME").split()) == before, "the drive to disappear")
+
+
+def change_media(guest, address, name, media):
+    require(medium_of(guest, name) == "one", "it does not read one")
+    expect_refusal(ask(guest, {"command": "change-medium", "address": address, "path": media["two"]}), "pass its descriptor along")
+    expect_refusal(change_medium(guest, "0:0"), "there is no DVD drive")
+    # What is mounted is locked in, and a guest that is paused cannot let go of it. Then it is asked, and does.
+    guest.control("pause")
+    expect_refusal(change_medium(guest, address, media["two"]), "has locked the medium")
+    guest.control("resume")
+    wait_for(lambda: change_medium(guest, address, media["two"])["ok"], "the guest to let go", 300)
+    wait_for(lambda: int(guest.check(f"blockdev --getsize64 /dev/{name}")) == 4096 * 2048, "the size of the other")
+    require(medium_of(guest, name) == "two", "it does not read the other")
+    # By force at any time.
+    answer = change_medium(guest, address, force=True)
+    require(answer["ok"], f"not taken out: {answer}")
+    wait_for(lambda: "No medium found" in guest.run(f"umount -l /mnt 2>/dev/null; dd if=/dev/{name} of=/dev/null count=1")[1], "the drive to be empty")
+    require(change_medium(guest, address, media["one"])["ok"], "not put in")
+    wait_for(lambda: "one" in guest.run(f"mount -o ro -t iso9660 /dev/{name} /mnt && cat /mnt/which.txt")[1], "the first again")
+    guest.check("umount /mnt")
 
 
 def test_worker_debian_in_its_sandbox(context):

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 
-from daemon import Daemon, require, wait_for
+from daemon import Daemon, DaemonError, require, wait_for
 
 
 def paths(disks):
@@ -123,6 +123,81 @@ def test_manage_dvd_drives_of_a_running_machine(context):
         require(configured(d, "web") == running(d, "web") == [], "it is gone")
 
 
+def media_of(d):
+    """What is in the drives, in the order of vm.json, where that and the worker agree."""
+    said = [disk.get("path") for disk in d.ok("GET", "/v1/vms/web")["config"]["disks"]]
+    if d.state_of("web") == "running":
+        has = [disk.get("path") for disk in d.ok("GET", "/v1/vms/web/inspect")["disks"] if disk["dvd"]]
+        require(sorted(map(str, has)) == sorted(map(str, said)), f"vm.json says {said}, the worker {has}")
+    return said
+
+
+def make_media(d, count):
+    media = [os.path.join(d.directory, f"{i}.iso") for i in range(count)]
+    for i, path in enumerate(media):
+        with open(path, "wb") as f:
+            f.write(bytes((i + 1) << 20))
+    return media
+
+
+def test_manage_media_of_dvd_drives(context):
+    """Changed and taken out, while the machine is off and while it runs; kept by saved states and checkpoints."""
+    with Daemon(context["build"]) as d:
+        a, b, c = make_media(d, 3)
+        d.make("web")
+        d.refused(400, "invalid", "POST", "/v1/vms/web/disks", {"kind": "disk"}, "path is missing")
+        d.refused(404, "not-found", "PATCH", "/v1/vms/web/dvd-drives/0", {"medium": a}, "no DVD drive 0")
+        d.cli("vm", "add-disk", "web", "--dvd")
+        require(media_of(d) == [None] and "empty" in d.cli("vm", "show", "web"), "an empty drive")
+        d.cli("vm", "add-disk", "web", a, "--dvd")
+        for running in (False, True):
+            if running:
+                d.done("POST", "/v1/vms/web/start")
+            require(media_of(d) == [None, a], f"{media_of(d)}")
+            d.cli("vm", "insert-dvd", "web", b)
+            require(media_of(d) == [b, a], f"{media_of(d)}")
+            d.refused(409, "exists", "PATCH", "/v1/vms/web/dvd-drives/1", {"medium": b}, "already")
+            d.refused(404, "not-found", "PATCH", "/v1/vms/web/dvd-drives/2", {"medium": c}, "no DVD drive 2")
+            d.refused(404, "not-found", "PATCH", "/v1/vms/web/dvd-drives/x", {"medium": c})
+            d.refused(400, "invalid", "PATCH", "/v1/vms/web/dvd-drives/0", {}, "medium")
+            d.cli("vm", "insert-dvd", "web", c, "--drive", "1")
+            d.cli("vm", "eject-dvd", "web", "--force")
+            d.cli("vm", "eject-dvd", "web", "--drive", "1")
+            require(media_of(d) == [None, None], f"{media_of(d)}")
+            d.cli("vm", "insert-dvd", "web", a, "--drive", "1")
+        require(open_files(d, a) == [], "the daemon has none of them open")
+        job = d.job("PATCH", "/v1/vms/web/dvd-drives/0", {"medium": "/nowhere"})
+        require(job["state"] == "failed" and "/nowhere" in job["error"]["message"] and media_of(d) == [None, a], f"missing: {job}")
+        require("DVD drive 1 has" in d.cli("event", "list"), "it is told")
+        keep_media(d, a, b)
+        # Drives come and go while it runs.
+        d.cli("vm", "add-disk", "web", "--dvd")
+        require(media_of(d) == [None, a, None], f"{media_of(d)}")
+        d.cli("vm", "remove-disk", "web", "--dvd", "0")
+        require(media_of(d) == [a, None], f"{media_of(d)}")
+        d.cli("vm", "remove-disk", "web", "--dvd", "1")
+        d.cli("vm", "remove-disk", "web", a)
+        require(media_of(d) == [], "none is left")
+
+
+def keep_media(d, a, b):
+    d.done("POST", "/v1/vms/web/checkpoints", {"name": "one"})
+    d.cli("vm", "insert-dvd", "web", b)
+    d.done("POST", "/v1/vms/web/save")
+    d.refused(409, "wrong-state", "PATCH", "/v1/vms/web/dvd-drives/0", {"medium": ""}, "another medium")
+    d.done("POST", "/v1/vms/web/start")
+    require(media_of(d) == [b, a], f"restored with {media_of(d)}")
+    d.done("POST", "/v1/vms/web/export", {"directory": d.directory})
+    d.done("POST", "/v1/vms/web/turn-off")
+    d.done("POST", "/v1/vms/web/checkpoints/one/apply")
+    require(media_of(d) == [None, a], f"applied: {media_of(d)}")
+    d.done("POST", "/v1/vms/web/start")
+    require(media_of(d) == [None, a], f"goes on with {media_of(d)}")
+    d.done("DELETE", "/v1/vms/web/checkpoints/one")
+    files = d.ok("GET", "/v1/vms/web/files")["files"]
+    require(a in files and "" not in files and None not in files, f"its files: {files}")
+
+
 def open_files(d, path):
     found = []
     for fd in os.listdir(f"/proc/{d.process.pid}/fd"):
@@ -160,3 +235,36 @@ def test_manage_killed_while_disks_come_and_go(context):
             thread.join()
             d.start()
             wait_for(lambda: sorted(running(d, "web")) == sorted(configured(d, "web")), f"round {i}: vm.json to be what runs", 10)
+
+
+def test_manage_killed_while_media_change(context):
+    """Whatever the daemon was at, vm.json says then what is in the drives."""
+    rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
+    with Daemon(context["build"]) as d:
+        media = make_media(d, 3)
+        d.make("web")
+        for _ in range(2):
+            d.done("POST", "/v1/vms/web/disks", {"kind": "dvd"})
+        d.done("POST", "/v1/vms/web/start")
+
+        def ask(drive, medium):
+            try:
+                d.call("PATCH", f"/v1/vms/web/dvd-drives/{drive}", {"medium": medium})
+            except (OSError, http.client.HTTPException):
+                pass
+
+        def agreed():
+            try:
+                return bool(media_of(d))
+            except DaemonError:
+                return False
+
+        for i in range(20):
+            free = [m for m in media if m not in media_of(d)]
+            thread = threading.Thread(target=ask, args=(rng.randrange(2), rng.choice([*free, ""])))
+            thread.start()
+            time.sleep(rng.random() * 0.015)
+            d.kill()
+            thread.join()
+            d.start()
+            wait_for(agreed, f"round {i}: vm.json to be what runs", 10)

@@ -304,6 +304,7 @@ static struct storage *add_controller(struct machine *m, struct disk *disk)
 
 	assert_int_equal(storage_create(&storage, m->bus, &config, NULL), 0);
 	assert_int_equal(storage_attach(storage, 0, 2, STORAGE_UNIT_DISK, disk, NULL), 0);
+	assert_int_equal(storage_attach(storage, 0, 5, STORAGE_UNIT_DVD, disk, NULL), 0);
 	return storage;
 }
 
@@ -351,6 +352,21 @@ static void read_block(struct machine *m, struct guest_channel *channel, uint8_t
 	assert_int_equal(guest_receive(channel, &header, &packet, sizeof(packet)), sizeof(packet));
 	assert_int_equal(packet.srb.srb_status, SRB_STATUS_SUCCESS);
 	assert_int_equal(buffer[0], lba);
+}
+
+/* A command without data at the DVD drive; returns its sense key. */
+static unsigned ask_drive(struct guest_channel *channel, uint8_t operation, uint8_t argument)
+{
+	struct vstor_packet packet = {.operation = VSTOR_EXECUTE_SRB,
+				      .srb = {.length = sizeof(struct vmscsi_request), .lun = 5, .cdb_length = 6,
+					      .sense_info_length = VSTOR_SENSE_SIZE}};
+	struct vmbus_packet_header header;
+
+	packet.srb.cdb[0] = operation;
+	packet.srb.cdb[4] = argument;
+	assert_int_equal(guest_send(channel, VMBUS_PACKET_IN_BAND, 1, 6, &packet, sizeof(packet)), 0);
+	assert_int_equal(guest_receive(channel, &header, &packet, sizeof(packet)), sizeof(packet));
+	return packet.srb.srb_status == SRB_STATUS_SUCCESS ? 0 : packet.srb.sense_data[2] & 15u;
 }
 
 static void save_all(struct machine *m, struct storage *storage, struct form_writer *bus, struct form_writer *w)
@@ -412,6 +428,9 @@ static void test_storage_goes_on(void **state)
 	assert_int_equal(guest_open(m->guest, guest_find_offer(m->guest, &scsi_class, 1), 9, 9, NULL, &sub), 0);
 	read_block(m, primary, 3);
 	read_block(m, sub, 4);
+	/* The guest opens the tray. */
+	assert_int_equal(ask_drive(sub, 0x00, 0), 0);
+	assert_int_equal(ask_drive(sub, 0x1b, 2), 0);
 	packet = read_packet(9);
 	packet.srb.cdb[0] = 0; /* TEST UNIT READY */
 	packet.srb.data_transfer_length = 0;
@@ -428,6 +447,10 @@ static void test_storage_goes_on(void **state)
 	}
 	read_block(m, sub, 5);
 	read_block(m, primary, 6);
+	/* The tray is still open, and can be closed. */
+	assert_int_equal(ask_drive(sub, 0x00, 0), 2);
+	assert_int_equal(ask_drive(sub, 0x1b, 3), 0);
+	assert_int_equal(ask_drive(sub, 0x00, 0), 0);
 	/* The third channel was not offered, and can be asked for. */
 	control_packet(primary, (struct vstor_packet){.operation = VSTOR_CREATE_SUB_CHANNELS, .sub_channel_count = 3});
 	assert_non_null(guest_find_offer(m->guest, &scsi_class, 3));

@@ -716,6 +716,103 @@ static void test_dvd_empty(void **state)
 	bench_destroy(b);
 }
 
+/* What GET EVENT STATUS NOTIFICATION tells: the event in the upper byte, door and medium in the lower one. */
+static unsigned media_event(struct bench *b)
+{
+	assert_int_equal(RUN(b, 8, 0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8), 0);
+	return (unsigned)b->buffer[4] << 8 | b->buffer[5];
+}
+
+static void test_dvd_medium_changes(void **state)
+{
+	struct bench *b = *state;
+	struct disk *other = memory_disk_create(1 << 20, 1 << 20);
+	struct scsi_condition before, after;
+
+	memset(other->data, 0x77, 1 << 20);
+	scsi_get_condition(b->device, &before);
+	assert_int_equal(media_event(b), 0x0202);
+	/* Out: the drive is not ready, says that the medium was removed, and answers what needs none. */
+	scsi_dvd_set_medium(b->device, NULL);
+	assert_int_equal(RUN(b, 0, 0x00), 0x023a00);
+	assert_int_equal(media_event(b), 0x0300);
+	assert_int_equal(run_io(b, 0x28, 0, 0, 1, 2048), 0x023a00);
+	assert_int_equal(RUN(b, 255, 0x46, 0, 0, 0, 0, 0, 0, 0, 255), 0);
+	assert_int_equal(be16_get(b->buffer + 6), 0);
+	/* Another: told once, to a command that may be told, by unit attention, and by an event. */
+	scsi_dvd_set_medium(b->device, other);
+	assert_int_equal(RUN(b, 96, 0x12, 0, 0, 0, 96), 0);
+	assert_int_equal(RUN(b, 18, 0x03, 0, 0, 0, 18), 0);
+	assert_int_equal(RUN(b, 255, 0x46, 0, 0, 0, 0, 0, 0, 0, 255), 0);
+	assert_int_equal(media_event(b), 0x0202);
+	assert_int_equal(run_io(b, 0x28, 0, 0, 1, 2048), 0x062800);
+	assert_int_equal(run_io(b, 0x28, 0, 0, 1, 2048), 0);
+	assert_memory_equal(b->buffer, other->data, 2048);
+	assert_int_equal(RUN(b, 8, 0x25), 0);
+	assert_int_equal(be32_get(b->buffer), (1 << 20) / 2048 - 1);
+	assert_int_equal(run_io(b, 0x28, 0, (1 << 20) / 2048, 1, 2048), 0x052100);
+	assert_int_equal(media_event(b), 0x0002);
+	/* It is the same drive all the time. */
+	scsi_get_condition(b->device, &after);
+	assert_true(guid_equal(&before.drive.identifier, &after.drive.identifier));
+	/* One that comes and goes before the guest looks leaves nothing to tell but that. */
+	scsi_dvd_set_medium(b->device, b->disk);
+	scsi_dvd_set_medium(b->device, NULL);
+	assert_int_equal(RUN(b, 0, 0x00), 0x023a00);
+	scsi_dvd_set_medium(b->device, b->disk);
+	assert_int_equal(RUN(b, 0, 0x00), 0x062800);
+	assert_int_equal(RUN(b, 0, 0x00), 0);
+	memory_disk_destroy(other);
+}
+
+static void test_dvd_locked(void **state)
+{
+	struct bench *b = *state;
+
+	assert_false(scsi_dvd_is_locked(b->device));
+	assert_int_equal(RUN(b, 0, 0x1e, 0, 0, 0, 1), 0);
+	assert_true(scsi_dvd_is_locked(b->device));
+	/* The button: the guest is told once, and decides. */
+	scsi_dvd_request_eject(b->device);
+	assert_int_equal(media_event(b), 0x0102);
+	assert_int_equal(media_event(b), 0x0002);
+	assert_int_equal(RUN(b, 0, 0x1e, 0, 0, 0, 0), 0);
+	assert_int_equal(RUN(b, 0, 0x1b, 0, 0, 0, 2), 0);
+	assert_false(scsi_dvd_is_locked(b->device));
+	/* A tray that the guest has opened comes in with the new medium; by force the lock goes, too. */
+	assert_int_equal(media_event(b), 0x0301);
+	scsi_dvd_set_medium(b->device, b->disk);
+	assert_int_equal(media_event(b), 0x0202);
+	assert_int_equal(RUN(b, 0, 0x00), 0x062800);
+	assert_int_equal(RUN(b, 0, 0x1e, 0, 0, 0, 1), 0);
+	scsi_dvd_set_medium(b->device, NULL);
+	assert_false(scsi_dvd_is_locked(b->device));
+}
+
+/* What a guest knows, and has done, goes on in another drive. */
+static void test_dvd_condition(void **state)
+{
+	struct bench *b = *state, *other = bench_create(memory_disk_create(DISK_SIZE, DISK_SIZE), true);
+	struct scsi_condition condition;
+
+	assert_int_equal(media_event(b), 0x0202);
+	assert_int_equal(RUN(b, 0, 0x1b, 0, 0, 0, 2), 0);
+	assert_int_equal(RUN(b, 0, 0x1e, 0, 0, 0, 1), 0);
+	scsi_get_condition(b->device, &condition);
+	assert_true(condition.drive.ejected && condition.drive.locked && !condition.changed);
+	scsi_set_condition(other->device, &condition, true);
+	assert_int_equal(RUN(other, 0, 0x00), 0x023a00);
+	assert_int_equal(media_event(other), 0x0301);
+	assert_true(scsi_dvd_is_locked(other->device));
+	/* A new medium that it was not told of yet. */
+	scsi_dvd_set_medium(b->device, b->disk);
+	scsi_get_condition(b->device, &condition);
+	scsi_set_condition(other->device, &condition, true);
+	assert_int_equal(RUN(other, 0, 0x00), 0x062800);
+	assert_int_equal(media_event(other), 0x0202);
+	bench_destroy(other);
+}
+
 static void test_empty_disk(void **state)
 {
 	struct disk *disk = memory_disk_create(0, 0);
@@ -758,6 +855,9 @@ int main(void)
 	    DVD_TEST(test_dvd_tray),
 	    DVD_TEST(test_any_command),
 	    cmocka_unit_test(test_dvd_empty),
+	    DVD_TEST(test_dvd_medium_changes),
+	    DVD_TEST(test_dvd_locked),
+	    DVD_TEST(test_dvd_condition),
 	    cmocka_unit_test(test_empty_disk),
 	};
 

@@ -452,6 +452,93 @@ static void test_hot_plug(void **state)
 	assert_int_equal(storage_attach(f->storage, 0, 9, STORAGE_UNIT_DISK, NULL, &err), -EINVAL);
 }
 
+/* How a read of a medium ended that may be changed just then: with what the block of that medium is filled with, or told to try
+ * again, of a new medium or that there is none. */
+static void expect_read(const struct vstor_packet *reply, const uint8_t *block, uint8_t was, uint8_t is)
+{
+	uint32_t sense = (uint32_t)(reply->srb.sense_data[2] & 15) << 16 | reply->srb.sense_data[12] << 8 | reply->srb.sense_data[13];
+
+	if (reply->srb.srb_status == SRB_STATUS_SUCCESS)
+		assert_true((block[0] == was || block[0] == is) && !memcmp(block, block + 1, 2047));
+	else if (reply->srb.scsi_status == 8)
+		assert_int_equal(reply->srb.srb_status, SRB_STATUS_BUSY);
+	else
+		assert_true(sense == 0x062800 || sense == 0x023a00);
+}
+
+/* A medium that is taken out under load, and another: each request is answered, and then the first is free. */
+static void test_medium_under_load(void **state)
+{
+	enum { DEPTH = 48 };
+	struct fixture *f = *state;
+	struct disk *disks[2];
+	struct error err;
+	bool locked;
+
+	assert_int_equal(storage_attach(f->storage, 1, 7, STORAGE_UNIT_DVD, NULL, NULL), 0);
+	expect_announcement(f);
+	disks[0] = NULL;
+	for (unsigned round = 0; round < 40; round++) {
+		uint8_t cdb[12] = {0xa8, [9] = 1};
+		unsigned answers = 0;
+
+		disks[1] = round % 4 == 3 ? NULL : memory_disk_create(1 << 20, 1 << 20);
+		if (disks[1])
+			memset(disks[1]->data, (int)round + 1, 1 << 20);
+		for (unsigned i = 0; i < DEPTH; i++) {
+			struct vstor_packet packet;
+
+			cdb[5] = (uint8_t)i;
+			packet = srb_packet(1, 7, cdb, sizeof(cdb), 2048);
+			send_srb(f, f->channel, 9000 + i, &packet, f->buffer + i * 2048, 2048);
+		}
+		assert_int_equal(storage_change_medium(f->storage, 1, 7, disks[1], false, NULL), 0);
+		if (disks[0])
+			memory_disk_destroy(disks[0]);
+		while (answers < DEPTH) {
+			struct vmbus_packet_header header;
+			struct vstor_packet reply;
+
+			assert_int_equal(guest_receive(f->channel, &header, &reply, sizeof(reply)), sizeof(reply));
+			assert_int_equal(header.type, VMBUS_PACKET_COMPLETION);
+			expect_read(&reply, f->buffer + (header.transaction_id - 9000) * 2048, (uint8_t)round, (uint8_t)(round + 1));
+			answers++;
+		}
+		disks[0] = disks[1];
+	}
+	assert_int_equal(storage_change_medium(f->storage, 0, 0, NULL, true, &err), -ENOENT);
+	assert_int_equal(storage_change_medium(f->storage, 0, 9, NULL, true, &err), -ENOENT);
+	assert_int_equal(storage_change_medium(f->storage, 2, 0, NULL, true, &err), -EINVAL);
+	assert_int_equal(storage_medium_is_locked(f->storage, 0, 0, true, &locked, &err), -ENOENT);
+	assert_int_equal(storage_medium_is_locked(f->storage, 1, 7, true, &locked, &err), 0);
+	assert_false(locked);
+	assert_int_equal(storage_detach(f->storage, 1, 7, NULL), 0);
+}
+
+/* A guest that has locked the medium in keeps it, unless by force. */
+static void test_medium_locked(void **state)
+{
+	struct fixture *f = *state;
+	struct disk *disk = memory_disk_create(1 << 20, 1 << 20);
+	struct vstor_packet reply;
+	struct error err;
+	bool locked;
+
+	assert_int_equal(storage_attach(f->storage, 1, 7, STORAGE_UNIT_DVD, disk, NULL), 0);
+	expect_announcement(f);
+	assert_int_equal(execute(f, f->channel, 1, 7, CDB(0x1e, 0, 0, 0, 1, 0), 0, &reply), GOOD);
+	assert_int_equal(storage_medium_is_locked(f->storage, 1, 7, true, &locked, &err), 0);
+	assert_true(locked);
+	assert_int_equal(execute(f, f->channel, 1, 7, CDB(0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0), 8, &reply), GOOD);
+	assert_int_equal(f->buffer[4], 1);
+	assert_int_equal(storage_change_medium(f->storage, 1, 7, NULL, false, &err), -EBUSY);
+	assert_int_equal(execute(f, f->channel, 1, 7, CDB(0, 0, 0, 0, 0, 0), 0, &reply), GOOD);
+	assert_int_equal(storage_change_medium(f->storage, 1, 7, NULL, true, &err), 0);
+	memory_disk_destroy(disk);
+	assert_int_equal(execute(f, f->channel, 1, 7, CDB(0, 0, 0, 0, 0, 0), 0, &reply) & 0xff, 2);
+	assert_int_equal(storage_detach(f->storage, 1, 7, NULL), 0);
+}
+
 /* A unit that goes away under load: each request is answered, done or refused, and then the disk is free. */
 static void test_detach_under_load(void **state)
 {
@@ -808,6 +895,8 @@ int main(void)
 	    READY_TEST(test_absent_units),
 	    READY_TEST(test_hot_plug),
 	    READY_TEST(test_detach_under_load),
+	    READY_TEST(test_medium_under_load),
+	    READY_TEST(test_medium_locked),
 	    READY_TEST(test_many_units),
 	    READY_TEST(test_sub_channels),
 	    NEW_TEST(test_old_version_has_no_sub_channels),

@@ -77,6 +77,7 @@ static void test_form_names_what_is_wrong(void **state)
 	refused(WITH(",\"memory\":67108863"), "memory is 67108863");
 	refused(WITH(",\"disks\":[{\"path\":\"a\"},{\"path\":\"b\",\"kind\":\"tape\"}]"), "disks[1].kind is \"tape\": it may be disk, dvd");
 	refused(WITH(",\"disks\":[{}]"), "disks[0].path is missing");
+	refused(WITH(",\"disks\":[{\"kind\":\"dvd\"},{\"kind\":\"disk\"}]"), "disks[1].path is missing");
 	refused(WITH(",\"disks\":[{\"path\":\"\"}]"), "disks[0].path has 0 bytes");
 	refused(WITH(",\"tags\":[\"a\",3]"), "tags[1] has to be a string");
 	refused("{\"version\":1,\"id\":\"not-a-guid-but-of-the-right-length-xx\",\"name\":\"a\",\"boot\":{\"kernel\":\"/k\"}}", "id");
@@ -191,7 +192,8 @@ static void test_file_is_written_and_read(void **state)
 
 static void test_worker_gets_absolute_paths(void **state)
 {
-	json_t *config = parse(WITH(",\"disks\":[{\"path\":\"disk.vhdx\"},{\"path\":\"/d/x.iso\",\"kind\":\"dvd\"}]"));
+	json_t *config = parse(WITH(",\"disks\":[{\"path\":\"disk.vhdx\"},{\"path\":\"/d/x.iso\",\"kind\":\"dvd\"},"
+				    "{\"kind\":\"dvd\",\"controller\":2}]"));
 	json_t *worker, *disks;
 
 	(void)state;
@@ -201,6 +203,9 @@ static void test_worker_gets_absolute_paths(void **state)
 	assert_string_equal(json_string_value(json_object_get(json_array_get(disks, 0), "path")), "/machines/a/disk.vhdx");
 	assert_string_equal(json_string_value(json_object_get(json_array_get(disks, 1), "path")), "/d/x.iso");
 	assert_true(json_is_true(json_object_get(json_array_get(disks, 1), "dvd")));
+	assert_true(json_is_true(json_object_get(json_array_get(disks, 2), "dvd")));
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(disks, 2), "controller")), 2);
+	assert_null(json_object_get(json_array_get(disks, 2), "path"));
 	assert_string_equal(json_string_value(json_object_get(worker, "lock")), "/machines/a/worker.lock");
 	assert_null(json_object_get(json_object_get(worker, "boot"), "initrd"));
 	json_decref(worker);

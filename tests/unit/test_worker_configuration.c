@@ -42,7 +42,7 @@ static void test_everything(void **state)
 	static const char text[] =
 	    "{\"version\":1,\"name\":\"web\",\"processor\":\"soft,translate=off\",\"compatible\":true,\"cpus\":64,"
 	    "\"memory\":4294967296,\"boot\":{\"kernel\":\"/k\",\"initrd\":\"/i\",\"append\":\"a b\",\"modules\":[\"/m\",\"/n\"]},"
-	    "\"disks\":[{\"path\":\"/d\"},{\"path\":\"/e\",\"read_only\":true,\"dvd\":true,\"controller\":3}],"
+	    "\"disks\":[{\"path\":\"/d\"},{\"path\":\"/e\",\"read_only\":true,\"dvd\":true,\"controller\":3},{\"dvd\":true}],"
 	    "\"adapters\":[{\"mac\":\"00:15:5d:01:02:03\",\"forwards\":[\"2222:22\",\"udp:0.0.0.0:53:54\"]},"
 	    "{\"mac\":\"00:15:5d:01:02:04\",\"port\":\"tap\",\"interface\":\"t0\",\"any_mac\":true},{\"mac\":\"00:15:5d:01:02:05\",\"port\":\"none\"}],"
 	    "\"serial\":[{\"kind\":\"unix\",\"path\":\"/s\"},{\"kind\":\"file\",\"path\":\"/f\"}],"
@@ -65,7 +65,7 @@ static void test_everything(void **state)
 	assert_string_equal(c.worker.append, "a b");
 	assert_int_equal(c.worker.module_count, 2);
 	assert_string_equal(c.worker.modules[1], "/n");
-	assert_int_equal(c.worker.disk_count, 2);
+	assert_int_equal(c.worker.disk_count, 3);
 	assert_string_equal(c.worker.disks[0].path, "/d");
 	assert_int_equal(c.worker.adapter_count, 3);
 	assert_int_equal(c.worker.adapters[0].kind, WORKER_PORT_SOCKET);
@@ -80,6 +80,7 @@ static void test_everything(void **state)
 	assert_false(c.worker.disks[0].read_only || c.worker.disks[0].dvd || c.worker.disks[0].controller);
 	assert_string_equal(c.worker.disks[1].path, "/e");
 	assert_true(c.worker.disks[1].read_only && c.worker.disks[1].dvd);
+	assert_true(c.worker.disks[2].dvd && !c.worker.disks[2].path);
 	assert_int_equal(c.worker.disks[1].controller, 3);
 	assert_int_equal(c.worker.serial[0].kind, WORKER_SERIAL_UNIX);
 	assert_string_equal(c.worker.serial[0].path, "/s");
@@ -226,6 +227,7 @@ static void test_types_and_ranges(void **state)
 	expect_refusal("{" NEEDED ",\"disks\":[1]}", "disks[0] must be an object");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"controller\":4}]}", "disks[0].controller must be");
 	expect_refusal("{" NEEDED ",\"disks\":[{\"path\":\"/d\",\"dvd\":1}]}", "disks[0].dvd must be");
+	expect_refusal("{" NEEDED ",\"disks\":[{\"dvd\":false}]}", "disks[0].path is missing");
 	expect_refusal("{" NEEDED ",\"serial\":[{\"kind\":\"none\"},{\"kind\":\"none\"},{\"kind\":\"none\"}]}",
 	    "serial has more than 2");
 	expect_refusal("{" NEEDED ",\"serial\":[{\"kind\":\"stdio\"}]}", "serial[0].kind must be none, unix or file");

@@ -58,8 +58,10 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return json_pack("{s:b,s:s,s:{s:i},s:[i,i],s:n}", "ok", 1, "padding", text, "tree", "leaf", 7, "list", 1, 2,
 		    "nothing");
 	}
-	if (!strcmp(command, "add-disk")) {
-		snprintf(f->last_path, sizeof(f->last_path), "%s", json_string_value(json_object_get(arguments, "path")));
+	if (!strcmp(command, "add-disk") || !strcmp(command, "change-medium")) {
+		const char *path = json_string_value(json_object_get(arguments, "path"));
+
+		snprintf(f->last_path, sizeof(f->last_path), "%s", path ? path : "none");
 		f->last_read_only = json_is_true(json_object_get(arguments, "read_only"));
 	}
 	if (!strcmp(command, "fail"))
@@ -586,11 +588,12 @@ static void *serve(void *argument)
 }
 
 /* Runs the client against the loop in another thread; the text it printed is in `text`. */
+/* `argument`: NULL, or up to two with a space between them. */
 static int client(struct fixture *f, bool json, char *text, size_t size, struct error *err, const char *verb,
     const char *argument)
 {
-	char first[64], second[256];
-	char *argv[] = {first, second, NULL};
+	char first[64], second[256], *space;
+	char *argv[] = {first, second, NULL, NULL};
 	struct server s = {.f = f};
 	FILE *out = fmemopen(text, size, "w");
 	pthread_t thread;
@@ -598,10 +601,15 @@ static int client(struct fixture *f, bool json, char *text, size_t size, struct 
 
 	snprintf(first, sizeof(first), "%s", verb);
 	snprintf(second, sizeof(second), "%s", argument ? argument : "");
+	space = strchr(second, ' ');
+	if (space) {
+		*space = '\0';
+		argv[2] = space + 1;
+	}
 	assert_non_null(out);
 	assert_int_equal(uv_async_init(&f->loop, &s.stop, on_stop), 0);
 	assert_int_equal(pthread_create(&thread, NULL, serve, &s), 0);
-	r = worker_control(f->path, argument ? 2 : 1, argv, json, out, err);
+	r = worker_control(f->path, space ? 3 : argument ? 2 : 1, argv, json, out, err);
 	uv_async_send(&s.stop);
 	pthread_join(thread, NULL);
 	uv_close((uv_handle_t *)&s.stop, NULL);
@@ -636,6 +644,12 @@ static void test_client(void **state)
 	assert_int_equal(client(f, false, text, sizeof(text), &err, "add-disk", file), 0);
 	assert_string_equal(f->last_path, f->path);
 	assert_true(f->last_read_only);
+	assert_int_equal(client(f, false, text, sizeof(text), &err, "change-medium", NULL), -EINVAL);
+	assert_int_equal(client(f, false, text, sizeof(text), &err, "change-medium", "0:1"), 0);
+	assert_string_equal(f->last_path, "none");
+	snprintf(file, sizeof(file), "0:1 %s", f->path);
+	assert_int_equal(client(f, false, text, sizeof(text), &err, "change-medium", file), 0);
+	assert_string_equal(f->last_path, f->path);
 }
 
 static void test_client_alone(void **state)

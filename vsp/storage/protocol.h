@@ -52,6 +52,7 @@ enum vstor_operation {
 #define SRB_STATUS_SUCCESS         0x01
 #define SRB_STATUS_ABORTED         0x02
 #define SRB_STATUS_ERROR           0x04
+#define SRB_STATUS_BUSY            0x05
 #define SRB_STATUS_INVALID_REQUEST 0x06
 #define SRB_STATUS_DATA_OVERRUN    0x12
 #define SRB_STATUS_INVALID_LUN     0x20

@@ -9,7 +9,7 @@
 #include "vsp/storage/storvsp.h"
 
 #define STORAGE_SECTION         "storage"
-#define STORAGE_SECTION_VERSION 1u
+#define STORAGE_SECTION_VERSION 2u
 
 struct saved_storage {
 	uint32_t version, sub_channels;
@@ -35,7 +35,15 @@ static const struct form_field unit_fields[] = {
     FORM_FIELD(struct saved_unit, kind),
     FORM_FIELD(struct saved_unit, condition.block_size),
     FORM_FIELD(struct saved_unit, condition.block_count),
-    FORM_FLAG(struct saved_unit, condition.resized),
+    FORM_FLAG(struct saved_unit, condition.changed),
+};
+
+/* From version 2 on, of a DVD drive. */
+static const struct form_field drive_fields[] = {
+    FORM_ARRAY(struct saved_unit, condition.drive.identifier.bytes),
+    FORM_FLAG(struct saved_unit, condition.drive.ejected),
+    FORM_FLAG(struct saved_unit, condition.drive.locked),
+    FORM_FIELD(struct saved_unit, condition.drive.event),
 };
 
 static const struct form_field restored_fields[] = {
@@ -102,6 +110,8 @@ static void save_units(struct storage *storage, struct form_writer *w)
 				continue;
 			unit = unit_of(&storage->units[t][l], t, l);
 			FORM_PUT(w, &unit, unit_fields);
+			if (unit.kind == STORAGE_UNIT_DVD)
+				FORM_PUT(w, &unit, drive_fields);
 		}
 	}
 }
@@ -140,7 +150,7 @@ void storage_save(struct storage *storage, struct form_writer *w, unsigned numbe
 
 /* --- loading ---------------------------------------------------------------------------------- */
 
-static int load_unit(struct storage *storage, const struct saved_unit *saved, struct error *err)
+static int load_unit(struct storage *storage, const struct saved_unit *saved, bool with_drive, struct error *err)
 {
 	struct unit_slot *slot = &storage->units[saved->target][saved->lun];
 	struct scsi_device *device = atomic_load(&slot->device);
@@ -161,13 +171,14 @@ static int load_unit(struct storage *storage, const struct saved_unit *saved, st
 				 storage->name, (unsigned long long)saved->condition.block_count,
 				 saved->condition.block_size, saved->target, saved->lun,
 				 (unsigned long long)unit.condition.block_count, unit.condition.block_size);
-	scsi_set_resized(device, saved->condition.resized);
+	scsi_set_condition(device, &saved->condition, with_drive);
 	return 0;
 }
 
 static int load_units(struct storage *storage, struct form_reader *r, struct error *err)
 {
 	uint32_t count = form_get_count(r, STORAGE_MAX_UNITS, SAVED_UNIT_SIZE, "it has too many units");
+	bool with_drives = r->version >= 2;
 	int result = 0;
 
 	for (uint32_t i = 0; i < count && !r->bad && !result; i++) {
@@ -177,8 +188,12 @@ static int load_units(struct storage *storage, struct form_reader *r, struct err
 		if (unit.target >= STORAGE_TARGETS || unit.lun >= STORAGE_LUNS_PER_TARGET ||
 		    unit.kind > STORAGE_UNIT_DVD)
 			form_bad(r, "a unit has an address or a kind that does not exist");
+		if (!r->bad && with_drives && unit.kind == STORAGE_UNIT_DVD)
+			FORM_GET(r, &unit, drive_fields);
+		if (unit.condition.drive.event >= SCSI_DRIVE_EVENTS)
+			form_bad(r, "a DVD drive has an event that does not exist");
 		if (!r->bad)
-			result = load_unit(storage, &unit, err);
+			result = load_unit(storage, &unit, with_drives, err);
 	}
 	if (!r->bad && !result && count != storage->unit_count)
 		result = error_set(err, EINVAL,

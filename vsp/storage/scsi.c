@@ -334,6 +334,13 @@ void scsi_inquiry(const struct scsi_device *device, struct scsi_command *command
 	scsi_complete_data(command, page, size + 4, be16_get(command->cdb + 3));
 }
 
+void scsi_busy(struct scsi_command *command)
+{
+	begin(command, NULL);
+	command->status = SCSI_STATUS_BUSY;
+	complete(command);
+}
+
 void scsi_inquiry_absent(struct scsi_command *command)
 {
 	uint8_t data[36] = {0};
@@ -441,14 +448,18 @@ void scsi_device_destroy(struct scsi_device *device)
 	free(device);
 }
 
-void scsi_get_condition(const struct scsi_device *device, struct scsi_condition *condition)
+void scsi_get_condition(struct scsi_device *device, struct scsi_condition *condition)
 {
 	*condition = (struct scsi_condition){.block_size = device->block_size,
 					     .block_count = atomic_load(&device->block_count),
-					     .resized = atomic_load(&device->resized)};
+					     .changed = atomic_load(&device->changed)};
+	if (device->ops->get_drive)
+		device->ops->get_drive(device, &condition->drive);
 }
 
-void scsi_set_resized(struct scsi_device *device, bool resized)
+void scsi_set_condition(struct scsi_device *device, const struct scsi_condition *condition, bool with_drive)
 {
-	atomic_store(&device->resized, resized);
+	atomic_store(&device->changed, condition->changed);
+	if (with_drive && device->ops->set_drive)
+		device->ops->set_drive(device, &condition->drive);
 }

@@ -74,20 +74,43 @@ int scsi_disk_create(struct scsi_device **out, struct disk *disk, struct error *
 /* A DVD-ROM drive; `disk` is its medium (never written) or NULL for an empty tray. -ENOMEM. */
 int scsi_dvd_create(struct scsi_device **out, struct disk *disk, struct error *err);
 
+/* The drive's medium is `disk` now, or none (NULL), and its tray is in. The guest learns of it by an event (MMC-6
+ * 6.6.3.6) and, of a new medium, by a unit attention (SPC-4 5.14). What was locked in is not any more. No command may
+ * be in flight. */
+void scsi_dvd_set_medium(struct scsi_device *device, struct disk *disk);
+
+/* [any] Whether the guest keeps the medium from being taken out (PREVENT ALLOW MEDIUM REMOVAL); asking for it, as by the
+ * button of a drive: an event that tells the guest. */
+bool scsi_dvd_is_locked(const struct scsi_device *device);
+void scsi_dvd_request_eject(struct scsi_device *device);
+
 /* [any] The hard disk's image has another size now. The next command is told so (SPC-4 5.14, unit attention), for
  * which a guest looks again. */
 void scsi_disk_resized(struct scsi_device *device);
 
+/* What a guest has learnt of a drive, and done to it. */
+struct scsi_drive_condition {
+	struct guid identifier; /* that it was shown */
+	bool ejected, locked;
+	uint32_t event; /* that it is still to be told */
+};
+
+#define SCSI_DRIVE_EVENTS 4u /* `event` is below that */
+
 /* What a guest has learnt of a unit, for its saved state: how many blocks of what size, and whether it must still be
- * told that these changed. [any] */
+ * told that these, or the medium, changed. [any] */
 struct scsi_condition {
 	uint32_t block_size;
 	uint64_t block_count;
-	bool resized;
+	bool changed;
+	struct scsi_drive_condition drive; /* of a DVD drive; else zeros */
 };
 
-void scsi_get_condition(const struct scsi_device *device, struct scsi_condition *condition);
-void scsi_set_resized(struct scsi_device *device, bool resized);
+void scsi_get_condition(struct scsi_device *device, struct scsi_condition *condition);
+
+/* What the guest was told and what it has done are as they were; blocks are the medium's. No command may be in flight.
+ * `with_drive`: also the part that is a drive's. */
+void scsi_set_condition(struct scsi_device *device, const struct scsi_condition *condition, bool with_drive);
 
 /* No command may be in flight. */
 void scsi_device_destroy(struct scsi_device *device);
@@ -95,6 +118,9 @@ void scsi_device_destroy(struct scsi_device *device);
 /* Start a command. What needs the disk is submitted to command->queue: the caller kicks and
  * processes it. Every input, however wrong, ends in a completed command. */
 void scsi_execute(struct scsi_device *device, struct scsi_command *command);
+
+/* For a carrier that cannot pass a command on just now: it is answered BUSY (SAM-5 5.3), and the guest tries again. */
+void scsi_busy(struct scsi_command *command);
 
 /* For a carrier whose target has no such logical unit: INQUIRY says "not connected" (SPC-4 6.4.2,
  * peripheral qualifier 3), with which a guest goes on to REPORT LUNS. */

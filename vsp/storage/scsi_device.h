@@ -11,6 +11,9 @@
 
 struct scsi_device_ops {
 	void (*execute)(struct scsi_device *device, struct scsi_command *command);
+	/* The part of a condition that is a drive's. NULL: there is none. */
+	void (*get_drive)(struct scsi_device *device, struct scsi_drive_condition *condition);
+	void (*set_drive)(struct scsi_device *device, const struct scsi_drive_condition *condition);
 };
 
 struct scsi_device {
@@ -19,7 +22,7 @@ struct scsi_device {
 	struct disk_info info;
 	uint32_t block_size;
 	_Atomic uint64_t block_count;
-	_Atomic bool resized; /* and the guest has not been told */
+	_Atomic bool changed; /* its size, or its medium, and the guest has not been told */
 };
 
 /* Complete a command: with data from `data` cut to `allocation` (the CDB's word) and to the buffer;

@@ -422,7 +422,7 @@ static bool may_be_told(uint8_t operation)
 
 static void execute(struct scsi_device *device, struct scsi_command *command)
 {
-	if (may_be_told(command->cdb[0]) && atomic_exchange(&device->resized, false)) {
+	if (may_be_told(command->cdb[0]) && atomic_exchange(&device->changed, false)) {
 		scsi_complete_sense(command, SENSE_CAPACITY_CHANGED);
 		return;
 	}
@@ -495,7 +495,7 @@ void scsi_disk_resized(struct scsi_device *device)
 
 	disk_get_info(device->disk, &info);
 	atomic_store(&device->block_count, info.size / device->block_size);
-	atomic_store(&device->resized, true);
+	atomic_store(&device->changed, true);
 }
 
 int scsi_disk_create(struct scsi_device **out, struct disk *disk, struct error *err)

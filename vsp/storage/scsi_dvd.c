@@ -3,8 +3,8 @@
  * scsi_dvd.c - a DVD-ROM drive: the part of MMC-6 with which Linux sr and Windows cdrom read a
  * medium, play with the tray, and see it change.
  *
- * The medium is an image file of 2048-byte blocks. Eject empties the drive in the guest's eyes; load
- * brings the same medium back.
+ * The medium is an image file of 2048-byte blocks. A guest's eject empties the drive in its own eyes; load
+ * brings the same medium back. The host changes the medium when the guest has not locked it in, or by force.
  */
 #include "vsp/storage/scsi_device.h"
 
@@ -27,6 +27,8 @@ struct scsi_dvd {
 	atomic_bool locked;
 	atomic_uint event; /* told once by GET EVENT STATUS NOTIFICATION */
 };
+
+_Static_assert(MEDIA_REMOVAL + 1 == SCSI_DRIVE_EVENTS, "all events can be saved");
 
 static struct scsi_dvd *dvd_of(struct scsi_device *device)
 {
@@ -383,10 +385,28 @@ static bool needs_medium(uint8_t operation)
 	}
 }
 
+/* SPC-4 5.14.7, MMC-6 4.1.6.1: these are carried out, whatever there is to tell. */
+static bool may_be_told(uint8_t operation)
+{
+	switch (operation) {
+	case SCSI_INQUIRY:
+	case SCSI_REQUEST_SENSE:
+	case SCSI_GET_CONFIGURATION:
+	case SCSI_GET_EVENT_STATUS_NOTIFICATION:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static void execute(struct scsi_device *device, struct scsi_command *command)
 {
 	struct scsi_dvd *dvd = dvd_of(device);
 
+	if (may_be_told(command->cdb[0]) && atomic_exchange(&device->changed, false)) {
+		scsi_complete_sense(command, SENSE_MEDIUM_CHANGED);
+		return;
+	}
 	if (execute_drive(dvd, command))
 		return;
 	if (needs_medium(command->cdb[0]) && !has_medium(dvd))
@@ -395,24 +415,78 @@ static void execute(struct scsi_device *device, struct scsi_command *command)
 		execute_medium(dvd, command);
 }
 
+/* --- from the host ---------------------------------------------------------------------------- */
+
+static void take_medium(struct scsi_device *device, struct disk *disk)
+{
+	struct disk_info info = {0};
+
+	if (disk)
+		disk_get_info(disk, &info);
+	device->disk = disk;
+	device->info.size = info.size;
+	atomic_store(&device->block_count, info.size / DVD_BLOCK);
+}
+
+void scsi_dvd_set_medium(struct scsi_device *device, struct disk *disk)
+{
+	struct scsi_dvd *dvd = dvd_of(device);
+
+	take_medium(device, disk);
+	atomic_store(&dvd->ejected, false);
+	atomic_store(&dvd->locked, false);
+	atomic_store(&dvd->event, disk ? MEDIA_NEW : MEDIA_REMOVAL);
+	/* A drive that is not ready any more says so itself. */
+	atomic_store(&device->changed, disk != NULL);
+}
+
+bool scsi_dvd_is_locked(const struct scsi_device *device)
+{
+	return atomic_load(&((const struct scsi_dvd *)device)->locked);
+}
+
+void scsi_dvd_request_eject(struct scsi_device *device)
+{
+	atomic_store(&dvd_of(device)->event, MEDIA_EJECT_REQUEST);
+}
+
+static void get_drive(struct scsi_device *device, struct scsi_drive_condition *condition)
+{
+	struct scsi_dvd *dvd = dvd_of(device);
+
+	*condition = (struct scsi_drive_condition){.identifier = device->info.identifier,
+						   .ejected = atomic_load(&dvd->ejected),
+						   .locked = atomic_load(&dvd->locked),
+						   .event = atomic_load(&dvd->event)};
+}
+
+static void set_drive(struct scsi_device *device, const struct scsi_drive_condition *condition)
+{
+	struct scsi_dvd *dvd = dvd_of(device);
+
+	device->info.identifier = condition->identifier;
+	atomic_store(&dvd->ejected, condition->ejected);
+	atomic_store(&dvd->locked, condition->locked);
+	atomic_store(&dvd->event, condition->event);
+}
+
 int scsi_dvd_create(struct scsi_device **out, struct disk *disk, struct error *err)
 {
-	static const struct scsi_device_ops ops = {.execute = execute};
+	static const struct scsi_device_ops ops = {.execute = execute, .get_drive = get_drive, .set_drive = set_drive};
 	struct scsi_dvd *dvd = calloc(1, sizeof(*dvd));
 
 	if (!dvd)
 		return error_set(err, ENOMEM, "no memory for a DVD drive");
 	dvd->device.ops = &ops;
-	dvd->device.disk = disk;
 	dvd->device.block_size = DVD_BLOCK;
 	if (disk) {
 		disk_get_info(disk, &dvd->device.info);
-		dvd->device.info.read_only = true;
-		dvd->device.block_count = dvd->device.info.size / DVD_BLOCK;
 		dvd->event = MEDIA_NEW;
 	} else {
 		guid_random(&dvd->device.info.identifier);
 	}
+	dvd->device.info.read_only = true;
+	take_medium(&dvd->device, disk);
 	*out = &dvd->device;
 	return 0;
 }

@@ -10,12 +10,13 @@
 /* --- units ------------------------------------------------------------------------------------ */
 
 /* Both sides store first and look second, in one order for all (seq_cst): either the thread that
- * leaves sees `leaving` and wakes the waiter, or the waiter sees no users. */
+ * leaves sees `leaving`, or `held`, and wakes the waiter, or the waiter sees no users. */
 void unit_release(struct unit_slot *slot)
 {
 	struct storage *storage = slot->storage;
 
-	if (atomic_fetch_sub(&slot->users, 1) == 1 && atomic_load(&slot->leaving)) {
+	if (atomic_fetch_sub(&slot->users, 1) == 1 &&
+	    (atomic_load(&slot->leaving) || atomic_load(&slot->held))) {
 		pthread_mutex_lock(&storage->lock);
 		pthread_cond_broadcast(&storage->idle);
 		pthread_mutex_unlock(&storage->lock);
@@ -37,6 +38,12 @@ struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsig
 	if (!device)
 		unit_release(*slot);
 	return device;
+}
+
+bool unit_is_held(struct storage *storage, unsigned target, unsigned lun)
+{
+	return target < STORAGE_TARGETS && lun < STORAGE_LUNS_PER_TARGET &&
+	       atomic_load(&storage->units[target][lun].held);
 }
 
 unsigned unit_list(struct storage *storage, unsigned target, uint8_t luns[STORAGE_LUNS_PER_TARGET])
@@ -111,6 +118,8 @@ int storage_detach(struct storage *storage, unsigned target, unsigned lun, struc
 		return r;
 	pthread_mutex_lock(&storage->lock);
 	slot = &storage->units[target][lun];
+	while (atomic_load(&slot->held))
+		pthread_cond_wait(&storage->idle, &storage->lock);
 	atomic_store(&slot->leaving, true);
 	device = atomic_exchange(&slot->device, NULL);
 	if (device) {
@@ -120,12 +129,78 @@ int storage_detach(struct storage *storage, unsigned target, unsigned lun, struc
 		announce(storage);
 	}
 	atomic_store(&slot->leaving, false);
+	pthread_cond_broadcast(&storage->idle);
 	pthread_mutex_unlock(&storage->lock);
 	if (!device)
 		return error_set(err, ENOENT, "%s: there is nothing at target %u, LUN %u", storage->name,
 				 target, lun);
 	scsi_device_destroy(device);
 	return 0;
+}
+
+/* With the lock held. NULL: -ENOENT, there is none. */
+static struct scsi_device *drive_at(struct storage *storage, unsigned target, unsigned lun, struct error *err)
+{
+	struct unit_slot *slot = &storage->units[target][lun];
+	struct scsi_device *device = slot->kind == STORAGE_UNIT_DVD ? atomic_load(&slot->device) : NULL;
+
+	if (!device)
+		error_set(err, ENOENT, "%s: there is no DVD drive at target %u, LUN %u", storage->name, target, lun);
+	return device;
+}
+
+int storage_medium_is_locked(struct storage *storage, unsigned target, unsigned lun, bool ask, bool *locked,
+			     struct error *err)
+{
+	struct scsi_device *device;
+	int r = check_address(target, lun, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&storage->lock);
+	device = drive_at(storage, target, lun, err);
+	*locked = device && scsi_dvd_is_locked(device);
+	if (*locked && ask)
+		scsi_dvd_request_eject(device);
+	pthread_mutex_unlock(&storage->lock);
+	return device ? 0 : -ENOENT;
+}
+
+static int check_unlocked(const struct scsi_device *device, struct error *err)
+{
+	if (!device)
+		return -ENOENT;
+	return scsi_dvd_is_locked(device)
+		   ? error_set(err, EBUSY, "the guest has locked the medium in the drive, as it does while that is mounted: "
+					   "unmount it there, or change it by force")
+		   : 0;
+}
+
+int storage_change_medium(struct storage *storage, unsigned target, unsigned lun, struct disk *disk, bool force,
+			  struct error *err)
+{
+	struct scsi_device *device;
+	struct unit_slot *slot;
+	int r = check_address(target, lun, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&storage->lock);
+	slot = &storage->units[target][lun];
+	while (atomic_load(&slot->held) || atomic_load(&slot->leaving))
+		pthread_cond_wait(&storage->idle, &storage->lock);
+	device = drive_at(storage, target, lun, err);
+	r = device && force ? 0 : check_unlocked(device, err);
+	if (r == 0) {
+		atomic_store(&slot->held, true);
+		while (atomic_load(&slot->users) > 0)
+			pthread_cond_wait(&storage->idle, &storage->lock);
+		scsi_dvd_set_medium(device, disk);
+		atomic_store(&slot->held, false);
+		pthread_cond_broadcast(&storage->idle);
+	}
+	pthread_mutex_unlock(&storage->lock);
+	return r;
 }
 
 int storage_resized(struct storage *storage, unsigned target, unsigned lun, struct error *err)

@@ -56,6 +56,17 @@ int storage_attach(struct storage *storage, unsigned target, unsigned lun, enum 
  * A running guest is told to look. -ENOENT: there is none. */
 int storage_detach(struct storage *storage, unsigned target, unsigned lun, struct error *err);
 
+/* [any] The DVD drive there has `disk` as its medium from now on, or none (NULL). Waits for its requests in flight; then
+ * the medium that it had is the caller's to close. A running guest is told. -ENOENT: there is no DVD drive; -EBUSY: the guest
+ * has locked the medium in; with `force` that is not looked at. */
+int storage_change_medium(struct storage *storage, unsigned target, unsigned lun, struct disk *disk, bool force,
+			  struct error *err);
+
+/* [any] Whether the guest has locked in the medium of the DVD drive there. `ask`: if so it is asked to let go of it, as by the
+ * button of a drive. -ENOENT: there is no DVD drive. */
+int storage_medium_is_locked(struct storage *storage, unsigned target, unsigned lun, bool ask, bool *locked,
+			     struct error *err);
+
 /* [any] The disk there has another size now (disk_resize()). A running guest is told with its next request.
  * -ENOENT: there is no hard disk. */
 int storage_resized(struct storage *storage, unsigned target, unsigned lun, struct error *err);

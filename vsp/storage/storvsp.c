@@ -153,7 +153,7 @@ static void put_sense(struct vmscsi_request *srb, const struct scsi_command *com
 
 	if (size > srb->sense_info_length)
 		size = srb->sense_info_length;
-	srb->srb_status = SRB_STATUS_ERROR;
+	srb->srb_status = command->status == SCSI_STATUS_BUSY ? SRB_STATUS_BUSY : SRB_STATUS_ERROR;
 	srb->sense_info_length = 0;
 	if (size == 0 || (srb_flags & SRB_FLAG_DISABLE_AUTOSENSE))
 		return;
@@ -242,10 +242,16 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 	command->complete = command_done;
 	command->context = request;
 	scsi_trim(command, srb->data_transfer_length);
+	if (unit_is_held(io->storage, target, srb->lun)) {
+		scsi_busy(command);
+		return;
+	}
 	device = command->cdb[0] == SCSI_REPORT_LUNS
 		     ? NULL
 		     : unit_acquire(io->storage, target, srb->lun, &request->slot);
-	if (device) {
+	if (device && unit_is_held(io->storage, target, srb->lun)) {
+		scsi_busy(command);
+	} else if (device) {
 		scsi_execute(device, command);
 	} else {
 		request->slot = NULL;

@@ -18,6 +18,7 @@ struct unit_slot {
 	_Atomic(struct scsi_device *) device;
 	atomic_uint users;
 	atomic_bool leaving;
+	atomic_bool held; /* its medium is being changed: commands are answered BUSY */
 	enum storage_unit_kind kind; /* under the controller's lock */
 	struct storage *storage;
 };
@@ -56,7 +57,7 @@ struct storage {
 	unsigned max_sub_channels;
 
 	pthread_mutex_t lock; /* attach and detach, endpoints' io, offered sub-channels */
-	pthread_cond_t idle;  /* a slot that is leaving has no users any more; a thread rests; it may go on */
+	pthread_cond_t idle;  /* a slot that is leaving or held has no users any more, or is held no more; a thread rests; it may go on */
 	atomic_bool paused;   /* changed under the lock */
 	struct unit_slot units[STORAGE_TARGETS][STORAGE_LUNS_PER_TARGET];
 	unsigned unit_count;
@@ -73,6 +74,9 @@ struct storage {
 struct scsi_device *unit_acquire(struct storage *storage, unsigned target, unsigned lun,
 				 struct unit_slot **slot);
 void unit_release(struct unit_slot *slot);
+
+/* Whether no command may be begun there just now; looked at before the unit is acquired, and once it is. */
+bool unit_is_held(struct storage *storage, unsigned target, unsigned lun);
 
 /* The LUNs of a target in ascending order; returns how many. */
 unsigned unit_list(struct storage *storage, unsigned target, uint8_t luns[STORAGE_LUNS_PER_TARGET]);
