@@ -553,7 +553,7 @@ static void command_written(uv_write_t *write, int status)
 	struct command *command = write->data;
 
 	if (status && status != UV_ECANCELED)
-		command_end(command, NULL, -status, "the worker closed its control socket");
+		command_end(command, NULL, status == UV_EPIPE ? ECONNRESET : -status, "the worker closed its control socket");
 }
 
 /* libuv sends streams only. The socket is new, so that there is room in it for a beginning at least, with which the
