@@ -142,6 +142,8 @@ static int check_place(const struct exporting *exporting, struct error *err)
 {
 	struct stat st;
 
+	if (stat(exporting->to, &st) || !S_ISDIR(st.st_mode))
+		return error_set(err, ENOENT, "%s is no directory that is there: make it first", exporting->to);
 	return lstat(exporting->final, &st) ? 0 : error_set(err, EEXIST, "%s is there already: choose another directory", exporting->final);
 }
 
