@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The daemon killed at random moments of a thousand operations, on machines with disks, checkpoints and saved states."""
 
+import collections
 import os
 import random
 import shutil
@@ -37,18 +38,91 @@ def add_disk(d, vm):
         os.unlink(path)
 
 
+# How often each was asked for, and was done.
+asked, done = collections.Counter(), collections.Counter()
+VERBS = ["save", "restore", "discard", "checkpoint", "apply", "forget", "clone", "linked", "export", "export-checkpoint", "import", "register", "cancel",
+         "add-disk", "remove-disk", "add-dvd", "change-medium", "remove-dvd"]
+
+
+def exported(d, rng):
+    """Of what was exported, one."""
+    place = os.path.join(d.state, "exports")
+    whole = [os.path.join(place, a, b) for a in (os.listdir(place) if os.path.isdir(place) else []) for b in os.listdir(os.path.join(place, a))]
+    return rng.choice(whole) if whole else os.path.join(place, "none")
+
+
+def extra_disk(d, vm):
+    """Of that machine alone, outside its directory: it stays when it is removed, and is there again."""
+    path = os.path.join(d.directory, f"extra-{vm.get('id', 'none')}.vhdx")
+    if not os.path.exists(path):
+        shutil.copy(template(d), path)
+    return path
+
+
+def medium(d, rng):
+    path = os.path.join(d.directory, f"{rng.randrange(4)}.iso")
+    if not os.path.exists(path):
+        with open(path, "wb") as f:
+            f.truncate(1 << 20)
+    return path
+
+
+def request(d, rng, names, verb):
+    """Method, path and body."""
+    vm, checkpoint = f"/v1/vms/{rng.choice(names)}", f"c{rng.randrange(4)}"
+    new = os.path.join(d.state, "exports", str(rng.randrange(1 << 30)))
+    if verb in ("save", "restore"):
+        return "POST", f"{vm}/{verb}", None
+    if verb == "discard":
+        return "DELETE", f"{vm}/saved-state", None
+    if verb == "checkpoint":
+        return "POST", f"{vm}/checkpoints", {"name": checkpoint}
+    if verb == "apply":
+        return "POST", f"{vm}/checkpoints/{checkpoint}/apply", None
+    if verb == "forget":
+        return "DELETE", f"{vm}/checkpoints/{checkpoint}", None
+    if verb in ("clone", "linked"):
+        return "POST", f"{vm}/clone", {"name": rng.choice(names), **({"checkpoint": checkpoint, "linked": True} if verb == "linked" else {})}
+    if verb.startswith("export"):
+        os.makedirs(new)
+    if verb == "export":
+        return "POST", f"{vm}/export", {"directory": new}
+    if verb == "export-checkpoint":
+        return "POST", f"{vm}/checkpoints/{checkpoint}/export", {"directory": new}
+    if verb == "import":
+        return "POST", "/v1/vms/import", {"directory": exported(d, rng), "name": rng.choice(names), "mode": rng.choice(["copy", "restore"])}
+    if verb == "register":
+        # Its machine has to be gone: they have one id, and one name.
+        return "POST", "/v1/vms/register", {"directory": exported(d, rng)}
+    if verb == "cancel":
+        jobs = d.ok("GET", "/v1/jobs?limit=1")["jobs"]
+        return "DELETE", f"/v1/jobs/{jobs[0]['id'] if jobs else 1}", None
+    if verb == "add-dvd":
+        return "POST", f"{vm}/disks", {"kind": "dvd"}
+    if verb == "change-medium":
+        return "PATCH", f"{vm}/dvd-drives/{rng.randrange(2)}", {"medium": rng.choice(["", medium(d, rng)])}
+    if verb == "remove-dvd":
+        return "DELETE", f"{vm}/dvd-drives/0", None
+    shown = d.call("GET", vm)[1]
+    path = extra_disk(d, shown)
+    if verb == "add-disk":
+        return "POST", f"{vm}/disks", {"path": path}
+    return "DELETE", f"{vm}/disks?path={path}", None
+
+
+NO_WAIT = ("discard", "register", "cancel")
+
+
 def operation(d, rng, names):
-    name = rng.choice(names)
-    verb = rng.choice(["life"] * 5 + ["save", "restore", "checkpoint", "apply", "forget"])
-    wait = rng.choice(["", "?wait=20"])
+    verb = rng.choice(["life"] * 10 + VERBS)
     if verb == "life":
         return random_operation(d, rng, names)
-    if verb in ("save", "restore"):
-        return d.call("POST", f"/v1/vms/{name}/{verb}{wait}")
-    if verb == "checkpoint":
-        return d.call("POST", f"/v1/vms/{name}/checkpoints{wait}", {"name": f"c{rng.randrange(4)}"})
-    path = f"/v1/vms/{name}/checkpoints/c{rng.randrange(4)}"
-    return d.call("DELETE", path + wait) if verb == "forget" else d.call("POST", f"{path}/apply{wait}")
+    method, path, body = request(d, rng, names, verb)
+    wait = "" if verb in NO_WAIT else rng.choice(["", "&wait=20" if "?" in path else "?wait=20"])
+    asked[verb] += 1
+    status, answer = d.call(method, path + wait, body)
+    done[verb] += status in (200, 201, 204) or (status == 202 and (answer.get("state") == "done" or verb == "cancel"))
+    return status, answer
 
 
 def check(d):
@@ -65,17 +139,19 @@ def check(d):
             tree = d.ok("GET", f"/v1/vms/{vm['name']}/checkpoints")
             raise DaemonError(f"{vm['name']} ({vm['state']}): files that belong to nobody: {left()}; checkpoints: {tree}; {d.log_text()}") from None
         shown = d.ok("GET", f"/v1/vms/{vm['name']}")
-        if shown["state"] == "off" and not shown["config"].get("disks") and not d.ok("GET", f"/v1/vms/{vm['name']}/checkpoints")["checkpoints"]:
+        if shown["state"] == "off" and not any(disk["kind"] == "disk" for disk in shown["config"].get("disks", [])) and not d.ok("GET", f"/v1/vms/{vm['name']}/checkpoints")["checkpoints"]:
             add_disk(d, shown)
             continue
         for disk in shown["config"].get("disks", []):
+            if disk["kind"] == "dvd":
+                continue
             path = os.path.join(vm["directory"], disk["path"])
             require(os.path.exists(path), f"{vm['name']} has lost {path}")
             if shown["state"] in ("running", "paused"):
                 inspect = f"/v1/vms/{vm['name']}/inspect"
                 # It may be one that the dead daemon had only just started.
                 wait_for(lambda inspect=inspect: d.call("GET", inspect)[0] != 409, f"{vm['name']} to listen")
-                require(d.ok("GET", inspect)["disks"][0]["path"] == path, f"{vm['name']} runs on another disk than {path}")
+                require(path in [has.get("path") for has in d.ok("GET", inspect)["disks"]], f"{vm['name']} runs on another disk than {path}")
                 continue
             raw = os.path.join(d.directory, "contents.raw")
             d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")
@@ -84,4 +160,9 @@ def check(d):
 
 
 def test_long_manage_daemon_killed(context):
-    kill_at_random(context, 1000, 8, operation, check, prepare)
+    """As many operations more as it takes until each kind has been done."""
+    asked.clear()
+    done.clear()
+    kill_at_random(context, 1000, 8, operation, check, prepare, lambda: all(done[verb] for verb in VERBS))
+    print("     " + ", ".join(f"{verb} {done[verb]}/{asked[verb]}" for verb in VERBS))
+    require(all(done[verb] for verb in VERBS), f"never done: {[verb for verb in VERBS if not done[verb]]}")

@@ -117,8 +117,8 @@ def quiet(d):
     return all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=100")["jobs"])
 
 
-def kill_at_random(context, operations, machines, operation=random_operation, check=check_host, prepare=None):
-    """As many operations on as many machines; one in ten is the daemon's last, and then all has to be in order."""
+def kill_at_random(context, operations, machines, operation=random_operation, check=check_host, prepare=None, enough=lambda: True):
+    """As many operations on as many machines, and more until that is enough; one in ten is the daemon's last, and then all has to be in order."""
     rng = random.Random(int(os.environ.get("MANAGE_SEED", "1")))
     operations = int(os.environ.get("MANAGE_OPERATIONS", str(operations)))
     names = [f"vm{i}" for i in range(int(os.environ.get("MANAGE_MACHINES", str(machines))))]
@@ -128,7 +128,7 @@ def kill_at_random(context, operations, machines, operation=random_operation, ch
             prepare(d, names)
         # How many machines run when it dies hangs on how fast they start here.
         for i in range(10 * operations):
-            if i >= operations and most >= 2:
+            if i >= operations and most >= 2 and enough():
                 break
             if rng.random() < 0.1:
                 # While a request is at work, at any moment of it.
