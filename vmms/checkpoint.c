@@ -417,6 +417,7 @@ struct job *checkpoint_drop_temporary(struct machine *machine)
 	const json_t *checkpoint;
 	struct error err = {0};
 	struct job *job = NULL;
+	bool told = machine->temporary;
 	json_t *tree;
 	size_t count;
 
@@ -427,8 +428,8 @@ struct job *checkpoint_drop_temporary(struct machine *machine)
 	/* The end of this one's job tries the next. */
 	machine->temporary = count > 1;
 	if (checkpoint && checkpoint_delete(machine, text(checkpoint, "id"), &job, &err)) {
-		log_write(LOG_LEVEL_WARNING, "machine \"%s\": checkpoint \"%s\" cannot go yet: %s", machine->name, text(checkpoint, "name"),
-			  err.text);
+		log_write(told ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "machine \"%s\": checkpoint \"%s\" cannot go yet: %s", machine->name,
+			  text(checkpoint, "name"), err.text);
 		machine->temporary = true;
 		job = NULL;
 	}
@@ -636,7 +637,7 @@ static bool merges(const struct job *job)
 	return job && (!strcmp(job->kind, "checkpoint.merge") || !strcmp(job->kind, "checkpoint.delete"));
 }
 
-void checkpoint_adopted(struct machine *machine)
+void checkpoint_end_left(struct machine *machine)
 {
 	checkpoint_drop_temporary(machine);
 	if (!merges(machine->job))
@@ -646,7 +647,7 @@ void checkpoint_adopted(struct machine *machine)
 void checkpoint_stopped(struct machine *machine)
 {
 	checkpoint_recover(machine);
-	checkpoint_adopted(machine);
+	checkpoint_end_left(machine);
 }
 
 int checkpoint_rename(struct machine *machine, const char *which, const char *name, struct error *err)

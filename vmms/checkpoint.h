@@ -34,8 +34,8 @@ int checkpoint_rename(struct machine *machine, const char *which, const char *na
 
 /* Of a machine that is off now: what its worker has left half done, temporary checkpoints, merges. May begin a job, which yields. */
 void checkpoint_stopped(struct machine *machine);
-/* Of one that was found running, when all that was half done is settled: the same. */
-void checkpoint_adopted(struct machine *machine);
+/* Of one with nothing half done, running or not: the rest of that; as soon as the machine is free, and no linked clone continues its disks. */
+void checkpoint_end_left(struct machine *machine);
 
 /* The job, which yields, is asked to stop. */
 void checkpoint_stop_job(struct job *job);

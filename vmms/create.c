@@ -10,6 +10,7 @@
 #include "disk/disk.h"
 #include "image/image.h"
 #include "vmms/adapters.h"
+#include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
 #include "vmms/files.h"
 #include "vmms/limits.h"
@@ -379,14 +380,30 @@ static int delete_files(struct job *job, struct error *err)
 	return 0;
 }
 
+/* What a linked clone kept machines' checkpoints from. */
+static void release(struct vmms *vmms, const json_t *bases)
+{
+	json_t *name;
+	size_t i;
+
+	json_array_foreach(bases, i, name) {
+		struct machine *base = vmms_find(vmms, json_string_value(name));
+
+		if (base)
+			checkpoint_end_left(base);
+	}
+}
+
 static void delete_done(struct job *job, int result)
 {
 	const struct deletion *deletion = job->context;
 	struct machine *machine = job->machine;
 	struct vmms *vmms = job->vmms;
 	struct error err = {0};
+	json_t *bases = NULL;
 
 	(void)result;
+	store_base_of(vmms->store, machine->id, &bases, NULL);
 	if (store_vm_remove(vmms->store, machine->id, &err)) {
 		job_end(job, &err);
 	} else {
@@ -394,7 +411,9 @@ static void delete_done(struct job *job, int result)
 			   machine->directory);
 		job_end(job, NULL);
 		vmms_forget(vmms, machine);
+		release(vmms, bases);
 	}
+	json_decref(bases);
 	deletion_free(job->context);
 }
 

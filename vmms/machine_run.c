@@ -204,7 +204,7 @@ static void state_told(void *context, const json_t *answer, const struct error *
 		machine_adapters_settle(machine, answer);
 		machine->untold = checkpoint_settle(machine, answer);
 		if (!machine->untold)
-			checkpoint_adopted(machine);
+			checkpoint_end_left(machine);
 	}
 }
 
