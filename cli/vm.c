@@ -683,8 +683,8 @@ static const struct manage_verb verbs[] = {
      "Processor time, memory and disk traffic since it was started.\n", vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
     {"ssh", "log in by ssh", "[--no-wait] [USER@]NAME [ARGUMENT …]",
-     "By a port of the host that is forwarded to the guest's port 22; the arguments are ssh's. While the guest\n"
-     "starts, it is waited for up to three minutes.\n"
+     "By a port of the host that is forwarded to the guest's port 22, or else to an address that the guest has on a\n"
+     "switch that the host is on; the arguments are ssh's. While the guest starts, it is waited for up to three minutes.\n"
      "\n"
      "  --no-wait              it is not\n", vm_ssh},
     {"inspect", "the insides of a running one", "NAME [--watch]",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* vm_adapters.c - `bulkhead vm create|set --network --forward`, what `vm show` tells of adapters, and `vm ssh`. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
@@ -219,8 +220,83 @@ static bool ssh_answers(int fd, int64_t end)
 	return false;
 }
 
-/* Until the guest's ssh server answers, or it is of no use to wait: then ssh says why. */
-static void wait_for_ssh(const char *name, const char *host, const char *port)
+/* What the guest says of itself, so it may be anything: it has to be an address of one host that is not this one. */
+static bool is_address(const char *text)
+{
+	struct in6_addr v6;
+	uint8_t v4[4];
+
+	if (inet_pton(AF_INET, text, v4) == 1)
+		return v4[0] != 0 && v4[0] != 127 && v4[0] < 224 && (v4[0] != 169 || v4[1] != 254);
+	return inet_pton(AF_INET6, text, &v6) == 1 && !IN6_IS_ADDR_UNSPECIFIED(&v6) && !IN6_IS_ADDR_LOOPBACK(&v6) && !IN6_IS_ADDR_LINKLOCAL(&v6) &&
+	       !IN6_IS_ADDR_MULTICAST(&v6) && !IN6_IS_ADDR_V4MAPPED(&v6);
+}
+
+/* Whether the host is where this adapter is plugged in. */
+static bool has_host(struct manage *manage, const json_t *adapter)
+{
+	_cleanup_free_ char *path = NULL;
+	struct error err = {0};
+	json_t *s;
+	bool has;
+
+	if (strcmp(vm_text_of(adapter, "port"), "switch"))
+		return !strcmp(vm_text_of(adapter, "port"), "tap");
+	path = client_path(manage->client, "/v1/switches/%s", vm_text_of(adapter, "switch"));
+	if (client_call(manage->client, "GET", path, NULL, &s, &err))
+		return false;
+	has = strcmp(vm_text_of(s, "type"), "private") && (strcmp(vm_text_of(s, "type"), "external") || json_is_true(json_object_get(s, "host")));
+	json_decref(s);
+	return has;
+}
+
+/* One of IPv4 goes before the others. *any: there may be one later. */
+static bool find_guest(struct manage *manage, const char *name, char *host, size_t size, bool *any)
+{
+	struct error err = {0};
+	json_t *adapters = vm_adapters(manage, name, &err), *adapter, *address;
+	size_t i, k;
+
+	*any = false;
+	*host = '\0';
+	json_array_foreach(adapters, i, adapter) {
+		if (!has_host(manage, adapter))
+			continue;
+		*any = true;
+		json_array_foreach(json_object_get(adapter, "addresses"), k, address) {
+			const char *text = json_string_value(address);
+
+			if (is_address(text) && (!*host || (strchr(host, ':') && !strchr(text, ':'))))
+				snprintf(host, size, "%s", text);
+		}
+	}
+	json_decref(adapters);
+	return *host;
+}
+
+/* The same, when the guest has told it. */
+static bool wait_for_guest(struct manage *manage, const char *name, char *host, size_t size, bool wait)
+{
+	struct timespec now;
+	bool told = false, any;
+	int64_t end;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = (now.tv_sec + SSH_WAIT) * 1000ll;
+	while (!find_guest(manage, name, host, size, &any)) {
+		if (!any || !wait || !time_left(end, 1))
+			return false;
+		if (!told && isatty(STDERR_FILENO))
+			fprintf(stderr, "waiting for an address of %s\n", name);
+		told = true;
+		poll(NULL, 0, SSH_AGAIN);
+	}
+	return true;
+}
+
+/* Until the guest's ssh server answers, or it is of no use to wait: then ssh says why. A port that is forwarded takes connections as long as the machine
+ * runs; the guest's own as soon as the server does. */
+static void wait_for_ssh(const char *name, const char *host, const char *port, bool forwarded)
 {
 	struct timespec now;
 	bool told = false;
@@ -232,9 +308,10 @@ static void wait_for_ssh(const char *name, const char *host, const char *port)
 		int fd = connect_to(host, port);
 		bool answers = fd >= 0 && ssh_answers(fd, end);
 
-		if (fd < 0)
+		if (fd < 0 && forwarded)
 			return;
-		close(fd);
+		if (fd >= 0)
+			close(fd);
 		if (answers)
 			return;
 		if (!told && isatty(STDERR_FILENO))
@@ -270,8 +347,8 @@ static int become_ssh(const json_t *vm, const char *user, const char *host, cons
 int vm_ssh(struct manage *manage, int argc, char **argv)
 {
 	_cleanup_free_ char *path = NULL, *user = NULL;
-	bool wait = argc < 2 || strcmp(argv[1], "--no-wait") != 0;
-	char host[64], port[16], *name;
+	bool wait = argc < 2 || strcmp(argv[1], "--no-wait") != 0, forwarded;
+	char host[64], port[16] = "22", *name;
 	struct error err = {0};
 	json_t *vm;
 
@@ -288,16 +365,17 @@ int vm_ssh(struct manage *manage, int argc, char **argv)
 	path = client_path(manage->client, "/v1/vms/%s", name);
 	if (client_call(manage->client, "GET", path, NULL, &vm, &err))
 		return manage_fail(manage, &err);
+	forwarded = find_ssh(vm, host, sizeof(host), port, sizeof(port));
 	if (client_is_remote(manage->client))
-		error_set(&err, ENOTSUP, "ports of the default switch are forwarded on its own host: ssh there first");
+		error_set(&err, ENOTSUP, "ports of the default switch are forwarded, and switches are, on the machine's own host: ssh there first");
 	else if (strcmp(vm_text_of(vm, "state"), "running") != 0)
 		error_set(&err, EALREADY, "%s is %s: start it first", name, vm_text_of(vm, "state"));
-	else if (!find_ssh(vm, host, sizeof(host), port, sizeof(port)))
-		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s: bulkhead vm set %s --forward 2222:22 gives it one", name,
-			  name);
+	else if (!forwarded && !wait_for_guest(manage, name, host, sizeof(host), wait))
+		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s, nor is an address of it known on a switch that the host is on: "
+			  "bulkhead vm set %s --forward 2222:22 gives it a port of the default switch", name, name);
 	else {
 		if (wait)
-			wait_for_ssh(name, host, port);
+			wait_for_ssh(name, host, port, forwarded);
 		become_ssh(vm, user, host, port, argc - 2, argv + 2, &err);
 	}
 	json_decref(vm);

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Network adapters in vm.json, and bulkhead vm ssh."""
 
+import http.server
+import json
 import os
 import random
 import re
 import select
 import socket
+import socketserver
 import subprocess
 import threading
 import time
 
 from daemon import Daemon, DaemonError, require, wait_for
+from lan import apart
 
 
 def adapters(d, vm):
@@ -289,6 +293,72 @@ def test_manage_ssh_waits_for_a_banner(context):
         told = d.cli("vm", "ssh", "web", environment={"PATH": f"{d.directory}:{os.environ['PATH']}"})
         thread.join(60)
         require(told == "it is ssh\n" and seen == [b"", b"", b""], f"{told} {seen}")
+
+
+class Teller(socketserver.ThreadingUnixStreamServer):
+    """The daemon's socket, with somebody who says what addresses the guests have, as none is there that would."""
+
+    def __init__(self, d):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):  # pylint: disable=arguments-differ
+                pass
+
+            def do_GET(self):  # pylint: disable=invalid-name
+                status, answer = d.call("GET", self.path)
+                if self.path.endswith("/adapters"):
+                    for adapter, addresses in zip(answer["adapters"], self.server.addresses.pop(0) if len(self.server.addresses) > 1 else self.server.addresses[0]):
+                        adapter["addresses"] = addresses
+                text = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+        self.path, self.addresses = os.path.join(d.directory, "teller"), [[]]
+        super().__init__(self.path, Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+def test_manage_ssh_to_a_switch(context):
+    """Without a forwarded port: to an address of the guest, as soon as there is one, where the host is on the switch."""
+    with apart(context) as d, Teller(d) as teller:
+        if os.getuid():
+            raise context["skip"]("switches need root")
+        for name, kind in (("alone", "private"), ("lan", "internal")):
+            d.cli("switch", "create", name, "--type", kind)
+        d.make("web", adapters=[{"port": "switch", "switch": "alone"}, {"port": "switch", "switch": "lan"}])
+        d.done("POST", "/v1/vms/web/start")
+        with open(os.path.join(d.directory, "ssh"), "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+        os.chmod(f.name, 0o755)
+
+        def ssh(*told, wait=(), status=0):
+            teller.addresses = list(told)
+            return d.cli("vm", "ssh", *wait, "web", environment={"PATH": f"{d.directory}:{os.environ['PATH']}", "BULKHEAD_SOCKET": teller.path}, status=status)
+        elsewhere = ["10.0.0.7"]
+        require("a switch that the host is on" in ssh([elsewhere, []], wait=("--no-wait",), status=1), "it has none where the host is")
+        for said in (["127.0.0.1"], ["fe80::1"], ["ff02::1"], ["::ffff:127.0.0.1"], ["169.254.1.1"], ["224.0.0.1"], ["0.0.0.0"]):
+            ssh([elsewhere, said], wait=("--no-wait",), status=1)
+        for said, host in ((["fd00::1", "192.0.2.7"], "192.0.2.7"), (["fe80::1", "fd00::1"], "fd00::1")):
+            require(ssh([elsewhere, said], wait=("--no-wait",)).splitlines()[-1] == host, f"{said}")
+        # It is waited for, and then for the server there: this host's, that answers late.
+        d.host.ip("address", "add", "198.51.100.1/24", "dev", "bs2")
+        server = subprocess.Popen(d.host.argv("/usr/bin/python3", "-c", "import socket, time; s = socket.create_server(('198.51.100.1', 22)); c = s.accept()[0]; c.sendall(b'SSH-2.0-x\\r\\n'); time.sleep(60)"))
+        try:
+            argv = d.host.argv(os.path.join(d.build, "cli/bulkhead"), "vm", "ssh", "web")
+            teller.addresses = [[[], []], [[], []], [[], ["198.51.100.1"]]]
+            said = subprocess.run(argv, capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": f"{d.directory}:{os.environ['PATH']}", "BULKHEAD_SOCKET": teller.path})
+            require(said.returncode == 0 and said.stdout.splitlines()[-1] == "198.51.100.1", f"{said}")
+        finally:
+            server.kill()
+            server.wait()
 
 
 def test_manage_ssh_into_debian(context):
