@@ -85,12 +85,22 @@ static const struct option options[] = {{"type", required_argument, NULL, OPTION
 					{"notes", required_argument, NULL, OPTION_NOTES},
 					{0}};
 
-static void append(json_t *body, const char *key, const char *text)
+static int is_no_text(struct manage *manage, const char *text)
+{
+	return manage_usage(manage, "\"%s\" is no UTF-8", text);
+}
+
+/* Returns an exit status, -1: go on; as the next. */
+static int put_text(struct manage *manage, json_t *body, const char *key, const char *text)
+{
+	return json_object_set_new(body, key, json_string(text)) ? is_no_text(manage, text) : -1;
+}
+
+static int append(struct manage *manage, json_t *body, const char *key, const char *text)
 {
 	if (!json_object_get(body, key))
 		json_object_set_new(body, key, json_array());
-	if (*text)
-		json_array_append_new(json_object_get(body, key), json_string(text));
+	return *text && json_array_append_new(json_object_get(body, key), json_string(text)) ? is_no_text(manage, text) : -1;
 }
 
 /* Returns an exit status, -1: go on. */
@@ -101,14 +111,11 @@ static int take_option(struct manage *manage, json_t *body, int option)
 
 	switch (option) {
 	case OPTION_TYPE:
-		json_object_set_new(body, "type", json_string(optarg));
-		return -1;
+		return put_text(manage, body, "type", optarg);
 	case OPTION_ADAPTER:
-		append(body, "adapters", optarg);
-		return -1;
+		return append(manage, body, "adapters", optarg);
 	case OPTION_TEAM:
-		json_object_set_new(body, "team", json_string(optarg));
-		return -1;
+		return put_text(manage, body, "team", optarg);
 	case OPTION_NO_HOST:
 		json_object_set_new(body, "host", json_false());
 		return -1;
@@ -118,16 +125,14 @@ static int take_option(struct manage *manage, json_t *body, int option)
 		json_object_set_new(body, "vlan", json_integer(vlan));
 		return -1;
 	case OPTION_ADDRESS:
-		append(body, "addresses", strcmp(optarg, "none") ? optarg : "");
-		return -1;
+		return append(manage, body, "addresses", strcmp(optarg, "none") ? optarg : "");
 	case OPTION_BANDWIDTH:
 		if (!parse_rate(optarg, &rate))
 			return manage_usage(manage, "--bandwidth %s: write bits in a second, at most 1000G, as 100M; 0: what the adapters tell", optarg);
 		json_object_set_new(body, "bandwidth", json_integer((json_int_t)rate));
 		return -1;
 	case OPTION_NOTES:
-		json_object_set_new(body, "notes", json_string(optarg));
-		return -1;
+		return put_text(manage, body, "notes", optarg);
 	default:
 		return EXIT_USAGE;
 	}
@@ -159,11 +164,13 @@ static int switch_create(struct manage *manage, int argc, char **argv)
 	body = take_options(manage, argc, argv, &status);
 	if (!body)
 		return status;
-	if (!json_object_get(body, "type")) {
+	status = put_text(manage, body, "name", argv[optind]);
+	if (status < 0 && !json_object_get(body, "type"))
+		status = manage_usage(manage, "--type is missing: external, internal or private");
+	if (status >= 0) {
 		json_decref(body);
-		return manage_usage(manage, "--type is missing: external, internal or private");
+		return status;
 	}
-	json_object_set_new(body, "name", json_string(argv[optind]));
 	if (client_call(manage->client, "POST", "/v1/switches", body, &made, &err))
 		return manage_fail(manage, &err);
 	if (!manage->json)
@@ -238,22 +245,33 @@ static int switch_set(struct manage *manage, int argc, char **argv)
 	int status;
 
 	body = take_options(manage, argc, argv, &status);
-	return body ? patch(manage, argv[optind], body) : status;
+	if (!body)
+		return status;
+	if (json_object_get(body, "type") || json_object_get(body, "host"))
+		status = manage_usage(manage, "what a switch is, and whether the host is on it, is told when it is made");
+	else if (!json_object_size(body))
+		status = manage_usage(manage, "what is to change?");
+	if (status < 0)
+		return patch(manage, argv[optind], body);
+	json_decref(body);
+	return status;
 }
 
-/* Takes an adapter out of the list, or puts it at its end. */
-static void change_list(json_t *list, const char *adapter, bool more)
+/* Takes an adapter out of the list, or puts it at its end. Returns an exit status, -1: go on. */
+static int change_list(struct manage *manage, json_t *list, const char *adapter, bool more)
 {
 	json_t *entry;
 	size_t i;
 
 	json_array_foreach(list, i, entry)
 		if (!strcmp(json_string_value(entry), adapter)) {
-			json_array_remove(list, i);
-			break;
+			if (!more)
+				json_array_remove(list, i);
+			return -1;
 		}
 	if (more)
-		json_array_append_new(list, json_string(adapter));
+		return json_array_append_new(list, json_string(adapter)) ? is_no_text(manage, adapter) : -1;
+	return manage_usage(manage, "--remove %s: it is not in the team", adapter);
 }
 
 static int switch_team(struct manage *manage, int argc, char **argv)
@@ -263,7 +281,7 @@ static int switch_team(struct manage *manage, int argc, char **argv)
 	_cleanup_free_ char *path = NULL;
 	struct error err = {0};
 	json_t *s, *body, *list;
-	int c;
+	int c, status = -1;
 
 	/* The name comes first: what is to change depends on what it has. */
 	if (argc < 2 || *argv[1] == '-')
@@ -276,19 +294,23 @@ static int switch_team(struct manage *manage, int argc, char **argv)
 	json_decref(s);
 	body = json_object();
 	optind = 2;
-	while ((c = getopt_long(argc, argv, "", team_options, NULL)) != -1) {
+	while (status < 0 && (c = getopt_long(argc, argv, "", team_options, NULL)) != -1) {
 		if (c == OPTION_ADD || c == OPTION_REMOVE)
-			change_list(list, optarg, c == OPTION_ADD);
+			status = change_list(manage, list, optarg, c == OPTION_ADD);
 		else if (c == OPTION_MODE)
-			json_object_set_new(body, "team", json_string(optarg));
+			status = put_text(manage, body, "team", optarg);
 		else
-			break;
+			status = EXIT_USAGE;
 	}
 	json_object_set_new(body, "adapters", list);
-	if (c == -1 && optind == argc)
+	if (status < 0 && optind < argc)
+		status = manage_usage(manage, "it takes one switch");
+	else if (status < 0 && argc == 2)
+		status = manage_usage(manage, "what is to change?");
+	if (status < 0)
 		return patch(manage, argv[1], body);
 	json_decref(body);
-	return c == -1 ? manage_usage(manage, "it takes one switch") : EXIT_USAGE;
+	return status;
 }
 
 static int switch_delete(struct manage *manage, int argc, char **argv)
