@@ -3,13 +3,16 @@
 #include "switch/host_link.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/pkt_sched.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "switch/program.h"
 #include "switch/rtnetlink.h"
@@ -51,6 +54,65 @@ int host_link_get(const char *name, struct host_link *link, struct error *err)
 	if (r)
 		return error_set(err, -r, "the host's network interfaces cannot be looked at: %s", strerror(-r));
 	return search.found ? 0 : error_set(err, ENODEV, "the host has no network adapter \"%s\"", name);
+}
+
+static const struct rtattr *nested(const struct rtattr *outer, uint16_t type)
+{
+	const uint8_t *at = RTA_DATA(outer);
+	size_t left = RTA_PAYLOAD(outer);
+
+	while (left >= sizeof(struct rtattr)) {
+		const struct rtattr *one = (const struct rtattr *)at;
+
+		if (one->rta_len < sizeof(*one) || one->rta_len > left)
+			return NULL;
+		if ((one->rta_type & NLA_TYPE_MASK) == type)
+			return one;
+		left -= RTA_ALIGN(one->rta_len) < left ? RTA_ALIGN(one->rta_len) : left;
+		at += RTA_ALIGN(one->rta_len);
+	}
+	return NULL;
+}
+
+struct above_search {
+	int index;
+	char *name;
+};
+
+/* A veth interface names its peer the same way, and is not made of it. */
+static bool is_veth(const struct nlmsghdr *message)
+{
+	const struct rtattr *information = rtnetlink_find(message, sizeof(struct ifinfomsg), IFLA_LINKINFO);
+	const struct rtattr *kind = information ? nested(information, IFLA_INFO_KIND) : NULL;
+
+	return kind && RTA_PAYLOAD(kind) >= 4 && !memcmp(RTA_DATA(kind), "veth", 4);
+}
+
+static int take_above(void *context, const struct nlmsghdr *message)
+{
+	struct above_search *s = context;
+	const struct ifinfomsg *info = NLMSG_DATA(message);
+	const struct rtattr *name;
+
+	if (message->nlmsg_type != RTM_NEWLINK || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || info->ifi_index == s->index)
+		return 0;
+	name = rtnetlink_find(message, sizeof(*info), IFLA_IFNAME);
+	/* With a number of a network namespace it is an interface there. */
+	if (!name || (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_LINK), 0) != s->index ||
+	    rtnetlink_find(message, sizeof(*info), IFLA_LINK_NETNSID) || is_veth(message))
+		return 0;
+	snprintf(s->name, 16, "%.*s", (int)RTA_PAYLOAD(name), (const char *)RTA_DATA(name));
+	return 0;
+}
+
+int host_link_above(int index, char name[16], struct error *err)
+{
+	struct above_search search = {.index = index, .name = name};
+	int r;
+
+	*name = '\0';
+	r = rtnetlink_dump(RTM_GETLINK, AF_UNSPEC, take_above, &search);
+	return r ? error_set(err, -r, "the host's network interfaces cannot be looked at: %s", strerror(-r)) : 0;
 }
 
 static int set_flag(const char *name, unsigned flag, bool on, struct error *err)
@@ -172,24 +234,6 @@ struct class_search {
 	json_t *classes;
 };
 
-static const struct rtattr *nested(const struct rtattr *outer, uint16_t type)
-{
-	const uint8_t *at = RTA_DATA(outer);
-	size_t left = RTA_PAYLOAD(outer);
-
-	while (left >= sizeof(struct rtattr)) {
-		const struct rtattr *one = (const struct rtattr *)at;
-
-		if (one->rta_len < sizeof(*one) || one->rta_len > left)
-			return NULL;
-		if ((one->rta_type & NLA_TYPE_MASK) == type)
-			return one;
-		left -= RTA_ALIGN(one->rta_len) < left ? RTA_ALIGN(one->rta_len) : left;
-		at += RTA_ALIGN(one->rta_len);
-	}
-	return NULL;
-}
-
 /* What does not fit into the 32 bits is in an attribute of its own. */
 static json_int_t rate_of(const struct tc_ratespec *spec, const struct rtattr *wide)
 {
@@ -295,6 +339,85 @@ int host_link_set_ipv6(const char *name, bool on, struct error *err)
 	return pwrite(fd, on ? "0" : "1", 1, 0) == 1 ? 0 : error_set(err, errno, "IPv6 of %s cannot be switched: %s", name, strerror(errno));
 }
 
+/* --- settings ---------------------------------------------------------------------------------------------- */
+
+static int open_settings(const char *family, const char *name)
+{
+	_cleanup_free_ char *path = NULL;
+
+	return strchr(name, '/') || asprintf(&path, "/proc/sys/net/%s/conf/%s", family, name) < 0 ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+static ssize_t read_setting(int directory, const char *key, char text[64])
+{
+	_cleanup_close_ int fd = openat(directory, key, O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -1 : read(fd, text, 64);
+}
+
+static void copy_setting(int from, int to, const char *key)
+{
+	char wanted[64], has[64];
+	ssize_t size = read_setting(from, key, wanted);
+	_cleanup_close_ int fd = -1;
+
+	if (size <= 0 || (read_setting(to, key, has) == size && !memcmp(wanted, has, (size_t)size)))
+		return;
+	fd = openat(to, key, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, wanted, (size_t)size) != size)
+		log_write(LOG_LEVEL_DEBUG, "setting %s of an interface cannot be copied: %s", key, strerror(errno));
+}
+
+/* How long frames are, and whether there is IPv6, is told otherwise. */
+static void copy_family(const char *family, const char *from, const char *to)
+{
+	_cleanup_close_ int target = open_settings(family, to);
+	int source = open_settings(family, from);
+	DIR *directory = source < 0 ? NULL : fdopendir(source);
+	struct dirent *entry;
+
+	while (directory && target >= 0 && (entry = readdir(directory)))
+		if (*entry->d_name != '.' && strcmp(entry->d_name, "disable_ipv6") && strcmp(entry->d_name, "mtu"))
+			copy_setting(source, target, entry->d_name);
+	if (directory)
+		closedir(directory);
+	else if (source >= 0)
+		close(source);
+}
+
+void host_link_copy_settings(const char *from, const char *to)
+{
+	copy_family("ipv4", from, to);
+	copy_family("ipv6", from, to);
+}
+
+/* --- who is given addresses ---------------------------------------------------------------------------------- */
+
+int host_link_listen(void)
+{
+	return rtnetlink_listen(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
+}
+
+bool host_link_heard(int fd, char name[16])
+{
+	_Alignas(struct nlmsghdr) uint8_t bytes[RTNETLINK_MESSAGE_MAX];
+	const struct nlmsghdr *message = (const struct nlmsghdr *)bytes;
+	const struct ifaddrmsg *info = NLMSG_DATA(message);
+
+	*name = '\0';
+	for (;;) {
+		ssize_t n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == ENOBUFS;
+		/* The kernel tells each in a datagram of its own. One of an interface that is gone by now is nothing. */
+		if ((size_t)n >= NLMSG_LENGTH(sizeof(*info)) && message->nlmsg_type == RTM_NEWADDR && if_indextoname(info->ifa_index, name))
+			return true;
+	}
+}
+
 /* --- addresses by text ----------------------------------------------------------------------------------- */
 
 struct address {
@@ -349,8 +472,8 @@ int host_address_check(const char *text, struct error *err)
 
 struct address_search {
 	int index;
-	const json_t *wanted;
-	struct rtnetlink_request removals[16];
+	const json_t *wanted, *gone;
+	struct rtnetlink_request removals[32];
 	size_t count;
 };
 
@@ -366,20 +489,26 @@ static bool same(const struct nlmsghdr *message, const char *text)
 	       RTA_PAYLOAD(local) == address_size(&a) && !memcmp(RTA_DATA(local), a.bytes, address_size(&a));
 }
 
+static bool is_among(const struct nlmsghdr *message, const json_t *addresses)
+{
+	json_t *text;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)addresses, i, text)
+		if (same(message, json_string_value(text)))
+			return true;
+	return false;
+}
+
 static int take_surplus(void *context, const struct nlmsghdr *message)
 {
 	struct address_search *s = context;
 	const struct ifaddrmsg *info = NLMSG_DATA(message);
 	const struct rtattr *local;
-	json_t *text;
-	size_t i;
 
 	if (message->nlmsg_type != RTM_NEWADDR || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || (int)info->ifa_index != s->index ||
-	    (info->ifa_family == AF_INET6 && info->ifa_scope == RT_SCOPE_LINK))
+	    !is_among(message, s->gone) || is_among(message, s->wanted))
 		return 0;
-	json_array_foreach(s->wanted, i, text)
-		if (same(message, json_string_value(text)))
-			return 0;
 	local = rtnetlink_find(message, sizeof(*info), IFA_LOCAL);
 	if (!local)
 		local = rtnetlink_find(message, sizeof(*info), IFA_ADDRESS);
@@ -418,7 +547,7 @@ static int add(int index, const char *text)
 	return r == -EEXIST ? 0 : r;
 }
 
-int host_addresses_set(const char *name, const json_t *addresses, struct error *err)
+int host_addresses_set(const char *name, const json_t *addresses, const json_t *gone, struct error *err)
 {
 	struct address_search *search = calloc(1, sizeof(*search));
 	struct host_link link;
@@ -432,6 +561,7 @@ int host_addresses_set(const char *name, const json_t *addresses, struct error *
 	}
 	search->index = link.index;
 	search->wanted = addresses;
+	search->gone = gone;
 	r = rtnetlink_dump(RTM_GETADDR, AF_UNSPEC, take_surplus, search);
 	for (i = 0; i < search->count; i++)
 		rtnetlink_do(&search->removals[i]);

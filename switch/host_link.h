@@ -21,6 +21,8 @@ struct host_link {
 
 /* -ENODEV: there is none of this name. */
 int host_link_get(const char *name, struct host_link *link, struct error *err);
+/* The name of one that is made of this one, as those of its VLANs are; "": there is none. */
+int host_link_above(int index, char name[16], struct error *err);
 int host_link_set_up(const char *name, bool up, struct error *err);
 /* Whoever is killed while he listens leaves it so. */
 int host_link_set_promiscuous(const char *name, bool on, struct error *err);
@@ -30,6 +32,14 @@ int host_link_set_ipv6(const char *name, bool on, struct error *err);
 
 /* How it is: false also without IPv6 in the kernel. */
 bool host_link_has_ipv6(const char *name);
+
+/* The settings of the kernel's IPv4 and IPv6 (/proc/sys/net/…/conf) that `from` has, but for whether it has IPv6 at all. One that cannot be set stays. */
+void host_link_copy_settings(const char *from, const char *to);
+
+/* A descriptor that is readable when interfaces of the host have been given addresses since; -errno. */
+int host_link_listen(void);
+/* The next of these; "": some, it is not known which. False: there is none by now. */
+bool host_link_heard(int fd, char name[16]);
 
 int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err);
 
@@ -54,7 +64,7 @@ int host_network_get(const char *name, json_t **out, struct error *err);
  * failure all that could be added is there. */
 int host_network_put(const char *name, const json_t *network, struct error *err);
 
-/* Takes these addresses from it; the routes which need them go with them. */
+/* Takes these routes and addresses from it; what is not there any more is no failure. */
 int host_network_drop(const char *name, const json_t *network, struct error *err);
 
 /* Gives interface `to` what `from` has, then takes that from `from`. Whatever fails, one of the two has all of it. *network (may be NULL)
@@ -63,5 +73,5 @@ int host_network_move(const char *from, const char *to, json_t **network, struct
 
 /* "192.0.2.1/24" or "2001:db8::1/64". -EINVAL: it is none; `err` has the end of a sentence. */
 int host_address_check(const char *text, struct error *err);
-/* The interface has these addresses (strings) and, but for link-local ones, no others. */
-int host_addresses_set(const char *name, const json_t *addresses, struct error *err);
+/* The interface has these addresses (strings), and none of `gone` that is not among them; what others have given it stays. */
+int host_addresses_set(const char *name, const json_t *addresses, const json_t *gone, struct error *err);

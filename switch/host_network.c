@@ -62,21 +62,27 @@ static int take_address(void *context, const struct nlmsghdr *message)
 	return json_array_append_new(c->addresses, hex_of(message)) ? -ENOMEM : 0;
 }
 
-static bool is_over_several(const struct nlmsghdr *message, int index)
+static const struct rtattr *hops_of(const struct nlmsghdr *message)
 {
-	const struct rtattr *list = rtnetlink_find(message, sizeof(struct rtmsg), RTA_MULTIPATH);
-	size_t at = 0;
+	return rtnetlink_find(message, sizeof(struct rtmsg), RTA_MULTIPATH);
+}
 
-	while (list && at + sizeof(struct rtnexthop) <= RTA_PAYLOAD(list)) {
-		const struct rtnexthop *hop = (const struct rtnexthop *)((const uint8_t *)RTA_DATA(list) + at);
+/* One of a route over several ways; NULL: there is none at `at` or behind. */
+static struct rtnexthop *hop_at(void *list, size_t size, size_t at)
+{
+	struct rtnexthop *hop = (struct rtnexthop *)((uint8_t *)list + at);
 
-		if (hop->rtnh_ifindex == index)
-			return true;
-		if (hop->rtnh_len < sizeof(*hop))
-			return false;
-		at += RTNH_ALIGN(hop->rtnh_len);
-	}
-	return false;
+	return at + sizeof(*hop) <= size && hop->rtnh_len >= sizeof(*hop) ? hop : NULL;
+}
+
+/* How many of a route's ways are by this interface, and by others. */
+static void count_hops(const struct rtattr *list, int index, unsigned *own, unsigned *others)
+{
+	const struct rtnexthop *hop;
+
+	*own = *others = 0;
+	for (size_t at = 0; list && (hop = hop_at(RTA_DATA(list), RTA_PAYLOAD(list), at)); at += RTNH_ALIGN(hop->rtnh_len))
+		++*(hop->rtnh_ifindex == index ? own : others);
 }
 
 /* Those that the kernel makes for addresses come with these. */
@@ -84,13 +90,15 @@ static int take_route(void *context, const struct nlmsghdr *message)
 {
 	struct collection *c = context;
 	const struct rtmsg *info = NLMSG_DATA(message);
+	unsigned own, others;
 
 	if (message->nlmsg_type != RTM_NEWROUTE || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || info->rtm_protocol == RTPROT_KERNEL ||
 	    info->rtm_flags & RTM_F_CLONED)
 		return 0;
-	if (is_over_several(message, c->index))
+	count_hops(hops_of(message), c->index, &own, &others);
+	if (own && others)
 		return -EXDEV;
-	if ((int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), RTA_OIF), 0) != c->index)
+	if (!own && (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), RTA_OIF), 0) != c->index)
 		return 0;
 	if (rtnetlink_find(message, sizeof(*info), RTA_NH_ID))
 		return -EXDEV;
@@ -130,9 +138,20 @@ int host_network_get(const char *name, json_t **out, struct error *err)
 
 enum address_verb { ADDRESS_ADD, ADDRESS_KEEP, ADDRESS_REMOVE };
 
-/* A label is an IPv4 address's name, which begins with its interface's: the kernel makes a new one. IPv6 would not use the
- * address before it has asked whether another has it: this host had it. ADDRESS_KEEP makes it one that is asked about again. */
-static int put_address(int index, const json_t *hex, enum address_verb verb)
+/* A label is an IPv4 address's name, which begins with its interface's: it has that of the new one. One that is too long is left to the kernel. */
+static void add_label(struct rtnetlink_request *request, const char *name, const struct rtattr *label)
+{
+	char text[IFNAMSIZ], had[IFNAMSIZ];
+	const char *rest;
+
+	snprintf(had, sizeof(had), "%.*s", (int)RTA_PAYLOAD(label), (const char *)RTA_DATA(label));
+	rest = strchr(had, ':');
+	if (rest && snprintf(text, sizeof(text), "%s%s", name, rest) < (int)sizeof(text))
+		rtnetlink_add(request, IFA_LABEL, text, strlen(text) + 1);
+}
+
+/* IPv6 would not use the address before it has asked whether another has it: this host had it. ADDRESS_KEEP makes it one that is asked about again. */
+static int put_address(const char *name, int index, const json_t *hex, enum address_verb verb)
 {
 	struct rtnetlink_request saved, request;
 	const struct nlmsghdr *message = (const struct nlmsghdr *)saved.bytes;
@@ -152,6 +171,8 @@ static int put_address(int index, const json_t *hex, enum address_verb verb)
 	rtnetlink_begin(&request, verb == ADDRESS_REMOVE ? RTM_DELADDR : RTM_NEWADDR,
 	    verb == ADDRESS_REMOVE ? 0 : NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
 	while ((attribute = rtnetlink_next(message, sizeof(info), attribute))) {
+		if (attribute->rta_type == IFA_LABEL && verb != ADDRESS_REMOVE)
+			add_label(&request, name, attribute);
 		if (attribute->rta_type == IFA_LABEL || attribute->rta_type == IFA_FLAGS)
 			continue;
 		r = rtnetlink_add(&request, attribute->rta_type, RTA_DATA(attribute), RTA_PAYLOAD(attribute));
@@ -182,7 +203,25 @@ static void add_expiry(struct rtnetlink_request *request, const struct nlmsghdr 
 	rtnetlink_add(request, RTA_EXPIRES, &seconds, sizeof(seconds));
 }
 
-static int put_route(int index, const json_t *hex)
+/* The ways of a route, all by one interface, by another one. */
+static int add_hops(struct rtnetlink_request *request, int index, const struct rtattr *list)
+{
+	uint8_t hops[RTNETLINK_MESSAGE_MAX];
+	size_t size = RTA_PAYLOAD(list), at = 0;
+	struct rtnexthop *hop;
+
+	if (size > sizeof(hops))
+		return -EMSGSIZE;
+	memcpy(hops, RTA_DATA(list), size);
+	for (; (hop = hop_at(hops, size, at)); at += RTNH_ALIGN(hop->rtnh_len)) {
+		hop->rtnh_ifindex = index;
+		hop->rtnh_flags &= RTNH_F_ONLINK;
+	}
+	return rtnetlink_add(request, RTA_MULTIPATH, hops, size);
+}
+
+/* Those of the same target by other interfaces stay: none is replaced, this one is added (or taken away) beside them. */
+static int change_route(uint16_t verb, int index, const json_t *hex)
 {
 	struct rtnetlink_request saved, request;
 	const struct nlmsghdr *message = (const struct nlmsghdr *)saved.bytes;
@@ -194,18 +233,23 @@ static int put_route(int index, const json_t *hex)
 		return r;
 	memcpy(&info, NLMSG_DATA(message), sizeof(info));
 	info.rtm_flags &= RTNH_F_ONLINK;
-	rtnetlink_begin(&request, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof(info));
-	while ((attribute = rtnetlink_next(message, sizeof(info), attribute))) {
+	rtnetlink_begin(&request, verb, verb == RTM_NEWROUTE ? NLM_F_CREATE | NLM_F_APPEND : 0, &info, sizeof(info));
+	while (!r && (attribute = rtnetlink_next(message, sizeof(info), attribute))) {
 		if (attribute->rta_type == RTA_OIF || attribute->rta_type == RTA_CACHEINFO || attribute->rta_type == RTA_EXPIRES)
 			continue;
-		r = rtnetlink_add(&request, attribute->rta_type, RTA_DATA(attribute), RTA_PAYLOAD(attribute));
-		if (r)
-			return r;
+		r = attribute->rta_type == RTA_MULTIPATH ? add_hops(&request, index, attribute)
+							 : rtnetlink_add(&request, attribute->rta_type, RTA_DATA(attribute), RTA_PAYLOAD(attribute));
 	}
-	rtnetlink_add(&request, RTA_OIF, &index, sizeof(index));
-	add_expiry(&request, message);
+	if (r)
+		return r;
+	if (!hops_of(message))
+		rtnetlink_add(&request, RTA_OIF, &index, sizeof(index));
+	if (verb == RTM_NEWROUTE)
+		add_expiry(&request, message);
 	r = rtnetlink_do(&request);
-	return r == -EACCES && info.rtm_family == AF_INET6 ? 0 : r;
+	if (r == -EACCES && info.rtm_family == AF_INET6)
+		return 0;
+	return r == (verb == RTM_NEWROUTE ? -EEXIST : -ESRCH) ? 0 : r;
 }
 
 /* Twice: a route may lead by another one that comes behind it. */
@@ -218,7 +262,7 @@ static int put_routes(int index, const json_t *routes)
 	for (unsigned round = 0; round < 2; round++) {
 		r = 0;
 		json_array_foreach(routes, i, route) {
-			int one = put_route(index, route);
+			int one = change_route(RTM_NEWROUTE, index, route);
 
 			r = r ? r : one;
 		}
@@ -237,10 +281,10 @@ int host_network_put(const char *name, const json_t *network, struct error *err)
 	if (r)
 		return r;
 	json_array_foreach(json_object_get(network, "addresses"), i, address) {
-		int one = put_address(link.index, address, ADDRESS_ADD);
+		int one = put_address(name, link.index, address, ADDRESS_ADD);
 
 		if (!one)
-			one = put_address(link.index, address, ADDRESS_KEEP);
+			one = put_address(name, link.index, address, ADDRESS_KEEP);
 		r = r ? r : one;
 	}
 	routes = put_routes(link.index, json_object_get(network, "routes"));
@@ -252,18 +296,23 @@ int host_network_put(const char *name, const json_t *network, struct error *err)
 int host_network_drop(const char *name, const json_t *network, struct error *err)
 {
 	struct host_link link;
-	json_t *address;
+	json_t *one;
 	size_t i;
 	int r = host_link_get(name, &link, err);
 
-	json_array_foreach(json_object_get(network, "addresses"), i, address) {
+	if (r)
+		return r;
+	json_array_foreach(json_object_get(network, "routes"), i, one) {
+		r = change_route(RTM_DELROUTE, link.index, one);
 		if (r)
-			return r;
-		r = put_address(link.index, address, ADDRESS_REMOVE);
+			return error_set(err, -r, "a route of the host cannot be taken from %s: %s", name, strerror(-r));
+	}
+	json_array_foreach(json_object_get(network, "addresses"), i, one) {
+		r = put_address(name, link.index, one, ADDRESS_REMOVE);
 		if (r)
 			return error_set(err, -r, "an address of the host cannot be taken from %s: %s", name, strerror(-r));
 	}
-	return r;
+	return 0;
 }
 
 int host_network_move(const char *from, const char *to, json_t **network, struct error *err)

@@ -23,6 +23,18 @@ static int open_socket(void)
 	return code;
 }
 
+int rtnetlink_listen(uint32_t groups)
+{
+	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = groups};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE), code;
+
+	if (fd < 0 || !bind(fd, (struct sockaddr *)&address, sizeof(address)))
+		return fd < 0 ? -errno : fd;
+	code = -errno;
+	close(fd);
+	return code;
+}
+
 static struct nlmsghdr *header_of(struct rtnetlink_request *request)
 {
 	return (struct nlmsghdr *)request->bytes;

@@ -19,6 +19,8 @@ struct rtnetlink_request {
 void rtnetlink_begin(struct rtnetlink_request *request, uint16_t type, uint16_t flags, const void *header, size_t size);
 /* -EMSGSIZE. */
 int rtnetlink_add(struct rtnetlink_request *request, uint16_t type, const void *data, size_t size);
+/* A socket, which never blocks, that is told what these groups (RTMGRP_…) are; the caller's. */
+int rtnetlink_listen(uint32_t groups);
 /* Sends it and waits for the kernel's word. */
 int rtnetlink_do(struct rtnetlink_request *request);
 

@@ -6,9 +6,11 @@
  *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it, "back": it has it again,
  *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}},
  *    "left": {NAME: the same}: no member any more, and down as long as the switch has its address}
+ * Of an internal switch there is {"addresses": that the host has been given there}.
  */
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 
 #include "switch/host_link.h"
 #include "vmms/switches.h"
@@ -52,6 +54,11 @@ static const char *home_of(const struct vswitch *s)
 	return home ? home : "";
 }
 
+bool switch_is_home(const struct vswitch *s, const char *adapter)
+{
+	return s->phase == SWITCH_READY && is_external(s) && switch_has_host(s) && !strcmp(home_of(s), adapter);
+}
+
 /* --- which may be ------------------------------------------------------------------------------------------ */
 
 static const struct vswitch *user_of(struct vmms *vmms, const struct vswitch *but, const char *adapter)
@@ -78,6 +85,7 @@ static int check_adapter(struct vmms *vmms, const struct vswitch *own, const cha
 	const struct vswitch *user = user_of(vmms, own, adapter);
 	struct host_link link;
 	_cleanup_free_ char *bridge = NULL;
+	char above[16];
 	int r;
 
 	if (own && record_of(own, adapter))
@@ -87,10 +95,18 @@ static int check_adapter(struct vmms *vmms, const struct vswitch *own, const cha
 	r = host_link_get(adapter, &link, err);
 	if (r)
 		return r == -ENODEV ? error_set(err, ENOENT, "the host has no network adapter \"%s\"", adapter) : r;
+	if (!strcmp(adapter, "ovs-netdev") || !strcmp(adapter, "ovs-system"))
+		return error_set(err, EBUSY, "%s is Open vSwitch's own", adapter);
 	if (link.loopback || !link.has_mac)
 		return error_set(err, EINVAL, "%s is no Ethernet adapter", adapter);
 	if (link.master)
 		return error_set(err, EBUSY, "adapter %s is used: it belongs to a bridge, a bond or the like of the host", adapter);
+	r = host_link_above(link.index, above, err);
+	if (r)
+		return r;
+	/* It would hear nothing any more. */
+	if (*above)
+		return error_set(err, EBUSY, "adapter %s is used: the host's %s is made of it; remove that first, a switch has VLANs of its own", adapter, above);
 	bridge = switches_bridge_of(vmms, adapter);
 	return bridge ? error_set(err, EBUSY, "adapter %s is used: it is in bridge %s of Open vSwitch", adapter, bridge) : 0;
 }
@@ -120,6 +136,13 @@ static void take_back(struct vswitch *s, const char *adapter, json_t *record)
 
 /* --- there --------------------------------------------------------------------------------------------------- */
 
+static json_t *mac_text(const struct host_link *link)
+{
+	const uint8_t *mac = link->mac;
+
+	return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+}
+
 static int note_adapter(struct vswitch *s, const char *adapter, bool sealed, struct error *err)
 {
 	json_t *network = NULL, *record;
@@ -136,8 +159,7 @@ static int note_adapter(struct vswitch *s, const char *adapter, bool sealed, str
 	if (!s->host)
 		s->host = json_pack("{s:s, s:{}}", "mac", "", "adapters");
 	if (!*json_string_value(json_object_get(s->host, "mac")))
-		json_object_set_new(s->host, "mac", json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3],
-							   link.mac[4], link.mac[5]));
+		json_object_set_new(s->host, "mac", mac_text(&link));
 	record = json_pack("{s:b, s:b, s:b, s:b, s:b, s:o}", "up", link.up, "promiscuous", link.promiscuous, "ipv6", host_link_has_ipv6(adapter),
 	    "sealed", sealed, "hook", !hook, "network", network);
 	take_back(s, adapter, record);
@@ -156,7 +178,7 @@ static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters
 			r = note_adapter(s, json_string_value(adapter), is_netdev(vmms), err);
 	if (!r && home && json_array_size(adapters))
 		json_object_set(s->host, "home", json_array_get(adapters, 0));
-	return r ? r : switch_store(vmms, s, err);
+	return r;
 }
 
 /* As this datapath has it; another one may have had it otherwise. */
@@ -189,13 +211,15 @@ static int take_over(struct vmms *vmms, struct vswitch *s, const char *adapter, 
 	return r ? r : host_link_set_up(adapter, true, err);
 }
 
-/* A new one has IPv6 if its adapter had. */
+/* A new one has IPv6 if its adapter had, and whatever else the host's administrator has set there: whether it listens to routers, say. */
 static int set_home_up(struct vswitch *s, struct error *err)
 {
 	const json_t *ipv6 = json_object_get(record_of(s, home_of(s)), "ipv6");
 	struct host_link link;
 	int r = host_link_get(s->interface, &link, err);
 
+	if (!r && !link.up)
+		host_link_copy_settings(home_of(s), s->interface);
 	if (!r && !link.up && ipv6)
 		r = host_link_set_ipv6(s->interface, json_is_true(ipv6), err);
 	return r ? r : host_link_set_up(s->interface, true, err);
@@ -244,6 +268,8 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 		else if (!r && !(home && i == 0) && is_used(json_object_get(record_of(s, json_string_value(adapter)), "network")))
 			r = error_set(err, EBUSY, "adapter %s has addresses of the host: of a team's adapters only the first, when the switch is made, may have such",
 			    json_string_value(adapter));
+	if (!r)
+		r = switch_store(vmms, s, err);
 	if (r)
 		return r;
 	/* The bridge comes first, then the adapters are in it, then the host moves. */
@@ -304,16 +330,34 @@ static void restore_flags(const char *adapter, const json_t *record)
 	host_link_set_up(adapter, json_is_true(json_object_get(record, "up")), NULL);
 }
 
-static bool has_our_mac(const struct vswitch *s, const char *adapter)
+static bool has_mac(const char *adapter, const char *mac)
 {
-	const char *mac = json_string_value(json_object_get(s->host, "mac"));
+	json_t *text = NULL;
 	struct host_link link;
-	char text[18];
+	bool same;
 
 	if (!mac || host_link_get(adapter, &link, NULL))
 		return false;
-	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", link.mac[0], link.mac[1], link.mac[2], link.mac[3], link.mac[4], link.mac[5]);
-	return !strcmp(mac, text);
+	text = mac_text(&link);
+	same = text && !strcasecmp(mac, json_string_value(text));
+	json_decref(text);
+	return same;
+}
+
+static bool has_our_mac(const struct vswitch *s, const char *adapter)
+{
+	return has_mac(adapter, json_string_value(json_object_get(s->host, "mac")));
+}
+
+bool switch_is_hosts_mac(const struct vswitch *s, const char *mac)
+{
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(json_object_get(s->config, "adapters"), i, adapter)
+		if (has_mac(json_string_value(adapter), mac))
+			return true;
+	return switch_has_host(s) && has_mac(s->interface, mac);
 }
 
 /* One whose address the switch keeps is down as long as it does: else the host would hear there too what is for the switch. */
@@ -418,16 +462,52 @@ static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *e
 		r = set_home_up(s, err);
 		if (!r && is_present(home))
 			r = host_network_get(home, &now, err);
-		if (!r && is_used(now))
+		if (!r && is_used(now)) {
 			r = move_home(s, home, err);
-		else if (!r && json_object_get(s->host, "network"))
+			/* It may have had some there before. */
+			switch_note_addresses(vmms, s);
+		} else if (!r && json_object_get(s->host, "network")) {
 			r = host_network_put(s->interface, json_object_get(s->host, "network"), err);
+		}
 		json_decref(now);
 	}
 	json_array_foreach(adapters, i, adapter)
 		if (!r && is_present(json_string_value(adapter)))
 			r = take_over(vmms, s, json_string_value(adapter), err);
 	return r ? r : let_go(vmms, s, err);
+}
+
+static json_t *both(const json_t *a, const json_t *b)
+{
+	json_t *all = json_copy((json_t *)(uintptr_t)a);
+
+	if (!all)
+		all = json_array();
+	json_array_extend(all, (json_t *)(uintptr_t)b);
+	return all;
+}
+
+/* Of an internal switch. Which ones it has from us is in host.db before it has them, so that those, and no others, are taken away again. */
+static int give_addresses(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	json_t *wanted = json_object_get(s->config, "addresses"), *given = json_incref(json_object_get(s->host, "addresses"));
+	bool same = given ? json_equal(given, wanted) : !json_array_size(wanted);
+	int r = 0;
+
+	if (!s->host)
+		s->host = json_object();
+	if (!same) {
+		json_object_set_new(s->host, "addresses", both(given, wanted));
+		r = switch_store(vmms, s, err);
+	}
+	if (!r)
+		r = host_addresses_set(s->interface, wanted, given, err);
+	if (!r && !same) {
+		json_object_set(s->host, "addresses", wanted);
+		r = switch_store(vmms, s, err);
+	}
+	json_decref(given);
+	return r;
 }
 
 int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err)
@@ -439,7 +519,7 @@ int switch_settle(struct vmms *vmms, struct vswitch *s, struct error *err)
 	if (!switch_has_host(s))
 		return 0;
 	r = host_link_set_up(s->interface, true, err);
-	return r ? r : host_addresses_set(s->interface, json_object_get(s->config, "addresses"), err);
+	return r ? r : give_addresses(vmms, s, err);
 }
 
 void switch_note_addresses(struct vmms *vmms, struct vswitch *s)

@@ -122,6 +122,14 @@ static int make_tap(struct vmms *vmms, const char *name, int *fd, struct error *
 	return r;
 }
 
+/* One that has the host's address would take what is for the host. */
+static int check_mac(const struct vswitch *s, const json_t *adapter, struct error *err)
+{
+	const char *mac = json_string_value(json_object_get(adapter, "mac"));
+
+	return switch_is_hosts_mac(s, mac) ? error_set(err, EEXIST, "mac %s is the host's own on switch \"%s\": choose another", mac, s->name) : 0;
+}
+
 int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
 {
 	struct vmms *vmms = machine->vmms;
@@ -134,6 +142,9 @@ int switches_port_open(struct machine *machine, const json_t *adapter, int *fd, 
 	if (!s || s->phase != SWITCH_READY)
 		return error_set(err, ENOENT, "there is no switch \"%s\" for an adapter of machine \"%s\": make it, or choose another", wanted ? wanted : "",
 				 machine->name);
+	r = check_mac(s, adapter, err);
+	if (r)
+		return r;
 	choose_name(name, adapter, false);
 	r = switches_start(vmms, err);
 	if (!r)
@@ -196,8 +207,11 @@ int switches_port_check(struct vmms *vmms, const json_t *adapter, struct error *
 	size_t i;
 	int r;
 
-	if (!s || s->phase != SWITCH_READY || !vmms->switches->datapath)
+	if (!s || s->phase != SWITCH_READY)
 		return 0;
+	r = check_mac(s, adapter, err);
+	if (r || !vmms->switches->datapath)
+		return r;
 	description = describe_parts(vmms, s);
 	ports = json_object_get(description, "ports");
 	json_array_foreach(ports, i, port)

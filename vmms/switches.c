@@ -140,8 +140,13 @@ static json_t *describe(struct vmms *vmms, struct vswitch *s)
 	json_object_set_new(description, "rate", json_integer(s->rate));
 	if (external && mac && *mac)
 		json_object_set_new(description, "mac", json_string(mac));
-	if (external && s->attach)
-		json_object_set(description, "members", json_object_get(s->config, "adapters"));
+	if (external && s->attach) {
+		json_t *members = json_copy(json_object_get(s->config, "adapters"));
+
+		if (s->leaving)
+			json_array_extend(members, (json_t *)(uintptr_t)s->leaving);
+		json_object_set_new(description, "members", members);
+	}
 	if (external && !host_link_get(json_string_value(json_array_get(json_object_get(s->config, "adapters"), 0)), &link, NULL))
 		json_object_set_new(description, "mtu", json_integer(link.mtu));
 	else if (!external)
@@ -303,6 +308,11 @@ static void seen_to(void *context)
 	(void)context;
 }
 
+void switches_see_to_soon(struct vmms *vmms)
+{
+	uv_timer_start(&vmms->switches->retry, retry_due, RETRY_MS, 0);
+}
+
 void switches_see_to(struct vmms *vmms)
 {
 	struct switches *all = vmms->switches;
@@ -414,7 +424,7 @@ static void take_down(struct vmms *vmms, struct vswitch *s)
 	s->phase = SWITCH_DELETING;
 	if (switch_store(vmms, s, &err))
 		log_write(LOG_LEVEL_ERROR, "%s", err.text);
-	r = s->host ? switch_detach(vmms, s, &err) : switches_apply(vmms, &err);
+	r = json_object_get(s->host, "adapters") ? switch_detach(vmms, s, &err) : switches_apply(vmms, &err);
 	if (r && !is_gone(vmms, s)) {
 		set_problem(s, &err);
 		log_write(LOG_LEVEL_WARNING, "switch \"%s\": %s", s->name, s->problem.text);
@@ -493,16 +503,14 @@ static void set_links(const json_t *adapters, bool up)
 		host_link_set_up(json_string_value(adapter), up, NULL);
 }
 
-/* With those that go still in it. */
+/* With those that go still in it. Who is killed meanwhile finds in host.db what is to be, and ends it. */
 static int add_members(struct vmms *vmms, struct vswitch *s, const json_t *more, const json_t *gone, struct error *err)
 {
-	json_t *now = json_incref(json_object_get(s->config, "adapters")), *all = json_copy(now);
 	int r;
 
-	json_array_extend(all, (json_t *)(uintptr_t)gone);
-	json_object_set_new(s->config, "adapters", all);
+	s->leaving = gone;
 	r = switch_attach(vmms, s, more, false, err);
-	json_object_set_new(s->config, "adapters", now);
+	s->leaving = NULL;
 	return r;
 }
 
@@ -679,6 +687,7 @@ int switches_open(struct vmms *vmms, struct error *err)
 		r = store_switch_list(vmms->store, add_stored, vmms, err);
 	if (r)
 		return r;
+	switches_watch_addresses(vmms);
 	/* Machines that run keep their ports while others' switches go. */
 	switches_plug_running(vmms);
 	return errand_start(vmms, begin, seen_to, vmms, err);
@@ -694,6 +703,7 @@ void switches_close(struct vmms *vmms)
 	uv_close((uv_handle_t *)&all->note, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(all->watches); i++)
 		watch_end(&all->watches[i]);
+	switches_watch_end(vmms);
 }
 
 void switches_free(struct vmms *vmms)

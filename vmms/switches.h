@@ -22,6 +22,7 @@ struct vswitch {
 	struct error warning;  /* what of its queues is not, as Open vSwitch was told last */
 	int64_t rate;          /* bits in a second that one of the host's adapters can send, as known last; 0: unknown [written by errands] */
 	bool attach;           /* the host's adapters are in the bridge, or go there */
+	const json_t *leaving; /* adapters that are no more in `config`, and in the bridge for a moment yet; NULL: none */
 };
 
 struct switches;
@@ -80,6 +81,10 @@ int switch_store(struct vmms *vmms, const struct vswitch *s, struct error *err);
 
 /* The host is on it. */
 bool switch_has_host(const struct vswitch *s);
+/* The host's addresses would be this adapter's, if it were not for the switch. */
+bool switch_is_home(const struct vswitch *s, const char *adapter);
+/* By this address the host, or an adapter of it, is known on the switch. */
+bool switch_is_hosts_mac(const struct vswitch *s, const char *mac);
 
 /* switch_host.c: host adapters of external switches, and the host's addresses. */
 int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err);

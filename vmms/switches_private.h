@@ -12,6 +12,13 @@ struct watch {
 	bool active;
 };
 
+/* Told of addresses that others, as a client of DHCP, give interfaces of the host. */
+struct address_watch {
+	uv_poll_t poll;
+	int fd;
+	bool active;
+};
+
 struct switches {
 	struct ovs *ovs; /* [errand] */
 	const char *datapath; /* ovs_datapath(), as known last; NULL: not yet, or not any more */
@@ -21,6 +28,7 @@ struct switches {
 	json_t *ports;
 	uv_timer_t retry, note;
 	struct watch watches[2];
+	struct address_watch addresses;
 	bool failing; /* it has been told */
 	bool waiting; /* switches_see_to() is to come */
 	unsigned delay;
@@ -28,6 +36,12 @@ struct switches {
 
 /* As it should be, all of it, as soon as it can be; what cannot be is the problem of its switch, and tried again. */
 void switches_see_to(struct vmms *vmms);
+/* The same in a second. */
+void switches_see_to_soon(struct vmms *vmms);
+/* switch_watch.c: what an adapter of a switch is given goes where the host's addresses are. Without that those are looked at when something else
+ * is the matter. */
+void switches_watch_addresses(struct vmms *vmms);
+void switches_watch_end(struct vmms *vmms);
 /* [errand] As ovs_start(). */
 int switches_start(struct vmms *vmms, struct error *err);
 

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the host has beside its addresses: settings of its adapters, routes by others, who else uses an adapter; and addresses that come later."""
+
+import concurrent.futures
+import http.client
+import os
+import signal
+import subprocess
+
+from daemon import require
+from lan import Lan, eventually, wire
+from test_manage_switches import network_of, ports_of, require_nothing_left, require_reach, two_hosts
+
+MINE, ITS = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
+
+
+def setting(host, interface, key, value=None):
+    path = f"/proc/sys/net/{key.replace('*', interface)}"
+    if value is not None:
+        host.run("sh", "-c", f"echo {value} >{path}")
+    return host.run("cat", path).stdout.strip()
+
+
+def addresses(host, interface):
+    return {a["local"]: a for e in host.json("address", "show", interface) for a in e["addr_info"]}
+
+
+def test_manage_switch_host_has_all(context):
+    """Labels, settings of the kernel, a route over two routers, and what another interface has to the same targets: there with the switch, and back."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        other = lan.add()
+        wire(host, "eth2", other, "eth0")
+        host.give("eth2", "198.51.100.2/24", "2001:db8:2::2/64")
+        settings = {"ipv6/conf/*/accept_ra": "0", "ipv6/conf/*/hop_limit": "77", "ipv4/conf/*/rp_filter": "2", "ipv4/conf/*/arp_ignore": "1"}
+        for key, value in settings.items():
+            setting(host, "eth1", key, value)
+        host.ip("address", "add", "192.0.2.78/24", "dev", "eth1", "label", "eth1:web")
+        # To the same targets, by both interfaces.
+        for interface in ("eth2", "eth1"):
+            host.ip("-6", "route", "append", "2001:db8:f::/64", "dev", interface, "metric", "77")
+            host.ip("route", "append", "203.0.113.0/25", "dev", interface, "metric", "77")
+        host.ip("-6", "route", "add", "2001:db8:e::/64", "nexthop", "via", "2001:db8::1", "dev", "eth1", "nexthop", "via", "2001:db8::3", "dev", "eth1")
+        host.ip("route", "add", "203.0.113.128/25", "nexthop", "via", "192.0.2.1", "dev", "eth1", "nexthop", "via", "192.0.2.3", "dev", "eth1")
+        before, others, links = network_of(host, "eth1"), network_of(host, "eth2"), host.links()
+        routes = [host.ip(*family, "route", "show", "table", "all") for family in ([], ["-6"])]
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        require_reach(host, MINE, router, ITS)
+        moved = [host.ip(*family, "route", "show", "table", "all").replace("bs1", "eth1") for family in ([], ["-6"])]
+        for was, now in zip(routes, moved):
+            # Of the kernel's own those of the adapter's multicast differ.
+            lost = [line for line in was.splitlines() if line not in now and "multicast" not in line and "fe80" not in line]
+            require(not lost, f"lost: {lost} of {now}")
+        require(network_of(host, "eth2") == others, f"another interface's: {network_of(host, 'eth2')} {others}")
+        require(addresses(host, "bs1")["192.0.2.78"]["label"] == "bs1:web", f"{addresses(host, 'bs1')}")
+        require({key: setting(host, "bs1", key) for key in settings} == settings, "settings of the kernel")
+        d.cli("switch", "delete", "out")
+        require(network_of(host, "eth1") == before and network_of(host, "eth2") == others, f"as it was: {network_of(host, 'eth1')} {before}")
+        require(addresses(host, "eth1")["192.0.2.78"]["label"] == "eth1:web", f"{addresses(host, 'eth1')}")
+        require_reach(host, MINE, router, ITS)
+        require_nothing_left(d, host, links)
+
+
+def test_manage_switch_host_is_given_more(context):
+    """A client of DHCP goes on with the adapter: what it renews there counts on the switch, and is there when the lease would have ended."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        for seconds, address in ((500, "192.0.2.2"), (700, "192.0.2.2"), (900, "192.0.2.99")):
+            host.ip("address", "replace", f"{address}/24", "dev", "eth1", "valid_lft", str(seconds), "preferred_lft", str(seconds))
+            eventually(lambda: not [a for a in addresses(host, "eth1") if "." in a], "it to be taken from the adapter")
+            left = addresses(host, "bs1")[address]["valid_life_time"]  # pylint: disable=undefined-loop-variable
+            require(seconds - 100 < left <= seconds, f"{left} s of {seconds}")
+            require_reach(host, (address,), router, ["192.0.2.1"])
+        require("problem" not in d.ok("GET", "/v1/switches/out"), "nothing is wrong")
+        # Other adapters are none of ours.
+        host.ip("link", "add", "eth7", "type", "veth", "peer", "name", "eth8")
+        host.give("eth7", "198.51.100.7/24")
+        d.cli("switch", "delete", "out")
+        require({"192.0.2.2", "192.0.2.77", "192.0.2.99", "2001:db8::2"} <= set(addresses(host, "eth1")), f"{addresses(host, 'eth1')}")
+        require("198.51.100.7" in addresses(host, "eth7"), "as it was")
+
+
+def test_manage_switch_host_uses_it(context):
+    """An adapter of which another interface is made, and an address that is the host's, are in use."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        host.ip("link", "add", "link", "eth1", "name", "above", "type", "macvlan", "mode", "bridge")
+        host.give("above", "198.51.100.1/24")
+        before, links = [network_of(host, name) for name in ("eth1", "above")], host.links()
+        d = lan.daemon(host)
+        body = {"name": "out", "type": "external", "adapters": ["eth1"]}
+        d.refused(409, "busy", "POST", "/v1/switches", body, "above is made of it")
+        require([network_of(host, name) for name in ("eth1", "above")] == before and host.links() == links, "nothing was done")
+        host.ip("link", "delete", "above")
+        d.cli("switch", "create", "alone", "--type", "private")
+        d.refused(409, "busy", "POST", "/v1/switches", {**body, "adapters": ["ovs-netdev"]}, "Open vSwitch's own")
+        # A peer in the same host is none of that.
+        host.ip("link", "add", "eth2", "type", "veth", "peer", "name", "eth3")
+        for name in ("eth1", "eth2"):
+            d.make(name, adapters=[{"mac": host.json("link", "show", name)[0]["address"].upper(), "port": "switch", "switch": "out"}])
+        d.ok("POST", "/v1/switches", {**body, "adapters": ["eth1", "eth2"]})
+        d.ok("POST", "/v1/switches", {"name": "in", "type": "internal"})
+        for name in ("eth1", "eth2"):
+            job = d.job("POST", f"/v1/vms/{name}/start")
+            require(job["state"] == "failed" and "the host's own" in job["error"]["message"], f"{job}")
+        adapter = {"mac": host.json("link", "show", "bs3")[0]["address"], "port": "switch", "switch": "in"}
+        d.refused(409, "exists", "POST", "/v1/vms", {"name": "more", "memory": 64 << 20, "boot": {"kernel": d.kernel}, "adapters": [adapter]}, "the host's own")
+        d.done("PATCH", "/v1/vms/eth1/adapters/0", {"port": "none"})
+        d.done("POST", "/v1/vms/eth1/start")
+        d.refused(409, "exists", "PATCH", "/v1/vms/eth1/adapters/0", {"port": "switch", "switch": "out"}, "the host's own")
+        require_reach(host, MINE, router, ITS)
+
+
+def test_manage_switch_host_on_an_internal_one(context):
+    """The MAC of the host's adapter on an internal switch stays, whoever comes and goes; so do IP addresses that others have given it."""
+    with Lan(context) as lan:
+        host = lan.add()
+        d = lan.daemon(host)
+        links = host.links()
+        d.cli("switch", "create", "in", "--type", "internal", "--address", "198.51.100.1/24", "--address", "2001:db8:1::1/64")
+        mac = host.json("link", "show", "bs1")[0]["address"]
+        host.ip("address", "add", "203.0.113.1/24", "dev", "bs1")
+        for n in range(4):
+            d.make(f"m{n}", adapters=[{"port": "switch", "switch": "in"}])
+            d.done("POST", f"/v1/vms/m{n}/start")
+        for n in range(4):
+            require(host.json("link", "show", "bs1")[0]["address"] == mac, f"{n} machines are off")
+            d.done("POST", f"/v1/vms/m{n}/turn-off")
+        d.stop()
+        d.start()
+        eventually(lambda: ports_of(d, "in") == [], "it to be seen to")
+        d.cli("switch", "set", "in", "--address", "198.51.100.9/24")
+        require({a for a in addresses(host, "bs1") if not a.startswith("fe80")} == {"198.51.100.9", "203.0.113.1"}, f"{addresses(host, 'bs1')}")
+        was = d.switch_pids()["ovs-vswitchd"]
+        os.kill(was, 9)
+        eventually(lambda: "bs1" in host.links() and "198.51.100.9" in addresses(host, "bs1") and d.switch_pids().get("ovs-vswitchd", was) != was, "it to be back")
+        require(host.json("link", "show", "bs1")[0]["address"] == mac, "it is the same")
+        for n in range(4):
+            d.done("DELETE", f"/v1/vms/m{n}")
+        d.cli("switch", "delete", "in")
+        require_nothing_left(d, host, links)
+
+
+def test_manage_switch_host_asks_for_nothing(context):
+    """Command lines that ask for nothing, or for what cannot be: that is told, and nothing is done."""
+    with Lan(context) as lan:
+        d = lan.daemon(lan.add())
+        d.cli("switch", "create", "lan", "--type", "private")
+        before = d.ok("GET", "/v1/switches/lan")
+        for words, text in ((("set", "lan"), "what is to change"), (("set", "lan", "--type", "internal"), "when it is made"), (("set", "lan", "--no-host"), "when it is made"),
+                            (("team", "lan"), "what is to change"), (("team", "lan", "--remove", "eth1"), "not in the team"),
+                            (("set", "lan", "--notes", b"\xff"), "no UTF-8"), (("create", b"\xff", "--type", "private"), "no UTF-8"),
+                            (("create", "more", "--type", "private", "--adapter", b"\xff"), "no UTF-8"), (("team", "lan", "--mode", b"\xff"), "no UTF-8")):
+            r = subprocess.run([os.path.join(d.build, "cli/bulkhead"), "switch", *words], capture_output=True, env={**os.environ, "BULKHEAD_SOCKET": d.socket}, timeout=60)
+            require(r.returncode == 2 and text.encode() in r.stderr, f"{words}: {r}")
+        require(d.ok("GET", "/v1/switches")["switches"] == [before], "all is as it was")
+
+
+def quietly(d, *request):
+    """A request whose answer may never come."""
+    try:
+        d.call(*request)
+    except (OSError, http.client.HTTPException):
+        pass
+
+
+def waits(d):
+    """Whether Open vSwitch has been told what it has not done."""
+    told = d.host.run("ovs-vsctl", "--timeout=10", f"--db=unix:{d.runtime}/switches/db.sock", "--no-wait", "get", "Open_vSwitch", ".", "next_cfg", "cur_cfg").stdout.split()
+    return told[0] != told[1]
+
+
+def test_manage_switch_host_team_of_a_daemon_that_dies(context):
+    """In the middle of one member for another: it is the one team or the other in the end."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        peer = lan.add()
+        wire(host, "eth2", peer, "eth0")
+        host.ip("link", "set", "eth2", "up")
+        before, links = [network_of(host, name) for name in ("eth1", "eth2")], host.links()
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+        for adapters in (["eth1", "eth2"], ["eth1"], ["eth2"], ["eth1"]):
+            now = d.ok("GET", "/v1/switches/out")["adapters"]
+            pid = d.switch_pids()["ovs-vswitchd"]
+            os.kill(pid, signal.SIGSTOP)
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(quietly, d, "PATCH", "/v1/switches/out", {"adapters": adapters})
+                try:
+                    eventually(lambda: waits(d) or asked.done(), "it to wait for Open vSwitch")  # pylint: disable=cell-var-from-loop
+                    d.kill()
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+            d.start()
+            eventually(lambda: "problem" not in d.ok("GET", "/v1/switches/out"), "it to be seen to")
+            has = d.ok("GET", "/v1/switches/out")
+            require(has["adapters"] in (now, adapters) and sorted(m["name"] for m in has["members"]) == sorted(has["adapters"]), f"{now} to {adapters}: {has}")
+            d.ok("PATCH", "/v1/switches/out", {"adapters": adapters})
+        require_reach(host, MINE, router, ITS)
+        d.cli("switch", "delete", "out")
+        require([network_of(host, name) for name in ("eth1", "eth2")] == before, f"as it was: {[network_of(host, name) for name in ('eth1', 'eth2')]} {before}")
+        require_nothing_left(d, host, links)
