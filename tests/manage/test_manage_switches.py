@@ -484,10 +484,12 @@ def test_manage_switch_adapter_of_a_daemon_that_dies(context):
             # Open vSwitch may have been too slow, on a host that is.
             job = d.ok("GET", f"/v1/jobs/{job['id']}")
             require(job["state"] == "running", f"the worker was asked: {job}")
-            d.kill()
+            # It is there while the worker does it, as that does nothing for one who is gone, and does not read the answer.
+            d.process.send_signal(signal.SIGSTOP)
         finally:
             os.kill(worker, signal.SIGCONT)
         eventually(lambda: before["interface"] not in host.links(), "the worker to have its other tap")
+        d.kill()
         d.start()
         eventually(lambda: ports_of(d, "other"), "it to be on the other switch")
         after, = ports_of(d, "other")
