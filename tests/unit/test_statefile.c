@@ -330,7 +330,7 @@ static void test_hostile_blocks(void **state)
 	assert_int_equal(pread(fd, header, sizeof(header), 0), sizeof(header));
 	blocks = (uint32_t)le64_get(header + HEADER_BLOCKS);
 	assert_in_range(blocks, 9, 16);
-	pread(fd, index, blocks * ENTRY_SIZE, (off_t)le64_get(header + HEADER_INDEX_AT));
+	assert_int_equal(pread(fd, index, blocks * ENTRY_SIZE, (off_t)le64_get(header + HEADER_INDEX_AT)), blocks * ENTRY_SIZE);
 	memcpy(saved, index, sizeof(index));
 	at = (off_t)le64_get(index + ENTRY_AT);
 	size = le32_get(index + ENTRY_BYTES);
@@ -355,7 +355,7 @@ static void test_hostile_blocks(void **state)
 			expect_damaged(fd, lies[i].what);
 		}
 	}
-	pwrite(fd, sound, size, at);
+	assert_int_equal(pwrite(fd, sound, size, at), size);
 	memcpy(index, saved, sizeof(index));
 	le32_put(index + ENTRY_CHUNK, 1000);
 	seal(fd, index, blocks);
