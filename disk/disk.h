@@ -293,6 +293,17 @@ struct disk_request {
 
 int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err);
 
+/* Rings of io_uring that are made beforehand, for a process that gives up its right to make any: each for one queue at a time,
+ * of `depth` requests or fewer. Whatever a ring is asked for that is not a queue's work, it refuses. Returns how many there are
+ * now; that it is fewer than `count`, or none, is no error, and `err` says why: the host refuses io_uring, or (before Linux 5.10)
+ * knows no such rings. Destroyed when no queue is left. */
+struct disk_rings;
+int disk_rings_create(struct disk_rings **out, unsigned count, unsigned depth, struct error *err);
+void disk_rings_destroy(struct disk_rings *rings);
+
+/* A queue that has one of these rings, or when all are in use none, and works by threads. NULL: as disk_queue_create(). [any thread] */
+int disk_queue_create_with(struct disk_queue **out, unsigned depth, struct disk_rings *rings, struct error *err);
+
 /* No request may be in flight. */
 void disk_queue_destroy(struct disk_queue *queue);
 

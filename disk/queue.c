@@ -6,13 +6,13 @@
 #include "disk/queue.h"
 
 #include <errno.h>
-#include <liburing.h>
 #include <linux/falloc.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
 #include "disk/operation.h"
+#include "disk/rings.h"
 #include "disk/workers.h"
 
 #define EARLY_SUBMIT 8u /* entries */
@@ -22,6 +22,7 @@
 struct disk_queue {
 	bool has_ring;
 	struct io_uring ring;
+	struct disk_rings *rings; /* where it goes back to; NULL: it is our own */
 	unsigned entries;        /* of the ring that have not come back */
 	struct workers *workers; /* where there is no ring */
 	int event;               /* by which workers and gates wake the queue's thread */
@@ -43,21 +44,11 @@ static void signal_self(struct disk_queue *queue)
 	(void)n; /* fails only when the counter is full, and then it is readable anyway */
 }
 
-/* The thread waits for completions or looks for them: it need not be interrupted for them (Linux 5.19). */
-static int create_ring(struct disk_queue *queue, unsigned depth)
-{
-	int r = io_uring_queue_init(depth, &queue->ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
-
-	if (r == -EINVAL)
-		r = io_uring_queue_init(depth, &queue->ring, 0);
-	queue->has_ring = r == 0;
-	return r;
-}
-
 static int create_way(struct disk_queue *queue, unsigned depth, enum queue_kind kind, struct error *err)
 {
-	int r = kind == QUEUE_THREADS ? -ENOSYS : create_ring(queue, depth);
+	int r = kind == QUEUE_THREADS ? -ENOSYS : queue->rings ? rings_take(queue->rings, &queue->ring) : ring_create(&queue->ring, depth);
 
+	queue->has_ring = r == 0;
 	if (r == 0)
 		return 0;
 	if (kind == QUEUE_RING)
@@ -66,7 +57,7 @@ static int create_way(struct disk_queue *queue, unsigned depth, enum queue_kind 
 	return queue->workers ? 0 : error_set(err, ENOMEM, "no memory for the threads of a disk queue");
 }
 
-int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_kind kind, struct error *err)
+static int create(struct disk_queue **out, unsigned depth, enum queue_kind kind, struct disk_rings *rings, struct error *err)
 {
 	struct disk_queue *queue;
 	int r = 0;
@@ -81,6 +72,7 @@ int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_k
 		free(queue);
 		return r;
 	}
+	queue->rings = rings;
 	r = create_way(queue, depth, kind, err);
 	if (r < 0) {
 		close(queue->event);
@@ -98,16 +90,47 @@ int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_k
 	return 0;
 }
 
+int disk_queue_create_kind(struct disk_queue **out, unsigned depth, enum queue_kind kind, struct error *err)
+{
+	return create(out, depth, kind, NULL, err);
+}
+
 int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err)
 {
-	return disk_queue_create_kind(out, depth, QUEUE_AUTO, err);
+	return create(out, depth, QUEUE_AUTO, NULL, err);
+}
+
+int disk_queue_create_with(struct disk_queue **out, unsigned depth, struct disk_rings *rings, struct error *err)
+{
+	return create(out, depth, QUEUE_AUTO, rings, err);
+}
+
+/* What is still in it is the event that is watched, which comes, and what comes back at once. False: the kernel does not take it. */
+static bool empty_ring(struct disk_queue *queue)
+{
+	struct io_uring_cqe *entry;
+
+	signal_self(queue);
+	while (queue->entries) {
+		int r = io_uring_submit_and_wait(&queue->ring, 1);
+
+		if (r < 0 && r != -EINTR)
+			return false;
+		while (io_uring_peek_cqe(&queue->ring, &entry) == 0) {
+			io_uring_cqe_seen(&queue->ring, entry);
+			queue->entries--;
+		}
+	}
+	return true;
 }
 
 void disk_queue_destroy(struct disk_queue *queue)
 {
 	if (!queue)
 		return;
-	if (queue->has_ring)
+	if (queue->has_ring && queue->rings && empty_ring(queue))
+		rings_give(queue->rings, &queue->ring);
+	else if (queue->has_ring)
 		io_uring_queue_exit(&queue->ring);
 	workers_destroy(queue->workers);
 	close(queue->event);

@@ -356,6 +356,25 @@ static bool controller_wanted(const struct vm *vm, unsigned controller)
 	return false;
 }
 
+/* One for each channel that a guest can open, as none can be made in the sandbox. A saved machine may have any controller. */
+static int make_rings(struct vm *vm, struct error *err)
+{
+	unsigned controllers = 0, count;
+	struct error why;
+	int made;
+
+	for (unsigned c = 0; c < WORKER_MAX_CONTROLLERS; c++)
+		controllers += vm->restore >= 0 || controller_wanted(vm, c);
+	count = controllers * vm->config->vp_count;
+	made = disk_rings_create(&vm->rings, count, STORAGE_DEPTH, &why);
+	if (made < 0)
+		return error_set(err, -made, "%s", why.text);
+	if ((unsigned)made < count)
+		log_write(LOG_LEVEL_WARNING, "%u of %u channels to disks are served by threads, not by io_uring: %s", count - (unsigned)made, count,
+		    why.text);
+	return 0;
+}
+
 static int add_storage(struct vm *vm, struct error *err)
 {
 	unsigned vps = vm->config->vp_count;
@@ -365,6 +384,7 @@ static int add_storage(struct vm *vm, struct error *err)
 		char name[16];
 		struct storage_config config = {.name = name,
 		    .max_sub_channels = vps - 1,
+		    .rings = vm->rings,
 		    .instance = GUID_INIT(0xb4a0d3c0u, 0x5c51, 0x4f6a, 0x9c, 0x1e, 0x2f, 0x60, 0x7e, 0x1d, 0x70, 0x00)};
 
 		if (!controller_wanted(vm, c))
@@ -489,6 +509,8 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 		r = partition_host_open(&vm->host, err);
 	for (unsigned i = 0; i < config->disk_count && !r; i++)
 		r = open_at_free_lun(vm, &config->disks[i], &none, &slot, err);
+	if (!r && config->confined)
+		r = make_rings(vm, err);
 	if (!r)
 		r = vm_open_ports(vm, err);
 	if (r) {
@@ -508,6 +530,7 @@ void vm_destroy(struct vm *vm, struct error *err)
 		if (vm->disks[i].used && close_disk(vm, i, &one) && err && !err->code)
 			*err = one;
 	}
+	disk_rings_destroy(vm->rings);
 	vm_close_ports(vm);
 	close_boot_files(vm);
 	if (vm->restore >= 0)

@@ -54,6 +54,7 @@ struct vm {
 	const struct worker_config *config;
 	struct vm_events events;
 	struct vm_disk disks[WORKER_MAX_DISKS];
+	struct disk_rings *rings; /* made before the sandbox is entered; NULL: there is none */
 	char *disk_paths[WORKER_MAX_DISKS]; /* of disks and media that came while it ran */
 	struct guid uuid;
 	struct boot_file kernel, initrd;

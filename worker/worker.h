@@ -66,7 +66,7 @@ struct worker_config {
 	bool exit_port;           /* bare test guests end by port 0xf4 */
 	bool no_reboot;           /* a reset ends the run */
 	bool detached;            /* no terminal is behind it: SIGHUP is not taken */
-	bool confined;            /* after `opened`, nothing can be opened by name */
+	bool confined;            /* after `opened`, nothing can be opened by name, and no ring of io_uring made */
 
 	/* On the thread of worker_run(); an error ends the run as not started. NULL: nobody asks. */
 	int (*opened)(void *context, struct error *err); /* all is open; there is one thread, and no machine yet */

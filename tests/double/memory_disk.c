@@ -54,6 +54,11 @@ int disk_queue_create(struct disk_queue **out, unsigned depth, struct error *err
 	return 0;
 }
 
+int disk_queue_create_with(struct disk_queue **out, unsigned depth, struct disk_rings *rings, struct error *err)
+{
+	return disk_queue_create(out, depth, err);
+}
+
 void disk_queue_destroy(struct disk_queue *queue)
 {
 	close(queue->event);

@@ -64,6 +64,9 @@ def see_the_walls(guest):
     with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as f:
         both = [line for line in f if "wx" in line.split()[1]]
     require(not both, f"writable and executable: {both}")
+    opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    # One for each channel of the controller, and nobody else's, which might not be restricted.
+    require(opened.count("anon_inode:[io_uring]") == guest.configuration["cpus"], f"rings: {opened}")
     for fd in os.listdir(f"/proc/{pid}/fd"):
         require(not os.path.isdir(f"/proc/{pid}/fd/{fd}"), f"descriptor {fd} is a directory, from which a path leads on")
     for task in os.listdir(f"/proc/{pid}/task"):

@@ -218,6 +218,39 @@ static void refused_requests(void **state)
 	close(fd);
 }
 
+/* Rings that were made beforehand: a queue's goes to the next one, and who comes when all are in use does without. */
+static void rings_made_beforehand(void **state)
+{
+	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 4 * MIB };
+	int fd = image_create(&create), first = -1, made;
+	struct disk *disk = image_must_open(fd, false);
+	struct disk_queue *queues[2];
+	struct disk_rings *rings;
+	uint8_t sector[512] = "beforehand";
+	struct error err;
+
+	made = disk_rings_create(&rings, 1, 4, &err);
+	assert_in_range(made, 0, 1);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 2; i++) {
+			assert_int_equal(disk_queue_create_with(&queues[i], 4, rings, &err), 0);
+			assert_int_equal(run_one(queues[i], disk, DISK_OP_WRITE, 512 * i, 512, sector), 0);
+			assert_int_equal(run_one(queues[i], disk, DISK_OP_FLUSH, 0, 0, NULL), 0);
+			assert_int_equal(run_one(queues[i], disk, DISK_OP_READ, 512 * i, 512, sector), 0);
+			assert_string_equal((char *)sector, "beforehand");
+		}
+		if (round == 0)
+			first = disk_queue_fd(queues[0]);
+		if (made)
+			assert_int_equal(disk_queue_fd(queues[0]), first);
+		disk_queue_destroy(queues[0]);
+		disk_queue_destroy(queues[1]);
+	}
+	disk_rings_destroy(rings);
+	image_must_close(disk);
+	close(fd);
+}
+
 static void discard_frees_space(void **state)
 {
 	const struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 64 * MIB };
@@ -398,6 +431,7 @@ int main(void)
 		{ "sectors of 4096, ring", random_operations, NULL, NULL, &kinds[7] },
 		{ "sectors of 4096, threads", random_operations, NULL, NULL, &kinds[8] },
 		cmocka_unit_test(refused_requests),
+		cmocka_unit_test(rings_made_beforehand),
 		cmocka_unit_test(discard_frees_space),
 		{ "largest disk, smallest blocks", largest_disk, NULL, NULL, &smallest_block },
 		{ "largest disk, largest blocks", largest_disk, NULL, NULL, &largest_block },

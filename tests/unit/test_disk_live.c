@@ -45,9 +45,11 @@ struct job {
 struct use {
 	struct disk_create_options options;
 	enum queue_kind kind;
+	bool beforehand; /* with rings made beforehand, one too few: somebody does it by threads */
 };
 
 struct model {
+	struct disk_rings *rings; /* NULL: each queue makes its own way */
 	struct disk *disk;
 	enum queue_kind kind;
 	_Atomic bool stop;
@@ -60,6 +62,7 @@ struct model {
 struct worker {
 	pthread_t thread;
 	struct model *model;
+	struct disk_queue *queue; /* what it leaves, perhaps with an entry that watches for the gate */
 	unsigned number, failures;
 };
 
@@ -107,19 +110,25 @@ static bool is_right(struct worker *worker, const struct job *job)
 	return true;
 }
 
+static struct disk_queue *new_queue(struct model *model)
+{
+	struct disk_queue *queue;
+	struct error err;
+	int r = model->rings ? disk_queue_create_with(&queue, DEPTH / 2, model->rings, &err)
+			     : disk_queue_create_kind(&queue, DEPTH / 2, model->kind, &err);
+
+	return r < 0 ? NULL : queue;
+}
+
 static void *work(void *argument)
 {
 	struct worker *worker = argument;
 	struct model *model = worker->model;
 	struct dice dice = { worker->number + 1 };
 	struct job jobs[DEPTH];
-	struct disk_queue *queue;
-	struct error err;
+	struct disk_queue *queue = new_queue(model);
 
-	if (disk_queue_create_kind(&queue, DEPTH / 2, model->kind, &err) < 0) {
-		worker->failures = 1;
-		return NULL;
-	}
+	worker->failures = !queue;
 	for (unsigned i = 0; i < DEPTH; i++)
 		jobs[i].buffer = malloc(STRIPE);
 	while (!atomic_load(&model->stop) && worker->failures == 0) {
@@ -140,10 +149,16 @@ static void *work(void *argument)
 		for (unsigned i = 0; i < DEPTH; i++)
 			worker->failures += !is_right(worker, &jobs[i]);
 		atomic_fetch_add(&model->requests, DEPTH);
+		/* Another one goes on with its ring, in which it may be watching for the gate. */
+		if (model->rings && !dice_roll(&dice, 8)) {
+			disk_queue_destroy(queue);
+			queue = new_queue(model);
+			worker->failures += !queue;
+		}
 	}
 	for (unsigned i = 0; i < DEPTH; i++)
 		free(jobs[i].buffer);
-	disk_queue_destroy(queue);
+	worker->queue = queue;
 	return NULL;
 }
 
@@ -239,6 +254,8 @@ static void start(struct model *model, struct worker *workers, const struct use 
 	char path[128];
 
 	model->kind = use->kind;
+	if (use->beforehand)
+		assert_true(disk_rings_create(&model->rings, THREADS - 1, DEPTH / 2, &err) >= 0);
 	create("disk", &use->options);
 	if (disk_open(&model->disk, in("disk", path), NULL, &err) != 0)
 		fail_msg("%s", err.text);
@@ -258,7 +275,9 @@ static void stop(struct model *model, struct worker *workers, const char *name)
 	for (unsigned i = 0; i < THREADS; i++) {
 		pthread_join(workers[i].thread, NULL);
 		assert_int_equal(workers[i].failures, 0);
+		disk_queue_destroy(workers[i].queue);
 	}
+	disk_rings_destroy(model->rings);
 	image_must_close(model->disk);
 	stamps_in(name, here);
 	for (unsigned i = 0; i < STRIPES; i++)
@@ -672,13 +691,15 @@ static void void_or_not(void **state)
 
 int main(int argc, char **argv)
 {
-	static struct use uses[] = { { { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_AUTO },
-		{ { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_THREADS },
-		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_AUTO },
-		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_THREADS },
-		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .fixed = true }, QUEUE_AUTO } };
+	static struct use uses[] = { { { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_AUTO, false },
+		{ { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_THREADS, false },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_AUTO, false },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .block_size = 512 * KIB }, QUEUE_THREADS, false },
+		{ { .format = DISK_FORMAT_VHD, .size = DISK_SIZE, .fixed = true }, QUEUE_AUTO, false },
+		{ { .format = DISK_FORMAT_VHDX, .size = DISK_SIZE, .block_size = MIB }, QUEUE_AUTO, true } };
 	const struct CMUnitTest tests[] = {
 		{ "in use, by io_uring", in_use, NULL, NULL, &uses[0] },
+		{ "in use, by rings made beforehand", in_use, NULL, NULL, &uses[5] },
 		{ "in use, by threads", in_use, NULL, NULL, &uses[1] },
 		{ "VHD in use, by io_uring", in_use, NULL, NULL, &uses[2] },
 		{ "VHD in use, by threads", in_use, NULL, NULL, &uses[3] },

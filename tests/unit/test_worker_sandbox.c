@@ -38,6 +38,7 @@
 
 #include "base/thread.h"
 #include "disk/disk.h"
+#include "disk/rings.h"
 #include "worker/sandbox.h"
 
 #define NOBODY 1879048193u /* no user of this host has that number */
@@ -48,8 +49,12 @@ static struct {
 	struct sockaddr_in tcp;
 	struct sockaddr_un path;
 	pid_t victim;
-	struct io_uring ring; /* the disks' */
+	struct io_uring ring;      /* any, which nobody has in there */
+	struct io_uring disk_ring; /* as a disk's queue has it */
+	unsigned last_operation;   /* that the kernel knows of a ring */
 	char *page;
+	int socket;    /* as the machine has of the manager's, */
+	int pair;      /* or of whoever is connected */
 	int read_only; /* a disk that others continue; whoever has a name for it could write it */
 	char file[64];
 } target;
@@ -318,15 +323,104 @@ static bool map_system_v(void)
 	return shmget(IPC_PRIVATE, 4096, 0600) >= 0;
 }
 
-/* A ring makes system calls that no filter sees: here the other walls must hold. */
-static int ring_result(struct io_uring_sqe *entry)
+/* A ring makes system calls that no filter sees: where it cannot be restricted the other walls must hold. */
+static int result_of(struct io_uring *ring)
 {
 	struct io_uring_cqe *done;
+	int result;
 
-	(void)entry;
-	if (io_uring_submit(&target.ring) < 0 || io_uring_wait_cqe(&target.ring, &done))
+	if (io_uring_submit(ring) < 0 || io_uring_wait_cqe(ring, &done))
 		return -EIO;
-	return done->res;
+	result = done->res;
+	io_uring_cqe_seen(ring, done);
+	return result;
+}
+
+static int ring_result(struct io_uring_sqe *entry)
+{
+	(void)entry;
+	return result_of(&target.ring);
+}
+
+static void prepare_socket(struct io_uring_sqe *entry, int domain)
+{
+	io_uring_prep_rw(IORING_OP_NOP, entry, 0, NULL, 0, 0);
+	entry->opcode = 45; /* IORING_OP_SOCKET, which liburing 2.3's kernels may lack */
+	entry->fd = domain;
+	entry->off = SOCK_STREAM;
+}
+
+static bool make_ring(void)
+{
+	struct io_uring ring;
+
+	return io_uring_queue_init(4, &ring, 0) == 0;
+}
+
+static bool change_ring(void)
+{
+	int event = target.read_only;
+
+	return syscall(SYS_io_uring_register, target.disk_ring.ring_fd, IORING_REGISTER_FILES, &event, 1) == 0;
+}
+
+/* Whatever the kernel knows of that is no disk's work, and a disk's in another way. */
+static bool do_else_by_disk_ring(void)
+{
+	static const uint8_t own[] = {IORING_OP_NOP, IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_POLL_ADD};
+
+	for (unsigned operation = 0; operation <= target.last_operation; operation++) {
+		struct io_uring_sqe *entry = io_uring_get_sqe(&target.disk_ring);
+
+		io_uring_prep_rw((int)operation, entry, -1, NULL, 0, 0);
+		if (memchr(own, (int)operation, sizeof(own)))
+			entry->flags = IOSQE_IO_LINK;
+		if (result_of(&target.disk_ring) != -EACCES)
+			return true;
+	}
+	return false;
+}
+
+/* With all that it takes: of a kind that the host's own services have, which no network namespace holds (AF_VSOCK), or of any. */
+static bool make_socket_by_disk_ring(void)
+{
+	static const int domains[] = {AF_VSOCK, AF_UNIX, AF_INET};
+
+	for (size_t i = 0; i < ARRAY_SIZE(domains); i++) {
+		struct io_uring_sqe *entry = io_uring_get_sqe(&target.disk_ring);
+
+		prepare_socket(entry, domains[i]);
+		if (result_of(&target.disk_ring) >= 0)
+			return true;
+	}
+	return false;
+}
+
+static bool open_by_disk_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.disk_ring);
+
+	io_uring_prep_openat(entry, AT_FDCWD, "/", O_RDONLY, 0);
+	return result_of(&target.disk_ring) >= 0;
+}
+
+/* A socket that is there, as that of an adapter's port or of the console. */
+static bool connect_by_disk_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.disk_ring);
+
+	io_uring_prep_connect(entry, target.socket, (const struct sockaddr *)&target.tcp, sizeof(target.tcp));
+	return result_of(&target.disk_ring) == 0;
+}
+
+static bool send_by_disk_ring(void)
+{
+	struct io_uring_sqe *entry = io_uring_get_sqe(&target.disk_ring);
+	struct iovec one = {target.page, 1};
+	struct msghdr message = {.msg_iov = &one, .msg_iovlen = 1};
+
+	io_uring_prep_sendmsg(entry, target.pair, &message, 0);
+	return result_of(&target.disk_ring) >= 0;
 }
 
 static bool open_by_ring(void)
@@ -384,14 +478,10 @@ static bool connects_by_ring(int domain, const void *address, socklen_t size)
 	struct io_uring_sqe *entry = io_uring_get_sqe(&target.ring);
 	int fd;
 
-	io_uring_prep_rw(IORING_OP_NOP, entry, 0, NULL, 0, 0);
-	entry->opcode = 45; /* IORING_OP_SOCKET, which liburing 2.3's kernels may lack */
-	entry->fd = domain;
-	entry->off = SOCK_STREAM;
+	prepare_socket(entry, domain);
 	fd = ring_result(entry);
 	if (fd < 0)
 		return false;
-	io_uring_cq_advance(&target.ring, 1);
 	entry = io_uring_get_sqe(&target.ring);
 	io_uring_prep_connect(entry, fd, address, size);
 	return ring_result(entry) == 0;
@@ -422,12 +512,29 @@ static const struct attack {
     ATTACK(load_bpf), ATTACK(watch_performance), ATTACK(handle_faults), ATTACK(add_key), ATTACK(mount_something),
     ATTACK(change_user), ATTACK(raise_limit), ATTACK(many_descriptors), ATTACK(show_memory), ATTACK(ignore_sandbox),
     ATTACK(type_into_terminal), ATTACK(map_code), ATTACK(map_shared_code), ATTACK(make_executable),
-    ATTACK(make_executable_by_key), ATTACK(map_system_v), ATTACK(open_by_ring), ATTACK(create_by_ring),
+    ATTACK(make_executable_by_key), ATTACK(map_system_v), ATTACK(make_ring), ATTACK(change_ring),
+    ATTACK(do_else_by_disk_ring), ATTACK(make_socket_by_disk_ring), ATTACK(open_by_disk_ring), ATTACK(connect_by_disk_ring),
+    ATTACK(send_by_disk_ring), ATTACK(open_by_ring), ATTACK(create_by_ring),
     ATTACK(reopen_by_ring), ATTACK(open_named_by_ring), ATTACK(remove_by_ring), ATTACK(write_by_ring), ATTACK(connect_by_ring), {"connect_locally_by_ring", connect_locally_by_ring, REFUSED_WITHOUT_NAMESPACES}};
 
 /* --- the sandbox around them ------------------------------------------------------------------------------- */
 
 static char directory[] = "/tmp/bulkhead-sandbox-XXXXXX";
+
+/* What an attacker has open; a disk's ring is made by `make`. */
+static bool open_own(int (*make)(struct io_uring *ring, unsigned depth))
+{
+	struct io_uring_probe *known = io_uring_get_probe();
+	int pair[2];
+
+	if (!known || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair))
+		return false;
+	target.last_operation = known->last_op;
+	io_uring_free_probe(known);
+	target.pair = pair[0];
+	target.socket = socket(AF_INET, SOCK_STREAM, 0);
+	return target.socket >= 0 && !io_uring_queue_init(4, &target.ring, 0) && !make(&target.disk_ring, 4);
+}
 
 static void prepare_targets(void)
 {
@@ -526,7 +633,7 @@ static void enter_and_attack(const struct attack *attack, const struct sandbox_c
 {
 	struct error err = {0};
 
-	if (io_uring_queue_init(4, &target.ring, 0) || sandbox_enter(config, &err)) {
+	if (!open_own(ring_create_restricted) || sandbox_enter(config, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		_exit(NOT_ENTERED);
 	}
@@ -639,7 +746,9 @@ static void test_attacks_succeed_outside(void **state)
 	static bool (*const sure[])(void) = {open_file, open_directory, make_socket, make_local_socket, make_process,
 	    map_code, map_shared_code, make_executable, many_descriptors, show_memory, ignore_sandbox, open_by_ring,
 	    connect_by_ring, connect_locally_by_ring, read_process, write_process, steal_descriptor, kill_thread, reopen_for_writing,
-	    reopen_by_ring, open_named_by_ring, signal_by_descriptor, change_owner, lease_file};
+	    reopen_by_ring, make_ring, change_ring, do_else_by_disk_ring,
+	    make_socket_by_disk_ring, open_by_disk_ring, connect_by_disk_ring, send_by_disk_ring,
+	    open_named_by_ring, signal_by_descriptor, change_owner, lease_file};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(sure); i++) {
@@ -655,7 +764,8 @@ static void test_attacks_succeed_outside(void **state)
 			struct rlimit limit = {8192, 8192};
 
 			setrlimit(RLIMIT_NOFILE, &limit);
-			if (io_uring_queue_init(4, &target.ring, 0))
+			/* A disk's ring is as any here. */
+			if (!open_own(ring_create))
 				_exit(NOT_ENTERED);
 			_exit(sure[i]() ? SUCCEEDED : REFUSED);
 		}

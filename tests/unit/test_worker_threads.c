@@ -4,6 +4,7 @@
  * strace too, by tests/guest/test_calls.py.
  */
 #include <malloc.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -19,6 +20,7 @@
 #include <cmocka.h>
 
 #include "base/thread.h"
+#include "disk/disk.h"
 #include "worker/sandbox.h"
 
 enum { REFUSED = 0, SUCCEEDED = 1, NOT_ENTERED = 2 };
@@ -122,6 +124,118 @@ static void test_what_must_go_on(void **state)
 	}
 }
 
+/* --- a disk's queues ------------------------------------------------------------------------------------------ */
+
+#define SECTOR 4096u
+
+struct use {
+	struct disk *disk;
+	struct disk_queue *queue;
+	struct disk_request request;
+	char bytes[SECTOR];
+	int result;
+	bool good;
+};
+
+static void completed(struct disk_request *request, int result)
+{
+	((struct use *)request->context)->result = result;
+}
+
+static bool does(struct use *use, enum disk_op op)
+{
+	struct iovec iov = {use->bytes, SECTOR};
+
+	use->result = 1;
+	use->request = (struct disk_request){.op = op, .length = SECTOR, .iov = &iov, .iov_count = 1, .complete = completed, .context = use};
+	disk_queue_submit(use->queue, use->disk, &use->request);
+	disk_queue_kick(use->queue);
+	while (use->result == 1) {
+		struct pollfd fd = {.fd = disk_queue_fd(use->queue), .events = POLLIN};
+
+		poll(&fd, 1, -1);
+		disk_queue_process(use->queue);
+	}
+	return use->result == 0;
+}
+
+static void *use_disk(void *context)
+{
+	struct use *use = context;
+
+	thread_begin(THREAD_DISK, "scsi");
+	memset(use->bytes, 'x', SECTOR);
+	use->good = does(use, DISK_OP_WRITE) && does(use, DISK_OP_FLUSH);
+	memset(use->bytes, 0, SECTOR);
+	use->good = use->good && does(use, DISK_OP_READ) && use->bytes[SECTOR - 1] == 'x' && does(use, DISK_OP_DISCARD) &&
+		    does(use, DISK_OP_READ) && use->bytes[0] == 0;
+	return NULL;
+}
+
+struct channels {
+	struct disk *disk;
+	struct disk_rings *rings;
+	unsigned good;
+};
+
+/* Two channels, of which one has no ring; closed and opened again, as by a guest that restarts. */
+static void *open_channels(void *context)
+{
+	struct channels *channels = context;
+	struct use uses[2];
+	pthread_t threads[2];
+
+	thread_begin(THREAD_BUS, "vmbus");
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 2; i++) {
+			uses[i] = (struct use){.disk = channels->disk};
+			if (disk_queue_create_with(&uses[i].queue, 4, channels->rings, NULL))
+				_exit(REFUSED);
+		}
+		/* One after the other, as they use the same sector. */
+		for (unsigned i = 0; i < 2; i++)
+			if (pthread_create(&threads[i], NULL, use_disk, &uses[i]) || pthread_join(threads[i], NULL))
+				_exit(REFUSED);
+		for (unsigned i = 0; i < 2; i++) {
+			channels->good += uses[i].good;
+			disk_queue_destroy(uses[i].queue);
+		}
+	}
+	return NULL;
+}
+
+static void queues_in_sandbox(const char *path)
+{
+	const struct sandbox_config config = {.has_user = false};
+	struct channels channels = {.good = 0};
+	struct error err = {0};
+	pthread_t thread;
+
+	if (disk_open(&channels.disk, path, NULL, &err) || disk_rings_create(&channels.rings, 1, 4, &err) < 0 || sandbox_enter(&config, &err) ||
+	    pthread_create(&thread, NULL, open_channels, &channels) || pthread_join(thread, NULL))
+		_exit(NOT_ENTERED);
+	disk_rings_destroy(channels.rings);
+	_exit(channels.good == 6 && !disk_close(channels.disk, &err) ? SUCCEEDED : REFUSED);
+}
+
+static void test_queues_with_rings_and_without(void **state)
+{
+	char path[] = "/tmp/bulkhead-threads-XXXXXX";
+	int fd = mkstemp(path), status;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 1 << 20), 0);
+	pid = fork();
+	if (pid == 0)
+		queues_in_sandbox(path);
+	waitpid(pid, &status, 0);
+	unlink(path);
+	close(fd);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), SUCCEEDED);
+}
+
 /* --- what must not ----------------------------------------------------------------------------------------------- */
 
 static void *forbidden(void *context)
@@ -181,7 +295,7 @@ static void test_each_kind_of_thread_is_stopped(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_must_go_on),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_must_go_on), cmocka_unit_test(test_queues_with_rings_and_without),
 	    cmocka_unit_test(test_each_kind_of_thread_is_stopped)};
 
 #ifdef SANITIZED

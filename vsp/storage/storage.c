@@ -325,6 +325,7 @@ int storage_create(struct storage **out, struct vmbus *bus, const struct storage
 	storage->instance = config->instance;
 	snprintf(storage->name, sizeof(storage->name), "%s", config->name);
 	storage->max_sub_channels = config->max_sub_channels < most ? config->max_sub_channels : most;
+	storage->rings = config->rings;
 	pthread_mutex_init(&storage->lock, NULL);
 	pthread_cond_init(&storage->idle, NULL);
 	for (unsigned t = 0; t < STORAGE_TARGETS; t++)

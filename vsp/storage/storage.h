@@ -28,6 +28,7 @@ struct storage;
 #define STORAGE_TARGETS         2u
 #define STORAGE_LUNS_PER_TARGET 64u
 #define STORAGE_MAX_UNITS       64u /* of one controller */
+#define STORAGE_DEPTH           256u /* requests of one channel at a time; more wait in the ring */
 
 struct storage_config {
 	struct guid instance; /* of this controller, for its whole life */
@@ -35,6 +36,8 @@ struct storage_config {
 	/* Channels beyond the first that the guest may ask for; the number of virtual processors less
 	 * one is useful, and is the bound. */
 	unsigned max_sub_channels;
+	/* For its channels, STORAGE_DEPTH each; NULL: each makes one. They outlive the controller. */
+	struct disk_rings *rings;
 };
 
 /* Offer a controller with no units on the bus, before or while the guest runs. */

@@ -569,7 +569,7 @@ static int io_allocate(struct io *io, struct error *err)
 		io->pool[i].next = io->free;
 		io->free = &io->pool[i];
 	}
-	return disk_queue_create(&io->queue, IO_REQUESTS, err);
+	return disk_queue_create_with(&io->queue, IO_REQUESTS, io->storage->rings, err);
 }
 
 /* --- saved state ------------------------------------------------------------------------------ */

@@ -40,7 +40,7 @@ struct answer {
 	uint8_t packet[sizeof(struct vstor_packet)];
 };
 
-#define IO_REQUESTS 256u /* of one channel at a time; more wait in the ring */
+#define IO_REQUESTS STORAGE_DEPTH
 
 /* What of a channel's I/O is saved. */
 struct restored {
@@ -55,6 +55,7 @@ struct storage {
 	struct guid instance;
 	char name[32];
 	unsigned max_sub_channels;
+	struct disk_rings *rings; /* NULL: each channel makes one */
 
 	pthread_mutex_t lock; /* attach and detach, endpoints' io, offered sub-channels */
 	pthread_cond_t idle;  /* a slot that is leaving or held has no users any more, or is held no more; a thread rests; it may go on */
