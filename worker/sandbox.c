@@ -18,6 +18,8 @@
 
 /* 4 controllers of 64 channels with an io_uring and two eventfds each, VPs, sockets, disks: about 1500. */
 #define DESCRIPTORS_MAX 4096u
+/* 64 VPs, 256 channels of controllers with up to 8 threads each where there is no io_uring, 512 of adapters: about 2900. */
+#define THREADS_MAX 4096u
 
 /* What the host refuses does not keep a machine from running; whoever reads the log should know. */
 static void missing(const char *what, int error)
@@ -52,10 +54,23 @@ static int make_user_namespace(void)
 	return r ? r : write_file("/proc/self/gid_map", map);
 }
 
+/* What is opened before the sandbox is entered, disks with all that they continue, is as much as what may be open in it. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= DESCRIPTORS_MAX)
+		return;
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS_MAX ? limit.rlim_max : DESCRIPTORS_MAX;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		missing("not as many descriptors as there may be", errno);
+}
+
 void sandbox_prepare(void)
 {
 	int r = geteuid() && !program_is_instrumented() ? make_user_namespace() : 0;
 
+	raise_descriptors();
 	if (program_is_instrumented())
 		log_write(LOG_LEVEL_WARNING, "sandbox: there is none, for this program was built with a sanitizer");
 	else if (r)
@@ -205,6 +220,9 @@ int sandbox_enter(const struct sandbox_config *config, struct error *err)
 		missing("the root directory is not empty", errno);
 	drop_bounding_set();
 	r = change_user(config, err);
+	/* They are counted by user, so this takes one that nobody else is. */
+	if (!r && config->has_user)
+		r = set_limit(RLIMIT_NPROC, THREADS_MAX, err);
 	if (!r)
 		r = privileges_drop(err);
 	if (!r && (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)))

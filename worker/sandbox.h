@@ -21,7 +21,7 @@ struct sandbox_config {
 };
 
 /* In the process that outlives the machine's, right before it forks that: the child begins in a process namespace of
- * its own where that is granted. */
+ * its own where that is granted, and both may have as many descriptors as the sandbox leaves. */
 void sandbox_prepare(void);
 
 /* In the machine's process, when all that it needs is open, and before it has another thread. An error: it must

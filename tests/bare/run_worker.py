@@ -269,6 +269,22 @@ def test_worker_takes_disks_by_descriptor(context):
                 subprocess.run(["losetup", "--detach", loop.stdout.strip()], check=True)
 
 
+def test_worker_opens_many_disks(context):
+    """More than the soft limit of descriptors, which whoever started it left as it was."""
+    with tiny(context, LOOPS) as w:
+        paths = [w.path(f"disk{n}") for n in range(60)]
+        for path in paths:
+            with open(path, "wb") as f:
+                f.truncate(1 << 20)
+        w.configuration["disks"] = [{"path": path} for path in paths]
+        with open(w.path("start"), "w", encoding="ascii") as f:
+            f.write(f"#!/bin/sh\nulimit -S -n 40\nexec '{os.path.abspath(w.program)}'\n")
+        os.chmod(w.path("start"), 0o700)
+        w.program = w.path("start")
+        w.run()
+        require([d["path"] for d in w.control("status")["disks"]] == paths, f"log: {w.log()}")
+
+
 def test_worker_is_handed_ports(context):
     """Descriptors that the configuration names are the machine's; all others are closed."""
     mac = "00:15:5d:01:02:03"

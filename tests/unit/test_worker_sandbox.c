@@ -930,12 +930,48 @@ static void test_user_must_be_had(void **state)
 	assert_int_equal(WEXITSTATUS(status), REFUSED);
 }
 
+/* --- what it may take ----------------------------------------------------------------------------------------- */
+
+static void *sleep_for_ever(void *context)
+{
+	pthread_mutex_lock(context);
+	return NULL;
+}
+
+/* Whoever uses up the process ids of the host stops all others. */
+static bool many_threads(void)
+{
+	static pthread_mutex_t never = PTHREAD_MUTEX_INITIALIZER;
+	pthread_attr_t small;
+	pthread_t thread;
+
+	pthread_mutex_lock(&never);
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 65536);
+	for (unsigned i = 0; i < 4200; i++)
+		if (pthread_create(&thread, &small, sleep_for_ever, &never))
+			return false;
+	return true;
+}
+
+static void test_threads_are_not_without_end(void **state)
+{
+	/* Nobody else's: workers of other tests are counted by theirs. */
+	const struct sandbox_config config = {.has_user = true, .uid = NOBODY + 2, .gid = NOBODY};
+	const struct attack attack = ATTACK(many_threads);
+
+	(void)state;
+	need_root();
+	assert_int_equal(attempt(&attack, &config, 0, HOST_WHOLE, false), REFUSED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_attacks_succeed_outside),
 	    cmocka_unit_test(test_as_root_with_a_user), cmocka_unit_test(test_as_root_without_a_user),
 	    cmocka_unit_test(test_as_anyone), cmocka_unit_test(test_where_namespaces_are_refused),
-	    cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_user_must_be_had)};
+	    cmocka_unit_test(test_checkpoints), cmocka_unit_test(test_threads_are_not_without_end),
+	    cmocka_unit_test(test_user_must_be_had)};
 
 #ifdef SANITIZED
 	puts("a sanitizer makes system calls of its own");
