@@ -46,7 +46,7 @@ static int find_plugin(struct service *s, struct error *err)
 		if (access(s->plugin, R_OK) == 0)
 			return 0;
 	}
-	return error_set(err, ENOENT, "%s is missing; install it with this program", s->plugin);
+	return error_set(err, ENOENT, "%s is missing: build all of it (scripts/build release), or install it with this program", s->plugin);
 }
 
 static int busy_or(struct service *s, const char *place, struct error *err)

@@ -31,7 +31,7 @@ static int sync_directory(const char *path, const struct file_observer *observer
 
 static int exists(const char *path, struct error *err)
 {
-	return error_set(err, EEXIST, "%s: exists already; choose another name or ask to replace it", path);
+	return error_set(err, EEXIST, "%s: exists already; choose another name, or ask to replace it (--replace)", path);
 }
 
 int new_file_begin(struct new_file *file, const char *path, bool replace, struct error *err)

@@ -259,7 +259,7 @@ static int check_request(struct vmms *vmms, const json_t *request, struct error 
 	if (vmms_find(vmms, name))
 		return error_set(err, EEXIST, "there is a machine \"%s\" already: choose another name", name);
 	if (!image && !json_object_get(request, "boot"))
-		return error_set(err, EINVAL, "the machine has nothing to boot: give \"image\", or \"boot\" with a kernel");
+		return error_set(err, EINVAL, "the machine has nothing to boot: give \"image\" (--image), or \"boot\" with a kernel (--kernel)");
 	if (image && json_object_get(request, "boot"))
 		return error_set(err, EINVAL, "\"image\" and \"boot\" exclude each other: an image has its kernel");
 	if (!image && json_object_get(request, "seed"))

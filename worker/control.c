@@ -427,7 +427,7 @@ static int build_request(int argc, char *const argv[], json_t **request, struct 
 
 	if (argc != wanted)
 		return error_set(err, EINVAL, "%s takes %s", argv[0],
-		    wanted == 3 ? "two arguments" : wanted == 2 ? "one argument" : "no argument");
+		    medium ? "one argument or two" : wanted == 3 ? "two arguments" : wanted == 2 ? "one argument" : "no argument");
 	*request = json_pack("{s:i,s:s}", "version", CONTROL_VERSION, "command", argv[0]);
 	if (add)
 		return add_path(*request, argv[1], err);

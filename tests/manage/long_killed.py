@@ -71,8 +71,11 @@ def request(d, rng, names, verb):
     """Method, path and body."""
     vm, checkpoint = f"/v1/vms/{rng.choice(names)}", f"c{rng.randrange(4)}"
     new = os.path.join(d.state, "exports", str(rng.randrange(1 << 30)))
-    if verb in ("save", "restore"):
-        return "POST", f"{vm}/{verb}", None
+    if verb == "save":
+        return "POST", f"{vm}/save", None
+    if verb == "restore":
+        saved = [shown["name"] for shown in d.ok("GET", "/v1/vms")["vms"] if shown["state"] == "saved"]
+        return "POST", f"/v1/vms/{rng.choice(saved or ['nobody'])}/start", None
     if verb == "discard":
         return "DELETE", f"{vm}/saved-state", None
     if verb == "checkpoint":
@@ -125,6 +128,20 @@ def operation(d, rng, names):
     return status, answer
 
 
+def insides(d, name):
+    """The disks that a machine runs on. It may be one that the dead daemon had only just started, or told to end: None."""
+    told = {}
+
+    def looked():
+        told["status"], told["answer"] = d.call("GET", f"/v1/vms/{name}/inspect")
+        return told["status"] == 200 or d.state_of(name) not in ("running", "paused")
+    try:
+        wait_for(looked, f"{name} to listen")
+    except DaemonError as e:
+        raise DaemonError(f"{e}: {told}; {d.ok('GET', f'/v1/vms/{name}')}; {d.log_text()}") from None
+    return [disk.get("path") for disk in told["answer"]["disks"]] if told["status"] == 200 else None
+
+
 def check(d):
     """The disks of what does not run are sound and say what they said, through all their chain; no file is nobody's."""
     wait_for(lambda: all(vm["state"] not in ("starting", "saving", "restoring", "stopping") for vm in d.ok("GET", "/v1/vms")["vms"]), "states to settle")
@@ -148,10 +165,8 @@ def check(d):
             path = os.path.join(vm["directory"], disk["path"])
             require(os.path.exists(path), f"{vm['name']} has lost {path}")
             if shown["state"] in ("running", "paused"):
-                inspect = f"/v1/vms/{vm['name']}/inspect"
-                # It may be one that the dead daemon had only just started.
-                wait_for(lambda inspect=inspect: d.call("GET", inspect)[0] != 409, f"{vm['name']} to listen")
-                require(path in [has.get("path") for has in d.ok("GET", inspect)["disks"]], f"{vm['name']} runs on another disk than {path}")
+                has = insides(d, vm["name"])
+                require(has is None or path in has, f"{vm['name']} runs on {has}, not on {path}")
                 continue
             raw = os.path.join(d.directory, "contents.raw")
             d.cli("disk", "convert", path, raw, "--format", "raw", "--replace")
