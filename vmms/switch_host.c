@@ -276,17 +276,17 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 	r = switches_apply(vmms, err);
 	if (!r && switch_has_host(s))
 		r = set_home_up(s, err);
+	/* The one with the host's addresses has to be heard until they are on the switch; nobody hears the others besides it. */
 	json_array_foreach(adapters, i, adapter)
 		if (!r)
-			r = host_link_set_up(json_string_value(adapter), true, err);
+			r = home && i == 0 ? host_link_set_up(json_string_value(adapter), true, err) : take_over(vmms, s, json_string_value(adapter), err);
 	s->attach = true;
 	if (!r)
 		r = switches_apply(vmms, err);
 	if (!r && home)
 		r = move_home(s, json_string_value(json_array_get(adapters, 0)), err);
-	json_array_foreach(adapters, i, adapter)
-		if (!r)
-			r = take_over(vmms, s, json_string_value(adapter), err);
+	if (!r && home && json_array_size(adapters))
+		r = take_over(vmms, s, json_string_value(json_array_get(adapters, 0)), err);
 	return r ? r : switch_store(vmms, s, err);
 }
 

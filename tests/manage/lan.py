@@ -17,7 +17,7 @@ NUMBERS = itertools.count()
 
 
 def run(*argv, check=True):
-    r = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    r = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
     require(not check or r.returncode == 0, f"{' '.join(argv)}: {r.stdout}{r.stderr}")
     return r
 
@@ -203,5 +203,5 @@ def apart(context):
         yield lan.daemon(lan.add())
 
 
-def eventually(condition, what, timeout=20):
+def eventually(condition, what, timeout=60):
     wait_for(condition, what, timeout)

@@ -7,7 +7,7 @@ import select
 import subprocess
 import sys
 
-from daemon import require
+from daemon import require, wait_for
 
 # The sender's word is its place in the stream; a block each time, so that there is one under way at whatever moment.
 SENDER = """
@@ -73,6 +73,76 @@ while True:
         print(json.dumps({'words': at, 'gap': gap, 'twice': twice, 'wrong': wrong, 'ended': ended}), flush=True)
         gap = 0
 """
+# Both at once, with somebody who sends back what he gets. Of TCP some words are under way at whatever moment, and never more than he has room for.
+ECHOED = """
+import array, json, os, select, socket, sys, time
+kind, target, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+s = socket.socket(socket.AF_INET6 if ':' in target else socket.AF_INET, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)
+s.settimeout(20)
+s.connect((target, port))
+s.setblocking(False)
+print('begun', flush=True)
+size, sent, at, out, rest, seen, twice, wrong, gap = 1024 if kind == 'tcp' else 8, 0, 0, b'', b'', set(), 0, 0, 0
+last = due = time.monotonic()
+ending = shut = ended = False
+while True:
+    ready = select.select([sys.stdin] + ([] if ended else [s]), [s] if out else [], [], max(0, due - time.monotonic()))
+    now = time.monotonic()
+    if now >= due:
+        due = now + 0.01
+        if not ending and (kind == 'udp' or sent - at < 65536):
+            word = array.array('Q', range(sent, sent + size)).tobytes()
+            sent += size
+            if kind == 'tcp':
+                out += word
+            else:
+                try:
+                    s.send(word)
+                except OSError:  # a datagram that finds no way is a lost one
+                    pass
+    if out:
+        try:
+            out = out[s.send(out):]
+        except BlockingIOError:
+            pass
+    if ending and not out and not shut:
+        shut = True
+        if kind == 'tcp':
+            s.shutdown(socket.SHUT_WR)
+        else:
+            ended = True
+    if s in ready[0]:
+        try:
+            data = s.recv(1 << 20)
+        except OSError:  # what is told of a datagram that found no way
+            if kind == 'tcp':
+                raise
+            continue
+        gap, last = max(gap, now - last), now
+        if kind == 'tcp':
+            ended = not data
+            data = rest + data
+            whole = len(data) & ~7
+            words, rest = array.array('Q', data[:whole]), data[whole:]
+            wrong += words != array.array('Q', range(at, at + len(words)))
+            at += len(words)
+        else:
+            number = array.array('Q', data)[0]
+            twice += number in seen
+            wrong += number >= sent
+            seen.add(number)
+            at = max(at, number + size)
+    if sys.stdin in ready[0]:
+        asked = os.read(0, 4096).decode().splitlines()  # two at once, too, which a reader of lines would keep
+        if not asked:
+            break
+        ending |= 'end' in asked
+        if '' in asked:
+            if not ended:
+                gap = max(gap, now - last)
+            print(json.dumps({'words': at, 'sent': sent, 'gap': gap, 'twice': twice, 'wrong': wrong, 'ended': ended}), flush=True)
+            gap = 0
+"""
 
 
 class Stream:
@@ -123,16 +193,39 @@ class Stream:
             process.stdout.close()
 
 
-class Streams:
-    """Some of both kinds and both ways."""
+class EchoedStream(Stream):
+    """From a host to somebody who sends it back, and so both ways."""
 
-    def __init__(self, pairs):
-        """`pairs`: (host, address, host, address)."""
-        self.all = []
-        for i, (a, a_address, b, b_address) in enumerate(pairs):
-            for k, kind in enumerate(("tcp", "udp")):
-                self.all.append(Stream(kind, a, a_address, b, b_address, 7000 + 4 * i + k))
-                self.all.append(Stream(kind, b, b_address, a, a_address, 7002 + 4 * i + k))
+    def __init__(self, kind, host, address, port):  # pylint: disable=super-init-not-called
+        self.name = f"{kind} to {address} and back"
+        self.kind = kind
+        self.sender = self.receiver = self.start(host, ECHOED, kind, address, port)
+        require(self.line(self.sender) == "begun", f"{self.name}: it begins")
+
+    def finish(self):
+        self.sender.stdin.write("end\n")
+        wait_for(lambda: self.look()["ended"], f"{self.name}: the end", 120)
+        got = self.look()
+        require(got["wrong"] == 0 and got["twice"] == 0, f"{self.name}: bytes are wrong, or came twice: {got}")
+        require(self.kind == "udp" or got["words"] == got["sent"], f"{self.name}: {got}")
+        return got["sent"], got
+
+
+def both_ways(pairs):
+    """Streams of both kinds, from either to the other; `pairs`: (host, address, host, address)."""
+    streams = []
+    for i, (a, a_address, b, b_address) in enumerate(pairs):
+        for k, kind in enumerate(("tcp", "udp")):
+            streams.append(Stream(kind, a, a_address, b, b_address, 7000 + 4 * i + k))
+            streams.append(Stream(kind, b, b_address, a, a_address, 7002 + 4 * i + k))
+    return streams
+
+
+class Streams:
+    """Some at once."""
+
+    def __init__(self, streams):
+        self.all = streams
 
     def __enter__(self):
         return self
@@ -145,8 +238,7 @@ class Streams:
         """Waits until so much more of each has come."""
         goal = {stream: stream.look()["words"] + (words if stream.kind == "tcp" else words // 256) for stream in self.all}
         for stream, wanted in goal.items():
-            while stream.look()["words"] < wanted:
-                select.select([], [], [], 0.01)
+            wait_for(lambda: stream.look()["words"] >= wanted, f"{stream.name} to flow", 120)  # pylint: disable=cell-var-from-loop
 
     def around(self, what):
         """The longest gap of each while `what` is done and until all flow again: {name: seconds}."""
@@ -158,12 +250,11 @@ class Streams:
             got = stream.look()
             gaps[stream], goals[stream] = got["gap"], got["words"] + (20000 if stream.kind == "tcp" else 160)
         for stream, goal in goals.items():
-            got = stream.look()
-            while got["words"] < goal:
-                gaps[stream] = max(gaps[stream], got["gap"])
-                select.select([], [], [], 0.005)
-                got = stream.look()
-            gaps[stream] = max(gaps[stream], got["gap"])
+            def flows():
+                got = stream.look()  # pylint: disable=cell-var-from-loop
+                gaps[stream] = max(gaps[stream], got["gap"])  # pylint: disable=cell-var-from-loop
+                return got["words"] >= goal  # pylint: disable=cell-var-from-loop
+            wait_for(flows, f"{stream.name} to flow again", 120)
         return {stream.name: gap for stream, gap in gaps.items()}
 
     def finish(self):
