@@ -15,6 +15,7 @@ from collections import namedtuple
 
 import run_bare
 import test_debian
+import test_manage_guests
 import test_manage_ports
 import test_manage_teams
 from guest import Guest
@@ -238,12 +239,12 @@ BUILD = os.path.join(ROOT, "build", "release")
 
 
 def context_of_manage():
-    return {"build": BUILD, "skip": Skip, "gap": 30}
+    return {"build": BUILD, "skip": Skip, "gap": 30, "image": IMAGE, "processor": "kvm"}
 
 
 def manage(function):
     """A test of the stage manage, with daemons of Open vSwitch that the manager starts; here the kernel has a datapath, and bonding."""
-    subprocess.run(["modprobe", "-a", "openvswitch", "bonding"], check=True)
+    subprocess.run(["modprobe", "-a", "openvswitch", "bonding", "tun"], check=True)
     function(context_of_manage())
 
 
@@ -279,6 +280,7 @@ def queue_without_module():
 check("switch_of_the_host", lambda: system("host_switch.py"), limit=240)
 check("switch_queue_without_module", queue_without_module)
 check("switch_minimum", lambda: manage(test_manage_ports.test_manage_ports_minimum), limit=120)
+check("switch_minimum_guest", lambda: manage(test_manage_guests.require_minimum), limit=300, image=True)
 check("switch_bond", lambda: manage(test_manage_teams.test_manage_team_lacp_with_a_bond), limit=240)
 
 

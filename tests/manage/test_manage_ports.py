@@ -365,19 +365,19 @@ while True:
     except OSError:
         pass
 """
-# How many datagrams come to port 7001, and to port 7002, of some; those before have filled the queues.
+# How many datagrams come to port 7001, and to port 7002, of twice as many as the argument; those before have filled the queues.
 COUNT = """
-import select, socket
+import select, socket, sys
 sockets = {}
 for port in (7001, 7002):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.bind(('10.0.0.200', port))
     sockets[s] = 0
 print('listening', flush=True)
-for some in (2000, 4000):
+for some in (int(sys.argv[1]), 2 * int(sys.argv[1])):
     for s in sockets:
         sockets[s] = 0
-    while sum(sockets.values()) < some:
+    while sum(sockets.values()) < some or some < 2 * int(sys.argv[1]) and not all(sockets.values()):
         for s in select.select(sockets, [], [])[0]:
             s.recv(2048)
             sockets[s] += 1
@@ -389,7 +389,7 @@ def shares(ports):
     """The part of the first of two machines in what comes from both, which send more than the uplink can."""
     def start(host, program, *arguments, **more):
         return subprocess.Popen(host.argv("/usr/bin/python3", "-c", program, *arguments), **more)
-    count = start(ports.beyond, COUNT, stdout=subprocess.PIPE, text=True)
+    count = start(ports.beyond, COUNT, "2000", stdout=subprocess.PIPE, text=True)
     floods = []
     try:
         require(count.stdout.readline() == "listening\n", "it listens")
