@@ -2,8 +2,8 @@
 /*
  * switch_watch.c - addresses that somebody gives to a switch's adapters while the host is on the switch.
  *
- * A client of DHCP that was told the adapter's name renews its address there; an adapter that has come late after the host's start is given what its
- * configuration says. Such addresses, and routes, follow the others to the switch's interface, with how long they are good for.
+ * An adapter that has come late after the host's start is given what its configuration says; whoever was told the adapter's name gives it more. Such
+ * addresses, and routes, follow the others to the switch's interface, with how long they are good for.
  */
 #include <string.h>
 

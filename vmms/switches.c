@@ -451,6 +451,9 @@ int switch_create(struct vmms *vmms, const json_t *config, struct vswitch **out,
 
 	if (r)
 		return r;
+	/* What would fail first says nothing of that. */
+	if (geteuid())
+		return error_set(err, EPERM, "switches need root, and this daemon is a user's: use that of the host");
 	if (switches_find(vmms, name))
 		return error_set(err, EEXIST, "there is a switch \"%s\" already", name);
 	r = switch_check_adapters(vmms, NULL, adapters, err);

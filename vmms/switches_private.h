@@ -12,7 +12,7 @@ struct watch {
 	bool active;
 };
 
-/* Told of addresses that others, as a client of DHCP, give interfaces of the host. */
+/* Told of addresses that others give interfaces of the host. */
 struct address_watch {
 	uv_poll_t poll;
 	int fd;

@@ -4,11 +4,12 @@
 import concurrent.futures
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 
-from daemon import require
-from lan import Lan, eventually, wire
+from daemon import Daemon, require
+from lan import Lan, LanDaemon, eventually, wire
 from test_manage_switches import network_of, ports_of, require_nothing_left, require_reach, two_hosts
 
 MINE, ITS = ("192.0.2.2", "2001:db8::2"), ("192.0.2.1", "2001:db8::1")
@@ -63,7 +64,7 @@ def test_manage_switch_host_has_all(context):
 
 
 def test_manage_switch_host_is_given_more(context):
-    """A client of DHCP goes on with the adapter: what it renews there counts on the switch, and is there when the lease would have ended."""
+    """What somebody gives the adapter later counts on the switch, and is good for as long as it was told there."""
     with Lan(context) as lan:
         host, router = two_hosts(lan)
         d = lan.daemon(host)
@@ -157,6 +158,48 @@ def test_manage_switch_host_asks_for_nothing(context):
             r = subprocess.run([os.path.join(d.build, "cli/bulkhead"), "switch", *words], capture_output=True, env={**os.environ, "BULKHEAD_SOCKET": d.socket}, timeout=60)
             require(r.returncode == 2 and text.encode() in r.stderr, f"{words}: {r}")
         require(d.ok("GET", "/v1/switches")["switches"] == [before], "all is as it was")
+
+
+class Lacking(LanDaemon):
+    """A daemon on a host where a program is not installed: a file that cannot be run is mounted over it."""
+
+    def __init__(self, build, host, program):
+        self.program = program
+        super().__init__(build, host)
+
+    def command(self):
+        return ["unshare", "--mount", "sh", "-c", 'chmod 644 "$1" && mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", self.kernel, self.program, *super().command()]
+
+
+def test_manage_switch_host_lacks_programs(context):
+    """Each that is missing is told by its name; the host keeps its network, and nothing is left."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        before, links = network_of(host, "eth1"), host.links()
+        for name in ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-ofctl", "tc"):
+            with Lacking(context["build"], host, shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")) as d:
+                said = d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1", status=1)
+                require(f"{name} is not installed" in said, said)
+                require(network_of(host, "eth1") == before and d.ok("GET", "/v1/switches")["switches"] == [], f"{name}: {network_of(host, 'eth1')} {before}")
+                require_nothing_left(d, host, links)
+        require_reach(host, MINE, router, ITS)
+
+
+class Unprivileged(LanDaemon):
+    """A daemon that is nobody in particular."""
+
+    def command(self):
+        return self.host.argv("unshare", "--user", *Daemon.command(self))
+
+
+def test_manage_switch_host_is_no_users(context):
+    with Lan(context) as lan:
+        host, _ = two_hosts(lan)
+        before = network_of(host, "eth1")
+        with Unprivileged(context["build"], host) as d:
+            for words in (("--type", "private"), ("--type", "external", "--adapter", "eth1")):
+                require("need root" in d.cli("switch", "create", "out", *words, status=1), f"{words}")
+            require(not d.switch_pids() and network_of(host, "eth1") == before, "nothing was done")
 
 
 def quietly(d, *request):
