@@ -85,7 +85,14 @@ def request(d, rng, names, verb):
     if verb == "forget":
         return "DELETE", f"{vm}/checkpoints/{checkpoint}", None
     if verb in ("clone", "linked"):
-        return "POST", f"{vm}/clone", {"name": rng.choice(names), **({"checkpoint": checkpoint, "linked": True} if verb == "linked" else {})}
+        there = [shown["name"] for shown in d.ok("GET", "/v1/vms")["vms"]]
+        new = rng.choice([name for name in names if name not in there] or names)
+        if verb == "clone":
+            return "POST", f"{vm}/clone", {"name": new}
+        # Of one that has any.
+        kept = [(name, c["name"]) for name in there for c in (d.call("GET", f"/v1/vms/{name}/checkpoints")[1] or {}).get("checkpoints", [])]
+        name, checkpoint = rng.choice(kept or [("nobody", checkpoint)])
+        return "POST", f"/v1/vms/{name}/clone", {"name": new, "checkpoint": checkpoint, "linked": True}
     if verb.startswith("export"):
         os.makedirs(new)
     if verb == "export":
