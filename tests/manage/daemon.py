@@ -140,17 +140,25 @@ class Daemon:
         with open("/proc/net/unix", encoding="utf-8", errors="replace") as f:
             return sum(line.endswith(f" {control}\n") for line in f) - 1
 
-    def call(self, method, path, body=None, headers=None):
-        """Status and answer of one request."""
+    def sent(self, method, path, body=None, headers=None):
+        """The connection by which it is asked for; answered() has the answer."""
         connection = UnixConnection(self.socket)
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
+        return connection
+
+    @staticmethod
+    def answered(connection):
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
             answer = connection.getresponse()
             text = answer.read()
             json_text = text and answer.getheader("Content-Type") == "application/json"
             return answer.status, json.loads(text) if json_text else text.decode() or None
         finally:
             connection.close()
+
+    def call(self, method, path, body=None, headers=None):
+        """Status and answer of one request."""
+        return self.answered(self.sent(method, path, body, headers))
 
     def configure(self, **config):
         """Writes host.json; for the next start."""
