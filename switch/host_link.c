@@ -167,13 +167,25 @@ static int traffic_control(const char *const *argv, struct error *err)
 	return program_run(argv, NULL, environment, 5, err);
 }
 
-/* Packet sockets get frames before this hook, the protocols behind it. The filter is a program of one instruction, "drop", as kernels
- * have the interpreter of such where they lack the more special classifiers. */
+/*
+ * Packet sockets of all protocols get frames before this hook; those of one protocol, and the host's own, behind it. The filter is classic BPF, as kernels have
+ * the interpreter of that where they lack the more special classifiers. -1: whatever other filters say; 2: drop. A load beyond the frame's end is as good as
+ * 0, "pass": such a frame has no whole UDP header, so nobody takes it.
+ */
+static const char seal_filter[] = "13,"
+				  "32 0 0 4294963248,21 0 10 0," /* no VLAN tag beside the frame, and */
+				  "40 0 0 12,21 0 8 2048,"       /* IPv4 */
+				  "48 0 0 23,21 0 6 17,"         /* UDP */
+				  "40 0 0 20,69 4 0 8191,"       /* at the packet's beginning */
+				  "177 0 0 14,72 0 0 16,21 0 1 68," /* to port 68: a DHCP client's */
+				  "6 0 0 4294967295,"
+				  "6 0 0 2";
+
 int host_link_seal(const char *name, struct error *err)
 {
 	const char *const hook[] = {"tc", "qdisc", "add", "dev", name, "clsact", NULL};
 	const char *const filter[] = {"tc", "filter", "replace", "dev", name, "ingress", "protocol", "all", "pref", SEAL_PREFERENCE, "handle", "1", "bpf",
-	    "direct-action", "bytecode", "1,6 0 0 2", NULL};
+	    "direct-action", "bytecode", seal_filter, NULL};
 	bool new_hook = !traffic_control(hook, NULL);
 	int r = traffic_control(filter, err);
 

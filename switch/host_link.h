@@ -44,7 +44,7 @@ bool host_link_heard(int fd, char name[16]);
 int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err);
 
 /* Whatever comes in by this interface is for packet sockets alone: the host itself neither sees nor answers it, as a switch's ports
- * are none of the host's. `made` of host_link_unseal(): the hook was not there before, and goes too. */
+ * are none of the host's. But for what DHCP servers answer to IPv4 clients: one that the host had there goes on. `made` of host_link_unseal(): the hook was not there before, and goes too. */
 int host_link_seal(const char *name, struct error *err);
 void host_link_unseal(const char *name, bool made);
 /* Whether the hook (clsact) is there. */

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
+import time
 
 from daemon import Daemon, require
 from lan import Lan, LanDaemon, eventually, wire
@@ -82,6 +84,90 @@ def test_manage_switch_host_is_given_more(context):
         d.cli("switch", "delete", "out")
         require({"192.0.2.2", "192.0.2.77", "192.0.2.99", "2001:db8::2"} <= set(addresses(host, "eth1")), f"{addresses(host, 'eth1')}")
         require("198.51.100.7" in addresses(host, "eth7"), "as it was")
+
+
+# What a client's script does, as that of Debian's dhclient: the address is good for as long as the lease.
+CLIENT = """#!/bin/sh
+case $1 in
+bound|renew)
+    ip address replace "$ip/$mask" dev "$interface" valid_lft "$lease" preferred_lft "$lease"
+    ip route replace default via "$router" dev "$interface" metric 50 ;;
+deconfig)
+    ip -4 address flush dev "$interface" ;;
+esac
+echo "$1" >>"$0.log"
+"""
+LEASE = 24
+SERVER = f"""start 192.0.2.50
+end 192.0.2.50
+interface eth0
+lease_file leases
+pidfile pid
+option subnet 255.255.255.0
+option router 192.0.2.1
+option lease {LEASE}
+"""
+
+
+class Leases:
+    """A DHCP server at the router, and a client that the host has on eth1: busybox' both."""
+
+    def __init__(self, host, router):
+        self.host = host
+        self.directory = tempfile.TemporaryDirectory(prefix="bh-")
+        self.script = os.path.join(self.directory.name, "script")
+        for name, text, mode in (("script", CLIENT, 0o755), ("server", SERVER, 0o644), ("leases", "", 0o644), ("script.log", "", 0o644)):
+            with open(os.path.join(self.directory.name, name), "w", opener=lambda *a, m=mode: os.open(*a, m), encoding="ascii") as f:
+                f.write(text)
+        self.processes = [self.start(router, "udhcpd", "-f", "server"),
+                          self.start(host, "udhcpc", "-f", "-i", "eth1", "-s", self.script, "-t", "1000", "-T", "1", "-A", "1")]
+
+    def start(self, host, *argv):
+        return subprocess.Popen(host.argv("busybox", *argv), cwd=self.directory.name, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.directory.cleanup()
+
+    def count(self):
+        """How often the client has been given its lease."""
+        with open(self.script + ".log", encoding="ascii") as f:
+            return sum(line.strip() in ("bound", "renew") for line in f)
+
+    def await_more(self, number, what):
+        wanted = self.count() + number
+        eventually(lambda: self.count() >= wanted, what, 120)
+
+
+def test_manage_switch_host_has_a_lease(context):
+    """The host's client of DHCP goes on with the adapter: the address stays on the switch for longer than a lease, and on the adapter when that is deleted."""
+    with Lan(context) as lan:
+        host, router = lan.add(), lan.add()
+        wire(host, "eth1", router, "eth0")
+        router.give("eth0", "192.0.2.1/24", "203.0.113.1/32")
+        host.ip("link", "set", "eth1", "up")
+        with Leases(host, router) as leases:
+            eventually(lambda: "192.0.2.50" in addresses(host, "eth1"), "a lease", 120)
+            links = host.links()
+            d = lan.daemon(host)
+            d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+            began = time.monotonic()
+            require(addresses(host, "bs1")["192.0.2.50"]["dynamic"], f"{addresses(host, 'bs1')}")
+            leases.await_more(2, "the lease to be renewed")
+            eventually(lambda: time.monotonic() > began + LEASE + 1, "the first lease to be over")
+            eventually(lambda: "192.0.2.50" in addresses(host, "bs1") and "192.0.2.50" not in addresses(host, "eth1"), "the address to be on the switch")
+            require_reach(host, ("192.0.2.50",), router, ("192.0.2.1", "203.0.113.1"))
+            # All else is not for the adapter: neither are other ports, nor pieces that have none.
+            d.cli("switch", "delete", "out")
+            leases.await_more(1, "the lease to be renewed on the adapter")
+            eventually(lambda: "192.0.2.50" in addresses(host, "eth1"), "the address to be on the adapter")
+            require_reach(host, ("192.0.2.50",), router, ("192.0.2.1", "203.0.113.1"))
+            require_nothing_left(d, host, links)
 
 
 def test_manage_switch_host_uses_it(context):
