@@ -6,6 +6,7 @@ import http.client
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -144,6 +145,50 @@ class Leases:
         eventually(lambda: self.count() >= wanted, what, 120)
 
 
+# Frames to the host's adapter (argument 2) by eth0: argument 1 is bytes in hexadecimal, of each frame what is behind both addresses.
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("eth0", 0))
+for frame in sys.argv[1].split(","):
+    s.send((bytes.fromhex(sys.argv[2].replace(":", "") + "020000000001" + frame)).ljust(60, b"."))
+"""
+# Tells the last two bytes of the source address of what is heard by eth1, of all that is said to be IPv4; the frame of 9.9 is the last one.
+HEAR = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x800))
+s.bind(("eth1", 0x800))
+print("begins", flush=True)
+while True:
+    packet = s.recv(2048)
+    if packet[12:14] == bytes((10, 7)):
+        print(packet[14:16].hex(), flush=True)
+        if packet[14:16].hex() == "0909":
+            break
+"""
+
+
+def packet(number, *, first=0x45, pieces=0, protocol=17, port=68, options=b"", tag=""):
+    """In hexadecimal, from the frame's type on: an IPv4 packet of 10.7.0.`number` with ports behind its header."""
+    header = struct.pack(">BBHHHBBH4s4s", first, 0, 28 + len(options), 1, pieces, 9, protocol, 0, bytes((10, 7, number >> 8, number & 255)), bytes((192, 0, 2, 50)))
+    return tag + "0800" + (header + options + struct.pack(">HHHH", 67, port, 8, 0)).hex()
+
+
+def require_no_more_passes(host, router):
+    """The host hears by the adapter what is for a client of DHCP, and nothing else."""
+    others = [packet(1, port=67), packet(2, port=69), packet(3, protocol=6), packet(4, pieces=1), packet(5, pieces=0x2001), packet(6, tag="81000007"),
+              packet(7, port=53), packet(8, first=0x46, options=bytes((0, 67, 0, 53)), port=53), packet(10, first=0x46, options=bytes((0, 67, 0, 68)), port=53)]
+    ours = [packet(0x101), packet(0x102, first=0x46, options=bytes(4)), packet(0x103, pieces=0x4000), packet(0x909)]
+    with subprocess.Popen(host.argv("python3", "-c", HEAR), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as hearer:
+        try:
+            require(hearer.stdout.readline() == "begins\n", "it hears")
+            router.run("python3", "-c", SEND, ",".join(others + ours), host.json("link", "show", "eth1")[0]["address"])
+            heard = hearer.stdout.read().split()
+        finally:
+            hearer.kill()
+    require(heard == ["0101", "0102", "0103", "0909"], f"{heard}")
+
+
 def test_manage_switch_host_has_a_lease(context):
     """The host's client of DHCP goes on with the adapter: the address stays on the switch for longer than a lease, and on the adapter when that is deleted."""
     with Lan(context) as lan:
@@ -162,7 +207,7 @@ def test_manage_switch_host_has_a_lease(context):
             eventually(lambda: time.monotonic() > began + LEASE + 1, "the first lease to be over")
             eventually(lambda: "192.0.2.50" in addresses(host, "bs1") and "192.0.2.50" not in addresses(host, "eth1"), "the address to be on the switch")
             require_reach(host, ("192.0.2.50",), router, ("192.0.2.1", "203.0.113.1"))
-            # All else is not for the adapter: neither are other ports, nor pieces that have none.
+            require_no_more_passes(host, router)
             d.cli("switch", "delete", "out")
             leases.await_more(1, "the lease to be renewed on the adapter")
             eventually(lambda: "192.0.2.50" in addresses(host, "eth1"), "the address to be on the adapter")
