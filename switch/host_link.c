@@ -176,7 +176,7 @@ static const char seal_filter[] = "13,"
 				  "32 0 0 4294963248,21 0 10 0," /* no VLAN tag beside the frame, and */
 				  "40 0 0 12,21 0 8 2048,"       /* IPv4 */
 				  "48 0 0 23,21 0 6 17,"         /* UDP */
-				  "40 0 0 20,69 4 0 8191,"       /* at the packet's beginning */
+				  "40 0 0 20,69 4 0 16383,"      /* in one piece */
 				  "177 0 0 14,72 0 0 16,21 0 1 68," /* to port 68: a DHCP client's */
 				  "6 0 0 4294967295,"
 				  "6 0 0 2";
