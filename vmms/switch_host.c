@@ -9,6 +9,7 @@
  * Of an internal switch there is {"addresses": that the host has been given there}.
  */
 #include <errno.h>
+#include <linux/if_addr.h>
 #include <string.h>
 #include <strings.h>
 
@@ -241,6 +242,31 @@ static bool is_used(const json_t *network)
 	return false;
 }
 
+/* Whether an IPv4 address of it is the host's for a time, as a client of DHCP gets it. */
+static bool is_for_a_time(const json_t *network)
+{
+	unsigned flags;
+	json_t *hex;
+	size_t i;
+
+	/* The message's family is the 17th byte, its flags the 19th. */
+	json_array_foreach(json_object_get(network, "addresses"), i, hex) {
+		const char *text = json_string_value(hex);
+
+		if (strlen(text) >= 40 && !strncmp(text + 32, "02", 2) && sscanf(text + 36, "%2x", &flags) == 1 && !(flags & IFA_F_PERMANENT))
+			return true;
+	}
+	return false;
+}
+
+/* In the kernel's datapath its client may be deaf by now. */
+static void tell_of_client(struct vmms *vmms, const struct vswitch *s, const char *adapter)
+{
+	if (switch_has_host(s) && !is_netdev(vmms) && is_for_a_time(json_object_get(s->host, "network")))
+		vmms_event(vmms, NULL, "switch.warning", "the host's address on adapter %s is for a time: unless its DHCP client is dhclient, it hears no answer there while switch \"%s\" "
+			   "has the adapter, and has to be told %s instead", adapter, s->name, s->interface);
+}
+
 /* Where the host is not to use its adapters any more they have no addresses. */
 static int move_home(struct vswitch *s, const char *adapter, struct error *err)
 {
@@ -287,6 +313,8 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 		r = move_home(s, json_string_value(json_array_get(adapters, 0)), err);
 	if (!r && home && json_array_size(adapters))
 		r = take_over(vmms, s, json_string_value(json_array_get(adapters, 0)), err);
+	if (!r && home && json_array_size(adapters))
+		tell_of_client(vmms, s, json_string_value(json_array_get(adapters, 0)));
 	return r ? r : switch_store(vmms, s, err);
 }
 

@@ -54,6 +54,8 @@ def check(d, host, router):
     require(run("ovs-vsctl", "get", "bridge", "bs1", "datapath_type").stdout.strip() == "system", "it is in the kernel's datapath")
     require(in_kernel("eth1") and in_kernel("bs1") and not os.path.exists(os.path.join(d.runtime, "switches")), "the host's Open vSwitch has it")
     require_reach(host, MINE, router, ITS)
+    warned = [e for e in d.ok("GET", "/v1/events")["events"] if e["kind"] == "switch.warning"]
+    require(len(warned) == 1 and "told bs1" in warned[0]["text"], f"the address is for a time: {warned}")
     settings = {"bandwidth": {"minimum": 40000000, "maximum_in": 8000000}}
     d.make("web", adapters=[{"port": "switch", "switch": "out", "settings": settings}])
     d.done("POST", "/v1/vms/web/start")
@@ -92,6 +94,8 @@ def main():
     host, router = ThisHost(), Host()
     run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth0", "netns", router.name)
     give_addresses(host, router)
+    # As by DHCP.
+    host.ip("address", "replace", "192.0.2.2/24", "dev", "eth1", "valid_lft", "40000", "preferred_lft", "40000")
     with Daemon(BUILD) as d:
         try:
             check(d, host, router)
