@@ -152,6 +152,9 @@ def insides(d, name):
 def check(d):
     """The disks of what does not run are sound and say what they said, through all their chain; no file is nobody's."""
     wait_for(lambda: all(vm["state"] not in ("starting", "saving", "restoring", "stopping") for vm in d.ok("GET", "/v1/vms")["vms"]), "states to settle")
+    # What is left to merge would be begun by the daemon itself while this looks.
+    for vm in d.ok("GET", "/v1/vms")["vms"]:
+        d.call("POST", f"/v1/vms/{vm['name']}/merge?wait=60")
     check_host(d)
     for vm in d.ok("GET", "/v1/vms")["vms"]:
         def left(vm=vm):
