@@ -108,7 +108,7 @@ def check_host(d):
             require(json.load(f)["id"] == vm["id"], f"{vm['directory']} belongs to another")
     known = {os.path.basename(vm["directory"]) for vm in vms}
     left = set(os.listdir(os.path.join(d.state, "machines"))) - known
-    require(not left, f"directories that belong to nobody: { {name: os.listdir(os.path.join(d.state, 'machines', name)) for name in left} }; {d.log_text()}")
+    require(not left, f"directories that belong to nobody: { {name: os.listdir(os.path.join(d.state, 'machines', name)) for name in left} }; {d.log_text()[-1200:]}")
 
     def unended():
         return [j for j in d.ok("GET", "/v1/jobs?limit=1000")["jobs"] if j["state"] not in ("done", "failed", "cancelled")]
