@@ -407,8 +407,10 @@ static void delete_done(struct job *job, int result)
 	if (store_vm_remove(vmms->store, machine->id, &err)) {
 		job_end(job, &err);
 	} else {
-		vmms_event(vmms, machine, "vm.deleted", deletion->own_directory ? "it was in %s" : "its files stay in %s",
-			   machine->directory);
+		bool left = !access(machine->directory, F_OK);
+
+		vmms_event(vmms, machine, "vm.deleted",
+			   !deletion->own_directory ? "its files stay in %s" : left ? "what was not its own stays in %s" : "it was in %s", machine->directory);
 		job_end(job, NULL);
 		vmms_forget(vmms, machine);
 		release(vmms, bases);
