@@ -125,6 +125,34 @@ void api_run_body(struct vmms *vmms, struct http_request *request,
 	api_reply_job(request, job, r, &err);
 }
 
+void api_run_part(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const char *which, struct job **job, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = run(machine, http_state(request)->part[1], &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
+void api_run_part_body(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+	struct job *job = NULL;
+	int r;
+
+	if (!machine)
+		return;
+	r = run(machine, http_state(request)->part[1], api_body(request), &job, &err);
+	api_reply_job(request, job, r, &err);
+}
+
 /* --- the route -------------------------------------------------------------------------------------------- */
 
 /* Whether a path is of a route; what stands for {…} is noted. */

@@ -57,6 +57,12 @@ void api_run(struct vmms *vmms, struct http_request *request,
 void api_run_body(struct vmms *vmms, struct http_request *request,
     int (*run)(struct machine *machine, const json_t *body, struct job **job, struct error *err));
 
+/* The same for a part of a machine, which the route names behind it: /v1/vms/{vm}/…/{part}. */
+void api_run_part(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const char *which, struct job **job, struct error *err));
+void api_run_part_body(struct vmms *vmms, struct http_request *request,
+    int (*run)(struct machine *machine, const char *which, const json_t *body, struct job **job, struct error *err));
+
 void api_reply_machine(const struct machine *machine, struct http_request *request, unsigned status);
 
 /* {NAME: [...], "next": ...}: takes the references; `next` is the cursor that gives what comes behind, or NULL. */

@@ -8,11 +8,6 @@
 #include "vmms/api.h"
 #include "vmms/metering.h"
 
-static const char *which(struct http_request *request)
-{
-	return http_state(request)->part[1];
-}
-
 /* --- what there is -------------------------------------------------------------------------------------- */
 
 #define ADDRESSES_MAX 16u
@@ -86,28 +81,12 @@ static void add_adapter(struct vmms *vmms, struct http_request *request)
 
 static void remove_adapter(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_remove_adapter(machine, which(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_part(vmms, request, machine_remove_adapter);
 }
 
 static void set_adapter(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_set_adapter(machine, which(request), api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_part_body(vmms, request, machine_set_adapter);
 }
 
 /* --- the table ------------------------------------------------------------------------------------------ */

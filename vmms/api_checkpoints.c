@@ -27,28 +27,14 @@ static void create_checkpoint(struct vmms *vmms, struct http_request *request)
 	api_run_body(vmms, request, checkpoint_create);
 }
 
-static void one(struct vmms *vmms, struct http_request *request,
-    int (*run)(struct machine *machine, const char *which, struct job **job, struct error *err))
-{
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = run(machine, which(request), &job, &err);
-	api_reply_job(request, job, r, &err);
-}
-
 static void apply_checkpoint(struct vmms *vmms, struct http_request *request)
 {
-	one(vmms, request, checkpoint_apply);
+	api_run_part(vmms, request, checkpoint_apply);
 }
 
 static void delete_checkpoint(struct vmms *vmms, struct http_request *request)
 {
-	one(vmms, request, checkpoint_delete);
+	api_run_part(vmms, request, checkpoint_delete);
 }
 
 static void merge_checkpoints(struct vmms *vmms, struct http_request *request)
@@ -71,15 +57,7 @@ static void rename_checkpoint(struct vmms *vmms, struct http_request *request)
 
 static void export_checkpoint(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = checkpoint_export(machine, which(request), api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_part_body(vmms, request, checkpoint_export);
 }
 
 const struct route checkpoint_routes[] = {

@@ -52,35 +52,14 @@ static void remove_disk(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
-static const char *drive_of(struct http_request *request)
-{
-	return http_state(request)->part[1];
-}
-
 static void change_medium(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_change_medium(machine, drive_of(request), api_body(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_part_body(vmms, request, machine_change_medium);
 }
 
 static void remove_drive(struct vmms *vmms, struct http_request *request)
 {
-	struct machine *machine = api_machine(vmms, request);
-	struct error err = {0};
-	struct job *job = NULL;
-	int r;
-
-	if (!machine)
-		return;
-	r = machine_remove_drive(machine, drive_of(request), &job, &err);
-	api_reply_job(request, job, r, &err);
+	api_run_part(vmms, request, machine_remove_drive);
 }
 
 /* --- copies --------------------------------------------------------------------------------------------- */
