@@ -19,7 +19,8 @@ static volatile sig_atomic_t over;
 
 static void on_signal(int number)
 {
-	over = number != SIGWINCH;
+	if (number != SIGWINCH)
+		over = 1;
 }
 
 /* As many characters of a line as there are columns: bytes of UTF-8 that go on with one do not count. */
@@ -89,8 +90,8 @@ static bool wait_for_key(double seconds)
 
 int screen_run(double seconds, screen_draw draw, void *context, struct error *err)
 {
-	/* No SA_RESTART: a wait has to end too. */
-	const struct sigaction action = {.sa_handler = on_signal};
+	/* poll() ends at a signal all the same; what is written to a slow terminal goes on behind one. */
+	const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	struct termios before, raw;
 	int status = 0;
 

@@ -36,6 +36,15 @@ def test_top_once(context):
         wait_for(lambda: "guest_seconds" in d.ok("GET", "/v1/metering")["vms"][1], "it to answer again")
 
 
+def stalled(terminal):
+    """Nobody reads what it draws until it waits in the middle of it: a change of the window makes it draw anew."""
+    def writes():
+        os.kill(terminal.pid, signal.SIGWINCH)
+        with open(f"/proc/{terminal.pid}/syscall", encoding="ascii") as f:
+            return f.read().startswith("1 0x1 ")
+    wait_for(writes, "it to wait for its terminal")
+
+
 def test_top_on_a_terminal(context):
     with Daemon(context["build"]) as d:
         d.make("web")
@@ -57,6 +66,7 @@ def test_top_on_a_terminal(context):
         watch = Terminal([bulkhead, "vm", "inspect", "web", "--watch"], environment)
         watch.expect("processors")
         watch.expect("processors")
+        stalled(watch)
         watch.type("\x03")
         require(watch.status() == 0, "Ctrl-C ends it")
 
