@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs all tests and counts them: unit (under several builds), bare guests, real guests, the lab, fuzzers.
 
-The stage `long` takes minutes a test and is no part of `all`.
+All stages run in two lanes side by side, as most of them wait, or use one processor, for much of their time. The stage `long` takes
+minutes a test and is no part of `all`.
 
 Usage: tests/harness.py [unit|sanitize|bare|guest|manage|package|lab|fuzz|long|all] [NAME…]
 The last line is "N passed, N failed[, N skipped]".
@@ -39,10 +40,20 @@ class Results:
         setattr(self, result, getattr(self, result) + 1)
         self.names.add(name.split(" (")[0].removeprefix("lab_"))
         word = {"passed": "PASS", "failed": "FAIL", "skipped": "SKIP"}[result]
-        print(f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}", flush=True)
+        said = f"{word} {name} ({seconds:.1f} s){': ' + detail if detail and result == 'skipped' else ''}\n"
         if result == "failed":
             self.failures.append((name, detail))
-            print(indented(detail), flush=True)
+            said += indented(detail) + "\n"
+        # In one piece: another lane may write too.
+        sys.stdout.write(said)
+        sys.stdout.flush()
+
+    def take(self, other):
+        """Counts what another lane has counted."""
+        for result in ("passed", "failed", "skipped"):
+            setattr(self, result, getattr(self, result) + other[result])
+        self.failures += other["failures"]
+        self.names |= set(other["names"])
 
     def summary(self):
         """What failed once more, as a log's middle is easily lost; then the counts."""
@@ -233,16 +244,61 @@ STAGES = {"unit": stage_unit, "sanitize": stage_sanitize, "bare": stage_bare, "g
           "package": stage_package, "lab": stage_lab, "fuzz": stage_fuzz, "long": stage_long}
 
 
-def main():
-    arguments = sys.argv[1:]
-    stages = [stage for stage in STAGES if stage != "long"]
-    if arguments and arguments[0] in STAGES:
-        stages = [arguments.pop(0)]
-    elif arguments and arguments[0] == "all":
-        arguments.pop(0)
+# What takes both processors is in one lane (or, like the lab, beside what does not).
+LANES = (("unit", "guest", "bare", "sanitize"), ("manage", "lab", "package", "fuzz"))
+
+
+def run_stages(stages, names):
     results = Results()
     for stage in stages:
-        STAGES[stage](results, arguments)
+        STAGES[stage](results, names)
+    return results
+
+
+def start_lane(stages, names):
+    """A process that runs these stages. Returns it, and where it tells in the end what it has counted."""
+    told, tell = os.pipe()
+    process = os.fork()
+    if process:
+        os.close(tell)
+        return process, os.fdopen(told, encoding="utf-8")
+    status = 1
+    try:
+        os.close(told)
+        with os.fdopen(tell, "w", encoding="utf-8") as f:
+            json.dump(vars(run_stages(stages, names)), f, default=list)
+        status = 0
+    except Exception:  # pylint: disable=broad-except
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def run_lanes(names):
+    results = Results()
+    lanes = [(stages, *start_lane(stages, names)) for stages in LANES]
+    for stages, process, told in lanes:
+        with told:
+            text = told.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if status == 0:
+            results.take(json.loads(text))
+        else:
+            results.add(" ".join(stages), "failed", 0, f"the process that ran these stages ended with {status}; what it had counted is lost")
+    return results
+
+
+def main():
+    arguments = sys.argv[1:]
+    stages = [stage for lane in LANES for stage in lane]
+    if arguments and arguments[0] in STAGES:
+        stages = [arguments.pop(0)]
+        results = run_stages(stages, arguments)
+    else:
+        if arguments and arguments[0] == "all":
+            arguments.pop(0)
+        results = run_lanes(arguments)
     for name in arguments:
         if name.removeprefix("lab_") not in results.names:
             results.add(name, "failed", 0, f"no test of {', '.join(stages)} has this name; without a name all of them run, and each is printed")
