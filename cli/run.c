@@ -327,10 +327,15 @@ static int plug_in(struct run_options *o, struct error *err)
 		if (c->adapters[i].kind != WORKER_PORT_SOCKET)
 			continue;
 		has_nat = true;
+		nat_prefer_ports(&o->nat, c->adapters[i].mac);
 		r = nat_start(&c->adapters[i].fd, &pid, &o->nat, err);
 	}
 	if (!r && o->nat.forward_count && !has_nat)
 		r = error_set(err, EINVAL, "--forward needs an adapter behind nat");
+	for (unsigned i = 0; i < o->nat.forward_count && !r; i++)
+		if (o->nat.forwards[i].any)
+			fprintf(stderr, "port %u of %s leads to port %u of the guest\n", o->nat.forwards[i].host_port, o->nat.forwards[i].host,
+				o->nat.forwards[i].guest_port);
 	return r;
 }
 

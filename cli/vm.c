@@ -306,6 +306,7 @@ static const char *missing_file(const json_t *body)
 
 static int vm_create(struct manage *manage, int argc, char **argv)
 {
+	_cleanup_free_ char *user = NULL;
 	json_t *body = json_object();
 	struct error err = {0};
 	bool start = false;
@@ -313,10 +314,14 @@ static int vm_create(struct manage *manage, int argc, char **argv)
 	int status;
 
 	name = take_settings(manage, body, &start, argc, argv, &status);
-	if (!name) {
+	if (name)
+		status = vm_complete_seed(manage, body);
+	if (status) {
 		json_decref(body);
 		return status;
 	}
+	if (json_object_get(json_object_get(body, "seed"), "ssh_key"))
+		user = strdup(vm_text_of(json_object_get(body, "seed"), "user"));
 	if (missing_file(body)) {
 		error_set(&err, ENOENT, "%s: there is no such file", missing_file(body));
 		json_decref(body);
@@ -329,8 +334,7 @@ static int vm_create(struct manage *manage, int argc, char **argv)
 		error_prefix(&err, "%s is created, but not started", name);
 		return manage_fail(manage, &err);
 	}
-	return vm_show_result(manage, name, start ? "is created and runs: bulkhead vm console shows its console"
-					       : "is created: bulkhead vm start turns it on");
+	return vm_show_created(manage, name, user, start);
 }
 
 static int change(struct manage *manage, const char *name, json_t *body, const char *text)
@@ -583,7 +587,8 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 	"  --network WHAT         nat, tap:NAME, switch:NAME or none: what the adapter is plugged into; without it,\n" \
 	"                         a new machine has one at nat (repeatable)\n"                                \
 	"  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"                                                        \
-	"                         a port of the host that leads to the guest behind nat (repeatable)\n"      \
+	"                         a port of the host that leads to the guest behind nat; PORT may be auto, one that is\n" \
+	"                         free (repeatable)\n"                                                          \
 	"  --kernel FILE --initrd FILE --append TEXT     what it boots\n"                                    \
 	"  --notes TEXT, --tag WORD, --group NAME        (tags and groups repeatable)\n"                     \
 	"  --automatic-start nothing|if-was-running|always\n"                                                \
@@ -611,7 +616,9 @@ static const struct manage_verb verbs[] = {
      "From an image of the library, or with a kernel and disks that are there.\n\n"
      "  --image IMAGE          its disk and kernel are copied\n"
      "  --hostname NAME --user NAME --password TEXT --ssh-key FILE\n"
-     "                         set at the image's first boot\n" SETTINGS "  --start                turn it on at once\n",
+     "                         set at the image's first boot; the user is you if none is named. With a key, an image\n"
+     "                         behind nat also has --forward auto:22, if no forward to port 22 is named\n" SETTINGS
+     "  --start                turn it on at once\n",
      vm_create},
     {"set", "change settings", "NAME [OPTION …]",
      "What is not named stays. Notes, tags and automatic actions at any time, the rest while it is off; a list\n"
@@ -658,7 +665,8 @@ static const struct manage_verb verbs[] = {
      "  --network WHAT         (add, set) or none (nat)\n"
      "  --mac ADDRESS          (add, set) else it gets one; of an adapter that is there, while the machine is off\n"
      "  --forward [udp:][ADDRESS:]PORT:GUESTPORT\n"
-     "                         (add, set; repeatable) a port of the host that leads to the guest behind nat; or none\n"
+     "                         (add, set; repeatable) a port of the host that leads to the guest behind nat, which\n"
+     "                         may be auto; or none\n"
      "  --any-mac yes|no       (add, set) whether the guest may use other addresses\n"
      "\n"
      "Of its port on a switch (add, set); what is not named stays as it is:\n"

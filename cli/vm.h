@@ -37,6 +37,10 @@ int vm_show_result(struct manage *manage, const char *name, const char *text);
 /* vm_adapters.c: --network and --forward, into a request; an exit status. */
 int vm_add_network(struct manage *manage, json_t *body, const char *text);
 int vm_add_forward(struct manage *manage, json_t *body, const char *text);
+/* A port of the host that leads to the guest's ssh server, if there is none in the request and an adapter is plugged into nat. */
+int vm_add_way_in(struct manage *manage, json_t *body);
+/* Where one of a machine's adapters is reached by ssh: a port of the host. False: nowhere, or it is not known. */
+bool vm_find_ssh(const json_t *adapters, char *host, size_t size, char *port, size_t port_size);
 /* What one adapter is plugged into, into its object. */
 int vm_parse_network(struct manage *manage, json_t *adapter, const char *text);
 /* A machine's, with the addresses that the guest uses; NULL: `err` says why. The caller's. */
@@ -45,6 +49,11 @@ json_t *vm_adapters(struct manage *manage, const char *name, struct error *err);
 json_t *vm_adapter_place(const json_t *adapter);
 void vm_print_adapters(const json_t *adapters);
 int vm_ssh(struct manage *manage, int argc, char **argv);
+
+/* vm_create.c: in a request, who is to log in has a name, and with a key a way in; an exit status. */
+int vm_complete_seed(struct manage *manage, json_t *body);
+/* What a machine just made can be asked for; `user`, who may be NULL, has a key to it. An exit status. */
+int vm_show_created(struct manage *manage, const char *name, const char *user, bool runs);
 
 /* vm_adapter.c */
 int vm_adapter(struct manage *manage, int argc, char **argv);

@@ -90,6 +90,29 @@ int vm_add_forward(struct manage *manage, json_t *body, const char *text)
 	return manage_usage(manage, "--forward %s: none of the adapters is plugged into nat", text);
 }
 
+static bool is_for_ssh(const char *forward)
+{
+	const char *guest = strrchr(forward, ':');
+
+	return strncmp(forward, "udp:", 4) && guest && !strcmp(guest, ":22");
+}
+
+int vm_add_way_in(struct manage *manage, json_t *body)
+{
+	const json_t *list = json_object_get(body, "adapters");
+	json_t *adapter, *forward;
+	bool any = !list;
+	size_t i, k;
+
+	json_array_foreach(list, i, adapter) {
+		any |= is_nat(adapter);
+		json_array_foreach(json_object_get(adapter, "forwards"), k, forward)
+			if (is_for_ssh(json_string_value(forward)))
+				return 0;
+	}
+	return any ? vm_add_forward(manage, body, "auto:22") : 0;
+}
+
 json_t *vm_adapters(struct manage *manage, const char *name, struct error *err)
 {
 	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s/adapters", name);
@@ -139,12 +162,12 @@ void vm_print_adapters(const json_t *adapters)
 
 /* --- ssh ---------------------------------------------------------------------------------------------- */
 
-/* "[tcp:][ADDRESS:]PORT:22". False: another port's, or of UDP. */
+/* "[tcp:][ADDRESS:]PORT:22". False: another port's, or of UDP; "auto", of a machine that is off or does not answer. */
 static bool leads_to_ssh(const char *forward, char *host, size_t size, char *port, size_t port_size)
 {
 	const char *at = strncmp(forward, "tcp:", 4) ? forward : forward + 4, *guest = strrchr(at, ':'), *colon;
 
-	if (!strncmp(at, "udp:", 4) || !guest || strcmp(guest, ":22") != 0)
+	if (!is_for_ssh(forward))
 		return false;
 	colon = memchr(at, ':', (size_t)(guest - at));
 	snprintf(host, size, "%.*s", colon ? (int)(colon - at) : 9, colon ? at : "127.0.0.1");
@@ -153,17 +176,18 @@ static bool leads_to_ssh(const char *forward, char *host, size_t size, char *por
 	snprintf(port, port_size, "%.*s", (int)(guest - at), at);
 	if (!strcmp(host, "0.0.0.0"))
 		snprintf(host, size, "127.0.0.1");
-	return true;
+	return strcmp(port, "auto") != 0;
 }
 
-static bool find_ssh(const json_t *vm, char *host, size_t size, char *port, size_t port_size)
+bool vm_find_ssh(const json_t *adapters, char *host, size_t size, char *port, size_t port_size)
 {
 	json_t *adapter, *forward;
 	size_t i, k;
 
-	json_array_foreach(json_object_get(json_object_get(vm, "config"), "adapters"), i, adapter)
+	json_array_foreach((json_t *)(uintptr_t)adapters, i, adapter)
 		json_array_foreach(json_object_get(adapter, "forwards"), k, forward)
-			if (leads_to_ssh(json_string_value(forward), host, size, port, port_size))
+			if ((is_nat(adapter) || !strstr(json_string_value(forward), "auto:")) &&
+			    leads_to_ssh(json_string_value(forward), host, size, port, port_size))
 				return true;
 	return false;
 }
@@ -294,6 +318,32 @@ static bool wait_for_guest(struct manage *manage, const char *name, char *host, 
 	return true;
 }
 
+/* The same, when its worker has told which port it is that could be any. */
+static bool wait_for_port(struct manage *manage, const char *name, char *host, size_t size, char *port, size_t port_size, bool wait)
+{
+	struct timespec now;
+	bool found, unknown;
+	int64_t end;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = (now.tv_sec + SSH_WAIT) * 1000ll;
+	for (;;) {
+		struct error err = {0};
+		json_t *adapters = vm_adapters(manage, name, &err);
+
+		snprintf(port, port_size, "22");
+		found = vm_find_ssh(adapters, host, size, port, port_size);
+		unknown = !strcmp(port, "auto");
+		json_decref(adapters);
+		if (found || !unknown || !wait || !time_left(end, 1))
+			break;
+		poll(NULL, 0, SSH_AGAIN);
+	}
+	if (!found)
+		snprintf(port, port_size, "22");
+	return found;
+}
+
 /* Until the guest's ssh server answers, or it is of no use to wait: then ssh says why. A port that is forwarded takes connections as long as the machine
  * runs; the guest's own as soon as the server does. */
 static void wait_for_ssh(const char *name, const char *host, const char *port, bool forwarded)
@@ -347,7 +397,7 @@ static int become_ssh(const json_t *vm, const char *user, const char *host, cons
 int vm_ssh(struct manage *manage, int argc, char **argv)
 {
 	_cleanup_free_ char *path = NULL, *user = NULL;
-	bool wait = argc < 2 || strcmp(argv[1], "--no-wait") != 0, forwarded;
+	bool wait = argc < 2 || strcmp(argv[1], "--no-wait") != 0, forwarded = false;
 	char host[64], port[16] = "22", *name;
 	struct error err = {0};
 	json_t *vm;
@@ -365,12 +415,11 @@ int vm_ssh(struct manage *manage, int argc, char **argv)
 	path = client_path(manage->client, "/v1/vms/%s", name);
 	if (client_call(manage->client, "GET", path, NULL, &vm, &err))
 		return manage_fail(manage, &err);
-	forwarded = find_ssh(vm, host, sizeof(host), port, sizeof(port));
 	if (client_is_remote(manage->client))
 		error_set(&err, ENOTSUP, "ports of the default switch are forwarded, and switches are, on the machine's own host: ssh there first");
 	else if (strcmp(vm_text_of(vm, "state"), "running") != 0)
 		error_set(&err, EALREADY, "%s is %s: start it first", name, vm_text_of(vm, "state"));
-	else if (!forwarded && !wait_for_guest(manage, name, host, sizeof(host), wait))
+	else if (!(forwarded = wait_for_port(manage, name, host, sizeof(host), port, sizeof(port), wait)) && !wait_for_guest(manage, name, host, sizeof(host), wait))
 		error_set(&err, ENOENT, "no port of the host leads to the ssh server of %s, nor is an address of it known on a switch that the host is on: "
 			  "bulkhead vm set %s --forward 2222:22 gives it a port of the default switch", name, name);
 	else {

@@ -37,6 +37,8 @@
 #define TIMERS_MAX   4u
 #define DESCRIPTORS  4096u /* sockets of one guest */
 #define HEADER       sizeof(struct virtio_net_hdr)
+#define ANY_TRIES    10u
+#define ANY_PAUSE_US 20000
 #define PAUSE_MS     100 /* out of descriptors, nobody who connects is looked at for so long */
 
 struct packet {
@@ -54,6 +56,7 @@ struct timer {
 
 struct forward {
 	bool udp;
+	bool any; /* what host says first, then whatever is free; from then on it is that one */
 	struct sockaddr_in host;
 	const char *path; /* a Unix socket instead */
 	unsigned guest_port;
@@ -446,11 +449,45 @@ static int listen_unix(struct nat *nat, const struct forward *f)
 	return r ? fail("no socket %s can be made\n", f->path) : 0;
 }
 
-static int listen_port(struct nat *nat, const struct forward *f)
+static int add_forward(struct nat *nat, const struct forward *f, unsigned port)
+{
+	return slirp_add_hostfwd(nat->slirp, f->udp, f->host.sin_addr, (int)port, *address4("10.0.2.15"), (int)f->guest_port);
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* libslirp does not tell which port a forward has; its socket is the one that was not there before. */
+static bool add_any(struct nat *nat, struct forward *f)
+{
+	unsigned port = ntohs(f->host.sin_port);
+	socklen_t size = sizeof(f->host);
+	bool before[DESCRIPTORS];
+	int failed = -1;
+
+	for (int fd = 0; fd < (int)DESCRIPTORS; fd++)
+		before[fd] = is_open(fd);
+	/* A moment ago it may have been that of the process before this one, which is ending. */
+	for (unsigned i = 0; i < ANY_TRIES && port && failed; i++) {
+		if (i)
+			usleep(ANY_PAUSE_US);
+		failed = add_forward(nat, f, port);
+	}
+	if (failed)
+		failed = add_forward(nat, f, 0);
+	for (int fd = STATUS_FD + 1; fd < (int)DESCRIPTORS && !failed; fd++)
+		if (!before[fd] && is_open(fd))
+			return !getsockname(fd, (struct sockaddr *)&f->host, &size) && f->host.sin_family == AF_INET;
+	return false;
+}
+
+static int listen_port(struct nat *nat, struct forward *f)
 {
 	char text[64], address[INET_ADDRSTRLEN];
 
-	if (!slirp_add_hostfwd(nat->slirp, f->udp, f->host.sin_addr, ntohs(f->host.sin_port), *address4("10.0.2.15"), (int)f->guest_port))
+	if (f->any ? add_any(nat, f) : !add_forward(nat, f, ntohs(f->host.sin_port)))
 		return 0;
 	inet_ntop(AF_INET, &f->host.sin_addr, address, sizeof(address));
 	snprintf(text, sizeof(text), "%s port %u of %s: %s", f->udp ? "UDP" : "TCP", ntohs(f->host.sin_port), address, strerror(errno));
@@ -460,7 +497,7 @@ static int listen_port(struct nat *nat, const struct forward *f)
 static int start_forwards(struct nat *nat)
 {
 	for (unsigned i = 0; i < nat->forward_count; i++) {
-		const struct forward *f = &nat->forwards[i];
+		struct forward *f = &nat->forwards[i];
 		int r = f->path ? listen_unix(nat, f) : listen_port(nat, f);
 
 		if (r)
@@ -475,8 +512,21 @@ static int start_forwards(struct nat *nat)
 	return 0;
 }
 
+/* That all is well, and the port of each that could have any. */
+static bool tell_ports(const struct nat *nat)
+{
+	char text[FORWARDS_MAX * 6 + 8] = "ok";
+	size_t used = 2;
+
+	for (unsigned i = 0; i < nat->forward_count; i++)
+		if (nat->forwards[i].any)
+			used += (size_t)snprintf(text + used, sizeof(text) - used, " %u", ntohs(nat->forwards[i].host.sin_port));
+	text[used++] = '\n';
+	return write(STATUS_FD, text, used) == (ssize_t)used;
+}
+
 /* "tcp:127.0.0.1:2222:22", or "22:/run/…" for a Unix socket: what nat_start() writes. */
-static bool parse_forward(struct nat *nat, char *text, bool is_unix)
+static bool parse_forward(struct nat *nat, char *text, int option)
 {
 	struct forward *f = &nat->forwards[nat->forward_count];
 	char protocol[4], address[INET_ADDRSTRLEN];
@@ -485,7 +535,7 @@ static bool parse_forward(struct nat *nat, char *text, bool is_unix)
 
 	if (nat->forward_count == FORWARDS_MAX)
 		return false;
-	if (is_unix) {
+	if (option == 'u') {
 		if (sscanf(text, "%5u:%n", &f->guest_port, &end) != 1 || !end || !text[end])
 			return false;
 		f->path = text + end;
@@ -495,6 +545,7 @@ static bool parse_forward(struct nat *nat, char *text, bool is_unix)
 	} else {
 		f->host.sin_port = htons((uint16_t)host_port);
 		f->udp = !strcmp(protocol, "udp");
+		f->any = option == 'a';
 	}
 	nat->forward_count++;
 	return true;
@@ -502,8 +553,8 @@ static bool parse_forward(struct nat *nat, char *text, bool is_unix)
 
 static bool parse_options(struct nat *nat, int argc, char **argv)
 {
-	static const struct option options[] = {{"forward", required_argument, NULL, 'f'}, {"forward-unix", required_argument, NULL, 'u'},
-	    {"host-loopback", no_argument, NULL, 'l'}, {"outlive", no_argument, NULL, 'o'},
+	static const struct option options[] = {{"forward", required_argument, NULL, 'f'}, {"forward-any", required_argument, NULL, 'a'},
+	    {"forward-unix", required_argument, NULL, 'u'}, {"host-loopback", no_argument, NULL, 'l'}, {"outlive", no_argument, NULL, 'o'},
 	    {"user", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
 	int option;
 
@@ -514,7 +565,7 @@ static bool parse_options(struct nat *nat, int argc, char **argv)
 			nat->outlives = true;
 		else if (option == 'i' && sscanf(optarg, "%u:%u", &nat->uid, &nat->gid) == 2 && nat->uid && nat->gid)
 			nat->has_user = true;
-		else if ((option != 'f' && option != 'u') || !parse_forward(nat, optarg, option == 'u'))
+		else if ((option != 'f' && option != 'a' && option != 'u') || !parse_forward(nat, optarg, option))
 			return false;
 	}
 	return optind == argc;
@@ -562,7 +613,7 @@ int main(int argc, char **argv)
 	own.gid = nat.gid;
 	if (nat_sandbox_enter(&own, &err))
 		return fail("%s\n", err.text);
-	if (write(STATUS_FD, "ok\n", 3) != 3)
+	if (!tell_ports(&nat))
 		return 1;
 	close(STATUS_FD);
 	run(&nat);

@@ -13,6 +13,10 @@
 #define ARGUMENTS_MAX (NAT_FORWARDS_MAX * 2 + 8)
 #define BUFFER_SIZE   (4 << 20) /* as much as the host allows */
 
+/* Ports that are tried first: of those that neither a service is known by nor the kernel gives to whoever asks for any. */
+#define PREFERRED_FIRST 20000u
+#define PREFERRED_COUNT 10000u
+
 /* --- what is forwarded --------------------------------------------------------------------------------- */
 
 static bool parse_port(const char *text, unsigned *port)
@@ -52,9 +56,19 @@ int nat_forward_parse(struct nat_forward *out, const char *text, struct error *e
 	} else {
 		host = at;
 	}
-	if (!parse_port(host, &out->host_port) || !parse_port(guest, &out->guest_port))
-		return error_set(err, EINVAL, "%s: a port is a number from 1 to 65535", text);
+	out->any = !strcmp(host, "auto");
+	if ((!out->any && !parse_port(host, &out->host_port)) || !parse_port(guest, &out->guest_port))
+		return error_set(err, EINVAL, "%s: a port is a number from 1 to 65535, or of the host auto", text);
 	return 0;
+}
+
+void nat_prefer_ports(struct nat_config *config, const uint8_t mac[6])
+{
+	unsigned number = (unsigned)mac[3] << 16 | (unsigned)mac[4] << 8 | mac[5];
+
+	for (unsigned i = 0; i < config->forward_count; i++)
+		if (config->forwards[i].any)
+			config->forwards[i].host_port = PREFERRED_FIRST + (number + i) % PREFERRED_COUNT;
 }
 
 /* --- the process ------------------------------------------------------------------------------------------ */
@@ -109,8 +123,8 @@ static void build(struct arguments *a, const struct nat_config *config)
 	for (unsigned i = 0; i < config->forward_count; i++) {
 		const struct nat_forward *f = &config->forwards[i];
 
-		if (f->host_port)
-			add(a, "--forward=%s:%s:%u:%u", f->udp ? "udp" : "tcp", f->host, f->host_port, f->guest_port);
+		if (f->host_port || f->any)
+			add(a, "--forward%s=%s:%s:%u:%u", f->any ? "-any" : "", f->udp ? "udp" : "tcp", f->host, f->host_port, f->guest_port);
 		else
 			add(a, "--forward-unix=%u:%s", f->guest_port, f->path);
 	}
@@ -137,8 +151,27 @@ static void become(const char *path, char **arguments, int socket, int status)
 	_exit(127);
 }
 
+/* "ok", and a number for each `any`. */
+static bool take_ports(const char *text, struct nat_config *config)
+{
+	char *rest;
+
+	if (strncmp(text, "ok", 2))
+		return false;
+	text += 2;
+	for (unsigned i = 0; i < config->forward_count; i++) {
+		if (!config->forwards[i].any)
+			continue;
+		if (*text != ' ')
+			return false;
+		config->forwards[i].host_port = (unsigned)strtoul(text + 1, &rest, 10);
+		text = rest;
+	}
+	return !strcmp(text, "\n");
+}
+
 /* Nothing when all is well, else the sentence. */
-static int read_status(int fd, pid_t pid, struct error *err)
+static int read_status(int fd, pid_t pid, struct nat_config *config, struct error *err)
 {
 	char text[400];
 	size_t used = 0;
@@ -151,7 +184,7 @@ static int read_status(int fd, pid_t pid, struct error *err)
 			used += (size_t)n;
 	}
 	text[used] = '\0';
-	if (used == 3 && !strcmp(text, "ok\n"))
+	if (take_ports(text, config))
 		return 0;
 	waitpid(pid, NULL, 0);
 	text[strcspn(text, "\n")] = '\0';
@@ -177,7 +210,7 @@ static int run(const char *path, struct arguments *a, const int *pair, const int
 	return 0;
 }
 
-int nat_start(int *fd, pid_t *pid, const struct nat_config *config, struct error *err)
+int nat_start(int *fd, pid_t *pid, struct nat_config *config, struct error *err)
 {
 	int pair[2] = {-1, -1}, status[2] = {-1, -1}, r;
 	struct arguments a = {0};
@@ -192,7 +225,7 @@ int nat_start(int *fd, pid_t *pid, const struct nat_config *config, struct error
 	if (status[1] >= 0)
 		close(status[1]);
 	if (!r)
-		r = read_status(status[0], *pid, err);
+		r = read_status(status[0], *pid, config, err);
 	if (!r)
 		set_buffer(pair[0]);
 	if (status[0] >= 0)

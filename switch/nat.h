@@ -18,8 +18,9 @@
 
 struct nat_forward {
 	bool udp;
+	bool any;            /* host_port is what is tried first, if it is not 0; then whatever is free */
 	char host[46];       /* IPv4 address to listen on */
-	unsigned host_port;  /* 0: a Unix socket, `path` */
+	unsigned host_port;  /* 0, and not `any`: a Unix socket, `path` */
 	const char *path;    /* made for its owner alone; TCP */
 	unsigned guest_port;
 };
@@ -34,9 +35,12 @@ struct nat_config {
 	gid_t gid;
 };
 
-/* "[udp:][ADDRESS:]HOSTPORT:GUESTPORT"; the address is 127.0.0.1 when none is named. -EINVAL. */
+/* "[udp:][ADDRESS:]HOSTPORT:GUESTPORT"; the address is 127.0.0.1 when none is named, HOSTPORT may be "auto". -EINVAL. */
 int nat_forward_parse(struct nat_forward *out, const char *text, struct error *err);
 
+/* Has `any` port tried first that follows from the adapter's address: so it is the same each time, as long as nobody else has it. */
+void nat_prefer_ports(struct nat_config *config, const uint8_t mac[6]);
+
 /* Start the process, which ends when the socket's other end is closed or, unless it is to outlive it, its parent ends. *fd is the port's socket. Returns when it
- * listens on what is forwarded: -EADDRINUSE and the like otherwise. The caller reaps *pid. */
-int nat_start(int *fd, pid_t *pid, const struct nat_config *config, struct error *err);
+ * listens on what is forwarded, and host_port of each `any` is the port that it is; -EADDRINUSE and the like otherwise. The caller reaps *pid. */
+int nat_start(int *fd, pid_t *pid, struct nat_config *config, struct error *err);

@@ -18,6 +18,7 @@
 struct adapter_change {
 	struct device_change change;
 	json_t *before, *after; /* as vm.json has it, and is to have it; NULL: there is none */
+	json_t *ports;          /* of the host, that lead to the guest once it is done */
 };
 
 static const char *mac_of(const json_t *adapter)
@@ -104,14 +105,18 @@ static json_t *command_of(const struct device_change *change)
 
 	if (!after)
 		return json_pack("{s:s, s:s}", "command", "remove-adapter", "mac", mac_of(before));
-	return json_pack("{s:s, s:s, s:b, s:s, s:s}", "command", before ? "plug-adapter" : "add-adapter", "mac", mac_of(after), "any_mac",
+	return json_pack("{s:s, s:s, s:b, s:s, s:s, s:O*}", "command", before ? "plug-adapter" : "add-adapter", "mac", mac_of(after), "any_mac",
 			 json_is_true(json_object_get(after, "any_mac")), "port", strcmp(port, "none") ? "descriptor" : "none", "label",
-			 adapter_label(after, label));
+			 adapter_label(after, label), "forwarded", of(change)->ports);
 }
 
 static int open_port(struct device_change *change, struct error *err)
 {
-	int fd = -1, r = port_open(change->machine, of(change)->after, &fd, err);
+	struct adapter_change *adapter = (struct adapter_change *)change;
+	int fd = -1, r;
+
+	json_decref(adapter->ports);
+	r = port_open(change->machine, adapter->after, &fd, &adapter->ports, err);
 
 	if (fd >= 0)
 		change->fds[change->fd_count++] = fd;
@@ -154,6 +159,7 @@ static void free_change(struct device_change *change)
 	change->machine->coming = NULL;
 	json_decref(adapter->before);
 	json_decref(adapter->after);
+	json_decref(adapter->ports);
 	free(adapter);
 }
 
@@ -173,7 +179,7 @@ static struct adapter_change *change_new(struct machine *machine, const json_t *
 	struct adapter_change *change = calloc(1, sizeof(*change));
 
 	if (change)
-		*change = (struct adapter_change){{.ops = &ops, .machine = machine}, json_deep_copy(before), json_deep_copy(after)};
+		*change = (struct adapter_change){{.ops = &ops, .machine = machine}, json_deep_copy(before), json_deep_copy(after), NULL};
 	return change;
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "switch/nat.h"
 #include "switch/ovs_rules.h"
 #include "vmms/switches.h"
 
@@ -107,6 +108,31 @@ const char *adapter_label(const json_t *adapter, char text[ADAPTER_LABEL_SIZE])
 		name = json_string_value(json_object_get(adapter, "switch"));
 	snprintf(text, ADAPTER_LABEL_SIZE, "%s%s%s", port, name ? " " : "", name ? name : "");
 	return text;
+}
+
+bool adapter_mac(const json_t *adapter, uint8_t mac[6])
+{
+	const char *text = mac_of(adapter);
+
+	return text && sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4], &mac[5]) == 6;
+}
+
+json_t *adapter_forwards(const json_t *adapter, const json_t *told)
+{
+	json_t *list = json_array(), *forward;
+	size_t i;
+
+	json_array_foreach(json_object_get(adapter, "forwards"), i, forward) {
+		json_int_t port = json_integer_value(json_array_get(told, i));
+		struct nat_forward parts;
+
+		/* The worker may be anyone's. */
+		if (port < 1 || port > UINT16_MAX || nat_forward_parse(&parts, json_string_value(forward), NULL) || !parts.any)
+			json_array_append(list, forward);
+		else
+			json_array_append_new(list, json_sprintf("%s%s:%d:%u", parts.udp ? "udp:" : "", parts.host, (int)port, parts.guest_port));
+	}
+	return list;
 }
 
 /* A key that goes with one kind of port is there with that, and with no other. */

@@ -24,6 +24,12 @@ int adapters_check_promises(struct vmms *vmms, const json_t *config, struct erro
 /* The first machine that has one of its addresses; NULL: none has. */
 const struct machine *adapters_owner(const struct vmms *vmms, const json_t *config);
 
+/* The bytes of its address; false: it has none. */
+bool adapter_mac(const json_t *adapter, uint8_t mac[6]);
+
+/* Its forwards as they are in force: where one says "auto", with the port that its worker tells of (`told`, a list in the same order). */
+json_t *adapter_forwards(const json_t *adapter, const json_t *told);
+
 /* What it is plugged into: "nat", "tap", "switch" or "none". */
 const char *adapter_port(const json_t *adapter);
 

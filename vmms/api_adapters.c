@@ -18,7 +18,8 @@ struct listing {
 	json_t *list;
 };
 
-static void add_addresses(json_t *list, const json_t *told)
+/* What the worker knows: addresses that the guest uses, ports that lead to it. */
+static void add_told(json_t *list, const json_t *told)
 {
 	json_t *adapter, *other, *address;
 	size_t i, k, n;
@@ -30,6 +31,7 @@ static void add_addresses(json_t *list, const json_t *told)
 
 			if (!a || !b || strcasecmp(a, b))
 				continue;
+			json_object_set_new(adapter, "forwards", adapter_forwards(adapter, json_object_get(other, "forwarded")));
 			/* The worker may be anyone's. */
 			json_array_foreach(json_object_get(other, "addresses"), n, address)
 				if (n < ADDRESSES_MAX && json_is_string(address) && json_string_length(address) < ADDRESS_SIZE)
@@ -44,7 +46,7 @@ static void measured(void *context, const struct meter *meters, size_t count)
 	struct listing *listing = context;
 
 	(void)count;
-	add_addresses(listing->list, meters->adapters);
+	add_told(listing->list, meters->adapters);
 	api_reply_list(listing->request, "adapters", listing->list, NULL);
 	free(listing);
 }

@@ -40,7 +40,7 @@ static int check_forward(const char *text, struct error *err)
 {
 	struct nat_forward forward;
 
-	return nat_forward_parse(&forward, text, NULL) ? error_set(err, EINVAL, "is not of the form [udp:][ADDRESS:]HOSTPORT:GUESTPORT") : 0;
+	return nat_forward_parse(&forward, text, NULL) ? error_set(err, EINVAL, "is not of the form [udp:][ADDRESS:]HOSTPORT:GUESTPORT; HOSTPORT may be auto") : 0;
 }
 
 static const char *const kind_words[] = {"disk", "dvd", NULL};
@@ -124,7 +124,7 @@ static const struct form form_port = {
 static const struct form form_interface = {.kind = FORM_STRING, .text = "of port tap", .min = 1, .max = 15};
 static const struct form form_switch = {.kind = FORM_STRING, .text = "of port switch: its name", .min = 1, .max = 50};
 static const struct form form_forward = {
-    .kind = FORM_STRING, .text = "[udp:][ADDRESS:]HOSTPORT:GUESTPORT", .min = 3, .max = 100, .check = check_forward};
+    .kind = FORM_STRING, .text = "[udp:][ADDRESS:]HOSTPORT:GUESTPORT; HOSTPORT may be auto: one that is free", .min = 3, .max = 100, .check = check_forward};
 static const struct form form_forwards = {
     .kind = FORM_LIST, .text = "ports of the host that lead to the guest, of port nat", .min = 0, .max = NAT_FORWARDS_MAX, .items = &form_forward};
 static const struct form form_adapter = {.kind = FORM_OBJECT,

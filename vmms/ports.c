@@ -44,7 +44,7 @@ int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count,
 	json_array_foreach(adapters, i, adapter) {
 		if (!is_switch(adapter))
 			continue;
-		r = port_open(machine, adapter, &fds[*count], err);
+		r = port_open(machine, adapter, &fds[*count], NULL, err);
 		if (r)
 			break;
 		++*count;
@@ -105,10 +105,20 @@ void ports_reap(struct vmms *vmms)
 	uv_mutex_unlock(&vmms->children_lock);
 }
 
-static int nat_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
+static json_t *ports_of(const struct nat_config *config)
+{
+	json_t *list = config->forward_count ? json_array() : NULL;
+
+	for (unsigned i = 0; i < config->forward_count; i++)
+		json_array_append_new(list, json_integer(config->forwards[i].host_port));
+	return list;
+}
+
+static int nat_open(struct machine *machine, const json_t *adapter, int *fd, json_t **ports, struct error *err)
 {
 	struct nat_config config = {.outlives = true, .has_user = getuid() == 0};
 	json_t *forward;
+	uint8_t mac[6];
 	pid_t pid;
 	size_t i;
 	int r = 0;
@@ -119,6 +129,8 @@ static int nat_open(struct machine *machine, const json_t *adapter, int *fd, str
 		if (r)
 			return r;
 	}
+	if (adapter_mac(adapter, mac))
+		nat_prefer_ports(&config, mac);
 	for (unsigned i_try = 0; i_try < NAT_TRIES; i_try++) {
 		r = nat_start(fd, &pid, &config, err);
 		if (!r || !config.forward_count)
@@ -127,6 +139,8 @@ static int nat_open(struct machine *machine, const json_t *adapter, int *fd, str
 	}
 	if (r)
 		return r;
+	if (ports)
+		*ports = ports_of(&config);
 	put_into_group(machine, pid);
 	remember(machine->vmms, pid);
 	return 0;
@@ -142,13 +156,15 @@ bool port_waits(const json_t *adapter)
 	return is_switch(adapter);
 }
 
-int port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err)
+int port_open(struct machine *machine, const json_t *adapter, int *fd, json_t **ports, struct error *err)
 {
 	const char *port = adapter_port(adapter);
 
 	*fd = -1;
+	if (ports)
+		*ports = NULL;
 	if (!strcmp(port, "nat"))
-		return nat_open(machine, adapter, fd, err);
+		return nat_open(machine, adapter, fd, ports, err);
 	if (!strcmp(port, "tap"))
 		return port_attach_tap(fd, json_string_value(json_object_get(adapter, "interface")), err);
 	return is_switch(adapter) ? switches_port_open(machine, adapter, fd, err) : 0;

@@ -16,8 +16,9 @@ int ports_open(struct machine *machine, int fds[VM_ADAPTERS_MAX], size_t *count,
 /* The machine is off, or was not started after all. */
 void ports_closed(struct machine *machine);
 
-/* Of one adapter of a machine that runs; -1 for one that is not plugged in. As an errand if port_waits(), on the pool if port_is_slow(), else on the loop's thread. */
-int port_open(struct machine *machine, const json_t *adapter, int *fd, struct error *err);
+/* Of one adapter of a machine that runs; -1 for one that is not plugged in. `*ports`, which may be NULL, becomes the caller's list of the host's
+ * ports that lead to the guest, in the order of its forwards; NULL: it has none. As an errand if port_waits(), on the pool if port_is_slow(), else on the loop's thread. */
+int port_open(struct machine *machine, const json_t *adapter, int *fd, json_t **ports, struct error *err);
 bool port_is_slow(const json_t *adapter);
 bool port_waits(const json_t *adapter);
 /* It is unplugged, or gone. On the loop's thread. */

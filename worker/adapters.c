@@ -160,6 +160,8 @@ int vm_plug_adapter(struct vm *vm, const struct worker_adapter *to, struct error
 	a->port = port;
 	a->config.kind = to->kind;
 	memcpy(a->config.label, to->label, sizeof(a->config.label));
+	memcpy(a->config.forwarded, to->forwarded, sizeof(a->config.forwarded));
+	a->config.forwarded_count = to->forwarded_count;
 	return 0;
 }
 
@@ -187,6 +189,15 @@ static json_t *counters_of(struct network *network)
 	    (json_int_t)c.received_bytes, "received_dropped", (json_int_t)c.received_dropped);
 }
 
+static json_t *ports_of(const struct worker_adapter *a)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < a->forwarded_count; i++)
+		json_array_append_new(list, json_integer(a->forwarded[i]));
+	return list;
+}
+
 json_t *vm_inspect_adapters(struct vm *vm)
 {
 	static const char *const kinds[] = {[WORKER_PORT_NONE] = "none", [WORKER_PORT_SOCKET] = "nat", [WORKER_PORT_TAP] = "tap",
@@ -201,6 +212,8 @@ json_t *vm_inspect_adapters(struct vm *vm)
 
 		if (a->label[0])
 			json_object_set_new(adapter, "label", control_text(a->label));
+		if (a->forwarded_count)
+			json_object_set_new(adapter, "forwarded", ports_of(a));
 		json_array_append_new(list, adapter);
 	}
 	return list;

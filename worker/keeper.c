@@ -222,6 +222,14 @@ static void become_machine(const struct configuration *c, int channel, const sig
 	exit(machine(c, channel));
 }
 
+static void note_ports(struct worker_adapter *a, const struct nat_config *nat)
+{
+	_Static_assert(NAT_FORWARDS_MAX <= WORKER_MAX_FORWARDS, "each has its place");
+	for (unsigned i = 0; i < nat->forward_count; i++)
+		a->forwarded[i] = (uint16_t)nat->forwards[i].host_port;
+	a->forwarded_count = nat->forward_count;
+}
+
 /* Before anything is given up: what is behind the adapters is outside of the sandbox, in a process of its own that ends
  * with this one. */
 static int start_switches(struct configuration *c, struct error *err)
@@ -235,9 +243,11 @@ static int start_switches(struct configuration *c, struct error *err)
 		c->nats[i].has_user = c->has_user;
 		c->nats[i].uid = c->uid;
 		c->nats[i].gid = c->gid;
+		nat_prefer_ports(&c->nats[i], c->worker.adapters[i].mac);
 		r = nat_start(&c->worker.adapters[i].fd, &pid, &c->nats[i], err);
 		if (r)
 			return r;
+		note_ports(&c->worker.adapters[i], &c->nats[i]);
 	}
 	return 0;
 }

@@ -170,6 +170,22 @@ int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err)
 	return text && configuration_mac(text, mac) ? 0 : error_set(err, EINVAL, "\"mac\" is needed, such as 00:15:5d:01:02:03");
 }
 
+static int get_forwarded(const json_t *arguments, struct worker_adapter *adapter, struct error *err)
+{
+	const json_t *list = json_object_get(arguments, "forwarded");
+
+	if (list && (!json_is_array(list) || json_array_size(list) > WORKER_MAX_FORWARDS))
+		return error_set(err, EINVAL, "\"forwarded\" must be a list of up to %u ports", WORKER_MAX_FORWARDS);
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		json_int_t port = json_integer_value(json_array_get(list, i));
+
+		if (port < 1 || port > UINT16_MAX)
+			return error_set(err, EINVAL, "\"forwarded\" must have ports, 1 to 65535");
+		adapter->forwarded[adapter->forwarded_count++] = (uint16_t)port;
+	}
+	return 0;
+}
+
 int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err)
 {
 	const char *port = json_string_value(json_object_get(arguments, "port"));
@@ -179,6 +195,8 @@ int request_adapter(const json_t *arguments, struct control_call *call, struct w
 
 	*adapter = (struct worker_adapter){.fd = -1, .any_mac = json_is_true(json_object_get(arguments, "any_mac"))};
 	r = request_mac(arguments, adapter->mac, err);
+	if (!r)
+		r = get_forwarded(arguments, adapter, err);
 	if (r)
 		return r;
 	if (!port || (strcmp(port, "descriptor") && strcmp(port, "none")))

@@ -22,8 +22,8 @@ int request_address(const json_t *arguments, unsigned *controller, unsigned *lun
  * the arguments. */
 int request_checkpoint(const json_t *arguments, struct control_call *call, struct saving_request *request, struct error *err);
 
-/* add-adapter and plug-adapter: "mac", "port" ("descriptor", which is the one that comes, or "none"), "label", and with
- * add-adapter "any_mac". remove-adapter: "mac" alone. */
+/* add-adapter and plug-adapter: "mac", "port" ("descriptor", which is the one that comes, or "none"), "label", "forwarded" (ports of
+ * the host), and with add-adapter "any_mac". remove-adapter: "mac" alone. */
 int request_adapter(const json_t *arguments, struct control_call *call, struct worker_adapter *adapter, struct error *err);
 int request_mac(const json_t *arguments, uint8_t mac[6], struct error *err);
 

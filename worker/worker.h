@@ -35,7 +35,8 @@ struct worker_serial {
  * whichever of the two a descriptor is of. */
 enum worker_port_kind { WORKER_PORT_NONE, WORKER_PORT_SOCKET, WORKER_PORT_TAP, WORKER_PORT_DESCRIPTOR };
 
-#define WORKER_LABEL_SIZE 64u
+#define WORKER_LABEL_SIZE   64u
+#define WORKER_MAX_FORWARDS 32u
 
 struct worker_adapter {
 	uint8_t mac[6]; /* no other adapter of the machine has it */
@@ -44,6 +45,8 @@ struct worker_adapter {
 	int fd;          /* WORKER_PORT_SOCKET, WORKER_PORT_DESCRIPTOR; taken over */
 	const char *tap; /* WORKER_PORT_TAP: its name */
 	char label[WORKER_LABEL_SIZE]; /* what the manager calls the port; may be empty */
+	uint16_t forwarded[WORKER_MAX_FORWARDS]; /* the host's ports that lead to the guest, for the manager to know */
+	unsigned forwarded_count;
 };
 
 struct worker_config {

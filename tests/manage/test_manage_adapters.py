@@ -4,6 +4,7 @@
 import http.server
 import json
 import os
+import pwd
 import random
 import re
 import select
@@ -117,6 +118,46 @@ def test_manage_adapters_of_a_running_machine(context):
         d.done("POST", "/v1/vms/web/turn-off")
         d.done("POST", "/v1/vms/db/start")
         socket.create_connection(("127.0.0.1", port), 10).close()
+
+
+def test_manage_adapters_any_port(context):
+    """A port of the host that is free, the same each time if it can be; it is told as long as the machine runs, whoever manages it."""
+    def forwards(vm):
+        return d.ok("GET", f"/v1/vms/{vm}/adapters")["adapters"][0]["forwards"]
+
+    def port_of(vm):
+        found = [re.fullmatch("127.0.0.1:([0-9]+):22", f) for f in forwards(vm)]
+        require(len(found) == 2 and not found[0] and found[1], f"which port it is: {forwards(vm)}")
+        return int(found[1].group(1))
+
+    with Daemon(context["build"]) as d:
+        fixed = [free_port(), free_port()]
+        d.make("web", adapters=[{"forwards": [f"{fixed[0]}:80", "auto:22"]}])
+        require(forwards("web") == [f"{fixed[0]}:80", "auto:22"], "off, there is none")
+        d.done("POST", "/v1/vms/web/start")
+        port = port_of("web")
+        require(open_port(port) and f"127.0.0.1:{port}:22" in d.cli("vm", "show", "web"), "it leads there, and is shown")
+        require(adapters(d, "web")[0]["forwards"][1] == "auto:22", "vm.json says what was asked for")
+        d.kill()
+        d.start()
+        require(port_of("web") == port, "a daemon that finds the machine knows too")
+        d.done("POST", "/v1/vms/web/save")
+        # Somebody else has it meanwhile: another is found.
+        with socket.create_server(("127.0.0.1", port)):
+            d.done("POST", "/v1/vms/web/start")
+            other = port_of("web")
+            require(other != port and open_port(other), f"{other}, as {port} is taken")
+            d.cli("vm", "adapter", "disconnect", "web", "0")
+            require(forwards("web")[1] == "auto:22", f"not plugged in, it has none: {forwards('web')}")
+        d.cli("vm", "adapter", "connect", "web", "0", "nat")
+        require(open_port(port_of("web")), "plugged in while it runs")
+        # A copy has one of its own, at the same time.
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("POST", "/v1/vms/web/clone", {"name": "copy"})
+        d.ok("PATCH", "/v1/vms/copy", {"adapters": [{"forwards": [f"{fixed[1]}:80", "auto:22"]}]})
+        for vm in ("web", "copy"):
+            d.done("POST", f"/v1/vms/{vm}/start")
+        require(port_of("web") != port_of("copy") and open_port(port_of("web")) and open_port(port_of("copy")), "each has its own")
 
 
 def told(d, vm):
@@ -361,19 +402,56 @@ def test_manage_ssh_to_a_switch(context):
             server.wait()
 
 
+def test_manage_ssh_way_in(context):
+    """Who gives a key gets a port of the host that leads to it, unless one is named, or the machine is not behind nat."""
+    with Daemon(context["build"]) as d:
+        key = os.path.join(d.directory, "key.pub")
+        with open(key, "w", encoding="ascii") as f:
+            f.write("ssh-ed25519 AAAA somebody\n")
+        for name, options, wanted in (("a", (), [["auto:22"]]), ("b", ("--network", "nat", "--forward", "80:80"), [["80:80", "auto:22"]]),
+                                      ("c", ("--forward", "2222:22"), [["2222:22"]]), ("d", ("--network", "none"), []),
+                                      ("e", ("--network", "tap:t0", "--network", "nat"), [[], ["auto:22"]]), ("f", ("--forward", "udp:22:22"), [["udp:22:22", "auto:22"]])):
+            asked = asking(d, "vm", "create", name, "--image", "none", "--ssh-key", key, *options)
+            require([a.get("forwards", []) for a in asked.get("adapters", [{}])] == wanted, f"{options}: {asked}")
+            require(asked["seed"]["user"] == pwd.getpwuid(os.geteuid()).pw_name, f"whose key it is: {asked}")
+        asked = asking(d, "vm", "create", "g", "--image", "none", "--password", "x", "--user", "me")
+        require("adapters" not in asked and asked["seed"]["user"] == "me", f"without a key there is none: {asked}")
+
+
+def asking(d, *words):
+    """The body of what the command line asks for: who is asked says no."""
+    path, got = os.path.join(d.directory, "asked"), []
+
+    def serve(server):
+        connection = server.accept()[0]
+        with connection:
+            text = b""
+            while b"\r\n\r\n" not in text or len(text.split(b"\r\n\r\n", 1)[1]) < int(re.search(rb"Content-Length: (\d+)", text, re.I).group(1)):
+                text += connection.recv(65536)
+            got.append(json.loads(text.split(b"\r\n\r\n", 1)[1]))
+            connection.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        d.cli(*words, environment={"BULKHEAD_SOCKET": path}, status=1)
+        thread.join(60)
+    os.unlink(path)
+    return got[0]
+
+
 def test_manage_ssh_into_debian(context):
-    """What a user types: a machine from an image with a port forwarded, and ssh by the machine's name."""
+    """What a user types: a machine from an image with a key, and ssh by the machine's name."""
     image = context["image"]()
     with Daemon(context["build"]) as d:
         key = os.path.join(d.directory, "key")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         d.cli("image", "import", "debian-12", image)
-        port = free_port()
-        d.cli("vm", "create", "web", "--image", "debian-12", "--memory", "512M", "--user", "user", "--ssh-key", key + ".pub", "--forward",
-              f"{port}:22", "--processor", "soft", "--start")
+        d.cli("vm", "create", "web", "--image", "debian-12", "--memory", "1G", "--cpus", "2", "--ssh-key", key + ".pub", "--start")
 
         # At once: it waits for the guest's server.
-        name = d.cli("vm", "ssh", "user@web", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={d.directory}/hosts",
+        name = d.cli("vm", "ssh", "web", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={d.directory}/hosts",
                      "-o", "HashKnownHosts=no", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "hostname")
         require(name.strip() == "web", f"whose ssh server answers: {name}")
         with open(os.path.join(d.directory, "hosts"), encoding="ascii") as f:

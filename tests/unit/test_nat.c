@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -255,12 +256,81 @@ static void test_out_of_descriptors(void **state)
 	stop(&f);
 }
 
+static void start_any(struct fixture *f, struct nat_config *config, const uint8_t address[6])
+{
+	struct error err = {0};
+
+	*config = (struct nat_config){.forward_count = 4};
+	for (unsigned i = 0; i < config->forward_count; i++)
+		assert_int_equal(nat_forward_parse(&config->forwards[i], i == 2 ? "udp:127.0.0.1:auto:53" : "auto:22", NULL), 0);
+	config->forwards[1].any = false;
+	config->forwards[1].host_port = free_port();
+	nat_prefer_ports(config, address);
+	if (nat_start(&f->fd, &f->pid, config, &err))
+		fail_msg("%s", err.text);
+	f->host = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	assert_true(config->forwards[2].udp && config->forwards[2].host_port);
+	for (unsigned i = 0; i < config->forward_count; i++)
+		if (!config->forwards[i].udp)
+			close(connect_to((uint16_t)config->forwards[i].host_port));
+}
+
+/* The port that follows from the adapter's address, if nobody has it; else another, which is told, and leads there too. */
+static void test_any_port(void **state)
+{
+	uint8_t address[6] = {0x00, 0x15, 0x5d};
+	struct nat_config wanted, one, other;
+	bool others = true;
+	struct fixture f, g;
+
+	(void)state;
+	/* Another program may have those of one address. */
+	while (others) {
+		assert_int_equal(getrandom(address + 3, 3, 0), 3);
+		start_any(&f, &one, address);
+		wanted = one;
+		nat_prefer_ports(&wanted, address);
+		others = false;
+		for (unsigned i = 0; i < one.forward_count; i++)
+			others |= wanted.forwards[i].host_port != one.forwards[i].host_port;
+		if (others)
+			stop(&f);
+	}
+	start_any(&g, &other, address);
+	for (unsigned i = 0; i < other.forward_count; i++)
+		assert_int_not_equal(other.forwards[i].host_port, one.forwards[i].host_port);
+	assert_int_not_equal(other.forwards[0].host_port, other.forwards[3].host_port);
+	stop(&g);
+	stop(&f);
+	start_any(&f, &other, address);
+	assert_int_equal(other.forwards[0].host_port, one.forwards[0].host_port);
+	stop(&f);
+}
+
+static void test_forward_text(void **state)
+{
+	static const char *const bad[] = {"auto", "auto:auto", ":22", "0:22", "autos:22", "auto:0", "22:auto", "udp:auto:"};
+	struct nat_forward f;
+
+	(void)state;
+	assert_int_equal(nat_forward_parse(&f, "udp:0.0.0.0:auto:53", NULL), 0);
+	assert_true(f.any && f.udp && !f.host_port && f.guest_port == 53);
+	assert_string_equal(f.host, "0.0.0.0");
+	assert_int_equal(nat_forward_parse(&f, "2222:22", NULL), 0);
+	assert_true(!f.any && f.host_port == 2222);
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+		if (!nat_forward_parse(&f, bad[i], NULL))
+			fail_msg("%s", bad[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_datagrams),
 	    cmocka_unit_test(test_loopback_is_out_of_reach),
 	    cmocka_unit_test(test_out_of_descriptors),
+	    cmocka_unit_test(test_any_port),
+	    cmocka_unit_test(test_forward_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
