@@ -508,6 +508,12 @@ static int vm_console(struct manage *manage, int argc, char **argv)
 
 /* --- delete ------------------------------------------------------------------------------------------- */
 
+/* In the machine's directory, with which it goes. */
+static bool is_inside(const char *name)
+{
+	return *name != '/' && strncmp(name, "../", 3) && !strstr(name, "/../") && !strstr(name, "/./") && !strstr(name, "//");
+}
+
 static void list_files(const json_t *files, bool keep)
 {
 	json_t *file;
@@ -525,7 +531,7 @@ static void list_files(const json_t *files, bool keep)
 	json_array_foreach(json_object_get(files, "files"), i, file) {
 		fputs("  ", stderr);
 		manage_put(stderr, json_string_value(file));
-		fputs(strchr(json_string_value(file), '/') ? " (stays)\n" : "\n", stderr);
+		fputs(is_inside(json_string_value(file)) ? "\n" : " (stays)\n", stderr);
 	}
 }
 

@@ -18,11 +18,6 @@
 #include "vmms/saved_disks.h"
 #include "vmms/tree.h"
 
-/* What the daemon itself makes in a machine's directory. */
-static const char *const own_files[] = {"vmlinuz", "initrd.img", "disk.vhdx", "seed.iso", "worker.log", "worker.lock",
-					SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new", SAVED_DISKS, SAVED_DISKS ".new",
-					VM_CONFIG_FILE ".new", VM_CONFIG_FILE};
-
 struct creation {
 	json_t *config, *request;
 	char *directory;
@@ -170,8 +165,8 @@ static void remove_files(const char *directory, const json_t *files)
 		    strcmp(json_string_value(file), TREE_FILE))
 			remove_file(fd, json_string_value(file));
 	/* The configuration goes last: until then it says what else there is. */
-	for (i = 0; i < ARRAY_SIZE(own_files); i++)
-		remove_file(fd, own_files[i]);
+	for (i = 0; machine_own_files[i]; i++)
+		remove_file(fd, machine_own_files[i]);
 	rmdir(directory);
 }
 

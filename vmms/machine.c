@@ -177,23 +177,52 @@ static bool has_file(const struct machine *machine, const char *name)
 	return path && !access(path, F_OK);
 }
 
+const char *const machine_own_files[] = {"vmlinuz", "initrd.img", "disk.vhdx", "seed.iso", "worker.log", "worker.lock",
+					 SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new", SAVED_DISKS, SAVED_DISKS ".new",
+					 VM_CONFIG_FILE ".new", VM_CONFIG_FILE, NULL};
+
+static void add_once(json_t *list, const char *name)
+{
+	json_t *other;
+	size_t i;
+
+	json_array_foreach(list, i, other)
+		if (!strcmp(json_string_value(other), name))
+			return;
+	json_array_append_new(list, json_string(name));
+}
+
+/* What goes with files of the list, and what else the daemon has made there. */
+static void add_other_files(const struct machine *machine, json_t *list)
+{
+	size_t count = json_array_size(list);
+
+	for (size_t i = 0; i < count; i++) {
+		_cleanup_free_ char *record = NULL;
+
+		if (asprintf(&record, "%s.cbt", json_string_value(json_array_get(list, i))) > 0 && has_file(machine, record))
+			add_once(list, record);
+	}
+	for (size_t i = 0; machine_own_files[i]; i++)
+		if (has_file(machine, machine_own_files[i]))
+			add_once(list, machine_own_files[i]);
+}
+
 json_t *machine_files(const struct machine *machine)
 {
 	json_t *list = json_array(), *disk, *boot = json_object_get(machine->config, "boot");
 	static const char *const boots[] = {"kernel", "initrd"};
 	size_t i;
 
-	json_array_append_new(list, json_string(VM_CONFIG_FILE));
+	add_once(list, VM_CONFIG_FILE);
 	for (i = 0; i < ARRAY_SIZE(boots); i++)
 		if (json_object_get(boot, boots[i]))
-			json_array_append(list, json_object_get(boot, boots[i]));
+			add_once(list, json_string_value(json_object_get(boot, boots[i])));
 	json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
-		json_array_append(list, json_object_get(disk, "path"));
-	if (machine->state == MACHINE_SAVED)
-		json_array_append_new(list, json_string(SAVED_FILE));
-	if (has_file(machine, SAVED_DISKS))
-		json_array_append_new(list, json_string(SAVED_DISKS));
+		if (json_object_get(disk, "path"))
+			add_once(list, json_string_value(json_object_get(disk, "path")));
 	tree_add_files(machine->directory, list);
+	add_other_files(machine, list);
 	return list;
 }
 

@@ -125,5 +125,8 @@ int machine_change_medium(struct machine *machine, const char *which, const json
 /* What a daemon that died in the middle of that has left: vm.json has what the worker has, which `status` tells. */
 void machine_disks_settle(struct machine *machine, const json_t *status);
 
-/* The files that go with it: names relative to its directory, or absolute. */
+/* What the daemon itself makes in a machine's directory, the configuration last; NULL ends it. */
+extern const char *const machine_own_files[];
+
+/* The files that go with it, each once: names relative to its directory, or absolute. */
 json_t *machine_files(const struct machine *machine);

@@ -178,7 +178,8 @@ def insides(d, name):
 def look(d, vm, shown):
     """The disks of one that does not run are sound and say what they said, through all their chain; no file is nobody's."""
     def left():
-        known = set(d.ok("GET", f"/v1/vms/{vm['name']}/files")["files"])
+        known = set(d.ok("GET", f"/v1/vms/{vm['name']}/files")["files"]) - {"saved-state.new", "saved-state.used"}
+        known -= {"saved-state"} if vm["state"] != "saved" else set()
         # What was added, and is not any more in what a checkpoint brought back, stays: a disk is nobody's to delete.
         return {f for f in os.listdir(vm["directory"]) if (f.endswith(".vhdx") and not ADDED.fullmatch(f)) or f.startswith(("saved", "checkpoint-"))} - known
     tree = d.ok("GET", f"/v1/vms/{vm['name']}/checkpoints")

@@ -325,37 +325,3 @@ def test_manage_document_is_the_code(context):
         d.make("web")
         config = d.ok("GET", "/v1/vms/web")["config"]
         require(set(config) <= set(schema["properties"]) and set(schema["required"]) <= set(config), "vm.json is as its schema says")
-
-
-def test_manage_debian_from_an_image(context):
-    """A new user's way: create from an image, log in, shut down, delete."""
-    image = context["image"]()
-    with Daemon(context["build"]) as d:
-        require("no images" in d.cli("image", "list"), "an empty library says what to do")
-        d.cli("image", "import", "debian-12", image)
-        require("already" in d.cli("image", "import", "debian-12", image, status=1), "no second one of a name")
-        require(re.search("debian-12 +debian-12 +8.0 GiB", d.cli("image", "list")), "it is listed")
-        d.cli("vm", "create", "web", "--image", "debian-12", "--memory", "512M", "--user", "user", "--password", "bulkhead",
-              "--processor", "soft", "--start")
-        console = socket.socket(socket.AF_UNIX)
-        console.connect(d.ok("GET", "/v1/vms/web")["console"])
-        console.settimeout(600)
-        text = b""
-        for wanted, answer in ((b"web login: ", b"user\r"), (b"Password: ", b"bulkhead\r"), (b"user@web:", b"uname -r; sudo poweroff\r")):
-            while wanted not in text:
-                part = console.recv(4096)
-                require(part, f"the console ended: {text[-300:]}")
-                text += part
-            if b"poweroff" in answer:
-                meter = d.ok("GET", "/v1/vms/web/metering")
-                require(meter["disk"]["read_bytes"] > 10 << 20 and meter["disk"]["written_bytes"] > 0 and meter["cpu_seconds"] > 1, f"{meter}")
-            text = b""
-            console.send(answer)
-        wait_for(lambda: d.state_of("web") == "off", "the guest to turn itself off", 300)
-        require(not d.ok("GET", "/v1/vms/web")["wanted"], "it turned itself off: nobody wants it to run")
-        d.cli("vm", "start", "web")
-        d.cli("vm", "shut-down", "web", "--timeout", "300")
-        d.cli("image", "delete", "debian-12")
-        require(d.state_of("web") == "off", "shut down through the integration service")
-        d.cli("vm", "delete", "web", "--force")
-        require(os.listdir(os.path.join(d.state, "machines")) == [], "nothing is left")

@@ -439,23 +439,3 @@ def asking(d, *words):
         thread.join(60)
     os.unlink(path)
     return got[0]
-
-
-def test_manage_ssh_into_debian(context):
-    """What a user types: a machine from an image with a key, and ssh by the machine's name."""
-    image = context["image"]()
-    with Daemon(context["build"]) as d:
-        key = os.path.join(d.directory, "key")
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        d.cli("image", "import", "debian-12", image)
-        d.cli("vm", "create", "web", "--image", "debian-12", "--memory", "1G", "--cpus", "2", "--ssh-key", key + ".pub", "--start")
-
-        # At once: it waits for the guest's server.
-        name = d.cli("vm", "ssh", "web", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={d.directory}/hosts",
-                     "-o", "HashKnownHosts=no", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", "hostname")
-        require(name.strip() == "web", f"whose ssh server answers: {name}")
-        with open(os.path.join(d.directory, "hosts"), encoding="ascii") as f:
-            require(f"bulkhead-{d.ok('GET', '/v1/vms/web')['id']} " in f.read(), "the guest's key is kept under the machine's id")
-        inspected = d.ok("GET", "/v1/vms/web/inspect")["adapters"][0]
-        require("10.0.2.15" in inspected["addresses"], f"the guest's address is known: {inspected}")
-        d.cli("vm", "shut-down", "web", "--timeout", "300")
