@@ -14,8 +14,12 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bare"))
+from patience import Patience  # pylint: disable=wrong-import-position
 
 
 class GuestError(Exception):
@@ -141,14 +145,14 @@ class Guest:
     def expect(self, pattern, timeout=120):
         """Wait until the console shows `pattern` (a regular expression) after what was expected before."""
         regex = re.compile(pattern, re.MULTILINE)
-        deadline = time.monotonic() + timeout
+        patience = Patience(timeout, self.process.pid if self.process else None)
         alive = True
         while True:
             match = regex.search(self.text, self.seen)
             if match:
                 self.seen = match.end()
                 return match
-            left = deadline - time.monotonic()
+            left = patience.left()
             if left <= 0 or not alive:
                 why = "the machine ended" if not alive else f"nothing for {timeout} s"
                 raise GuestError(f"waited for {pattern!r}: {why}; the console ends with:\n{self.text[-3000:]}\n"

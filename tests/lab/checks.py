@@ -182,7 +182,7 @@ for kinds, wanted in MOVES.items():
 # --- Debian -----------------------------------------------------------------------------------------------
 
 MEMORY = "512M"
-BOOT = 300
+BOOT = 600
 
 
 # What a second boot does not need: it is slow here.
@@ -230,7 +230,7 @@ def crash(_, guest):
 
 for suffix, *parameters in (("kernel_1_restart", "kernel", 1, restart), ("own_2_hot_disk", "own", 2, hot_disk),
                             ("kernel_2_crash", "kernel", 2, crash, " panic=1", ["--no-reboot"]), ("own_1_pause", "own", 1, pause)):
-    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=600, image=True)
+    check(f"debian_{suffix}", lambda parameters=parameters: debian(*parameters), limit=1200, image=True)
 
 
 # --- Open vSwitch in the kernel's datapath ------------------------------------------------------------------

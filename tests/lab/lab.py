@@ -36,7 +36,7 @@ NAT = os.path.join(ROOT, "build", "release", "switch", "bulkhead-nat")
 MANAGER = [os.path.join(ROOT, "build", "release", *path) for path in (("vmms", "bulkheadd"), ("worker", "bulkhead-worker"), ("cli", "bulkhead-manage"),
                                                                        ("tests", "apply_switch"))]
 SILENCE = 150  # seconds without a sign of life after which a machine is given up (its start takes less)
-LIMIT = 1500  # seconds that a whole run of the lab may take. None of these are seconds in which it waits for a processor
+LIMIT = 2400  # seconds that a whole run of the lab may take. None of these are seconds in which it waits for a processor
 NUDGE = 2  # seconds between two bytes sent to the machine
 LOST_MAX = 2  # machines that a share of the checks may lose
 MACHINES = 2  # side by side, each with its share of the checks; one takes one processor of the host
