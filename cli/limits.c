@@ -4,12 +4,12 @@
 
 #include <string.h>
 
-static int take_number(struct manage *manage, json_t *limits, const char *key, unsigned max, const char *text)
+static int take_number(struct manage *manage, json_t *limits, const char *key, unsigned min, unsigned max, const char *text)
 {
 	unsigned number;
 
-	if (!parse_number(text, max, &number))
-		return manage_usage(manage, "\"%s\": it may be 1 to %u", text, max);
+	if (!parse_number(text, max, &number) || number < min)
+		return manage_usage(manage, "\"%s\": it may be %u to %u", text, min, max);
 	json_object_set_new(limits, key, json_integer(number));
 	return 0;
 }
@@ -29,6 +29,8 @@ static int take_options(struct manage *manage, int argc, char **argv, json_t *li
 {
 	static const struct option options[] = {{"processor-weight", required_argument, NULL, 'w'},
 						{"processor-maximum", required_argument, NULL, 'm'},
+						{"processor-reserve", required_argument, NULL, 'r'},
+						{"memory-priority", required_argument, NULL, 'p'},
 						{"memory-extra", required_argument, NULL, 'x'},
 						{0}};
 	int c, status = 0;
@@ -36,9 +38,13 @@ static int take_options(struct manage *manage, int argc, char **argv, json_t *li
 	optind = 1;
 	while (!status && (c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'w')
-			status = take_number(manage, limits, "processor_weight", 10000, optarg);
+			status = take_number(manage, limits, "processor_weight", 1, 10000, optarg);
 		else if (c == 'm')
-			status = take_number(manage, limits, "processor_maximum", 100, optarg);
+			status = take_number(manage, limits, "processor_maximum", 1, 100, optarg);
+		else if (c == 'r')
+			status = take_number(manage, limits, "processor_reserve", 0, 100, optarg);
+		else if (c == 'p')
+			status = take_number(manage, limits, "memory_priority", 0, 100, optarg);
 		else if (c == 'x')
 			status = take_size(manage, limits, optarg);
 		else
@@ -53,13 +59,15 @@ static void print_limits(const json_t *vm)
 	json_int_t extra = json_integer_value(json_object_get(limits, "memory_extra"));
 	const char *warning = json_string_value(json_object_get(vm, "limits_problem"));
 
-	printf("%-12s weight %lld, at most %lld %% of its virtual processors\n", "processors",
+	printf("%-12s weight %lld, at most %lld %% of its virtual processors, reserve %lld %%\n", "processors",
 	       (long long)json_integer_value(json_object_get(limits, "processor_weight")),
-	       (long long)json_integer_value(json_object_get(limits, "processor_maximum")));
+	       (long long)json_integer_value(json_object_get(limits, "processor_maximum")),
+	       (long long)json_integer_value(json_object_get(limits, "processor_reserve")));
+	printf("%-12s priority %lld, ", "memory", (long long)json_integer_value(json_object_get(limits, "memory_priority")));
 	if (extra)
-		printf("%-12s at most %lld MiB beyond the guest's\n", "memory", (long long)(extra >> 20));
+		printf("at most %lld MiB beyond the guest's\n", (long long)(extra >> 20));
 	else
-		printf("%-12s not limited\n", "memory");
+		puts("not limited");
 	if (warning)
 		manage_put_field("warning", warning);
 }

@@ -73,9 +73,13 @@ int event_follow(struct manage *manage, int argc, char **argv);
 
 /* limits.c */
 #define LIMITS_TEXT                                                                                          \
-	"Shows or changes it, also while it runs. It is in force where the daemon has a control group.\n\n"   \
+	"Shows or changes it, also while it runs. What is of processors, and --memory-extra, is in force where\n" \
+	"the daemon has a control group.\n\n"                                                               \
 	"  --processor-weight N   of processor time against other machines, 1 to 10000 (100)\n"               \
 	"  --processor-maximum N  percent of its virtual processors, 1 to 100 (100)\n"                        \
+	"  --processor-reserve N  percent of them that it can always have, 0 to 100 (0): what machines that\n" \
+	"                         run reserve has to be there, else it is not started\n"                      \
+	"  --memory-priority N    who comes first of those that start with the host, 0 to 100 (50)\n"         \
 	"  --memory-extra SIZE    that its process may take beyond the guest's memory, or none (none)\n"
 int vm_limits(struct manage *manage, int argc, char **argv);
 

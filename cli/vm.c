@@ -33,7 +33,8 @@ int vm_get(struct manage *manage, const char *name, json_t **vm, struct error *e
 
 enum { OPT_IMAGE = 256, OPT_KERNEL, OPT_INITRD, OPT_APPEND, OPT_DISK, OPT_DVD, OPT_MEMORY, OPT_CPUS, OPT_PROCESSOR,
        OPT_COMPATIBLE, OPT_HOSTNAME, OPT_USER, OPT_PASSWORD, OPT_KEY, OPT_NOTES, OPT_TAG, OPT_START, OPT_AUTO_START,
-       OPT_AUTO_STOP, OPT_DELAY, OPT_ORDER, OPT_RECOVERY, OPT_GROUP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT, OPT_NETWORK, OPT_FORWARD };
+       OPT_AUTO_STOP, OPT_DELAY, OPT_ORDER, OPT_RECOVERY, OPT_GROUP, OPT_FORCE, OPT_KEEP, OPT_TIMEOUT, OPT_NETWORK, OPT_FORWARD, OPT_WEIGHT,
+       OPT_MAXIMUM, OPT_RESERVE, OPT_PRIORITY };
 
 static const struct option settings[] = {{"image", required_argument, NULL, OPT_IMAGE},
 					 {"kernel", required_argument, NULL, OPT_KERNEL},
@@ -46,6 +47,10 @@ static const struct option settings[] = {{"image", required_argument, NULL, OPT_
 					 {"memory", required_argument, NULL, OPT_MEMORY},
 					 {"cpus", required_argument, NULL, OPT_CPUS},
 					 {"processor", required_argument, NULL, OPT_PROCESSOR},
+					 {"processor-weight", required_argument, NULL, OPT_WEIGHT},
+					 {"processor-maximum", required_argument, NULL, OPT_MAXIMUM},
+					 {"processor-reserve", required_argument, NULL, OPT_RESERVE},
+					 {"memory-priority", required_argument, NULL, OPT_PRIORITY},
 					 {"compatible", no_argument, NULL, OPT_COMPATIBLE},
 					 {"hostname", required_argument, NULL, OPT_HOSTNAME},
 					 {"user", required_argument, NULL, OPT_USER},
@@ -213,6 +218,14 @@ static int take_setting(struct manage *manage, json_t *body, int option)
 		return set_size(manage, body, optarg);
 	case OPT_CPUS:
 		return set_number(manage, body, "processors", "count", optarg);
+	case OPT_WEIGHT:
+		return set_number(manage, body, "limits", "processor_weight", optarg);
+	case OPT_MAXIMUM:
+		return set_number(manage, body, "limits", "processor_maximum", optarg);
+	case OPT_RESERVE:
+		return set_number(manage, body, "limits", "processor_reserve", optarg);
+	case OPT_PRIORITY:
+		return set_number(manage, body, "limits", "memory_priority", optarg);
 	case OPT_DELAY:
 		return set_number(manage, body, "automatic", "delay", optarg);
 	case OPT_ORDER:
@@ -585,9 +598,11 @@ static int vm_delete(struct manage *manage, int argc, char **argv)
 /* --- the table ---------------------------------------------------------------------------------------- */
 
 #define SETTINGS                                                                                             \
-	"  --memory SIZE          such as 512M or 4G (1G)\n"                                                 \
+	"  --memory SIZE          32M to 1T, in steps of 2M (1G)\n"                                                    \
 	"  --cpus N               virtual processors, 1 to 64 (1)\n"                                         \
 	"  --processor KIND       auto, kvm or soft, with options as bulkhead run has them\n"                \
+	"  --processor-weight N, --processor-maximum N, --processor-reserve N, --memory-priority N\n"        \
+	"                         as bulkhead vm limits has them\n"                                           \
 	"  --compatible           only features that every kind of processor serves here\n"                  \
 	"  --disk FILE[,ro][,controller=N], --dvd FILE   (repeatable)\n"                                     \
 	"  --network WHAT         nat, tap:NAME, switch:NAME or none: what the adapter is plugged into; without it,\n" \
@@ -627,7 +642,7 @@ static const struct manage_verb verbs[] = {
      "  --start                turn it on at once\n",
      vm_create},
     {"set", "change settings", "NAME [OPTION …]",
-     "What is not named stays. Notes, tags and automatic actions at any time, the rest while it is off; a list\n"
+     "What is not named stays. Notes, tags, limits and automatic actions at any time, the rest while it is off; a list\n"
      "(disks, adapters with their forwards, tags) is replaced as a whole.\n\n" SETTINGS,
      vm_set},
     {"rename", "give it another name", "NAME NEW", "Its directory keeps its name.\n", vm_rename},

@@ -182,6 +182,15 @@ static void print_words(const json_t *config, const char *key)
 		manage_put_field(i ? "" : key, json_string_value(word));
 }
 
+static void print_limits(const json_t *limits)
+{
+	printf("%-12s processors: weight %lld, maximum %lld %%, reserve %lld %%; memory: priority %lld\n", "limits",
+	       (long long)json_integer_value(json_object_get(limits, "processor_weight")),
+	       (long long)json_integer_value(json_object_get(limits, "processor_maximum")),
+	       (long long)json_integer_value(json_object_get(limits, "processor_reserve")),
+	       (long long)json_integer_value(json_object_get(limits, "memory_priority")));
+}
+
 static void print_vm(const json_t *vm, const json_t *adapters)
 {
 	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
@@ -201,6 +210,7 @@ static void print_vm(const json_t *vm, const json_t *adapters)
 	manage_put(stdout, vm_text_of(processors, "kind"));
 	putchar('\n');
 	printf("%-12s %s\n", "memory", size_text(json_integer_value(json_object_get(config, "memory")), text));
+	print_limits(json_object_get(config, "limits"));
 	print_disks(config);
 	vm_print_adapters(adapters);
 	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", vm_text_of(automatic, "start"),

@@ -61,6 +61,7 @@ struct partition_config {
 	const char *processor_options; /* after "soft," on the command line; NULL for none */
 	unsigned vp_count;             /* 1 to PARTITION_MAX_VPS */
 	bool compatibility;            /* show the guest only CPUID features that every kind of processor serves */
+	uint64_t memory_max;           /* bytes of RAM that it is to have room for; at least 512 GiB are set aside */
 	const struct partition_host *host; /* NULL: opened anew for this one */
 	/* [vp] Called for every event; the VP's thread waits meanwhile. Must not call partition_stop(). */
 	void (*on_event)(void *context, const struct partition_event *event);

@@ -34,7 +34,7 @@ int memory_init(struct partition *p, struct error *err)
 	p->memfd = host_memory(p->config.host);
 	if (p->memfd < 0)
 		return error_set(err, errno, "guest memory cannot be created: %s", strerror(errno));
-	p->reserved = RESERVATION;
+	p->reserved = max_u64(RESERVATION, align_up_u64(p->config.memory_max, HUGE_PAGE));
 	base = reserve(p->reserved);
 	if (base == MAP_FAILED)
 		return error_set(err, errno,

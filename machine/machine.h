@@ -26,8 +26,8 @@ struct machine;
 
 /* RAM from 0 up to at most 3 GiB, the rest from 4 GiB. 0xe0000 to 0xfffff is RAM too, where the tables
  * lie, and is reserved in the memory map that a guest gets. */
-#define MACHINE_MEMORY_MIN     (64ull << 20)
-#define MACHINE_MEMORY_MAX     (256ull << 30)
+#define MACHINE_MEMORY_MIN     (32ull << 20)
+#define MACHINE_MEMORY_MAX     (1024ull << 30)
 #define MACHINE_MEMORY_ALIGN   (1ull << 20)
 #define MACHINE_LOW_MEMORY_MAX 0xc0000000ull
 

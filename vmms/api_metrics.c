@@ -172,21 +172,6 @@ static void put_number(FILE *to, const char *name, const char *type, const char 
 	fprintf(to, "%s %.17g\n", name, value);
 }
 
-/* "MemAvailable:   1234 kB" */
-static double memory_available(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	unsigned long long kib = 0;
-	char line[128];
-
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
-			break;
-	if (file)
-		fclose(file);
-	return (double)kib * 1024;
-}
-
 /* proc(5)'s first line of stat: the time of all processors, by what they did. */
 static void put_processors(FILE *to)
 {
@@ -222,7 +207,7 @@ static void put_host(FILE *to, const struct vmms *vmms)
 	put_number(to, "bulkhead_host_memory_bytes", "gauge", "Memory of the host.",
 		   (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
 	put_number(to, "bulkhead_host_memory_available_bytes", "gauge", "Memory of the host that programs can have.",
-		   memory_available());
+		   (double)host_memory_available());
 	put_processors(to);
 	put_number(to, "process_resident_memory_bytes", "gauge", "Memory of the daemon.", (double)resident_bytes);
 	put_number(to, "process_cpu_seconds_total", "counter", "Processor time of the daemon.",

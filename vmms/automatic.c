@@ -124,17 +124,25 @@ static bool setting_is(const struct machine *machine, const char *key, const cha
 	return text && !strcmp(text, word);
 }
 
+/* Of those that may start at one time: who comes first finds more of the host's memory. */
+static int priority_of(const struct machine *machine)
+{
+	return machine ? (int)json_integer_value(json_object_get(json_object_get(machine->config, "limits"), "memory_priority")) : 0;
+}
+
 static void add_start(struct vmms *vmms, const struct machine *machine, int order, uint64_t milliseconds)
 {
-	struct start *start = calloc(1, sizeof(*start));
+	struct start **at = &vmms->automatic->starts, *start = calloc(1, sizeof(*start));
 
 	if (!start)
 		return;
+	while (*at && priority_of(vmms_find(vmms, (*at)->id)) >= priority_of(machine))
+		at = &(*at)->next;
 	memcpy(start->id, machine->id, sizeof(start->id));
 	start->order = order;
 	start->due = uv_now(&vmms->loop) + milliseconds;
-	start->next = vmms->automatic->starts;
-	vmms->automatic->starts = start;
+	start->next = *at;
+	*at = start;
 }
 
 static bool is_to_start(const struct automatic *a, const struct machine *machine)

@@ -64,11 +64,17 @@ static const struct form form_groups = {
 static const struct form form_path = {.kind = FORM_STRING, .text = "absolute, or relative to the machine's directory",
 				      .min = 1, .max = 4095};
 static const struct form form_append = {.kind = FORM_STRING, .text = "the kernel's command line", .min = 0, .max = 2047};
+/* As many, and as much memory, as a generation 1 machine of Hyper-V may have. */
 static const struct form form_count = {.kind = FORM_INTEGER, .text = "virtual processors", .min = 1, .max = 64};
 static const struct form form_processor = {
     .kind = FORM_STRING, .text = "auto, kvm or soft, with options behind a comma", .min = 3, .max = 200};
+#define MEMORY_MIN (32ll << 20)
+#define MEMORY_MAX (1ll << 40)
 static const struct form form_memory = {
-    .kind = FORM_INTEGER, .text = "in bytes, whole MiB", .min = 64ll << 20, .max = 256ll << 30};
+    .kind = FORM_INTEGER, .text = "in bytes, a multiple of 2 MiB", .min = MEMORY_MIN, .max = MEMORY_MAX, .multiple = 2 << 20};
+/* Machines have been made with other multiples of 1 MiB. */
+static const struct form form_memory_there = {
+    .kind = FORM_INTEGER, .text = "in bytes, a multiple of 2 MiB", .min = MEMORY_MIN, .max = MEMORY_MAX};
 static const struct form form_controller = {.kind = FORM_INTEGER, .text = "SCSI controller", .min = 0, .max = 3};
 static const struct form form_kind = {.kind = FORM_WORD, .words = kind_words};
 static const struct form form_start = {.kind = FORM_WORD, .text = "when the host starts", .words = start_words};
@@ -179,13 +185,31 @@ static const struct form form_weight = {
     .kind = FORM_INTEGER, .text = "of its processor time against other machines'", .min = 1, .max = 10000};
 static const struct form form_percent = {
     .kind = FORM_INTEGER, .text = "percent of its virtual processors", .min = 1, .max = 100};
+static const struct form form_reserve = {
+    .kind = FORM_INTEGER, .text = "percent of its virtual processors that it can always have", .min = 0, .max = 100};
+static const struct form form_priority = {
+    .kind = FORM_INTEGER, .text = "of its memory: of those that start with the host at one time the highest comes first", .min = 0, .max = 100};
 static const struct form form_extra = {
     .kind = FORM_INTEGER, .text = "bytes that its process may take beyond the guest's memory; 0: no limit", .min = 0, .max = 1ll << 40};
+
+static int check_limits(const json_t *limits, struct error *err)
+{
+	json_int_t reserve = json_integer_value(json_object_get(limits, "processor_reserve"));
+	json_int_t maximum = json_integer_value(json_object_get(limits, "processor_maximum"));
+
+	return reserve > maximum ? error_set(err, EINVAL, "has a processor_reserve of %lld: it may be at most its processor_maximum, %lld",
+					     (long long)reserve, (long long)maximum)
+				 : 0;
+}
+
 static const struct form form_limits = {.kind = FORM_OBJECT,
-					.text = "what it may take of the host, by its control group",
+					.text = "what it may take of the host, and what it can always have",
+					.check_object = check_limits,
 					.fields = (const struct form_field[]){
 					    {"processor_weight", &form_weight, "100", false},
 					    {"processor_maximum", &form_percent, "100", false},
+					    {"processor_reserve", &form_reserve, "0", false},
+					    {"memory_priority", &form_priority, "50", false},
 					    {"memory_extra", &form_extra, "0", false},
 					    {0},
 					}};
@@ -200,7 +224,7 @@ const struct form vm_config_form = {.kind = FORM_OBJECT,
 					{"tags", &form_tags, "[]", false},
 					{"groups", &form_groups, "[]", false},
 					{"processors", &form_processors, "{}", false},
-					{"memory", &form_memory, "1073741824", false},
+					{"memory", &form_memory_there, "1073741824", false},
 					{"boot", &form_boot, NULL, true},
 					{"disks", &form_disks, "[]", false},
 					{"adapters", &form_adapters, "[]", false},
@@ -259,6 +283,8 @@ static const struct form form_some_limits = {.kind = FORM_OBJECT,
 					     .fields = (const struct form_field[]){
 						 {"processor_weight", &form_weight, NULL, false},
 						 {"processor_maximum", &form_percent, NULL, false},
+						 {"processor_reserve", &form_reserve, NULL, false},
+						 {"memory_priority", &form_priority, NULL, false},
 						 {"memory_extra", &form_extra, NULL, false},
 						 {0},
 					     }};

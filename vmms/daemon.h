@@ -35,6 +35,7 @@ struct vmms {
 	struct cgroup_leaving *leaving; /* cgroup.h */
 	int lock;
 	bool closing;
+	bool reserved; /* resources.c: weights of control groups were of reserves, too */
 	bool merges_wait; /* of some machine: checkpoint_take_up() */
 };
 

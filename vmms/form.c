@@ -57,6 +57,8 @@ static int check_integer(const struct form *form, const json_t *value, const cha
 	if (n < form->min || n > form->max)
 		return refuse(path, err, "is %lld: it may be %lld to %lld", (long long)n, (long long)form->min,
 			      (long long)form->max);
+	if (form->multiple && n % form->multiple)
+		return refuse(path, err, "is %lld: it has to be a multiple of %lld", (long long)n, (long long)form->multiple);
 	return 0;
 }
 
@@ -102,6 +104,7 @@ static int check_object(const struct form *form, json_t *value, const char *path
 {
 	char inner[PATH_SIZE];
 	const char *key, *missing;
+	struct error why = {0};
 	json_t *member;
 	int r = 0;
 
@@ -127,6 +130,8 @@ static int check_object(const struct form *form, json_t *value, const char *path
 			return error_set(err, ENOMEM, "no memory for %s", inner);
 		r = check_at(f->form, member, inner, err);
 	}
+	if (!r && form->check_object && form->check_object(value, &why))
+		return refuse(path, err, "%s", why.text);
 	missing = !r && form->missing ? form->missing(value) : NULL;
 	if (!missing)
 		return r;
@@ -231,6 +236,8 @@ json_t *form_schema(const struct form *form)
 		break;
 	case FORM_INTEGER:
 		describe_range(form, schema, "minimum", "maximum");
+		if (form->multiple)
+			json_object_set_new(schema, "multipleOf", json_integer(form->multiple));
 		break;
 	case FORM_STRING:
 		describe_range(form, schema, "minLength", "maxLength");

@@ -17,11 +17,14 @@ struct form {
 	enum form_kind kind;
 	const char *text;                 /* half a sentence for whoever reads the schema */
 	int64_t min, max;                 /* of an integer; of a string's bytes; of a list's entries */
+	int64_t multiple;                 /* that an integer has to be; 0: of anything */
 	const char *const *words;         /* of a FORM_WORD: ended by NULL */
 	const struct form_field *fields;  /* of an object: ended by an entry with no name */
 	const struct form *items;         /* of a list */
 	/* More that a string has to be; fills `err` with what is wrong, as the end of a sentence. */
 	int (*check)(const char *text, struct error *err);
+	/* Of an object, when all its keys are right and there: what does not fit together; the end of a sentence as above. */
+	int (*check_object)(const json_t *object, struct error *err);
 	/* Of an object: the key that is missing, for what its others say. NULL: none. */
 	const char *(*missing)(const json_t *object);
 	const char *pattern; /* of a string: the same for the schema, when a regular expression can say it */

@@ -39,6 +39,9 @@ static const struct form form_certificates = {.kind = FORM_LIST,
 					      .text = "client certificates, by common name or alternative name; the first that fits",
 					      .min = 0, .max = 1024, .items = &form_grant};
 
+static const struct form form_overcommit = {
+    .kind = FORM_BOOLEAN, .text = "machines are started, too, whose memory the host has not: for guests that never use all of theirs"};
+
 static const char *const vswitch_words[] = {"any", "own", NULL};
 static const struct form form_vswitch = {
     .kind = FORM_WORD, .text = "for switches: the host's own Open vSwitch where it runs, else daemons of ours; or ours in any case", .words = vswitch_words};
@@ -50,6 +53,7 @@ const struct form host_config_form = {.kind = FORM_OBJECT,
 					  {"https", &form_https, NULL, false},
 					  {"groups", &form_groups, "[]", false},
 					  {"certificates", &form_certificates, "[]", false},
+					  {"overcommit_memory", &form_overcommit, "false", false},
 					  {"open_vswitch", &form_vswitch, "\"any\"", false},
 					  {0},
 				      }};

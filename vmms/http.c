@@ -21,6 +21,7 @@ static const struct {
     {ENAMETOOLONG, 400, "invalid"},  {ENOTDIR, 400, "invalid"},       {ELOOP, 400, "invalid"},
     {EISDIR, 400, "invalid"},        {EROFS, 403, "denied"},          {ECONNRESET, 409, "wrong-state"},
     {EUSERS, 429, "too-many"},        {ENOTUNIQ, 409, "key-reused"},   {EINPROGRESS, 409, "interrupted"},
+    {ENOBUFS, 409, "no-memory"},     {EXFULL, 409, "no-processors"},
 };
 
 const char *http_error_code(int code)

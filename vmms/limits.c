@@ -17,7 +17,7 @@ static json_int_t limit_of(const json_t *config, const char *key)
 
 static bool weight_is_set(const json_t *config)
 {
-	return limit_of(config, "processor_weight") != WEIGHT_DEFAULT;
+	return limit_of(config, "processor_weight") != WEIGHT_DEFAULT || limit_of(config, "processor_reserve");
 }
 
 static bool maximum_is_set(const json_t *config)
@@ -62,7 +62,8 @@ int limits_apply(const char *group, const json_t *config, struct error *err)
 	int r, first;
 
 	snprintf(text, sizeof(text), "%lld\n", (long long)limit_of(config, "processor_weight"));
-	first = put(group, "cpu.weight", text, "processor_weight", weight_is_set(config), err);
+	first = put(group, "cpu.weight", text, limit_of(config, "processor_reserve") ? "processor_reserve" : "processor_weight", weight_is_set(config),
+		    err);
 	if (maximum_is_set(config))
 		snprintf(text, sizeof(text), "%lld %d\n", (long long)(limit_of(config, "processor_maximum") * processors * PERIOD / 100),
 			 PERIOD);

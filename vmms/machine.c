@@ -8,6 +8,7 @@
 #include "vmms/adapters.h"
 #include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
+#include "vmms/resources.h"
 #include "vmms/save.h"
 #include "vmms/saved_disks.h"
 #include "vmms/tree.h"
@@ -352,6 +353,8 @@ int machine_change(struct machine *machine, const json_t *request, struct error 
 		r = adapters_check(machine->vmms, machine, changed, err);
 	if (!r && json_object_get(request, "adapters"))
 		r = adapters_check_promises(machine->vmms, changed, err);
+	if (!r && machine->link)
+		r = resources_check_reserve(machine, changed, err);
 	if (r) {
 		json_decref(changed);
 		return r;

@@ -13,6 +13,7 @@
 #include "vmms/daemon.h"
 #include "vmms/limits.h"
 #include "vmms/ports.h"
+#include "vmms/resources.h"
 #include "vmms/save.h"
 #include "vmms/worker_log.h"
 
@@ -145,6 +146,7 @@ static void worker_ended(void *context, const json_t *result)
 	crashed = started && tell_end(machine, result) && !asked;
 	if (machine->cgroup)
 		cgroup_remove(&machine->vmms->leaving, &machine->vmms->loop, machine->cgroup);
+	resources_weigh(machine->vmms);
 	/* What the host's stop has turned off is wanted again at its next start. */
 	if (started && !crashed && !automatic_stopping(machine->vmms) && (asked || !machine->ends_with_host))
 		machine_set_wanted(machine, false);
@@ -244,6 +246,7 @@ void machine_apply_limits(struct machine *machine)
 	if (err.code && strcmp(err.text, machine->limits_problem.text))
 		vmms_event(machine->vmms, machine, "vm.warning", "%s", err.text);
 	machine->limits_problem = err;
+	resources_weigh(machine->vmms);
 }
 
 static void adopt(struct machine *machine, unsigned tries)
@@ -436,6 +439,8 @@ int machine_start(struct machine *machine, struct job **job, struct error *err)
 		r = checkpoint_check_start(machine, err);
 	if (!r)
 		r = saved_check_disks(machine, err);
+	if (!r)
+		r = resources_check_start(machine, err);
 	if (!r)
 		r = job_new(job, machine->vmms, machine, "vm.start", err);
 	if (r)

@@ -178,6 +178,29 @@ static void read_process(struct meter *meter, int pid)
 	meter->memory_resident = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint64_t metering_resident(const struct machine *machine)
+{
+	struct meter meter = {0};
+
+	read_process(&meter, machine_process(worker_link_pid(machine->link)));
+	return meter.memory_resident;
+}
+
+/* "MemAvailable:   1234 kB" */
+uint64_t host_memory_available(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return (uint64_t)kib * 1024;
+}
+
 /* --- all of it ------------------------------------------------------------------------------------------ */
 
 static void begin(struct taking *taking, const struct machine *machine)

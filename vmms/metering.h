@@ -24,6 +24,12 @@ struct meter {
 	json_t *adapters; /* as the worker tells of them; NULL: it is not known */
 };
 
+/* Bytes of the host's memory that a machine, which has a worker, has been given. 0: none, or it cannot be told. */
+uint64_t metering_resident(const struct machine *machine);
+
+/* What the host could give without taking it from somebody; 0: it does not tell. */
+uint64_t host_memory_available(void);
+
 /* Measures a machine, or all if `machine` is NULL, asking their workers; `done` is called once, perhaps before this
  * returns, within two seconds: the meters of whoever did not answer by then have no figures of disks and networks. They are gone when it
  * returns. -ENOMEM: it is not called. */

@@ -546,6 +546,7 @@ int vm_power_up(struct vm *vm, struct error *err)
 	    .processor_options = vm->config->processor_options,
 	    .vp_count = vm->config->vp_count,
 	    .compatibility = vm->config->compatible,
+	    .memory_max = min_u64(vm->config->memory, MACHINE_MEMORY_MAX),
 	    .host = vm->host,
 	    .on_event = on_partition_event,
 	    .context = vm};

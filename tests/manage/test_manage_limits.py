@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+from test_manage_automatic import cut_the_power, events
 from daemon import Daemon, halting_kernel, require, wait_for
 
 
@@ -36,7 +37,8 @@ def test_manage_limits_that_are_not_in_force(context):
         require("weight 200" in said and "64 MiB" in said and "no control group" in said, f"a warning: {said}")
         require("--cgroup" in d.ok("GET", "/v1/vms/web")["limits_problem"] and len(warnings(d)) == 1, "it is told once")
         d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_maximum": 50}})
-        require(d.ok("GET", "/v1/vms/web")["config"]["limits"] == {"processor_weight": 200, "processor_maximum": 50, "memory_extra": 64 << 20},
+        require(d.ok("GET", "/v1/vms/web")["config"]["limits"] == {"processor_weight": 200, "processor_maximum": 50, "processor_reserve": 0,
+                                                                "memory_priority": 50, "memory_extra": 64 << 20},
                 "the rest stays")
         require(len(warnings(d)) == 1, "and not again for the same")
         d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_weight": 100, "processor_maximum": 100, "memory_extra": 0}})
@@ -44,6 +46,81 @@ def test_manage_limits_that_are_not_in_force(context):
         d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processor_weight": 0}}, "limits.processor_weight")
         d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processors": 3}}, "limits.processors")
         d.done("POST", "/v1/vms/web/turn-off")
+
+
+def test_manage_no_more_is_reserved_than_there_is(context):
+    """Of processors, as machines start and while they run."""
+    host = os.cpu_count()
+    with Daemon(context["build"]) as d:
+        d.refused(400, "invalid", "POST", "/v1/vms", {"name": "odd", "boot": {"kernel": d.kernel}, "limits": {"processor_reserve": 101}},
+                  "limits.processor_reserve")
+        d.refused(400, "invalid", "POST", "/v1/vms", {"name": "odd", "boot": {"kernel": d.kernel},
+                                                      "limits": {"processor_reserve": 60, "processor_maximum": 50}}, "at most its processor_maximum")
+        d.make("most", processors={"kind": "soft", "count": host}, limits={"processor_reserve": 90})
+        d.make("some", processors={"kind": "soft", "count": 1}, limits={"processor_reserve": 100})
+        d.make("none", processors={"kind": "soft", "count": host})
+        d.done("POST", "/v1/vms/most/start")
+        d.done("POST", "/v1/vms/none/start")  # what is not reserved anybody may use
+        if host < 10:
+            d.refused(409, "no-processors", "POST", "/v1/vms/some/start", text="processor_reserve")
+            require(d.state_of("some") == "off", "it is not started")
+            d.refused(409, "no-processors", "PATCH", "/v1/vms/none", {"limits": {"processor_reserve": 50}}, "reserves")
+        said = d.cli("vm", "limits", "most", "--processor-reserve", "0", "--memory-priority", "70")
+        require("reserve 0 %" in said and "priority 70" in said, said)
+        d.done("POST", "/v1/vms/some/start")
+        d.cli("vm", "set", "none", "--processor-reserve", "1")
+        require("reserve 1 %" in d.cli("vm", "show", "none"), "it is shown")
+        for name in ("most", "some", "none"):
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+
+
+def available():
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+
+
+def test_manage_memory_that_the_host_has_not(context):
+    with Daemon(context["build"], start=False) as d:
+        d.start()
+        for bytes_, text in ((31 << 20, "33554432 to"), ((1 << 40) + (2 << 20), "to 1099511627776"), ((64 << 20) + (1 << 20), "multiple of 2097152")):
+            d.refused(400, "invalid", "POST", "/v1/vms", {"name": "odd", "memory": bytes_, "boot": {"kernel": d.kernel}}, text)
+        # What is promised to one that runs is not there for others, touched or not; what else the host does meanwhile is not up to us.
+        much = (available() * 3 // 4) >> 21 << 21
+        d.make("huge", memory=1 << 40)
+        d.make("first", memory=much)
+        d.make("second", memory=much)
+        d.make("small", memory=32 << 20)
+        d.refused(409, "no-memory", "POST", "/v1/vms/huge/start", text="not enough memory")
+        d.done("POST", "/v1/vms/first/start")
+        d.refused(409, "no-memory", "POST", "/v1/vms/second/start", text="not enough memory")
+        require("not enough memory" in d.cli("vm", "start", "second", status=1), "for people")
+        d.done("POST", "/v1/vms/small/start")
+        for name in ("first", "small"):
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+        # Whoever wants that may.
+        d.stop()
+        d.configure(overcommit_memory=True)
+        d.start()
+        for name in ("first", "second"):
+            d.done("POST", f"/v1/vms/{name}/start")
+        for name in ("first", "second"):
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+
+
+def test_manage_memory_goes_by_priority(context):
+    """Where the host has not enough for all that start with it."""
+    with Daemon(context["build"]) as d:
+        much = (available() * 3 // 4) >> 21 << 21
+        for name, priority in (("low", 10), ("high", 90), ("middle", 50)):
+            d.make(name, memory=much, automatic={"start": "always"}, limits={"memory_priority": priority})
+        d.make("small", automatic={"start": "always"}, limits={"memory_priority": 0})
+        cut_the_power(d)
+        d.start()
+        wait_for(lambda: d.state_of("high") == d.state_of("small") == "running", "those to run for which there is memory")
+        wait_for(lambda: all(events(d, name, "vm.failed") for name in ("low", "middle")), "the others to be told")
+        require(d.state_of("low") == d.state_of("middle") == "off" and not events(d, "high", "vm.failed"), "there is memory for one")
+        for name in ("high", "small"):
+            d.done("POST", f"/v1/vms/{name}/turn-off")
 
 
 def read(*path):

@@ -522,7 +522,7 @@ static void files(void **state)
 
 static void memory_sizes(void **state)
 {
-	static const uint64_t wrong[] = {0, 63 * MIB, 64 * MIB + 4096, 257ull << 30, UINT64_MAX};
+	static const uint64_t wrong[] = {0, 31 * MIB, 64 * MIB + 4096, 1025ull << 30, UINT64_MAX};
 	struct partition *p = board_create(1);
 	struct machine *m;
 	struct error err;

@@ -29,6 +29,30 @@ static struct partition *make(unsigned vps)
 	return p;
 }
 
+/* As much as a machine may have, on whatever host: nothing of it is there before it is written. */
+static void test_memory_of_a_tebibyte(void **state)
+{
+	struct partition_config config = {.processor = PROCESSOR_NONE, .vp_count = 1, .memory_max = 1ull << 40};
+	const uint64_t low = 3ull << 30, top = (4ull << 30) + (1ull << 40) - low;
+	struct partition *p;
+	uint8_t buffer[8];
+	struct error err;
+
+	(void)state;
+	assert_int_equal(partition_create(&p, &config, NULL), 0);
+	assert_int_equal(partition_add_memory(p, 0, low, &err), 0);
+	assert_int_equal(partition_add_memory(p, 4ull << 30, (1ull << 40) - low, &err), 0);
+	assert_true(partition_memory_size(p) == 1ull << 40);
+	assert_int_equal(partition_write(p, top - 8, "12345678", 8), 0);
+	assert_int_equal(partition_read(p, top - 8, buffer, 8), 0);
+	assert_memory_equal(buffer, "12345678", 8);
+	assert_int_equal(partition_write(p, top - 7, buffer, 8), -EFAULT);
+	assert_true(partition_memory_used(p, top - 4096, 4096));
+	assert_false(partition_memory_used(p, 4ull << 30, 1ull << 39));
+	assert_int_equal(partition_add_memory(p, 2ull << 40, 4096, &err), -ENOMEM);
+	partition_destroy(p);
+}
+
 /* What a guest's driver does before it can be told anything. */
 static void enable_synic(struct partition *p, unsigned vp)
 {
@@ -258,7 +282,8 @@ static void test_config_is_checked(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_intercepts),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory),
+	    cmocka_unit_test(test_memory_of_a_tebibyte), cmocka_unit_test(test_intercepts),
 	    cmocka_unit_test(test_messages_queue_in_order), cmocka_unit_test(test_events_to_the_guest),
 	    cmocka_unit_test(test_ports_from_the_guest), cmocka_unit_test(test_time_stands_still_while_paused),
 	    cmocka_unit_test(test_synthetic_timer_fires), cmocka_unit_test(test_config_is_checked)};

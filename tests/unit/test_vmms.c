@@ -14,6 +14,7 @@
 #include "vmms/files.h"
 #include "disk/disk.h"
 #include "vmms/limits.h"
+#include "vmms/resources.h"
 #include "vmms/saved_disks.h"
 #include "vmms/store.h"
 #include "vmms/tree.h"
@@ -74,7 +75,7 @@ static void test_form_names_what_is_wrong(void **state)
 	refused("{}", "version is missing");
 	refused(WITH(",\"hat\":1"), "hat is no key");
 	refused(WITH(",\"memory\":\"1G\""), "memory has to be a whole number");
-	refused(WITH(",\"memory\":67108863"), "memory is 67108863");
+	refused(WITH(",\"memory\":33554431"), "memory is 33554431");
 	refused(WITH(",\"disks\":[{\"path\":\"a\"},{\"path\":\"b\",\"kind\":\"tape\"}]"), "disks[1].kind is \"tape\": it may be disk, dvd");
 	refused(WITH(",\"disks\":[{}]"), "disks[0].path is missing");
 	refused(WITH(",\"disks\":[{\"kind\":\"dvd\"},{\"kind\":\"disk\"}]"), "disks[1].path is missing");
@@ -595,6 +596,58 @@ static void test_limits_become_files(void **state)
 	json_decref(some);
 }
 
+/* Reserves come first, the rest goes by weight: of two machines and four processors, and so on. */
+static void test_shares_of_processors(void **state)
+{
+	struct share shares[3] = {{.weight = 100}, {.weight = 250}, {.weight = 10000}};
+
+	(void)state;
+	share_out(shares, 3, 4);
+	assert_int_equal(shares[0].result, 100);
+	assert_int_equal(shares[1].result, 250);
+	assert_int_equal(shares[2].result, 10000);
+	/* Of four processors the first has three for sure and half of the fourth: 350 percent to 50. */
+	shares[0] = (struct share){.weight = 100, .reserve = 300};
+	shares[1] = (struct share){.weight = 100};
+	share_out(shares, 2, 4);
+	assert_int_equal(shares[0].result, 10000);
+	assert_int_equal(shares[1].result, 10000 / 7);
+	/* All of them are reserved: who has reserved nothing has the least there is. */
+	shares[0].reserve = 400;
+	share_out(shares, 2, 4);
+	assert_int_equal(shares[0].result, 10000);
+	assert_int_equal(shares[1].result, 1);
+	/* More than there are, of machines that were there before: by what each has. */
+	shares[1].reserve = 200;
+	share_out(shares, 2, 4);
+	assert_int_equal(shares[1].result, 5000);
+	/* Each has its reserve, whatever the weights are. */
+	shares[0] = (struct share){.weight = 1, .reserve = 100};
+	shares[1] = (struct share){.weight = 10000, .reserve = 100};
+	shares[2] = (struct share){.weight = 10000};
+	share_out(shares, 3, 4);
+	assert_true(shares[0].result * 4 >= shares[0].result + shares[1].result + shares[2].result);
+}
+
+static void test_limits_that_do_not_fit_together(void **state)
+{
+	json_t *config = with_limits("{\"processor_reserve\": 40, \"processor_maximum\": 40}"), *changed = NULL;
+	json_t *request = parse("{\"limits\": {\"processor_maximum\": 39}}"), *odd = parse("{\"memory\": 68157440}");
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(vm_config_changed(&changed, config, request, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "processor_reserve of 40"));
+	/* In steps of 2 MiB; but a machine that was made with others is read. */
+	assert_int_equal(form_check(&vm_change_form, odd, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "multiple of 2097152"));
+	json_object_set_new(config, "memory", json_integer(68157440));
+	assert_int_equal(form_check(&vm_config_form, config, &err), 0);
+	json_decref(config);
+	json_decref(request);
+	json_decref(odd);
+}
+
 static void kernel_says(unsigned oom, unsigned oom_kill)
 {
 	char text[128];
@@ -779,6 +832,8 @@ int main(void)
 	    IN_DIRECTORY(test_store_keeps_a_group_at_once),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
 	    IN_DIRECTORY(test_limits_become_files),
+	    cmocka_unit_test(test_shares_of_processors),
+	    cmocka_unit_test(test_limits_that_do_not_fit_together),
 	    IN_DIRECTORY(test_limits_blame_what_the_kernel_says),
 	    IN_DIRECTORY(test_file_is_removed_aside),
 	};
