@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "switch/program.h"
 #include "switch/rtnetlink.h"
 
 struct link_search {
@@ -37,6 +36,7 @@ static int take_link(void *context, const struct nlmsghdr *message)
 	s->found = true;
 	*s->link = (struct host_link){.index = info->ifi_index, .up = info->ifi_flags & IFF_UP, .promiscuous = info->ifi_flags & IFF_PROMISC, .loopback = info->ifi_flags & IFF_LOOPBACK,
 				      .master = (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MASTER), 0),
+				      .of = (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_LINK), 0),
 				      .mtu = rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MTU), 0)};
 	mac = rtnetlink_find(message, sizeof(*info), IFLA_ADDRESS);
 	if (mac && RTA_PAYLOAD(mac) == 6 && info->ifi_type == ARPHRD_ETHER) {
@@ -154,89 +154,6 @@ int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err)
 	rtnetlink_add(&request, IFLA_MTU, &mtu, sizeof(mtu));
 	r = rtnetlink_do(&request);
 	return r ? error_set(err, -r, "%s cannot have an MTU of %u: %s", name, mtu, strerror(-r)) : 0;
-}
-
-/* --- sealed ---------------------------------------------------------------------------------------------- */
-
-#define SEAL_PREFERENCE "49000"
-
-static int traffic_control(const char *const *argv, struct error *err)
-{
-	static const char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-
-	return program_run(argv, NULL, environment, 5, err);
-}
-
-/*
- * Packet sockets of all protocols get frames before this hook; those of one protocol, and the host's own, behind it. The filter is classic BPF, as kernels have
- * the interpreter of that where they lack the more special classifiers. -1: whatever other filters say; 2: drop. A load beyond the frame's end is as good as
- * 0, "pass": such a frame has no whole UDP header, so nobody takes it.
- */
-static const char seal_filter[] = "13,"
-				  "32 0 0 4294963248,21 0 10 0," /* no VLAN tag beside the frame, and */
-				  "40 0 0 12,21 0 8 2048,"       /* IPv4 */
-				  "48 0 0 23,21 0 6 17,"         /* UDP */
-				  "40 0 0 20,69 4 0 16383,"      /* in one piece */
-				  "177 0 0 14,72 0 0 16,21 0 1 68," /* to port 68: a DHCP client's */
-				  "6 0 0 4294967295,"
-				  "6 0 0 2";
-
-int host_link_seal(const char *name, struct error *err)
-{
-	const char *const hook[] = {"tc", "qdisc", "add", "dev", name, "clsact", NULL};
-	const char *const filter[] = {"tc", "filter", "replace", "dev", name, "ingress", "protocol", "all", "pref", SEAL_PREFERENCE, "handle", "1", "bpf",
-	    "direct-action", "bytecode", seal_filter, NULL};
-	bool new_hook = !traffic_control(hook, NULL);
-	int r = traffic_control(filter, err);
-
-	if (!r)
-		return 0;
-	if (new_hook)
-		host_link_unseal(name, true);
-	error_prefix(err, "%s cannot be kept from the host's own traffic", name);
-	return r;
-}
-
-void host_link_unseal(const char *name, bool made)
-{
-	const char *const hook[] = {"tc", "qdisc", "del", "dev", name, "clsact", NULL};
-	const char *const filter[] = {"tc", "filter", "del", "dev", name, "ingress", "pref", SEAL_PREFERENCE, NULL};
-
-	traffic_control(made ? hook : filter, NULL);
-}
-
-struct hook_search {
-	int index;
-	bool found;
-};
-
-static int take_hook(void *context, const struct nlmsghdr *message)
-{
-	struct hook_search *s = context;
-	const struct tcmsg *info = NLMSG_DATA(message);
-	const struct rtattr *kind;
-
-	if (message->nlmsg_type != RTM_NEWQDISC || message->nlmsg_len < NLMSG_LENGTH(sizeof(*info)) || info->tcm_ifindex != s->index)
-		return 0;
-	kind = rtnetlink_find(message, sizeof(*info), TCA_KIND);
-	s->found |= kind && RTA_PAYLOAD(kind) == sizeof("clsact") && !memcmp(RTA_DATA(kind), "clsact", sizeof("clsact"));
-	return 0;
-}
-
-int host_link_has_hook(const char *name, bool *hook, struct error *err)
-{
-	struct hook_search search = {0};
-	struct host_link link;
-	int r = host_link_get(name, &link, err);
-
-	if (r)
-		return r;
-	search.index = link.index;
-	r = rtnetlink_dump(RTM_GETQDISC, AF_UNSPEC, take_hook, &search);
-	if (r)
-		return error_set(err, -r, "traffic control of %s cannot be looked at: %s", name, strerror(-r));
-	*hook = search.found;
-	return 0;
 }
 
 /* --- queues ---------------------------------------------------------------------------------------------- */

@@ -14,6 +14,7 @@
 
 struct host_link {
 	int index, master; /* 0: it is in nothing */
+	int of;            /* the interface that it is made of, as one of a VLAN is; 0: none that is known */
 	bool up, promiscuous, loopback, has_mac;
 	uint8_t mac[6];
 	uint32_t mtu;
@@ -50,6 +51,15 @@ void host_link_unseal(const char *name, bool made);
 /* Whether the hook (clsact) is there. */
 int host_link_has_hook(const char *name, bool *hook, struct error *err);
 
+/* Lets a DHCP client of the host that listens by `adapter` hear its answers, though the kernel's datapath of Open vSwitch takes what comes in there before any
+ * socket but those of all protocols. What is for a client with the adapter's own address gets, on its way in, a tag of `listener`, which is made: a VLAN interface
+ * of the adapter, without a part in any network. So the kernel takes it for that one's before Open vSwitch sees it, and gives it to packet sockets of the adapter by
+ * which it came all the same. Interface `also` (NULL: none) gets what Open vSwitch would have given it. It can be said again. -ENOENT, -EIO: the host
+ * has not what this takes (iproute2; the kernel's 8021q, cls_bpf, act_vlan, act_mirred). */
+int host_link_listen_for_leases(const char *adapter, const char *listener, const char *also, struct error *err);
+/* `made` as with host_link_unseal(). */
+void host_link_end_listening(const char *adapter, const char *listener, bool made);
+
 /* The classes of its htb, where its queue is one: {MINOR: {"min", "max"}}, bytes in a second, MINOR a decimal number; empty: it is none. The caller's. */
 int host_link_classes(const char *name, json_t **out, struct error *err);
 
@@ -70,6 +80,10 @@ int host_network_drop(const char *name, const json_t *network, struct error *err
 /* Gives interface `to` what `from` has, then takes that from `from`. Whatever fails, one of the two has all of it. *network (may be NULL)
  * is what was moved; the caller's. */
 int host_network_move(const char *from, const char *to, json_t **network, struct error *err);
+
+/* Whether an address of this family (AF_INET, AF_INET6) in it is good for a time alone, and nothing says that the kernel renews it, as it does what it has by router
+ * advertisements: then it is a client's. */
+bool host_network_needs_client(const json_t *network, int family);
 
 /* "192.0.2.1/24" or "2001:db8::1/64". -EINVAL: it is none; `err` has the end of a sentence. */
 int host_address_check(const char *text, struct error *err);

@@ -187,6 +187,28 @@ static int put_address(const char *name, int index, const json_t *hex, enum addr
 	return r == (verb == ADDRESS_REMOVE ? -EADDRNOTAVAIL : -EEXIST) ? 0 : r;
 }
 
+bool host_network_needs_client(const json_t *network, int family)
+{
+	const uint32_t lasting = family == AF_INET6 ? IFA_F_PERMANENT | IFA_F_TEMPORARY : IFA_F_PERMANENT;
+	struct rtnetlink_request saved;
+	const struct nlmsghdr *message = (const struct nlmsghdr *)saved.bytes;
+	const struct ifaddrmsg *info = NLMSG_DATA(message);
+	json_t *hex;
+	size_t i;
+
+	json_array_foreach(json_object_get(network, "addresses"), i, hex) {
+		const struct rtattr *by;
+
+		if (message_of(hex, &saved, sizeof(*info)) || info->ifa_family != family ||
+		    rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFA_FLAGS), info->ifa_flags) & lasting)
+			continue;
+		by = rtnetlink_find(message, sizeof(*info), IFA_PROTO);
+		if (!by || !RTA_PAYLOAD(by) || *(const uint8_t *)RTA_DATA(by) != IFAPROT_KERNEL_RA)
+			return true;
+	}
+	return false;
+}
+
 /* A route that ends some time says when in a form that cannot be given back: seconds it is. */
 static void add_expiry(struct rtnetlink_request *request, const struct nlmsghdr *message)
 {

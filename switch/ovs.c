@@ -326,8 +326,11 @@ static int start_own(struct ovs *ovs, bool *started, struct error *err)
 int ovs_start(struct ovs *ovs, bool *started, struct error *err)
 {
 	bool any = false;
-	int r = ovs_choose(ovs, err);
+	int r;
 
+	/* Whoever asks for more begins here. */
+	ovs->told = false;
+	r = ovs_choose(ovs, err);
 	if (!r && ovs->own) {
 		r = start_own(ovs, &any, err);
 	} else if (!r) {
@@ -339,6 +342,15 @@ int ovs_start(struct ovs *ovs, bool *started, struct error *err)
 	if (started)
 		*started = any;
 	return r;
+}
+
+int ovs_take_out(struct ovs *ovs, const char *interface, struct error *err)
+{
+	const char *const argv[] = {"ovs-dpctl", "del-if", "ovs-system", interface, NULL};
+
+	if (!ovs->told && ovs_switch_pid(ovs))
+		return error_set(err, EBUSY, "Open vSwitch would put %s back", interface);
+	return run(ovs, argv, err);
 }
 
 void ovs_stop(struct ovs *ovs)

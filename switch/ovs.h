@@ -59,6 +59,10 @@ bool ovs_datapath_known(const struct ovs *ovs);
  * if the interface, or the port, "must" be as it is told; the database says what it was told all the same. Where it need not, a bridge gets a "problem" for its queues. */
 int ovs_apply(struct ovs *ovs, json_t *wanted, struct error *err);
 
+/* Takes this interface out of the kernel's datapath, which ovs-vswitchd has not done: for one that hangs or is gone, and will find in its database that the interface
+ * is in no bridge. -EBUSY: the database has not been told all that was asked for last, so that it would be put back. */
+int ovs_take_out(struct ovs *ovs, const char *interface, struct error *err);
+
 /* The bridge that has this interface, ours or not; the caller frees it. NULL: none, or nothing runs. */
 char *ovs_bridge_of(struct ovs *ovs, const char *interface);
 

@@ -21,6 +21,7 @@ struct plan {
 	json_t *operations;
 	json_t *port_of; /* of the bridge at hand: port's name to a reference to its row */
 	unsigned names;
+	bool last; /* what is done next is all of it */
 };
 
 static void view_free(struct view *view)
@@ -409,6 +410,7 @@ static int commit(struct plan *plan, struct ovsdb *db, struct error *err)
 	r = ovsdb_transact(db, operations, &results, err);
 	if (r)
 		return r;
+	plan->ovs->told = plan->last;
 	number = number_in(json_object_get(json_array_get(results, json_array_size(results) - 1), "rows"), "next_cfg");
 	json_decref(results);
 	return wait_done(plan->ovs, db, number, err);
@@ -446,8 +448,10 @@ static int release_queues(struct plan *plan, struct ovsdb *db, const json_t *wan
 static int carry_out(struct plan *plan, struct ovsdb *db, json_t *wanted, struct error *err)
 {
 	struct view after;
-	int r = commit(plan, db, err);
+	int r;
 
+	plan->last = true;
+	r = commit(plan, db, err);
 	if (!r)
 		r = look(db, &after, err);
 	if (r)
@@ -465,6 +469,7 @@ int ovs_apply(struct ovs *ovs, json_t *wanted, struct error *err)
 	size_t i;
 	int r = ovs_connect(ovs, &db, err), flows;
 
+	ovs->told = false;
 	if (!r)
 		r = look(db, &plan.view, err);
 	if (r) {

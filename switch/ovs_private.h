@@ -19,6 +19,7 @@ struct ovs {
 	/* Up to where this ovs-vswitchd had not come in time: until it has it is waited for but shortly. 0: it has. */
 	json_int_t behind;
 	int behind_pid;
+	bool told; /* the database has what ovs_apply() was asked for last */
 };
 
 /* What bridges of ours have, as ovs_datapath(); NULL: there are none. */

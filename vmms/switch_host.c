@@ -4,14 +4,14 @@
  *
  * What is undone by is in host.db before anything is done:
  *   {"mac": of the host's adapter on the switch, "network": what it had last, "home": the adapter that had it, "back": it has it again,
- *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "hook": it was not there before "sealed", "network"}},
+ *    "adapters": {NAME: {"up", "promiscuous", "ipv6", "sealed", "listens", "hook": it was not there before either of these, "network"}},
  *    "left": {NAME: the same}: no member any more, and down as long as the switch has its address}
  * Of an internal switch there is {"addresses": that the host has been given there}.
  */
 #include <errno.h>
-#include <linux/if_addr.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "switch/host_link.h"
 #include "vmms/switches.h"
@@ -182,6 +182,22 @@ static int note_all(struct vmms *vmms, struct vswitch *s, const json_t *adapters
 	return r;
 }
 
+static const char *listener_of(const struct vswitch *s, char name[16])
+{
+	snprintf(name, 16, "%.9s-lease", s->interface);
+	return name;
+}
+
+static void stop_listening(struct vswitch *s, const char *adapter)
+{
+	json_t *record = record_of(s, adapter);
+	char listener[16];
+
+	if (json_is_true(json_object_get(record, "listens")))
+		host_link_end_listening(adapter, listener_of(s, listener), json_is_true(json_object_get(record, "hook")));
+	json_object_del(record, "listens");
+}
+
 /* As this datapath has it; another one may have had it otherwise. */
 static int seal(struct vmms *vmms, struct vswitch *s, const char *adapter, struct error *err)
 {
@@ -191,7 +207,9 @@ static int seal(struct vmms *vmms, struct vswitch *s, const char *adapter, struc
 
 	if (netdev == is_sealed(record))
 		return netdev ? host_link_seal(adapter, err) : 0;
-	if (!netdev)
+	if (netdev)
+		stop_listening(s, adapter);
+	else
 		host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
 	r = host_link_has_hook(adapter, &hook, err);
 	if (r)
@@ -210,6 +228,31 @@ static int take_over(struct vmms *vmms, struct vswitch *s, const char *adapter, 
 	if (!r)
 		r = seal(vmms, s, adapter, err);
 	return r ? r : host_link_set_up(adapter, true, err);
+}
+
+/* The host's client of DHCP goes on with the adapter that had the host's addresses, if it hears what it is answered there; in the userspace datapath
+ * the seal sees to that. Only the one that has a VLAN of its own on the switch hears nothing there that is without. */
+static int listen_for_leases(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	const char *home = home_of(s), *other;
+	json_t *record = record_of(s, home), *adapters = json_object_get(s->host, "adapters"), *each;
+	bool hook = false;
+	char name[16];
+	int r = 0;
+
+	if (!record || is_netdev(vmms) || !switch_has_host(s))
+		return 0;
+	json_object_foreach(adapters, other, each)
+		if (each != record)
+			stop_listening(s, other);
+	if (!json_is_true(json_object_get(record, "listens"))) {
+		r = host_link_has_hook(home, &hook, err);
+		json_object_set_new(record, "hook", json_boolean(!hook));
+		json_object_set_new(record, "listens", json_true());
+		if (!r)
+			r = switch_store(vmms, s, err);
+	}
+	return r ? r : host_link_listen_for_leases(home, listener_of(s, name), json_integer_value(json_object_get(s->config, "vlan")) ? NULL : s->interface, err);
 }
 
 /* A new one has IPv6 if its adapter had, and whatever else the host's administrator has set there: whether it listens to routers, say. */
@@ -242,29 +285,23 @@ static bool is_used(const json_t *network)
 	return false;
 }
 
-/* Whether an IPv4 address of it is the host's for a time, as a client of DHCP gets it. */
-static bool is_for_a_time(const json_t *network)
+/* What keeps its client from being heard is no reason to be without the switch. Nor is that IPv6 is off on the adapter, as the host would have it there and
+ * on the switch. `tell`: in an event, not in the log alone. */
+static void see_to_clients(struct vmms *vmms, struct vswitch *s, bool tell)
 {
-	unsigned flags;
-	json_t *hex;
-	size_t i;
+	const json_t *network = json_object_get(s->host, "network");
+	struct error why = {0};
+	const char *home = home_of(s);
 
-	/* The message's family is the 17th byte, its flags the 19th. */
-	json_array_foreach(json_object_get(network, "addresses"), i, hex) {
-		const char *text = json_string_value(hex);
-
-		if (strlen(text) >= 40 && !strncmp(text + 32, "02", 2) && sscanf(text + 36, "%2x", &flags) == 1 && !(flags & IFA_F_PERMANENT))
-			return true;
+	if (listen_for_leases(vmms, s, &why) && host_network_needs_client(network, AF_INET)) {
+		log_write(LOG_LEVEL_WARNING, "a DHCP client on adapter %s of switch \"%s\" hears no answer: %s", home, s->name, why.text);
+		if (tell)
+			vmms_event(vmms, NULL, "switch.warning", "the host's address on adapter %s is for a time: unless its DHCP client is dhclient, it hears no answer there while "
+				   "switch \"%s\" has the adapter, and has to be told %s instead: %s", home, s->name, s->interface, why.text);
 	}
-	return false;
-}
-
-/* In the kernel's datapath its client may be deaf by now. */
-static void tell_of_client(struct vmms *vmms, const struct vswitch *s, const char *adapter)
-{
-	if (switch_has_host(s) && !is_netdev(vmms) && is_for_a_time(json_object_get(s->host, "network")))
-		vmms_event(vmms, NULL, "switch.warning", "the host's address on adapter %s is for a time: unless its DHCP client is dhclient, it hears no answer there while switch \"%s\" "
-			   "has the adapter, and has to be told %s instead", adapter, s->name, s->interface);
+	if (tell && switch_has_host(s) && host_network_needs_client(network, AF_INET6))
+		vmms_event(vmms, NULL, "switch.warning", "the host's IPv6 address on adapter %s is for a time: unless it is the kernel that renews it, whoever does has to be told %s instead "
+			   "while switch \"%s\" has the adapter, as IPv6 is off there", home, s->interface, s->name);
 }
 
 /* Where the host is not to use its adapters any more they have no addresses. */
@@ -314,7 +351,7 @@ int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, 
 	if (!r && home && json_array_size(adapters))
 		r = take_over(vmms, s, json_string_value(json_array_get(adapters, 0)), err);
 	if (!r && home && json_array_size(adapters))
-		tell_of_client(vmms, s, json_string_value(json_array_get(adapters, 0)));
+		see_to_clients(vmms, s, true);
 	return r ? r : switch_store(vmms, s, err);
 }
 
@@ -326,6 +363,7 @@ static void release(struct vswitch *s, const char *adapter)
 
 	if (is_sealed(record))
 		host_link_unseal(adapter, json_is_true(json_object_get(record, "hook")));
+	stop_listening(s, adapter);
 	if (json_is_true(json_object_get(record, "ipv6")))
 		host_link_set_ipv6(adapter, true, NULL);
 }
@@ -408,12 +446,46 @@ void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter
 	json_object_del(json_object_get(s->host, "adapters"), adapter);
 }
 
+/* One of its adapters that is in the kernel's datapath, where Open vSwitch takes all that comes in by it; NULL: none is. */
+static const char *held_adapter(const struct vswitch *s)
+{
+	const char *name;
+	struct host_link link;
+	json_t *record;
+
+	json_object_foreach(json_object_get(s->host, "adapters"), name, record)
+		if (!host_link_get(name, &link, NULL) && link.master)
+			return name;
+	return NULL;
+}
+
+bool switch_holds_host(const struct vswitch *s)
+{
+	return !json_is_true(json_object_get(s->host, "back")) && held_adapter(s);
+}
+
+/* Before the host has its addresses back on an adapter that has to hear. As long as it does not, those on the switch are what the host is reached by. */
+static int free_adapters(struct vmms *vmms, struct vswitch *s, struct error *err)
+{
+	const char *name;
+	int r;
+
+	s->attach = false;
+	r = switches_apply(vmms, err);
+	while (r && (name = held_adapter(s)))
+		if (ovs_take_out(switches_ovs(vmms), name, NULL) || !strcmp(name, held_adapter(s) ? held_adapter(s) : ""))
+			return r;
+	return 0;
+}
+
 int switch_detach(struct vmms *vmms, struct vswitch *s, struct error *err)
 {
 	json_t *record, *host = s->host;
 	const char *name;
-	int r;
+	int r = switch_holds_host(s) ? free_adapters(vmms, s, err) : 0;
 
+	if (r)
+		return r;
 	/* Once: then the addresses are the adapter's, whatever becomes of them. */
 	if (!json_is_true(json_object_get(host, "back"))) {
 		json_object_foreach(json_object_get(host, "adapters"), name, record)
@@ -502,6 +574,8 @@ static int settle_external(struct vmms *vmms, struct vswitch *s, struct error *e
 	json_array_foreach(adapters, i, adapter)
 		if (!r && is_present(json_string_value(adapter)))
 			r = take_over(vmms, s, json_string_value(adapter), err);
+	if (!r && is_present(home))
+		see_to_clients(vmms, s, false);
 	return r ? r : let_go(vmms, s, err);
 }
 

@@ -162,7 +162,7 @@ static int make_wanted(struct vmms *vmms, json_t *bridges, struct error *err)
 	for (size_t i = 0; !r && (s = switches_at(vmms, i)); i++) {
 		json_t *description;
 
-		if (s->phase == SWITCH_DELETING)
+		if (s->phase == SWITCH_DELETING && !switch_holds_host(s))
 			continue;
 		description = describe(vmms, s);
 		r = ovs_rules(bridges, description, err);

@@ -90,9 +90,11 @@ bool switch_is_hosts_mac(const struct vswitch *s, const char *mac);
 int switch_check_adapters(struct vmms *vmms, const struct vswitch *own, const json_t *adapters, struct error *err);
 /* The adapters (strings) become the switch's; the first takes the host's addresses and routes along, if `home`. */
 int switch_attach(struct vmms *vmms, struct vswitch *s, const json_t *adapters, bool home, struct error *err);
-/* All that was done to the host is undone, as far as it was done. If Open vSwitch does not let the adapters go the rest is done all the
- * same, and the next call tries that alone. */
+/* All that was done to the host is undone, as far as it was done. If Open vSwitch does not remove the bridge the rest is done all the
+ * same, and the next call tries that alone; if the kernel's datapath still has an adapter nothing is undone yet. */
 int switch_detach(struct vmms *vmms, struct vswitch *s, struct error *err);
+/* The host's addresses have to stay on it, though it is to go: an adapter of it has not been let go, and would hear nothing. */
+bool switch_holds_host(const struct vswitch *s);
 void switch_detach_one(struct vmms *vmms, struct vswitch *s, const char *adapter);
 /* -ENODEV: an adapter of its own is not there; the switch is used without it. */
 int switch_check_present(const struct vswitch *s, struct error *err);

@@ -17,6 +17,7 @@ import run_bare
 import test_debian
 import test_manage_guests
 import test_manage_ports
+import test_manage_switch_host
 import test_manage_teams
 from guest import Guest
 from test_debian import require
@@ -281,6 +282,7 @@ check("switch_of_the_host", lambda: system("host_switch.py"), limit=240)
 check("switch_queue_without_module", queue_without_module)
 check("switch_minimum", lambda: manage(test_manage_ports.test_manage_ports_minimum), limit=120)
 check("switch_minimum_guest", lambda: manage(test_manage_guests.require_minimum), limit=300, image=True)
+check("switch_lease", lambda: manage(test_manage_switch_host.test_manage_switch_host_has_a_lease), limit=180)
 check("switch_bond", lambda: manage(test_manage_teams.test_manage_team_lacp_with_a_bond), limit=240)
 
 

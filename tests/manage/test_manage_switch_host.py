@@ -153,11 +153,12 @@ s.bind(("eth0", 0))
 for frame in sys.argv[1].split(","):
     s.send((bytes.fromhex(sys.argv[2].replace(":", "") + "020000000001" + frame)).ljust(60, b"."))
 """
-# Tells the last two bytes of the source address of what is heard by eth1, of all that is said to be IPv4; the frame of 9.9 is the last one.
+# Tells the last two bytes of the source address of what is heard by an interface (argument 1), of all that is said to be IPv4; the frame of 9.9 is the last one.
 HEAR = """
 import socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x800))
-s.bind(("eth1", 0x800))
+s.bind((sys.argv[1], 0x800))
+s.settimeout(60)
 print("begins", flush=True)
 while True:
     packet = s.recv(2048)
@@ -168,25 +169,47 @@ while True:
 """
 
 
-def packet(number, *, first=0x45, pieces=0, protocol=17, port=68, options=b"", tag=""):
-    """In hexadecimal, from the frame's type on: an IPv4 packet of 10.7.0.`number` with ports behind its header."""
-    header = struct.pack(">BBHHHBBH4s4s", first, 0, 28 + len(options), 1, pieces, 9, protocol, 0, bytes((10, 7, number >> 8, number & 255)), bytes((192, 0, 2, 50)))
-    return tag + "0800" + (header + options + struct.pack(">HHHH", 67, port, 8, 0)).hex()
+def packet(number, client, *, first=0x45, pieces=0, protocol=17, port=68, options=b"", tag="", cut=None):
+    """In hexadecimal, from the frame's type on: an IPv4 packet of 10.7.0.`number` with ports behind its header, and the beginning of an answer to `client`, an
+    adapter's address."""
+    message = (bytes(28) + bytes.fromhex(client.replace(":", "")) + bytes(10))[:cut]
+    header = struct.pack(">BBHHHBBH4s4s", first, 0, 28 + len(options) + len(message), 1, pieces, 9, protocol, 0, bytes((10, 7, number >> 8, number & 255)),
+                         bytes((192, 0, 2, 50)))
+    return tag + "0800" + (header + options + struct.pack(">HHHH", 67, port, 8 + len(message), 0) + message).hex()
+
+
+def in_kernel():
+    """Whether switches are in the kernel's datapath."""
+    return os.path.exists("/sys/module/openvswitch")
+
+
+def heard_by(interface, host, router, mac, frames):
+    with subprocess.Popen(host.argv("python3", "-c", HEAR, interface), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as hearer:
+        try:
+            require(hearer.stdout.readline() == "begins\n", "it hears")
+            router.run("python3", "-c", SEND, ",".join(frames), mac)
+            return hearer.stdout.read().split()
+        finally:
+            hearer.kill()
 
 
 def require_no_more_passes(host, router):
-    """The host hears by the adapter what is for a client of DHCP, and nothing else."""
-    others = [packet(1, port=67), packet(2, port=69), packet(3, protocol=6), packet(4, pieces=1), packet(5, pieces=0x2000), packet(6, tag="81000007"),
-              packet(7, port=53), packet(8, first=0x46, options=bytes((0, 67, 0, 53)), port=53), packet(10, first=0x46, options=bytes((0, 67, 0, 68)), port=53)]
-    ours = [packet(0x101), packet(0x102, first=0x46, options=bytes(4)), packet(0x103, pieces=0x4000), packet(0x909)]
-    with subprocess.Popen(host.argv("python3", "-c", HEAR), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as hearer:
-        try:
-            require(hearer.stdout.readline() == "begins\n", "it hears")
-            router.run("python3", "-c", SEND, ",".join(others + ours), host.json("link", "show", "eth1")[0]["address"])
-            heard = hearer.stdout.read().split()
-        finally:
-            hearer.kill()
-    require(heard == ["0101", "0102", "0103", "0909"], f"{heard}")
+    """The host hears by the adapter what is for a client of DHCP, and nothing else; in the kernel's datapath what is for its own."""
+    mac = host.json("link", "show", "eth1")[0]["address"]
+    others = [packet(1, mac, port=67), packet(2, mac, port=69), packet(3, mac, protocol=6), packet(4, mac, pieces=1), packet(5, mac, pieces=0x2000),
+              packet(6, mac, tag="81000007"), packet(7, mac, port=53), packet(8, mac, first=0x46, options=bytes((0, 67, 0, 53)), port=53),
+              packet(10, mac, first=0x46, options=bytes((0, 67, 0, 68)), port=53), packet(11, mac, tag="88a80ffe", port=53)]
+    if in_kernel():
+        others += [packet(12, "020000000002"), packet(13, mac[:-1] + ("0" if mac[-1] != "0" else "1")), packet(14, mac, cut=20)]
+    ours = [packet(0x101, mac), packet(0x102, mac, first=0x46, options=bytes(4)), packet(0x103, mac, pieces=0x4000), packet(0x909, mac)]
+    wanted = ["0101", "0102", "0103", "0909"]
+    heard = heard_by("eth1", host, router, mac, others + ours)
+    require(heard == wanted, f"{heard}")
+    # Somebody may listen on the switch, too; and what is for others goes there alone.
+    heard = heard_by("bs1", host, router, mac, ours)
+    require(heard == wanted, f"{heard}")
+    heard = heard_by("bs1", host, router, mac, [packet(0x909, "020000000002")])
+    require(heard == ["0909"], f"{heard}")
 
 
 def test_manage_switch_host_has_a_lease(context):
@@ -208,6 +231,7 @@ def test_manage_switch_host_has_a_lease(context):
             eventually(lambda: "192.0.2.50" in addresses(host, "bs1") and "192.0.2.50" not in addresses(host, "eth1"), "the address to be on the switch")
             require_reach(host, ("192.0.2.50",), router, ("192.0.2.1", "203.0.113.1"))
             require_no_more_passes(host, router)
+            require(not [e for e in d.ok("GET", "/v1/events")["events"] if e["kind"] == "switch.warning"], "nothing is the matter with it")
             d.cli("switch", "delete", "out")
             leases.await_more(1, "the lease to be renewed on the adapter")
             eventually(lambda: "192.0.2.50" in addresses(host, "eth1"), "the address to be on the adapter")
