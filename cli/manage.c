@@ -5,13 +5,15 @@
 #include <string.h>
 #include <time.h>
 
-/* Characters are of one byte or, in UTF-8, of several: how many of them are no character but a command. C1's, of two
- * bytes, are obeyed like those of ASCII. */
+#include "base/text.h"
+
+/* Characters are of one byte or, in UTF-8, of several: how many of them are no character but a command, or put those around it elsewhere. */
 static size_t control_size(const char *c)
 {
-	if ((unsigned char)*c < ' ' || *c == 0x7f)
-		return 1;
-	return (unsigned char)c[0] == 0xc2 && (unsigned char)c[1] >= 0x80 && (unsigned char)c[1] < 0xa0 ? 2 : 0;
+	size_t size;
+	enum text_kind kind = text_kind(c, &size);
+
+	return kind == TEXT_COMMAND || kind == TEXT_TURNS ? size : 0;
 }
 
 void manage_put(FILE *to, const char *text)
@@ -239,6 +241,11 @@ static int run_verb(const char *noun, const struct manage_verb *verb, int argc, 
 	snprintf(name, sizeof(name), "bulkhead: %s %s", noun, verb->name);
 	argv[0] = name;
 	take_common(&manage, &argc, argv, &help);
+	/* Before a name alone, as scripts write it, "--" says nothing. */
+	if (argc == 3 && !strcmp(argv[1], "--") && *argv[2] != '-') {
+		argv[1] = argv[2];
+		argv[--argc] = NULL;
+	}
 	if (help) {
 		printf("Usage: bulkhead %s %s %s [--json]\n\n%s", noun, verb->name, verb->arguments, verb->text);
 		return 0;

@@ -3,16 +3,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "vmms/api.h"
 #include "vmms/host_config.h"
 #include "vmms/store_access.h"
 
 static int check_name(const char *name, struct error *err)
 {
-	for (const char *c = name; *c; c++)
-		if ((unsigned char)*c <= ' ' || *c == 0x7f || *c == '/')
-			return error_set(err, EINVAL, "may not have a space, a slash or a control character in it");
-	return 0;
+	return strpbrk(name, " /") ? error_set(err, EINVAL, "may not have a space or a slash in it") : text_check_name(name, err);
 }
 
 static const struct form form_name = {

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/text.h"
 #include "switch/nat.h"
 #include "switch/ovs_rules.h"
 #include "vmms/switches.h"
@@ -326,10 +327,7 @@ int vm_name_check(const char *name, struct error *err)
 		return error_set(err, EINVAL, "may not begin with a space or a dash, nor end with a space");
 	if (!guid_parse(&guid, name))
 		return error_set(err, EINVAL, "may not look like an id");
-	for (const char *c = name; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f || *c == '/')
-			return error_set(err, EINVAL, "may not have a slash or a control character in it");
-	return 0;
+	return strchr(name, '/') ? error_set(err, EINVAL, "may not have a slash in it") : text_check_name(name, err);
 }
 
 /* --- the file --------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/text.h"
 #include "disk/disk.h"
 #include "image/image.h"
 #include "vmms/files.h"
@@ -38,10 +39,7 @@ int image_name_check(const char *name, struct error *err)
 {
 	if (*name == '.' || *name == '-' || strchr(name, '/'))
 		return error_set(err, EINVAL, "may not begin with a dot or a dash, nor have a slash in it");
-	for (const char *c = name; *c; c++)
-		if ((unsigned char)*c <= ' ' || *c == 0x7f)
-			return error_set(err, EINVAL, "may not have a space or a control character in it");
-	return 0;
+	return strchr(name, ' ') ? error_set(err, EINVAL, "may not have a space in it") : text_check_name(name, err);
 }
 
 static char *image_path(const struct vmms *vmms, const char *prefix, const char *name)

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 
 from daemon import Daemon, require
+from lan import apart
 
 
 def test_words_no_place_for_sockets(context):
@@ -20,6 +21,39 @@ def test_words_that_are_nearly_right(context):
     with Daemon(context["build"]) as d:
         require("called bulkhead vm shut-down" in d.cli("vm", "shutdown", "web", status=2), "a verb")
         require("which unit" in d.cli("vm", "create", "web", "--kernel", d.kernel, "--memory", "512", status=2), "a size")
+
+
+def test_words_names_that_look_alike(context):
+    """A name is what is seen of it: characters that are not, that turn others around, or that are spaces of other kinds are refused, whatever it names."""
+    with apart(context) as d:
+        d.make("web")
+        with_nothing = {key: d.ok("GET", path) for key, path in (("vms", "/v1/vms"), ("switches", "/v1/switches"), ("images", "/v1/images"), ("tokens", "/v1/tokens"))}
+        for hidden in ("\u200b", "\u202e", "\u2066", "\ufeff", "\u00ad", "\u00a0", "\u3164", "\U000e0041", "\u2028", "\u009b"):
+            name = f"we{hidden}b"
+            for method, path, body in (("POST", "/v1/vms", {"name": name, "memory": 64 << 20, "boot": {"kernel": d.kernel}}), ("PATCH", "/v1/vms/web", {"name": name}),
+                                       ("POST", "/v1/vms/web/clone", {"name": name}), ("POST", "/v1/vms/web/checkpoints", {"name": name}),
+                                       ("POST", "/v1/switches", {"name": name, "type": "private"}), ("POST", "/v1/images", {"name": name, "build": "debian-12"}),
+                                       ("POST", "/v1/tokens", {"name": name, "role": "viewer"})):
+                d.refused(400, "invalid", method, path, body, "control character" if hidden == "\u009b" else "not seen")
+        for key, before in with_nothing.items():
+            require(d.ok("GET", f"/v1/{key}") == before, f"{key} are as they were")
+        # What is text for people is not refused, and cannot disturb a table.
+        d.ok("PATCH", "/v1/vms/web", {"notes": "\u202egnp.exe", "name": "Büro 3 🐧"})
+        said = d.cli("vm", "list")
+        require("\u202e" not in said and "?gnp.exe" in said and "Büro 3 🐧" in said, said)
+
+
+def test_words_name_behind_dashes(context):
+    """As scripts write it: "--" before the name alone."""
+    with apart(context) as d:
+        d.make("web")
+        d.cli("vm", "show", "--", "web")
+        if not os.getuid():
+            d.cli("switch", "create", "--type", "private", "--", "lan")
+            require("private" in d.cli("switch", "show", "--", "lan"), "it is shown")
+            d.cli("switch", "show", "--", "lan", "more", status=2)
+            d.cli("switch", "delete", "--", "lan")
+        d.cli("vm", "show", "--", "-web", status=2)
 
 
 def test_words_files_by_relative_names(context):

@@ -10,6 +10,7 @@
 
 #include "base/base.h"
 #include "base/bitmap.h"
+#include "base/text.h"
 
 static void test_error_says_and_returns(void **state)
 {
@@ -119,6 +120,32 @@ static void test_bitmap(void **state)
 	}
 }
 
+static void test_text(void **state)
+{
+	static const struct {
+		const char *text;
+		enum text_kind kind;
+		size_t size;
+	} cases[] = {
+	    {"a", TEXT_SEEN, 1}, {" ", TEXT_SEEN, 1}, {"\x1b[2J", TEXT_COMMAND, 1}, {"\x7f", TEXT_COMMAND, 1}, {"\xc2\x9b" "2J", TEXT_COMMAND, 2}, {"\xc2\xa0", TEXT_HIDDEN, 2},
+	    {"\xc3\xa9", TEXT_SEEN, 2}, {"\xe2\x80\x8b", TEXT_HIDDEN, 3}, {"\xe2\x80\xae" "a", TEXT_TURNS, 3}, {"\xe2\x81\xa6", TEXT_TURNS, 3}, {"\xe2\x82\xac", TEXT_SEEN, 3},
+	    {"\xef\xbb\xbf", TEXT_HIDDEN, 3}, {"\xf3\xa0\x81\x81", TEXT_HIDDEN, 4}, {"\xf0\x9f\x90\xa7", TEXT_SEEN, 4},
+	    /* No UTF-8: cut off, too long for what it says, no beginning. */
+	    {"\xe2\x80", TEXT_SEEN, 1}, {"\xf3", TEXT_SEEN, 1}, {"\xc1\xbf", TEXT_SEEN, 1}, {"\xe0\x82\xa0", TEXT_SEEN, 1}, {"\x8b", TEXT_SEEN, 1}, {"\xff\xff", TEXT_SEEN, 1}};
+	struct error err;
+	size_t size;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		assert_int_equal(text_kind(cases[i].text, &size), cases[i].kind);
+		assert_int_equal(size, cases[i].size);
+	}
+	assert_int_equal(text_check_name("Büro 3, №7 🐧", &err), 0);
+	assert_int_equal(text_check_name("web\xe2\x80\x8b", &err), -EINVAL);
+	assert_non_null(strstr(err.text, "not seen"));
+	assert_int_equal(text_check_name("web\n", NULL), -EINVAL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_error_says_and_returns),
@@ -126,7 +153,8 @@ int main(void)
 					   cmocka_unit_test(test_guid_text),
 					   cmocka_unit_test(test_guid_random),
 					   cmocka_unit_test(test_bytes),
-					   cmocka_unit_test(test_bitmap)};
+					   cmocka_unit_test(test_bitmap),
+					   cmocka_unit_test(test_text)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
