@@ -702,6 +702,7 @@ static const struct manage_verb verbs[] = {
      "  --weight N             the same, 1 to 100, beside others' weights; 0: none\n"
      "  --dhcp-guard yes|no    it may not answer as a DHCP server\n"
      "  --router-guard yes|no  it may neither advertise itself as a router nor redirect\n"
+     "  --protected yes|no     that its network is lost is told, in an event and here (yes)\n"
      "  --mirror MODE          source: what it sends and gets goes to each destination, which listens; or none\n"
      "  --acl DIRECTION:ACTION:REMOTE\n"
      "                         (repeatable; all of them) in or out, allow or deny, and any, an address of IPv4 or IPv6\n"

@@ -19,6 +19,7 @@ static const struct option options[] = {{"network", required_argument, NULL, OPT
 					{"minimum", required_argument, NULL, OPT_MINIMUM},
 					{"weight", required_argument, NULL, OPT_WEIGHT},
 					{"dhcp-guard", required_argument, NULL, OPT_DHCP_GUARD},
+					{"protected", required_argument, NULL, OPT_PROTECTED},
 					{"router-guard", required_argument, NULL, OPT_ROUTER_GUARD},
 					{"mirror", required_argument, NULL, OPT_MIRROR},
 					{"acl", required_argument, NULL, OPT_ACL},

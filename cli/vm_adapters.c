@@ -145,6 +145,8 @@ void vm_print_adapters(const json_t *adapters)
 			text = NULL;
 		json_decref(place);
 		manage_put_field(i ? "" : "adapters", text ? text : "?");
+		if (json_is_true(json_object_get(adapter, "network_lost")))
+			manage_put_field("", "  its network is lost");
 		json_array_foreach(json_object_get(adapter, "addresses"), k, address) {
 			_cleanup_free_ char *line = NULL;
 

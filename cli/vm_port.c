@@ -142,6 +142,8 @@ int vm_port_option(struct manage *manage, json_t *changes, int option, const cha
 		return set_guard(manage, changes, "dhcp-guard", "dhcp_guard", text);
 	case OPT_ROUTER_GUARD:
 		return set_guard(manage, changes, "router-guard", "router_guard", text);
+	case OPT_PROTECTED:
+		return set_guard(manage, changes, "protected", "protected", text);
 	case OPT_MIRROR:
 		return json_object_set_new(changes, "mirror", json_string(text)) ? manage_usage(manage, "\"%s\" is no UTF-8", text) : 0;
 	case OPT_ACL:

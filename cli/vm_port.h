@@ -4,7 +4,7 @@
 
 #include "cli/vm.h"
 
-enum { OPT_VLAN = 512, OPT_TRUNK, OPT_PRIVATE_VLAN, OPT_MAXIMUM, OPT_MAXIMUM_IN, OPT_MINIMUM, OPT_WEIGHT, OPT_DHCP_GUARD, OPT_ROUTER_GUARD, OPT_MIRROR, OPT_ACL };
+enum { OPT_VLAN = 512, OPT_TRUNK, OPT_PRIVATE_VLAN, OPT_MAXIMUM, OPT_MAXIMUM_IN, OPT_MINIMUM, OPT_WEIGHT, OPT_DHCP_GUARD, OPT_ROUTER_GUARD, OPT_PROTECTED, OPT_MIRROR, OPT_ACL };
 
 /* One of these with its text becomes a part of `changes`; an exit status, 0: go on. */
 int vm_port_option(struct manage *manage, json_t *changes, int option, const char *text);

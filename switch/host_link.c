@@ -16,6 +16,8 @@
 
 #include "switch/rtnetlink.h"
 
+#define LOWER_UP 0x10000u /* IFF_LOWER_UP of linux/if.h, which is not to be had beside net/if.h */
+
 struct link_search {
 	const char *name;
 	struct host_link *link;
@@ -35,6 +37,7 @@ static int take_link(void *context, const struct nlmsghdr *message)
 		return 0;
 	s->found = true;
 	*s->link = (struct host_link){.index = info->ifi_index, .up = info->ifi_flags & IFF_UP, .promiscuous = info->ifi_flags & IFF_PROMISC, .loopback = info->ifi_flags & IFF_LOOPBACK,
+				      .carrier = (info->ifi_flags & (IFF_UP | LOWER_UP)) == (IFF_UP | LOWER_UP),
 				      .master = (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MASTER), 0),
 				      .of = (int)rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_LINK), 0),
 				      .mtu = rtnetlink_u32(rtnetlink_find(message, sizeof(*info), IFLA_MTU), 0)};
@@ -324,14 +327,15 @@ void host_link_copy_settings(const char *from, const char *to)
 
 int host_link_listen(void)
 {
-	return rtnetlink_listen(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
+	return rtnetlink_listen(RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
 }
 
-bool host_link_heard(int fd, char name[16])
+enum host_link_news host_link_heard(int fd, char name[16])
 {
 	_Alignas(struct nlmsghdr) uint8_t bytes[RTNETLINK_MESSAGE_MAX];
 	const struct nlmsghdr *message = (const struct nlmsghdr *)bytes;
 	const struct ifaddrmsg *info = NLMSG_DATA(message);
+	const struct ifinfomsg *link = NLMSG_DATA(message);
 
 	*name = '\0';
 	for (;;) {
@@ -340,10 +344,15 @@ bool host_link_heard(int fd, char name[16])
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return errno == ENOBUFS;
-		/* The kernel tells each in a datagram of its own. One of an interface that is gone by now is nothing. */
+			return errno == ENOBUFS ? HOST_LINK_MUCH : HOST_LINK_NOTHING;
+		/* The kernel tells each in a datagram of its own, which may be longer than what is looked at. An address of an interface that is gone by now is nothing. */
 		if ((size_t)n >= NLMSG_LENGTH(sizeof(*info)) && message->nlmsg_type == RTM_NEWADDR && if_indextoname(info->ifa_index, name))
-			return true;
+			return HOST_LINK_ADDRESS;
+		if ((size_t)n >= NLMSG_LENGTH(sizeof(*link)) && (message->nlmsg_type == RTM_NEWLINK || message->nlmsg_type == RTM_DELLINK)) {
+			if (!if_indextoname((unsigned)link->ifi_index, name))
+				*name = '\0';
+			return HOST_LINK_STATE;
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ struct host_link {
 	int index, master; /* 0: it is in nothing */
 	int of;            /* the interface that it is made of, as one of a VLAN is; 0: none that is known */
 	bool up, promiscuous, loopback, has_mac;
+	bool carrier; /* it is up, and there is somebody at the other end of its cable */
 	uint8_t mac[6];
 	uint32_t mtu;
 };
@@ -37,10 +38,17 @@ bool host_link_has_ipv6(const char *name);
 /* The settings of the kernel's IPv4 and IPv6 (/proc/sys/net/…/conf) that `from` has, but for whether it has IPv6 at all. One that cannot be set stays. */
 void host_link_copy_settings(const char *from, const char *to);
 
-/* A descriptor that is readable when interfaces of the host have been given addresses since; -errno. */
+enum host_link_news {
+	HOST_LINK_NOTHING, /* by now */
+	HOST_LINK_ADDRESS, /* it has been given one */
+	HOST_LINK_STATE,   /* it is there, or not any more, or has another state */
+	HOST_LINK_MUCH,    /* more than could be told */
+};
+
+/* A descriptor that is readable when there is news of interfaces of the host; -errno. */
 int host_link_listen(void);
-/* The next of these; "": some, it is not known which. False: there is none by now. */
-bool host_link_heard(int fd, char name[16]);
+/* The next of these, and whose; "": it is gone. */
+enum host_link_news host_link_heard(int fd, char name[16]);
 
 int host_link_set_mtu(const char *name, uint32_t mtu, struct error *err);
 

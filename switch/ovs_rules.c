@@ -132,9 +132,6 @@ int ovs_settings_check(const json_t *settings, const char *where, struct error *
 
 	if (!r && json_integer_value(json_object_get(bandwidth, "minimum")) && json_integer_value(json_object_get(bandwidth, "weight")))
 		r = error_set(err, EINVAL, "%sbandwidth: a minimum is told in bits, or as a weight, not both", where);
-	if (!r && is_set(settings, "protected"))
-		r = error_set(err, ENOTSUP, "%sprotected: it is a cluster that moves a machine whose network is lost to another host, and this host is in none: leave it out",
-		    where);
 	json_array_foreach(json_object_get(settings, "acls"), i, acl)
 		if (!r && remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
 			r = error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",

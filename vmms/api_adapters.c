@@ -7,6 +7,7 @@
 #include "vmms/adapters.h"
 #include "vmms/api.h"
 #include "vmms/metering.h"
+#include "vmms/switches.h"
 
 /* --- what there is -------------------------------------------------------------------------------------- */
 
@@ -40,6 +41,15 @@ static void add_told(json_t *list, const json_t *told)
 	}
 }
 
+static void add_lost(struct vmms *vmms, json_t *list)
+{
+	json_t *adapter;
+	size_t i;
+
+	json_array_foreach(list, i, adapter)
+		json_object_set_new(adapter, "network_lost", json_boolean(switches_port_lost(vmms, adapter)));
+}
+
 /* A worker that does not answer soon knows of no addresses. */
 static void measured(void *context, const struct meter *meters, size_t count)
 {
@@ -65,6 +75,7 @@ static void list_adapters(struct vmms *vmms, struct http_request *request)
 		*listing = (struct listing){request, json_deep_copy(json_object_get(machine->config, "adapters"))};
 		if (!listing->list)
 			listing->list = json_array();
+		add_lost(vmms, listing->list);
 		if (!metering_take(vmms, machine, measured, listing, &err))
 			return;
 		json_decref(listing->list);

@@ -105,7 +105,7 @@ static const struct form form_bandwidth = {.kind = FORM_OBJECT,
 					       {0},
 					   }};
 static const struct form form_protected = {
-    .kind = FORM_BOOLEAN, .text = "it is moved to another host when the network is lost: needs a cluster, and is refused without"};
+    .kind = FORM_BOOLEAN, .text = "that its network is lost is told, for a cluster that moves the machine to another host"};
 static const struct form form_dhcp_guard = {.kind = FORM_BOOLEAN, .text = "it may not answer as a DHCP server"};
 static const struct form form_router_guard = {.kind = FORM_BOOLEAN, .text = "it may neither advertise itself as a router nor redirect"};
 static const struct form form_mirror = {
@@ -132,7 +132,7 @@ const struct form adapter_settings_form = {.kind = FORM_OBJECT,
 					       {"dhcp_guard", &form_dhcp_guard, "false", false},
 					       {"router_guard", &form_router_guard, "false", false},
 					       {"mirror", &form_mirror, "\"none\"", false},
-					       {"protected", &form_protected, NULL, false},
+					       {"protected", &form_protected, "true", false},
 					       {"acls", &form_acls, "[]", false},
 					       {0},
 					   }};

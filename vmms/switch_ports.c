@@ -54,7 +54,10 @@ static json_t *plug(struct machine *machine, const json_t *adapter, const char *
 	json_t *port = json_pack("{s:O, s:s, s:i, s:o}", "switch", json_object_get(adapter, "switch"), "machine", machine->id, "number",
 	    (int)choose_number(vmms, machine, adapter), "adapter", json_deep_copy(adapter));
 
-	return port && !json_object_set_new(vmms->switches->ports, name, port) ? port : NULL;
+	if (!port || json_object_set_new(vmms->switches->ports, name, port))
+		return NULL;
+	switches_look_at_links(vmms);
+	return port;
 }
 
 /* A tap that is there: which of the two it is; one that is to come: the other. */
@@ -251,7 +254,15 @@ int switches_port_changed(struct machine *machine, const json_t *adapter, struct
 	}
 	json_decref(before);
 	json_decref(port);
+	switches_look_at_links(vmms);
 	return r;
+}
+
+bool switches_port_lost(struct vmms *vmms, const json_t *adapter)
+{
+	const char *name = vmms->switches && on_switch(adapter) ? plugged_as(vmms, adapter) : NULL;
+
+	return name && json_is_true(json_object_get(json_object_get(vmms->switches->ports, name), "lost"));
 }
 
 void switches_port_noted(struct machine *machine, const json_t *adapter)
@@ -260,6 +271,7 @@ void switches_port_noted(struct machine *machine, const json_t *adapter)
 
 	if (name)
 		json_object_set_new(json_object_get(machine->vmms->switches->ports, name), "adapter", json_deep_copy(adapter));
+	switches_look_at_links(machine->vmms);
 	switches_see_to(machine->vmms);
 }
 

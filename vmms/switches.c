@@ -681,9 +681,10 @@ int switches_open(struct vmms *vmms, struct error *err)
 	place.directory = directory;
 	place.own = which && !strcmp(which, "own");
 	all->ports = json_object();
-	all->retry.data = all->note.data = vmms;
+	all->retry.data = all->note.data = all->links.data = vmms;
 	uv_timer_init(&vmms->loop, &all->retry);
 	uv_timer_init(&vmms->loop, &all->note);
+	uv_timer_init(&vmms->loop, &all->links);
 	uv_timer_start(&all->note, note_due, NOTE_MS, NOTE_MS);
 	r = ovs_new(&all->ovs, &place, err);
 	if (!r)
@@ -704,6 +705,7 @@ void switches_close(struct vmms *vmms)
 		return;
 	uv_close((uv_handle_t *)&all->retry, NULL);
 	uv_close((uv_handle_t *)&all->note, NULL);
+	uv_close((uv_handle_t *)&all->links, NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(all->watches); i++)
 		watch_end(&all->watches[i]);
 	switches_watch_end(vmms);

@@ -21,6 +21,7 @@ struct vswitch {
 	struct error problem;  /* what of it is not as it should be */
 	struct error warning;  /* what of its queues is not, as Open vSwitch was told last */
 	int64_t rate;          /* bits in a second that one of the host's adapters can send, as known last; 0: unknown [written by errands] */
+	char lost[160];        /* why machines on it have no network beyond this host, as half a sentence, if it was to have one; "": they have */
 	bool attach;           /* the host's adapters are in the bridge, or go there */
 	const json_t *leaving; /* adapters that are no more in `config`, and in the bridge for a moment yet; NULL: none */
 };
@@ -63,6 +64,8 @@ void switches_port_adopted(struct machine *machine, const json_t *adapter);
 int switches_port_check(struct vmms *vmms, const json_t *adapter, struct error *err);
 /* [errand] The adapter's settings are others by now: they come into force, or stay as they were. */
 int switches_port_changed(struct machine *machine, const json_t *adapter, struct error *err);
+/* The network of an adapter that is protected, and plugged in, is lost, and that has been told. */
+bool switches_port_lost(struct vmms *vmms, const json_t *adapter);
 /* The same, as soon as it can be. */
 void switches_port_noted(struct machine *machine, const json_t *adapter);
 

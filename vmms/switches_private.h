@@ -24,9 +24,10 @@ struct switches {
 	const char *datapath; /* ovs_datapath(), as known last; NULL: not yet, or not any more */
 	struct vswitch **list;
 	size_t count;
-	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it}. */
+	/* What is plugged in, by interface: {"switch": name, "machine": id, "number": of its port, "adapter": as vm.json has it, "lost": its
+	 * network, and it was told}. */
 	json_t *ports;
-	uv_timer_t retry, note;
+	uv_timer_t retry, note, links;
 	struct watch watches[2];
 	struct address_watch addresses;
 	bool failing; /* it has been told */
@@ -42,6 +43,8 @@ void switches_see_to_soon(struct vmms *vmms);
  * is the matter. */
 void switches_watch_addresses(struct vmms *vmms);
 void switches_watch_end(struct vmms *vmms);
+/* In a moment: machines whose network is lost, or back, are told of. */
+void switches_look_at_links(struct vmms *vmms);
 /* [errand] As ovs_start(). */
 int switches_start(struct vmms *vmms, struct error *err);
 

@@ -401,3 +401,86 @@ def test_manage_switch_host_team_of_a_daemon_that_dies(context):
         d.cli("switch", "delete", "out")
         require([network_of(host, name) for name in ("eth1", "eth2")] == before, f"as it was: {[network_of(host, name) for name in ('eth1', 'eth2')]} {before}")
         require_nothing_left(d, host, links)
+
+
+def test_manage_switch_host_is_let_go(context):
+    """A switch is deleted while one of Open vSwitch's daemons hangs: the host is reached all the time, and in the end has all back."""
+    with Lan(context) as lan:
+        host, router = two_hosts(lan)
+        before, links = network_of(host, "eth1"), host.links()
+        d = lan.daemon(host)
+        for name in ("ovs-vswitchd", "ovsdb-server"):
+            d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1")
+            require(host.json("link", "show", "eth1")[0].get("master") == ("ovs-system" if in_kernel() else None), "which datapath it is in")
+            require_reach(host, MINE, router, ITS)
+            pid = d.switch_pids()[name]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                d.ok("DELETE", "/v1/switches/out")
+                require("cannot be deleted yet" in d.ok("GET", "/v1/switches/out")["problem"], "it is there yet")
+                require_reach(host, MINE, router, ITS)
+                # Of a database that hangs an ovs-vswitchd that works has not heard yet.
+                stays = in_kernel() and name == "ovsdb-server"
+                require(("192.0.2.2" in addresses(host, "bs1" if stays else "eth1")) and ("192.0.2.2" not in addresses(host, "eth1" if stays else "bs1")), f"{name}: who has it")
+                d.kill()
+                require_reach(host, MINE, router, ITS)
+                d.start()
+                require_reach(host, MINE, router, ITS)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            eventually(lambda: d.ok("GET", "/v1/switches")["switches"] == [], "it to be gone")
+            require(network_of(host, "eth1") == before, f"{name}: as it was: {network_of(host, 'eth1')} {before}")
+            require_reach(host, MINE, router, ITS)
+            require_nothing_left(d, host, links)
+
+
+def lost_of(d, name):
+    return [adapter["network_lost"] for adapter in d.ok("GET", f"/v1/vms/{name}/adapters")["adapters"]]
+
+
+def test_manage_switch_host_loses_the_network(context):
+    """When no adapter of a switch has a link any more, that is told of each machine on it whose adapter is protected, and when it is back."""
+    with Lan(context) as lan:
+        host, routers = lan.add(), [lan.add(), lan.add()]
+        for n, router in enumerate(routers, 1):
+            wire(host, f"eth{n}", router, "eth0")
+            router.ip("link", "set", "eth0", "up")
+        d = lan.daemon(host)
+        d.cli("switch", "create", "out", "--type", "external", "--adapter", "eth1", "--adapter", "eth2")
+        d.cli("switch", "create", "in", "--type", "internal")
+
+        def told(name):
+            return [e["kind"] for e in d.ok("GET", "/v1/events?limit=1000")["events"] if e["kind"].startswith("vm.network") and e["vm_name"] == name]
+
+        def links(*up):
+            for router, state in zip(routers, up):
+                router.ip("link", "set", "eth0", "up" if state else "down")
+        for name, protected in (("web", None), ("other", False)):
+            adapter = {"port": "switch", "switch": "out"} | ({} if protected is None else {"settings": {"protected": protected}})
+            d.make(name, adapters=[adapter, {"port": "switch", "switch": "in"}, {"port": "nat"}])
+            d.done("POST", f"/v1/vms/{name}/start")
+        links(True, False)
+        eventually(lambda: [m["link"] for m in d.ok("GET", "/v1/switches/out")["members"]].count(False) == 1, "one of them to be without a link")
+        require(lost_of(d, "web") == [False] * 3, "one is enough")
+        links(False, False)
+        eventually(lambda: lost_of(d, "web") == [True, False, False], "the loss to be seen")
+        require(told("web") == ["vm.network-lost"] and not told("other") and lost_of(d, "other") == [False] * 3, f"{told('web')} {told('other')}")
+        lost, = [e for e in d.ok("GET", "/v1/events?limit=1000")["events"] if e["kind"] == "vm.network-lost"]
+        require("\"out\"" in lost["text"] and "eth1, eth2 have no link" in lost["text"], f"{lost}")
+        require("its network is lost" in d.cli("vm", "show", "web") and "its network is lost" not in d.cli("vm", "show", "other"), "it is shown")
+        # Told otherwise while it is so.
+        d.cli("vm", "adapter", "set", "other", "0", "--protected", "yes")
+        eventually(lambda: told("other") == ["vm.network-lost"], "it to be told of the other, too")
+        d.cli("vm", "adapter", "disconnect", "other", "0")
+        eventually(lambda: lost_of(d, "other") == [False] * 3, "one that is unplugged has none to lose")
+        links(False, True)
+        eventually(lambda: told("web") == ["vm.network-back", "vm.network-lost"] or told("web") == ["vm.network-lost", "vm.network-back"], "it to be back")
+        require(lost_of(d, "web") == [False] * 3 and told("other") == ["vm.network-lost"], f"{told('other')}")
+        # A machine that begins without.
+        links(False, False)
+        d.done("POST", "/v1/vms/web/turn-off")
+        d.done("POST", "/v1/vms/web/start")
+        eventually(lambda: lost_of(d, "web") == [True, False, False], "the loss to be seen at its start")
+        d.kill()
+        d.start()
+        eventually(lambda: lost_of(d, "web") == [True, False, False], "the loss to be seen by another manager")

@@ -280,7 +280,6 @@ def test_manage_switch_machines(context):
                           *(({"acls": [{"direction": "in", "remote": remote, "action": "deny"}]}, "acls[0].remote")
                             for remote in ("10.0.0.0/40", "10.0.0.0/4294967304", "00:15:5d:\n1:02:03"))):
             d.refused(400, "invalid", "PATCH", path, {"settings": bad}, text)
-        d.refused(501, "not-supported", "PATCH", path, {"settings": {"protected": True}}, "settings.protected: it is a cluster that moves a machine")
         for bad, text in (({"minimum": 1000000}, "of an external switch"), ({"weight": 1}, "of an external switch"), ({"weight": 101}, "settings.bandwidth.weight"),
                           ({"minimum": 1000000, "weight": 1}, "not both")):
             d.refused(400, "invalid", "PATCH", path, {"settings": {"bandwidth": bad}}, text)
@@ -300,13 +299,14 @@ def test_manage_switch_machines(context):
                                 (("--trunk", "8,9:7", "--maximum", "3K"), {"vlan": {"mode": "trunk", "id": 7, "allowed": [8, 9]}, "bandwidth": {"maximum": 3000, "maximum_in": 0}}),
                                 (("--maximum-in", "100M"), {"bandwidth": {"maximum": 3000, "maximum_in": 100000000}}),
                                 (("--private-vlan", "community:7:70", "--dhcp-guard", "yes"), {"vlan": {"mode": "community", "id": 7, "secondary": 70}, "dhcp_guard": True}),
-                                (("--router-guard", "yes", "--mirror", "source"), {"dhcp_guard": True, "router_guard": True, "mirror": "source"}),
+                                (("--router-guard", "yes", "--mirror", "source"), {"dhcp_guard": True, "router_guard": True, "mirror": "source", "protected": True}),
+                                (("--protected", "no"), {"mirror": "source", "protected": False}),
                                 (("--acl", "in:deny:2001:db8::/32", "--acl", "out:allow:any"), {"acls": [{"direction": "in", "action": "deny", "remote": "2001:db8::/32"},
                                                                                                         {"direction": "out", "action": "allow", "remote": "any"}]}),
                                 (("--vlan", "none", "--acl", "none", "--maximum", "0"), {"vlan": {"mode": "untagged"}, "acls": [], "bandwidth": {"maximum": 0, "maximum_in": 100000000}})):
             has = told(*options)
             require(all(has[key] == value for key, value in wanted.items()), f"{options}: {has}")
-        for options in (("--vlan", "0"), ("--trunk", "7,x"), ("--private-vlan", "isolated:7:8"), ("--maximum", "1X"), ("--dhcp-guard", "1"), ("--acl", "in:deny"), ("--weight", "101"), ("--minimum", "1X"),
+        for options in (("--vlan", "0"), ("--trunk", "7,x"), ("--private-vlan", "isolated:7:8"), ("--maximum", "1X"), ("--dhcp-guard", "1"), ("--protected", "1"), ("--acl", "in:deny"), ("--weight", "101"), ("--minimum", "1X"),
                         ("--vlan", "7", "--settings", "{}")):
             told(*options, status=2)
         d.cli("vm", "adapter", "set", "web", mac, "--settings", "{", status=2)
