@@ -19,9 +19,9 @@ static int take_size(struct manage *manage, json_t *limits, const char *text)
 	struct error err = {0};
 	uint64_t bytes = 0;
 
-	if (strcmp(text, "none") && parse_size(text, &bytes, &err))
+	if (strcmp(text, "none") && strcmp(text, "default") && parse_size(text, &bytes, &err))
 		return manage_usage(manage, "%s", err.text);
-	json_object_set_new(limits, "memory_extra", json_integer((json_int_t)bytes));
+	json_object_set_new(limits, "memory_extra", json_integer(strcmp(text, "default") ? (json_int_t)bytes : -1));
 	return 0;
 }
 
@@ -64,7 +64,9 @@ static void print_limits(const json_t *vm)
 	       (long long)json_integer_value(json_object_get(limits, "processor_maximum")),
 	       (long long)json_integer_value(json_object_get(limits, "processor_reserve")));
 	printf("%-12s priority %lld, ", "memory", (long long)json_integer_value(json_object_get(limits, "memory_priority")));
-	if (extra)
+	if (extra < 0)
+		puts("at most what such a machine may need beyond the guest's");
+	else if (extra)
 		printf("at most %lld MiB beyond the guest's\n", (long long)(extra >> 20));
 	else
 		puts("not limited");

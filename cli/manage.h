@@ -80,7 +80,8 @@ int event_follow(struct manage *manage, int argc, char **argv);
 	"  --processor-reserve N  percent of them that it can always have, 0 to 100 (0): what machines that\n" \
 	"                         run reserve has to be there, else it is not started\n"                      \
 	"  --memory-priority N    who comes first of those that start with the host, 0 to 100 (50)\n"         \
-	"  --memory-extra SIZE    that its process may take beyond the guest's memory, or none (none)\n"
+	"  --memory-extra SIZE    that its processes may take beyond the guest's memory, or none: no limit, or default: as\n" \
+	"                         much as such a machine may need (default)\n"
 int vm_limits(struct manage *manage, int argc, char **argv);
 
 /* metering.c */

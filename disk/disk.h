@@ -77,6 +77,10 @@ int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_
 int disk_open_chain_fds(struct disk **out, const int *fds, const char *const *names, unsigned count,
 			const struct disk_open_options *options, struct error *err);
 
+/* Goes on with the record of its changes (disk_track_add()) in this open file, which is taken over, as disk_open() does with the one beside
+ * the image. Right after opening. What cannot be used is told by a warning. */
+void disk_track_given(struct disk *disk, int fd);
+
 /* All queues must be idle. Flushes, clears the log, unlocks. Returns the first error met. */
 int disk_close(struct disk *disk, struct error *err);
 

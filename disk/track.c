@@ -29,7 +29,8 @@ static char *record_path(const struct disk *disk)
 	_cleanup_free_ char *real = realpath(disk->path, NULL);
 	char *path;
 
-	return real && asprintf(&path, "%s.cbt", real) > 0 ? path : NULL;
+	/* Where no name leads to it any more its own will do. */
+	return asprintf(&path, "%s.cbt", real ? real : disk->path) > 0 ? path : NULL;
 }
 
 static struct tracker *create(struct disk *disk)
@@ -58,17 +59,20 @@ static bool is_block_device(const struct disk *disk)
 	return fstat(disk->file.fd, &st) == 0 && S_ISBLK(st.st_mode);
 }
 
-void track_open(struct disk *disk, const struct file_observer *observer, const struct file_observer *of_new)
+/* The record is open, or found by its name (-1). */
+static void take_up(struct disk *disk, int fd, const struct file_observer *observer, const struct file_observer *of_new)
 {
 	struct error err = {0};
 	struct tracker *t;
 	int r;
 
-	if (is_block_device(disk))
+	t = is_block_device(disk) ? NULL : create(disk);
+	if (!t) {
+		if (fd >= 0)
+			close(fd);
 		return;
-	t = create(disk);
-	if (!t)
-		return;
+	}
+	t->file.fd = fd;
 	t->file.observer = observer;
 	t->of_new = of_new;
 	r = track_load(t, &err);
@@ -79,6 +83,16 @@ void track_open(struct disk *disk, const struct file_observer *observer, const s
 	if (r != -ENOENT)
 		log_write(LOG_LEVEL_WARNING, "%s; take all of the disk as changed", err.text);
 	track_free(t);
+}
+
+void track_open(struct disk *disk, const struct file_observer *observer, const struct file_observer *of_new)
+{
+	take_up(disk, -1, observer, of_new);
+}
+
+void disk_track_given(struct disk *disk, int fd)
+{
+	take_up(disk, fd, NULL, NULL);
 }
 
 /* --- before the disk changes --- */

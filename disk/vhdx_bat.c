@@ -44,14 +44,16 @@ static struct bat_page *take_page(struct bat *bat)
 	if (bat->page_count < BAT_PAGES_MAX) {
 		struct bat_page *page = calloc(1, sizeof(*page));
 
-		if (page)
+		if (page) {
 			bat->pages[bat->page_count++] = page;
-		return page;
+			return page;
+		}
 	}
-	for (unsigned i = 0; i < 2 * BAT_PAGES_MAX; i++) {
-		struct bat_page *page = bat->pages[bat->hand];
+	/* Without memory those that there are do. */
+	for (unsigned i = 0; i < 2 * bat->page_count; i++) {
+		struct bat_page *page = bat->pages[bat->hand % bat->page_count];
 
-		bat->hand = (bat->hand + 1) % BAT_PAGES_MAX;
+		bat->hand = (bat->hand + 1) % bat->page_count;
 		if (page->dirty || page->committing || page->pinned)
 			continue;
 		if (!page->used) {

@@ -123,7 +123,7 @@ static uint64_t tsc(void *context)
 }
 
 static const struct soft_host host = {io_read, io_write,  mmio_read,      mmio_write, msr_read,  msr_write,
-				      cpuid,   hypercall, take_interrupt, cr8_read,   cr8_write, tsc};
+				      cpuid,   hypercall, take_interrupt, cr8_read,   cr8_write, tsc, NULL};
 
 /* --- the watchdog: tells a run to end after a while --------------------------------------------- */
 

@@ -70,9 +70,10 @@ struct partition_config {
 
 /* --- life ------------------------------------------------------------------------------------- */
 
-/* What partitions need of the host beside memory and time: the file for guest memory, and /dev/kvm where there is one. A
- * process that gives up its rights opens it before; it serves any number of partitions, one at a time. */
-int partition_host_open(struct partition_host **out, struct error *err);
+/* What partitions need of the host beside private memory and time: files for guest memory and for translated code, and /dev/kvm where
+ * there is one. A process that gives up its rights opens it before; it serves any number of partitions, one at a time, with up to
+ * `memory` bytes of RAM. The files have their sizes, and can never become larger. */
+int partition_host_open(struct partition_host **out, uint64_t memory, struct error *err);
 void partition_host_close(struct partition_host *host);
 
 int partition_create(struct partition **out, const struct partition_config *config, struct error *err);

@@ -8,9 +8,7 @@
 
 #include "hypervisor/host.h"
 
-/* Address space set aside so that RAM added later stays contiguous; costs no memory. */
-#define RESERVATION (512ull << 30)
-#define HUGE_PAGE   (2ull << 20)
+#define HUGE_PAGE (2ull << 20)
 
 /* Aligned so that huge pages of the file are huge pages of the mapping. */
 static void *reserve(uint64_t size)
@@ -34,7 +32,8 @@ int memory_init(struct partition *p, struct error *err)
 	p->memfd = host_memory(p->config.host);
 	if (p->memfd < 0)
 		return error_set(err, errno, "guest memory cannot be created: %s", strerror(errno));
-	p->reserved = max_u64(RESERVATION, align_up_u64(p->config.memory_max, HUGE_PAGE));
+	/* So that RAM added later stays contiguous; costs no memory. */
+	p->reserved = host_reservation(p->config.host, p->config.memory_max);
 	base = reserve(p->reserved);
 	if (base == MAP_FAILED)
 		return error_set(err, errno,
@@ -86,7 +85,7 @@ int partition_add_memory(struct partition *p, gpa_t gpa, uint64_t size, struct e
 	if (!range_fits_u64(p->memory_size, size, p->reserved))
 		return error_set(err, ENOMEM, "%llu MiB of guest memory are more than a partition can have (%llu GiB)",
 		    (unsigned long long)((p->memory_size + size) >> 20), (unsigned long long)(p->reserved >> 30));
-	if (ftruncate(p->memfd, (off_t)(p->memory_size + size)))
+	if (host_memory_room(p->config.host, p->memfd, p->memory_size + size))
 		return error_set(err, errno, "the host has no room for %llu MiB of guest memory: %s",
 		    (unsigned long long)((p->memory_size + size) >> 20), strerror(errno));
 	mapping = mmap(p->base + p->memory_size, size, PROT_READ | PROT_WRITE,

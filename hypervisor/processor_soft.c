@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* processor_soft.c - joins the software processor (soft/) to a partition. */
 #include "hypervisor/cpuid_features.h"
+#include "hypervisor/host.h"
 #include "hypervisor/partition.h"
 #include "hypervisor/soft/soft.h"
 
@@ -117,6 +118,13 @@ static uint64_t host_tsc(void *context)
 	return clock_tsc(context);
 }
 
+static int host_code_file(void *context)
+{
+	const struct partition *p = context;
+
+	return p->config.host ? p->config.host->code : -1;
+}
+
 static const struct soft_host host_ops = {
     .io_read = host_io_read,
     .io_write = host_io_write,
@@ -130,6 +138,7 @@ static const struct soft_host host_ops = {
     .cr8_read = host_cr8_read,
     .cr8_write = host_cr8_write,
     .tsc = host_tsc,
+    .code_file = host_code_file,
 };
 
 static int soft_processor_create(struct partition *p, const char *options, struct error *err)

@@ -9,10 +9,14 @@
 int boot_file_open(struct boot_file *file, const char *path, struct error *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+
+	return fd < 0 ? error_set(err, errno, "cannot open %s: %s", path, strerror(errno)) : boot_file_take(file, fd, path, err);
+}
+
+int boot_file_take(struct boot_file *file, int fd, const char *path, struct error *err)
+{
 	struct stat st;
 
-	if (fd < 0)
-		return error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
 		close(fd);
 		return error_set(err, EINVAL,

@@ -83,6 +83,8 @@ struct boot_file {
 
 /* Open `path` (which must outlive `file`) for reading; -EINVAL for what is no regular file. */
 int boot_file_open(struct boot_file *file, const char *path, struct error *err);
+/* The same of a file that is open, `fd`, which is taken over in any case. */
+int boot_file_take(struct boot_file *file, int fd, const char *path, struct error *err);
 void boot_file_close(struct boot_file *file);
 
 struct boot_module {

@@ -191,7 +191,7 @@ static const struct form form_reserve = {
 static const struct form form_priority = {
     .kind = FORM_INTEGER, .text = "of its memory: of those that start with the host at one time the highest comes first", .min = 0, .max = 100};
 static const struct form form_extra = {
-    .kind = FORM_INTEGER, .text = "bytes that its process may take beyond the guest's memory; 0: no limit", .min = 0, .max = 1ll << 40};
+    .kind = FORM_INTEGER, .text = "bytes that its processes may take beyond the guest's memory; -1: what a machine of its size may need; 0: no limit", .min = -1, .max = 1ll << 40};
 
 static int check_limits(const json_t *limits, struct error *err)
 {
@@ -211,7 +211,7 @@ static const struct form form_limits = {.kind = FORM_OBJECT,
 					    {"processor_maximum", &form_percent, "100", false},
 					    {"processor_reserve", &form_reserve, "0", false},
 					    {"memory_priority", &form_priority, "50", false},
-					    {"memory_extra", &form_extra, "0", false},
+					    {"memory_extra", &form_extra, "-1", false},
 					    {0},
 					}};
 

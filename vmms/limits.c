@@ -9,6 +9,7 @@
 
 #define WEIGHT_DEFAULT 100
 #define PERIOD         100000 /* microseconds */
+#define TASKS_MAX      4352u  /* 4096 threads of the worker (worker/sandbox.c), its keeper, default switches */
 
 static json_int_t limit_of(const json_t *config, const char *key)
 {
@@ -27,7 +28,14 @@ static bool maximum_is_set(const json_t *config)
 
 static bool memory_is_set(const json_t *config)
 {
-	return limit_of(config, "memory_extra") != 0;
+	return limit_of(config, "memory_extra") > 0;
+}
+
+/* Of one that nobody has set, which a guest that behaves never comes near (docs/manage.md): the software processor and the default switch;
+ * channels and stacks of each virtual processor; tables of the guest's pages, the kernel's too. */
+static json_int_t usual_extra(json_int_t memory, json_int_t processors)
+{
+	return (384ll << 20) + (processors * 32ll << 20) + memory / 32;
 }
 
 bool limits_are_set(const json_t *config)
@@ -59,6 +67,7 @@ int limits_apply(const char *group, const json_t *config, struct error *err)
 	json_int_t memory = json_integer_value(json_object_get(config, "memory"));
 	struct error later;
 	char text[64];
+	json_int_t extra = limit_of(config, "memory_extra");
 	int r, first;
 
 	snprintf(text, sizeof(text), "%lld\n", (long long)limit_of(config, "processor_weight"));
@@ -71,11 +80,19 @@ int limits_apply(const char *group, const json_t *config, struct error *err)
 		snprintf(text, sizeof(text), "max %d\n", PERIOD);
 	r = put(group, "cpu.max", text, "processor_maximum", maximum_is_set(config), first ? &later : err);
 	first = first ? first : r;
-	if (memory_is_set(config))
-		snprintf(text, sizeof(text), "%lld\n", (long long)(memory + limit_of(config, "memory_extra")));
+	if (extra)
+		snprintf(text, sizeof(text), "%lld\n", (long long)(memory + (extra > 0 ? extra : usual_extra(memory, processors))));
 	else
 		snprintf(text, sizeof(text), "max\n");
 	r = put(group, "memory.max", text, "memory_extra", memory_is_set(config), first ? &later : err);
+	first = first ? first : r;
+	/* No more of the host's swap than it could have all in all; and whoever takes too much goes as a whole. */
+	r = put(group, "memory.swap.max", text, "memory_extra", false, first ? &later : err);
+	first = first ? first : r;
+	r = put(group, "memory.oom.group", "1\n", "memory_extra", false, first ? &later : err);
+	first = first ? first : r;
+	snprintf(text, sizeof(text), "%u\n", TASKS_MAX);
+	r = put(group, "pids.max", text, "processors", false, first ? &later : err);
 	return first ? first : r;
 }
 

@@ -14,7 +14,7 @@
 /* Whether anything is limited. `config` has passed vm_config_form. */
 bool limits_are_set(const json_t *config);
 
-/* Writes cpu.weight, cpu.max and memory.max of the group in this directory. What is not limited and cannot be either is
+/* Writes cpu.weight, cpu.max, memory.max, memory.swap.max, memory.oom.group and pids.max of the group in this directory. What is not limited and cannot be either is
  * left out. -ENOTSUP: the group has no such controller; `err` says what is not in force. */
 int limits_apply(const char *group, const json_t *config, struct error *err);
 

@@ -15,6 +15,7 @@
 #include "vmms/ports.h"
 #include "vmms/resources.h"
 #include "vmms/save.h"
+#include "vmms/start_files.h"
 #include "vmms/worker_log.h"
 
 #define ADOPT_TRIES 200u
@@ -320,16 +321,14 @@ unsigned machine_own_user(const struct machine *machine)
 struct start {
 	char *log;
 	json_t *configuration;
-	int fds[VM_ADAPTERS_MAX];
-	size_t count;
+	struct start_fds files; /* ports first */
 };
 
 static void start_free(struct start *start)
 {
 	if (!start)
 		return;
-	while (start->count)
-		close(start->fds[--start->count]);
+	start_fds_close(&start->files);
 	json_decref(start->configuration);
 	free(start->log);
 	free(start);
@@ -340,7 +339,14 @@ static int open_ports(struct job *job, struct error *err)
 	struct start *start = job->context;
 
 	_Static_assert(VM_ADAPTERS_MAX <= WORKER_START_FDS_MAX, "each adapter can have a descriptor");
-	return ports_open(job->machine, start->fds, &start->count, err);
+	return ports_open(job->machine, start->files.fds, &start->files.count, err);
+}
+
+static int open_files(struct job *job, struct error *err)
+{
+	struct start *start = job->context;
+
+	return start_files_open(start->configuration, &start->files, err);
 }
 
 /* It becomes a process; what is handed down to it is open until then. */
@@ -356,7 +362,8 @@ static int start_worker(struct machine *machine, struct start *start, struct err
 	else
 		r = limits_note_kills(machine->cgroup, machine->runtime, err);
 	if (!r)
-		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, start->configuration, start->fds, start->count, &link_ops, machine, err);
+		r = worker_link_start(&machine->link, &machine->vmms->loop, &place, start->configuration, start->files.fds, start->files.count,
+				      &link_ops, machine, err);
 	if (r)
 		ports_closed(machine);
 	return r;
@@ -373,22 +380,41 @@ static void not_started(struct machine *machine, struct job *job, const struct e
 	job_end(job, err);
 }
 
-static void ports_opened(struct job *job, int result)
+static void end_start(struct job *job, int result, const struct error *err)
 {
 	struct machine *machine = job->machine;
-	struct start *start = job->context;
-	struct error err = job->error;
 
 	job->work = NULL;
-	if (!result && job->stop)
-		result = error_set(&err, ECANCELED, "starting was stopped, as was asked");
-	if (!result)
-		result = start_worker(machine, start, &err);
-	start_free(start);
+	start_free(job->context);
 	if (result)
-		not_started(machine, job, &err);
+		not_started(machine, job, err);
 	else
 		machine_apply_limits(machine);
+}
+
+static void files_opened(struct job *job, int result)
+{
+	struct error err = job->error;
+
+	if (!result && job->stop)
+		result = error_set(&err, ECANCELED, "starting was stopped, as was asked");
+	if (result)
+		ports_closed(job->machine);
+	else
+		result = start_worker(job->machine, job->context, &err);
+	end_start(job, result, &err);
+}
+
+static void ports_opened(struct job *job, int result)
+{
+	if (result) {
+		end_start(job, result, &job->error);
+		return;
+	}
+	/* A file may be on storage that does not answer. */
+	job->work = open_files;
+	job->done = files_opened;
+	job_work(job);
 }
 
 static int prepare_start(struct machine *machine, struct start *start, struct error *err)

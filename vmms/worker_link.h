@@ -32,7 +32,7 @@ struct worker_link_ops {
 };
 
 #define WORKER_FIRST_FD      3
-#define WORKER_START_FDS_MAX 8u
+#define WORKER_START_FDS_MAX 1024u
 
 /* Starts a worker with a configuration (as in docs/worker.md). The descriptors it gets are its own, and it
  * lives on when the daemon ends. `fds` are handed down as WORKER_FIRST_FD and so on; they stay the caller's. */

@@ -12,6 +12,7 @@
 #include "worker/configuration.h"
 #include "worker/keeper.h"
 #include "worker/lock_file.h"
+#include "worker/needs.h"
 #include "worker/result_file.h"
 #include "worker/sandbox.h"
 
@@ -62,14 +63,17 @@ struct machine {
 	int keeper;
 };
 
-static int on_opened(void *context, struct error *err)
+static int on_opened(void *context, unsigned files, struct error *err)
 {
 	const struct machine *m = context;
 	const struct configuration *c = &m->configuration;
 	const struct sandbox_config sandbox = {.has_user = c->has_user,
 	    .uid = c->uid,
 	    .gid = c->gid,
-	    .kvm = c->worker.processor != PROCESSOR_SOFT};
+	    .kvm = c->worker.processor != PROCESSOR_SOFT,
+	    .memory = needs_memory(&c->worker, files),
+	    .addresses = needs_addresses(&c->worker, files),
+	    .stack = NEEDS_STACK};
 
 	keeper_tell_open(m->keeper);
 	return sandbox_enter(&sandbox, err);

@@ -145,6 +145,29 @@ static int parse_processor(const struct part *p, struct worker_config *w)
 	return r ? error_prefix(p->err, "configuration: %sprocessor", p->where) : 0;
 }
 
+/* *out stays as it is when the key is not there. */
+static int get_descriptor(const struct part *p, const char *key, struct configuration *c, int *out)
+{
+	uint64_t fd = 0;
+	int r = get_number(p, key, STDERR_FILENO + 1, CONFIGURATION_DESCRIPTORS - 1, &fd);
+
+	if (r || !fd)
+		return r;
+	if (c->named[fd / 64] >> fd % 64 & 1)
+		return refuse(p, key, "is named twice");
+	c->named[fd / 64] |= 1ull << fd % 64;
+	*out = (int)fd;
+	return 0;
+}
+
+/* The descriptor of a file that is named too. */
+static int get_file_descriptor(const struct part *p, const char *key, const char *path, struct configuration *c, int *out)
+{
+	int r = get_descriptor(p, key, c, out);
+
+	return !r && *out && !path ? refuse(p, key, "has no meaning without a path") : r;
+}
+
 static int parse_modules(const struct part *p, struct worker_config *w)
 {
 	const json_t *list;
@@ -163,9 +186,10 @@ static int parse_modules(const struct part *p, struct worker_config *w)
 	return r;
 }
 
-static int parse_boot(const struct part *whole, struct worker_config *w)
+static int parse_boot(const struct part *whole, struct configuration *c)
 {
-	static const char *const keys[] = {"kernel", "initrd", "append", "modules", NULL};
+	static const char *const keys[] = {"kernel", "kernel_descriptor", "initrd", "initrd_descriptor", "append", "modules", NULL};
+	struct worker_config *w = &c->worker;
 	const json_t *boot = json_object_get(whole->object, "boot");
 	struct part p;
 	int r;
@@ -176,15 +200,80 @@ static int parse_boot(const struct part *whole, struct worker_config *w)
 	if (!r)
 		r = get_path(&p, "kernel", true, &w->kernel);
 	if (!r)
+		r = get_file_descriptor(&p, "kernel_descriptor", w->kernel, c, &w->kernel_fd);
+	if (!r)
 		r = get_path(&p, "initrd", false, &w->initrd);
+	if (!r)
+		r = get_file_descriptor(&p, "initrd_descriptor", w->initrd, c, &w->initrd_fd);
 	if (!r)
 		r = get_text(&p, "append", false, &w->append);
 	return r ? r : parse_modules(&p, w);
 }
 
-static int parse_disk(struct worker_disk *d, const json_t *value, const char *where, struct error *err)
+static int parse_parent(struct configuration *c, struct vm_files *files, const json_t *value, const char *where, struct error *err)
 {
-	static const char *const keys[] = {"path", "read_only", "dvd", "controller", NULL};
+	static const char *const keys[] = {"path", "descriptor", NULL};
+	const char *path = NULL;
+	struct part p;
+	int fd = 0, r = begin(&p, value, where, keys, err);
+
+	if (!r)
+		r = get_path(&p, "path", true, &path);
+	if (!r)
+		r = get_descriptor(&p, "descriptor", c, &fd);
+	if (!r && !fd)
+		r = refuse(&p, "descriptor", "is missing");
+	if (r)
+		return r;
+	files->names[files->count] = path;
+	files->fds[files->count++] = fd;
+	return 0;
+}
+
+static int parse_parents(const struct part *p, struct configuration *c, struct vm_files *files)
+{
+	const json_t *list;
+	int r = get_list(p, "parents", VM_FILES_MAX - 1, &list);
+
+	for (size_t i = 0; !r && i < json_array_size(list); i++) {
+		char where[KEY_PATH_SIZE - 1];
+
+		snprintf(where, sizeof(where), "%.40sparents[%zu]", p->where, i);
+		r = parse_parent(c, files, json_array_get(list, i), where, p->err);
+	}
+	return r;
+}
+
+/* What is open of a disk already. */
+static int parse_disk_files(const struct part *p, struct configuration *c, unsigned i)
+{
+	struct worker_disk *d = &c->worker.disks[i];
+	struct vm_files *files;
+	int fd = 0, r = get_file_descriptor(p, "descriptor", d->path, c, &fd);
+
+	if (r)
+		return r;
+	if (!fd) {
+		if (json_object_get(p->object, "parents") || json_object_get(p->object, "record"))
+			return refuse(p, "descriptor", "is missing");
+		return 0;
+	}
+	files = c->files[i] = calloc(1, sizeof(*files));
+	if (!files)
+		return error_set(p->err, ENOMEM, "no memory for the configuration");
+	files->fds[0] = fd;
+	files->names[0] = d->path;
+	files->count = 1;
+	files->record = -1;
+	d->files = files;
+	r = parse_parents(p, c, files);
+	return r ? r : get_descriptor(p, "record", c, &files->record);
+}
+
+static int parse_disk(struct configuration *c, unsigned i, const json_t *value, const char *where, struct error *err)
+{
+	static const char *const keys[] = {"path", "descriptor", "parents", "record", "read_only", "dvd", "controller", NULL};
+	struct worker_disk *d = &c->worker.disks[i];
 	uint64_t controller = 0;
 	struct part p;
 	int r = begin(&p, value, where, keys, err);
@@ -198,10 +287,10 @@ static int parse_disk(struct worker_disk *d, const json_t *value, const char *wh
 	if (!r)
 		r = get_number(&p, "controller", 0, WORKER_MAX_CONTROLLERS - 1, &controller);
 	d->controller = (unsigned)controller;
-	return r;
+	return r ? r : parse_disk_files(&p, c, i);
 }
 
-static int parse_disks(const struct part *whole, struct worker_config *w)
+static int parse_disks(const struct part *whole, struct configuration *c)
 {
 	const json_t *list;
 	int r = get_list(whole, "disks", WORKER_MAX_DISKS, &list);
@@ -210,7 +299,7 @@ static int parse_disks(const struct part *whole, struct worker_config *w)
 		char where[40];
 
 		snprintf(where, sizeof(where), "disks[%zu]", i);
-		r = parse_disk(&w->disks[w->disk_count++], json_array_get(list, i), where, whole->err);
+		r = parse_disk(c, c->worker.disk_count++, json_array_get(list, i), where, whole->err);
 	}
 	return r;
 }
@@ -269,19 +358,18 @@ static int parse_forwards(const struct part *p, struct nat_config *nat)
 	return r;
 }
 
-static int parse_descriptor(const struct part *p, struct worker_adapter *a)
+static int parse_descriptor(const struct part *p, struct configuration *c, struct worker_adapter *a)
 {
-	uint64_t fd = UINT64_MAX;
-	int r = get_number(p, "descriptor", 3, 1023, &fd);
+	int fd = -1, r = get_descriptor(p, "descriptor", c, &fd);
 
-	if (!r && (fd != UINT64_MAX) != (a->kind == WORKER_PORT_DESCRIPTOR))
-		r = refuse(p, "descriptor", fd == UINT64_MAX ? "is missing" : "has no meaning but for a port of kind descriptor");
-	if (!r && fd != UINT64_MAX)
-		a->fd = (int)fd;
+	if (!r && (fd >= 0) != (a->kind == WORKER_PORT_DESCRIPTOR))
+		r = refuse(p, "descriptor", fd < 0 ? "is missing" : "has no meaning but for a port of kind descriptor");
+	if (!r)
+		a->fd = fd;
 	return r;
 }
 
-static int parse_port(const struct part *p, struct worker_adapter *a, struct nat_config *nat)
+static int parse_port(const struct part *p, struct configuration *c, struct worker_adapter *a, struct nat_config *nat)
 {
 	const char *port = "nat";
 	int r = get_text(p, "port", false, &port);
@@ -306,7 +394,7 @@ static int parse_port(const struct part *p, struct worker_adapter *a, struct nat
 		return refuse(p, "forwards", "has no meaning but for a port of kind nat");
 	if (!a->tap != (a->kind != WORKER_PORT_TAP))
 		return refuse(p, "interface", a->tap ? "has no meaning but for a port of kind tap" : "is missing");
-	return parse_descriptor(p, a);
+	return parse_descriptor(p, c, a);
 }
 
 static int parse_adapter(struct configuration *c, unsigned i, const json_t *value, const char *where, struct error *err)
@@ -322,7 +410,7 @@ static int parse_adapter(struct configuration *c, unsigned i, const json_t *valu
 	if (!r)
 		r = get_bool(&p, "any_mac", &a->any_mac);
 	if (!r)
-		r = parse_port(&p, a, &c->nats[i]);
+		r = parse_port(&p, c, a, &c->nats[i]);
 	if (!r)
 		r = parse_label(&p, a);
 	for (unsigned k = 0; k < i && !r; k++)
@@ -447,9 +535,9 @@ static int parse_whole(const struct part *p, struct configuration *c)
 	if (!r)
 		r = get_number(p, "memory", 1, INT64_MAX, &w->memory);
 	if (!r)
-		r = parse_boot(p, w);
+		r = parse_boot(p, c);
 	if (!r)
-		r = parse_disks(p, w);
+		r = parse_disks(p, c);
 	if (!r)
 		r = parse_adapters(p, c);
 	if (!r)
@@ -458,6 +546,8 @@ static int parse_whole(const struct part *p, struct configuration *c)
 		r = get_path(p, "control", false, &w->control_path);
 	if (!r)
 		r = get_path(p, "restore", false, &w->restore);
+	if (!r)
+		r = get_file_descriptor(p, "restore_descriptor", w->restore, c, &w->restore_fd);
 	if (!r)
 		r = get_bool(p, "tell_progress", &c->tell_progress);
 	if (!r)
@@ -474,7 +564,7 @@ static int parse_whole(const struct part *p, struct configuration *c)
 int configuration_parse(struct configuration *out, const char *text, size_t size, struct error *err)
 {
 	static const char *const keys[] = {"version", "name", "processor", "compatible", "cpus", "memory", "boot", "disks", "adapters",
-	    "serial", "control", "restore", "tell_progress", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
+	    "serial", "control", "restore", "restore_descriptor", "tell_progress", "result", "lock", "sandbox", "no_reboot", "debug_exit", NULL};
 	struct part whole = {.err = err};
 	json_error_t why;
 	int r;
@@ -521,37 +611,31 @@ int configuration_read(struct configuration *out, int fd, struct error *err)
 void configuration_free(struct configuration *configuration)
 {
 	json_decref(configuration->tree);
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
+		free(configuration->files[i]);
 	*configuration = (struct configuration){0};
 }
 
-static bool is_named(const struct configuration *c, int fd)
+static bool is_named(const struct configuration *c, unsigned fd)
 {
-	for (unsigned i = 0; i < c->worker.adapter_count; i++)
-		if (c->worker.adapters[i].kind == WORKER_PORT_DESCRIPTOR && c->worker.adapters[i].fd == fd)
-			return true;
-	return false;
+	return c->named[fd / 64] >> fd % 64 & 1;
 }
 
 int configuration_close_others(const struct configuration *c, struct error *err)
 {
-	int last = STDERR_FILENO;
-
-	for (unsigned i = 0; i < c->worker.adapter_count; i++) {
-		const struct worker_adapter *a = &c->worker.adapters[i];
-
-		if (a->kind != WORKER_PORT_DESCRIPTOR)
-			continue;
-		for (unsigned k = 0; k < i; k++)
-			if (c->worker.adapters[k].kind == WORKER_PORT_DESCRIPTOR && c->worker.adapters[k].fd == a->fd)
-				return error_set(err, EINVAL, "configuration: adapters[%u].descriptor is another adapter's", i);
-		if (fcntl(a->fd, F_SETFD, FD_CLOEXEC))
-			return error_set(err, EINVAL, "configuration: adapters[%u].descriptor: %d is not open", i, a->fd);
-		if (a->fd > last)
-			last = a->fd;
-	}
-	for (int fd = STDERR_FILENO + 1; fd <= last; fd++)
+	for (unsigned fd = STDERR_FILENO + 1; fd < CONFIGURATION_DESCRIPTORS; fd++) {
 		if (!is_named(c, fd))
-			close(fd);
-	close_range((unsigned)last + 1, UINT_MAX, 0);
+			close((int)fd);
+		else if (fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+			return error_set(err, EINVAL, "configuration: descriptor %u, which it names, is not open", fd);
+	}
+	close_range(CONFIGURATION_DESCRIPTORS, UINT_MAX, 0);
 	return 0;
+}
+
+void configuration_close_named(const struct configuration *c)
+{
+	for (unsigned fd = STDERR_FILENO + 1; fd < CONFIGURATION_DESCRIPTORS; fd++)
+		if (is_named(c, fd))
+			close((int)fd);
 }

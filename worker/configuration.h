@@ -13,6 +13,7 @@
 #include "worker/worker.h"
 
 #define CONFIGURATION_MAX_BYTES (1u << 20)
+#define CONFIGURATION_DESCRIPTORS 4096u
 
 struct configuration {
 	struct worker_config worker; /* its texts belong to `tree` */
@@ -21,6 +22,8 @@ struct configuration {
 	bool has_user; /* "sandbox" names one */
 	unsigned uid, gid;
 	struct nat_config nats[WORKER_MAX_ADAPTERS]; /* of adapters behind one */
+	struct vm_files *files[WORKER_MAX_DISKS];
+	uint64_t named[CONFIGURATION_DESCRIPTORS / 64]; /* descriptors that it names, a bit for each */
 	json_t *tree;
 };
 
@@ -35,6 +38,8 @@ void configuration_free(struct configuration *configuration);
 /* The address of one adapter. False: it is none. */
 bool configuration_mac(const char *text, uint8_t mac[6]);
 
-/* All descriptors from 3 on are closed, but those that it names, which no program that we start gets. -EINVAL: one is not open, or
- * named twice. */
+/* All descriptors from 3 on are closed, but those that it names, which no program that we start gets. -EINVAL: one is not open. */
 int configuration_close_others(const struct configuration *configuration, struct error *err);
+
+/* Those that it names are closed: the machine has them, in a process of its own. */
+void configuration_close_named(const struct configuration *configuration);

@@ -255,7 +255,7 @@ static int start_switches(struct configuration *c, struct error *err)
 static void close_switches(const struct configuration *c)
 {
 	for (unsigned i = 0; i < c->worker.adapter_count; i++)
-		if (c->worker.adapters[i].kind == WORKER_PORT_SOCKET || c->worker.adapters[i].kind == WORKER_PORT_DESCRIPTOR)
+		if (c->worker.adapters[i].kind == WORKER_PORT_SOCKET)
 			close(c->worker.adapters[i].fd);
 }
 
@@ -303,6 +303,7 @@ int keeper_run(struct configuration *configuration, struct lock_file *lock,
 	close(child_end);
 	lock_file_keep(lock, false);
 	close_switches(configuration);
+	configuration_close_named(configuration);
 	explain(&k, watch(&k));
 	return conclude(&k);
 }

@@ -88,6 +88,7 @@ static int get_files(const json_t *arguments, struct control_call *call, struct 
 	}
 	if (files->fds[0] < 0)
 		return error_set(err, EINVAL, "%s: \"fd\" is said, and no descriptor came with the command", files->names[0]);
+	files->record = -1;
 	files->count = (unsigned)count + 1;
 	return settle(&d, err);
 }

@@ -719,7 +719,7 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 	if (!r) {
 		r = open_fronts(w, err);
 		if (!r && config->opened)
-			r = config->opened(config->context, err);
+			r = config->opened(config->context, vm_disk_files(w->vm), err);
 		if (!r)
 			r = power_up(w, err);
 		if (!r)

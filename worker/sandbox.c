@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -20,6 +22,7 @@
 #define DESCRIPTORS_MAX 4096u
 /* 64 VPs, 256 channels of controllers with up to 8 threads each where there is no io_uring, 512 of adapters: about 2900. */
 #define THREADS_MAX 4096u
+#define STACK_MAX   (8u << 20) /* of the first thread */
 
 /* What the host refuses does not keep a machine from running; whoever reads the log should know. */
 static void missing(const char *what, int error)
@@ -106,6 +109,52 @@ static int set_limit(__rlimit_resource_t resource, rlim_t value, struct error *e
 		limit.rlim_max = value;
 	limit.rlim_cur = limit.rlim_max;
 	return setrlimit(resource, &limit) ? error_set(err, errno, "sandbox: a limit cannot be set: %s", strerror(errno)) : 0;
+}
+
+/* What there is by now, in bytes. */
+struct taken {
+	uint64_t addresses, memory;
+};
+
+static int read_taken(struct taken *taken, struct error *err)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long long size = 0, data = 0;
+	int n = f ? fscanf(f, "%llu %*u %*u %*u %*u %llu", &size, &data) : 0;
+
+	if (f)
+		fclose(f);
+	*taken = (struct taken){size * (uint64_t)sysconf(_SC_PAGESIZE), data * (uint64_t)sysconf(_SC_PAGESIZE)};
+	return n == 2 ? 0 : error_set(err, EIO, "sandbox: what memory is used by now cannot be read: is there no /proc?");
+}
+
+/* The first bounds memory: what is shared is in files that cannot grow (sandbox_rules.c). The second bounds it too where somebody wants to
+ * get round that (mprotect() in Linux looks at the first only while there are addresses left), and the tables of the kernel, which
+ * mapping the same again and again would fill. */
+static int limit_memory(const struct sandbox_config *config, struct error *err)
+{
+	pthread_attr_t attributes;
+	struct taken taken;
+	int r = 0;
+
+	if (config->stack) {
+		pthread_attr_init(&attributes);
+		r = -pthread_attr_setstacksize(&attributes, config->stack);
+		if (!r)
+			r = -pthread_setattr_default_np(&attributes);
+		pthread_attr_destroy(&attributes);
+	}
+	if (r)
+		return error_set(err, -r, "sandbox: threads cannot have %zu bytes of stack: %s", config->stack, strerror(-r));
+	mallopt(M_ARENA_MAX, SANDBOX_HEAPS);
+	r = set_limit(RLIMIT_STACK, STACK_MAX, err);
+	if (!r && (config->memory || config->addresses))
+		r = read_taken(&taken, err);
+	if (!r && config->memory)
+		r = set_limit(RLIMIT_DATA, taken.memory + config->memory, err);
+	if (!r && config->addresses)
+		r = set_limit(RLIMIT_AS, taken.addresses + config->addresses, err);
+	return r;
 }
 
 static bool leave_namespaces(void)
@@ -212,6 +261,8 @@ int sandbox_enter(const struct sandbox_config *config, struct error *err)
 		r = set_limit(RLIMIT_NOFILE, DESCRIPTORS_MAX, err);
 	if (!r)
 		r = set_limit(RLIMIT_CORE, 0, err);
+	if (!r)
+		r = limit_memory(config, err);
 	if (r)
 		return r;
 	own_files = leave_namespaces();

@@ -14,10 +14,16 @@
 /* The exit status of a process that made a system call which its sandbox forbids. */
 #define SANDBOX_EXIT 159
 
+/* So many heaps its threads share. */
+#define SANDBOX_HEAPS 8u
+
 struct sandbox_config {
 	bool has_user; /* change to this one; only root can */
 	unsigned uid, gid;
 	bool kvm; /* the machine may run on KVM */
+	/* Bytes, beyond what there is by then, of memory that is the process's own, and of addresses. 0: without limit. */
+	uint64_t memory, addresses;
+	size_t stack; /* of each thread that begins later; 0: as it was */
 };
 
 /* In the process that outlives the machine's, right before it forks that: the child begins in a process namespace of

@@ -35,11 +35,16 @@ static int add_rules(scmp_filter_ctx filter, const struct sandbox_rule *list, si
 
 	for (size_t i = 0; i < count && !r; i++) {
 		const struct sandbox_rule *rule = &list[i];
-		uint64_t value = rule->value == SANDBOX_OWN_PROCESS ? (uint64_t)getpid() : rule->value;
-		struct scmp_arg_cmp compare = SCMP_CMP(rule->argument, SCMP_CMP_MASKED_EQ, rule->mask, value);
+		struct scmp_arg_cmp compare[ARRAY_SIZE(rule->comparisons)] = {{0}};
 
+		for (unsigned k = 0; k < rule->compares; k++) {
+			const struct sandbox_comparison *c = &rule->comparisons[k];
+			uint64_t value = c->value == SANDBOX_OWN_PROCESS ? (uint64_t)getpid() : c->value;
+
+			compare[k] = SCMP_CMP(c->argument, SCMP_CMP_MASKED_EQ, c->mask, value);
+		}
 		if (kinds == LOOP || rule->kinds & kinds)
-			r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, rule->call, rule->compares, &compare);
+			r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, rule->call, rule->compares, compare);
 	}
 	return r;
 }

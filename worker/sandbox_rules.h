@@ -9,12 +9,17 @@
 
 #include "base/base.h"
 
+/* An argument of a call has `value` in the bits of `mask`. */
+struct sandbox_comparison {
+	unsigned argument;
+	uint64_t mask, value;
+};
+
 struct sandbox_rule {
 	int call;
 	unsigned kinds; /* bits, 1 << enum thread_kind; the first thread, which starts all others, has all rules */
-	bool compares;  /* the call is allowed when `argument` has `value` in the bits of `mask` */
-	unsigned argument;
-	uint64_t mask, value;
+	unsigned compares; /* the call is allowed when so many of the next are true; 0: always */
+	struct sandbox_comparison comparisons[2];
 };
 
 #define SANDBOX_OWN_PROCESS UINT64_MAX /* as a value: stands for this process's id */

@@ -88,8 +88,23 @@ static void on_partition_event(void *context, const struct partition_event *even
 
 void vm_close_files(struct vm_files *files)
 {
+	if (files->count && files->record >= 0)
+		close(files->record);
 	while (files->count)
 		close(files->fds[--files->count]);
+}
+
+static int open_given(struct disk **out, const struct vm_files *files, const struct disk_open_options *options, struct error *err)
+{
+	int r = disk_open_chain_fds(out, files->fds, files->names, files->count, options, err);
+
+	if (files->record < 0)
+		return r;
+	if (r)
+		close(files->record);
+	else
+		disk_track_given(*out, files->record);
+	return r;
 }
 
 static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct vm_files *files, struct error *err)
@@ -99,7 +114,7 @@ static int open_disk(struct vm_disk *d, const struct worker_disk *config, struct
 	int r = 0;
 
 	if (files->count)
-		r = disk_open_chain_fds(&d->disk, files->fds, files->names, files->count, &options, err);
+		r = open_given(&d->disk, files, &options, err);
 	else if (config->path)
 		r = disk_open(&d->disk, config->path, &options, err);
 	files->count = 0;
@@ -433,13 +448,18 @@ static int add_integration(struct vm *vm, struct error *err)
 }
 
 /* Once: a machine that restarts may have no right to open them any more. */
+static int open_boot_file(struct boot_file *file, const char *path, int fd, struct error *err)
+{
+	return fd ? boot_file_take(file, fd, path, err) : boot_file_open(file, path, err);
+}
+
 static int open_boot_files(struct vm *vm, struct error *err)
 {
 	const struct worker_config *c = vm->config;
-	int r = boot_file_open(&vm->kernel, c->kernel, err);
+	int r = open_boot_file(&vm->kernel, c->kernel, c->kernel_fd, err);
 
 	if (!r && c->initrd)
-		r = boot_file_open(&vm->initrd, c->initrd, err);
+		r = open_boot_file(&vm->initrd, c->initrd, c->initrd_fd, err);
 	for (unsigned i = 0; i < c->module_count && !r; i++)
 		r = boot_file_open(&vm->modules[i].file, c->modules[i], err);
 	return r;
@@ -451,7 +471,7 @@ static int open_restore(struct vm *vm, struct error *err)
 
 	if (!path)
 		return 0;
-	vm->restore = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	vm->restore = vm->config->restore_fd ? vm->config->restore_fd : open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	return vm->restore >= 0 ? 0 : error_set(err, errno, "%s: the saved machine cannot be opened: %s", path, strerror(errno));
 }
 
@@ -490,7 +510,6 @@ static void report_processor(struct vm *vm)
 int vm_create(struct vm **out, const struct worker_config *config, const struct vm_events *events, struct error *err)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
-	struct vm_files none = {.count = 0};
 	unsigned slot;
 	int r;
 
@@ -506,9 +525,14 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 	if (!r)
 		r = open_restore(vm, err);
 	if (!r)
-		r = partition_host_open(&vm->host, err);
-	for (unsigned i = 0; i < config->disk_count && !r; i++)
-		r = open_at_free_lun(vm, &config->disks[i], &none, &slot, err);
+		r = partition_host_open(&vm->host, config->memory, err);
+	for (unsigned i = 0; i < config->disk_count && !r; i++) {
+		struct vm_files files = {.count = 0};
+
+		if (config->disks[i].files)
+			files = *config->disks[i].files;
+		r = open_at_free_lun(vm, &config->disks[i], &files, &slot, err);
+	}
 	if (!r && config->confined)
 		r = make_rings(vm, err);
 	if (!r)
@@ -519,6 +543,16 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 	}
 	*out = vm;
 	return 0;
+}
+
+unsigned vm_disk_files(const struct vm *vm)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < WORKER_MAX_DISKS; i++)
+		for (const struct disk *d = vm->disks[i].disk; d; d = disk_parent(d))
+			count++;
+	return count;
 }
 
 void vm_destroy(struct vm *vm, struct error *err)

@@ -84,6 +84,9 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
     struct error *err);
 void vm_destroy(struct vm *vm, struct error *err);
 
+/* How many files its disks are in. */
+unsigned vm_disk_files(const struct vm *vm);
+
 /* Builds everything and starts the processors; takes it all down. */
 int vm_power_up(struct vm *vm, struct error *err);
 void vm_power_down(struct vm *vm);
@@ -111,15 +114,6 @@ void vm_restore_end(struct vm *vm);
 
 /* Ask the guest to shut down: by the integration service, else by the power button. `how` says which. */
 void vm_ask_shutdown(struct vm *vm, const char **how);
-
-/* The files of a disk that are open, from the one that is written down to the lowest that it continues. None: they are opened by
- * name. */
-#define VM_FILES_MAX 64u
-struct vm_files {
-	int fds[VM_FILES_MAX];
-	const char *names[VM_FILES_MAX];
-	unsigned count;
-};
 
 void vm_close_files(struct vm_files *files);
 

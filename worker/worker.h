@@ -17,11 +17,22 @@
 #define WORKER_SERIAL_PORTS    2u
 #define WORKER_MAX_ADAPTERS    8u /* as many as Hyper-V gives a machine */
 
+/* The files of a disk that are open, from the one that is written down to the lowest that it continues. None: they are opened by
+ * name. */
+#define VM_FILES_MAX 64u
+struct vm_files {
+	int fds[VM_FILES_MAX];
+	const char *names[VM_FILES_MAX];
+	unsigned count;
+	int record; /* of its changed blocks, with `count`; -1: none came */
+};
+
 struct worker_disk {
 	const char *path; /* NULL: a DVD drive with no medium */
 	bool read_only;
 	bool dvd;
 	unsigned controller;
+	const struct vm_files *files; /* taken over; NULL: they are opened by name */
 };
 
 enum worker_serial_kind { WORKER_SERIAL_NONE, WORKER_SERIAL_STDIO, WORKER_SERIAL_UNIX, WORKER_SERIAL_FILE };
@@ -57,6 +68,7 @@ struct worker_config {
 	unsigned vp_count;
 	uint64_t memory; /* bytes */
 	const char *kernel, *initrd, *append;
+	int kernel_fd, initrd_fd; /* open already, and taken over; 0: they are opened by name */
 	const char *modules[WORKER_MAX_MODULES];
 	unsigned module_count;
 	struct worker_disk disks[WORKER_MAX_DISKS];
@@ -66,13 +78,14 @@ struct worker_config {
 	struct worker_serial serial[WORKER_SERIAL_PORTS];
 	const char *control_path; /* NULL: no control socket */
 	const char *restore;      /* file of a saved machine, with which it begins; NULL: it boots */
+	int restore_fd;           /* as kernel_fd */
 	bool exit_port;           /* bare test guests end by port 0xf4 */
 	bool no_reboot;           /* a reset ends the run */
 	bool detached;            /* no terminal is behind it: SIGHUP is not taken */
 	bool confined;            /* after `opened`, nothing can be opened by name, and no ring of io_uring made */
 
 	/* On the thread of worker_run(); an error ends the run as not started. NULL: nobody asks. */
-	int (*opened)(void *context, struct error *err); /* all is open; there is one thread, and no machine yet */
+	int (*opened)(void *context, unsigned files, struct error *err); /* all is open, so many files of disks; there is one thread, and no machine yet */
 	int (*ready)(void *context, struct error *err);  /* the guest's first instruction comes next */
 	/* How much of a saved machine's memory is there again, in bytes; on a thread of its own. NULL: nobody asks. */
 	void (*restoring)(void *context, uint64_t done, uint64_t total);

@@ -11,6 +11,7 @@
 
 #include "hypervisor/soft/block_cache.h"
 #include "hypervisor/soft/mmu.h"
+#include "hypervisor/soft/native_memory.h"
 #include "hypervisor/soft/system.h"
 #include "hypervisor/soft/translate.h"
 #include "hypervisor/soft/vector.h"
@@ -74,8 +75,20 @@ static unsigned table_shift(unsigned vps)
 
 _Static_assert(TLB_SETS * FEW_VPS >= PARTITION_MAX_VPS, "each has a set");
 
-static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, const struct translate_options *translate)
+/* Behind what all share. */
+static size_t code_share(unsigned vps)
 {
+	return CODE_TOTAL / vps / GUEST_PAGE_SIZE * GUEST_PAGE_SIZE;
+}
+
+int soft_code_file(void)
+{
+	return native_memory_file("bulkhead-code", VECTOR_POOL_BYTES + CODE_TOTAL);
+}
+
+static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, const struct translate_options *translate, int code_file)
+{
+	size_t share = code_share(soft->vp_count);
 	struct soft_vp *vp = aligned_alloc(64, align_up_u64(sizeof(*vp), 64));
 	size_t blocks;
 
@@ -94,7 +107,7 @@ static int vp_create(struct soft_vp **out, struct soft *soft, unsigned index, co
 		return -ENOMEM;
 	}
 	vp->tlbs = vp->tlb_sets[0];
-	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, CODE_TOTAL / soft->vp_count) ||
+	if (flush_queue_create(&vp->flushes) || translator_create(vp, translate, code_file, VECTOR_POOL_BYTES + index * share, share) ||
 	    block_cache_create(vp, blocks)) {
 		vp_destroy(vp);
 		return -ENOMEM;
@@ -111,7 +124,7 @@ int soft_create(struct soft **out, const struct soft_host *host, void *context, 
 {
 	struct translate_options translate;
 	struct soft *soft;
-	int r = parse_options(options, &translate, err);
+	int r = parse_options(options, &translate, err), code_file;
 
 	if (r)
 		return r;
@@ -127,14 +140,15 @@ int soft_create(struct soft **out, const struct soft_host *host, void *context, 
 	pthread_mutex_init(&soft->rmw_lock, NULL);
 	syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 	cpuid_probe(soft);
-	r = vector_pool_create(&soft->pool, err);
+	code_file = host->code_file ? host->code_file(context) : -1;
+	r = vector_pool_create(&soft->pool, code_file, err);
 	if (r) {
 		soft_destroy(soft);
 		return r;
 	}
 	soft->vps = calloc(vp_count, sizeof(struct soft_vp *));
 	for (unsigned i = 0; soft->vps && i < vp_count; i++)
-		r = r ? r : vp_create(&soft->vps[i], soft, i, &translate);
+		r = r ? r : vp_create(&soft->vps[i], soft, i, &translate, code_file);
 	if (!soft->vps || r) {
 		soft_destroy(soft);
 		return error_set(err, ENOMEM, "out of memory for %u virtual processors", vp_count);

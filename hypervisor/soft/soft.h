@@ -49,7 +49,13 @@ struct soft_host {
 	void (*cr8_write)(void *context, unsigned vp, uint64_t value);
 	/* [any] The time stamp counter before IA32_TSC_ADJUST, common to all VPs. */
 	uint64_t (*tsc)(void *context);
+	/* While the processors are made: the file of soft_code_file() that nobody else uses; NULL: they make their own. */
+	int (*code_file)(void *context);
 };
+
+/* Memory for the code that up to PARTITION_MAX_VPS processors make, of a size that cannot be changed: for a process that must not make any
+ * later. -errno. */
+int soft_code_file(void);
 
 enum soft_stop {
 	SOFT_STOP_HALT,         /* HLT or MWAIT: run again when an interrupt is pending */

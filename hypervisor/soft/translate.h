@@ -15,7 +15,7 @@ struct translate_options {
 };
 
 /* `size` bytes for code. What the host cannot do leaves vp->translator NULL, and the VP interprets. */
-int translator_create(struct soft_vp *vp, const struct translate_options *options, size_t size);
+int translator_create(struct soft_vp *vp, const struct translate_options *options, int code_file, uint64_t offset, size_t size);
 void translator_destroy(struct soft_vp *vp);
 
 /* On the thread that runs the VP, each time before and after it does: the GS base is the VP meanwhile. */

@@ -450,7 +450,7 @@ static int window_create(struct soft_vp *vp)
 	return 0;
 }
 
-int translator_create(struct soft_vp *vp, const struct translate_options *options, size_t size)
+int translator_create(struct soft_vp *vp, const struct translate_options *options, int code_file, uint64_t offset, size_t size)
 {
 	struct translator *t;
 
@@ -461,7 +461,7 @@ int translator_create(struct soft_vp *vp, const struct translate_options *option
 		return -ENOMEM;
 	t->target_count = NATIVE_TARGETS >> vp->table_shift;
 	t->targets = calloc(t->target_count, sizeof(*t->targets));
-	if (!t->targets || window_create(vp) || native_memory_create(&t->memory, "bulkhead-code", size)) {
+	if (!t->targets || window_create(vp) || native_memory_create(&t->memory, code_file, offset, "bulkhead-code", size)) {
 		free(t->targets);
 		free(t);
 		return -ENOMEM;

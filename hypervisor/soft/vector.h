@@ -16,7 +16,9 @@
  * executable memory. */
 struct vector_pool;
 
-int vector_pool_create(struct vector_pool **out, struct error *err);
+/* Its memory is at the beginning of `code_file`, VECTOR_POOL_BYTES of it; -1: in a file of its own. */
+#define VECTOR_POOL_BYTES (4u << 20)
+int vector_pool_create(struct vector_pool **out, int code_file, struct error *err);
 void vector_pool_destroy(struct vector_pool *pool);
 
 /* The CPUID bits (SDM volume 2, CPUID) that this part serves on this host: to be or-ed into what the

@@ -16,7 +16,7 @@
 
 /* All normal forms together are fewer: test_vector counts them. Memory is used for those in use. */
 #define POOL_FUNCTIONS (1u << 17)
-#define POOL_BYTES     (POOL_FUNCTIONS * (size_t)NATIVE_SIZE)
+_Static_assert(VECTOR_POOL_BYTES == POOL_FUNCTIONS * NATIVE_SIZE, "each has a place");
 #define TABLE_SIZE     (POOL_FUNCTIONS * 2)
 
 struct vector_pool {
@@ -32,7 +32,7 @@ static void *map_anonymous(size_t size)
 	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
-int vector_pool_create(struct vector_pool **out, struct error *err)
+int vector_pool_create(struct vector_pool **out, int code_file, struct error *err)
 {
 	struct vector_pool *pool = calloc(1, sizeof(*pool));
 	int r;
@@ -41,7 +41,7 @@ int vector_pool_create(struct vector_pool **out, struct error *err)
 		return error_set(err, ENOMEM, "Out of memory for the vector part of the processor.");
 	pthread_mutex_init(&pool->lock, NULL);
 	vector_features(&pool->features);
-	r = native_memory_create(&pool->memory, "bulkhead-vector", POOL_BYTES);
+	r = native_memory_create(&pool->memory, code_file, 0, "bulkhead-vector", VECTOR_POOL_BYTES);
 	pool->table = map_anonymous(TABLE_SIZE * sizeof(*pool->table));
 	if (r < 0 || pool->table == MAP_FAILED) {
 		int code = r < 0 ? -r : errno;

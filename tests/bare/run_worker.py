@@ -293,9 +293,9 @@ def test_worker_is_handed_ports(context):
     numbers = [s.fileno() for s in theirs]
     with tiny(context, LOOPS) as w:
         w.handed = numbers
-        for adapters, text in (([{"mac": mac, "port": "descriptor", "descriptor": 900}], "adapters[0].descriptor: 900 is not open"),
+        for adapters, text in (([{"mac": mac, "port": "descriptor", "descriptor": 900}], "descriptor 900, which it names, is not open"),
                                ([{"mac": mac, "port": "descriptor", "descriptor": numbers[0]},
-                                 {"mac": mac[:-1] + "4", "port": "descriptor", "descriptor": numbers[0]}], "adapters[1].descriptor is another adapter's")):
+                                 {"mac": mac[:-1] + "4", "port": "descriptor", "descriptor": numbers[0]}], "adapters[1].descriptor is named twice")):
             w.configuration["adapters"] = adapters
             expect_refusal(w, "EINVAL", text)
         w.configuration["adapters"] = [{"mac": mac, "port": "descriptor", "descriptor": numbers[1], "label": "lan"}]
@@ -316,6 +316,50 @@ def test_worker_is_handed_ports(context):
         require(w.control("status")["adapters"][0]["label"] == "wan", "it is plugged into another")
         a.send(bytes(100))
         require(w.control("remove-adapter", mac=mac)["ok"] and w.control("status")["adapters"] == [], "it is gone")
+
+
+def has_open(keeper, path):
+    """Whether the machine's process has; root alone may look."""
+    with open(f"/proc/{keeper}/task/{keeper}/children", encoding="ascii") as f:
+        machine = f.read().split()[0]
+    return path in [os.readlink(f"/proc/{machine}/fd/{fd}") for fd in os.listdir(f"/proc/{machine}/fd")]
+
+
+def test_worker_is_handed_files(context):
+    """Kernel, disk with what it continues and its record: all are open, and under none of the names is there anything by then."""
+    with tiny(context, LOOPS) as w:
+        kernel, parent, child = w.path("kernel"), w.path("parent.vhdx"), w.path("child.vhdx")
+        for arguments in (["create", parent, "64M"], ["create", child, "--parent", parent], ["track", "add", child, "point"]):
+            subprocess.run([context["bulkhead"], "disk", *arguments], check=True, stdout=subprocess.DEVNULL)
+        files = [kernel, child, parent, child + ".cbt"]
+        w.handed = fds = [os.open(path, os.O_RDWR if path == child or path.endswith(".cbt") else os.O_RDONLY) for path in files]
+        disk = {"path": child, "descriptor": fds[1], "parents": [{"path": parent, "descriptor": fds[2]}], "record": fds[3]}
+        w.configuration["boot"]["kernel_descriptor"] = fds[0]
+        for wrong, text in (({**disk, "record": fds[2]}, "disks[0].record is named twice"), ({**disk, "descriptor": fds[0]}, "disks[0].descriptor is named"),
+                            ({**disk, "parents": [{"path": parent}]}, "disks[0].parents[0].descriptor is missing"),
+                            ({"path": child, "record": fds[3]}, "disks[0].descriptor is missing"),
+                            ({"dvd": True, "descriptor": fds[1]}, "disks[0].descriptor has no meaning without a path")):
+            w.configuration["disks"] = [wrong]
+            expect_refusal(w, "EINVAL", text)
+        # Without what it continues it is no disk.
+        w.configuration["disks"] = [{**disk, "parents": []}]
+        expect_refusal(w, "EOPNOTSUPP", "a differencing disk")
+        w.configuration["disks"] = [disk]
+        for path in files:
+            os.rename(path, path + ".away")
+        w.run()
+        for fd in fds:
+            os.close(fd)
+        w.handed = []
+        told = w.control("inspect")["disks"][0]
+        require([f["path"] for f in told["chain"]] == [child, parent], f"{told}")
+        require(os.geteuid() or has_open(w.process.pid, child + ".cbt.away"), "it goes on with the record of changes")
+        os.rename(parent + ".away", parent)
+        check = subprocess.run([context["bulkhead"], "disk", "check", "--repair", child + ".away"], capture_output=True, text=True)
+        require(check.returncode and "has it open" in check.stderr, f"it is locked: {check}")
+        require(w.control("power-off")["ok"], "power-off")
+        require(w.wait()[0] == 4, f"log: {w.log()}")
+        subprocess.run([context["bulkhead"], "disk", "check", child + ".away"], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_worker_refuses(context):

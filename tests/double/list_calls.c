@@ -19,9 +19,11 @@ static void print_call(const char *list, int call, const struct sandbox_rule *ru
 			comma = ", ";
 		}
 	printf("]");
-	if (rule && rule->compares)
-		printf(", \"argument\": %u, \"mask\": %llu, \"value\": %llu", rule->argument, (unsigned long long)rule->mask,
-		       (unsigned long long)rule->value);
+	printf(", \"compares\": [");
+	for (unsigned i = 0; rule && i < rule->compares; i++)
+		printf("%s[%u, %llu, %llu]", i ? ", " : "", rule->comparisons[i].argument, (unsigned long long)rule->comparisons[i].mask,
+		       (unsigned long long)rule->comparisons[i].value);
+	printf("]");
 	printf("}\n");
 	free(name);
 }

@@ -110,9 +110,9 @@ def fits(rule, call, made):
     if call != rule["call"]:
         return False
     # strace tells these two in words, and no other kind of them is allowed.
-    if "argument" not in rule or call in ("prctl", "clone"):
+    if call in ("prctl", "clone"):
         return True
-    return len(made) > rule["argument"] and made[rule["argument"]] & rule["mask"] == rule["value"]
+    return all(len(made) > argument and made[argument] & mask == value for argument, mask, value in rule["compares"])
 
 
 def unused(rules, used):
@@ -125,7 +125,7 @@ def unused(rules, used):
             kinds |= starts
         for kind in rule["kinds"] or ["first"]:
             if kind not in kinds:
-                yield rule["call"], rule.get("value"), kind
+                yield rule["call"], rule["compares"][0][2] if rule["compares"] else None, kind
 
 
 def is_excused(call, value, kind):

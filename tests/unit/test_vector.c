@@ -19,7 +19,7 @@ static struct soft_vp *make_vp(void)
 
 	assert_non_null(vp);
 	memset(vp, 0, sizeof(*vp));
-	assert_int_equal(vector_pool_create(&vp->vectors, NULL), 0);
+	assert_int_equal(vector_pool_create(&vp->vectors, -1, NULL), 0);
 	return vp;
 }
 

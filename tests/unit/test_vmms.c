@@ -564,16 +564,18 @@ static json_t *with_limits(const char *limits)
 /* What cgroup v2's files are to be told; files stand in for a group. */
 static void test_limits_become_files(void **state)
 {
-	static const char *const files[] = {"cpu.weight", "cpu.max", "memory.max"};
-	json_t *none = with_limits("{}"), *some;
+	static const char *const files[] = {"cpu.weight", "cpu.max", "memory.max", "memory.swap.max", "memory.oom.group", "pids.max"};
+	json_t *none = with_limits("{\"memory_extra\": 0}"), *usual = with_limits("{}"), *some;
 	struct error err = {0};
 
 	(void)state;
 	some = with_limits("{\"processor_weight\": 250, \"processor_maximum\": 30, \"memory_extra\": 67108864}");
 	assert_false(limits_are_set(none));
+	assert_false(limits_are_set(usual));
 	assert_true(limits_are_set(some));
 	/* No controllers: fine as long as nothing is limited. */
 	assert_int_equal(limits_apply(directory, none, &err), 0);
+	assert_int_equal(limits_apply(directory, usual, &err), 0);
 	assert_int_equal(limits_apply(directory, some, &err), -ENOTSUP);
 	assert_non_null(strstr(err.text, "limits.processor_weight"));
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
@@ -588,11 +590,21 @@ static void test_limits_become_files(void **state)
 	file_is("cpu.weight", "100\n");
 	file_is("cpu.max", "max 100000\n");
 	file_is("memory.max", "max\n");
+	file_is("memory.swap.max", "max\n");
+	/* What is not set is bounded all the same, memory by what such a machine may need. */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		write_file(files[i], "");
+	assert_int_equal(limits_apply(directory, usual, &err), 0);
+	file_is("memory.max", "606076928\n");
+	file_is("memory.swap.max", "606076928\n");
+	file_is("memory.oom.group", "1\n");
+	file_is("pids.max", "4352\n");
 	/* One controller that is not there does not keep the others. */
 	unlink(in_directory("cpu.weight"));
 	assert_int_equal(limits_apply(directory, some, &err), -ENOTSUP);
 	file_is("memory.max", "134217728\n");
 	json_decref(none);
+	json_decref(usual);
 	json_decref(some);
 }
 

@@ -39,10 +39,17 @@
 #include "base/thread.h"
 #include "disk/disk.h"
 #include "disk/rings.h"
+#include "hypervisor/host.h"
 #include "worker/sandbox.h"
 
 #define NOBODY 1879048193u /* no user of this host has that number */
 enum { REFUSED = 0, SUCCEEDED = 1, NOT_ENTERED = 2 };
+
+/* What a machine is left here, and what it wants. */
+#define MEMORY    (64u << 20)
+#define ADDRESSES (256u << 20)
+#define MUCH      (1u << 30)
+#define PIECE     (16u << 20)
 
 /* What is there to be attacked, made before the sandbox is entered. */
 static struct {
@@ -56,6 +63,8 @@ static struct {
 	int socket;    /* as the machine has of the manager's, */
 	int pair;      /* or of whoever is connected */
 	int read_only; /* a disk that others continue; whoever has a name for it could write it */
+	int memory;    /* the guest's, PIECE bytes of it */
+	char *mapped;  /* likewise */
 	char file[64];
 } target;
 
@@ -323,6 +332,83 @@ static bool map_system_v(void)
 	return shmget(IPC_PRIVATE, 4096, 0600) >= 0;
 }
 
+static bool maps(int flags)
+{
+	for (size_t got = 0; got < MUCH; got += PIECE)
+		if (mmap(NULL, PIECE, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED)
+			return false;
+	return true;
+}
+
+static bool map_much(void)
+{
+	return maps(MAP_PRIVATE | MAP_ANONYMOUS);
+}
+
+static bool map_much_shared(void)
+{
+	return maps(MAP_SHARED | MAP_ANONYMOUS);
+}
+
+/* A stack is not counted as data. */
+static bool map_many_stacks(void)
+{
+	return maps(MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN);
+}
+
+/* What nobody can write is not counted, either, and what becomes writable not always: the kernel looks away where there is no room for as
+ * many addresses once more. So that is the bound. */
+static bool map_first_and_write_later(void)
+{
+	for (size_t got = 0; got < MUCH; got += PIECE) {
+		void *piece = mmap(NULL, PIECE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+		if (piece == MAP_FAILED || mprotect(piece, PIECE, PROT_READ | PROT_WRITE))
+			return false;
+	}
+	return true;
+}
+
+static bool extend_heap(void)
+{
+	return sbrk(2 * MEMORY) != (void *)-1;
+}
+
+static bool extend_mapping(void)
+{
+	return mremap(target.page, 4096, 2 * MEMORY, MREMAP_MAYMOVE) != MAP_FAILED;
+}
+
+/* Costs tables of the kernel. */
+static bool map_again_and_again(void)
+{
+	for (size_t got = 0; got < MUCH; got += PIECE)
+		if (mremap(target.mapped, 0, PIECE, MREMAP_MAYMOVE) == MAP_FAILED)
+			return false;
+	return true;
+}
+
+static bool make_memory_file(void)
+{
+	return syscall(SYS_memfd_create, "more", 0) >= 0;
+}
+
+static bool extend_guest_memory(void)
+{
+	(void)!ftruncate(target.memory, MUCH);
+	return fallocate(target.memory, 0, 0, MUCH) == 0;
+}
+
+static bool write_behind_guest_memory(void)
+{
+	struct iovec piece = {target.mapped, PIECE};
+
+	for (off_t at = PIECE; at < MUCH; at += PIECE)
+		if (pwritev(target.memory, &piece, 1, at) != PIECE)
+			return false;
+	return true;
+}
+
 /* A ring makes system calls that no filter sees: where it cannot be restricted the other walls must hold. */
 static int result_of(struct io_uring *ring)
 {
@@ -512,7 +598,9 @@ static const struct attack {
     ATTACK(load_bpf), ATTACK(watch_performance), ATTACK(handle_faults), ATTACK(add_key), ATTACK(mount_something),
     ATTACK(change_user), ATTACK(raise_limit), ATTACK(many_descriptors), ATTACK(show_memory), ATTACK(ignore_sandbox),
     ATTACK(type_into_terminal), ATTACK(map_code), ATTACK(map_shared_code), ATTACK(make_executable),
-    ATTACK(make_executable_by_key), ATTACK(map_system_v), ATTACK(make_ring), ATTACK(change_ring),
+    ATTACK(make_executable_by_key), ATTACK(map_much), ATTACK(map_much_shared), ATTACK(map_many_stacks),
+    ATTACK(map_first_and_write_later), ATTACK(extend_heap), ATTACK(extend_mapping), ATTACK(map_again_and_again), ATTACK(make_memory_file),
+    ATTACK(extend_guest_memory), ATTACK(write_behind_guest_memory), ATTACK(map_system_v), ATTACK(make_ring), ATTACK(change_ring),
     ATTACK(do_else_by_disk_ring), ATTACK(make_socket_by_disk_ring), ATTACK(open_by_disk_ring), ATTACK(connect_by_disk_ring),
     ATTACK(send_by_disk_ring), ATTACK(open_by_ring), ATTACK(create_by_ring),
     ATTACK(reopen_by_ring), ATTACK(open_named_by_ring), ATTACK(remove_by_ring), ATTACK(write_by_ring), ATTACK(connect_by_ring), {"connect_locally_by_ring", connect_locally_by_ring, REFUSED_WITHOUT_NAMESPACES}};
@@ -524,10 +612,15 @@ static char directory[] = "/tmp/bulkhead-sandbox-XXXXXX";
 /* What an attacker has open; a disk's ring is made by `make`. */
 static bool open_own(int (*make)(struct io_uring *ring, unsigned depth))
 {
+	struct partition_host *host;
 	struct io_uring_probe *known = io_uring_get_probe();
 	int pair[2];
 
-	if (!known || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair))
+	if (!known || socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) || partition_host_open(&host, PIECE, NULL))
+		return false;
+	target.memory = host->memory;
+	target.mapped = mmap(NULL, PIECE, PROT_READ | PROT_WRITE, MAP_SHARED, host->memory, 0);
+	if (target.mapped == MAP_FAILED)
 		return false;
 	target.last_operation = known->last_op;
 	io_uring_free_probe(known);
@@ -699,14 +792,14 @@ static void test_as_root_with_a_user(void **state)
 {
 	(void)state;
 	need_root();
-	attack_all(&(struct sandbox_config){.has_user = true, .uid = NOBODY, .gid = NOBODY}, 0, HOST_WHOLE);
+	attack_all(&(struct sandbox_config){.has_user = true, .uid = NOBODY, .gid = NOBODY, .memory = MEMORY, .addresses = ADDRESSES}, 0, HOST_WHOLE);
 }
 
 static void test_as_root_without_a_user(void **state)
 {
 	(void)state;
 	need_root();
-	attack_all(&(struct sandbox_config){.has_user = false}, 0, HOST_WHOLE);
+	attack_all(&(struct sandbox_config){.has_user = false, .memory = MEMORY, .addresses = ADDRESSES}, 0, HOST_WHOLE);
 }
 
 /* Some distributions let nobody but root have one. */
@@ -726,7 +819,7 @@ static void test_as_anyone(void **state)
 	(void)state;
 	if (!has_user_namespaces())
 		skip();
-	attack_all(&(struct sandbox_config){.has_user = false}, geteuid() ? geteuid() : NOBODY, HOST_WHOLE);
+	attack_all(&(struct sandbox_config){.has_user = false, .memory = MEMORY, .addresses = ADDRESSES}, geteuid() ? geteuid() : NOBODY, HOST_WHOLE);
 }
 
 /* What is left there is Landlock, of Linux 6.7 or later. */
@@ -737,14 +830,15 @@ static void test_where_namespaces_are_refused(void **state)
 	(void)state;
 	if (syscall(SYS_landlock_create_ruleset, NULL, 0, ASK_VERSION) < WITH_NETWORK)
 		skip();
-	attack_all(&(struct sandbox_config){.has_user = false}, geteuid() ? geteuid() : NOBODY, HOST_WITHOUT_NAMESPACES);
+	attack_all(&(struct sandbox_config){.has_user = false, .memory = MEMORY, .addresses = ADDRESSES}, geteuid() ? geteuid() : NOBODY, HOST_WITHOUT_NAMESPACES);
 }
 
 /* The attacks do what they say where nothing stops them, or the test would not show anything. */
 static void test_attacks_succeed_outside(void **state)
 {
 	static bool (*const sure[])(void) = {open_file, open_directory, make_socket, make_local_socket, make_process,
-	    map_code, map_shared_code, make_executable, many_descriptors, show_memory, ignore_sandbox, open_by_ring,
+	    map_code, map_shared_code, make_executable, map_much, map_much_shared, map_many_stacks, map_first_and_write_later, extend_heap,
+	    extend_mapping, map_again_and_again, make_memory_file, many_descriptors, show_memory, ignore_sandbox, open_by_ring,
 	    connect_by_ring, connect_locally_by_ring, read_process, write_process, steal_descriptor, kill_thread, reopen_for_writing,
 	    reopen_by_ring, make_ring, change_ring, do_else_by_disk_ring,
 	    make_socket_by_disk_ring, open_by_disk_ring, connect_by_disk_ring, send_by_disk_ring,

@@ -34,8 +34,8 @@ static enum thread_kind kinds[] = {THREAD_VP, THREAD_DISK, THREAD_TIMER, THREAD_
 
 static pthread_barrier_t all_here;
 
-/* What a thread of any kind does now and then, and few runs of a guest show. So many of one kind are there at a time that each gets a
- * heap of its own, or the last ones share, and that malloc() counts the processors, as it does before the ninth heap. */
+/* What a thread of any kind does now and then, and few runs of a guest show. So many of one kind are there at a time that the last ones
+ * share heaps with others. */
 static void *work(void *context)
 {
 	const enum thread_kind *kind = context;
