@@ -2,8 +2,10 @@
 /* main.c - the program bulkheadd. */
 #include <errno.h>
 #include <getopt.h>
+#include <linux/capability.h>
 #include <string.h>
 
+#include "base/privileges.h"
 #include "vmms/config.h"
 #include "vmms/host_config.h"
 #include "vmms/systemd.h"
@@ -52,6 +54,17 @@ static char *find_worker(void)
 	}
 	return NULL;
 }
+
+/* What the manager that root runs has of root's rights, with all that it starts; packaging/systemd has the same list. */
+static const unsigned char capabilities[] = {
+    CAP_DAC_OVERRIDE, /* disks and directories of any user */
+    CAP_CHOWN, CAP_FOWNER, CAP_FSETID, CAP_MKNOD, CAP_SETFCAP, CAP_SYS_CHROOT, /* root file systems of images, by mmdebstrap */
+    CAP_NET_ADMIN, CAP_NET_RAW, /* tap interfaces and switches, which Open vSwitch has in packet sockets, too */
+    CAP_NET_BIND_SERVICE, /* ports below 1024: its own, and those that are forwarded to a machine */
+    CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, /* namespaces and a user for each machine, which has no capability */
+    CAP_KILL, /* a machine of another user */
+    CAP_SYS_PTRACE, /* a worker is known by what it has open, also one that has more rights: a manager of before has started it */
+};
 
 static int complain(int status, const char *text)
 {
@@ -138,5 +151,7 @@ int main(int argc, char **argv)
 		o.worker = worker = find_worker();
 	if (!o.worker)
 		return complain(1, "bulkhead-worker is not beside this program: name it by --worker");
+	if (getuid() == 0 && privileges_keep(capabilities, ARRAY_SIZE(capabilities), &err))
+		complain(0, err.text);
 	return vmms_run(&o, &err) ? complain(1, err.text) : 0;
 }

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -43,6 +44,9 @@ def test_manage_limits_that_are_not_in_force(context):
         require(len(warnings(d)) == 1, "and not again for the same")
         d.ok("PATCH", "/v1/vms/web", {"limits": {"processor_weight": 100, "processor_maximum": 100, "memory_extra": 0}})
         require("limits_problem" not in d.ok("GET", "/v1/vms/web"), "nothing is limited any more")
+        require("not limited" in d.cli("vm", "limits", "web", "--memory-extra", "none"), "no limit at all")
+        said = d.cli("vm", "limits", "web", "--memory-extra", "default")
+        require("may need" in said and "no control group" not in said, f"the worker's own bound holds: {said}")
         d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processor_weight": 0}}, "limits.processor_weight")
         d.refused(400, "invalid", "PATCH", "/v1/vms/web", {"limits": {"processors": 3}}, "limits.processors")
         d.done("POST", "/v1/vms/web/turn-off")
@@ -183,7 +187,10 @@ def test_manage_limits_in_a_control_group(context):
             else:
                 require("no such controller" in vm["limits_problem"] and "processor_weight" in vm["limits_problem"], f"{vm}")
                 require(any("no such controller" in w for w in warnings(d)), "it is told")
+            if "pids" in controllers:
+                require(read(own, "pids.max") == "4352", "threads")
             if "memory" in controllers:
+                require(read(own, "memory.oom.group") == "1", "who takes too much goes as a whole")
                 require(read(own, "memory.max") == str(128 << 20), "memory limit")
             d.done("POST", "/v1/vms/web/turn-off")
     finally:
@@ -195,3 +202,20 @@ def test_manage_limits_in_a_control_group(context):
         os.rmdir(group)
     if not {"cpu", "memory"} <= set(controllers):
         raise context["skip"](f"this host's controllers for version 2 are: {' '.join(controllers) or 'none'}; that limits are not in force is told")
+
+
+def test_manage_root_keeps_few_capabilities(context):
+    """By hand as by the unit: those that the unit names, no other can be had again, and no program gives one."""
+    if os.geteuid():
+        raise context["skip"]("whoever is not root has none")
+    with open("packaging/systemd/bulkhead.service.in", encoding="utf-8") as f:
+        names = re.search(r"^CapabilityBoundingSet=(.*)$", f.read(), re.MULTILINE)[1].split()
+    with open("/usr/include/linux/capability.h", encoding="ascii") as f:
+        numbers = dict(re.findall(r"^#define\s+(CAP_\w+)\s+(\d+)\s*$", f.read(), re.MULTILINE))
+    kept = sum(1 << int(numbers[name]) for name in names)
+    own = {key: int(value, 16) for key, value in re.findall(r"^(Cap\w+):\s+(\w+)$", read("/proc/self/status"), re.MULTILINE)}
+    with Daemon(context["build"]) as d:
+        status = read(f"/proc/{d.process.pid}/status")
+        has = {key: int(value, 16) for key, value in re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.MULTILINE)}
+        require(has["CapBnd"] == own["CapBnd"] & kept and has["CapPrm"] == has["CapEff"] == own["CapPrm"] & kept, f"{has}, not {kept:x} of {own}")
+        require(has["CapInh"] == has["CapAmb"] == 0 and "NoNewPrivs:\t1" in status, status)
