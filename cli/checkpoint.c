@@ -152,18 +152,18 @@ int command_checkpoint(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
 	    {"list", "what there is", "MACHINE", "As a tree: each below the one that it comes from.\n", checkpoint_list},
-	    {"create", "keep what a machine is now", "MACHINE [NAME]",
+	    {"create", "keep what a machine is now", "MACHINE [NAME] " WAITS,
 	     "Its disks, of the format VHDX (or VHD, if it is off), its settings and, if it runs, its state.\n", checkpoint_create},
-	    {"apply", "make it what it was", "MACHINE CHECKPOINT",
+	    {"apply", "make it what it was", "MACHINE CHECKPOINT " WAITS,
 	     "What it is now is lost: make a checkpoint of it first. It has to be off, and is saved then if it ran when\n"
 	     "the checkpoint was made: bulkhead vm start lets it go on from there.\n", checkpoint_apply},
-	    {"delete", "delete one", "MACHINE CHECKPOINT",
+	    {"delete", "delete one", "MACHINE CHECKPOINT " WAITS,
 	     "The machine stays what it is, and runs on if it runs. Disks that only this one keeps apart are merged.\n",
 	     checkpoint_delete},
-	    {"merge", "end merges that had no room", "MACHINE",
+	    {"merge", "end merges that had no room", "MACHINE " WAITS,
 	     "What deleted checkpoints have left is merged when they are deleted. Where there was no room for that, or it was\n"
 	     "cancelled, it is done now. The machine may be used in between.\n", checkpoint_merge},
-	    {"export", "make a machine's directory of it", "MACHINE CHECKPOINT DIRECTORY",
+	    {"export", "make a machine's directory of it", "MACHINE CHECKPOINT DIRECTORY " WAITS,
 	     "Into a new directory DIRECTORY/MACHINE, from which any host can import it (bulkhead vm import): what the machine\n"
 	     "was then, with whole disks, saved if it ran. The machine may run meanwhile.\n", checkpoint_export},
 	    {"rename", "give it another name", "MACHINE CHECKPOINT NEW", "At any time.\n", checkpoint_rename},

@@ -3,7 +3,7 @@
  * cli.h - the `bulkhead` command line: a noun or verb, then its options. Private to cli/.
  *
  * Each command gets its own argc and argv (argv[0] is its name) and returns the exit status of the
- * program: 0 done, 1 failed, 2 the command line was wrong; `run` has more (worker.h).
+ * program: 0 done, 1 failed, 2 the command line was wrong, 3 the time of --wait is over; `run` has others (worker.h).
  */
 #pragma once
 
@@ -11,7 +11,11 @@
 
 #include "base/base.h"
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE   2
+#define EXIT_GOES_ON 3
+
+/* What the --help of each noun ends with. */
+#define STATUS_TEXT "Exit status: 0 done, 1 failed, 2 the command line was wrong"
 
 int command_run(int argc, char **argv);
 int command_control(int argc, char **argv);

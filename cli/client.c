@@ -4,6 +4,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/remote.h"
 
@@ -17,6 +18,9 @@ struct client {
 	char code[40], match[48];
 	char *answer;
 	size_t used, room;
+	bool limited, at_once; /* client_job() waits until the deadline; not at all */
+	int64_t deadline;      /* milliseconds of the monotonic clock */
+	json_t *left;
 };
 
 static int default_socket(char **path, struct error *err)
@@ -68,6 +72,7 @@ void client_close(struct client *client)
 	free(client->token);
 	free(client->socket);
 	free(client->answer);
+	json_decref(client->left);
 	free(client);
 }
 
@@ -226,8 +231,6 @@ static int status_errno(long status)
 		return EALREADY;
 	case 412:
 		return ESTALE;
-	case 501:
-		return ENOTSUP;
 	case 504:
 		return ETIMEDOUT;
 	default:
@@ -417,6 +420,41 @@ static void draw(const char *label, const json_t *job, bool last)
 		fprintf(stderr, "\r\033[K%s …", label);
 }
 
+static int64_t now_milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void client_limit(struct client *client, unsigned seconds)
+{
+	client->limited = true;
+	client->at_once = !seconds;
+	client->deadline = now_milliseconds() + (int64_t)seconds * 1000;
+}
+
+json_t *client_left_job(const struct client *client)
+{
+	return client ? client->left : NULL;
+}
+
+static bool may_wait(const struct client *client)
+{
+	return !client->limited || now_milliseconds() < client->deadline;
+}
+
+/* Takes the reference. */
+static int leave_job(struct client *client, json_t *job, struct error *err)
+{
+	long long id = json_integer_value(json_object_get(job, "id"));
+
+	json_decref(client->left);
+	client->left = job;
+	return error_set(err, EINPROGRESS, "job %lld goes on: bulkhead job wait %lld waits for its end", id, id);
+}
+
 static char *with_wait(const char *path, unsigned seconds)
 {
 	char *whole;
@@ -427,7 +465,8 @@ static char *with_wait(const char *path, unsigned seconds)
 int client_job(struct client *client, const char *method, const char *path, json_t *body, const char *label,
 	       json_t **out, struct error *err)
 {
-	_cleanup_free_ char *first = path ? with_wait(path, 1) : NULL, *next = NULL;
+	_cleanup_free_ char *first = path ? with_wait(path, may_wait(client)) : NULL, *next = NULL;
+	const char *state;
 	json_t *job;
 	int r;
 
@@ -436,7 +475,7 @@ int client_job(struct client *client, const char *method, const char *path, json
 		return r;
 	if (asprintf(&next, "/v1/jobs/%lld?wait=1", (long long)json_integer_value(json_object_get(job, "id"))) < 0)
 		next = NULL;
-	while (!r && !has_ended(job)) {
+	while (!r && !has_ended(job) && may_wait(client)) {
 		draw(label, job, false);
 		json_decref(job);
 		r = client_call(client, "GET", next, NULL, &job, err);
@@ -444,7 +483,10 @@ int client_job(struct client *client, const char *method, const char *path, json
 	draw(label, NULL, true);
 	if (r)
 		return r;
-	if (strcmp(json_string_value(json_object_get(job, "state")), "done"))
+	state = json_string_value(json_object_get(job, "state"));
+	if (!has_ended(job) || (client->at_once && !strcmp(state, "done")))
+		return leave_job(client, job, err);
+	if (strcmp(state, "done"))
 		r = explain(client, 500, job, err);
 	if (r || !out)
 		json_decref(job);

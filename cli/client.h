@@ -36,9 +36,16 @@ int client_stream(struct client *client, const char *path, char last[24], void (
 bool client_is_remote(const struct client *client);
 
 /* A request that makes a job, and waits for its end; `label` and how far it is are shown meanwhile where standard
- * error is a terminal. *job (may be NULL) is the caller's. */
+ * error is a terminal. *job (may be NULL) is the caller's. -EINPROGRESS: it was not to wait so long, and the job goes on. */
 int client_job(struct client *client, const char *method, const char *path, json_t *body, const char *label,
 	       json_t **job, struct error *err);
+
+/* How long client_job() waits in all, from now on, in seconds: without this, as long as it takes. 0: it tells of the job
+ * even if that is done already. */
+void client_limit(struct client *client, unsigned seconds);
+
+/* The job of the last -EINPROGRESS; it is the client's. */
+json_t *client_left_job(const struct client *client);
 
 /* "/v1/vms/a%20b/start": what stands for each %s is made fit for a path. The caller frees it; NULL: no memory. */
 char *client_path(struct client *client, const char *format, const char *name);

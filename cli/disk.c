@@ -24,7 +24,7 @@ static void print_usage(FILE *to)
 	fputs("Usage: bulkhead disk VERB …\n\n", to);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		fprintf(to, "  %-10s %s\n", verbs[i]->name, verbs[i]->summary);
-	fputs("\nbulkhead disk VERB --help tells the rest. With --json a verb prints one JSON object.\n", to);
+	fputs("\nbulkhead disk VERB --help tells the rest. With --json a verb prints one JSON object.\n" STATUS_TEXT ".\n", to);
 }
 
 static int dump(void)

@@ -72,6 +72,26 @@ static int host_stop_machines(struct manage *manage, int argc, char **argv)
 	return 0;
 }
 
+static int host_reload(struct manage *manage, int argc, char **argv)
+{
+	struct error err = {0};
+	json_t *answer, *key;
+	size_t i;
+
+	(void)argv;
+	if (argc > 1)
+		return manage_usage(manage, "it takes no arguments");
+	if (client_call(manage->client, "POST", "/v1/host/reload", NULL, &answer, &err))
+		return manage_fail(manage, &err);
+	if (!manage->json)
+		puts("host.json is read anew");
+	json_array_foreach(json_object_get(answer, "restart"), i, key)
+		if (!manage->json)
+			printf("%s is another by now: restart the daemon for that\n", json_string_value(key));
+	manage_print_json(manage, answer);
+	return 0;
+}
+
 static void print_job(struct table *table, const json_t *job)
 {
 	const json_t *error = json_object_get(job, "error");
@@ -188,10 +208,14 @@ int command_host(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
 	    {"show", "this host", "", "What it has and what runs on it.\n", host_show},
-	    {"stop-machines", "stop all machines, as for the host's shutdown", "[--timeout SECONDS]",
+	    {"stop-machines", "stop all machines, as for the host's shutdown", "[--timeout SECONDS] " WAITS,
 	     "Each does what its automatic stop action says (save, shut down, turn off); what is still on by then (120)\n"
 	     "has its power cut. Those that ran, and start if they were running, start when the host or its daemon does.\n",
 	     host_stop_machines},
+	    {"reload", "have the daemon read host.json anew", "",
+	     "Who may do what is from then on as it says: a certificate or a group that is not in there any more has no role. What\n"
+	     "it says of HTTPS and of Open vSwitch waits for a restart of the daemon. If it cannot be read, all stays as it was.\n",
+	     host_reload},
 	    {"token", "who may come in by HTTPS", "create NAME [--role ROLE] [--expires TIME] | list | revoke NAME",
 	     "A token is a text that lets whoever has it in. It is printed once, when it is made: keep it in a file that only\n"
 	     "you can read, and name that by bulkhead --token-file.\n\n"
@@ -209,7 +233,7 @@ int command_job(int argc, char **argv)
 	static const struct manage_verb verbs[] = {
 	    {"list", "the newest jobs", "", "The hundred newest, the newest first.\n", job_list},
 	    {"show", "one job", "ID", "How far it is, or how it ended.\n", job_show},
-	    {"wait", "wait for its end", "ID",
+	    {"wait", "wait for its end", "ID " WAITS,
 	     "As the command that began it does, which may be interrupted: the job goes on. Fails if the job does.\n", job_wait},
 	    {"cancel", "end one that runs", "ID", "What it had made goes.\n", job_cancel},
 	    {0}};

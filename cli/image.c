@@ -134,6 +134,21 @@ static const char text[] =
     "Images that machines are made from: the daemon's library (bulkhead vm create --image), or a directory\n"
     "(bulkhead run --image).\n";
 
+/* A name, and nothing beside it but what all verbs of the daemon take. */
+static bool builds_for_library(int count, char **words)
+{
+	int names = 0;
+
+	for (int i = 0; i < count; i++) {
+		bool common = !strcmp(words[i], "--json") || !strcmp(words[i], "--no-wait") || !strcmp(words[i], "--wait") || !strncmp(words[i], "--wait=", 7);
+
+		if (!common && *words[i] == '-')
+			return false;
+		names += !common;
+	}
+	return names == 1;
+}
+
 /* What the daemon does: all but an image made in a directory of the caller's, and seeds. */
 static bool is_of_library(int argc, char **argv)
 {
@@ -142,7 +157,7 @@ static bool is_of_library(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		if (!strcmp(argv[1], others[i]))
 			return true;
-	return !strcmp(argv[1], "build") && (argc == 3 || (argc == 4 && !strcmp(argv[3], "--json"))) && *argv[2] != '-';
+	return !strcmp(argv[1], "build") && builds_for_library(argc - 2, argv + 2);
 }
 
 static void print_usage(FILE *to)
@@ -158,7 +173,7 @@ static void print_usage(FILE *to)
 	      to);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
 		fprintf(to, "  %-5s %s\n        %s\n", verbs[i].name, verbs[i].arguments, verbs[i].summary);
-	fputs("\nbulkhead image VERB --help tells the rest.\n", to);
+	fputs("\nbulkhead image VERB --help tells the rest.\n" STATUS_TEXT ", 3 the time of --wait is over.\n", to);
 }
 
 static int dump(void)

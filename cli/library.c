@@ -100,12 +100,12 @@ static int image_delete(struct manage *manage, int argc, char **argv)
 int command_library(int argc, char **argv)
 {
 	static const struct manage_verb verbs[] = {
-	    {"build", "build a distribution's image", "NAME",
+	    {"build", "build a distribution's image", "NAME " WAITS,
 	     "NAME is debian-12. With a directory behind it, and other options, it is made there and not in the library:\n"
 	     "see bulkhead image --help.\n", image_build},
 	    {"list", "what the library has", "[--names]",
      "Images that machines can be made from.\n\n  --names                only their names, one a line\n", image_list},
-	    {"import", "copy one into it", "NAME DIRECTORY", "DIRECTORY is of bulkhead image build NAME DIRECTORY, on any host.\n",
+	    {"import", "copy one into it", "NAME DIRECTORY " WAITS, "DIRECTORY is of bulkhead image build NAME DIRECTORY, on any host.\n",
 	     image_import},
 	    {"delete", "delete one", "NAME", "Machines made from it stay: they have copies.\n", image_delete},
 	    {0}};

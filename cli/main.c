@@ -42,7 +42,7 @@ static void print_usage(FILE *to)
 	fprintf(to, "Usage: bulkhead COMMAND …\n\n%s\n", text);
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		fprintf(to, "  %-10s %-13s  %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
-	fprintf(to, "\n%s\nbulkhead COMMAND --help tells the rest. --version says which this is.\n", remote_text);
+	fprintf(to, "\n%s\nbulkhead COMMAND --help tells the rest. --version says which this is.\n" STATUS_TEXT ";\nrun has others.\n", remote_text);
 }
 
 static int dump(void)

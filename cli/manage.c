@@ -2,10 +2,13 @@
 #include "cli/manage.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/text.h"
+
+#define WAIT_MAX 86400u
 
 /* Characters are of one byte or, in UTF-8, of several: how many of them are no character but a command, or put those around it elsewhere. */
 static size_t control_size(const char *c)
@@ -41,10 +44,26 @@ void manage_put_field(const char *name, const char *text)
 	} while (*text++);
 }
 
+/* Its number on standard output is all that --no-wait prints: for whoever goes on with bulkhead job. */
+static int tell_left(struct manage *manage, const struct error *err)
+{
+	json_t *job = client_left_job(manage->client);
+
+	if (manage->json)
+		manage_print_json(manage, json_incref(job));
+	else if (manage->no_wait)
+		printf("%lld\n", (long long)json_integer_value(json_object_get(job, "id")));
+	else
+		fprintf(stderr, "bulkhead: %s\n", err->text);
+	return manage->no_wait ? 0 : EXIT_GOES_ON;
+}
+
 int manage_fail(struct manage *manage, const struct error *err)
 {
 	json_t *error;
 
+	if (err->code == EINPROGRESS && client_left_job(manage->client))
+		return tell_left(manage, err);
 	if (!manage->json) {
 		fputs("bulkhead: ", stderr);
 		manage_put(stderr, err->text);
@@ -211,14 +230,53 @@ static void print_usage(const char *noun, const char *text, const struct manage_
 	fprintf(to, "Usage: bulkhead %s VERB …\n\n%s\n", noun, text);
 	for (; verbs->name; verbs++)
 		fprintf(to, "  %-14s %s\n", verbs->name, verbs->summary);
-	fprintf(to, "\nbulkhead %s VERB --help tells the rest. With --json a verb prints one JSON value.\n", noun);
+	fprintf(to, "\nbulkhead %s VERB --help tells the rest. With --json a verb prints one JSON value.\n" STATUS_TEXT
+		    ", 3 the time of --wait is over.\n", noun);
 }
 
-static void take_common(struct manage *manage, int *argc, char **argv, bool *help)
+static const char wait_text[] = "\n"
+				"  --wait[=SECONDS]       its end is waited for, which is so anyway; so long at most: the status is then 3, and it goes on\n"
+				"  --no-wait              it is not: prints the number of the job (with --json the job), for bulkhead job wait\n";
+
+static bool verb_waits(const struct manage_verb *verb)
+{
+	const char *at = strstr(verb->arguments, WAITS);
+
+	return at && !at[strlen(WAITS)];
+}
+
+static char *verb_text(const struct manage_verb *verb)
+{
+	char *text;
+
+	return asprintf(&text, "%s%s", verb->text, verb_waits(verb) ? wait_text : "") < 0 ? NULL : text;
+}
+
+/* False: it is none of the two, or says no time, which *wrong tells. */
+static bool take_wait(struct manage *manage, const char *argument, unsigned *seconds, bool *wrong)
+{
+	if (!verb_waits(manage->verb))
+		return false;
+	if (!strcmp(argument, "--wait") || !strcmp(argument, "--no-wait")) {
+		manage->no_wait = argument[2] == 'n';
+		*seconds = manage->no_wait ? 0 : UINT_MAX;
+		return true;
+	}
+	if (strncmp(argument, "--wait=", 7))
+		return false;
+	manage->no_wait = false;
+	*wrong |= !parse_number(argument + 7, WAIT_MAX, seconds) || !*seconds;
+	return true;
+}
+
+/* *seconds: UINT_MAX, as long as it takes. */
+static void take_common(struct manage *manage, int *argc, char **argv, bool *help, unsigned *seconds, bool *wrong)
 {
 	int kept = 1;
 
 	for (int i = 1; i < *argc; i++) {
+		if (take_wait(manage, argv[i], seconds, wrong))
+			continue;
 		if (!strcmp(argv[i], "--json"))
 			manage->json = true;
 		else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
@@ -234,24 +292,30 @@ static int run_verb(const char *noun, const struct manage_verb *verb, int argc, 
 {
 	struct manage manage = {.noun = noun, .verb = verb};
 	struct error err = {0};
-	bool help = false;
+	_cleanup_free_ char *text = verb_text(verb);
+	bool help = false, wrong = false;
+	unsigned seconds = UINT_MAX;
 	char name[48];
 	int status;
 
 	snprintf(name, sizeof(name), "bulkhead: %s %s", noun, verb->name);
 	argv[0] = name;
-	take_common(&manage, &argc, argv, &help);
+	take_common(&manage, &argc, argv, &help, &seconds, &wrong);
 	/* Before a name alone, as scripts write it, "--" says nothing. */
 	if (argc == 3 && !strcmp(argv[1], "--") && *argv[2] != '-') {
 		argv[1] = argv[2];
 		argv[--argc] = NULL;
 	}
 	if (help) {
-		printf("Usage: bulkhead %s %s %s [--json]\n\n%s", noun, verb->name, verb->arguments, verb->text);
+		printf("Usage: bulkhead %s %s %s [--json]\n\n%s", noun, verb->name, verb->arguments, text ? text : "");
 		return 0;
 	}
+	if (wrong)
+		return manage_usage(&manage, "--wait= takes seconds, 1 to %u", WAIT_MAX);
 	if (client_open(&manage.client, NULL, &err))
 		return manage_fail(&manage, &err);
+	if (seconds != UINT_MAX)
+		client_limit(manage.client, seconds);
 	status = verb->run(&manage, argc, argv);
 	client_close(manage.client);
 	if (fflush(stdout) != 0 || ferror(stdout))
@@ -263,8 +327,11 @@ static int dump_nouns_verbs(const char *noun, const char *text, const struct man
 {
 	json_t *dump = dump_new(noun, text);
 
-	for (; verbs->name; verbs++)
-		dump_verb(dump, verbs->name, verbs->summary, verbs->arguments, verbs->text);
+	for (; verbs->name; verbs++) {
+		_cleanup_free_ char *whole = verb_text(verbs);
+
+		dump_verb(dump, verbs->name, verbs->summary, verbs->arguments, whole ? whole : "");
+	}
 	return dump_print(dump);
 }
 

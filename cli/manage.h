@@ -6,6 +6,9 @@
  * --json and --help are taken out of a verb's arguments before it runs. With --json it prints one JSON value;
  * an error is then {"error": {"code": …, "message": …}} on standard output. Exit status: 0 done, 1 failed, 2 the
  * command line was wrong.
+ *
+ * A verb whose arguments end with WAITS begins a job, by client_job(): --wait and --no-wait are taken out likewise, and
+ * obeyed by the client. What is not waited for any more is told by manage_fail(), with status 0 or EXIT_GOES_ON.
  */
 #pragma once
 
@@ -14,6 +17,8 @@
 
 #include "cli/cli.h"
 #include "cli/client.h"
+
+#define WAITS "[--wait[=SECONDS] | --no-wait]"
 
 struct manage;
 
@@ -27,6 +32,7 @@ struct manage {
 	const struct manage_verb *verb;
 	struct client *client;
 	bool json;
+	bool no_wait; /* --no-wait was given */
 };
 
 /* Runs the verb that argv[1] names; `verbs` ends with an entry with no name. */

@@ -333,6 +333,10 @@ static int vm_create(struct manage *manage, int argc, char **argv)
 		json_decref(body);
 		return status;
 	}
+	if (start && manage->no_wait) {
+		json_decref(body);
+		return manage_usage(manage, "--start waits until the machine is there: --no-wait goes with one of the two commands, create and start");
+	}
 	if (json_object_get(json_object_get(body, "seed"), "ssh_key"))
 		user = strdup(vm_text_of(json_object_get(body, "seed"), "user"));
 	if (missing_file(body)) {
@@ -633,7 +637,7 @@ static const struct manage_verb verbs[] = {
      "  --names                only their names, one a line\n",
      vm_list},
     {"show", "one machine", "NAME", "Its settings and its state.\n", vm_show},
-    {"create", "make one", "NAME (--image IMAGE | --kernel FILE) [OPTION …] [--start]",
+    {"create", "make one", "NAME (--image IMAGE | --kernel FILE) [OPTION …] [--start] " WAITS,
      "From an image of the library, or with a kernel and disks that are there.\n\n"
      "  --image IMAGE          its disk and kernel are copied\n"
      "  --hostname NAME --user NAME --password TEXT --ssh-key FILE\n"
@@ -646,32 +650,32 @@ static const struct manage_verb verbs[] = {
      "(disks, adapters with their forwards, tags) is replaced as a whole.\n\n" SETTINGS,
      vm_set},
     {"rename", "give it another name", "NAME NEW", "Its directory keeps its name.\n", vm_rename},
-    {"start", "turn it on", "NAME", "Returns when the guest's first instruction has run.\n", vm_start},
-    {"shut-down", "ask the guest to shut down", "NAME [--timeout SECONDS]",
+    {"start", "turn it on", "NAME " WAITS, "Returns when its processors run: the guest's first instruction comes next.\n", vm_start},
+    {"shut-down", "ask the guest to shut down", "NAME [--timeout SECONDS] " WAITS,
      "Returns when it is off; fails when it is not by then (120).\n", vm_shut_down},
-    {"turn-off", "cut the power", "NAME", "As if the plug were pulled.\n", vm_turn_off},
-    {"reset", "reset it", "NAME", "As by a reset button.\n", vm_reset},
-    {"save", "save it to a file", "NAME",
+    {"turn-off", "cut the power", "NAME " WAITS, "As if the plug were pulled.\n", vm_turn_off},
+    {"reset", "reset it", "NAME " WAITS, "As by a reset button.\n", vm_reset},
+    {"save", "save it to a file", "NAME " WAITS,
      "All of it, memory too, into its directory; it is off then, and its next start goes on from there.\n", vm_save},
-    {"restore", "let a saved one go on", "NAME", "As start does with one that is saved.\n", vm_restore},
+    {"restore", "let a saved one go on", "NAME " WAITS, "As start does with one that is saved.\n", vm_restore},
     {"discard", "discard its saved state", "NAME", "As if its power had been cut when it was saved.\n", vm_discard},
-    {"pause", "hold its processors", "NAME", "Until bulkhead vm resume.\n", vm_pause},
-    {"resume", "let a paused one go on", "NAME", "After bulkhead vm pause.\n", vm_resume},
-    {"add-disk", "give it a disk", "NAME (FILE[,ro][,controller=N] [--dvd] | --dvd)",
+    {"pause", "hold its processors", "NAME " WAITS, "Until bulkhead vm resume.\n", vm_pause},
+    {"resume", "let a paused one go on", "NAME " WAITS, "After bulkhead vm pause.\n", vm_resume},
+    {"add-disk", "give it a disk", "NAME (FILE[,ro][,controller=N] [--dvd] | --dvd) " WAITS,
      "While it runs, too; also a disk that continues others.\n"
      "\n"
      "  --dvd                  a DVD drive, with FILE in it or, without FILE, empty\n", vm_add_disk},
-    {"remove-disk", "take a disk from it", "NAME (FILE | --dvd N)",
+    {"remove-disk", "take a disk from it", "NAME (FILE | --dvd N) " WAITS,
      "While it runs, too. The file stays.\n"
      "\n"
      "  --dvd N                DVD drive number N of its DVD drives, from 0 on: also one that is empty\n", vm_remove_disk},
-    {"insert-dvd", "put a medium into a DVD drive", "NAME FILE [--drive N] [--force]",
+    {"insert-dvd", "put a medium into a DVD drive", "NAME FILE [--drive N] [--force] " WAITS,
      "FILE, an ISO image, takes the place of what is in the drive; while the machine runs, too: the guest is told.\n"
      "\n" DRIVE_OPTIONS, vm_insert_dvd},
-    {"eject-dvd", "take the medium out of a DVD drive", "NAME [--drive N] [--force]",
+    {"eject-dvd", "take the medium out of a DVD drive", "NAME [--drive N] [--force] " WAITS,
      "The drive stays, empty; while the machine runs, too: the guest is told. The file stays.\n"
      "\n" DRIVE_OPTIONS, vm_eject_dvd},
-    {"adapter", "its network adapters", "list|add|set|remove|connect|disconnect NAME [ADAPTER] [WHAT] [OPTION …]",
+    {"adapter", "its network adapters", "list|add|set|remove|connect|disconnect NAME [ADAPTER] [WHAT] [OPTION …] " WAITS,
      "What a running machine's adapters are plugged into, and adapters that come and go while it runs. ADAPTER is an\n"
      "adapter's address or its place in the list; WHAT is nat, tap:NAME or switch:NAME.\n"
      "\n"
@@ -723,21 +727,21 @@ static const struct manage_verb verbs[] = {
      "  --watch                again every second, until q\n",
      vm_inspect},
     {"top", "what machines take", "", "Processors' time, memory, disks, by the second, until q. With --json what there is, once.\n", vm_top},
-    {"clone", "make another one like it", "NAME NEW [--checkpoint CHECKPOINT [--linked]]",
+    {"clone", "make another one like it", "NAME NEW [--checkpoint CHECKPOINT [--linked]] " WAITS,
      "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n\n"
      "  --checkpoint CHECKPOINT    as it was then; it may run\n"
      "  --linked               its disks continue those of the checkpoint, which stays as long as the clone does\n", vm_clone},
-    {"export", "copy all of it", "NAME DIRECTORY",
+    {"export", "copy all of it", "NAME DIRECTORY " WAITS,
      "Into a new directory DIRECTORY/NAME, from which any host can import it, with its checkpoints. One that runs goes on;\n"
      "what is exported is saved, as it was at that moment (its disks have to be VHDX or VHD).\n", vm_export},
-    {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW] [--outside]",
+    {"import", "take in an exported one", "DIRECTORY [--copy | --restore | --register] [--name NEW] [--outside] " WAITS,
      "  --copy                 a new machine, with an id of its own, by copying (this is the default)\n"
      "  --restore              the same machine, with its id, by copying\n"
      "  --register             the same machine, where it is\n"
      "  --name NEW             what it is called here\n"
      "  --outside              it may have files of this host that are not in DIRECTORY, which no exported one has\n", vm_import},
     {"register", "take in a directory", "DIRECTORY", "A machine whose vm.json is there, made by any host.\n", vm_register},
-    {"delete", "delete it", "NAME [--force] [--keep-files]",
+    {"delete", "delete it", "NAME [--force] [--keep-files] " WAITS,
      "Shows what would go, and asks. Files outside its directory stay.\n", vm_delete},
     {0}};
 

@@ -16,6 +16,7 @@ import time
 SECTIONS = {"1": "User commands", "5": "File formats", "8": "System administration"}
 SOCKET = "The manager's socket. Otherwise that of this user's manager is used; root's is /run/bulkhead/api."
 STATUS = [("0", "done"), ("1", "failed, and a sentence on standard error says why"), ("2", "the command line was wrong")]
+WAITED = ("3", "the time of --wait is over; what was begun goes on")
 # What no table says: of each page.
 EXAMPLES = {
     "bulkhead": ["bulkhead image build debian-12",
@@ -171,7 +172,7 @@ def verb_page(command, others, version):
         text = render(verb["text"])
         body += text if text[0] == ".TP" else [".PP", *text]
     body += [".SH OPTIONS", "Every verb has these:", ".TP", "\\fB\\-\\-help\\fR", "tells what it does and takes.", ".TP",
-             "\\fB\\-\\-json\\fR", "prints one JSON value, of an error too.", *status_section()]
+             "\\fB\\-\\-json\\fR", "prints one JSON value, of an error too.", *status_section([WAITED] if "--no-wait" in str(command["verbs"]) else ())]
     if command["name"] not in ("disk",):
         body += [".SH ENVIRONMENT", ".TP", ".B BULKHEAD_SOCKET", escape(SOCKET)]
     return page(name, "1", command["summary"], [(f"bulkhead {command['name']}", "VERB [ARGUMENT ...] [--json]")], body, others, version,
@@ -183,7 +184,7 @@ def top_page(top, commands, version):
     for name, command in commands.items():
         body += [".TP", f"\\fB{name}\\fR", escape(command["summary"][0].upper() + command["summary"][1:]) + f". See \\fBbulkhead\\-{name}\\fR(1)."]
     body += [".SH OPTIONS", ".TP", "\\fB\\-\\-help\\fR", "tells what there is; behind a command and a verb, what these take.", ".TP",
-             "\\fB\\-\\-version\\fR", "says which this is.", ".PP", *render(top["remote"]), *status_section([("3, 4", "of bulkhead run: see bulkhead-run(1)"),
+             "\\fB\\-\\-version\\fR", "says which this is.", ".PP", *render(top["remote"]), *status_section([WAITED, ("3, 4", "of bulkhead run: see bulkhead-run(1)"),
              ("128 and more", "a signal interrupted it")]), ".SH ENVIRONMENT", ".TP", ".B BULKHEAD_SOCKET", escape(SOCKET)]
     return page("bulkhead", "1", "virtual machines made for Hyper-V, on Linux", [("bulkhead", "COMMAND [ARGUMENT ...]")], body,
                 [*[(f"bulkhead-{n}", "1") for n in commands], ("vm.json", "5"), ("bulkheadd", "8")], version, EXAMPLES["bulkhead"])
