@@ -20,6 +20,7 @@
 struct access {
 	struct store *store;
 	json_t *certificates;
+	struct tls_revoked *revoked; /* NULL: none is */
 	struct {
 		gid_t gid;
 		enum role role;
@@ -57,6 +58,18 @@ static int add_group(struct access *access, const json_t *grant, struct error *e
 	return 0;
 }
 
+static int open_revoked(struct access *access, const json_t *config, struct error *err)
+{
+	const char *path = json_string_value(json_object_get(config, "revoked"));
+	const char *authority = json_string_value(json_object_get(json_object_get(config, "https"), "client_authority"));
+
+	if (!path)
+		return 0;
+	if (!authority)
+		return error_set(err, EINVAL, "revoked: these are certificates of https.client_authority, and there is none");
+	return tls_revoked_load(&access->revoked, path, authority, err);
+}
+
 int access_open(struct access **out, const json_t *config, struct store *store, struct error *err)
 {
 	struct access *access = calloc(1, sizeof(*access));
@@ -71,6 +84,8 @@ int access_open(struct access **out, const json_t *config, struct store *store, 
 	json_array_foreach(json_object_get(config, "groups"), i, grant)
 		if (!r && access->group_count < GROUPS_MAX)
 			r = add_group(access, grant, err);
+	if (!r)
+		r = open_revoked(access, config, err);
 	if (r)
 		access_close(access);
 	else
@@ -83,6 +98,7 @@ void access_close(struct access *access)
 	if (!access)
 		return;
 	json_decref(access->certificates);
+	tls_revoked_free(access->revoked);
 	free(access);
 }
 
@@ -193,7 +209,7 @@ static const json_t *grant_of(const struct access *access, const char *name)
 
 static int of_certificate(const struct access *access, void *session, struct principal *who, struct error *err)
 {
-	json_t *names = tls_client_names(session, err), *name;
+	json_t *names = tls_client_names(session, access->revoked, err), *name;
 	const json_t *grant = NULL;
 	size_t i;
 

@@ -9,13 +9,15 @@
 #define YIELD_SECONDS 60
 
 const struct route *const api_routes[] = {host_routes, vm_routes, adapter_routes, life_routes, checkpoint_routes, token_routes, stream_routes, metrics_routes,
-    switch_routes, NULL};
+    switch_routes, inspect_routes, NULL};
 
 const struct form form_limit = {.kind = FORM_INTEGER, .text = "at most so many", .min = 1, .max = 1000};
 const struct form form_number = {.kind = FORM_INTEGER, .min = 0, .max = INT64_MAX};
 const struct form form_wait = {
     .kind = FORM_INTEGER, .text = "seconds to wait for the job's end", .min = 0, .max = 300};
 const struct form form_cursor = {.kind = FORM_STRING, .min = 0, .max = 255};
+const struct form form_next_name = {.kind = FORM_STRING, .text = "goes on behind this; null: that is all", .max = INT64_MAX, .or_null = true};
+const struct form form_next_number = {.kind = FORM_INTEGER, .text = "goes on behind this; null: that is all", .max = INT64_MAX, .or_null = true};
 const struct form_field wait_query[] = {WAIT_FIELD, {0}};
 
 /* --- what handlers have in common ----------------------------------------------------------------------- */

@@ -25,11 +25,12 @@ struct route {
 	unsigned status;                /* when it goes well */
 	unsigned extra;
 	void (*run)(struct vmms *vmms, struct http_request *request);
+	const struct form *answer; /* what it answers with when it goes well. NULL: with nothing, or with no JSON */
 };
 
 /* Each ends with an entry with no path. Of two that match the first is taken. */
 extern const struct route host_routes[], vm_routes[], adapter_routes[], life_routes[], checkpoint_routes[], token_routes[],
-    stream_routes[], metrics_routes[], switch_routes[];
+    stream_routes[], metrics_routes[], switch_routes[], inspect_routes[];
 /* All tables; ends with NULL. */
 extern const struct route *const api_routes[];
 
@@ -38,6 +39,11 @@ extern const struct form_field wait_query[];
 extern const struct form form_limit, form_number, form_wait, form_cursor;
 #define LIMIT_FIELD {"limit", &form_limit, "100", false}
 #define WAIT_FIELD  {"wait", &form_wait, "0", false}
+
+/* Of answers: a list, whose cursor is a name or a number; null: there is no more. */
+extern const struct form form_next_name, form_next_number;
+#define NEXT_NAME_FIELD   {"next", &form_next_name, NULL, true}
+#define NEXT_NUMBER_FIELD {"next", &form_next_number, NULL, true}
 
 /* The request's body; a parameter of its query, which has its default where it was not given. NULL, 0: not there. */
 const json_t *api_body(struct http_request *request);

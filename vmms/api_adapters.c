@@ -104,14 +104,18 @@ static void set_adapter(struct vmms *vmms, struct http_request *request)
 
 /* --- the table ------------------------------------------------------------------------------------------ */
 
+static const struct form form_list = {.kind = FORM_LIST, .max = VM_ADAPTERS_MAX, .items = &vm_shown_adapter_form};
+static const struct form list_answer = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){{"adapters", &form_list, NULL, true}, NEXT_NAME_FIELD, {0}}};
+
 const struct route adapter_routes[] = {
     {"GET", "/v1/vms/{vm}/adapters", "listAdapters", "Its network adapters, with the addresses that the guest uses", ROLE_VIEWER, NULL, NULL,
-     200, 0, list_adapters},
+     200, 0, list_adapters, &list_answer},
     {"POST", "/v1/vms/{vm}/adapters", "addAdapter", "Give it a network adapter more, also while it runs", ROLE_ADMINISTRATOR,
-     &vm_new_adapter_form, wait_query, 202, ROUTE_IF_MATCH, add_adapter},
+     &vm_new_adapter_form, wait_query, 202, ROUTE_IF_MATCH, add_adapter, &job_form},
     {"PATCH", "/v1/vms/{vm}/adapters/{adapter}", "setAdapter", "Plug an adapter, named by its address or its place, into something else",
-     ROLE_ADMINISTRATOR, &vm_some_adapter_form, wait_query, 202, ROUTE_IF_MATCH, set_adapter},
+     ROLE_ADMINISTRATOR, &vm_some_adapter_form, wait_query, 202, ROUTE_IF_MATCH, set_adapter, &job_form},
     {"DELETE", "/v1/vms/{vm}/adapters/{adapter}", "removeAdapter", "Take an adapter from it, also while it runs", ROLE_ADMINISTRATOR, NULL,
-     wait_query, 202, ROUTE_IF_MATCH, remove_adapter},
+     wait_query, 202, ROUTE_IF_MATCH, remove_adapter, &job_form},
     {0},
 };

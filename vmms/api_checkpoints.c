@@ -60,23 +60,27 @@ static void export_checkpoint(struct vmms *vmms, struct http_request *request)
 	api_run_part_body(vmms, request, checkpoint_export);
 }
 
+static const struct form form_list = {.kind = FORM_LIST, .max = INT64_MAX, .items = &checkpoint_form};
+static const struct form list_answer = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){{"checkpoints", &form_list, NULL, true}, NEXT_NAME_FIELD, {0}}};
+
 const struct route checkpoint_routes[] = {
     {"GET", "/v1/vms/{vm}/checkpoints", "listCheckpoints", "Its checkpoints, oldest first; each says which it comes from",
-     ROLE_VIEWER, NULL, NULL, 200, 0, list_checkpoints},
+     ROLE_VIEWER, NULL, NULL, 200, 0, list_checkpoints, &list_answer},
     {"POST", "/v1/vms/{vm}/checkpoints", "createCheckpoint", "Keep what it is now", ROLE_OPERATOR, &checkpoint_create_form,
-     wait_query, 202, 0, create_checkpoint},
+     wait_query, 202, 0, create_checkpoint, &job_form},
     {"PATCH", "/v1/vms/{vm}/checkpoints/{checkpoint}", "renameCheckpoint", "Give it another name", ROLE_OPERATOR,
-     &checkpoint_change_form, NULL, 204, ROUTE_IF_MATCH, rename_checkpoint},
+     &checkpoint_change_form, NULL, 204, ROUTE_IF_MATCH, rename_checkpoint, NULL},
     {"DELETE", "/v1/vms/{vm}/checkpoints/{checkpoint}", "deleteCheckpoint",
      "Delete it, and merge its disks with what comes from it", ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH,
-     delete_checkpoint},
+     delete_checkpoint, &job_form},
     {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/apply", "applyCheckpoint", "Make the machine what it was",
-     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, apply_checkpoint},
+     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, apply_checkpoint, &job_form},
     {"POST", "/v1/vms/{vm}/checkpoints/{checkpoint}/export", "exportCheckpoint",
      "Copy all of the machine as it was into a directory, from which it can be imported", ROLE_ADMINISTRATOR, &vm_export_form,
-     wait_query, 202, 0, export_checkpoint},
+     wait_query, 202, 0, export_checkpoint, &job_form},
     {"POST", "/v1/vms/{vm}/merge", "mergeCheckpoints",
      "Merge what deleted checkpoints have left, where that could not be done then: there was no room, or it was cancelled",
-     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, merge_checkpoints},
+     ROLE_ADMINISTRATOR, NULL, wait_query, 202, ROUTE_IF_MATCH, merge_checkpoints, &job_form},
     {0},
 };

@@ -34,7 +34,7 @@ static json_t *parameters(const struct route *route)
 
 	add_path_parameters(list, route);
 	for (const struct form_field *field = route->query; field && field->name; field++) {
-		json_t *schema = form_schema(field->form);
+		json_t *schema = form_schema(field->form, NULL);
 
 		if (field->preset)
 			json_object_set_new(schema, "default", json_loads(field->preset, JSON_DECODE_ANY, NULL));
@@ -50,7 +50,7 @@ static json_t *parameters(const struct route *route)
 	return list;
 }
 
-static json_t *answer(const struct route *route)
+static json_t *answer(const struct route *route, json_t *schemas)
 {
 	json_t *answer = json_pack("{s:s}", "description", route->text);
 	const char *type = route->extra & ROUTE_STREAM ? "text/event-stream"
@@ -58,27 +58,29 @@ static json_t *answer(const struct route *route)
 						       : "application/json";
 
 	if (route->status != 204)
-		json_object_set_new(answer, "content", json_pack("{s:{}}", type));
+		json_object_set_new(answer, "content", json_pack("{s:{s:o}}", type, "schema",
+								route->answer ? form_schema(route->answer, schemas) : text_schema()));
 	return answer;
 }
 
-static json_t *operation(const struct route *route)
+/* What answers share is put among the schemas. */
+static json_t *operation(const struct route *route, json_t *schemas)
 {
 	char status[8];
 	json_t *operation;
 
 	snprintf(status, sizeof(status), "%u", route->status);
 	operation = json_pack("{s:s, s:s, s:o, s:{s:o, s:{s:s}}, s:s}", "operationId", route->name, "summary", route->text,
-			      "parameters", parameters(route), "responses", status, answer(route), "default", "$ref",
+			      "parameters", parameters(route), "responses", status, answer(route, schemas), "default", "$ref",
 			      "#/components/responses/Error", "x-least-role", role_word(route->role));
 	if (route->body)
 		json_object_set_new(operation, "requestBody",
 				    json_pack("{s:b, s:{s:{s:o}}}", "required", 1, "content", "application/json", "schema",
-					      form_schema(route->body)));
+					      form_schema(route->body, NULL)));
 	return operation;
 }
 
-static void add_route(json_t *paths, const struct route *route)
+static void add_route(json_t *paths, const struct route *route, json_t *schemas)
 {
 	json_t *path = json_object_get(paths, route->path);
 	char method[8];
@@ -90,14 +92,17 @@ static void add_route(json_t *paths, const struct route *route)
 	snprintf(method, sizeof(method), "%s", route->method);
 	for (char *c = method; *c; c++)
 		*c |= 0x20;
-	json_object_set_new(path, method, operation(route));
+	json_object_set_new(path, method, operation(route, schemas));
 }
 
 static json_t *error_schema(void)
 {
-	return json_pack("{s:s, s:[s], s:{s:{s:s, s:[s,s], s:{s:{s:s}, s:{s:s}}}}}", "type", "object", "required", "error",
-			 "properties", "error", "type", "object", "required", "code", "message", "properties", "code", "type",
-			 "string", "message", "type", "string");
+	json_t *code = json_pack("{s:s, s:o}", "type", "string", "enum", http_error_codes());
+	json_t *error = json_pack("{s:s, s:[s,s], s:b, s:{s:o, s:{s:s, s:i}}}", "type", "object", "required", "code", "message",
+				  "additionalProperties", 0, "properties", "code", code, "message", "type", "string", "minLength", 1);
+
+	return json_pack("{s:s, s:[s], s:b, s:{s:o}}", "type", "object", "required", "error", "additionalProperties", 0, "properties",
+			 "error", error);
 }
 
 static json_t *error_response(void)
@@ -114,13 +119,13 @@ static json_t *security_schemes(void)
 
 json_t *api_document(void)
 {
-	json_t *paths = json_object();
+	json_t *paths = json_object(), *schemas = json_pack("{s:o}", "Error", error_schema());
 
 	for (const struct route *const *table = api_routes; *table; table++)
 		for (const struct route *route = *table; route->path; route++)
-			add_route(paths, route);
-	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:[{s:[]}, {s:[]}], s:{s:{s:o}, s:{s:o}, s:o}}", "openapi", "3.1.0", "info",
+			add_route(paths, route, schemas);
+	return json_pack("{s:s, s:{s:s, s:s}, s:o, s:[{s:[]}, {s:[]}], s:{s:o, s:{s:o}, s:o}}", "openapi", "3.1.0", "info",
 			 "title", "Bulkhead", "version", BULKHEAD_VERSION, "paths", paths, "security", "token", "certificate",
-			 "components", "schemas", "Error", error_schema(), "responses", "Error", error_response(),
+			 "components", "schemas", schemas, "responses", "Error", error_response(),
 			 "securitySchemes", security_schemes());
 }

@@ -8,6 +8,31 @@
 #include "vmms/images.h"
 #include "vmms/version.h"
 
+static const struct form form_you = {.kind = FORM_OBJECT,
+				     .text = "who asks",
+				     .fields = (const struct form_field[]){{"name", &answer_text, NULL, true}, {"role", &form_role, NULL, true}, {0}}};
+static const struct form form_https = {.kind = FORM_OBJECT,
+				       .text = "where it is listened for, and the fingerprint of the key, as curl --pinnedpubkey has it",
+				       .fields = (const struct form_field[]){
+					   {"listen", &answer_text, NULL, true},
+					   {"fingerprint", &answer_text, NULL, true},
+					   {0},
+				       }};
+static const struct form host_answer = {.kind = FORM_OBJECT,
+					.name = "Host",
+					.fields = (const struct form_field[]){
+					    {"version", &answer_text, NULL, true},
+					    {"state", &answer_text, NULL, true},
+					    {"runtime", &answer_text, NULL, true},
+					    {"machines", &answer_count, NULL, true},
+					    {"running", &answer_count, NULL, true},
+					    {"memory", &answer_count, NULL, true},
+					    {"processors", &answer_count, NULL, true},
+					    {"you", &form_you, NULL, true},
+					    {"https", &form_https, NULL, false},
+					    {0},
+					}};
+
 static void get_host(struct vmms *vmms, struct http_request *request)
 {
 	size_t running = 0;
@@ -24,6 +49,27 @@ static void get_host(struct vmms *vmms, struct http_request *request)
 		json_object_set_new(host, "https", json_pack("{s:s, s:s}", "listen", vmms->https, "fingerprint",
 							     vmms->tls.fingerprint));
 	http_reply(request, 200, host);
+}
+
+/* Documents of other standards. */
+static const struct form form_anything = {.kind = FORM_ANY};
+static const struct form document_answer = {.kind = FORM_OBJECT, .text = "of OpenAPI 3.1", .rest = &form_anything};
+static const struct form schema_answer = {.kind = FORM_OBJECT, .text = "JSON Schema 2020-12", .rest = &form_anything};
+
+static const char *const restart_words[] = {"https", "open_vswitch", NULL};
+static const struct form form_restart_key = {.kind = FORM_WORD, .words = restart_words};
+static const struct form form_restart = {.kind = FORM_LIST, .text = "keys that are others by now, for which the daemon has to be restarted", .max = 2, .items = &form_restart_key};
+static const struct form reload_answer = {.kind = FORM_OBJECT, .fields = (const struct form_field[]){{"restart", &form_restart, NULL, true}, {0}}};
+
+static void reload_host(struct vmms *vmms, struct http_request *request)
+{
+	struct error err = {0};
+	json_t *restart;
+
+	if (vmms_reload(vmms, &restart, &err))
+		http_fail(request, &err);
+	else
+		http_reply(request, 200, json_pack("{s:o}", "restart", restart));
 }
 
 static void get_document(struct vmms *vmms, struct http_request *request)
@@ -199,6 +245,16 @@ static void list_events(struct vmms *vmms, struct http_request *request)
 
 /* --- the table -------------------------------------------------------------------------------------------- */
 
+static const struct form form_images = {.kind = FORM_LIST, .max = 1000, .items = &image_form};
+static const struct form images_answer = {.kind = FORM_OBJECT,
+					  .fields = (const struct form_field[]){{"images", &form_images, NULL, true}, NEXT_NAME_FIELD, {0}}};
+static const struct form form_jobs = {.kind = FORM_LIST, .max = 1000, .items = &job_form};
+static const struct form jobs_answer = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){{"jobs", &form_jobs, NULL, true}, NEXT_NUMBER_FIELD, {0}}};
+static const struct form form_events = {.kind = FORM_LIST, .max = 1000, .items = &store_event_form};
+static const struct form events_answer = {.kind = FORM_OBJECT,
+					  .fields = (const struct form_field[]){{"events", &form_events, NULL, true}, NEXT_NUMBER_FIELD, {0}}};
+
 static const struct form form_after_event = {.kind = FORM_INTEGER, .text = "an event's id; -1: the newest", .min = -1,
 					     .max = INT64_MAX};
 static const struct form_field images_query[] = {LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {0}};
@@ -207,20 +263,22 @@ static const struct form_field events_query[] = {
     LIMIT_FIELD, {"after", &form_after_event, "-1", false}, {"vm", &form_cursor, NULL, false}, {0}};
 
 const struct route host_routes[] = {
-    {"GET", "/v1/host", "getHost", "This host", ROLE_VIEWER, NULL, NULL, 200, 0, get_host},
-    {"GET", "/v1/openapi.json", "getDocument", "This document", ROLE_VIEWER, NULL, NULL, 200, 0, get_document},
-    {"GET", "/v1/schema/vm.json", "getSchema", "The JSON schema of vm.json", ROLE_VIEWER, NULL, NULL, 200, 0, get_schema},
+    {"GET", "/v1/host", "getHost", "This host", ROLE_VIEWER, NULL, NULL, 200, 0, get_host, &host_answer},
+    {"POST", "/v1/host/reload", "reloadHost", "Read host.json anew: roles are what it says from here on", ROLE_ADMINISTRATOR, NULL, NULL, 200, 0,
+     reload_host, &reload_answer},
+    {"GET", "/v1/openapi.json", "getDocument", "This document", ROLE_VIEWER, NULL, NULL, 200, 0, get_document, &document_answer},
+    {"GET", "/v1/schema/vm.json", "getSchema", "The JSON schema of vm.json", ROLE_VIEWER, NULL, NULL, 200, 0, get_schema, &schema_answer},
     {"GET", "/v1/schema/host.json", "getHostSchema", "The JSON schema of host.json", ROLE_VIEWER, NULL, NULL, 200, 0,
-     get_host_schema},
-    {"GET", "/v1/images", "listImages", "The library's images", ROLE_VIEWER, NULL, images_query, 200, 0, list_images},
+     get_host_schema, &schema_answer},
+    {"GET", "/v1/images", "listImages", "The library's images", ROLE_VIEWER, NULL, images_query, 200, 0, list_images, &images_answer},
     {"POST", "/v1/images", "addImage", "Build one, or copy one from a directory", ROLE_ADMINISTRATOR, &image_add_form,
-     wait_query, 202, 0, add_image},
+     wait_query, 202, 0, add_image, &job_form},
     {"DELETE", "/v1/images/{image}", "deleteImage", "Delete one; machines have copies of their own", ROLE_ADMINISTRATOR,
-     NULL, NULL, 204, 0, delete_image},
-    {"GET", "/v1/jobs", "listJobs", "Jobs, newest first", ROLE_VIEWER, NULL, jobs_query, 200, 0, list_jobs},
-    {"GET", "/v1/jobs/{job}", "getJob", "One job", ROLE_VIEWER, NULL, wait_query, 200, 0, get_job},
-    {"DELETE", "/v1/jobs/{job}", "cancelJob", "Cancel it", ROLE_OPERATOR, NULL, NULL, 202, 0, cancel_job},
+     NULL, NULL, 204, 0, delete_image, NULL},
+    {"GET", "/v1/jobs", "listJobs", "Jobs, newest first", ROLE_VIEWER, NULL, jobs_query, 200, 0, list_jobs, &jobs_answer},
+    {"GET", "/v1/jobs/{job}", "getJob", "One job", ROLE_VIEWER, NULL, wait_query, 200, 0, get_job, &job_form},
+    {"DELETE", "/v1/jobs/{job}", "cancelJob", "Cancel it", ROLE_OPERATOR, NULL, NULL, 202, 0, cancel_job, &job_form},
     {"GET", "/v1/events", "listEvents", "The newest events, or those behind an id; of one machine, or of all", ROLE_VIEWER,
-     NULL, events_query, 200, 0, list_events},
+     NULL, events_query, 200, 0, list_events, &events_answer},
     {0},
 };

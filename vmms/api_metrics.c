@@ -319,6 +319,46 @@ static void reply_metrics(void *context, const struct meter *meters, size_t coun
 	switches_figures(asking->vmms, finish_metrics, asking);
 }
 
+static const struct form form_meter_disk = {.kind = FORM_OBJECT,
+					     .text = "of all disks, since the guest's last reset",
+					     .fields = (const struct form_field[]){
+						 {"requests", &answer_count, NULL, true},
+						 {"read_bytes", &answer_count, NULL, true},
+						 {"written_bytes", &answer_count, NULL, true},
+						 {"errors", &answer_count, NULL, true},
+						 {0},
+					     }};
+static const struct form form_meter_network = {.kind = FORM_OBJECT,
+					       .text = "of all adapters, since the guest's last reset",
+					       .fields = (const struct form_field[]){
+						   {"sent_frames", &answer_count, NULL, true},
+						   {"sent_bytes", &answer_count, NULL, true},
+						   {"received_frames", &answer_count, NULL, true},
+						   {"received_bytes", &answer_count, NULL, true},
+						   {"dropped_frames", &answer_count, NULL, true},
+						   {0},
+					       }};
+static const struct form meter_form = {.kind = FORM_OBJECT,
+				       .name = "Meter",
+				       .text = "what a machine took of the host since it was started; keys of what is not known are not there",
+				       .fields = (const struct form_field[]){
+					   {"name", &answer_text, NULL, false},
+					   {"id", &answer_id, NULL, true},
+					   {"state", &machine_state_form, NULL, true},
+					   {"state_since", &answer_moment, NULL, true},
+					   {"processors", &answer_count, NULL, true},
+					   {"memory_assigned", &answer_count, NULL, false},
+					   {"memory_resident", &answer_count, NULL, false},
+					   {"cpu_seconds", &answer_seconds, NULL, false},
+					   {"guest_seconds", &answer_count, NULL, false},
+					   {"disk", &form_meter_disk, NULL, false},
+					   {"network", &form_meter_network, NULL, false},
+					   {0},
+				       }};
+static const struct form form_meters = {.kind = FORM_LIST, .max = INT64_MAX, .items = &meter_form};
+static const struct form meters_answer = {.kind = FORM_OBJECT,
+					  .fields = (const struct form_field[]){{"vms", &form_meters, NULL, true}, NEXT_NAME_FIELD, {0}}};
+
 static json_t *meter_json(const struct meter *meter)
 {
 	json_t *json = json_pack("{s:s*, s:s, s:s, s:I, s:I}", "name", meter->name, "id", meter->id, "state", meter->state,
@@ -401,10 +441,10 @@ static void get_metering(struct vmms *vmms, struct http_request *request)
 
 const struct route metrics_routes[] = {
     {"GET", "/metrics", "getMetrics", "Of all machines and the host, for Prometheus", ROLE_VIEWER, NULL, NULL, 200, ROUTE_TEXT,
-     get_metrics},
+     get_metrics, NULL},
     {"GET", "/v1/metering", "getMetering", "What all machines took of the host since each was started", ROLE_VIEWER, NULL, NULL, 200,
-     0, get_all_metering},
+     0, get_all_metering, &meters_answer},
     {"GET", "/v1/vms/{vm}/metering", "getVmMetering", "What a machine took of the host since it was started", ROLE_VIEWER,
-     NULL, NULL, 200, 0, get_metering},
+     NULL, NULL, 200, 0, get_metering, &meter_form},
     {0},
 };

@@ -252,6 +252,6 @@ static const struct form_field stream_query[] = {{"after", &form_after, "-1", fa
 const struct route stream_routes[] = {
     {"GET", "/v1/events/stream", "streamEvents",
      "Events as they happen, as text/event-stream; Last-Event-ID goes on behind one", ROLE_VIEWER, NULL, stream_query, 200,
-     ROUTE_STREAM, stream_events},
+     ROUTE_STREAM, stream_events, NULL},
     {0},
 };

@@ -185,15 +185,18 @@ static void delete_switch(struct vmms *vmms, struct http_request *request)
 	ask(vmms, request, 204, delete_verb);
 }
 
+static const struct form form_list = {.kind = FORM_LIST, .max = 1000, .items = &switch_shown_form};
+static const struct form list_answer = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){{"switches", &form_list, NULL, true}, NEXT_NAME_FIELD, {0}}};
 static const struct form_field list_query[] = {LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {0}};
 
 const struct route switch_routes[] = {
-    {"GET", "/v1/switches", "listSwitches", "Virtual switches, by name", ROLE_VIEWER, NULL, list_query, 200, 0, list_switches},
-    {"POST", "/v1/switches", "addSwitch", "Make one", ROLE_ADMINISTRATOR, &switch_form, NULL, 201, 0, add_switch},
-    {"GET", "/v1/switches/{switch}", "getSwitch", "One switch, and what is on it", ROLE_VIEWER, NULL, NULL, 200, 0, get_switch},
+    {"GET", "/v1/switches", "listSwitches", "Virtual switches, by name", ROLE_VIEWER, NULL, list_query, 200, 0, list_switches, &list_answer},
+    {"POST", "/v1/switches", "addSwitch", "Make one", ROLE_ADMINISTRATOR, &switch_form, NULL, 201, 0, add_switch, &switch_shown_form},
+    {"GET", "/v1/switches/{switch}", "getSwitch", "One switch, and what is on it", ROLE_VIEWER, NULL, NULL, 200, 0, get_switch, &switch_shown_form},
     {"PATCH", "/v1/switches/{switch}", "changeSwitch", "Change its settings, or its team", ROLE_ADMINISTRATOR, &switch_change_form, NULL, 200, ROUTE_IF_MATCH,
-     change_switch},
+     change_switch, &switch_shown_form},
     {"DELETE", "/v1/switches/{switch}", "deleteSwitch", "Delete it: the host's adapters are as they were", ROLE_ADMINISTRATOR, NULL, NULL, 204, ROUTE_IF_MATCH,
-     delete_switch},
+     delete_switch, NULL},
     {0},
 };

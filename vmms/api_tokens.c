@@ -25,6 +25,19 @@ static const struct form token_form = {.kind = FORM_OBJECT,
 					   {0},
 				       }};
 
+/* What it answers with. */
+static const struct form new_token_form = {.kind = FORM_OBJECT,
+					   .text = "a new token, itself too, this once",
+					   .fields = (const struct form_field[]){
+					       {"id", &answer_count, NULL, true},
+					       {"name", &answer_text, NULL, true},
+					       {"role", &form_role, NULL, true},
+					       {"created", &answer_moment, NULL, true},
+					       {"expires", &answer_moment, NULL, true},
+					       {"token", &answer_text, NULL, true},
+					       {0},
+					   }};
+
 static void add_token(struct vmms *vmms, struct http_request *request)
 {
 	const json_t *body = api_body(request);
@@ -81,13 +94,16 @@ static void remove_token(struct vmms *vmms, struct http_request *request)
 	http_reply(request, 204, NULL);
 }
 
+static const struct form form_tokens = {.kind = FORM_LIST, .max = 1000, .items = &store_token_form};
+static const struct form tokens_answer = {.kind = FORM_OBJECT,
+					  .fields = (const struct form_field[]){{"tokens", &form_tokens, NULL, true}, NEXT_NAME_FIELD, {0}}};
 static const struct form_field list_query[] = {LIMIT_FIELD, {"after", &form_cursor, NULL, false}, {0}};
 
 const struct route token_routes[] = {
     {"GET", "/v1/tokens", "listTokens", "Tokens, by name; not what they are", ROLE_ADMINISTRATOR, NULL, list_query, 200, 0,
-     list_tokens},
+     list_tokens, &tokens_answer},
     {"POST", "/v1/tokens", "addToken", "Make one; it is told this once", ROLE_ADMINISTRATOR, &token_form, NULL, 201,
-     ROUTE_SECRET, add_token},
-    {"DELETE", "/v1/tokens/{token}", "removeToken", "Revoke one", ROLE_ADMINISTRATOR, NULL, NULL, 204, 0, remove_token},
+     ROUTE_SECRET, add_token, &new_token_form},
+    {"DELETE", "/v1/tokens/{token}", "removeToken", "Revoke one", ROLE_ADMINISTRATOR, NULL, NULL, 204, 0, remove_token, NULL},
     {0},
 };

@@ -113,6 +113,16 @@ static void delete_vm(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
+static const struct form form_file_names = {.kind = FORM_LIST, .text = "in the directory, or from the root on", .max = INT64_MAX, .items = &answer_text};
+static const struct form form_own_directory = {.kind = FORM_BOOLEAN, .text = "made by the daemon, and goes with the machine"};
+static const struct form files_answer = {.kind = FORM_OBJECT,
+					 .fields = (const struct form_field[]){
+					     {"directory", &answer_text, NULL, true},
+					     {"files", &form_file_names, NULL, true},
+					     {"own_directory", &form_own_directory, NULL, true},
+					     {0},
+					 }};
+
 static void get_files(struct vmms *vmms, struct http_request *request)
 {
 	struct machine *machine = api_machine(vmms, request);
@@ -164,36 +174,6 @@ static void shut_down_vm(struct vmms *vmms, struct http_request *request)
 	api_reply_job(request, job, r, &err);
 }
 
-static void inspected(void *context, const json_t *answer, const struct error *err)
-{
-	struct http_request *request = context;
-	json_t *copy;
-
-	if (err) {
-		http_fail(request, err);
-		return;
-	}
-	copy = json_deep_copy(answer);
-	json_object_del(copy, "ok");
-	http_reply(request, 200, copy);
-}
-
-static void inspect_vm(struct vmms *vmms, struct http_request *request)
-{
-	struct machine *machine = api_machine(vmms, request);
-	struct error err;
-
-	if (!machine)
-		return;
-	if (machine->link) {
-		worker_link_command(machine->link, json_pack("{s:s}", "command", "inspect"), inspected, request);
-		return;
-	}
-	error_set(&err, EALREADY, "machine \"%s\" is %s: only one that runs has insides", machine->name,
-		  machine_state_word(machine->state));
-	http_fail(request, &err);
-}
-
 /* --- the table -------------------------------------------------------------------------------------------- */
 
 static const char *const files_words[] = {"keep", "delete", NULL};
@@ -209,25 +189,28 @@ static const struct form_field list_query[] = {
 static const struct form_field delete_query[] = {WAIT_FIELD, {"files", &form_files, "\"delete\"", false}, {0}};
 static const struct form_field shut_down_query[] = {WAIT_FIELD, {"timeout", &form_timeout, "120", false}, {0}};
 
+static const struct form form_listed = {.kind = FORM_EITHER, .either = (const struct form *const[]){&machine_form, &machine_brief_form, NULL}};
+static const struct form form_list = {.kind = FORM_LIST, .max = 1000, .items = &form_listed};
+static const struct form list_answer = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){{"vms", &form_list, NULL, true}, NEXT_NAME_FIELD, {0}}};
+
 const struct route vm_routes[] = {
-    {"GET", "/v1/vms", "listVms", "Machines, by name", ROLE_VIEWER, NULL, list_query, 200, 0, list_vms},
-    {"POST", "/v1/vms", "createVm", "Make a machine", ROLE_ADMINISTRATOR, &vm_create_form, wait_query, 202, 0, create_vm},
+    {"GET", "/v1/vms", "listVms", "Machines, by name", ROLE_VIEWER, NULL, list_query, 200, 0, list_vms, &list_answer},
+    {"POST", "/v1/vms", "createVm", "Make a machine", ROLE_ADMINISTRATOR, &vm_create_form, wait_query, 202, 0, create_vm, &job_form},
     {"POST", "/v1/vms/register", "registerVm", "Take in a machine whose directory is there", ROLE_ADMINISTRATOR,
-     &register_form, NULL, 201, 0, register_vm},
-    {"GET", "/v1/vms/{vm}", "getVm", "One machine, by name or id", ROLE_VIEWER, NULL, NULL, 200, 0, get_vm},
+     &register_form, NULL, 201, 0, register_vm, &machine_form},
+    {"GET", "/v1/vms/{vm}", "getVm", "One machine, by name or id", ROLE_VIEWER, NULL, NULL, 200, 0, get_vm, &machine_form},
     {"PATCH", "/v1/vms/{vm}", "changeVm", "Change its settings", ROLE_ADMINISTRATOR, &vm_change_form, NULL, 200,
-     ROUTE_IF_MATCH, change_vm},
+     ROUTE_IF_MATCH, change_vm, &machine_form},
     {"DELETE", "/v1/vms/{vm}", "deleteVm", "Delete it; ?files=keep leaves its files", ROLE_ADMINISTRATOR, NULL, delete_query,
-     202, ROUTE_IF_MATCH, delete_vm},
-    {"GET", "/v1/vms/{vm}/files", "getVmFiles", "Its files", ROLE_VIEWER, NULL, NULL, 200, 0, get_files},
-    {"GET", "/v1/vms/{vm}/inspect", "inspectVm", "The insides of a running machine", ROLE_VIEWER, NULL, NULL, 200, 0,
-     inspect_vm},
-    {"POST", "/v1/vms/{vm}/start", "startVm", "Turn it on", ROLE_OPERATOR, NULL, wait_query, 202, 0, start_vm},
+     202, ROUTE_IF_MATCH, delete_vm, &job_form},
+    {"GET", "/v1/vms/{vm}/files", "getVmFiles", "Its files", ROLE_VIEWER, NULL, NULL, 200, 0, get_files, &files_answer},
+    {"POST", "/v1/vms/{vm}/start", "startVm", "Turn it on", ROLE_OPERATOR, NULL, wait_query, 202, 0, start_vm, &job_form},
     {"POST", "/v1/vms/{vm}/shut-down", "shutDownVm", "Ask the guest to shut down", ROLE_OPERATOR, NULL, shut_down_query, 202,
-     0, shut_down_vm},
-    {"POST", "/v1/vms/{vm}/turn-off", "turnOffVm", "Cut its power", ROLE_OPERATOR, NULL, wait_query, 202, ROUTE_AT_ONCE, turn_off_vm},
-    {"POST", "/v1/vms/{vm}/reset", "resetVm", "Reset it", ROLE_OPERATOR, NULL, wait_query, 202, 0, reset_vm},
-    {"POST", "/v1/vms/{vm}/pause", "pauseVm", "Hold its processors", ROLE_OPERATOR, NULL, wait_query, 202, 0, pause_vm},
-    {"POST", "/v1/vms/{vm}/resume", "resumeVm", "Let them go on", ROLE_OPERATOR, NULL, wait_query, 202, 0, resume_vm},
+     0, shut_down_vm, &job_form},
+    {"POST", "/v1/vms/{vm}/turn-off", "turnOffVm", "Cut its power", ROLE_OPERATOR, NULL, wait_query, 202, ROUTE_AT_ONCE, turn_off_vm, &job_form},
+    {"POST", "/v1/vms/{vm}/reset", "resetVm", "Reset it", ROLE_OPERATOR, NULL, wait_query, 202, 0, reset_vm, &job_form},
+    {"POST", "/v1/vms/{vm}/pause", "pauseVm", "Hold its processors", ROLE_OPERATOR, NULL, wait_query, 202, 0, pause_vm, &job_form},
+    {"POST", "/v1/vms/{vm}/resume", "resumeVm", "Let them go on", ROLE_OPERATOR, NULL, wait_query, 202, 0, resume_vm, &job_form},
     {0},
 };

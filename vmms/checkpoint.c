@@ -675,6 +675,22 @@ int checkpoint_rename(struct machine *machine, const char *which, const char *na
 	return r;
 }
 
+static const struct form form_parent = {.kind = FORM_STRING, .text = "the id of the one that it comes from; empty: none", .max = 36};
+static const struct form form_now = {.kind = FORM_BOOLEAN, .text = "the machine goes on from it"};
+static const struct form form_has_state = {.kind = FORM_BOOLEAN, .text = "with what ran"};
+const struct form checkpoint_form = {.kind = FORM_OBJECT,
+				     .name = "Checkpoint",
+				     .text = "what a machine was",
+				     .fields = (const struct form_field[]){
+					 {"id", &answer_id, NULL, true},
+					 {"name", &answer_text, NULL, true},
+					 {"created", &answer_moment, NULL, true},
+					 {"parent", &form_parent, NULL, true},
+					 {"now", &form_now, NULL, true},
+					 {"state", &form_has_state, NULL, true},
+					 {0},
+				     }};
+
 int checkpoint_list(struct machine *machine, json_t **list, struct error *err)
 {
 	json_t *tree, *checkpoint;

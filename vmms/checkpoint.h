@@ -10,7 +10,7 @@
 
 #include "vmms/daemon.h"
 
-extern const struct form checkpoint_create_form, checkpoint_change_form;
+extern const struct form checkpoint_create_form, checkpoint_change_form, checkpoint_form;
 
 /* {"id", "name", "created", "parent", "now"}, oldest first. The caller owns the reference. */
 int checkpoint_list(struct machine *machine, json_t **list, struct error *err);

@@ -145,6 +145,23 @@ static const struct form form_adapter = {.kind = FORM_OBJECT,
 					     {"settings", &adapter_settings_form, NULL, false},
 					     {0},
 					 }};
+static const struct form form_addresses = {.kind = FORM_LIST, .text = "that the guest uses, as far as its frames tell", .min = 0, .max = 16,
+					   .items = &answer_text};
+static const struct form form_network_lost = {.kind = FORM_BOOLEAN, .text = "it is protected, and the network of its switch is lost"};
+const struct form vm_shown_adapter_form = {.kind = FORM_OBJECT,
+					   .text = "a network adapter",
+					   .fields = (const struct form_field[]){
+					       {"mac", &form_mac, NULL, true},
+					       {"port", &form_port, NULL, true},
+					       {"interface", &form_interface, NULL, false},
+					       {"switch", &form_switch, NULL, false},
+					       {"forwards", &form_forwards, NULL, true},
+					       {"any_mac", &form_boolean, NULL, true},
+					       {"settings", &adapter_settings_form, NULL, false},
+					       {"addresses", &form_addresses, NULL, true},
+					       {"network_lost", &form_network_lost, NULL, true},
+					       {0},
+					   }};
 static const struct form form_adapters = {.kind = FORM_LIST, .min = 0, .max = VM_ADAPTERS_MAX, .items = &form_adapter};
 /* In requests: what has no address gets one. */
 const struct form vm_new_adapter_form = {.kind = FORM_OBJECT,
@@ -216,6 +233,7 @@ static const struct form form_limits = {.kind = FORM_OBJECT,
 					}};
 
 const struct form vm_config_form = {.kind = FORM_OBJECT,
+				    .name = "VmConfig",
 				    .text = "a virtual machine of Bulkhead: vm.json",
 				    .fields = (const struct form_field[]){
 					{"version", &form_version, NULL, true},

@@ -25,6 +25,9 @@ extern const struct form vm_disk_form;
 /* A network adapter more, and what is to change of one. */
 extern const struct form vm_new_adapter_form, vm_some_adapter_form;
 
+/* One of its adapters as it is shown: with the guest's addresses. */
+extern const struct form vm_shown_adapter_form;
+
 /* -EINVAL: a name that a machine cannot have; `err` is the end of a sentence. */
 int vm_name_check(const char *name, struct error *err);
 

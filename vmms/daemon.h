@@ -39,6 +39,10 @@ struct vmms {
 	bool merges_wait; /* of some machine: checkpoint_take_up() */
 };
 
+/* Reads host.json anew: from here on roles are what it says, and whether more memory is promised than there is. *restart, the caller's, is a list of its keys that are others by now and
+ * wait for a restart. On failure all stays as it was. */
+int vmms_reload(struct vmms *vmms, json_t **restart, struct error *err);
+
 /* By id or name; NULL: there is none. */
 struct machine *vmms_find(struct vmms *vmms, const char *name_or_id);
 int vmms_add(struct vmms *vmms, struct machine *machine);
@@ -103,6 +107,7 @@ void job_wait(struct job *job, struct http_request *request, unsigned seconds, u
 /* The same, by whoever answers in another way. */
 void job_wait_for(struct job *job, struct http_request *request, unsigned seconds, void (*reply)(struct job *job, struct http_request *request));
 /* As REST shows it: from host.db, with progress. */
+extern const struct form job_form;
 json_t *job_json(struct vmms *vmms, int64_t id, struct error *err);
 /* Frees jobs that have ended and that nobody waits for; from the loop, never from inside other work. */
 void jobs_sweep(struct vmms *vmms);

@@ -41,6 +41,9 @@ static const struct form form_certificates = {.kind = FORM_LIST,
 
 static const struct form form_overcommit = {
     .kind = FORM_BOOLEAN, .text = "machines are started, too, whose memory the host has not: for guests that never use all of theirs"};
+static const struct form form_revoked = {.kind = FORM_STRING,
+					 .text = "a file of revocation lists (PEM) of https.client_authority: certificates in them are refused",
+					 .min = 1, .max = 4095, .check = check_absolute};
 
 static const char *const vswitch_words[] = {"any", "own", NULL};
 static const struct form form_vswitch = {
@@ -54,6 +57,7 @@ const struct form host_config_form = {.kind = FORM_OBJECT,
 					  {"groups", &form_groups, "[]", false},
 					  {"certificates", &form_certificates, "[]", false},
 					  {"overcommit_memory", &form_overcommit, "false", false},
+					  {"revoked", &form_revoked, NULL, false},
 					  {"open_vswitch", &form_vswitch, "\"any\"", false},
 					  {0},
 				      }};
@@ -65,12 +69,14 @@ static int check_pair(const json_t *https, struct error *err)
 	return 0;
 }
 
-int host_config_load(json_t **out, const char *path, struct error *err)
+int host_config_load(json_t **out, const char *path, bool may_miss, struct error *err)
 {
 	json_t *config;
 	json_error_t why;
 	int r;
 
+	if (path && may_miss && access(path, F_OK) && errno == ENOENT)
+		path = NULL;
 	config = path ? json_load_file(path, JSON_REJECT_DUPLICATES, &why) : json_pack("{s:i}", "version", HOST_CONFIG_VERSION);
 	if (!config && path && access(path, R_OK))
 		return error_set(err, errno, "%s: %s", path, strerror(errno));

@@ -14,6 +14,6 @@ extern const struct form host_config_form;
 /* A role by its word. */
 extern const struct form form_role;
 
-/* Reads it; the caller owns the reference. `path` NULL: all defaults. -ENOENT: it is not there; -EBADMSG: not JSON;
- * -EINVAL: a key is wrong. `err` names the file. */
-int host_config_load(json_t **out, const char *path, struct error *err);
+/* Reads it; the caller owns the reference. `path` NULL: all defaults; so it is, too, if it is not there and may miss.
+ * -ENOENT: it is not there; -EBADMSG: not JSON; -EINVAL: a key is wrong. `err` names the file. */
+int host_config_load(json_t **out, const char *path, bool may_miss, struct error *err);

@@ -14,9 +14,9 @@ static const struct {
     {EINVAL, 400, "invalid"},        {EBADMSG, 422, "damaged"},       {EACCES, 403, "denied"},
     {EPERM, 403, "denied"},          {ENOENT, 404, "not-found"},      {EEXIST, 409, "exists"},
     {EBUSY, 409, "busy"},            {ESTALE, 412, "conflict"},       {EALREADY, 409, "wrong-state"},
-    {ENOSPC, 507, "no-space"},       {EDQUOT, 507, "no-space"},       {ENOTSUP, 501, "not-supported"},
+    {ENOSPC, 507, "no-space"},       {EDQUOT, 507, "no-space"},       {ENOTSUP, 422, "not-supported"},
     {ETIMEDOUT, 504, "timed-out"},   {EFBIG, 413, "too-large"},       {ECANCELED, 409, "cancelled"},
-    {ESHUTDOWN, 503, "shutting-down"}, {EOPNOTSUPP, 501, "not-supported"}, {EPROTOTYPE, 405, "wrong-method"},
+    {ESHUTDOWN, 503, "shutting-down"}, {EOPNOTSUPP, 422, "not-supported"}, {EPROTOTYPE, 405, "wrong-method"},
     {ENOKEY, 401, "no-token"},       {EKEYREJECTED, 401, "unknown-token"}, {EKEYEXPIRED, 401, "expired-token"},
     {ENAMETOOLONG, 400, "invalid"},  {ENOTDIR, 400, "invalid"},       {ELOOP, 400, "invalid"},
     {EISDIR, 400, "invalid"},        {EROFS, 403, "denied"},          {ECONNRESET, 409, "wrong-state"},
@@ -30,6 +30,19 @@ const char *http_error_code(int code)
 		if (error_words[i].code == code)
 			return error_words[i].word;
 	return "failed";
+}
+
+json_t *http_error_codes(void)
+{
+	json_t *seen = json_object(), *list = json_pack("[s]", http_error_code(0));
+
+	for (size_t i = 0; i < ARRAY_SIZE(error_words); i++) {
+		if (!json_object_get(seen, error_words[i].word))
+			json_array_append_new(list, json_string(error_words[i].word));
+		json_object_set_new(seen, error_words[i].word, json_true());
+	}
+	json_decref(seen);
+	return list;
 }
 
 static unsigned error_status(int code)

@@ -96,5 +96,6 @@ void http_on_answer(struct http_request *request, void (*answered)(void *context
 /* Answers with an error: status and code follow from err->code. */
 void http_fail(struct http_request *request, const struct error *err);
 
-/* The stable word for an errno: "not-found". */
+/* The stable word for an errno: "not-found"; and all that there are, a list: the caller owns the reference. */
 const char *http_error_code(int code);
+json_t *http_error_codes(void);

@@ -51,6 +51,22 @@ static char *image_path(const struct vmms *vmms, const char *prefix, const char 
 
 /* --- list --------------------------------------------------------------------------------------------- */
 
+static const struct form form_made_of = {.kind = FORM_STRING, .text = "what it says that it is", .max = INT64_MAX};
+static const struct form form_size = {.kind = FORM_INTEGER, .text = "of its disk, in bytes", .max = INT64_MAX};
+static const struct form form_disk_bytes = {.kind = FORM_INTEGER, .text = "that the disk takes", .max = INT64_MAX};
+static const struct form form_problem = {.kind = FORM_STRING, .text = "it is damaged: why", .max = INT64_MAX};
+const struct form image_form = {.kind = FORM_OBJECT,
+				.name = "Image",
+				.text = "an image of the library",
+				.fields = (const struct form_field[]){
+				    {"name", &answer_text, NULL, true},
+				    {"image", &form_made_of, NULL, false},
+				    {"size", &form_size, NULL, false},
+				    {"disk_bytes", &form_disk_bytes, NULL, false},
+				    {"problem", &form_problem, NULL, false},
+				    {0},
+				}};
+
 static json_t *describe(struct vmms *vmms, const char *name)
 {
 	_cleanup_free_ char *path = image_path(vmms, "", name);

@@ -15,7 +15,8 @@ extern const struct form image_add_form;
 /* -EINVAL: a name that an image cannot have; `err` is the end of a sentence. */
 int image_name_check(const char *name, struct error *err);
 
-/* All of them, by name: [{"name", "image", "size", "disk_bytes"}]; those that are damaged with "problem". */
+/* All of them, by name. */
+extern const struct form image_form;
 int images_list(struct vmms *vmms, json_t **list, struct error *err);
 
 /* A job: builds a distribution's image or copies one from a directory. `request` has passed image_add_form. */

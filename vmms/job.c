@@ -266,6 +266,36 @@ void job_work(struct job *job)
 	uv_queue_work(&job->vmms->loop, &job->request, pool_work, pool_done);
 }
 
+/* In host.db (store.c) is all but the progress. */
+static const char *const state_words[] = {"running", "done", "failed", "cancelled", NULL};
+static const struct form form_kind = {.kind = FORM_STRING, .text = "what it does, as vm.start", .min = 1, .max = STORE_KIND_SIZE};
+static const struct form form_state = {.kind = FORM_WORD, .words = state_words};
+static const struct form form_vm = {.kind = FORM_STRING, .text = "the machine's id; empty: it is about none that was there", .max = 36, .or_null = true};
+static const struct form form_progress = {.kind = FORM_NUMBER, .text = "of 1, while it runs, if it can be told"};
+static const struct form form_error = {.kind = FORM_OBJECT,
+				       .text = "if it failed, or was cancelled: the code and the message that an answer would have",
+				       .or_null = true,
+				       .fields = (const struct form_field[]){
+					   {"code", &answer_text, NULL, true},
+					   {"message", &answer_text, NULL, true},
+					   {0},
+				       }};
+const struct form job_form = {.kind = FORM_OBJECT,
+			      .name = "Job",
+			      .text = "something that takes its time",
+			      .fields = (const struct form_field[]){
+				  {"id", &answer_count, NULL, true},
+				  {"kind", &form_kind, NULL, true},
+				  {"vm", &form_vm, NULL, true},
+				  {"vm_name", &answer_text_or_null, NULL, true},
+				  {"state", &form_state, NULL, true},
+				  {"started", &answer_moment, NULL, true},
+				  {"ended", &answer_moment_or_null, NULL, true},
+				  {"error", &form_error, NULL, true},
+				  {"progress", &form_progress, NULL, false},
+				  {0},
+			      }};
+
 json_t *job_json(struct vmms *vmms, int64_t id, struct error *err)
 {
 	const struct job *job = job_find(vmms, id);

@@ -111,14 +111,24 @@ void machine_free(struct machine *machine)
 
 /* --- what is shown ------------------------------------------------------------------------------------ */
 
+/* Behind a machine's states what one is that is being made, or deleted. */
+static const char *const state_words[] = {[MACHINE_OFF] = "off",           [MACHINE_STARTING] = "starting",
+					  [MACHINE_RUNNING] = "running",   [MACHINE_PAUSED] = "paused",
+					  [MACHINE_STOPPING] = "stopping", [MACHINE_SAVING] = "saving",
+					  [MACHINE_SAVED] = "saved",       [MACHINE_BROKEN] = "broken",
+					  "creating",                      "deleting",
+					  NULL};
+const struct form machine_state_form = {.kind = FORM_WORD, .words = state_words};
+
 const char *machine_state_word(enum machine_state state)
 {
-	static const char *const words[] = {[MACHINE_OFF] = "off",           [MACHINE_STARTING] = "starting",
-					    [MACHINE_RUNNING] = "running",   [MACHINE_PAUSED] = "paused",
-					    [MACHINE_STOPPING] = "stopping", [MACHINE_BROKEN] = "broken",
-					    [MACHINE_SAVING] = "saving",     [MACHINE_SAVED] = "saved"};
+	return state_words[state];
+}
 
-	return words[state];
+static const char *shown_state(const struct machine *machine)
+{
+	return machine->phase == VM_READY ? machine_state_word(machine->state)
+	       : machine->phase == VM_CREATING ? state_words[MACHINE_BROKEN + 1] : state_words[MACHINE_BROKEN + 2];
 }
 
 void machine_etag(const struct machine *machine, char text[24])
@@ -126,13 +136,35 @@ void machine_etag(const struct machine *machine, char text[24])
 	config_etag(machine->config, text);
 }
 
+static const struct form form_brief_processors = {.kind = FORM_OBJECT, .fields = (const struct form_field[]){{"count", &answer_count, NULL, true}, {0}}};
+static const struct form form_some_words = {.kind = FORM_LIST, .max = 64, .items = &answer_text};
+static const struct form form_brief_config = {.kind = FORM_OBJECT,
+					      .text = "of vm.json",
+					      .fields = (const struct form_field[]){
+						  {"memory", &answer_count, NULL, true},
+						  {"notes", &answer_text, NULL, true},
+						  {"tags", &form_some_words, NULL, true},
+						  {"groups", &form_some_words, NULL, true},
+						  {"processors", &form_brief_processors, NULL, true},
+						  {0},
+					      }};
+const struct form machine_brief_form = {.kind = FORM_OBJECT,
+					.name = "VmBrief",
+					.text = "of a machine what a table shows",
+					.fields = (const struct form_field[]){
+					    {"id", &answer_id, NULL, true},
+					    {"name", &answer_text, NULL, true},
+					    {"state", &machine_state_form, NULL, true},
+					    {"state_since", &answer_moment, NULL, true},
+					    {"config", &form_brief_config, NULL, false},
+					    {0},
+					}};
+
 json_t *machine_json_brief(const struct machine *machine)
 {
 	static const char *const keys[] = {"memory", "notes", "tags", "groups"};
 	const json_t *processors = json_object_get(machine->config, "processors");
-	const char *state = machine->phase == VM_READY ? machine_state_word(machine->state)
-			    : machine->phase == VM_CREATING ? "creating" : "deleting";
-	json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "id", machine->id, "name", machine->name, "state", state, "state_since",
+	json_t *json = json_pack("{s:s, s:s, s:s, s:I}", "id", machine->id, "name", machine->name, "state", shown_state(machine), "state_since",
 				 (json_int_t)machine->state_since);
 	json_t *config;
 
@@ -145,17 +177,41 @@ json_t *machine_json_brief(const struct machine *machine)
 	return json;
 }
 
+static const struct form form_pid = {.kind = FORM_INTEGER, .text = "of its worker, if it runs", .min = 1, .max = INT32_MAX};
+static const struct form form_console = {.kind = FORM_STRING, .text = "a socket, if it runs", .max = INT64_MAX};
+static const struct form form_wanted = {.kind = FORM_BOOLEAN, .text = "it was running, as far as anybody asked"};
+static const struct form form_its_job = {.kind = FORM_INTEGER, .text = "that is at work on it", .min = 1, .max = INT64_MAX};
+static const struct form form_problem = {.kind = FORM_STRING, .text = "why it is broken", .max = INT64_MAX};
+static const struct form form_limits_problem = {.kind = FORM_STRING, .text = "which limits are not in force, and why", .max = INT64_MAX};
+const struct form machine_form = {.kind = FORM_OBJECT,
+				  .name = "Vm",
+				  .text = "a machine",
+				  .fields = (const struct form_field[]){
+				      {"id", &answer_id, NULL, true},
+				      {"name", &answer_text, NULL, true},
+				      {"state", &machine_state_form, NULL, true},
+				      {"state_since", &answer_moment, NULL, true},
+				      {"directory", &answer_text, NULL, true},
+				      {"wanted", &form_wanted, NULL, true},
+				      {"etag", &answer_text, NULL, true},
+				      {"config", &vm_config_form, NULL, false},
+				      {"limits_problem", &form_limits_problem, NULL, false},
+				      {"problem", &form_problem, NULL, false},
+				      {"pid", &form_pid, NULL, false},
+				      {"console", &form_console, NULL, false},
+				      {"job", &form_its_job, NULL, false},
+				      {0},
+				  }};
+
 json_t *machine_json(const struct machine *machine)
 {
 	char etag[24];
 	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "id", machine->id, "name", machine->name, "state",
-				 machine_state_word(machine->state), "directory", machine->directory, "state_since",
+				 shown_state(machine), "directory", machine->directory, "state_since",
 				 (json_int_t)machine->state_since, "wanted", machine->wanted);
 
 	machine_etag(machine, etag);
 	json_object_set_new(json, "etag", json_string(etag));
-	if (machine->phase != VM_READY)
-		json_object_set_new(json, "state", json_string(machine->phase == VM_CREATING ? "creating" : "deleting"));
 	if (machine->config)
 		json_object_set(json, "config", machine->config);
 	if (machine->link && machine->limits_problem.code)

@@ -77,6 +77,9 @@ void machine_set_state(struct machine *machine, enum machine_state state);
 bool machine_is_off(const struct machine *machine);
 const char *machine_state_word(enum machine_state state);
 
+/* A machine's state as it is shown, and what the two functions below make. */
+extern const struct form machine_state_form, machine_form, machine_brief_form;
+
 /* What the REST interface shows. The caller owns the reference. */
 json_t *machine_json(const struct machine *machine);
 

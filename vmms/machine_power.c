@@ -126,6 +126,20 @@ static void shut_down_due(struct job *job)
 	job_end(job, &err);
 }
 
+/* The guest has been asked, and may shut down all the same. */
+static int give_up_waiting(struct job *job, struct error *err)
+{
+	struct machine *machine = job->machine;
+	struct error why;
+
+	(void)err;
+	if (machine->state == MACHINE_STOPPING)
+		machine_set_state(machine, MACHINE_RUNNING);
+	error_set(&why, ECANCELED, "the guest was asked to shut down, and is not waited for any more");
+	job_end(job, &why);
+	return 0;
+}
+
 int machine_shut_down(struct machine *machine, unsigned seconds, struct job **job, struct error *err)
 {
 	int r = command(machine, 1u << MACHINE_RUNNING, "vm.shut-down", "shut down", "shutdown", asked_to_shut_down, job,
@@ -134,6 +148,7 @@ int machine_shut_down(struct machine *machine, unsigned seconds, struct job **jo
 	if (!r && machine->job) {
 		machine_set_state(machine, MACHINE_STOPPING);
 		(*job)->deadline = loop_now(*job) + seconds * 1000ll;
+		(*job)->cancel = give_up_waiting;
 		job_limit(*job, next_ask(*job), shut_down_due);
 	}
 	return r;

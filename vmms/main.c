@@ -29,7 +29,7 @@ static const char usage[] =
     "  --schema NAME     print the JSON schema of vm.json or host.json and end\n"
     "  --verbose         tell on standard error what happens\n"
     "\n"
-    "SIGTERM ends it. Under systemd it says when it is ready, and takes the socket that it is given.\n";
+    "SIGTERM ends it; SIGHUP has it read host.json anew, as bulkhead host reload does. Under systemd it says when it is ready, and takes the socket that it is given.\n";
 
 #define EXIT_USAGE 2
 
@@ -145,8 +145,10 @@ int main(int argc, char **argv)
 		o.state = state;
 	if (!o.runtime)
 		o.runtime = runtime;
-	if (!o.config)
+	if (!o.config) {
 		o.config = config = vmms_default_config(user);
+		o.config_may_miss = true;
+	}
 	if (!o.worker)
 		o.worker = worker = find_worker();
 	if (!o.worker)

@@ -55,9 +55,14 @@ static void late(uv_timer_t *timer)
 
 /* --- disks: what the worker counted --------------------------------------------------------------------- */
 
+#define NUMBER_MAX (INT64_C(1) << 53)
+
+/* The worker may be anyone's: the sum of all that it tells is no less than 0, and a number that JSON has. */
 static uint64_t number(const json_t *object, const char *key)
 {
-	return (uint64_t)json_integer_value(json_object_get(object, key));
+	json_int_t n = json_integer_value(json_object_get(object, key));
+
+	return n < 0 ? 0 : n > NUMBER_MAX ? (uint64_t)NUMBER_MAX : (uint64_t)n;
 }
 
 static void add_controller(struct meter *meter, json_t *controller)

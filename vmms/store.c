@@ -245,6 +245,21 @@ static json_t *job_json(sqlite3_stmt *s)
 			 sql_number_json(s, 5), "ended", sql_number_json(s, 6), "error", error);
 }
 
+static const struct form form_kind = {.kind = FORM_STRING, .text = "what happened, as vm.started", .min = 1, .max = STORE_KIND_SIZE};
+static const struct form form_text = {.kind = FORM_STRING, .text = "for people", .max = INT64_MAX, .or_null = true};
+const struct form store_event_form = {.kind = FORM_OBJECT,
+				      .name = "Event",
+				      .text = "something that happened",
+				      .fields = (const struct form_field[]){
+					  {"id", &answer_count, NULL, true},
+					  {"time", &answer_moment, NULL, true},
+					  {"kind", &form_kind, NULL, true},
+					  {"vm", &answer_text_or_null, NULL, true},
+					  {"vm_name", &answer_text_or_null, NULL, true},
+					  {"text", &form_text, NULL, true},
+					  {0},
+				      }};
+
 static json_t *event_json(sqlite3_stmt *s)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "id", sql_number_json(s, 0), "time", sql_number_json(s, 1), "kind",

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/base.h"
+#include "vmms/form.h"
 
 struct store;
 
@@ -45,6 +46,9 @@ void store_close(struct store *store);
  * group is lost. */
 void store_group_begin(struct store *store);
 int store_group_end(struct store *store, struct error *err);
+
+/* An event as its lists show it. */
+extern const struct form store_event_form;
 
 int store_vm_add(struct store *store, struct store_vm *vm, struct error *err);
 int store_vm_rename(struct store *store, const char *id, const char *name, struct error *err);

@@ -50,6 +50,20 @@ int store_token_find(struct store *store, const char *hash, struct store_token *
 	return r;
 }
 
+static const struct form form_role = {.kind = FORM_STRING, .min = 1, .max = 32};
+const struct form store_token_form = {.kind = FORM_OBJECT,
+				      .name = "Token",
+				      .text = "a token, but for itself, which is told when it is made",
+				      .fields = (const struct form_field[]){
+					  {"id", &answer_count, NULL, true},
+					  {"name", &answer_text, NULL, true},
+					  {"role", &form_role, NULL, true},
+					  {"created", &answer_moment, NULL, true},
+					  {"expires", &answer_moment, NULL, true},
+					  {"expired", &answer_flag, NULL, true},
+					  {0},
+				      }};
+
 static json_t *token_json(sqlite3_stmt *s)
 {
 	return json_pack("{s:o, s:o, s:s, s:o, s:o, s:b}", "id", sql_number_json(s, 0), "name", sql_text_json(s, 1), "role",

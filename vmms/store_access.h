@@ -19,6 +19,8 @@ struct store_token {
 int store_token_add(struct store *store, struct store_token *token, const char *hash, struct error *err);
 /* -ENOENT. */
 int store_token_find(struct store *store, const char *hash, struct store_token *token, struct error *err);
+/* One of a list of them. */
+extern const struct form store_token_form;
 /* By name, those behind `after` (NULL: all), at most `limit`. */
 int store_token_list(struct store *store, const char *after, unsigned limit, json_t **list, struct error *err);
 /* -ENOENT. */

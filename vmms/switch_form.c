@@ -62,6 +62,52 @@ const struct form switch_form = {.kind = FORM_OBJECT,
 				     {0},
 				 }};
 
+static const struct form form_shown_adapters = {.kind = FORM_LIST, .min = 0, .max = INT64_MAX, .items = &answer_text};
+static const struct form form_vms = {.kind = FORM_LIST, .text = "machines with an adapter on it", .min = 0, .max = INT64_MAX, .items = &answer_text};
+static const struct form form_plugged = {.kind = FORM_OBJECT,
+					 .text = "an adapter of a machine that runs",
+					 .fields = (const struct form_field[]){
+					     {"interface", &answer_text, NULL, true},
+					     {"vm", &answer_text, NULL, true},
+					     {"mac", &answer_text, NULL, true},
+					     {0},
+					 }};
+static const struct form form_ports = {.kind = FORM_LIST, .min = 0, .max = INT64_MAX, .items = &form_plugged};
+static const struct form form_link = {.kind = FORM_BOOLEAN, .text = "it has a link"};
+static const struct form form_active = {.kind = FORM_BOOLEAN, .text = "of a team: it is the active one"};
+static const struct form form_lacp = {.kind = FORM_BOOLEAN, .text = "of a team with LACP: the partner agrees"};
+static const struct form form_member = {.kind = FORM_OBJECT,
+					.fields = (const struct form_field[]){
+					    {"name", &answer_text, NULL, true},
+					    {"link", &form_link, NULL, true},
+					    {"active", &form_active, NULL, false},
+					    {"lacp", &form_lacp, NULL, false},
+					    {0},
+					}};
+static const struct form form_members = {.kind = FORM_LIST, .text = "its adapters as they are", .min = 0, .max = INT64_MAX, .items = &form_member};
+static const struct form form_problem = {.kind = FORM_STRING, .text = "what is wrong with it", .max = INT64_MAX};
+const struct form switch_shown_form = {.kind = FORM_OBJECT,
+				       .name = "Switch",
+				       .text = "a virtual switch",
+				       .fields = (const struct form_field[]){
+					   {"name", &answer_text, NULL, true},
+					   {"type", &form_type, NULL, true},
+					   {"adapters", &form_shown_adapters, NULL, true},
+					   {"team", &form_team, NULL, true},
+					   {"host", &form_host, NULL, true},
+					   {"vlan", &form_host_vlan, NULL, true},
+					   {"addresses", &form_addresses, NULL, true},
+					   {"bandwidth", &form_rate, NULL, true},
+					   {"notes", &form_notes, NULL, true},
+					   {"etag", &answer_text, NULL, true},
+					   {"interface", &answer_text, NULL, true},
+					   {"vms", &form_vms, NULL, true},
+					   {"ports", &form_ports, NULL, true},
+					   {"problem", &form_problem, NULL, false},
+					   {"members", &form_members, NULL, false},
+					   {0},
+				       }};
+
 const struct form switch_change_form = {.kind = FORM_OBJECT,
 					.text = "what is to change; keys that are not there stay as they are",
 					.fields = (const struct form_field[]){

@@ -71,6 +71,8 @@ void switches_port_noted(struct machine *machine, const json_t *adapter);
 
 /* switch_form.c */
 extern const struct form switch_form, switch_change_form, adapter_settings_form;
+/* What switch_json() makes. */
+extern const struct form switch_shown_form;
 int switch_config_check(const json_t *config, struct error *err);
 
 /* --- between the files of switches ------------------------------------------------------------------------ */

@@ -263,6 +263,65 @@ void tls_files_free(struct tls_files *files)
 
 /* --- clients -------------------------------------------------------------------------------------------- */
 
+struct tls_revoked {
+	gnutls_x509_crl_t *lists;
+	unsigned count;
+};
+
+/* Whether each list is of one of the authorities. */
+static int check_lists(const struct tls_revoked *revoked, const char *path, const gnutls_datum_t *text, const char *authority, struct error *err)
+{
+	const unsigned wrong = GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNATURE_FAILURE | GNUTLS_CERT_INSECURE_ALGORITHM;
+	gnutls_x509_crt_t *authorities = NULL;
+	unsigned count = 0, status;
+	int r = 0;
+
+	if (gnutls_x509_crt_list_import2(&authorities, &count, text, GNUTLS_X509_FMT_PEM, 0) < 0)
+		return error_set(err, EBADMSG, "%s holds no certificate", authority);
+	for (unsigned i = 0; i < revoked->count && !r; i++)
+		if (gnutls_x509_crl_verify(revoked->lists[i], authorities, (int)count, 0, &status) < 0 || status & wrong)
+			r = error_set(err, EBADMSG, "%s: a list in it is not signed by %s", path, authority);
+	for (unsigned i = 0; i < count; i++)
+		gnutls_x509_crt_deinit(authorities[i]);
+	gnutls_free(authorities);
+	return r;
+}
+
+int tls_revoked_load(struct tls_revoked **out, const char *path, const char *authority, struct error *err)
+{
+	_cleanup_free_ char *lists = NULL, *authorities = NULL;
+	struct tls_revoked *revoked = calloc(1, sizeof(*revoked));
+	gnutls_datum_t text;
+	int r = revoked ? read_text(&lists, path, err) : error_set(err, ENOMEM, "no memory");
+
+	if (!r)
+		r = read_text(&authorities, authority, err);
+	if (!r) {
+		text = (gnutls_datum_t){(void *)lists, (unsigned)strlen(lists)};
+		if (gnutls_x509_crl_list_import2(&revoked->lists, &revoked->count, &text, GNUTLS_X509_FMT_PEM, 0) < 0)
+			r = error_set(err, EBADMSG, "%s holds no revocation list", path);
+	}
+	if (!r) {
+		text = (gnutls_datum_t){(void *)authorities, (unsigned)strlen(authorities)};
+		r = check_lists(revoked, path, &text, authority, err);
+	}
+	if (r)
+		tls_revoked_free(revoked);
+	else
+		*out = revoked;
+	return r;
+}
+
+void tls_revoked_free(struct tls_revoked *revoked)
+{
+	if (!revoked)
+		return;
+	for (unsigned i = 0; i < revoked->count; i++)
+		gnutls_x509_crl_deinit(revoked->lists[i]);
+	gnutls_free(revoked->lists);
+	free(revoked);
+}
+
 /* Names with a NUL in them, or that are no UTF-8, are left out: json_stringn() refuses the one, we the other. */
 static void add_name(json_t *names, const char *name, size_t size)
 {
@@ -290,7 +349,24 @@ static void add_names(json_t *names, gnutls_x509_crt_t crt)
 	}
 }
 
-json_t *tls_client_names(void *session, struct error *err)
+static bool is_revoked(const struct tls_revoked *revoked, const gnutls_datum_t *chain, unsigned count)
+{
+	bool is = false;
+
+	for (unsigned i = 0; revoked && i < count && !is; i++) {
+		gnutls_x509_crt_t crt;
+
+		if (gnutls_x509_crt_init(&crt) < 0)
+			return true;
+		/* Of what cannot be told it is not said that it holds. */
+		is = gnutls_x509_crt_import(crt, &chain[i], GNUTLS_X509_FMT_DER) < 0 ||
+		     gnutls_x509_crt_check_revocation(crt, revoked->lists, revoked->count) != 0;
+		gnutls_x509_crt_deinit(crt);
+	}
+	return is;
+}
+
+json_t *tls_client_names(void *session, const struct tls_revoked *revoked, struct error *err)
 {
 	gnutls_typed_vdata_st purpose = {GNUTLS_DT_KEY_PURPOSE_OID, (void *)(uintptr_t)GNUTLS_KP_TLS_WWW_CLIENT, 0};
 	const gnutls_datum_t *chain;
@@ -307,6 +383,10 @@ json_t *tls_client_names(void *session, struct error *err)
 		gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &why, 0);
 		error_set(err, EKEYREJECTED, "your certificate is refused: %s", why.data ? (char *)why.data : "it cannot be checked");
 		gnutls_free(why.data);
+		return NULL;
+	}
+	if (is_revoked(revoked, chain, count)) {
+		error_set(err, EKEYREJECTED, "your certificate is refused: it was revoked by who had signed it");
 		return NULL;
 	}
 	if (gnutls_x509_crt_init(&crt) >= 0) {

@@ -23,9 +23,15 @@ int tls_files_load(struct tls_files *files, const json_t *https, const char *dir
     struct error *err);
 void tls_files_free(struct tls_files *files);
 
+/* Revocation lists (PEM) that have to be signed by one of the authorities in a file. A list counts until there is another, whatever date it
+ * says. -EBADMSG: a file holds no such thing, or a list is nobody's. */
+struct tls_revoked;
+int tls_revoked_load(struct tls_revoked **out, const char *path, const char *authority, struct error *err);
+void tls_revoked_free(struct tls_revoked *revoked);
+
 /* The names of the client's certificate: common name, then alternative names; the caller owns the reference. NULL with
- * err->code 0: it showed none. Else it is refused: `err` says why. `session` is a gnutls_session_t. */
-json_t *tls_client_names(void *session, struct error *err);
+ * err->code 0: it showed none. Else it is refused: `err` says why. `session` is a gnutls_session_t; `revoked` NULL: nothing is. */
+json_t *tls_client_names(void *session, const struct tls_revoked *revoked, struct error *err);
 
 /* SHA-256 in hexadecimal digits. */
 void tls_hash(const void *bytes, size_t size, char text[65]);

@@ -125,10 +125,7 @@ char *vmms_default_config(bool user)
 		return NULL;
 	r = user ? below(&path, "XDG_CONFIG_HOME", base, "bulkhead/host.json")
 		 : below(&path, NULL, "/etc", "bulkhead/host.json");
-	if (r || !access(path, F_OK))
-		return r ? NULL : path;
-	free(path);
-	return NULL;
+	return r ? NULL : path;
 }
 
 /* Makes a directory and those above it that are not there. */
@@ -280,6 +277,51 @@ static int load(struct vmms *vmms, struct error *err)
 	return r;
 }
 
+static unsigned socket_mode(const struct vmms *vmms)
+{
+	return access_has_groups(vmms->access) ? 0666 : 0660;
+}
+
+/* What is another in host.json than what this daemon goes by. */
+static json_t *what_waits(const struct vmms *vmms, const json_t *config)
+{
+	static const char *const keys[] = {"https", "open_vswitch"};
+	json_t *list = json_array(), *is, *wanted;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		is = json_object_get(vmms->config, keys[i]);
+		wanted = json_object_get(config, keys[i]);
+		if (!is != !wanted || (is && !json_equal(is, wanted)))
+			json_array_append_new(list, json_string(keys[i]));
+	}
+	return list;
+}
+
+int vmms_reload(struct vmms *vmms, json_t **restart, struct error *err)
+{
+	_cleanup_free_ char *path = NULL;
+	struct access *access = NULL;
+	json_t *config;
+	int r = host_config_load(&config, vmms->options->config, vmms->options->config_may_miss, err);
+
+	if (r)
+		return r;
+	r = access_open(&access, config, vmms->store, err);
+	if (r) {
+		json_decref(config);
+		return r;
+	}
+	*restart = what_waits(vmms, config);
+	json_object_set(vmms->config, "overcommit_memory", json_object_get(config, "overcommit_memory"));
+	json_decref(config);
+	access_close(vmms->access);
+	vmms->access = access;
+	if (vmms->options->listener < 0 && asprintf(&path, "%s/api", vmms->options->runtime) >= 0 && chmod(path, socket_mode(vmms)))
+		log_write(LOG_LEVEL_ERROR, "%s: %s", path, strerror(errno));
+	vmms_event(vmms, NULL, "host.reloaded", "host.json is read anew%s", json_array_size(*restart) ? "; a part of it waits for a restart" : "");
+	return 0;
+}
+
 static void on_signal(uv_signal_t *signal, int number)
 {
 	struct vmms *vmms = signal->data;
@@ -287,6 +329,18 @@ static void on_signal(uv_signal_t *signal, int number)
 	(void)number;
 	vmms->closing = true;
 	uv_stop(&vmms->loop);
+}
+
+static void on_hangup(uv_signal_t *signal, int number)
+{
+	struct vmms *vmms = signal->data;
+	json_t *restart = NULL;
+	struct error err;
+
+	(void)number;
+	if (vmms_reload(vmms, &restart, &err))
+		vmms_event(vmms, NULL, "host.warning", "host.json is not read anew: %s", err.text);
+	json_decref(restart);
 }
 
 /* Where groups may come in everybody can connect: who is nobody is told so. */
@@ -298,7 +352,7 @@ static int listen_unix(struct vmms *vmms, struct error *err)
 	if (fd < 0) {
 		if (asprintf(&path, "%s/api", vmms->options->runtime) < 0)
 			return error_set(err, ENOMEM, "no memory");
-		fd = http_unix_socket(path, access_has_groups(vmms->access) ? 0666 : 0660, err);
+		fd = http_unix_socket(path, socket_mode(vmms), err);
 	}
 	return fd < 0 ? fd : http_listen(vmms->http, fd, false, err);
 }
@@ -402,8 +456,12 @@ static void run(struct vmms *vmms)
 	static const int numbers[] = {SIGTERM, SIGINT};
 	uv_timer_t logs;
 	uv_check_t check;
+	uv_signal_t hangup;
 
 	signal(SIGPIPE, SIG_IGN);
+	uv_signal_init(&vmms->loop, &hangup);
+	hangup.data = vmms;
+	uv_signal_start(&hangup, on_hangup, SIGHUP);
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
 		uv_signal_init(&vmms->loop, &vmms->signals[i]);
 		vmms->signals[i].data = vmms;
@@ -420,6 +478,7 @@ static void run(struct vmms *vmms)
 	uv_run(&vmms->loop, UV_RUN_DEFAULT);
 	for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
 		uv_close((uv_handle_t *)&vmms->signals[i], NULL);
+	uv_close((uv_handle_t *)&hangup, NULL);
 	uv_close((uv_handle_t *)&check, NULL);
 	uv_close((uv_handle_t *)&logs, NULL);
 	let_go(vmms);
@@ -428,7 +487,7 @@ static void run(struct vmms *vmms)
 int vmms_run(const struct vmms_options *options, struct error *err)
 {
 	struct vmms vmms = {.options = options, .lock = -1};
-	int r = host_config_load(&vmms.config, options->config, err);
+	int r = host_config_load(&vmms.config, options->config, options->config_may_miss, err);
 
 	uv_loop_init(&vmms.loop);
 	uv_mutex_init(&vmms.children_lock);

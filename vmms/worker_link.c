@@ -171,6 +171,20 @@ static void pid_exited(uv_poll_t *poll, int status, int events)
 	maybe_end(link);
 }
 
+/* What a worker says of an error that is its machine's and no matter of the daemon's own: what that means is decided by text alone. */
+static int told_code(const json_t *answer)
+{
+	static const int codes[] = {EINVAL, EBADMSG, ENOENT,  EEXIST,       EBUSY,  EALREADY, ENOSPC, EDQUOT,
+				    ENOTSUP, EFBIG,  EROFS, ENAMETOOLONG, ENOTDIR, ELOOP,    EISDIR, EACCES, EPERM};
+	const char *name = json_string_value(json_object_get(answer, "code"));
+
+	for (size_t i = 0; name && i < ARRAY_SIZE(codes); i++)
+		if (!strcmp(name, strerrorname_np(codes[i])))
+			return codes[i];
+	/* It is between a reset and the next start of its guest. */
+	return name && !strcmp(name, "EAGAIN") ? EBUSY : EIO;
+}
+
 /* --- the start ---------------------------------------------------------------------------------------- */
 
 static void start_answer(struct worker_link *link, size_t length)
@@ -182,7 +196,7 @@ static void start_answer(struct worker_link *link, size_t length)
 	if (json_is_true(json_object_get(answer, "ok"))) {
 		tell_start(link, NULL);
 	} else if (text) {
-		error_set(&err, EIO, "%s", text);
+		error_set(&err, told_code(answer), "%s", text);
 		tell_start(link, &err);
 	} else if (restoring && !link->told_start) {
 		link->ops->restoring(link->context, (uint64_t)json_integer_value(json_object_get(restoring, "done")),
@@ -542,7 +556,7 @@ static void answer_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer)
 	else if (json_is_true(json_object_get(answer, "ok")))
 		command_end(command, answer, 0, NULL);
 	else
-		command_end(command, NULL, EIO, json_string_value(json_object_get(answer, "error"))
+		command_end(command, NULL, told_code(answer), json_string_value(json_object_get(answer, "error"))
 						    ? json_string_value(json_object_get(answer, "error"))
 						    : "the worker refused and did not say why");
 	json_decref(answer);

@@ -118,7 +118,7 @@ int vm_add_adapter(struct vm *vm, const struct worker_adapter *adapter, struct e
 	else if (find(vm, adapter->mac))
 		r = error_set(err, EEXIST, "the machine has a network adapter with that address already");
 	else if (vm->adapter_count == WORKER_MAX_ADAPTERS)
-		r = error_set(err, ENOSPC, "the machine has %u network adapters: that is as many as there may be", WORKER_MAX_ADAPTERS);
+		r = error_set(err, EINVAL, "the machine has %u network adapters: that is as many as there may be", WORKER_MAX_ADAPTERS);
 	if (!r) {
 		*a = (struct vm_adapter){.config = *adapter, .number = free_number(vm), .port = port};
 		r = build(vm, a, err);

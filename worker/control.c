@@ -102,9 +102,11 @@ json_t *control_text(const char *text)
 	return string;
 }
 
-json_t *control_refuse(const char *text)
+json_t *control_refuse(int code, const char *text)
 {
-	return json_pack("{s:b,s:o}", "ok", 0, "error", control_text(text));
+	const char *name = strerrorname_np(code);
+
+	return json_pack("{s:b,s:o,s:s}", "ok", 0, "error", control_text(text), "code", name ? name : "EIO");
 }
 
 static json_t *handle_line(struct control *c, const char *line, size_t size, struct control_call *call)
@@ -114,15 +116,15 @@ static json_t *handle_line(struct control *c, const char *line, size_t size, str
 	json_t *result;
 
 	if (!json_is_object(request))
-		result = control_refuse("the line is not a JSON object");
+		result = control_refuse(EINVAL, "the line is not a JSON object");
 	else if (json_integer_value(json_object_get(request, "version")) != CONTROL_VERSION)
-		result = control_refuse("\"version\" must be 1: this worker speaks no other");
+		result = control_refuse(EINVAL, "\"version\" must be 1: this worker speaks no other");
 	else if (!json_is_string(json_object_get(request, "command")))
-		result = control_refuse("\"command\" is missing");
+		result = control_refuse(EINVAL, "\"command\" is missing");
 	else
 		result = c->handler(c->context, json_string_value(json_object_get(request, "command")), request, call);
 	json_decref(request);
-	return result || call->later ? result : control_refuse("no memory");
+	return result || call->later ? result : control_refuse(ENOMEM, "no memory");
 }
 
 static void written(uv_write_t *request, int status);
@@ -168,7 +170,7 @@ static void next_line(struct peer *peer)
 		return;
 	if (!end && peer->used == LINE_MAX_BYTES) {
 		peer->last = true;
-		send_answer(peer, control_refuse("the line is longer than 64 KiB"));
+		send_answer(peer, control_refuse(EINVAL, "the line is longer than 64 KiB"));
 	} else if (!end) {
 		uv_read_start((uv_stream_t *)&peer->pipe, give_room, got_bytes);
 	} else if (has_gone(peer)) {

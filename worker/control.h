@@ -37,8 +37,8 @@ struct control_call {
 /* Handles one command; returns the answer (a new reference). */
 typedef json_t *(*control_fn)(void *context, const char *command, const json_t *arguments, struct control_call *call);
 
-/* {"ok": false, "error": text}; bytes of `text` that are no UTF-8 become question marks. */
-json_t *control_refuse(const char *text);
+/* {"ok": false, "error": text, "code": "ENOENT"}; bytes of `text` that are no UTF-8 become question marks. */
+json_t *control_refuse(int code, const char *text);
 
 /* A string for an answer, likewise. */
 json_t *control_text(const char *text);

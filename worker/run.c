@@ -294,7 +294,7 @@ static const struct console_ops console_ops = {
 
 static json_t *answer(int r, const struct error *err)
 {
-	return r ? control_refuse(err->text) : json_pack("{s:b}", "ok", 1);
+	return r ? control_refuse(err->code, err->text) : json_pack("{s:b}", "ok", 1);
 }
 
 /* Whether a file that is named can be opened, where it did not come along. */

@@ -155,7 +155,7 @@ static int open_at_free_lun(struct vm *vm, const struct worker_disk *config, str
 	for (*slot = 0; *slot < WORKER_MAX_DISKS && vm->disks[*slot].used; ++*slot)
 		;
 	if (lun < 0 || *slot == WORKER_MAX_DISKS)
-		return error_set(err, ENOSPC, "%s: the machine has no place for another disk (%u at most)",
+		return error_set(err, EINVAL, "%s: the machine has no place for another disk (%u at most)",
 		    disk_name(config), WORKER_MAX_DISKS);
 	r = open_disk(&vm->disks[*slot], config, files, err);
 	if (!r)

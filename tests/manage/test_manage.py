@@ -195,11 +195,11 @@ def test_manage_bad_input(context):
         d.refused(400, "invalid", "GET", "/v1/vms?limit=-1")
         d.refused(400, "invalid", "POST", "/v1/vms/web/start", {"x": 1}, "no body")
         job = d.job("POST", "/v1/vms", {"name": "pictures", "image": "no-such-image"})
-        require(job["state"] == "failed" and "no-such-image" in job["error"]["message"], f"a missing image: {job}")
+        require(job["state"] == "failed" and job["error"]["code"] == "not-found" and "no-such-image" in job["error"]["message"], f"a missing image: {job}")
         require([v["name"] for v in d.ok("GET", "/v1/vms")["vms"]] == ["web"], "nothing is left of what failed")
         d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": "/nowhere/disk.vhdx"}]})
         job = d.job("POST", "/v1/vms/web/start")
-        require(job["state"] == "failed" and "/nowhere/disk.vhdx" in job["error"]["message"], f"a missing disk: {job}")
+        require(job["state"] == "failed" and job["error"]["code"] == "not-found" and "/nowhere/disk.vhdx" in job["error"]["message"], f"a missing disk: {job}")
         d.ok("PATCH", "/v1/vms/web", {"disks": []})
         broken_files(d)
         large_body(d)
@@ -235,7 +235,8 @@ def large_body(d):
     connection.putheader("Content-Length", str(1 << 30))
     connection.endheaders()
     answer = connection.getresponse()
-    require(answer.status == 413, f"a body of a gigabyte: {answer.status}")
+    error = json.loads(answer.read())["error"]
+    require(answer.status == 413 and error["code"] == "too-large" and "1024 KiB" in error["message"], f"a body of a gigabyte: {answer.status} {error}")
     connection.close()
     # Without a length it is cut off where it gets too long.
     connection = UnixConnection(d.socket)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import ssl
 import subprocess
 
@@ -185,12 +186,73 @@ def test_manage_client_certificates(context):
             require(code_of(answer) == "unknown-token" and "certificate" in answer["error"]["message"], f"refused: {answer}")
         _, answer = curl("-k", url, status=401)
         require(code_of(answer) == "no-token", f"none: {answer}")
+        # Withdrawn: out of host.json, and that is read anew; a file that cannot be read changes nothing.
+        mallory = client(d.directory, ours, "/CN=mallory")
+        with open(os.path.join(d.directory, "host.json"), encoding="utf-8") as f:
+            whole = f.read()
+        d.configure(https={"listen": "127.0.0.1:0", "client_authority": ours[1]}, certificates=[{"name": "mallory", "role": "viewer"}])
+        require("is read anew" in d.cli("host", "reload"), "by the command line")
+        _, answer = curl("-k", *alice, url, status=403)
+        require(code_of(answer) == "denied" and "alice" in answer["error"]["message"], f"withdrawn: {answer}")
+        require(curl("-k", *mallory, url, status=200)[1]["you"]["role"] == "viewer", "given")
+        d.configure(https={"listen": "127.0.0.1:1"}, certificates=[])
+        require(d.ok("POST", "/v1/host/reload") == {"restart": ["https"]}, "what waits for a restart")
+        curl("-k", *mallory, url, status=403)
+        with open(os.path.join(d.directory, "host.json"), "w", encoding="utf-8") as f:
+            f.write(whole[:-1])
+        d.refused(422, "damaged", "POST", "/v1/host/reload", None, "host.json, line 1")
+        d.configure(certificates=[], groups=[{"name": "no-such-group", "role": "viewer"}])
+        d.refused(404, "not-found", "POST", "/v1/host/reload", None, "no-such-group")
+        with open(os.path.join(d.directory, "host.json"), "w", encoding="utf-8") as f:
+            f.write(whole)
+        d.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: curl("-k", *alice, url)[0] == 200, "the signal to be taken")
         # The command line, and a token beside the certificate: the token counts.
         remote = ["--host", url.removesuffix("/v1/host"), "--fingerprint", where(d)[1], "--certificate", alice[1], "--key", alice[3]]
         require("certificate alice" in d.cli(*remote, "host", "show"), "by the command line")
         token = d.ok("POST", "/v1/tokens", {"name": "v", "role": "viewer"})["token"]
         _, host = curl("-k", *alice, "-H", f"Authorization: Bearer {token}", url, status=200)
         require(host["you"]["role"] == "viewer", f"both: {host}")
+
+
+def revocation_list(directory, by, *certificates):
+    """An authority's list of what it has withdrawn."""
+    config, path = os.path.join(directory, "ca.conf"), os.path.join(directory, f"list{len(certificates)}{os.path.basename(by[1])}")
+    for name, text in (("index", ""), ("number", "01\n"), ("ca.conf", f"[ca]\ndefault_ca = x\n[x]\ndatabase = {directory}/index\ncrlnumber = {directory}/number\n"
+                                                                     f"default_md = sha256\ndefault_crl_days = 30\ncertificate = {by[1]}\nprivate_key = {by[0]}\n")):
+        with open(os.path.join(directory, name), "w", encoding="utf-8") as f:
+            f.write(text)
+    for certificate in certificates:
+        openssl("ca", "-config", config, "-revoke", certificate)
+    openssl("ca", "-config", config, "-gencrl", "-out", path)
+    return path
+
+
+def test_manage_revoked_certificates(context):
+    with Daemon(context["build"], start=False) as d:
+        ours, theirs = authority(d.directory, "ours"), authority(d.directory, "theirs")
+        https, names = {"listen": "127.0.0.1:0", "client_authority": ours[1]}, [{"name": n, "role": "viewer"} for n in ("alice", "bob")]
+        alice, bob = (client(d.directory, ours, f"/CN={name}") for name in ("alice", "bob"))
+        d.configure(https=https, certificates=names, revoked=revocation_list(d.directory, ours))
+        d.start()
+        url = f"https://{where(d)[0]}/v1/host"
+        for options in (alice, bob):
+            curl("-k", *options, url, status=200)
+        d.configure(https=https, certificates=names, revoked=revocation_list(d.directory, ours, bob[1]))
+        require(d.ok("POST", "/v1/host/reload") == {"restart": []}, "it needs no restart")
+        _, answer = curl("-k", *bob, url, status=401)
+        require(code_of(answer) == "unknown-token" and "revoked" in answer["error"]["message"], f"revoked: {answer}")
+        curl("-k", *alice, url, status=200)
+        # A list of somebody else, or none at all, is no list, and what holds goes on to hold.
+        for wrong, said in ((revocation_list(d.directory, theirs), "not signed by"), (ours[1], "no revocation list")):
+            d.configure(https=https, certificates=names, revoked=wrong)
+            d.refused(422, "damaged", "POST", "/v1/host/reload", None, said)
+        d.configure(https=https, certificates=names, revoked="/nowhere/list")
+        d.refused(404, "not-found", "POST", "/v1/host/reload", None, "/nowhere/list")
+        curl("-k", *bob, url, status=401)
+        d.configure(https={"listen": "127.0.0.1:0"}, revoked="/nowhere/list")
+        r = subprocess.run(d.command(), capture_output=True, text=True, timeout=30)
+        require(r.returncode == 1, f"{r}")
 
 
 def test_manage_given_certificate(context):

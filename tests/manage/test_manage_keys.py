@@ -4,6 +4,9 @@
 import concurrent.futures
 import json
 import os
+import sqlite3
+import time
+import uuid
 
 from daemon import Daemon, UnixConnection, require, wait_for
 
@@ -59,6 +62,41 @@ def test_manage_idempotency_keys(context):
             require(ask(d, "POST", "/v1/vms", machine(d, "z"), Idempotency_Key=key)[0] == 400, f"key {key}")
         status, answer, _ = ask(d, "POST", "/v1/tokens", {"name": "t", "role": "viewer"}, Idempotency_Key="four")
         require(status == 400 and "takes no Idempotency-Key" in answer["error"]["message"], f"a secret is not kept: {answer}")
+
+
+def claimed(d, key):
+    """Whether the daemon has begun with the request that has this key, as its database tells whoever looks in."""
+    with sqlite3.connect(f"file:{d.state}/host.db?mode=ro", uri=True, timeout=30) as db:
+        return bool(db.execute("SELECT 1 FROM idempotency WHERE key = ?", (key,)).fetchall())
+
+
+def test_manage_idempotency_key_interrupted(context):
+    """A daemon that dies between a request's begin and its answer, which has to be hit: another key is tried until it is."""
+    with Daemon(context["build"]) as d:
+        for i in range(1000):
+            directory = os.path.join(d.directory, f"there{i}")
+            os.mkdir(directory)
+            with open(os.path.join(directory, "vm.json"), "w", encoding="utf-8") as f:
+                json.dump({"version": 1, "id": str(uuid.uuid4()), "name": f"vm{i}", "boot": {"kernel": d.kernel}}, f)
+            body, key = {"directory": directory}, f"k{i}"
+            connection = d.sent("POST", "/v1/vms/register", body, {"Idempotency-Key": key})
+            deadline = time.monotonic() + 60
+            while not claimed(d, key):
+                require(time.monotonic() < deadline, "the request is not begun")
+            d.kill()
+            connection.close()
+            d.start()
+            status, answer, again = ask(d, "POST", "/v1/vms/register", body, Idempotency_Key=key)
+            if status == 409 and answer["error"]["code"] == "interrupted":
+                break
+            require(status == 201 and again, f"{status} {answer}")
+        require(status == 409 and "use a new Idempotency-Key" in answer["error"]["message"], f"never hit: {status} {answer}")
+        require(ask(d, "POST", "/v1/vms/register", body, Idempotency_Key=key)[1] == answer, "it stays so")
+        # What became of it, whoever looks sees, and with a new key it is done.
+        there = f"vm{i}" in [vm["name"] for vm in d.ok("GET", "/v1/vms?limit=1000")["vms"]]
+        status, answer, _ = ask(d, "POST", "/v1/vms/register", body, Idempotency_Key="new")
+        require((status, there) in ((201, False), (409, True)), f"{there} {status} {answer}")
+        print(f"     hit after {i + 1}")
 
 
 def test_manage_idempotency_keys_at_once_and_by_others(context):

@@ -180,7 +180,7 @@ def test_manage_switch_rolled_back(context):
         host.ip("link", "set", "otherpeer", "up")
         host.give("other", "198.51.100.1/24")
         host.ip("route", "add", "10.0.0.0/8", "nexthop", "via", "192.0.2.1", "dev", "eth1", "nexthop", "via", "198.51.100.2", "dev", "other")
-        d.refused(501, "not-supported", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]}, "several interfaces")
+        d.refused(422, "not-supported", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1"]}, "several interfaces")
         host.ip("route", "del", "10.0.0.0/8")
         # An adapter that has addresses cannot be a team's second.
         d.refused(409, "busy", "POST", "/v1/switches", {"name": "out", "type": "external", "adapters": ["eth1", "other"]}, "has addresses")
@@ -377,13 +377,13 @@ def test_manage_switch_minimum(context):
         job = d.job("POST", "/v1/vms/early/start")
         require(job["state"] == "failed" and "userspace datapath" in job["error"]["message"], f"{job}")
         asks = [{"port": "switch", "switch": "out", "settings": {"bandwidth": {"minimum": 1000000}}}]
-        d.refused(501, "not-supported", "POST", "/v1/vms", {"name": "web", "boot": {"kernel": d.kernel}, "adapters": asks}, "userspace datapath")
+        d.refused(422, "not-supported", "POST", "/v1/vms", {"name": "web", "boot": {"kernel": d.kernel}, "adapters": asks}, "userspace datapath")
         require(d.call("GET", "/v1/vms/web")[0] == 404 and os.listdir(os.path.join(d.state, "machines")) == ["early"], "nothing of it is there")
         d.make("web", adapters=[{"port": "switch", "switch": "out"}])
-        d.refused(501, "not-supported", "PATCH", "/v1/vms/web", {"adapters": asks}, "userspace datapath")
+        d.refused(422, "not-supported", "PATCH", "/v1/vms/web", {"adapters": asks}, "userspace datapath")
         mac = d.ok("GET", "/v1/vms/web")["config"]["adapters"][0]["mac"]
         for running in (False, True):
-            d.refused(501, "not-supported", "PATCH", f"/v1/vms/web/adapters/{mac}", {"settings": {"bandwidth": {"minimum": 1000000}}}, "userspace datapath")
+            d.refused(422, "not-supported", "PATCH", f"/v1/vms/web/adapters/{mac}", {"settings": {"bandwidth": {"minimum": 1000000}}}, "userspace datapath")
             d.done("PATCH", f"/v1/vms/web/adapters/{mac}", {"settings": {}})
             if not running:
                 d.done("POST", "/v1/vms/web/start")

@@ -3,6 +3,9 @@
 
 import os
 import re
+import socket
+
+from daemon import OBEYS, halting_kernel
 
 BIG = 64 << 20  # what takes long enough to copy that it can be cancelled
 
@@ -20,6 +23,7 @@ class Ways:
         d.cli("disk", "create", self.disk, "16M")
         with open(self.medium, "wb") as f:
             f.truncate(1 << 20)
+        self.obeys = halting_kernel(os.path.join(self.place, "obeys"), OBEYS)
         self.ways = {
             "applyCheckpoint": self.checkpoint() + [self.post("/checkpoints/c/apply")],
             "exportCheckpoint": self.checkpoint() + [self.post("/checkpoints/c/export", directory="{new}")],
@@ -41,6 +45,7 @@ class Ways:
             "pauseVm": self.running() + [self.post("/pause")],
             "resumeVm": self.running() + [self.post("/pause"), self.post("/resume")],
             "resetVm": self.running() + [self.post("/reset")],
+            "shutDownVm": self.fresh() + [("PATCH", self.vm, {"boot": {"kernel": self.obeys}}), self.post("/start"), self.post("/shut-down")],
             "turnOffVm": self.running() + [self.post("/turn-off")],
             "inspectVm": self.running() + [("GET", f"{self.vm}/inspect", None)],
             "createVm": self.fresh(),
@@ -81,6 +86,12 @@ class Ways:
             thing = thing.replace(name, value)
         return thing
 
+    def press(self):
+        """A key at the machine's console, for a guest that does as it is told by that."""
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.d.ok("GET", self.vm)["console"])
+            s.sendall(b"x")
+
     def go(self, operation, ask):
         """`ask(method, path, body)` gives status and answer. True: the operation succeeded, and what it began did."""
         self.count += 1
@@ -92,14 +103,17 @@ class Ways:
                 f.write(os.urandom(BIG))
         status, answer = 0, None
         for i, (method, path, body) in enumerate(steps):
-            # What is to be cancelled is not waited for.
-            waits = any(method == m and p.fullmatch(path) for m, p in self.patient) and not (operation == "cancelJob" and i >= len(steps) - 2)
+            # What is to be cancelled is not waited for, nor is a guest before it is told to go.
+            later = (operation == "cancelJob" and i >= len(steps) - 2) or (operation == "shutDownVm" and i == len(steps) - 1)
+            waits = not later and any(method == m and p.fullmatch(path) for m, p in self.patient)
             status, answer = ask(method, self.fill(path) + (("&" if "?" in path else "?") + "wait=60" if waits else ""), self.fill(body))
             if status == 202:
                 self.job = answer["id"]
         if not 200 <= status < 300:
             return False
-        if operation == "cancelJob":
+        if operation == "shutDownVm":
+            self.press()
+        if operation in ("cancelJob", "shutDownVm"):
             answer = ask("GET", f"/v1/jobs/{self.job}?wait=60", None)[1]
-            return answer["state"] == "cancelled"
+            return answer["state"] == ("cancelled" if operation == "cancelJob" else "done")
         return status != 202 or answer["state"] == "done"

@@ -106,7 +106,7 @@ static void test_form_fills_in(void **state)
 /* What is published says the same as the check: every key, and which have to be there. */
 static void test_schema_has_every_key(void **state)
 {
-	json_t *schema = form_schema(&vm_config_form), *json = parse(WITH(""));
+	json_t *schema = form_schema(&vm_config_form, NULL), *json = parse(WITH(""));
 	const json_t *properties = json_object_get(schema, "properties");
 	const char *key;
 	json_t *value;
@@ -119,6 +119,48 @@ static void test_schema_has_every_key(void **state)
 	assert_true(json_is_false(json_object_get(schema, "additionalProperties")));
 	json_decref(schema);
 	json_decref(json);
+}
+
+static bool fits(const struct form *form, const char *text)
+{
+	struct error err = {0};
+	json_t *json = json_loads(text, JSON_DECODE_ANY, NULL);
+	int r;
+
+	assert_non_null(json);
+	r = form_check(form, json, &err);
+	assert_true(!r || (r == -EINVAL && *err.text));
+	json_decref(json);
+	return !r;
+}
+
+static const struct form form_short = {.kind = FORM_STRING, .max = 3, .name = "Short"};
+static const struct form form_either = {.kind = FORM_EITHER, .either = (const struct form *const[]){&form_short, &answer_flag, NULL}};
+static const struct form form_whatever = {.kind = FORM_ANY};
+static const struct form form_some = {.kind = FORM_LIST, .max = INT64_MAX, .items = &form_whatever};
+static const struct form form_open = {
+    .kind = FORM_OBJECT,
+    .rest = &form_some,
+    .fields = (const struct form_field[]){{"a", &form_either, NULL, true}, {"n", &answer_moment_or_null, NULL, false}, {"s", &answer_seconds, NULL, false}, {0}}};
+
+/* What answers have beside what requests have: null, other numbers, one of several forms, and keys of any name. */
+static void test_forms_of_answers(void **state)
+{
+	json_t *schemas = json_object(), *schema = form_schema(&form_open, schemas);
+
+	(void)state;
+	assert_true(fits(&form_open, "{\"a\": \"x\", \"n\": null, \"s\": 1.5, \"other\": [{}]}"));
+	assert_true(fits(&form_open, "{\"a\": true, \"n\": 3, \"s\": 1}"));
+	assert_false(fits(&form_open, "{\"a\": \"long\"}"));
+	assert_false(fits(&form_open, "{\"a\": null}"));
+	assert_false(fits(&form_open, "{\"a\": true, \"n\": -1}"));
+	assert_false(fits(&form_open, "{\"a\": true, \"s\": \"1\"}"));
+	assert_false(fits(&form_open, "{\"a\": true, \"other\": {}}"));
+	assert_false(fits(&form_open, "{\"a\": true, \"other\": null}"));
+	assert_non_null(json_object_get(schemas, "Short"));
+	assert_int_equal(json_object_size(schemas), 1);
+	json_decref(schema);
+	json_decref(schemas);
 }
 
 static void write_text(const char *path, const char *text)
@@ -828,6 +870,7 @@ int main(void)
 	    cmocka_unit_test(test_form_names_what_is_wrong),
 	    cmocka_unit_test(test_form_fills_in),
 	    cmocka_unit_test(test_schema_has_every_key),
+	    cmocka_unit_test(test_forms_of_answers),
 	    IN_DIRECTORY(test_file_is_checked),
 	    IN_DIRECTORY(test_file_is_written_and_read),
 	    cmocka_unit_test(test_worker_gets_absolute_paths),

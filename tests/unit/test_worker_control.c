@@ -65,7 +65,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		f->last_read_only = json_is_true(json_object_get(arguments, "read_only"));
 	}
 	if (!strcmp(command, "fail"))
-		return control_refuse("it f\xe4iled");
+		return control_refuse(EINVAL, "it f\xe4iled");
 	if (!strcmp(command, "no-memory"))
 		return NULL;
 	return json_pack("{s:b,s:O}", "ok", 1, "n", json_object_get(arguments, "n") ?: json_null());
