@@ -16,16 +16,19 @@ TOUCHES_62_MIB = (b"\xbf\x00\x00\x20\x00"  # mov edi, 2 MiB
                   b"\x89\x3f\x81\xc7\x00\x10\x00\x00"  # again: mov [edi], edi; add edi, 4096
                   b"\x81\xff\x00\x00\xe0\x03\x72\xf0"  # cmp edi, 62 MiB; jb again
                   b"\xfa\xf4\xeb\xfd")  # cli; hlt
+ANSWERS = (b"\xbb\x41\x00\x00\x00"  # mov ebx, 'A'
+           b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xfb"  # next: mov dx, 0x3fd; again: in al, dx; test al, 1; jz again
+           b"\x66\xba\xf8\x03\xec\x88\xd8\xee\x43\xeb\xec")  # mov dx, 0x3f8; in al, dx; mov al, bl; out dx, al; inc ebx; jmp next
 
 
 def test_systemd_life(context):
-    """Socket activation, a machine, an upgrade under it, the manager's death, the host's shutdown and the next boot."""
+    """Socket activation, a machine, an upgrade under it, the manager's death, the host's shutdown and the next boot, over which a saved guest goes on."""
     debs = packages(context)
     # With what the packages depend on, and what switches need.
     image = shared_image(context["bulkhead"], "package-image", [*depends(debs), "openvswitch-switch", "iputils-ping"])
     with tempfile.TemporaryDirectory() as directory:
         copy_debs(context, os.path.join(directory, "debs"))
-        for name, code in (("spins", SPINS), ("touches", TOUCHES_62_MIB)):
+        for name, code in (("spins", SPINS), ("touches", TOUCHES_62_MIB), ("answers", ANSWERS)):
             tiny_kernel(os.path.join(directory, "debs", name), code)
         seed, disk, copies = (os.path.join(directory, name) for name in ("seed.iso", "root.avhdx", "debs.img"))
         size = sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(os.path.join(directory, "debs")) for f in files)
@@ -80,6 +83,9 @@ def first_boot(guest):
     limits(guest)
     switches(guest)
     guest.check("bulkhead vm set web --automatic-stop turn-off --automatic-start if-was-running")
+    guest.check("cp /debs/answers /var/lib/bulkhead/answers")
+    guest.check("bulkhead vm create kept --kernel /var/lib/bulkhead/answers --memory 64M --processor soft --automatic-stop save --start", 120)
+    require(answer(guest) + answer(guest) == "AB", "it counts what it is told")
     # The host's shutdown stops the machine in good order.
     guest.terminate()
     status = guest.wait(300)
@@ -143,9 +149,18 @@ def switches(guest):
     guest.check("ping -n -c 1 -W 5 -I near 192.0.2.1 && ! pgrep ovs && ip netns delete far && rm -r /etc/bulkhead", 60)
 
 
+def answer(guest):
+    """What the machine that is kept says when it is told something: the next letter."""
+    return guest.check("rm -f /tmp/said; printf x | bulkhead vm console kept >/tmp/said & until [ -s /tmp/said ]; do sleep 0.1; done; kill $!; cat /tmp/said", 120)
+
+
 def second_boot(guest):
     guest.login(timeout=600)
-    guest.check("until [ \"$(bulkhead vm list --json | grep -c '\"state\": \"running\"')\" = 1 ]; do sleep 0.2; done", 120)
+    guest.check("until [ \"$(bulkhead vm list --json | grep -c '\"state\": \"running\"')\" = 2 ]; do sleep 0.2; done", 120)
+    # Its state is of the boot before: it counts on.
+    events = guest.check("bulkhead event list kept")
+    require(answer(guest) == "C" and "saved" in events, f"it was booted anew: {events}")
+    require("is deleted" in guest.check("bulkhead vm turn-off kept && bulkhead vm delete kept --force && rm /var/lib/bulkhead/answers", 120), "the kept one")
     events = guest.check("bulkhead event list web")
     require("the power was cut" in events and "killed or crashed" not in events, f"how it ended: {events}")
     guest.check("bulkhead host stop-machines", 200)
