@@ -160,6 +160,9 @@ static int explain_curl(const struct client *client, CURLcode code, struct error
 		return error_set(err, EPERM, "%s has another key than --fingerprint says: somebody else may be answering", host);
 	if (code == CURLE_COULDNT_CONNECT && host)
 		return error_set(err, ECONNREFUSED, "no daemon answers at %s", host);
+	if (code == CURLE_COULDNT_CONNECT && access(client->socket, W_OK) && errno == EACCES)
+		return error_set(err, EACCES, "%s is not open to you (%s): it is for the user whose daemon it is, or for a group that is let in", client->socket,
+				 strerror(EACCES));
 	if (code == CURLE_COULDNT_CONNECT)
 		return error_set(err, ECONNREFUSED, "no daemon answers on %s: start bulkheadd%s", client->socket,
 				 getuid() ? ", or name its socket by BULKHEAD_SOCKET" : " (systemctl start bulkhead)");

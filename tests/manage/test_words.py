@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a new user meets when something is not right: sentences that say what to do."""
 
+import http.server
+import json
 import os
+import socketserver
 import subprocess
 import tempfile
+import threading
 
 from daemon import Daemon, require
 from lan import apart
+from terminal import Terminal
 
 
 def test_words_no_place_for_sockets(context):
@@ -76,3 +81,80 @@ def test_words_files_by_relative_names(context):
         cli("vm", "delete", "web", "--force")
         cli("vm", "import", "out/web")
         require("web" in cli("vm", "list", "--names").split(), "and imported from there")
+
+
+def terminal(d, *words, path=None):
+    return Terminal([os.path.join(d.build, "cli/bulkhead"), *words], dict(os.environ, BULKHEAD_SOCKET=path or d.socket))
+
+
+def test_words_progress_on_a_terminal(context):
+    """What takes more than a second says what it is at, and takes that back when it ends; with no terminal it says nothing."""
+    with Daemon(context["build"]) as d:
+        d.make("web")
+        d.done("POST", "/v1/vms/web/start")
+        shown = terminal(d, "vm", "shut-down", "web", "--timeout", "3")
+        shown.expect("\r\x1b[Kshutting down …")
+        shown.expect("\r\x1b[K")
+        shown.expect("did not shut down")
+        require(shown.status() == 1, "how it ended")
+        require("shutting down" not in d.cli("vm", "shut-down", "web", "--timeout", "2", status=1), "a script is told the end alone")
+        with Slow(d) as slow:
+            shown = terminal(d, "vm", "save", "web", path=slow.path)
+            for percent in ("  0 %", " 25 %", " 99 %"):
+                shown.expect(f"\r\x1b[Ksaving {percent}")
+            shown.expect("\r\x1b[Kweb is saved")
+            require(shown.status() == 0, "how it ended")
+
+
+class Slow(socketserver.ThreadingUnixStreamServer):
+    """A daemon whose job takes as long as three questions."""
+
+    def __init__(self, d):
+        steps = [{"progress": 0.0}, {"progress": 0.25}, {"progress": 0.99}, {"state": "done"}]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):  # pylint: disable=arguments-differ
+                pass
+
+            def do_POST(self):  # pylint: disable=invalid-name
+                text = json.dumps({"id": 1, "kind": "vm.save", "vm_name": "web", "state": "running", "error": None, **steps.pop(0)}).encode()
+                self.send_response(202)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+            do_GET = do_POST
+        self.path = os.path.join(d.directory, "slow")
+        super().__init__(self.path, Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+def test_words_delete_on_a_terminal(context):
+    """All that goes is listed, what lies elsewhere with it, as what stays; only y deletes."""
+    with Daemon(context["build"]) as d:
+        d.cli("disk", "create", os.path.join(d.directory, "data.vhdx"), "16M")
+        d.make("web", disks=[{"path": os.path.join(d.directory, "data.vhdx")}])
+        directory = d.ok("GET", "/v1/vms/web")["directory"]
+        os.mkdir(os.path.join(directory, "disks"))
+        d.cli("disk", "create", os.path.join(directory, "disks/more.vhdx"), "16M")
+        d.ok("PATCH", "/v1/vms/web", {"disks": [{"path": os.path.join(d.directory, "data.vhdx")}, {"path": "disks/more.vhdx"}]})
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/save")
+        goes = ["disks/more.vhdx", *(name for name in os.listdir(directory) if name != "disks")]
+        stays = [d.kernel, os.path.join(d.directory, "data.vhdx")]
+        lines = sorted([f"  {name}" for name in goes] + [f"  {name} (stays)" for name in stays])
+        for keys in ("n\r", "\r", "\x04", "yes\r"):
+            shown = terminal(d, "vm", "delete", "web")
+            text = shown.expect("delete web? [y/N] ").replace("\r", "").split("\n")
+            require(text[0] == f"in {directory}:" and sorted(text[1:-1]) == lines, f"{text} is not {lines}")
+            shown.type(keys)
+            shown.expect("is deleted" if keys[0] == "y" else "is not deleted (--force does it without asking)")
+            require(shown.status() == (0 if keys[0] == "y" else 1), f"{keys!r}")
+        require(not os.path.exists(directory) and all(os.path.exists(path) for path in stays), "it did as it said")
