@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 
+import answers
 from daemon import Daemon, require, wait_for
 
 
@@ -66,6 +67,9 @@ def test_manage_events_as_they_happen(context):
             one.wait("event: vm.running")
             require([json.loads(t)["vm_name"] for t in re.findall("data: (.*)\n", all_of_them.text)] == ["one", "two"], all_of_them.text)
             require([json.loads(t)["kind"] for t in re.findall("data: (.*)\n", one.text)] == ["vm.running"], one.text)
+            event = answers.known.validator({"$ref": "#/components/schemas/Event"})
+            for told in re.findall("data: (.*)\n", from_the_start.text):
+                event.validate(json.loads(told))
             last = re.findall(r"id: (\d+)\n", all_of_them.text)[-2]
         # Behind one: the header goes before the parameter.
         with curl(d, "/v1/events/stream?after=0", "-H", f"Last-Event-ID: {last}") as f:
