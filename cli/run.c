@@ -402,7 +402,8 @@ static const char control_usage[] =
     "  change-medium CONTROLLER:LUN [FILE]\n"
     "                           of a DVD drive; without FILE it is empty then\n"
     "  save FILE                save the machine to a new file and end it; bulkhead run --restore goes on with it\n"
-    "  cancel                   of that: the machine goes on\n";
+    "  cancel                   of that: the machine goes on\n"
+    "\n" STATUS_TEXT ".\n";
 
 int command_control(int argc, char **argv)
 {

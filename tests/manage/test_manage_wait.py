@@ -103,7 +103,7 @@ def test_wait_in_every_help(context):
                 waits = verb["arguments"].endswith(WAITS)
                 require(waits != (verb["name"] in quick), f"{noun} {verb['name']}: {verb['arguments']}")
                 require(("\n  --no-wait " in verb["text"]) == (waits or verb["name"] == "ssh"), f"{noun} {verb['name']}: {verb['text']}")
-        for noun in (*QUICK, "switch", "disk", ""):
+        for noun in (*QUICK, "switch", "disk", "control", ""):
             text = d.cli(*filter(None, [noun, "--help"]))
             require("Exit status: 0 done, 1 failed, 2 the command line was wrong" in text, f"{noun}: {text}")
             require(noun not in QUICK or "3 the time of --wait is over" in text, f"{noun}: {text}")
