@@ -34,6 +34,7 @@ static struct machine {
 	struct guest *guest;
 	struct vmbus *bus;
 	struct network *network;
+	struct network_meter *meter;
 	struct port *port;
 	struct guid instance;
 	int peer;
@@ -134,9 +135,20 @@ static void close_channels(struct machine *m)
 
 static void create_adapter(struct machine *m)
 {
-	const struct network_config config = {.name = "network0", .any_mac = true, .port = m->port, .instance = m->instance};
+	const struct network_config config = {.name = "network0", .any_mac = true, .port = m->port, .instance = m->instance, .meter = m->meter};
 
 	must(network_create(&m->network, m->bus, &config, NULL) == 0);
+}
+
+/* Of each kind, so that every frame is looked at. */
+static void create_meter(struct machine *m)
+{
+	struct network_meter_rule rules[2 * 4] = {0};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(rules); i++)
+		rules[i] = (struct network_meter_rule){.inbound = i & 1, .kind = (enum network_remote)(i / 2), .length = 3};
+	m->meter = network_meter_create();
+	must(m->meter && network_meter_set(m->meter, rules, ARRAY_SIZE(rules)) == 0);
 }
 
 static void machine_create(struct machine *m)
@@ -151,6 +163,7 @@ static void machine_create(struct machine *m)
 	m->peer = pair[1];
 	must(port_open_socket(&m->port, pair[0], NULL) == 0);
 	guid_random(&m->instance);
+	create_meter(m);
 	create_adapter(m);
 	must(guest_connect(m->guest, VMBUS_VERSION_WIN10_V5_3) == 0);
 	must(guest_request_offers(m->guest) == 0);
@@ -160,6 +173,7 @@ static void machine_create(struct machine *m)
 static void machine_destroy(struct machine *m)
 {
 	network_destroy(m->network);
+	network_meter_destroy(m->meter);
 	port_close(m->port);
 	close(m->peer);
 	guest_channel_free(m->n.channel);

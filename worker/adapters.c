@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "worker/control.h"
+#include "worker/metering.h"
 #include "worker/vm.h"
 
 static int open_port(struct port **out, const struct worker_adapter *a, struct error *err)
@@ -31,15 +32,18 @@ int vm_open_ports(struct vm *vm, struct error *err)
 
 		a->config = vm->config->adapters[i];
 		a->number = i;
-		r = open_port(&a->port, &a->config, err);
+		a->meter = network_meter_create();
+		r = a->meter ? open_port(&a->port, &a->config, err) : error_set(err, ENOMEM, "no memory for a network adapter");
 	}
 	return r;
 }
 
 void vm_close_ports(struct vm *vm)
 {
-	for (unsigned i = 0; i < vm->adapter_count; i++)
+	for (unsigned i = 0; i < vm->adapter_count; i++) {
 		port_close(vm->adapters[i].port);
+		network_meter_destroy(vm->adapters[i].meter);
+	}
 	vm->adapter_count = 0;
 }
 
@@ -55,7 +59,7 @@ static struct guid instance_of(const struct worker_adapter *a)
 static int build(struct vm *vm, struct vm_adapter *a, struct error *err)
 {
 	char name[24];
-	struct network_config config = {.name = name, .instance = instance_of(&a->config), .any_mac = a->config.any_mac, .port = a->port};
+	struct network_config config = {.name = name, .instance = instance_of(&a->config), .any_mac = a->config.any_mac, .port = a->port, .meter = a->meter};
 
 	snprintf(name, sizeof(name), "network%u", a->number);
 	memcpy(config.mac, a->config.mac, sizeof(config.mac));
@@ -120,8 +124,10 @@ int vm_add_adapter(struct vm *vm, const struct worker_adapter *adapter, struct e
 	else if (vm->adapter_count == WORKER_MAX_ADAPTERS)
 		r = error_set(err, EINVAL, "the machine has %u network adapters: that is as many as there may be", WORKER_MAX_ADAPTERS);
 	if (!r) {
-		*a = (struct vm_adapter){.config = *adapter, .number = free_number(vm), .port = port};
-		r = build(vm, a, err);
+		*a = (struct vm_adapter){.config = *adapter, .number = free_number(vm), .port = port, .meter = network_meter_create()};
+		r = a->meter ? build(vm, a, err) : error_set(err, ENOMEM, "no memory for a network adapter");
+		if (r)
+			network_meter_destroy(a->meter);
 	}
 	if (r)
 		port_close(port);
@@ -138,6 +144,8 @@ int vm_remove_adapter(struct vm *vm, const uint8_t *mac, struct error *err)
 		return not_there(err);
 	network_destroy(a->network);
 	port_close(a->port);
+	vm_keep_meter(vm, a->meter);
+	network_meter_destroy(a->meter);
 	vm->adapter_count--;
 	/* The others stay in their order, which is that of a saved machine. */
 	memmove(a, a + 1, (size_t)(vm->adapters + vm->adapter_count - a) * sizeof(*a));

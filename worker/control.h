@@ -4,7 +4,7 @@
  *
  * One JSON object a line, answered by one JSON object a line, on a Unix socket that only its owner
  * may connect to: {"version": 1, "command": "add-disk", "path": "/data/b.vhdx", "read_only": false} gives
- * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, pause, resume,
+ * {"ok": true, …} or {"ok": false, "error": "…"}. Commands: status, inspect, meter, pause, resume,
  * shutdown, power-button, reset, power-off, add-disk, resize-disk, remove-disk, add-adapter, plug-adapter, remove-adapter,
  * save, checkpoint, merge-disk, cancel.
  * Everything runs on the loop's thread. Descriptors may come with a line, by SCM_RIGHTS with its last byte or an earlier one.

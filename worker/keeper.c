@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -19,16 +20,20 @@ enum message_kind { MESSAGE_OPEN = 1, MESSAGE_RESTORING, MESSAGE_STARTED, MESSAG
 struct message {
 	enum message_kind kind;
 	enum worker_result result;
-	struct worker_end end;
 	struct error why;
 	uint64_t done, total; /* of MESSAGE_RESTORING */
+	struct worker_end end; /* of its last text only what there is goes over the channel */
 };
+
+#define MESSAGE_SIZE_LEAST (offsetof(struct message, end) + offsetof(struct worker_end, metering))
+_Static_assert(MESSAGE_SIZE_LEAST + WORKER_METERING_SIZE <= sizeof(struct message), "the text is the last of all");
 
 struct keeper {
 	const struct configuration *configuration;
 	pid_t child;
 	int channel, signals;
 	bool open, started, ended, stopped;
+	uint64_t cpu_us;     /* of the child, when it has ended */
 	struct message last; /* MESSAGE_END, once `ended` */
 };
 
@@ -36,10 +41,11 @@ struct keeper {
 
 static int send_message(int fd, const struct message *m)
 {
+	size_t size = MESSAGE_SIZE_LEAST + strnlen(m->end.metering, sizeof(m->end.metering) - 1) + 1;
 	ssize_t n;
 
 	do
-		n = write(fd, m, sizeof(*m)); /* SIGPIPE is ignored */
+		n = write(fd, m, size); /* SIGPIPE is ignored */
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : 0;
 }
@@ -48,14 +54,16 @@ static int receive_message(int fd, struct message *m)
 {
 	ssize_t n;
 
+	memset(m, 0, sizeof(*m));
 	do
 		n = read(fd, m, sizeof(*m));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	if (n != sizeof(*m))
+	if (n <= (ssize_t)MESSAGE_SIZE_LEAST)
 		return -EPIPE;
 	m->end.text[sizeof(m->end.text) - 1] = '\0';
+	m->end.metering[sizeof(m->end.metering) - 1] = '\0';
 	m->why.text[sizeof(m->why.text) - 1] = '\0';
 	return 0;
 }
@@ -120,6 +128,7 @@ static void take_message(struct keeper *k)
 static bool take_signal(struct keeper *k, int *status)
 {
 	struct signalfd_siginfo info;
+	struct rusage usage;
 
 	if (read(k->signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGCHLD) {
 		if (info.ssi_signo != SIGUSR1)
@@ -127,7 +136,10 @@ static bool take_signal(struct keeper *k, int *status)
 		else if (k->configuration->worker.restore && !k->started)
 			k->stopped = !kill(k->child, SIGKILL);
 	}
-	return waitpid(k->child, status, WNOHANG) == k->child;
+	if (wait4(k->child, status, WNOHANG, &usage) != k->child)
+		return false;
+	k->cpu_us = (uint64_t)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000u + (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+	return true;
 }
 
 static int watch(struct keeper *k)
@@ -198,6 +210,7 @@ static int conclude(struct keeper *k)
 	if (m->result != WORKER_POWERED_OFF && m->result != WORKER_GUEST_FAILED && m->result != WORKER_POWER_CUT &&
 	    m->result != WORKER_SAVED)
 		m->result = WORKER_GUEST_FAILED;
+	m->end.cpu_us = k->cpu_us;
 	if (result_file_write(result, m->result, &m->end, m->end.text, &err))
 		log_write(LOG_LEVEL_ERROR, "%s", err.text);
 	return (int)m->result;

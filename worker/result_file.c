@@ -129,6 +129,11 @@ int result_file_write(const char *path, enum worker_result result, const struct 
 		json_object_set_new(content, "error", control_text(error));
 	if (end->guest_code)
 		json_object_set_new(content, "guest_code", json_integer(end->guest_code));
+	if (end->cpu_us)
+		json_object_set_new(content, "cpu_us", json_integer((json_int_t)end->cpu_us));
+	/* A text: who reads it looks at what the machine's process says as at all else that comes from there. */
+	if (end->metering[0])
+		json_object_set_new(content, "metering", control_text(end->metering));
 	r = replace_file(path, content);
 	return r ? error_set(err, -r, "%s: the result cannot be written: %s", path, strerror(-r)) : 0;
 }

@@ -594,6 +594,16 @@ static json_t *command_inspect(struct worker *w, bool whole)
 	return tree;
 }
 
+static json_t *command_meter(struct worker *w, const json_t *arguments)
+{
+	struct error err = {0};
+	json_t *result = answer(vm_set_meters(w->vm, json_object_get(arguments, "adapters"), &err), &err);
+
+	if (!err.code)
+		json_object_set_new(result, "metering", vm_metering(w->vm));
+	return result;
+}
+
 static json_t *on_command(void *context, const char *command, const json_t *arguments, struct control_call *call)
 {
 	struct worker *w = context;
@@ -603,6 +613,8 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		return command_inspect(w, false);
 	if (!strcmp(command, "inspect"))
 		return command_inspect(w, true);
+	if (!strcmp(command, "meter"))
+		return command_meter(w, arguments);
 	if (w->saving)
 		return command_while_saving(w, command);
 	if (!strcmp(command, "save") || !strcmp(command, "checkpoint"))
@@ -637,7 +649,7 @@ static json_t *on_command(void *context, const char *command, const json_t *argu
 		merging_cancel(w->merging);
 	else
 		return answer(error_set(&err, EINVAL,
-				  "there is no command \"%s\": use status, inspect, pause, resume, shutdown, power-button, "
+				  "there is no command \"%s\": use status, inspect, meter, pause, resume, shutdown, power-button, "
 				  "reset, power-off, add-disk, resize-disk, remove-disk, change-medium, add-adapter, plug-adapter, remove-adapter, save, checkpoint, "
 				  "merge-disk or cancel", command), &err);
 	return answer(0, &err);
@@ -687,6 +699,18 @@ static void close_fronts(struct worker *w)
 	control_close(w->control);
 }
 
+/* What it did in all: nothing more is done by it. */
+static void note_metering(struct worker *w)
+{
+	json_t *metering = vm_metering(w->vm);
+	char *text = json_dumps(metering, JSON_COMPACT);
+
+	if (text && strlen(text) < sizeof(w->end.metering))
+		memcpy(w->end.metering, text, strlen(text) + 1);
+	free(text);
+	json_decref(metering);
+}
+
 /* Last of all: until here signals are taken and change nothing, so none cuts off the closing of disks. */
 static void close_signals(struct worker *w)
 {
@@ -728,6 +752,7 @@ enum worker_result worker_run(const struct worker_config *config, struct worker_
 		merging_abandon(w->merging);
 		changing_abandon(w->changing);
 		vm_power_down(w->vm);
+		note_metering(w);
 		close_fronts(w);
 		show_reports(w);
 		vm_destroy(w->vm, &closing);

@@ -400,6 +400,7 @@ static int add_storage(struct vm *vm, struct error *err)
 		struct storage_config config = {.name = name,
 		    .max_sub_channels = vps - 1,
 		    .rings = vm->rings,
+		    .kept = &vm->controller_kept[c],
 		    .instance = GUID_INIT(0xb4a0d3c0u, 0x5c51, 0x4f6a, 0x9c, 0x1e, 0x2f, 0x60, 0x7e, 0x1d, 0x70, 0x00)};
 
 		if (!controller_wanted(vm, c))
@@ -518,6 +519,7 @@ int vm_create(struct vm **out, const struct worker_config *config, const struct 
 	vm->config = config;
 	vm->events = *events;
 	guid_random(&vm->uuid);
+	guid_random(&vm->run);
 	vm->kernel.fd = vm->initrd.fd = vm->restore = -1;
 	for (unsigned i = 0; i < WORKER_MAX_MODULES; i++)
 		vm->modules[i].file.fd = -1;

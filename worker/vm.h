@@ -48,6 +48,7 @@ struct vm_adapter {
 	unsigned number;              /* for its name */
 	struct port *port;            /* NULL: not plugged in */
 	struct network *network;      /* NULL while the machine is off */
+	struct network_meter *meter;  /* of its network adapters, one after the other */
 };
 
 struct vm {
@@ -56,7 +57,8 @@ struct vm {
 	struct vm_disk disks[WORKER_MAX_DISKS];
 	struct disk_rings *rings; /* made before the sandbox is entered; NULL: there is none */
 	char *disk_paths[WORKER_MAX_DISKS]; /* of disks and media that came while it ran */
-	struct guid uuid;
+	struct guid uuid; /* of the machine */
+	struct guid run;  /* of this process: counters begin with it */
 	struct boot_file kernel, initrd;
 	struct boot_module modules[WORKER_MAX_MODULES];
 	struct partition_host *host;
@@ -65,6 +67,8 @@ struct vm {
 	struct machine *machine;
 	struct vmbus *bus;
 	struct storage *controllers[WORKER_MAX_CONTROLLERS];
+	struct storage_counters controller_kept[WORKER_MAX_CONTROLLERS]; /* of channels that are closed; the controller's as long as there is one */
+	struct network_counters adapters_gone; /* of those that were removed */
 	struct vm_adapter adapters[WORKER_MAX_ADAPTERS]; /* in the order in which they came */
 	unsigned adapter_count;
 	struct integration *integration;
@@ -155,6 +159,12 @@ int vm_remove_adapter(struct vm *vm, const uint8_t *mac, struct error *err);
 int vm_plug_adapter(struct vm *vm, const struct worker_adapter *to, struct error *err);
 
 json_t *vm_inspect_adapters(struct vm *vm);
+
+/* (metering.c) What the machine did since this process began, whatever the guest did meanwhile; as docs/worker.md has it. */
+json_t *vm_metering(struct vm *vm);
+/* The adapters' traffic is told by these remote addresses from now on: [{"mac", "rules": [{"direction", "remote"}]}]. Adapters that are not
+ * named have no rules. -EINVAL; -ENOMEM. */
+int vm_set_meters(struct vm *vm, const json_t *adapters, struct error *err);
 
 /* Live state as a tree; the caller owns the reference. */
 json_t *vm_inspect(struct vm *vm);

@@ -124,6 +124,7 @@ json_t *vm_inspect(struct vm *vm)
 	json_object_set_new(root, "guest_crashed", json_boolean(atomic_load(&vm->guest_crashed)));
 	json_object_set_new(root, "disks", inspect_disks(vm));
 	json_object_set_new(root, "adapters", vm_inspect_adapters(vm));
+	json_object_set_new(root, "metering", vm_metering(vm));
 	if (!vm->running)
 		return root;
 	version = vmbus_version(vm->bus);

@@ -105,10 +105,14 @@ enum worker_result {
 	WORKER_SAVED = 5        /* its state is in the file that came with the control command */
 };
 
+#define WORKER_METERING_SIZE 32768u
+
 struct worker_end {
 	uint32_t guest_code; /* with exit_port, what a bare guest ended by ((v << 1) | 1 for a write of v), else 0 */
 	bool reset;          /* with no_reboot: it was a reset */
 	char text[512];      /* on WORKER_GUEST_FAILED, what there is to say about it */
+	uint64_t cpu_us;     /* processor time of its process; 0: it is not known */
+	char metering[WORKER_METERING_SIZE]; /* what it did, in JSON as docs/worker.md has it; "": it is not known */
 };
 
 /* On WORKER_NOT_STARTED nothing ran and the files are as they were. */

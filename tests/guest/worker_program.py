@@ -15,6 +15,14 @@ class WorkerError(Exception):
     pass
 
 
+def without_metering(result):
+    """What a result says of the end. What it says of what was done is looked at here: it is there, unless the process did not come to its end."""
+    told, cpu_us = json.loads(result.pop("metering", "null")), result.pop("cpu_us", 0)
+    if result["result"] in ("powered-off", "reset", "power-cut", "saved") and not (told and cpu_us > 0 and set(told) >= {"run", "disk", "network", "remotes", "allocation"}):
+        raise WorkerError(f"nothing of what it did: {told}, {cpu_us} us")
+    return result
+
+
 class Worker:
     """A machine in a directory of its own, which also has the socket of its first serial port and the log."""
 
@@ -71,7 +79,7 @@ class Worker:
     def result(self):
         try:
             with open(self.path("result"), encoding="utf-8") as f:
-                return json.load(f)
+                return without_metering(json.load(f))
         except FileNotFoundError:
             return None
 

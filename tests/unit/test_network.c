@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The synthetic network adapter, driven over VMBus by the guest double; the test is the network behind its port. */
+#include <arpa/inet.h>
 #include "tests/unit/test_network_fixture.h"
 
 #include <errno.h>
@@ -750,6 +751,81 @@ static void test_removed_while_full(void **state)
 	guest_channel_free(channels[1]);
 }
 
+static struct network_meter_rule rule(bool inbound, enum network_remote kind, const char *address, unsigned length)
+{
+	struct network_meter_rule rule = {.inbound = inbound, .kind = kind, .length = length};
+
+	if (kind == NETWORK_REMOTE_MAC)
+		memcpy(rule.address, other, sizeof(other));
+	else if (address)
+		inet_pton(kind == NETWORK_REMOTE_IPV6 ? AF_INET6 : AF_INET, address, rule.address);
+	return rule;
+}
+
+static void require_bytes(struct fixture *f, unsigned count, const uint64_t *bytes)
+{
+	struct network_meter_rule rules[NETWORK_METER_RULES];
+
+	assert_int_equal(network_meter_get(f->meter, rules), count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(rules[i].bytes, bytes[i]);
+}
+
+/* The guest sends so much, and gets as much back: 10.0.0.1 and fd00::1 are who it comes from, …2 whom it is for, both ways. */
+static void pass_both_ways(struct fixture *f, bool ipv6, size_t payload)
+{
+	struct wire *w = calloc(1, sizeof(*w));
+	uint8_t frame[1514];
+	size_t size = ip_frame(frame, ipv6, FRAME_PROTOCOL_UDP, payload, other, mac);
+
+	assert_int_equal(netvsc_send_frame(&f->n, frame, size, NULL, 0), NVSP_STATUS_SUCCESS);
+	take_frame(f, w);
+	size = ip_frame(frame, ipv6, FRAME_PROTOCOL_UDP, payload, mac, other);
+	put_frame(f, NULL, frame, size);
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	free(w);
+}
+
+/* The most special rule of the direction has all of a frame, the others nothing. */
+static void test_meter(void **state)
+{
+	struct fixture *f = *state;
+	struct network_meter_rule rules[] = {rule(true, NETWORK_REMOTE_ANY, NULL, 0), rule(false, NETWORK_REMOTE_ANY, NULL, 0),
+	    rule(false, NETWORK_REMOTE_IPV4, "10.0.0.0", 31), rule(false, NETWORK_REMOTE_IPV4, "10.0.0.2", 31), rule(true, NETWORK_REMOTE_IPV4, "10.0.0.1", 32),
+	    rule(true, NETWORK_REMOTE_IPV4, "10.0.0.9", 29), rule(false, NETWORK_REMOTE_IPV6, "fd00::", 8), rule(false, NETWORK_REMOTE_IPV6, "fd00::2", 127)};
+	const uint64_t none[ARRAY_SIZE(rules)] = {0}, four[] = {0, 0, 0, 142, 142, 0, 0, 0}, six[] = {162, 0, 0, 142, 142, 0, 0, 162};
+	struct network_meter_rule mac_rule = rule(true, NETWORK_REMOTE_MAC, NULL, 0), kept = rules[4];
+	struct network_counters counters;
+	uint8_t arp[60] = {0};
+
+	pass_both_ways(f, false, 100);
+	require_bytes(f, 0, none);
+	assert_int_equal(network_meter_set(f->meter, rules, ARRAY_SIZE(rules)), 0);
+	require_bytes(f, ARRAY_SIZE(rules), none);
+	pass_both_ways(f, false, 100);
+	require_bytes(f, ARRAY_SIZE(rules), four);
+	pass_both_ways(f, true, 100);
+	require_bytes(f, ARRAY_SIZE(rules), six);
+	/* What is not IP is nobody's. */
+	addresses(arp, mac, other, 0x0806);
+	put_frame(f, NULL, arp, sizeof(arp));
+	assert_int_equal(netvsc_receive_frame(&f->n, &f->received), 0);
+	require_bytes(f, ARRAY_SIZE(rules), six);
+	/* A rule that stays keeps what it has; an adapter's address goes before all of IP. */
+	assert_int_equal(network_meter_set(f->meter, (struct network_meter_rule[]){mac_rule, kept}, 2), 0);
+	require_bytes(f, 2, (const uint64_t[]){0, 142});
+	pass_both_ways(f, false, 100);
+	require_bytes(f, 2, (const uint64_t[]){142, 142});
+	/* The adapter goes, and what it has counted stays. */
+	network_destroy(f->network);
+	f->network = NULL;
+	require_bytes(f, 2, (const uint64_t[]){142, 142});
+	network_meter_get_kept(f->meter, &counters);
+	assert_int_equal(counters.sent_frames, 4);
+	assert_int_equal(counters.sent_bytes, 3 * 142 + 162);
+	assert_int_equal(counters.received_bytes, 3 * 142 + 162 + sizeof(arp));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -778,6 +854,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_mac_change, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_removed_and_told, setup_ready, teardown),
 	    cmocka_unit_test_setup_teardown(test_removed_while_full, setup_four, teardown),
+	    cmocka_unit_test_setup_teardown(test_meter, setup_ready, teardown),
 	};
 
 	log_set_level(LOG_LEVEL_ERROR);

@@ -27,6 +27,8 @@ static int setup_vps(void **state, unsigned vps)
 	guid_random(&config.instance);
 	memcpy(config.mac, mac, sizeof(mac));
 	config.port = f->port;
+	f->meter = config.meter = network_meter_create();
+	assert_non_null(f->meter);
 	f->instance = config.instance;
 	assert_int_equal(network_create(&f->network, f->bus, &config, NULL), 0);
 	assert_int_equal(guest_connect(f->guest, VMBUS_VERSION_WIN10_V5_3), 0);
@@ -65,6 +67,7 @@ int teardown(void **state)
 	struct fixture *f = *state;
 
 	network_destroy(f->network);
+	network_meter_destroy(f->meter);
 	port_close(f->port);
 	if (f->peer >= 0)
 		close(f->peer);

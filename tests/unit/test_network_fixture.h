@@ -21,6 +21,7 @@ struct fixture {
 	struct guest *guest;
 	struct vmbus *bus;
 	struct network *network;
+	struct network_meter *meter;
 	struct port *port;
 	struct guid instance;
 	int peer; /* the network */

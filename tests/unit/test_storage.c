@@ -28,6 +28,7 @@ struct fixture {
 	uint16_t version;
 	uint8_t *buffer; /* 1 MiB of contiguous guest memory */
 	uint64_t next_id;
+	struct storage_counters kept;
 };
 
 #define BUFFER_PAGES 256u
@@ -169,8 +170,8 @@ static void open_primary(struct fixture *f)
 
 static int setup(void **state)
 {
-	struct storage_config config = {.name = "scsi0", .max_sub_channels = 64};
 	struct fixture *f = calloc(1, sizeof(*f));
+	struct storage_config config = {.name = "scsi0", .max_sub_channels = 64, .kept = &f->kept};
 
 	f->version = VSTOR_VERSION_WIN10;
 	f->next_id = 1000;
@@ -287,6 +288,34 @@ static void test_read_write(void **state)
 			 (SRB_STATUS_ERROR | SRB_STATUS_AUTOSENSE_VALID) << 8 | 2);
 	assert_int_equal(reply.srb.sense_data[2], 3);
 	assert_int_equal(reply.srb.sense_data[12], 0x11);
+}
+
+/* Reads and writes of data, by 8 KiB that each has begun; what a channel has counted stays when it is closed, and the controller gone. */
+static void test_counters(void **state)
+{
+	struct fixture *f = *state;
+	struct storage_counters c;
+	struct vstor_packet reply;
+	uint8_t cdb[16] = {0};
+
+	execute(f, f->channel, 0, 0, cdb, 6, 0, &reply);
+	storage_get_counters(f->storage, &c);
+	assert_int_equal(c.operations, 0);
+	assert_int_equal(execute(f, f->channel, 0, 0, cdb, io_cdb(cdb, 0x88, 300, 16), 8192, &reply), GOOD);
+	assert_int_equal(execute(f, f->channel, 0, 0, cdb, io_cdb(cdb, 0x88, 300, 17), 8704, &reply), GOOD);
+	assert_int_equal(execute(f, f->channel, 0, 0, cdb, io_cdb(cdb, 0x8a, 400, 1), 512, &reply), GOOD);
+	storage_get_counters(f->storage, &c);
+	assert_int_equal(c.operations, 3);
+	assert_int_equal(c.normalized, 4);
+	assert_int_equal(c.read_bytes, 8192 + 8704);
+	assert_int_equal(c.written_bytes, 512);
+	assert_in_range(c.latency_ns, 1, 60000000000);
+	assert_int_equal(f->kept.operations, 0);
+	assert_int_equal(guest_close(f->channel), 0);
+	f->channel = NULL;
+	storage_destroy(f->storage);
+	f->storage = NULL;
+	assert_memory_equal(&f->kept, &c, sizeof(c));
 }
 
 /* Pages in any order, the first byte in the middle of one, up to the largest transfer. */
@@ -889,6 +918,7 @@ int main(void)
 	    NEW_TEST(test_versions),
 	    NEW_TEST(test_order),
 	    READY_TEST(test_read_write),
+	    READY_TEST(test_counters),
 	    READY_TEST(test_scattered),
 	    READY_TEST(test_queue_depth),
 	    READY_TEST(test_full_ring),

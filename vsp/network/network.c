@@ -169,6 +169,7 @@ int network_create(struct network **out, struct vmbus *bus, const struct network
 	if (network->channel_max > NIC_CHANNELS_MAX)
 		network->channel_max = NIC_CHANNELS_MAX;
 	network->port = config->port;
+	network->meter = config->meter;
 	memcpy(network->mac, config->mac, sizeof(network->mac));
 	snprintf(network->name, sizeof(network->name), "%s", config->name);
 	pthread_mutex_init(&network->lock, NULL);
@@ -186,12 +187,17 @@ int network_create(struct network **out, struct vmbus *bus, const struct network
 
 void network_destroy(struct network *network)
 {
+	struct network_counters counters;
+
 	if (!network)
 		return;
 	atomic_store(&network->removed, true);
 	if (network->channel)
 		channel_remove(network->channel);
 	remove_subs(network); /* of an adapter that was loaded and never opened */
+	network_get_counters(network, &counters);
+	if (network->meter)
+		meter_keep(network->meter, &counters);
 	saved_nic_free(network->restored);
 	pthread_cond_destroy(&network->plugged);
 	pthread_mutex_destroy(&network->lock);

@@ -28,12 +28,15 @@ struct network;
 #define NETWORK_ADDRESSES   8u
 #define NETWORK_ADDRESS_MAX 46u /* INET6_ADDRSTRLEN */
 
+struct network_meter;
+
 struct network_config {
 	struct guid instance; /* of this adapter, for its whole life */
 	const char *name;     /* "network0": for logs and inspection, copied */
 	uint8_t mac[FRAME_MAC_SIZE];
 	bool any_mac;      /* the guest may send from other addresses, and change its own */
 	struct port *port; /* NULL: not plugged in */
+	struct network_meter *meter; /* counts for the adapter, and outlives it; NULL: none does */
 };
 
 /* Offer an adapter on the bus, before or while the guest runs. */
@@ -66,6 +69,37 @@ struct network_counters {
 	uint64_t sent_frames, sent_bytes, sent_dropped, received_frames, received_bytes, received_dropped;
 };
 void network_get_counters(struct network *network, struct network_counters *out);
+
+/* --- metering ------------------------------------------------------------------------------------------- */
+
+/*
+ * What went through an adapter, by who was at the other end, whatever it is plugged into. A meter outlives the adapters that the guest's
+ * resets take away. A frame that has an IP packet counts, with all its bytes, for the most special of the rules of its direction that
+ * it fits: an adapter's address goes before those of IP, and a longer prefix before a shorter one.
+ */
+enum network_remote { NETWORK_REMOTE_ANY, NETWORK_REMOTE_IPV4, NETWORK_REMOTE_IPV6, NETWORK_REMOTE_MAC };
+
+#define NETWORK_METER_RULES 64u /* of one adapter */
+
+struct network_meter_rule {
+	bool inbound; /* to the guest */
+	enum network_remote kind;
+	uint8_t address[16];
+	unsigned length; /* bits of an IP address that count */
+	uint64_t bytes;  /* so far; not looked at by network_meter_set() */
+};
+
+/* NULL: no memory. */
+struct network_meter *network_meter_create(void);
+/* Of no adapter any more. NULL is fine. */
+void network_meter_destroy(struct network_meter *meter);
+
+/* [any] These rules, at most NETWORK_METER_RULES; one that was there keeps what it has counted. -ENOMEM: all is as before. */
+int network_meter_set(struct network_meter *meter, const struct network_meter_rule *rules, unsigned count);
+/* [any] All rules in the order in which they were set; returns how many. */
+unsigned network_meter_get(struct network_meter *meter, struct network_meter_rule rules[NETWORK_METER_RULES]);
+/* [any] The counters of adapters that are gone. */
+void network_meter_get_kept(struct network_meter *meter, struct network_counters *out);
 
 /* [any] Live state: negotiated versions, offloads, buffers, counters. */
 void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context);

@@ -9,6 +9,7 @@
  *  receive.c    frames of the port to the guest
  *  saved.c      an adapter at rest, saved and loaded
  *  addresses.c  which IP addresses the guest uses
+ *  meter.c      how much goes to whom
  *  scaling.c    which channel a frame comes by
  */
 #pragma once
@@ -51,6 +52,7 @@ struct network {
 	atomic_bool replug;
 	atomic_bool paused;
 	atomic_bool removed; /* it is being taken from the guest */
+	struct network_meter *meter; /* NULL: none */
 	struct saved_nic *restored; /* for the channel when it opens next; NULL: it begins anew */
 	struct network_address {
 		bool ipv6;
@@ -353,3 +355,12 @@ void receive_choose_offloads(struct nic *nic);
 
 /* Looks at a frame of the guest that `layout` is of. */
 void addresses_learn(struct network *network, const uint8_t *headers, size_t size, const struct frame_layout *layout);
+
+/* --- meter.c ----------------------------------------------------------------------------------------------- */
+
+/* Whether frames are to be looked at. [any] */
+bool meter_is_on(struct network_meter *meter);
+/* A frame of `bytes`, whose beginning is in `headers`. */
+void meter_count(struct network_meter *meter, bool inbound, const uint8_t *headers, const struct frame_layout *layout, size_t available, size_t bytes);
+/* Its adapter goes. */
+void meter_keep(struct network_meter *meter, const struct network_counters *counters);

@@ -406,6 +406,8 @@ static unsigned give_frame(struct nic *nic, struct port_frame *frame, const uint
 	}
 	nic_count(&network->count.rx_frames, 1);
 	nic_count(&network->count.rx_bytes, frame->size);
+	if (meter_is_on(network->meter))
+		meter_count(network->meter, true, headers, &layout, size, frame->size);
 	if (large)
 		nic_count(&network->count.rx_large, 1);
 	skip = take_vlan(nic, frame, headers, &vlan);

@@ -343,6 +343,20 @@ static void complete_packets(struct nic *nic)
 		tx->frame_first = tx->frame_count = tx->packet_first = tx->packet_count = tx->iov_used = 0;
 }
 
+/* Of what the guest has sent only our copy of the headers is looked at. */
+static void meter_sent(struct nic *nic, unsigned count)
+{
+	const struct transmit *tx = &nic->tx;
+
+	for (unsigned i = tx->frame_first; i < tx->frame_first + count; i++) {
+		size_t available = min_u64(tx->frames[i].size, FRAME_HEADERS_MAX);
+		struct frame_layout layout;
+
+		if (frame_parse(tx->headers[i], available, &layout))
+			meter_count(nic->network->meter, false, tx->headers[i], &layout, available, tx->frames[i].size);
+	}
+}
+
 static void count_sent(struct nic *nic, unsigned count)
 {
 	struct transmit *tx = &nic->tx;
@@ -350,6 +364,8 @@ static void count_sent(struct nic *nic, unsigned count)
 
 	for (unsigned i = 0; i < count; i++)
 		bytes += tx->frames[tx->frame_first + i].size;
+	if (meter_is_on(nic->network->meter))
+		meter_sent(nic, count);
 	nic_count(&nic->network->count.tx_frames, count);
 	nic_count(&nic->network->count.tx_bytes, bytes);
 	tx->frame_first += count;

@@ -326,6 +326,7 @@ int storage_create(struct storage **out, struct vmbus *bus, const struct storage
 	snprintf(storage->name, sizeof(storage->name), "%s", config->name);
 	storage->max_sub_channels = config->max_sub_channels < most ? config->max_sub_channels : most;
 	storage->rings = config->rings;
+	storage->kept = config->kept;
 	pthread_mutex_init(&storage->lock, NULL);
 	pthread_cond_init(&storage->idle, NULL);
 	for (unsigned t = 0; t < STORAGE_TARGETS; t++)
@@ -356,6 +357,16 @@ void storage_destroy(struct storage *storage)
 	pthread_cond_destroy(&storage->idle);
 	pthread_mutex_destroy(&storage->lock);
 	free(storage);
+}
+
+void storage_get_counters(struct storage *storage, struct storage_counters *out)
+{
+	pthread_mutex_lock(&storage->lock);
+	*out = storage->kept ? *storage->kept : (struct storage_counters){0};
+	for (unsigned i = 0; i <= storage->max_sub_channels; i++)
+		if (storage->endpoints[i].io)
+			io_add_counters(storage->endpoints[i].io, out);
+	pthread_mutex_unlock(&storage->lock);
 }
 
 static void inspect_units(struct storage *storage, const struct vmbus_inspector *inspector, void *context)

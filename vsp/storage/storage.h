@@ -30,6 +30,12 @@ struct storage;
 #define STORAGE_MAX_UNITS       64u /* of one controller */
 #define STORAGE_DEPTH           256u /* requests of one channel at a time; more wait in the ring */
 
+/* Of reads and writes of data. A request counts as one operation, and normalized as one for each 8 KiB that it has begun, as
+ * Hyper-V's resource metering counts; its latency is from the ring to the answer. */
+struct storage_counters {
+	uint64_t operations, normalized, read_bytes, written_bytes, latency_ns;
+};
+
 struct storage_config {
 	struct guid instance; /* of this controller, for its whole life */
 	const char *name;     /* "scsi0": for logs and inspection, copied */
@@ -38,6 +44,8 @@ struct storage_config {
 	unsigned max_sub_channels;
 	/* For its channels, STORAGE_DEPTH each; NULL: each makes one. They outlive the controller. */
 	struct disk_rings *rings;
+	/* What its channels have counted is added here when they are closed; it outlives the controller. NULL: that is lost. */
+	struct storage_counters *kept;
 };
 
 /* Offer a controller with no units on the bus, before or while the guest runs. */
@@ -88,6 +96,10 @@ void storage_save(struct storage *storage, struct form_writer *w, unsigned numbe
  * channels. What is wrong with the bytes is the reader's error; -EINVAL: the units are others than those that the guest
  * knows, or it knows more channels than there can be. After either the controller must be destroyed. */
 int storage_load(struct storage *storage, struct form_reader *r, unsigned number, struct error *err);
+
+/* [any] What its channels did, with what is kept already. It never goes back by more than what a channel that is just being closed
+ * has counted. */
+void storage_get_counters(struct storage *storage, struct storage_counters *out);
 
 /* [any] Live state: units, negotiated version, and for each channel what it did and is doing. */
 void storage_inspect(struct storage *storage, const struct vmbus_inspector *inspector, void *context);

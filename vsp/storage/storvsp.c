@@ -13,12 +13,14 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "base/thread.h"
 #include "vsp/storage/scsi_codes.h"
 #include "vsp/storage/storvsp.h"
 
 #define IO_BATCH    256u /* packets taken before the disks are looked after */
+#define IO_NORMAL   8192u /* bytes of an operation as metering counts them */
 #define IO_IOVECS   (SCSI_MAX_TRANSFER / GUEST_PAGE_SIZE + 1)
 
 struct request {
@@ -30,6 +32,7 @@ struct request {
 	struct vstor_packet packet; /* as received, then the answer */
 	struct unit_slot *slot;     /* held while the unit works */
 	uint32_t iov_count;
+	uint64_t begun; /* by now_ns(), of one that moves data; else 0 */
 	struct scsi_command command;
 	struct iovec *iov; /* IO_IOVECS of them */
 };
@@ -55,6 +58,7 @@ struct io {
 
 	struct {
 		atomic_ulong requests, read_bytes, written_bytes, errors, batches, ring_full;
+		atomic_ulong operations, normalized, data_read, data_written, latency_ns; /* struct storage_counters */
 	} count;
 };
 
@@ -174,6 +178,39 @@ static void tell_processors(struct request *request)
 					       command->iov[i].iov_len);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static bool is_read(uint8_t operation)
+{
+	return operation == SCSI_READ_6 || operation == SCSI_READ_10 || operation == SCSI_READ_12 || operation == SCSI_READ_16;
+}
+
+static bool is_write(uint8_t operation)
+{
+	return operation == SCSI_WRITE_6 || operation == SCSI_WRITE_10 || operation == SCSI_WRITE_12 || operation == SCSI_WRITE_16 ||
+	       operation == SCSI_WRITE_AND_VERIFY_10 || operation == SCSI_WRITE_AND_VERIFY_12 || operation == SCSI_WRITE_AND_VERIFY_16;
+}
+
+/* One that moved nothing, as it failed, is an operation all the same; one that the guest is to send again is none. */
+static void count_operation(struct request *request)
+{
+	const struct scsi_command *command = &request->command;
+	struct io *io = request->io;
+
+	if (!request->begun || command->status == SCSI_STATUS_BUSY)
+		return;
+	count_add(&io->count.operations, 1);
+	count_add(&io->count.normalized, command->transferred > IO_NORMAL ? (command->transferred + IO_NORMAL - 1) / IO_NORMAL : 1);
+	count_add(is_read(command->cdb[0]) ? &io->count.data_read : &io->count.data_written, command->transferred);
+	count_add(&io->count.latency_ns, now_ns() - request->begun);
+}
+
 static void command_done(struct scsi_command *command)
 {
 	struct request *request = command->context;
@@ -187,6 +224,7 @@ static void command_done(struct scsi_command *command)
 	if (command->stored)
 		tell_processors(request);
 	count_add(command->stored ? &io->count.read_bytes : &io->count.written_bytes, command->transferred);
+	count_operation(request);
 	srb->scsi_status = command->status;
 	srb->data_transfer_length = command->transferred;
 	if (good) {
@@ -240,6 +278,7 @@ static void execute_srb(struct request *request, uint64_t iov_bytes)
 	command->iov_count = (int)request->iov_count;
 	command->queue = io->queue;
 	command->complete = command_done;
+	request->begun = is_read(command->cdb[0]) || is_write(command->cdb[0]) ? now_ns() : 0;
 	command->context = request;
 	scsi_trim(command, srb->data_transfer_length);
 	if (unit_is_held(io->storage, target, srb->lun)) {
@@ -660,7 +699,25 @@ void io_stop(struct io *io)
 	pthread_mutex_unlock(&io->storage->lock);
 	io_wake(io);
 	pthread_join(io->thread, NULL);
+	pthread_mutex_lock(&io->storage->lock);
+	if (io->storage->kept)
+		io_add_counters(io, io->storage->kept);
+	pthread_mutex_unlock(&io->storage->lock);
 	io_free(io);
+}
+
+static uint64_t count_of(const atomic_ulong *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void io_add_counters(const struct io *io, struct storage_counters *to)
+{
+	to->operations += count_of(&io->count.operations);
+	to->normalized += count_of(&io->count.normalized);
+	to->read_bytes += count_of(&io->count.data_read);
+	to->written_bytes += count_of(&io->count.data_written);
+	to->latency_ns += count_of(&io->count.latency_ns);
 }
 
 void io_inspect(struct io *io, const struct vmbus_inspector *inspector, void *context)

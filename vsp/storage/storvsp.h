@@ -56,6 +56,7 @@ struct storage {
 	char name[32];
 	unsigned max_sub_channels;
 	struct disk_rings *rings; /* NULL: each channel makes one */
+	struct storage_counters *kept; /* under the lock; NULL: nothing is */
 
 	pthread_mutex_t lock; /* attach and detach, endpoints' io, offered sub-channels */
 	pthread_cond_t idle;  /* a slot that is leaving or held has no users any more, or is held no more; a thread rests; it may go on */
@@ -104,5 +105,8 @@ void io_save(const struct io *io, struct restored *out);
 
 /* [any] Have the guest scan the bus. */
 void io_announce(struct io *io);
+
+/* Adds what it has counted. [any] */
+void io_add_counters(const struct io *io, struct storage_counters *to);
 
 void io_inspect(struct io *io, const struct vmbus_inspector *inspector, void *context);
