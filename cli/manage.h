@@ -91,6 +91,13 @@ int event_follow(struct manage *manage, int argc, char **argv);
 int vm_limits(struct manage *manage, int argc, char **argv);
 
 /* metering.c */
+#define METERING_TEXT                                                                                        \
+	"Processor time, memory, disk and network traffic since it was started; and, of one whose resource\n"   \
+	"metering is enabled, since that was enabled or reset, over all its runs.\n\n"                        \
+	"  --all                  of all machines\n"                                                          \
+	"  --enable               an account is kept from now on\n"                                           \
+	"  --disable              no more; what was counted is lost\n"                                        \
+	"  --reset                it begins anew\n"
 int vm_metering(struct manage *manage, int argc, char **argv);
 
 /* token.c */

@@ -709,12 +709,11 @@ static const struct manage_verb verbs[] = {
      "  --protected yes|no     that its network is lost is told, in an event and here (yes)\n"
      "  --mirror MODE          source: what it sends and gets goes to each destination, which listens; or none\n"
      "  --acl DIRECTION:ACTION:REMOTE\n"
-     "                         (repeatable; all of them) in or out, allow or deny, and any, an address of IPv4 or IPv6\n"
-     "                         with or without /LENGTH, or of an adapter; or none\n"
+     "                         (repeatable; all of them) in or out, allow, deny or meter, and any, an address of IPv4 or\n"
+     "                         IPv6 with or without /LENGTH, or of an adapter; or none. meter: metering tells it apart\n"
      "  --settings JSON        all of it at once, as vm.json has it\n", vm_adapter},
     {"limits", "what it may take of the host", "NAME [OPTION …]", LIMITS_TEXT, vm_limits},
-    {"metering", "what it took of the host", "NAME",
-     "Processor time, memory and disk traffic since it was started.\n", vm_metering},
+    {"metering", "what it took of the host", "(NAME | --all) [--enable | --disable | --reset]", METERING_TEXT, vm_metering},
     {"console", "its serial console", "NAME", "Ctrl-] leaves it.\n", vm_console},
     {"ssh", "log in by ssh", "[--no-wait] [USER@]NAME [ARGUMENT …]",
      "By a port of the host that is forwarded to the guest's port 22, or else to an address that the guest has on a\n"

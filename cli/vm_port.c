@@ -114,7 +114,7 @@ static int add_acl(struct manage *manage, json_t *changes, const char *text)
 	if (!strcmp(text, "none"))
 		return 0;
 	if (!remote)
-		return manage_usage(manage, "--acl %s: write in or out, allow or deny, and whom, as in:deny:10.0.0.0/8; or none", text);
+		return manage_usage(manage, "--acl %s: write in or out, allow, deny or meter, and whom, as in:deny:10.0.0.0/8; or none", text);
 	*action++ = '\0';
 	*remote++ = '\0';
 	return json_array_append_new(json_object_get(changes, "acls"), json_pack("{s:s, s:s, s:s}", "direction", copy, "action", action, "remote", remote))

@@ -122,21 +122,37 @@ static int check_vlan(const json_t *vlan, const char *where, struct error *err)
 	return 0;
 }
 
+/* The machine's worker counts: a switch does nothing for it. */
+static bool is_meter(const json_t *acl)
+{
+	return !strcmp(text_of(acl, "action"), "meter");
+}
+
+static int check_acls(const json_t *acls, const char *where, struct error *err)
+{
+	unsigned length, meters = 0;
+	json_t *acl;
+	size_t i;
+
+	json_array_foreach((json_t *)(uintptr_t)acls, i, acl) {
+		if (remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
+			return error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",
+			    where, i);
+		meters += is_meter(acl);
+	}
+	if (meters > OVS_METERS_MAX)
+		return error_set(err, EINVAL, "%sacls: %u are of action meter: at most %u can be", where, meters, OVS_METERS_MAX);
+	return 0;
+}
+
 int ovs_settings_check(const json_t *settings, const char *where, struct error *err)
 {
 	const json_t *bandwidth = json_object_get(settings, "bandwidth");
-	json_t *acl;
-	unsigned length;
-	size_t i;
 	int r = json_object_get(settings, "vlan") ? check_vlan(json_object_get(settings, "vlan"), where, err) : 0;
 
 	if (!r && json_integer_value(json_object_get(bandwidth, "minimum")) && json_integer_value(json_object_get(bandwidth, "weight")))
 		r = error_set(err, EINVAL, "%sbandwidth: a minimum is told in bits, or as a weight, not both", where);
-	json_array_foreach(json_object_get(settings, "acls"), i, acl)
-		if (!r && remote_kind(text_of(acl, "remote"), &length) == REMOTE_NONE)
-			r = error_set(err, EINVAL, "%sacls[%zu].remote is neither \"any\" nor an address of IPv4, IPv6 (with or without /LENGTH) or of an adapter",
-			    where, i);
-	return r;
+	return r ? r : check_acls(json_object_get(settings, "acls"), where, err);
 }
 
 /* --- flows ----------------------------------------------------------------------------------------------- */
@@ -155,7 +171,7 @@ static void put_acls(FILE *to, unsigned table, unsigned in_port, const json_t *s
 		unsigned length, priority;
 		enum remote_kind kind = remote_kind(remote, &length);
 
-		if (strcmp(text_of(acl, "direction"), direction))
+		if (strcmp(text_of(acl, "direction"), direction) || is_meter(acl))
 			continue;
 		any = true;
 		priority = 1000 + length * 2 + (*action == 'd') + (kind == REMOTE_MAC ? 1000 : 0);
@@ -387,7 +403,7 @@ static bool needs_bridge(const json_t *settings)
 	size_t i;
 
 	json_array_foreach(json_object_get(settings, "acls"), i, acl)
-		if (!strcmp(text_of(acl, "direction"), "in"))
+		if (!strcmp(text_of(acl, "direction"), "in") && !is_meter(acl))
 			return true;
 	return !strcmp(mode, "isolated") || !strcmp(mode, "community");
 }

@@ -26,5 +26,7 @@ void ovs_tap_name(char name[OVS_NAME_SIZE], const char *mac, bool other);
  * -ENOMEM; of a port that "must" be as it is told, as ovs_bandwidth_check(). */
 int ovs_rules(json_t *bridges, const json_t *description, struct error *err);
 
+#define OVS_METERS_MAX 32u /* rules of action meter that an adapter can have */
+
 /* What "settings" says and can be on no switch: -EINVAL, -ENOTSUP. `where` begins the sentence. */
 int ovs_settings_check(const json_t *settings, const char *where, struct error *err);

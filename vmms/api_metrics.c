@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmms/api.h"
+#include "vmms/measure.h"
 #include "vmms/metering.h"
 #include "vmms/switches.h"
 #include "vmms/version.h"
@@ -140,15 +141,86 @@ static const struct vm_metric vm_metrics[] = {
     {"bulkhead_vm_network_dropped_frames_total", "counter", "Frames that were lost at an adapter, either way.", has_disk, dropped},
 };
 
+/* --- resource metering ------------------------------------------------------------------------------------ */
+
+/* Of a machine's report: object and key, NULL where it is at the top; and what makes it Prometheus' unit. */
+static const struct report_metric {
+	const char *name, *type, *help, *object, *key;
+	double unit;
+} report_metrics[] = {
+    {"bulkhead_vm_metering_seconds", "gauge", "For how long the machine is metered.", NULL, "duration_ms", 1e-3},
+    {"bulkhead_vm_metering_running_seconds", "gauge", "For how long of that it ran.", NULL, "ran_ms", 1e-3},
+    {"bulkhead_vm_metering_cpu_seconds_total", "counter", "Processor time since it is metered, over all its runs.", "processor", "seconds", 1},
+    {"bulkhead_vm_metering_cpu_average_ratio", "gauge", "That, as a part of one of the host's processors.", "processor", "average_percent", 1e-2},
+    {"bulkhead_vm_metering_memory_average_bytes", "gauge", "Memory that the guest had, on average; off it has none.", "memory", "average", 1},
+    {"bulkhead_vm_metering_memory_minimum_bytes", "gauge", "The least memory that it had while it ran.", "memory", "minimum", 1},
+    {"bulkhead_vm_metering_memory_maximum_bytes", "gauge", "The most.", "memory", "maximum", 1},
+    {"bulkhead_vm_metering_disk_operations_total", "counter", "Reads and writes of disks since it is metered.", "disk", "operations", 1},
+    {"bulkhead_vm_metering_disk_normalized_operations_total", "counter", "The same in units of 8 KiB.", "disk", "normalized_operations", 1},
+    {"bulkhead_vm_metering_disk_latency_average_seconds", "gauge", "How long one of them took, on average.", "disk", "average_latency_us", 1e-6},
+    {"bulkhead_vm_metering_disk_read_bytes_total", "counter", "Bytes read of disks since it is metered.", "disk", "read_bytes", 1},
+    {"bulkhead_vm_metering_disk_written_bytes_total", "counter", "Bytes written to disks since it is metered.", "disk", "written_bytes", 1},
+    {"bulkhead_vm_metering_disk_allocation_bytes", "gauge", "What its hard disks may take.", "disk", "allocation", 1},
+    {"bulkhead_vm_metering_disk_taken_bytes", "gauge", "What their files take.", "disk", "taken", 1},
+    {"bulkhead_vm_metering_network_sent_bytes_total", "counter", "Bytes that the guest sent since it is metered.", "network", "sent_bytes", 1},
+    {"bulkhead_vm_metering_network_received_bytes_total", "counter", "Bytes that it was given.", "network", "received_bytes", 1},
+};
+
+static void put_vm_labels(FILE *to, const char *name, const struct meter *meter)
+{
+	fprintf(to, "%s{vm=\"", name);
+	put_label(to, meter->name);
+	fprintf(to, "\",id=\"%s\"", meter->id);
+}
+
+static void put_report_metric(FILE *to, const struct report_metric *metric, const struct meter *meters, size_t count)
+{
+	put_head(to, metric->name, metric->type, metric->help);
+	for (size_t i = 0; i < count; i++) {
+		const json_t *object = metric->object ? json_object_get(meters[i].report, metric->object) : meters[i].report;
+		const json_t *value = json_object_get(object, metric->key);
+
+		if (!value)
+			continue;
+		put_vm_labels(to, metric->name, &meters[i]);
+		fprintf(to, "} %.17g\n", json_number_value(value) * metric->unit);
+	}
+}
+
+static void put_remotes(FILE *to, const struct meter *meters, size_t count)
+{
+	static const char name[] = "bulkhead_vm_metering_network_remote_bytes_total", *const labels[] = {"mac", "direction", "remote"};
+	json_t *remote;
+	size_t k;
+
+	put_head(to, name, "counter", "Bytes of an adapter from (in), or to (out), these addresses since it is metered.");
+	for (size_t i = 0; i < count; i++)
+		json_array_foreach(json_object_get(json_object_get(meters[i].report, "network"), "remotes"), k, remote) {
+			put_vm_labels(to, name, &meters[i]);
+			for (size_t l = 0; l < ARRAY_SIZE(labels); l++) {
+				fprintf(to, ",%s=\"", labels[l]);
+				put_label(to, json_string_value(json_object_get(remote, labels[l])));
+				fputc('"', to);
+			}
+			fprintf(to, "} %lld\n", (long long)json_integer_value(json_object_get(remote, "bytes")));
+		}
+}
+
+static void put_reports(FILE *to, const struct meter *meters, size_t count)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(report_metrics); i++)
+		put_report_metric(to, &report_metrics[i], meters, count);
+	put_remotes(to, meters, count);
+}
+
 static void put_vms(FILE *to, const struct vm_metric *metric, const struct meter *meters, size_t count)
 {
 	put_head(to, metric->name, metric->type, metric->help);
 	for (size_t i = 0; i < count; i++) {
 		if (!metric->known(&meters[i]))
 			continue;
-		fprintf(to, "%s{vm=\"", metric->name);
-		put_label(to, meters[i].name);
-		fprintf(to, "\",id=\"%s\"} %.17g\n", meters[i].id, metric->value(&meters[i]));
+		put_vm_labels(to, metric->name, &meters[i]);
+		fprintf(to, "} %.17g\n", metric->value(&meters[i]));
 	}
 }
 
@@ -314,6 +386,7 @@ static void reply_metrics(void *context, const struct meter *meters, size_t coun
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(vm_metrics); i++)
 		put_vms(asking->to, &vm_metrics[i], meters, count);
+	put_reports(asking->to, meters, count);
 	put_states(asking->to, meters, count);
 	put_host(asking->to, asking->vmms);
 	switches_figures(asking->vmms, finish_metrics, asking);
@@ -353,6 +426,7 @@ static const struct form meter_form = {.kind = FORM_OBJECT,
 					   {"guest_seconds", &answer_count, NULL, false},
 					   {"disk", &form_meter_disk, NULL, false},
 					   {"network", &form_meter_network, NULL, false},
+					   {"report", &measure_report_form, NULL, false},
 					   {0},
 				       }};
 static const struct form form_meters = {.kind = FORM_LIST, .max = INT64_MAX, .items = &meter_form};
@@ -382,6 +456,8 @@ static json_t *meter_json(const struct meter *meter)
 					      (json_int_t)meter->network_received_frames, "received_bytes",
 					      (json_int_t)meter->network_received, "dropped_frames", (json_int_t)meter->network_dropped));
 	}
+	if (meter->report)
+		json_object_set(json, "report", meter->report);
 	return json;
 }
 
@@ -439,6 +515,35 @@ static void get_metering(struct vmms *vmms, struct http_request *request)
 		ask(vmms, request, machine, reply_meter);
 }
 
+/* Changes the machine's account, and answers with it. */
+static void change_metering(struct vmms *vmms, struct http_request *request, int (*change)(struct machine *machine, struct error *err))
+{
+	struct machine *machine = api_machine(vmms, request);
+	struct error err = {0};
+
+	if (!machine)
+		return;
+	if (machine_check_state(machine, ~0u, "metered", &err) || change(machine, &err))
+		http_fail(request, &err);
+	else
+		ask(vmms, request, machine, reply_meter);
+}
+
+static void enable_metering(struct vmms *vmms, struct http_request *request)
+{
+	change_metering(vmms, request, measure_enable);
+}
+
+static void disable_metering(struct vmms *vmms, struct http_request *request)
+{
+	change_metering(vmms, request, measure_disable);
+}
+
+static void reset_metering(struct vmms *vmms, struct http_request *request)
+{
+	change_metering(vmms, request, measure_begin_anew);
+}
+
 const struct route metrics_routes[] = {
     {"GET", "/metrics", "getMetrics", "Of all machines and the host, for Prometheus", ROLE_VIEWER, NULL, NULL, 200, ROUTE_TEXT,
      get_metrics, NULL},
@@ -446,5 +551,10 @@ const struct route metrics_routes[] = {
      0, get_all_metering, &meters_answer},
     {"GET", "/v1/vms/{vm}/metering", "getVmMetering", "What a machine took of the host since it was started", ROLE_VIEWER,
      NULL, NULL, 200, 0, get_metering, &meter_form},
+    {"POST", "/v1/vms/{vm}/metering/enable", "enableVmMetering", "Keep an account of what it takes, from now on", ROLE_ADMINISTRATOR, NULL, NULL, 200, 0,
+     enable_metering, &meter_form},
+    {"POST", "/v1/vms/{vm}/metering/disable", "disableVmMetering", "Keep it no more: what was counted is lost", ROLE_ADMINISTRATOR, NULL, NULL, 200, 0,
+     disable_metering, &meter_form},
+    {"POST", "/v1/vms/{vm}/metering/reset", "resetVmMetering", "Begin the account anew", ROLE_ADMINISTRATOR, NULL, NULL, 200, 0, reset_metering, &meter_form},
     {0},
 };

@@ -26,6 +26,7 @@ struct vmms {
 	size_t machine_count, machine_room;
 	struct automatic *automatic; /* automatic.h */
 	struct errands *errands; /* errand.h */
+	struct measuring *measuring; /* measure.h */
 	struct switches *switches; /* switches.h */
 	struct job *jobs; /* that run, or that somebody waits for */
 	uv_signal_t signals[2];

@@ -8,6 +8,7 @@
 #include "vmms/adapters.h"
 #include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
+#include "vmms/measure.h"
 #include "vmms/resources.h"
 #include "vmms/save.h"
 #include "vmms/saved_disks.h"
@@ -102,6 +103,7 @@ void machine_free(struct machine *machine)
 {
 	worker_link_leave(machine->link);
 	json_decref(machine->config);
+	measure_free(machine->measure);
 	free(machine->name);
 	free(machine->directory);
 	free(machine->runtime);

@@ -43,6 +43,7 @@ struct machine {
 	enum machine_state state;
 	int64_t state_since; /* milliseconds since 1970 */
 	struct worker_link *link;
+	struct measure *measure; /* measure.h; NULL: its resource metering is not enabled */
 	unsigned readers; /* jobs of other machines that copy its files: if it is off it stays so, and its checkpoints stay */
 	struct job *job;
 };

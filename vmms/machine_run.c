@@ -12,6 +12,7 @@
 #include "vmms/checkpoint.h"
 #include "vmms/daemon.h"
 #include "vmms/limits.h"
+#include "vmms/measure.h"
 #include "vmms/ports.h"
 #include "vmms/resources.h"
 #include "vmms/save.h"
@@ -78,6 +79,7 @@ static void worker_started(void *context, const struct error *err)
 	if (!err) {
 		saved_used(machine);
 		machine_set_state(machine, MACHINE_RUNNING);
+		measure_started(machine, true);
 		/* Whoever starts a machine waits for this. */
 		store_group_begin(machine->vmms->store);
 		machine_set_wanted(machine, true);
@@ -136,6 +138,7 @@ static void worker_ended(void *context, const json_t *result)
 	bool crashed, saved;
 
 	machine->link = NULL;
+	measure_ended(machine, result, 0);
 	ports_closed(machine);
 	machine->power_cut = false;
 	machine_set_state(machine, MACHINE_OFF);
@@ -217,6 +220,7 @@ static void tell_unseen_end(struct machine *machine)
 	json_t *result = worker_result_read(machine->runtime);
 	const char *word = json_string_value(json_object_get(result, "result"));
 
+	measure_ended(machine, result, result ? worker_result_time(machine->runtime) : 0);
 	was_saved(machine, result);
 	saved_settle(machine, word);
 	if (result) {
@@ -264,6 +268,7 @@ static void adopt(struct machine *machine, unsigned tries)
 		machine_set_state(machine, MACHINE_RUNNING);
 		machine_set_wanted(machine, true);
 		machine_apply_limits(machine);
+		measure_started(machine, false);
 		worker_link_command(machine->link, json_pack("{s:s}", "command", "status"), state_told, machine);
 		return;
 	}

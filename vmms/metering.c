@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vmms/measure.h"
+
 #define ANSWER_MILLISECONDS 2000u
 
 struct taking {
+	struct vmms *vmms;
 	struct meter *meters;
 	size_t count;
 	unsigned asked; /* workers that have not answered, and the timer */
@@ -29,6 +32,7 @@ static void release(struct taking *taking)
 	for (size_t i = 0; i < taking->count; i++) {
 		free(taking->meters[i].name);
 		json_decref(taking->meters[i].adapters);
+		json_decref(taking->meters[i].report);
 	}
 	free(taking->meters);
 	free(taking);
@@ -39,11 +43,33 @@ static void timer_closed(uv_handle_t *handle)
 	release(handle->data);
 }
 
+/* It may be gone by now, and is mostly where it was. */
+static struct machine *machine_of(const struct taking *taking, size_t index)
+{
+	struct vmms *vmms = taking->vmms;
+	const char *id = taking->meters[index].id;
+
+	if (index < vmms->machine_count && !strcmp(vmms->machines[index]->id, id))
+		return vmms->machines[index];
+	return vmms_find(vmms, id);
+}
+
+static void report(struct taking *taking)
+{
+	for (size_t i = 0; i < taking->count; i++) {
+		struct machine *machine = taking->meters[i].metered ? machine_of(taking, i) : NULL;
+
+		if (machine)
+			taking->meters[i].report = measure_now(machine);
+	}
+}
+
 static void tell(struct taking *taking)
 {
 	if (taking->told)
 		return;
 	taking->told = true;
+	report(taking);
 	taking->done(taking->context, taking->meters, taking->count);
 	uv_close((uv_handle_t *)&taking->timer, timer_closed);
 }
@@ -102,9 +128,12 @@ static void answered(void *context, const json_t *answer, const struct error *er
 	struct question *question = context;
 	struct taking *taking = question->taking;
 	struct meter *meter = &taking->meters[question->index];
+	struct machine *machine = !err && meter->metered ? machine_of(taking, question->index) : NULL;
 	const char *name;
 	json_t *value;
 
+	if (machine && meter->has_process)
+		measure_heard(machine, json_object_get(answer, "metering"), (int64_t)(meter->cpu_seconds * 1e6));
 	if (!err && !taking->told) {
 		meter->has_disk = true;
 		add_adapters(meter, json_object_get(answer, "adapters"));
@@ -183,12 +212,21 @@ static void read_process(struct meter *meter, int pid)
 	meter->memory_resident = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-uint64_t metering_resident(const struct machine *machine)
+int metering_process(const struct machine *machine, int64_t *cpu_us, int64_t *resident)
 {
-	struct meter meter = {0};
+	struct meter meter = {.runs = true};
 
 	read_process(&meter, machine_process(worker_link_pid(machine->link)));
-	return meter.memory_resident;
+	*cpu_us = (int64_t)(meter.cpu_seconds * 1e6);
+	*resident = (int64_t)meter.memory_resident;
+	return meter.has_process ? 0 : -ESRCH;
+}
+
+uint64_t metering_resident(const struct machine *machine)
+{
+	int64_t cpu_us, resident;
+
+	return metering_process(machine, &cpu_us, &resident) ? 0 : (uint64_t)resident;
 }
 
 /* "MemAvailable:   1234 kB" */
@@ -219,6 +257,7 @@ static void begin(struct taking *taking, const struct machine *machine)
 	meter->state = machine_state_word(machine->state);
 	meter->state_since = machine->state_since;
 	meter->processors = number(json_object_get(machine->config, "processors"), "count");
+	meter->metered = machine->measure != NULL;
 	if (!machine->link)
 		return;
 	meter->runs = true;
@@ -244,6 +283,7 @@ int metering_take(struct vmms *vmms, const struct machine *machine,
 		free(taking);
 		return error_set(err, ENOMEM, "no memory to measure machines");
 	}
+	taking->vmms = vmms;
 	taking->done = done;
 	taking->context = context;
 	/* The timer's share, and ours: nobody is told before all were asked. */

@@ -22,6 +22,8 @@ struct meter {
 	/* By the guest, to it, and lost either way; known with the disks. */
 	uint64_t network_sent_frames, network_sent, network_received_frames, network_received, network_dropped;
 	json_t *adapters; /* as the worker tells of them; NULL: it is not known */
+	bool metered;     /* resource metering is enabled, or was when it was asked */
+	json_t *report;   /* then: as measure_report(); NULL: it is not enabled any more */
 };
 
 /* Bytes of the host's memory that a machine, which has a worker, has been given. 0: none, or it cannot be told. */
@@ -29,6 +31,10 @@ uint64_t metering_resident(const struct machine *machine);
 
 /* What the host could give without taking it from somebody; 0: it does not tell. */
 uint64_t host_memory_available(void);
+
+/* The process of a machine that has a worker: its processor time in microseconds, and the bytes of it that are in the host's memory. -ESRCH:
+ * it is not there any more. */
+int metering_process(const struct machine *machine, int64_t *cpu_us, int64_t *resident);
 
 /* Measures a machine, or all if `machine` is NULL, asking their workers; `done` is called once, perhaps before this
  * returns, within two seconds: the meters of whoever did not answer by then have no figures of disks and networks. They are gone when it

@@ -34,6 +34,7 @@ static const char *const steps[] = {
     " checkpoint TEXT NOT NULL, PRIMARY KEY (vm, of, checkpoint)) WITHOUT ROWID; CREATE TABLE leftover (path TEXT PRIMARY KEY);"
     " PRAGMA user_version = 4;",
     "CREATE TABLE switch (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, phase INTEGER NOT NULL, config TEXT NOT NULL, host TEXT); PRAGMA user_version = 5;",
+	"CREATE TABLE metering (vm TEXT PRIMARY KEY, account TEXT NOT NULL); PRAGMA user_version = 6;",
 };
 
 static int check_version(struct store *store, struct error *err)
@@ -159,6 +160,8 @@ int store_vm_remove(struct store *store, const char *id, struct error *err)
 
 	if (!r)
 		r = sql_run(store, sql_prepare(store, "DELETE FROM base WHERE vm = ?", "s", id), err);
+	if (!r)
+		r = store_metering_set(store, id, NULL, err);
 	return r ? r : sql_run(store, sql_prepare(store, "DELETE FROM vm WHERE id = ?", "s", id), err);
 }
 

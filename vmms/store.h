@@ -100,6 +100,16 @@ int store_base_users(struct store *store, const char *of, const char *checkpoint
 /* Names of the machines whose disks `vm` continues. */
 int store_base_of(struct store *store, const char *vm, json_t **names, struct error *err);
 
+/* The account of a machine whose resource metering is enabled (measure_record.h). NULL: it is not, or no more. */
+int store_metering_set(struct store *store, const char *vm, const json_t *account, struct error *err);
+/* Calls `each` for every one; what it gets lasts until it returns. `account` is NULL where it cannot be read. */
+int store_metering_list(struct store *store, void (*each)(void *context, const char *vm, const json_t *account), void *context,
+    struct error *err);
+
+/* Which start of the host this is, and milliseconds since then: good whatever the host's clock is set to. */
+const char *store_boot_id(void);
+int64_t store_uptime(void);
+
 /* Files outside the daemon's directories that are gone again when it starts, unless they were whole by then. */
 int store_leftover_add(struct store *store, const char *path, struct error *err);
 int store_leftover_remove(struct store *store, const char *path, struct error *err);

@@ -94,33 +94,12 @@ int store_token_remove(struct store *store, const char *name, struct error *err)
 
 /* How old a key is follows from the time since the host was started, as long as it is the same start: the date may be
  * set meanwhile. */
-static const char *boot_id(void)
-{
-	static char id[40];
-	int fd = *id ? -1 : open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, id, sizeof(id) - 1) : 0;
-
-	if (n > 0)
-		id[strcspn(id, "\n")] = '\0';
-	if (fd >= 0)
-		close(fd);
-	return id;
-}
-
-static int64_t uptime(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_BOOTTIME, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static int expire_keys(struct store *store, struct error *err)
 {
 	return sql_run(store,
 		       sql_prepare(store,
 				   "DELETE FROM idempotency WHERE (boot = ?1 AND uptime <= ?2) OR (boot <> ?1 AND time <= ?3)", "sii",
-				   boot_id(), uptime() - KEY_MILLISECONDS, sql_now() - KEY_MILLISECONDS),
+				   store_boot_id(), store_uptime() - KEY_MILLISECONDS, sql_now() - KEY_MILLISECONDS),
 		       err);
 }
 
@@ -156,7 +135,7 @@ int store_key_claim(struct store *store, const struct store_key *key, const char
 	return sql_run(store,
 		       sql_prepare(store,
 				   "INSERT INTO idempotency (who, key, request, time, boot, uptime, status) VALUES (?,?,?,?,?,?,0)",
-				   "sssisi", key->who, key->key, request, sql_now(), boot_id(), uptime()),
+				   "sssisi", key->who, key->key, request, sql_now(), store_boot_id(), store_uptime()),
 		       err);
 }
 

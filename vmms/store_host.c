@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* store_host.c - what host.db knows of the host itself, and of what is half done on it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <time.h>
 
 #include "vmms/store_sql.h"
 
@@ -98,4 +100,55 @@ int store_leftover_remove(struct store *store, const char *path, struct error *e
 int store_leftover_list(struct store *store, json_t **paths, struct error *err)
 {
 	return sql_collect(store, sql_prepare(store, "SELECT path FROM leftover", ""), first_text, paths, err);
+}
+
+int store_metering_set(struct store *store, const char *vm, const json_t *account, struct error *err)
+{
+	_cleanup_free_ char *text = account ? json_dumps(account, JSON_COMPACT) : NULL;
+
+	if (!account)
+		return sql_run(store, sql_prepare(store, "DELETE FROM metering WHERE vm = ?", "s", vm), err);
+	if (!text)
+		return error_set(err, ENOMEM, "no memory");
+	return sql_run(store, sql_prepare(store, "INSERT OR REPLACE INTO metering (vm, account) VALUES (?,?)", "ss", vm, text), err);
+}
+
+int store_metering_list(struct store *store, void (*each)(void *context, const char *vm, const json_t *account), void *context,
+    struct error *err)
+{
+	sqlite3_stmt *statement = sql_prepare(store, "SELECT vm, account FROM metering", "");
+	int r = SQLITE_ERROR;
+
+	while (statement && (r = sqlite3_step(statement)) == SQLITE_ROW) {
+		json_t *account = json_loads(sql_text(statement, 1), 0, NULL);
+
+		each(context, sql_text(statement, 0), account);
+		json_decref(account);
+	}
+	r = r == SQLITE_DONE ? 0 : sql_fail(store, err);
+	sqlite3_finalize(statement);
+	return r;
+}
+
+/* --- time ------------------------------------------------------------------------------------------------ */
+
+const char *store_boot_id(void)
+{
+	static char id[40];
+	int fd = *id ? -1 : open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, id, sizeof(id) - 1) : 0;
+
+	if (n > 0)
+		id[strcspn(id, "\n")] = '\0';
+	if (fd >= 0)
+		close(fd);
+	return id;
+}
+
+int64_t store_uptime(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }

@@ -29,7 +29,7 @@ static const char *const team_words[] = {"active-backup", "balance-slb", "lacp",
 static const char *const mode_words[] = {"untagged", "access", "trunk", "isolated", "community", "promiscuous", NULL};
 static const char *const mirror_words[] = {"none", "source", "destination", NULL};
 static const char *const direction_words[] = {"in", "out", NULL};
-static const char *const action_words[] = {"allow", "deny", NULL};
+static const char *const action_words[] = {"allow", "deny", "meter", NULL};
 
 static const struct form form_name = {.kind = FORM_STRING, .text = "no other switch of the host has it", .min = 1, .max = 50, .check = check_name};
 static const struct form form_type = {
@@ -159,7 +159,8 @@ static const struct form form_mirror = {
 static const struct form form_direction = {.kind = FORM_WORD, .text = "in: to the machine", .words = direction_words};
 static const struct form form_remote = {.kind = FORM_STRING, .text = "any, an address of IPv4 or IPv6 with or without /LENGTH, or of an adapter",
 					.min = 2, .max = 64};
-static const struct form form_action = {.kind = FORM_WORD, .words = action_words};
+static const struct form form_action = {
+    .kind = FORM_WORD, .text = "meter: resource metering tells its traffic apart, whatever the adapter is plugged into", .words = action_words};
 static const struct form form_acl = {.kind = FORM_OBJECT,
 				     .fields = (const struct form_field[]){
 					 {"direction", &form_direction, NULL, true},

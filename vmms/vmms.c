@@ -15,6 +15,7 @@
 #include "vmms/host_config.h"
 #include "vmms/images.h"
 #include "vmms/listen.h"
+#include "vmms/measure.h"
 #include "vmms/ports.h"
 #include "vmms/store_access.h"
 #include "vmms/errand.h"
@@ -262,11 +263,13 @@ static int load(struct vmms *vmms, struct error *err)
 		r = automatic_open(vmms, err);
 	if (!r)
 		r = store_vm_list(vmms->store, add_stored, vmms, err);
-	if (!r) {
+	if (!r)
 		r = errands_open(vmms, err);
-	}
+	if (!r)
+		r = measure_open(vmms, err);
 	if (!r) {
 		take_stock(vmms);
+		measure_begin(vmms);
 		r = switches_open(vmms, err);
 	}
 	if (!r) {
@@ -436,6 +439,7 @@ static void let_go(struct vmms *vmms)
 		worker_link_leave(vmms->machines[i]->link);
 		vmms->machines[i]->link = NULL;
 	}
+	measure_close(vmms);
 	automatic_close(vmms);
 	switches_close(vmms);
 	cgroup_leave_all(&vmms->leaving);

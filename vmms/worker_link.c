@@ -122,6 +122,16 @@ json_t *worker_result_read(const char *runtime)
 	return result;
 }
 
+int64_t worker_result_time(const char *runtime)
+{
+	_cleanup_free_ char *path = NULL;
+	struct stat st;
+
+	if (asprintf(&path, "%s/result", runtime) < 0 || stat(path, &st))
+		return 0;
+	return st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000;
+}
+
 static void tell_start(struct worker_link *link, const struct error *err)
 {
 	if (link->told_start)

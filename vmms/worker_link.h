@@ -68,5 +68,7 @@ void worker_link_command_fds(struct worker_link *link, json_t *command, const in
 
 /* Reads a `result` file; NULL: there is none that can be read. */
 json_t *worker_result_read(const char *runtime);
+/* When it was written, in milliseconds since 1970; 0: there is none. */
+int64_t worker_result_time(const char *runtime);
 /* When what it says is told. */
 void worker_result_remove(const char *runtime);

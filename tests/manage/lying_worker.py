@@ -29,6 +29,15 @@ def lies(rng, depth=0):
     return {rng.choice(KEYS): lie(rng, depth + 1) for _ in range(rng.randrange(12))}
 
 
+def metering(rng, config):
+    """What counts for an account, in its form."""
+    remotes = [{"mac": rng.choice([a["mac"] for a in config.get("adapters", [])] + list(TEXTS)), "direction": rng.choice(["in", "out", lie(rng)]),
+                "remote": rng.choice(["any", lie(rng)]), "bytes": lie(rng)} for _ in range(rng.randrange(4))]
+    return {"run": rng.choice([lie(rng)] + [f"00000000-0000-0000-0000-00000000000{n}" for n in range(3)]), "remotes": rng.choice([remotes, lie(rng)]),
+            **{part: rng.choice([lies(rng), {key: lie(rng) for key in ("operations", "normalized", "read_bytes", "latency_us", "sent_bytes", "size", "taken")}])
+               for part in ("disk", "network", "allocation")}}
+
+
 def answer(rng, config):
     """Bytes, or None: nothing."""
     way = rng.random()
@@ -46,6 +55,7 @@ def answer(rng, config):
                           "chain": [rng.choice(TEXTS) for _ in range(rng.randrange(4))]} for _ in range(rng.randrange(4))]
         told["adapters"] = [{"mac": rng.choice([a["mac"] for a in config.get("adapters", [])] + list(TEXTS)), "port": rng.choice(TEXTS),
                              "label": lie(rng), "addresses": lie(rng), "counters": lies(rng)} for _ in range(rng.randrange(4))]
+        told["metering"] = metering(rng, config)
     return json.dumps(told).encode() + b"\n"
 
 
@@ -105,7 +115,8 @@ def main():
         with connection:
             going = serve(connection, rng, config)
     with open(config["result"], "w", encoding="utf-8") as f:
-        f.write(rng.choice(["", "[]", json.dumps({"version": 1, "result": lie(rng), "error": lie(rng)}), '{"version":1,"result":"saved"}']))
+        told = {"version": 1, "result": lie(rng), "error": lie(rng), "cpu_us": lie(rng), "metering": rng.choice([lie(rng), json.dumps(metering(rng, config))])}
+        f.write(rng.choice(["", "[]", json.dumps(told), '{"version":1,"result":"saved"}']))
 
 
 if __name__ == "__main__":

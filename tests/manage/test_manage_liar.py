@@ -25,8 +25,8 @@ def random_request(d, rng, disks):
         ("DELETE", f"{vm}/disks?path={os.path.basename(rng.choice(disks))}", None), ("POST", f"{vm}/adapters", {"port": "none"}),
         ("PATCH", f"{vm}/adapters/0", {"port": "nat"}), ("PATCH", f"{vm}/adapters/0", {"port": "none"}), ("DELETE", f"{vm}/adapters/0", None),
         ("POST", f"{vm}/checkpoints", {"name": f"c{rng.randrange(3)}"}), ("DELETE", checkpoint, None), ("POST", f"{checkpoint}/apply", None),
-        ("POST", f"{vm}/merge", None)])
-    wait = "" if method == "GET" or body else "?wait=1" if "?" not in path else "&wait=1"
+        ("POST", f"{vm}/merge", None), ("POST", f"{vm}/metering/{rng.choice(['enable', 'enable', 'reset', 'disable'])}", None)])
+    wait = "" if method == "GET" or body or "/metering/" in path else "?wait=1" if "?" not in path else "&wait=1"
     return method, path, body, wait
 
 

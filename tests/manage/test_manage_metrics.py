@@ -24,7 +24,7 @@ def scrape(d):
         require(family.name not in families and family.documentation and family.type in ("gauge", "counter"), f"{family}")
         families[family.name] = family.type
         for s in family.samples:
-            key = (s.name, s.labels.get("vm") or s.labels.get("state") or s.labels.get("mode") or "")
+            key = (s.name, " ".join(s.labels[label] for label in ("vm", "state", "mode", "mac", "direction", "remote") if label in s.labels))
             require(key not in samples, f"twice: {key}")
             samples[key] = s.value
     return samples, text
