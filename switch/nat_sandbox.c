@@ -53,23 +53,22 @@ static void refuse_files(void)
 		    strerror(-r));
 }
 
+const int nat_sandbox_calls[] = {SCMP_SYS(accept), SCMP_SYS(bind), SCMP_SYS(brk), SCMP_SYS(clock_gettime), SCMP_SYS(close), SCMP_SYS(connect),
+    SCMP_SYS(exit_group), SCMP_SYS(futex), SCMP_SYS(getpeername), SCMP_SYS(getpid), SCMP_SYS(getsockname), SCMP_SYS(getsockopt), SCMP_SYS(lseek),
+    SCMP_SYS(mremap), SCMP_SYS(munmap), SCMP_SYS(newfstatat), SCMP_SYS(openat), SCMP_SYS(poll), SCMP_SYS(read), SCMP_SYS(recvfrom),
+    SCMP_SYS(recvmmsg), SCMP_SYS(recvmsg), SCMP_SYS(restart_syscall), SCMP_SYS(sendmmsg), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(shutdown),
+    SCMP_SYS(unlink), SCMP_SYS(write)};
+const size_t nat_sandbox_call_count = ARRAY_SIZE(nat_sandbox_calls);
+
 static int filter_calls(struct error *err)
 {
-	static const int calls[] = {SCMP_SYS(accept), SCMP_SYS(accept4), SCMP_SYS(bind), SCMP_SYS(brk), SCMP_SYS(clock_gettime),
-	    SCMP_SYS(clock_nanosleep), SCMP_SYS(close), SCMP_SYS(connect), SCMP_SYS(exit), SCMP_SYS(exit_group),
-	    SCMP_SYS(fstat), SCMP_SYS(futex), SCMP_SYS(getpeername), SCMP_SYS(getpid), SCMP_SYS(getrandom), SCMP_SYS(getsockname),
-	    SCMP_SYS(getsockopt), SCMP_SYS(gettimeofday), SCMP_SYS(listen), SCMP_SYS(lseek), SCMP_SYS(madvise), SCMP_SYS(mremap),
-	    SCMP_SYS(munmap), SCMP_SYS(newfstatat), SCMP_SYS(openat), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(read),
-	    SCMP_SYS(recvfrom), SCMP_SYS(recvmmsg), SCMP_SYS(recvmsg), SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigprocmask),
-	    SCMP_SYS(rt_sigreturn), SCMP_SYS(sendmmsg), SCMP_SYS(sendmsg), SCMP_SYS(sendto), SCMP_SYS(setsockopt), SCMP_SYS(shutdown),
-	    SCMP_SYS(stat), SCMP_SYS(time), SCMP_SYS(unlink), SCMP_SYS(write), SCMP_SYS(writev)};
 	static const int families[] = {AF_INET, AF_INET6}, not_needed[] = {AF_UNIX, AF_NETLINK};
-	static const int commands[] = {F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+	static const int commands[] = {F_GETFL, F_SETFL};
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r = filter ? 0 : -ENOMEM;
 
-	for (size_t i = 0; i < ARRAY_SIZE(calls) && !r; i++)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+	for (size_t i = 0; i < nat_sandbox_call_count && !r; i++)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, nat_sandbox_calls[i], 0);
 	for (size_t i = 0; i < ARRAY_SIZE(families) && !r; i++)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, UINT32_MAX, (scmp_datum_t)families[i]));
 	for (size_t i = 0; i < ARRAY_SIZE(commands) && !r; i++)
@@ -84,8 +83,6 @@ static int filter_calls(struct error *err)
 		r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOTTY), SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_NE, FIONREAD, 0));
 	if (!r)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-	if (!r)
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!r)
 		r = seccomp_load(filter);
 	seccomp_release(filter);

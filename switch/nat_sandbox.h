@@ -17,5 +17,10 @@ struct nat_sandbox {
 	gid_t gid;
 };
 
+/* System calls that it may make whatever their arguments are. Each is made by some test: tests/guest/test_calls.py looks, and names those that
+ * no test can reach. */
+extern const int nat_sandbox_calls[];
+extern const size_t nat_sandbox_call_count;
+
 /* A program that was built with a sanitizer keeps its system calls and files. */
 int nat_sandbox_enter(const struct nat_sandbox *sandbox, struct error *err);

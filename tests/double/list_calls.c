@@ -3,6 +3,7 @@
 #include <seccomp.h>
 
 #include "base/thread.h"
+#include "switch/nat_sandbox.h"
 #include "worker/sandbox_rules.h"
 
 static void print_call(const char *list, int call, const struct sandbox_rule *rule)
@@ -36,5 +37,7 @@ int main(void)
 		print_call("kvm", sandbox_kvm_rules[i].call, &sandbox_kvm_rules[i]);
 	for (size_t i = 0; i < sandbox_refusal_count; i++)
 		print_call("refused", sandbox_refusals[i].call, NULL);
+	for (size_t i = 0; i < nat_sandbox_call_count; i++)
+		print_call("nat", nat_sandbox_calls[i], NULL);
 	return 0;
 }

@@ -10,10 +10,12 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -197,6 +199,42 @@ static int connect_to(uint16_t port)
 	return fd;
 }
 
+/* The guest is asked for a connection. */
+static void wait_for_connection(struct fixture *f)
+{
+	do
+		take_frame(f);
+	while (f->size < 54 || be16_get(f->frame + 12) != 0x0800 || f->frame[23] != FRAME_PROTOCOL_TCP || !(f->frame[47] & 2));
+}
+
+/* A socket of the host's file system that leads to a port of the guest. */
+static void test_forwarded_unix_socket(void **state)
+{
+	char directory[] = "/tmp/bulkhead-nat-XXXXXX";
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct nat_config config = {.forward_count = 1};
+	struct error err = {0};
+	struct fixture f;
+	int client;
+
+	(void)state;
+	assert_non_null(mkdtemp(directory));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/socket", directory);
+	config.forwards[0] = (struct nat_forward){.path = address.sun_path, .guest_port = 80};
+	if (nat_start(&f.fd, &f.pid, &config, &err))
+		fail_msg("%s", err.text);
+	f.host = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	ask_gateway(&f);
+	client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(client, (struct sockaddr *)&address, sizeof(address)), 0);
+	wait_for_connection(&f);
+	close(client);
+	stop(&f);
+	/* Where it may remove nothing any more it stays. */
+	unlink(address.sun_path);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 /* Clock ticks that a process has taken. */
 static unsigned long ticks_of(pid_t pid)
 {
@@ -210,14 +248,6 @@ static unsigned long ticks_of(pid_t pid)
 	assert_int_equal(fscanf(file, "%*d %*s %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
 	fclose(file);
 	return user + system;
-}
-
-/* The guest is asked for a connection. */
-static void wait_for_connection(struct fixture *f)
-{
-	do
-		take_frame(f);
-	while (f->size < 54 || be16_get(f->frame + 12) != 0x0800 || f->frame[23] != FRAME_PROTOCOL_TCP || !(f->frame[47] & 2));
 }
 
 /* Out of descriptors it neither turns in a circle nor ends, and takes who waits when there are some again. */
@@ -328,6 +358,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_datagrams),
 	    cmocka_unit_test(test_loopback_is_out_of_reach),
+	    cmocka_unit_test(test_forwarded_unix_socket),
 	    cmocka_unit_test(test_out_of_descriptors),
 	    cmocka_unit_test(test_any_port),
 	    cmocka_unit_test(test_forward_text),
