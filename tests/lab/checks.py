@@ -283,6 +283,7 @@ check("switch_queue_without_module", queue_without_module)
 check("switch_minimum", lambda: manage(test_manage_ports.test_manage_ports_minimum), limit=120)
 check("switch_minimum_guest", lambda: manage(test_manage_guests.require_minimum), limit=300, image=True)
 check("switch_lease", lambda: manage(test_manage_switch_host.test_manage_switch_host_has_a_lease), limit=180)
+check("switch_let_go", lambda: manage(test_manage_switch_host.test_manage_switch_host_is_let_go), limit=180)
 check("switch_bond", lambda: manage(test_manage_teams.test_manage_team_lacp_with_a_bond), limit=240)
 
 
