@@ -220,6 +220,10 @@ static void put_port_flows(FILE *to, const json_t *port, const json_t *queues)
 	unsigned n = number_of(port, "number");
 	char meter[24] = "", queue[24] = "", number[16];
 
+	/* Open vSwitch drops that by itself as long as there is a mirror; when the mirror goes, what it has decided for frames that keep coming is looked at again
+	 * for sure only if a flow goes too. */
+	if (!strcmp(text_of(settings, "mirror"), "destination"))
+		fprintf(to, "table=0,priority=400,in_port=%u,actions=drop\n", n);
 	put_no_double_tags(to, n);
 	put_guards(to, n, settings);
 	if (is_set(port, "any_mac"))

@@ -230,6 +230,11 @@ def test_manage_ports_mirror(context):
             for way in ("10.0.0.1 > 10.0.0.2", "10.0.0.2 > 10.0.0.1"):
                 # What is on its way already may be as before.
                 eventually(lambda: ports.reach(1, 2) and seen.seen(way, 1), f"{way} to be seen")  # pylint: disable=cell-var-from-loop
+        ports.require(3, 1, False)
+        # It listens no more: it is one as the others.
+        ports.set()
+        ports.require(3, 1, True)
+        ports.require(2, 3, True)
 
 
 def test_manage_ports_bandwidth_in(context):
