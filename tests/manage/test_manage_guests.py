@@ -191,6 +191,29 @@ def guards(site):
         eventually(lambda: one.reaches(*theirs), "it to be gone", 120)
         until_heard(one, [("udp", address, 4452, 4453) for address in theirs], (seen, "192.0.2.11.4452 > "), (seen, "2001:db8::11.4452 > "))
         require(not seen.seen(".4450 > "), f"an ACL: {seen.text}")
+    incoming(site)
+
+
+def incoming(site):
+    """What comes to a guest: what an ACL denies does not, what its port's limit holds back comes late, and what another sends comes too if it is to listen."""
+    one, two = site.guests
+    mine, theirs, hosts = ("192.0.2.11", "2001:db8::11"), ("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::2")
+    site.set(one, acls=[{"direction": "in", "remote": address, "action": "deny"} for address in hosts], bandwidth={"maximum_in": 4000000})
+    require_apart(one, mine, site.itself, hosts)
+    require_reach(one, mine, site.router, theirs)
+    site.router.serve(PORT, SIZE, 1)
+    before = time.monotonic()
+    one.fetch(PORT, SIZE, theirs[0])
+    require(time.monotonic() - before > SIZE * 8 / 4000000 / 2, f"{time.monotonic() - before} s for {SIZE} bytes")
+    site.set(one, mirror="source")
+    site.set(two, mirror="destination")
+    require_reach(one, mine, site.itself, hosts)
+    with Capture(site.host, site.port(two, "out"), "udp") as seen:
+        until_heard(one, [("udp", theirs[0], 4460, 4461)], (seen, "192.0.2.11.4460 > 192.0.2.1.4461"))
+    require_apart(two, ("192.0.2.12", "2001:db8::12"), site.router, theirs)
+    site.set(two)
+    site.set(one)
+    require_reach(two, ("192.0.2.12", "2001:db8::12"), site.router, theirs)
 
 
 def spoofed(site):
@@ -311,10 +334,14 @@ def team(site):
     site.connect("out")
     one.give("eth0", "192.0.2.11/24", "2001:db8::11/64")
     two.give("eth0", "192.0.2.12/24", "2001:db8::12/64")
-    site.d.cli("switch", "team", "out", "--add", "eth2")
     with echoes(site) as streams:
+        site.d.cli("switch", "team", "out", "--add", "eth2")
+        streams.flow()
         unplugged(site, streams, active(site), 1, lambda: all(m["link"] for m in site.members()))
         killed(site, streams)
+        for option in ("--remove", "--add"):
+            site.d.cli("switch", "team", "out", option, "eth2")
+            streams.flow()
         streams.finish()
 
 
