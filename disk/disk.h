@@ -77,6 +77,10 @@ int disk_open_fd(struct disk **out, int fd, const char *name, const struct disk_
 int disk_open_chain_fds(struct disk **out, const int *fds, const char *const *names, unsigned count,
 			const struct disk_open_options *options, struct error *err);
 
+/* Of what may be a disk's file, or its record: for those functions that take one. `flags` as of open(2). What is a pipe is not waited for, so
+ * whoever asks looks at what it is; what is read and written later waits. -1, and errno. */
+int disk_file_open(const char *path, int flags);
+
 /* Goes on with the record of its changes (disk_track_add()) in this open file, which is taken over, as disk_open() does with the one beside
  * the image. Right after opening. What cannot be used is told by a warning. */
 void disk_track_given(struct disk *disk, int fd);

@@ -202,12 +202,23 @@ static int check_chain(int fd, const char *path, const struct disk *child, struc
 	return 0;
 }
 
+int disk_file_open(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), now = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+
+	/* Linux 6.1's io_uring fails all that it is asked of such a descriptor by -EAGAIN, again and again, where the device below cannot serve
+	 * without waiting, as those of dm-crypt. */
+	if (now >= 0)
+		fcntl(fd, F_SETFL, now & ~O_NONBLOCK);
+	return fd;
+}
+
 static int open_path(struct disk **out, const char *path, const struct disk_open_options *options,
 		     const struct relatives *relatives, struct error *err)
 {
 	int fd, r;
 
-	fd = open(path, (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	fd = disk_file_open(path, options->read_only ? O_RDONLY : O_RDWR);
 	if (fd < 0) {
 		const char *advice = errno == ENOENT ? "; check the path"
 				     : (errno == EACCES || errno == EROFS) && !options->read_only

@@ -208,7 +208,7 @@ static int open_file(struct change *change, const char *name, struct error *err)
 	if (!path)
 		return error_set(err, ENOMEM, "no memory");
 	allow_writing(change, name);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	fd = disk_file_open(path, O_RDWR | O_NOFOLLOW);
 	if (fd < 0)
 		return error_set(err, errno, "%s: %s", path, strerror(errno));
 	change->fds[change->fd_count++] = fd;

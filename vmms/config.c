@@ -22,6 +22,24 @@ static int check_name(const char *name, struct error *err)
 	return vm_name_check(name, err);
 }
 
+/* What a name has always had to be. */
+static int check_name_there(const char *name, struct error *err)
+{
+	size_t length = strlen(name);
+	struct guid guid;
+
+	if (!length || !strcmp(name, ".") || !strcmp(name, ".."))
+		return error_set(err, EINVAL, "is no name");
+	if (name[0] == ' ' || name[0] == '-' || name[length - 1] == ' ')
+		return error_set(err, EINVAL, "may not begin with a space or a dash, nor end with a space");
+	if (!guid_parse(&guid, name))
+		return error_set(err, EINVAL, "may not look like an id");
+	for (const char *c = name; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f || *c == '/')
+			return error_set(err, EINVAL, "may not have a slash or a control character in it");
+	return 0;
+}
+
 static int check_guid(const char *text, struct error *err)
 {
 	struct guid guid;
@@ -57,6 +75,9 @@ static const struct form form_id = {.kind = FORM_STRING, .text = "kept for the m
 				    .check = check_guid};
 static const struct form form_name = {
     .kind = FORM_STRING, .text = "no other machine of the host has it", .min = 1, .max = 100, .check = check_name};
+/* Machines have been made with names of which not all is seen: they are there, and can be renamed. */
+static const struct form form_name_there = {
+    .kind = FORM_STRING, .text = "no other machine of the host has it", .min = 1, .max = 100, .check = check_name_there};
 static const struct form form_notes = {.kind = FORM_STRING, .text = "for people", .min = 0, .max = 65536};
 static const struct form form_tag = {.kind = FORM_STRING, .min = 1, .max = 64};
 static const struct form form_tags = {.kind = FORM_LIST, .min = 0, .max = 64, .items = &form_tag};
@@ -238,7 +259,7 @@ const struct form vm_config_form = {.kind = FORM_OBJECT,
 				    .fields = (const struct form_field[]){
 					{"version", &form_version, NULL, true},
 					{"id", &form_id, NULL, true},
-					{"name", &form_name, NULL, true},
+					{"name", &form_name_there, NULL, true},
 					{"notes", &form_notes, "\"\"", false},
 					{"tags", &form_tags, "[]", false},
 					{"groups", &form_groups, "[]", false},
@@ -336,16 +357,9 @@ const struct form vm_change_form = {.kind = FORM_OBJECT,
 
 int vm_name_check(const char *name, struct error *err)
 {
-	size_t length = strlen(name);
-	struct guid guid;
+	int r = check_name_there(name, err);
 
-	if (!length || !strcmp(name, ".") || !strcmp(name, ".."))
-		return error_set(err, EINVAL, "is no name");
-	if (name[0] == ' ' || name[0] == '-' || name[length - 1] == ' ')
-		return error_set(err, EINVAL, "may not begin with a space or a dash, nor end with a space");
-	if (!guid_parse(&guid, name))
-		return error_set(err, EINVAL, "may not look like an id");
-	return strchr(name, '/') ? error_set(err, EINVAL, "may not have a slash in it") : text_check_name(name, err);
+	return r ? r : text_check_name(name, err);
 }
 
 /* --- the file --------------------------------------------------------------------------------------- */

@@ -123,7 +123,7 @@ static json_t *command_of(const struct device_change *change)
 
 int disk_open_file(struct device_change *change, const char *path, bool read_only, struct error *err)
 {
-	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = disk_file_open(path, read_only ? O_RDONLY : O_RDWR);
 	struct stat st;
 
 	if (fd < 0)

@@ -36,16 +36,11 @@ static int add(struct start_fds *list, int fd, const char *path, json_t *to, con
 	return 0;
 }
 
-static int open_file(const char *path, int mode)
-{
-	return open(path, mode | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-}
-
 static int add_named(struct start_fds *list, json_t *to, const char *name, const char *key, struct error *err)
 {
 	const char *path = json_string_value(json_object_get(to, name));
 
-	return path ? add(list, open_file(path, O_RDONLY), path, to, key, err) : 0;
+	return path ? add(list, disk_file_open(path, O_RDONLY), path, to, key, err) : 0;
 }
 
 /* Beside the file itself, not beside a link to it. There need not be any. */
@@ -56,7 +51,7 @@ static int add_record(struct start_fds *list, const char *path, json_t *disk, in
 
 	if (!real || asprintf(&record, "%s.cbt", real) < 0)
 		return error_set(err, ENOMEM, "no memory");
-	fd = open_file(record, mode | O_NOFOLLOW);
+	fd = disk_file_open(record, mode | O_NOFOLLOW);
 	return fd < 0 ? 0 : add(list, fd, record, disk, "record", err);
 }
 
@@ -73,7 +68,7 @@ static int add_parents(struct start_fds *list, const struct disk *disk, json_t *
 		else if (!entry || json_array_append_new(parents, entry))
 			r = error_set(err, EINVAL, "%s: the name is no UTF-8: rename the file", path);
 		else
-			r = add(list, open_file(path, O_RDONLY), path, entry, "descriptor", err);
+			r = add(list, disk_file_open(path, O_RDONLY), path, entry, "descriptor", err);
 	}
 	return r;
 }
@@ -94,7 +89,7 @@ static int add_disk(struct start_fds *list, json_t *disk, struct error *err)
 	}
 	r = disk_open(&opened, path, &reading, err);
 	if (!r) {
-		r = add(list, open_file(path, read_only ? O_RDONLY : O_RDWR), path, disk, "descriptor", err);
+		r = add(list, disk_file_open(path, read_only ? O_RDONLY : O_RDWR), path, disk, "descriptor", err);
 		if (!r)
 			r = add_parents(list, opened, parents, err);
 		disk_close(opened, NULL);

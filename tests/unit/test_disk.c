@@ -363,6 +363,55 @@ static void expect_refused_descriptor(int fd, bool read_only, int code, const ch
 }
 
 /* A file that another process has opened; messages have the name that comes with it. */
+static unsigned flags_of(int fd)
+{
+	char path[64], line[100];
+	unsigned flags = O_NONBLOCK;
+	FILE *info;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = fopen(path, "re");
+	assert_non_null(info);
+	while (fgets(line, sizeof(line), info) && sscanf(line, "flags: %o", &flags) != 1)
+		;
+	fclose(info);
+	return flags;
+}
+
+/* As io_uring of Linux 6.1 serves a descriptor that does not wait by -EAGAIN alone, where the device below waits. */
+static void descriptors_wait(void **state)
+{
+	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 8 * MIB };
+	char directory[64], path[100], pipe[100];
+	struct error err = { 0 };
+	struct disk *disk;
+	int fd;
+
+	(void)state;
+	image_directory(directory, sizeof(directory));
+	snprintf(path, sizeof(path), "%s/image", directory);
+	snprintf(pipe, sizeof(pipe), "%s/pipe", directory);
+	assert_int_equal(disk_create(path, &create, &err), 0);
+	fd = disk_file_open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(flags_of(fd) & (O_NONBLOCK | O_ACCMODE), O_RDWR);
+	/* The number that is free next is what a disk has. */
+	close(fd);
+	assert_int_equal(disk_open(&disk, path, NULL, &err), 0);
+	assert_int_equal(flags_of(fd) & (O_NONBLOCK | O_ACCMODE), O_RDWR);
+	image_must_close(disk);
+
+	/* Nobody writes there, and it is open all the same. */
+	assert_int_equal(mkfifo(pipe, 0600), 0);
+	fd = disk_file_open(pipe, O_RDONLY);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(disk_open(&disk, pipe, &(struct disk_open_options){ .read_only = true }, &err), -EINVAL);
+	assert_int_equal(unlink(pipe), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(directory), 0);
+}
+
 static void opened_by_descriptor(void **state)
 {
 	struct disk_create_options create = { .format = DISK_FORMAT_VHDX, .size = 8 * MIB };
@@ -436,6 +485,7 @@ int main(void)
 		{ "largest disk, smallest blocks", largest_disk, NULL, NULL, &smallest_block },
 		{ "largest disk, largest blocks", largest_disk, NULL, NULL, &largest_block },
 		cmocka_unit_test(raw_of_odd_length),
+		cmocka_unit_test(descriptors_wait),
 		cmocka_unit_test(opened_by_descriptor),
 	};
 

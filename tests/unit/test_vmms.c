@@ -233,6 +233,31 @@ static void test_file_is_written_and_read(void **state)
 	json_decref(changed);
 }
 
+/* Of before names had to be seen; nobody could even rename a machine that is not read. */
+static void test_machines_that_are_there_keep_their_names(void **state)
+{
+	static const char *const names[] = {"web\\u00a0server", "\\u2764\\ufe0f"};
+	json_t *request, *config, *again;
+	struct error err = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		char text[200];
+
+		snprintf(text, sizeof(text), "{\"name\":\"%s\",\"boot\":{\"kernel\":\"/k\"}}", names[i]);
+		request = parse(text);
+		assert_int_equal(form_check(&vm_create_form, request, &err), -EINVAL);
+		config = vm_config_new(request);
+		assert_int_equal(form_check(&vm_config_form, config, &err), 0);
+		assert_int_equal(vm_config_save(config, directory, &err), 0);
+		assert_int_equal(vm_config_load(&again, directory, &err), 0);
+		assert_true(json_equal(config, again));
+		json_decref(request);
+		json_decref(config);
+		json_decref(again);
+	}
+}
+
 static void test_worker_gets_absolute_paths(void **state)
 {
 	json_t *config = parse(WITH(",\"disks\":[{\"path\":\"disk.vhdx\"},{\"path\":\"/d/x.iso\",\"kind\":\"dvd\"},"
@@ -873,6 +898,7 @@ int main(void)
 	    cmocka_unit_test(test_forms_of_answers),
 	    IN_DIRECTORY(test_file_is_checked),
 	    IN_DIRECTORY(test_file_is_written_and_read),
+	    IN_DIRECTORY(test_machines_that_are_there_keep_their_names),
 	    cmocka_unit_test(test_worker_gets_absolute_paths),
 	    IN_DIRECTORY(test_file_is_copied),
 	    IN_DIRECTORY(test_copying_leaves_holes_and_stops),
