@@ -295,6 +295,9 @@ void measure_note(struct measure *m, const json_t *told, int64_t cpu_us, const j
 	size_t k;
 
 	m->changed = true;
+	/* A list that no worker of ours makes, and that it would take long to go through, is no word of one. */
+	if (json_array_size(remotes) > REMOTES_MAX)
+		return;
 	/* A process that was killed tells nothing, and the kernel its time. */
 	if (strlen(run) + 1 != GUID_TEXT_SIZE) {
 		add(&m->sum[MEASURE_CPU], growth(&m->told[MEASURE_CPU], cpu_us, m->begins));

@@ -233,6 +233,22 @@ static void test_time(void **state)
 	measure_free(m);
 }
 
+/* All that is remembered would be held against each of them, for seconds: it is as if nothing had been told. */
+static void tell_of_too_many(struct measure *m)
+{
+	json_t *list = rules(), *before = measure_save(m), *after, *told = json_pack("{s:s, s:[]}", "run", RUN_1, "remotes");
+
+	for (unsigned i = 0; i < 2000; i++)
+		json_array_append_new(json_object_get(told, "remotes"), json_object());
+	measure_note(m, told, 5, list);
+	after = measure_save(m);
+	assert_true(json_equal(before, after));
+	json_decref(before);
+	json_decref(after);
+	json_decref(told);
+	json_decref(list);
+}
+
 static void test_lies(void **state)
 {
 	static const char *const lies[] = {"null", "[]", "{\"run\": 5}", "{\"run\": \"" RUN_1 "\", \"disk\": [], \"remotes\": {\"a\": 1}, \"allocation\": 7}",
@@ -256,6 +272,9 @@ static void test_lies(void **state)
 	tell(m, RUN_1, INT64_MAX, INT64_MAX);
 	tell(m, RUN_2, INT64_MAX, INT64_MAX);
 	assert_int_equal(m->sum[MEASURE_WRITTEN], INT64_MAX);
+	m = again(m);
+	assert_int_equal(from_remote(m), INT64_MAX);
+	tell_of_too_many(m);
 	m = again(m);
 	assert_null(measure_load(NULL));
 	json_decref(list);
