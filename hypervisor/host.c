@@ -12,6 +12,7 @@
 #define NAME        "bulkhead-guest-memory"
 #define HUGE_PAGE   (2ull << 20)
 #define RESERVATION (512ull << 30)
+#define FAULTS_MAX  128u /* processors, and threads of disks and adapters, that meet memory which is not there yet at one moment */
 #define KVM_DEVICE  "/dev/kvm"
 #define CLOCKSOURCE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
@@ -54,8 +55,9 @@ static int sized_file(uint64_t size)
 	char limit[24];
 	int fd;
 
-	/* A huge page is not to be refused for what the last one reaches over. */
-	snprintf(limit, sizeof(limit), "%llu", (unsigned long long)(align_up_u64(size, HUGE_PAGE) + HUGE_PAGE));
+	/* Until Linux 6.6 each fault counts a huge page before it looks whether somebody else has brought it, or whether there is one: when guest
+	 * memory is nearly all there, many at a time would find the file system full, and end the machine. */
+	snprintf(limit, sizeof(limit), "%llu", (unsigned long long)(align_up_u64(size, HUGE_PAGE) + FAULTS_MAX * HUGE_PAGE));
 	fd = huge_file(limit);
 	if (fd >= 0 && !ftruncate(fd, (off_t)size))
 		return fd;
