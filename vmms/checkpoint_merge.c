@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #include "disk/disk.h"
 #include "vmms/checkpoint_change.h"
@@ -17,6 +18,8 @@
 
 #define ASK_SECONDS 1u
 #define ROOM_TAKEN  (UINT64_C(1) << 20)
+#define DYING_MILLISECONDS 20
+#define DYING_TRIES        250u
 
 static const char *text(const json_t *object, const char *key)
 {
@@ -113,6 +116,21 @@ static bool step(void *context, uint64_t done, uint64_t total)
 	return job_step(merging->job, done, total) && !merging->full;
 }
 
+/* A worker that was killed is gone when its keeper is; its machine's process may take a moment more, and has the disks locked until then. */
+static int merge_when_free(struct job *job, const char *child, const struct disk_progress *progress, struct error *err)
+{
+	const struct timespec moment = {0, DYING_MILLISECONDS * 1000000l};
+	int r = disk_merge(child, progress, err);
+
+	for (unsigned i = 0; r == -EBUSY && i < DYING_TRIES && !job->stop; i++) {
+		nanosleep(&moment, NULL);
+		*err = (struct error){0};
+		r = disk_merge(child, progress, err);
+	}
+	/* It goes on when what it made way for is done. */
+	return r == -EBUSY && job->stop ? error_set(err, ECANCELED, "the merge of %s was stopped", child) : r;
+}
+
 /* What was merged already when a daemon died is gone, or void. */
 static int merge(struct job *job, struct error *err)
 {
@@ -134,7 +152,7 @@ static int merge(struct job *job, struct error *err)
 		r = remove_child(change, err);
 	merging.room = room_for(parent);
 	if (!r && !is_gone(change, change->child))
-		r = disk_merge(child, &progress, err);
+		r = merge_when_free(job, child, &progress, err);
 	if (r == -ECANCELED && merging.full)
 		r = error_set(err, ENOSPC, "%s: no room to merge %s into it: %s", parent, change->child, strerror(ENOSPC));
 	return r ? r : reparent(change, parent, true, err);
