@@ -231,9 +231,13 @@ def test_manage_ports_mirror(context):
                 # What is on its way already may be as before.
                 eventually(lambda: ports.reach(1, 2) and seen.seen(way, 1), f"{way} to be seen")  # pylint: disable=cell-var-from-loop
         ports.require(3, 1, False)
-        # It listens no more: it is one as the others.
-        ports.set()
-        ports.require(3, 1, True)
+        # It listens no more: it is one as the others, also for what it has not stopped to say.
+        with subprocess.Popen(ports.machines[3].argv("ping", "-n", "-q", "-i", "0.2", "10.0.0.1"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as said:
+            try:
+                ports.set()
+                ports.require(3, 1, True)
+            finally:
+                said.kill()
         ports.require(2, 3, True)
 
 
