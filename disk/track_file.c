@@ -128,7 +128,7 @@ int track_load(struct tracker *t, struct error *err)
 	int r;
 
 	if (t->file.fd < 0)
-		t->file.fd = open(t->path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW);
+		t->file.fd = disk_file_open(t->path, (disk->info.read_only ? O_RDONLY : O_RDWR) | O_NOFOLLOW);
 	if (t->file.fd < 0)
 		return error_set(err, errno, "%s: cannot be opened: %s", t->path, strerror(errno));
 	r = read_record(t, regions);

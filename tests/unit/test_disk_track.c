@@ -346,6 +346,11 @@ static void damaged(void **state)
 	assert_int_equal(disk_track_add(disk, "new", NULL), 0);
 	image_must_close(disk);
 	close(fd);
+	/* Nobody is waited for at the other end of a pipe. */
+	unlink(record);
+	assert_int_equal(mkfifo(record, 0600), 0);
+	image_must_close(must_open("disk", true));
+	image_must_close(must_open("disk", false));
 	end(model);
 }
 
