@@ -31,11 +31,12 @@ static bool memory_is_set(const json_t *config)
 	return limit_of(config, "memory_extra") > 0;
 }
 
-/* Of one that nobody has set, which a guest that behaves never comes near (docs/manage.md): the software processor and the default switch;
- * channels and stacks of each virtual processor; tables of the guest's pages, the kernel's too. */
+/* Of one that nobody has set, which a guest that behaves never comes near (docs/manage.md): the software processor, the default switch, and the
+ * allocation tables of many files of disks, 8 MiB each at most (disk/vhdx.h); channels and stacks of each virtual processor; tables of the
+ * guest's pages, the kernel's too. */
 static json_int_t usual_extra(json_int_t memory, json_int_t processors)
 {
-	return (384ll << 20) + (processors * 32ll << 20) + memory / 32;
+	return (1ll << 30) + (processors * 32ll << 20) + memory / 32;
 }
 
 bool limits_are_set(const json_t *config)
