@@ -663,7 +663,7 @@ static void test_limits_become_files(void **state)
 		write_file(files[i], "");
 	assert_int_equal(limits_apply(directory, usual, &err), 0);
 	file_is("memory.max", "1277165568\n");
-	file_is("memory.swap.max", "606076928\n");
+	file_is("memory.swap.max", "1277165568\n");
 	file_is("memory.oom.group", "1\n");
 	file_is("pids.max", "4352\n");
 	/* One controller that is not there does not keep the others. */
