@@ -667,6 +667,8 @@ static void test_limits_become_files(void **state)
 	file_is("memory.oom.group", "1\n");
 	file_is("pids.max", "4352\n");
 	/* One controller that is not there does not keep the others. */
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		write_file(files[i], "");
 	unlink(in_directory("cpu.weight"));
 	assert_int_equal(limits_apply(directory, some, &err), -ENOTSUP);
 	file_is("memory.max", "134217728\n");
