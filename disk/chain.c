@@ -190,9 +190,8 @@ static int remove_merged(const char *path, const struct file_observer *observer,
 		     : 0;
 }
 
-int disk_merge_watched(const char *path, const struct disk_progress *progress,
-		       const struct file_observer *of_child, const struct file_observer *of_parent,
-		       struct error *err)
+static int merge_file(const char *path, bool keep, const struct disk_progress *progress, const struct file_observer *of_child,
+		      const struct file_observer *of_parent, struct error *err)
 {
 	struct disk_open_options writing = {.read_only = false};
 	_cleanup_free_ char *real = realpath(path, NULL), *parent_path = NULL;
@@ -211,14 +210,26 @@ int disk_merge_watched(const char *path, const struct disk_progress *progress,
 	r = merge(child, parent, progress, err);
 	r = close_after(parent, r, err);
 	/* While it is locked: nobody begins to use it meanwhile. */
-	if (r == 0)
+	if (r == 0 && !keep)
 		r = remove_merged(real, of_child, err);
 	return close_after(child, r, err);
 }
 
+int disk_merge_watched(const char *path, const struct disk_progress *progress,
+		       const struct file_observer *of_child, const struct file_observer *of_parent,
+		       struct error *err)
+{
+	return merge_file(path, false, progress, of_child, of_parent, err);
+}
+
 int disk_merge(const char *path, const struct disk_progress *progress, struct error *err)
 {
-	return disk_merge_watched(path, progress, NULL, NULL, err);
+	return merge_file(path, false, progress, NULL, NULL, err);
+}
+
+int disk_merge_keep(const char *path, const struct disk_progress *progress, struct error *err)
+{
+	return merge_file(path, true, progress, NULL, NULL, err);
 }
 
 static int check_new_chain(const char *path, const struct disk *parent, struct error *err)

@@ -120,6 +120,9 @@ int disk_create(const char *path, const struct disk_create_options *options, str
  * Other children of the parent are lost: it is not what they were made from any more. */
 int disk_merge(const char *path, const struct disk_progress *progress, struct error *err);
 
+/* The same, but the file stays: both read the same then. For whoever is to note first that the parent is the disk, and removes it. */
+int disk_merge_keep(const char *path, const struct disk_progress *progress, struct error *err);
+
 /* All files from the one at `path` down to the one above `into`, which is in its chain of parents, go into that, and
  * are removed: as a row of merges, each of which is as disk_merge() says. Of VHDX the one at `path` goes last, so that
  * the same call goes on with what was stopped or killed; of VHD the uppermost go first, and what is left of the chain

@@ -108,50 +108,6 @@ json_t *change_made_names(const struct change *change)
 
 /* --- the steps ---------------------------------------------------------------------------------------- */
 
-/* The saved state of a checkpoint becomes the machine's, and stays the checkpoint's. */
-static int link_state(const struct machine *machine, const char *state, struct error *err)
-{
-	_cleanup_free_ char *from = vm_config_path(state, machine->directory);
-	_cleanup_free_ char *to = vm_config_path(SAVED_FILE, machine->directory);
-	struct stat st;
-
-	/* Ours are beside vm.json: with no directory there is no link on the way, and link() follows none at the end. */
-	if (!from || !to || !name_is_inside(state) || strchr(state, '/'))
-		return error_set(err, EINVAL, "%s is no file of the machine's own", state);
-	if (lstat(from, &st) || !S_ISREG(st.st_mode))
-		return error_set(err, EINVAL, "%s is not there, or no plain file", from);
-	unlink(to);
-	saved_disks_forget(machine->directory);
-	if (link(from, to))
-		return error_set(err, errno, "%s: %s", from, strerror(errno));
-	return directory_sync(machine->directory, err);
-}
-
-int change_write(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, const char *state,
-    struct error *err)
-{
-	int r = tree_save(tree, machine->directory, err);
-
-	if (!r)
-		r = machine_set_config(machine, json_incref(config), err);
-	if (!r && state)
-		r = link_state(machine, state, err);
-	if (r)
-		return r;
-	change_remove_files(machine->directory, remove);
-	return store_work_set(machine->vmms->store, machine->id, NULL, err);
-}
-
-int change_commit(struct machine *machine, const struct change *change, struct error *err)
-{
-	json_t *plan = json_pack("{s:s, s:O, s:O, s:O, s:s*}", "kind", "checkpoint-written", "tree", change->tree, "config",
-				 change->config, "remove", change->remove, "link", change->link);
-	int r = plan ? store_work_set(machine->vmms->store, machine->id, plan, err) : error_set(err, ENOMEM, "no memory");
-
-	json_decref(plan);
-	return r ? r : change_write(machine, change->tree, change->config, change->remove, change->link, err);
-}
-
 void change_end(struct job *job, const struct error *err)
 {
 	struct change *change = job->context;
@@ -720,13 +676,14 @@ static int recover(struct machine *machine, const json_t *plan, struct error *er
 
 	if (!strcmp(kind, "checkpoint-merge"))
 		return merge_recover(machine, plan, err);
+	/* Of a daemon of an earlier version. */
 	if (!strcmp(kind, "checkpoint-written"))
 		return change_write(machine, json_object_get(plan, "tree"), json_object_get(plan, "config"),
 				    json_object_get(plan, "remove"), text(plan, "link"), err);
 	if (!strcmp(kind, "checkpoint-live"))
 		return checkpoint_live_recover(machine, plan, err);
 	if (!strcmp(kind, "checkpoint"))
-		change_remove_files(machine->directory, json_object_get(plan, "made"));
+		return change_remove_left(machine, json_object_get(plan, "made"), err);
 	/* A disk that was being added or removed: vm.json says what is. */
 	return store_work_set(machine->vmms->store, machine->id, NULL, err);
 }
@@ -736,7 +693,13 @@ void checkpoint_recover(struct machine *machine)
 	struct error err = {0};
 	json_t *plan = NULL;
 
-	if (machine->job || machine->link || store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
+	if (machine->job || machine->link)
+		return;
+	if (checkpoint_end_pending(machine, &err)) {
+		machine_tell_unsettled(machine, &err);
+		return;
+	}
+	if (store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan)
 		return;
 	if (!text(plan, "kind") || !machine->config)
 		error_set(&err, EBADMSG, "what is half done cannot be ended: %s",
@@ -791,7 +754,7 @@ int checkpoint_check_start(struct machine *machine, struct error *err)
 	r = machine_check_free(machine, err);
 	if (!r)
 		r = store_work_get(machine->vmms->store, machine->id, &plan, err);
-	if (!r && plan)
+	if (!r && (plan || pending_is_there(machine->directory)))
 		r = error_set(err, EBUSY, "a change of machine \"%s\" is half done and cannot be ended: its events say why",
 			      machine->name);
 	json_decref(plan);

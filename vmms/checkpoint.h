@@ -3,8 +3,8 @@
  * checkpoint.h - checkpoints made, applied and deleted. Private to vmms/. All on the loop's thread.
  *
  * Each verb makes new disks first, on the pool, then changes checkpoints.json and vm.json, then removes what nobody has any
- * more. host.db knows what was being made until the first of the two is written, and from then on what both are to say: a
- * daemon that starts undoes the one or ends the other. A merge goes on where it was.
+ * more. host.db knows what was being made until the machine's directory says what both are to be (change.json), and what is to go:
+ * a daemon that starts undoes the one or ends the other. A merge goes on where it was.
  */
 #pragma once
 

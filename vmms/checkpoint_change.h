@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * checkpoint_change.h - a change of a machine's checkpoints on its way. Private to checkpoint.c and
- * checkpoint_{live,merge}.c. On the loop's thread but for what `work` of its job does.
+ * checkpoint_{live,merge,write}.c. On the loop's thread but for what `work` of its job does.
  */
 #pragma once
 
@@ -40,9 +40,14 @@ json_t *change_made_names(const struct change *change);
 /* Of those that are the machine's own. */
 void change_remove_files(const char *directory, const json_t *names);
 
-/* Both files, the saved state if there is one, and then what they do not name any more goes. It may be done again. */
-int change_write(struct machine *machine, const json_t *tree, json_t *config, const json_t *remove, const char *state,
-    struct error *err);
+/* checkpoint_write.c: both files, the saved state if there is one, and then what they do not name any more goes. It may be done again. */
+int change_write(struct machine *machine, json_t *tree, json_t *config, json_t *remove, const char *state, struct error *err);
+/* The same, but host.db knows of a change still. */
+int change_write_down(struct machine *machine, json_t *tree, json_t *config, json_t *remove, const char *state, struct error *err);
+/* When both are: files that were to go, but for those that are named. */
+int change_remove_left(const struct machine *machine, const json_t *names, struct error *err);
+/* What the directory says is to be in the two is. */
+int checkpoint_end_pending(struct machine *machine, struct error *err);
 /* The same, and from here on it is done, whatever happens. */
 int change_commit(struct machine *machine, const struct change *change, struct error *err);
 /* Ends the job, whose context the change is, and frees that. */

@@ -309,6 +309,10 @@ bool checkpoint_settle(struct machine *machine, const json_t *status)
 	const char *kind;
 	bool later;
 
+	if (!machine->job && checkpoint_end_pending(machine, &err)) {
+		machine_tell_unsettled(machine, &err);
+		return true;
+	}
 	if (store_work_get(machine->vmms->store, machine->id, &plan, &err) || !plan) {
 		machine->unsettled = (struct error){0};
 		return false;
@@ -338,7 +342,7 @@ int checkpoint_check_settled(const struct machine *machine, struct error *err)
 	json_t *plan = NULL;
 	int r = store_work_get(machine->vmms->store, machine->id, &plan, err);
 
-	if (!r && plan)
+	if (!r && (plan || pending_is_there(machine->directory)))
 		r = error_set(err, EBUSY, "a change of machine \"%s\" that was begun by the daemon before this one is not at its end yet",
 			      machine->name);
 	json_decref(plan);

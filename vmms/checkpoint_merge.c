@@ -4,6 +4,10 @@
  *
  * Of the disks that a running machine has, its worker does that, which is given the files open. It removes none: whether one
  * was merged it says itself (disk_is_void()).
+ *
+ * The merged file goes last, when checkpoints.json and vm.json do not name it any more. So the directory alone tells at any moment
+ * what is the disk, to another host, too, which does not know what this one was at: a file that was merged with nobody at it reads as before as
+ * long as it is there, and for one that is void checkpoints.json has what its contents are in (tree_settle.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,8 +52,17 @@ static void allow_writing(const struct change *change, const char *name)
 		log_write(LOG_LEVEL_WARNING, "%s: %s", name, strerror(errno));
 }
 
-static int remove_child(const struct change *change, struct error *err)
+/* Whether what is written down has it, and it is a disk, or was one. */
+static bool is_named(const struct change *change)
 {
+	return tree_uses(change->tree, change->config, change->child) || tree_parent(change->tree, change->child) ||
+	       tree_children(change->tree, change->child, NULL);
+}
+
+/* Once more: nothing of it is left to write down. */
+static int remove_child(struct job *job, struct error *err)
+{
+	const struct change *change = job->context;
 	_cleanup_close_ int directory = open(change->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct stat st;
 
@@ -91,6 +104,13 @@ static bool is_gone(const struct change *change, const char *name)
 
 /* --- while there is room */
 
+static bool is_void(const struct change *change)
+{
+	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
+
+	return child && disk_is_void(child, NULL) == 1;
+}
+
 struct merging {
 	struct job *job;
 	const char *parent;
@@ -120,12 +140,12 @@ static bool step(void *context, uint64_t done, uint64_t total)
 static int merge_when_free(struct job *job, const char *child, const struct disk_progress *progress, struct error *err)
 {
 	const struct timespec moment = {0, DYING_MILLISECONDS * 1000000l};
-	int r = disk_merge(child, progress, err);
+	int r = disk_merge_keep(child, progress, err);
 
 	for (unsigned i = 0; r == -EBUSY && i < DYING_TRIES && !job->stop; i++) {
 		nanosleep(&moment, NULL);
 		*err = (struct error){0};
-		r = disk_merge(child, progress, err);
+		r = disk_merge_keep(child, progress, err);
 	}
 	/* It goes on when what it made way for is done. */
 	return r == -EBUSY && job->stop ? error_set(err, ECANCELED, "the merge of %s was stopped", child) : r;
@@ -148,30 +168,47 @@ static int merge(struct job *job, struct error *err)
 		return error_set(err, ENOENT, "%s: the disk that %s continues is not there; bring it back, and try again", parent, change->child);
 	allow_writing(change, change->parent);
 	allow_writing(change, change->child);
-	if (change->live && disk_is_void(child, NULL) == 1)
-		r = remove_child(change, err);
 	merging.room = room_for(parent);
-	if (!r && !is_gone(change, change->child))
+	if (!is_gone(change, change->child) && !is_void(change))
 		r = merge_when_free(job, child, &progress, err);
 	if (r == -ECANCELED && merging.full)
 		r = error_set(err, ENOSPC, "%s: no room to merge %s into it: %s", parent, change->child, strerror(ENOSPC));
 	return r ? r : reparent(change, parent, true, err);
 }
 
-/* Until its file is gone the child is what it was, whatever the parent has got already: the machine can be started, and the merge goes
- * on when it is asked for, with the next change, or when the daemon starts. */
+/* Until its file is gone, or void, the child is what it was, whatever the parent has got already: the machine can be started, and the
+ * merge goes on when it is asked for, with the next change, or when the daemon starts. */
 static void put_off(struct job *job, const struct error *err)
 {
 	const struct change *change = job->context;
 	bool no_room = err->code == ENOSPC || err->code == EDQUOT;
 
-	if ((!no_room && err->code != ECANCELED) || is_gone(change, change->child) ||
+	if ((!no_room && err->code != ECANCELED) || is_gone(change, change->child) || is_void(change) ||
 	    store_work_set(job->vmms->store, job->machine->id, NULL, NULL))
 		return;
 	if (no_room)
 		vmms_event(job->vmms, job->machine, "vm.warning",
 			   "%s is not merged into %s yet: make room, then bulkhead checkpoint merge \"%s\"; until then both stay, and it "
 			   "can be used (%s)", change->child, change->parent, job->machine->name, err->text);
+}
+
+static void child_removed(struct job *job, int result)
+{
+	struct error err = job->error;
+
+	if (!result)
+		result = store_work_set(job->vmms->store, job->machine->id, NULL, &err);
+	if (result)
+		change_end(job, &err);
+	else
+		merge_go_on(job);
+}
+
+static void begin_remove_child(struct job *job)
+{
+	job->work = remove_child;
+	job->done = child_removed;
+	job_work(job);
 }
 
 static void merged(struct job *job, int result)
@@ -183,12 +220,13 @@ static void merged(struct job *job, int result)
 		put_off(job, &err);
 	if (!result) {
 		tree_merged(change->tree, change->config, change->child, change->parent);
-		result = change_commit(job->machine, change, &err);
+		result = change_write_down(job->machine, change->tree, change->config, NULL, NULL, &err);
 	}
-	if (result)
+	if (result) {
 		change_end(job, &err);
-	else
-		merge_go_on(job);
+		return;
+	}
+	begin_remove_child(job);
 }
 
 /* --- on disks of a running machine -------------------------------------------------------------------- */
@@ -246,19 +284,18 @@ static int open_files(struct job *job, struct error *err)
 	return r;
 }
 
-/* The worker has merged the file, which it cannot remove. */
-static int remove_merged(struct job *job, struct error *err)
+/* The worker has merged the file. */
+static int reparent_others(struct job *job, struct error *err)
 {
 	struct change *change = job->context;
 	_cleanup_free_ char *parent = vm_config_path(change->parent, change->directory);
-	int r = parent ? reparent(change, parent, false, err) : error_set(err, ENOMEM, "no memory");
 
-	return r ? r : remove_child(change, err);
+	return parent ? reparent(change, parent, false, err) : error_set(err, ENOMEM, "no memory");
 }
 
 static void begin_remove_merged(struct job *job)
 {
-	job->work = remove_merged;
+	job->work = reparent_others;
 	job->done = merged;
 	job_work(job);
 }
@@ -271,13 +308,6 @@ struct asked {
 static bool is_at_it(const struct machine *machine, const struct change *change)
 {
 	return machine->link && machine->job && machine->job->context == change;
-}
-
-static bool is_merged(const struct change *change)
-{
-	_cleanup_free_ char *child = vm_config_path(change->child, change->directory);
-
-	return child && disk_is_void(child, NULL) == 1;
 }
 
 /* It stays as it is, and is merged with the next change. */
@@ -318,7 +348,7 @@ static void done(void *context, const json_t *answer, const struct error *err)
 	(void)answer;
 	if (!take(context, &a, err))
 		return;
-	if (!err || is_merged(a.change))
+	if (!err || is_void(a.change))
 		begin_remove_merged(a.machine->job);
 	else
 		failed(a.machine, err);
@@ -432,7 +462,12 @@ static void begin_work(struct job *job)
 {
 	struct change *change = job->context;
 
-	if (job->machine->link && change->live && (is_merged(change) || is_gone(change, change->child))) {
+	/* It was merged, and that written down: it is only to go. What is in the parent since is not to be overwritten. */
+	if (!is_named(change)) {
+		begin_remove_child(job);
+		return;
+	}
+	if (job->machine->link && change->live && (is_void(change) || is_gone(change, change->child))) {
 		begin_remove_merged(job);
 		return;
 	}
@@ -476,6 +511,9 @@ static bool begin_merge(struct job *job, struct error *err)
 			return false;
 		}
 		if (child) {
+			if (json_array_size(change->remove) && change_commit(job->machine, change, err))
+				return false;
+			json_array_clear(change->remove);
 			if (plan_merge(job, child, path, err))
 				return false;
 			begin_work(job);

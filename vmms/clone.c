@@ -294,7 +294,8 @@ static int check_no_link(const char *directory, const char *name, struct error *
 
 static int import_tree(json_t **tree, const json_t *config, const char *directory, bool outside, struct error *err)
 {
-	int r = tree_load_some(tree, directory, err);
+	int r = pending_is_there(directory) ? error_set(err, EBUSY, "a change of the machine in %s is half done: register it where it is first", directory)
+					    : tree_load_some(tree, directory, err);
 
 	if (!r && *tree)
 		r = tree_check(*tree, config, directory, false, err);
@@ -315,6 +316,8 @@ int machine_import(struct vmms *vmms, const json_t *body, struct job **job, stru
 	r = check_no_link(directory, VM_CONFIG_FILE, err);
 	if (!r)
 		r = check_no_link(directory, TREE_FILE, err);
+	if (!r)
+		r = check_no_link(directory, PENDING_FILE, err);
 	if (r)
 		return r;
 	if (!strcmp(mode, "register"))

@@ -17,7 +17,7 @@
 /* Names that files of other kinds have, or get for a moment. */
 static const char *const taken_names[] = {VM_CONFIG_FILE, VM_CONFIG_FILE ".new", "worker.log", "worker.lock", "result",
 					  SAVED_FILE, SAVED_NEW, SAVED_USED, SAVED_DISKS,
-					  SAVED_DISKS ".new", TREE_FILE, TREE_FILE ".new"};
+					  SAVED_DISKS ".new", TREE_FILE, TREE_FILE ".new", PENDING_FILE, PENDING_FILE ".new"};
 
 static bool name_is_taken(const struct copy_plan *plan, const char *name)
 {

@@ -237,7 +237,7 @@ static bool has_file(const struct machine *machine, const char *name)
 }
 
 const char *const machine_own_files[] = {"vmlinuz", "initrd.img", "disk.vhdx", "seed.iso", "worker.log", "worker.lock",
-					 SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new", SAVED_DISKS, SAVED_DISKS ".new",
+					 SAVED_FILE, SAVED_NEW, SAVED_USED, TREE_FILE, TREE_FILE ".new", PENDING_FILE, PENDING_FILE ".new", SAVED_DISKS, SAVED_DISKS ".new",
 					 VM_CONFIG_FILE ".new", VM_CONFIG_FILE, NULL};
 
 static void add_once(json_t *list, const char *name)
@@ -371,7 +371,8 @@ int machine_check_free(const struct machine *machine, struct error *err)
 
 int machine_set_config(struct machine *machine, json_t *config, struct error *err)
 {
-	int r = vm_config_save(config, machine->directory, err);
+	int r = pending_is_there(machine->directory) ? error_set(err, EBUSY, "a change of machine \"%s\" is half done", machine->name)
+						     : vm_config_save(config, machine->directory, err);
 
 	if (r) {
 		json_decref(config);

@@ -46,23 +46,69 @@ static int check_directory(struct registration *what, struct error *err)
 	return is_text(path) ? 0 : error_set(err, EINVAL, "%s: the directory's own path is no UTF-8: rename it", path);
 }
 
+static int check_not_run(const struct registration *what, struct error *err)
+{
+	_cleanup_free_ char *lock = vm_config_path(WORKER_LOCK, what->directory);
+
+	return lock ? worker_check_lock(lock, NULL, err) : error_set(err, ENOMEM, "no memory");
+}
+
+/* What another host did not come to the end of. Only where all names have been found right. */
+static int settle(const struct registration *what, json_t *tree, json_t *config, const json_t *pending, const json_t *merged, struct error *err)
+{
+	json_t *whole = NULL;
+	int r = check_not_run(what, err);
+
+	if (!r)
+		r = tree_settle_disks(merged, what->directory, err);
+	if (!r)
+		r = pending_save(&whole, config, tree, json_string_value(json_object_get(pending, "state")), json_object_get(pending, "remove"), what->directory, err);
+	if (!r)
+		r = pending_finish(whole, what->directory, err);
+	if (!r)
+		tree_settle_remove(merged, what->directory);
+	json_decref(whole);
+	return r;
+}
+
+/* What the machine is, by the one file or the other two. */
+static int load(const char *directory, json_t **config, json_t **tree, json_t **pending, struct error *err)
+{
+	int r;
+
+	if (!pending_is_there(directory)) {
+		r = vm_config_load(config, directory, err);
+		return r ? r : tree_load(tree, directory, err);
+	}
+	r = pending_load(pending, directory, err);
+	if (r)
+		return r;
+	*config = json_incref(json_object_get(*pending, "vm"));
+	*tree = json_incref(json_object_get(*pending, "checkpoints"));
+	return 0;
+}
+
 static int look(struct job *job, struct error *err)
 {
 	struct registration *what = job->context;
-	json_t *tree = NULL, *config = NULL;
-	int r = check_directory(what, err);
+	json_t *tree = NULL, *config = NULL, *pending = NULL, *merged = json_array();
+	int r = merged ? check_directory(what, err) : error_set(err, ENOMEM, "no memory");
 
 	if (!r)
-		r = vm_config_load(&config, what->directory, err);
+		r = load(what->directory, &config, &tree, &pending, err);
 	if (!r)
-		r = tree_load(&tree, what->directory, err);
-	/* Before any name in it is used. */
+		r = tree_settle(tree, config, what->directory, merged, err);
+	/* Before any other name in it is used. */
 	if (!r)
 		r = tree_check(tree, config, what->directory, true, err);
 	if (!r && !what->outside)
 		r = tree_check_inside(tree, config, what->directory, err);
+	if (!r && (pending || json_array_size(merged)))
+		r = settle(what, tree, config, pending, merged, err);
 	if (!r)
 		r = tree_check_disks(tree, config, what->directory, what->outside, job, err);
+	json_decref(merged);
+	json_decref(pending);
 	json_decref(config);
 	json_decref(tree);
 	/* That there is none, or that a disk is in use, is no failure. */
@@ -97,6 +143,16 @@ static int check_new(struct vmms *vmms, const struct store_vm *vm, const json_t 
 	return adapters_check(vmms, NULL, config, err);
 }
 
+/* One that our own daemon before this one has started is taken over; another's is not. */
+static int check_lock(const struct vmms *vmms, const struct store_vm *vm, struct error *err)
+{
+	_cleanup_free_ char *lock = vm_config_path(WORKER_LOCK, vm->directory), *runtime = NULL;
+
+	if (!lock || asprintf(&runtime, "%s/vms/%s", vmms->options->runtime, vm->id) < 0)
+		return error_set(err, ENOMEM, "no memory");
+	return worker_check_lock(lock, runtime, err);
+}
+
 static int take_in(struct vmms *vmms, const struct registration *what, struct machine **out, struct error *err)
 {
 	struct store_vm vm = {.phase = VM_READY, .directory = what->directory};
@@ -112,6 +168,8 @@ static int take_in(struct vmms *vmms, const struct registration *what, struct ma
 	r = check_new(vmms, &vm, config, err);
 	if (!r)
 		r = check_again(what, config, err);
+	if (!r)
+		r = check_lock(vmms, &vm, err);
 	/* Not before all else is well: the directory is another's until then. */
 	if (!r && what->name)
 		r = vm_config_save(config, what->directory, err);

@@ -192,6 +192,17 @@ bool tree_uses(const json_t *tree, const json_t *config, const char *path)
 	return config_uses(config, path);
 }
 
+bool tree_names(const json_t *tree, const json_t *config, const char *path)
+{
+	json_t *checkpoint;
+	size_t i;
+
+	json_array_foreach(json_object_get(tree, "checkpoints"), i, checkpoint)
+		if (!strcmp(text(checkpoint, "state"), path))
+			return true;
+	return tree_uses(tree, config, path) || tree_parent(tree, path) || tree_children(tree, path, NULL);
+}
+
 void tree_remove(json_t *tree, const char *id)
 {
 	json_t *list = json_object_get(tree, "checkpoints"), *gone = json_incref(tree_find(tree, id)), *checkpoint;

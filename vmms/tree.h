@@ -71,6 +71,30 @@ int tree_check_inside(const json_t *tree, const json_t *config, const char *dire
  * -EBUSY: a disk is in use, and that cannot be told. Only what tree_check_inside() has found right. -ECANCELED: `job` was. [pool] */
 int tree_check_disks(const json_t *tree, const json_t *config, const char *directory, bool outside, struct job *job, struct error *err);
 
+/* tree_pending.c: what vm.json and checkpoints.json are to say, as one file beside them: {"version", "vm", "checkpoints", "state", "remove"}: the
+ * state of a checkpoint that the machine goes on from, if any, and files that go. It comes by a rename, and from then on it is what counts, for whatever host; it goes
+ * when both are written. */
+#define PENDING_FILE "change.json"
+bool pending_is_there(const char *directory);
+/* The caller owns the reference. -ENOENT: there is none. Its names are not looked at. */
+int pending_load(json_t **pending, const char *directory, struct error *err);
+int pending_save(json_t **pending, json_t *config, json_t *tree, const char *state, json_t *remove, const char *directory, struct error *err);
+/* Writes both, and removes what goes. It may be done again. */
+int pending_finish(const json_t *pending, const char *directory, struct error *err);
+
+/* Whether anything in the two names this file. */
+bool tree_names(const json_t *tree, const json_t *config, const char *path);
+
+/* Those of the names that are files of the machine's own, but for those that the two name. */
+void tree_remove_unnamed(const json_t *tree, const json_t *config, const char *directory, const json_t *names);
+
+/* tree_settle.c: of a machine that nobody runs, whatever host was at it: disks that were merged (or never begun), and that say so themselves, are
+ * taken out of the two, as [{"path", "parent", "above": [disks that continue it]}] in `merged`, an empty list; then, when all has been found
+ * right (tree_check.c), what continues them continues their parents; and when both files are written they are removed. [pool] */
+int tree_settle(json_t *tree, json_t *config, const char *directory, json_t *merged, struct error *err);
+int tree_settle_disks(const json_t *merged, const char *directory, struct error *err);
+void tree_settle_remove(const json_t *merged, const char *directory);
+
 /* Of a disk that is written: it is part of checkpoints. */
 bool tree_is_disk(const json_t *disk);
 

@@ -337,7 +337,17 @@ static int check_busy(const struct place *place, const char *path, struct error 
 			      : error_set(err, EBUSY, "%s is in use, so that what it continues cannot be looked at; " SAY_OUTSIDE, path, place->path);
 }
 
-static int check_disk(const struct place *place, const json_t *entry, struct error *err)
+/* A merge that did not come to its end: all of `name` has gone into what that continues, and what continued `name` continues that already.
+ * Both read the same, and merging it goes on where the machine is looked at next. */
+static bool was_merged_into(const struct place *place, const json_t *tree, const json_t *config, const char *name, const struct disk *parent)
+{
+	const char *below = tree_parent(tree, name);
+	_cleanup_free_ char *path = below && !tree_uses(tree, config, below) ? vm_config_path(below, place->path) : NULL;
+
+	return path && same_file(disk_path(parent), path);
+}
+
+static int check_disk(const struct place *place, const json_t *tree, const json_t *config, const json_t *entry, struct error *err)
 {
 	struct disk_open_options reading = {.read_only = true};
 	_cleanup_free_ char *path = vm_config_path(text(entry, "path"), place->path), *parent = vm_config_path(text(entry, "parent"), place->path);
@@ -350,7 +360,8 @@ static int check_disk(const struct place *place, const json_t *entry, struct err
 	r = path && parent ? disk_open(&disk, path, &reading, err) : error_set(err, ENOMEM, "no memory");
 	if (r)
 		return r == -EBUSY ? check_busy(place, path, err) : r;
-	if (!disk_parent(disk) || !same_file(disk_path(disk_parent(disk)), parent))
+	if (!disk_parent(disk) || (!same_file(disk_path(disk_parent(disk)), parent) &&
+				   !was_merged_into(place, tree, config, text(entry, "parent"), disk_parent(disk))))
 		r = error_set(err, ESTALE, "%s does not continue %s, as " TREE_FILE " says, but %s", path, parent,
 			      disk_parent(disk) ? disk_path(disk_parent(disk)) : "no other disk");
 	if (!r)
@@ -412,7 +423,7 @@ static int check_place(const struct place *place, const json_t *tree, const json
 		if (!job_step(job, i, total))
 			r = error_set(err, ECANCELED, "looking at the disks was stopped, as was asked");
 		else if (i < count)
-			r = check_disk(place, json_array_get(disks, i), err);
+			r = check_disk(place, tree, config, json_array_get(disks, i), err);
 		else if (i == count)
 			r = check_disks_of(place, tree, config, true, err);
 		else

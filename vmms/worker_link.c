@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -347,26 +348,6 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
 
 #define LOCKED_BYTES 2 /* of the lock file */
 
-/* Whether somebody holds a lock of this file, the keeper's or the machine's (docs/worker.md), and who, as the file says. */
-static int lock_holder(const char *path, int *pid)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	char text[16] = "";
-
-	if (fd < 0)
-		return errno == ENOENT ? -ESRCH : -errno;
-	if (fcntl(fd, F_OFD_GETLK, &lock))
-		return -errno;
-	if (lock.l_type == F_UNLCK)
-		return -ESRCH;
-	/* Where a lock keeps others from reading, too, what is behind it tells. */
-	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 && pread(fd, text, sizeof(text) - 1, LOCKED_BYTES) <= 0)
-		return -EAGAIN;
-	*pid = atoi(text);
-	return *pid > 1 ? 0 : -EAGAIN;
-}
-
 /* Whether this process has this file open. What a lock file says anybody may have written who can write there:
  * nobody is taken for a worker, and killed some day, for that alone. */
 static bool has_open(int pid, const char *path)
@@ -387,6 +368,62 @@ static bool has_open(int pid, const char *path)
 	return found;
 }
 
+/* What is behind the number: the worker's control socket. "": it does not say. */
+static void read_control(const char *text, char *control, size_t size)
+{
+	const char *line = strchr(text, '\n');
+
+	snprintf(control, size, "%.*s", line ? (int)strcspn(line + 1, "\n") : 0, line ? line + 1 : "");
+}
+
+/* Whether somebody holds a lock of this file, the keeper's or the machine's (docs/worker.md), and who, as the file says. */
+static int lock_holder(const char *path, int *pid, char control[PATH_MAX])
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char text[PATH_MAX + 32] = "";
+
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	if (fcntl(fd, F_OFD_GETLK, &lock))
+		return -errno;
+	if (lock.l_type == F_UNLCK)
+		return -ESRCH;
+	/* Where a lock keeps others from reading, too, what is behind it tells. */
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0 && pread(fd, text, sizeof(text) - 1, LOCKED_BYTES) <= 0)
+		return -EAGAIN;
+	*pid = atoi(text);
+	read_control(text, control, PATH_MAX);
+	return *pid > 1 ? 0 : -EAGAIN;
+}
+
+/* One of an earlier version does not say whose it is: whoever finds it takes it, as ever. */
+static bool is_of(const char *control, const char *runtime)
+{
+	_cleanup_free_ char *own = NULL;
+
+	return !*control || (runtime && asprintf(&own, "%s/control", runtime) > 0 && !strcmp(own, control));
+}
+
+static int run_by_another(const char *lock, int pid, const char *control, struct error *err)
+{
+	return error_set(err, EBUSY, "%s: process %d runs this machine for another daemon, by %s: it is that one's as long as it runs", lock, pid, control);
+}
+
+int worker_check_lock(const char *lock, const char *runtime, struct error *err)
+{
+	char control[PATH_MAX] = "";
+	int pid = 0, r = lock_holder(lock, &pid, control);
+
+	if (r == -ESRCH || (!r && runtime && has_open(pid, lock) && is_of(control, runtime)))
+		return 0;
+	if (r && r != -EAGAIN)
+		return error_set(err, -r, "%s: %s", lock, strerror(-r));
+	if (!r && has_open(pid, lock) && *control)
+		return run_by_another(lock, pid, control, err);
+	return error_set(err, EBUSY, "%s is locked: the machine is run, perhaps by another host", lock);
+}
+
 /* -1: it does not live, or is none that has the lock file open. */
 static int open_worker(int pid, const char *lock)
 {
@@ -403,11 +440,12 @@ int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct wo
     unsigned tries, const struct worker_link_ops *ops, void *context, struct error *err)
 {
 	struct worker_link *link;
+	char control[PATH_MAX] = "";
 	int pid = 0, again = 0, fd = -1, r;
 
 	/* Between taking the lock and writing its number a worker does nothing else. And when one was killed, what it
 	 * leaves behind holds the lock until it has ended too. */
-	while ((r = lock_holder(lock, &pid)) == -EAGAIN || (!r && (fd = open_worker(pid, lock)) < 0)) {
+	while ((r = lock_holder(lock, &pid, control)) == -EAGAIN || (!r && (fd = open_worker(pid, lock)) < 0)) {
 		if (!tries--)
 			break;
 		usleep(5000);
@@ -417,13 +455,17 @@ int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct wo
 	if (r)
 		return error_set(err, EBUSY, "%s is locked by a process which it does not name: on another host?", lock);
 	/* The process may end and its number be used again in between: the lock tells, looked at once more. */
-	r = lock_holder(lock, &again);
+	r = lock_holder(lock, &again, control);
 	if (r == -ESRCH || fd < 0 || again != pid) {
 		if (fd >= 0)
 			close(fd);
 		return r == -ESRCH ? r
 				   : error_set(err, EBUSY, "%s is locked, and not by process %d of this host, which it names", lock,
 					       pid);
+	}
+	if (!is_of(control, place->runtime)) {
+		close(fd);
+		return run_by_another(lock, pid, control, err);
 	}
 	link = link_new(loop, place, ops, context);
 	if (!link) {

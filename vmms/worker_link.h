@@ -40,9 +40,15 @@ int worker_link_start(struct worker_link **out, uv_loop_t *loop, const struct wo
     const json_t *configuration, const int *fds, size_t fd_count, const struct worker_link_ops *ops, void *context, struct error *err);
 
 /* The worker which holds the lock of a machine's directory. -ESRCH: nobody holds it. -EBUSY: somebody does who is
- * none, after it was looked at so many times more, 5 ms apart. */
+ * none, or is another daemon's, after it was looked at so many times more, 5 ms apart. */
 int worker_link_adopt(struct worker_link **out, uv_loop_t *loop, const struct worker_place *place, const char *lock,
     unsigned tries, const struct worker_link_ops *ops, void *context, struct error *err);
+
+#define WORKER_LOCK "worker.lock" /* in a machine's directory */
+
+/* -EBUSY: somebody runs the machine, by this lock; `err` says who. `runtime` (NULL: none): a worker that is spoken to by what is in that directory is
+ * as good as nobody. [any thread] */
+int worker_check_lock(const char *lock, const char *runtime, struct error *err);
 
 /* The daemon goes, the worker stays. `ended` is not called. The loop has to run once more. */
 void worker_link_leave(struct worker_link *link);

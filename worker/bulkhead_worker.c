@@ -144,7 +144,7 @@ int main(int argc, char **argv)
 		return not_started(NULL, &err);
 	}
 	detach();
-	if (lock_file_take(&lock, configuration.lock, &err)) {
+	if (lock_file_take(&lock, configuration.lock, configuration.worker.control_path, &err)) {
 		configuration_free(&configuration);
 		return not_started(NULL, &err);
 	}

@@ -45,24 +45,26 @@ static int open_plain(const char *path, int flags, struct stat *st, struct error
 	return error_set(err, EBADMSG, "%s: the lock file is no plain file of its own: remove it", path);
 }
 
-static int write_holder(int fd, const char *path, struct error *err)
+static int write_holder(int fd, const char *path, const char *control, struct error *err)
 {
-	char text[24];
-	int size = snprintf(text, sizeof(text), "%*s%ld\n", BOTH, "", (long)getpid());
+	_cleanup_free_ char *text = NULL;
+	int size = asprintf(&text, "%*s%ld\n%s%s", BOTH, "", (long)getpid(), control ? control : "", control ? "\n" : "");
 
+	if (size < 0)
+		return error_set(err, ENOMEM, "no memory to lock %s", path);
 	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)size, 0) != size)
 		return error_set(err, errno, "%s: the process id cannot be written: %s", path, strerror(errno));
 	return 0;
 }
 
 /* The file is written while both bytes are its writer's alone. Then nobody can come in between: byte 0 stays locked. */
-static int take(const struct lock_file *lock, const char *path, struct error *err)
+static int take(const struct lock_file *lock, const char *path, const char *control, struct error *err)
 {
 	int r = lock_byte(lock->keeper, F_WRLCK, KEEPERS, BOTH);
 
 	if (r == -EAGAIN || r == -EACCES)
 		return busy(lock->keeper, path, err);
-	if (!r && write_holder(lock->keeper, path, err))
+	if (!r && write_holder(lock->keeper, path, control, err))
 		return -err->code;
 	if (!r)
 		r = lock_byte(lock->keeper, F_UNLCK, MACHINES, 1);
@@ -78,7 +80,7 @@ static void close_one(int *fd)
 	*fd = -1;
 }
 
-int lock_file_take(struct lock_file *lock, const char *path, struct error *err)
+int lock_file_take(struct lock_file *lock, const char *path, const char *control, struct error *err)
 {
 	struct stat first, second;
 	int r = 0;
@@ -93,7 +95,7 @@ int lock_file_take(struct lock_file *lock, const char *path, struct error *err)
 	else if (first.st_dev != second.st_dev || first.st_ino != second.st_ino)
 		r = error_set(err, EBUSY, "%s: another file took its place", path);
 	if (!r)
-		r = take(lock, path, err);
+		r = take(lock, path, control, err);
 	if (r) {
 		close_one(&lock->keeper);
 		close_one(&lock->machine);

@@ -15,9 +15,10 @@ struct lock_file {
 	int keeper, machine; /* descriptors, closed on exec; -1: none */
 };
 
-/* Takes both locks and writes this process's id into the file, behind two spaces. The file stays when the locks go.
+/* Takes both locks and writes this process's id into the file, behind two spaces, and in a line of its own `control`, the socket by which
+ * whoever has started it speaks to it (NULL: none), so that no other manager takes it for its own. The file stays when the locks go.
  * -EBUSY: another process holds one; the text names that. */
-int lock_file_take(struct lock_file *lock, const char *path, struct error *err);
+int lock_file_take(struct lock_file *lock, const char *path, const char *control, struct error *err);
 
 /* Of the two processes after the fork: each gives up what is the other's. */
 void lock_file_keep(struct lock_file *lock, bool in_machine);

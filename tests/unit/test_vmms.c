@@ -767,6 +767,76 @@ static void test_limits_blame_what_the_kernel_says(void **state)
 	assert_int_equal(limits_note_kills(NULL, directory, &err), 0);
 }
 
+/* --- a change of both files, and a merge, that did not come to their end -------------------------------------- */
+
+static void test_pending_is_what_counts(void **state)
+{
+	json_t *config = parse("{\"version\":1,\"id\":\"" ID "\",\"name\":\"n\",\"boot\":{\"kernel\":\"/k\"}}");
+	json_t *tree = parse("{\"version\":1,\"disks\":[{\"path\":\"a\",\"parent\":\"b\"}]}"), *gone = parse("[\"gone\",\"a\",\"../a\"]"), *pending, *read;
+	struct error err = {0};
+
+	(void)state;
+	write_file("a", "named");
+	write_file("gone", "");
+	assert_false(pending_is_there(directory));
+	assert_int_equal(pending_load(&read, directory, &err), -ENOENT);
+	assert_int_equal(form_check(&vm_config_form, config, &err), 0);
+	assert_int_equal(form_check(&tree_form, tree, &err), 0);
+	assert_int_equal(pending_save(&pending, config, tree, NULL, gone, directory, &err), 0);
+	json_decref(pending);
+	assert_true(pending_is_there(directory));
+	assert_int_equal(pending_load(&pending, directory, &err), 0);
+	assert_int_equal(pending_finish(pending, directory, &err), 0);
+	assert_false(pending_is_there(directory));
+	assert_int_equal(access(in_directory("gone"), F_OK), -1);
+	assert_int_equal(access(in_directory("a"), F_OK), 0);
+	assert_int_equal(vm_config_load(&read, directory, &err), 0);
+	assert_true(json_equal(read, config));
+	json_decref(read);
+	assert_int_equal(tree_load(&read, directory, &err), 0);
+	assert_true(json_equal(read, tree));
+	json_decref(read);
+	/* Once more, as by one who died before the file went. */
+	assert_int_equal(pending_finish(pending, directory, &err), 0);
+	json_decref(pending);
+	/* A state that is none of its own. */
+	assert_int_equal(pending_save(&pending, config, tree, "../state", NULL, directory, &err), 0);
+	assert_int_equal(pending_finish(pending, directory, &err), -EINVAL);
+	json_decref(pending);
+	write_file(PENDING_FILE, "{\"version\":1,\"vm\":{},\"checkpoints\":{}}");
+	assert_int_equal(pending_load(&pending, directory, &err), -EINVAL);
+	json_decref(gone);
+	json_decref(config);
+	json_decref(tree);
+}
+
+static void test_void_disks_are_taken_out(void **state)
+{
+	json_t *config = parse("{\"disks\":[{\"path\":\"c\"}]}"), *merged = json_array();
+	json_t *tree = parse("{\"checkpoints\":[],\"disks\":[{\"path\":\"c\",\"parent\":\"p\"},{\"path\":\"a\",\"parent\":\"c\"},"
+			     "{\"path\":\"../o\",\"parent\":\"p\"}]}");
+	struct error err = {0};
+	const char *path;
+
+	(void)state;
+	write_file("c", "vhdxfile, and what is in it");
+	assert_int_equal(tree_settle(tree, config, directory, merged, &err), 0);
+	assert_int_equal(json_array_size(merged), 0);
+	write_file("c", "");
+	assert_int_equal(tree_settle(tree, config, directory, merged, &err), 0);
+	assert_int_equal(json_array_size(merged), 1);
+	assert_string_equal(tree_path(json_array_get(json_object_get(config, "disks"), 0)), "p");
+	assert_null(tree_parent(tree, "c"));
+	assert_string_equal(tree_parent(tree, "a"), "p");
+	assert_int_equal(json_array_size(json_object_get(json_array_get(merged, 0), "above")), 1);
+	path = in_directory("c");
+	tree_settle_remove(merged, directory);
+	assert_int_equal(access(path, F_OK), -1);
+	json_decref(config);
+	json_decref(tree);
+	json_decref(merged);
+}
+
 /* --- checkpoints that somebody else has made ------------------------------------------------------------- */
 
 #define ID_2      "1f8fad5b-d9cb-469f-a165-70867728950e"
@@ -915,6 +985,8 @@ int main(void)
 	    IN_DIRECTORY(test_store_keeps_a_group_at_once),
 	    IN_DIRECTORY(test_store_refuses_what_it_cannot_read),
 	    IN_DIRECTORY(test_limits_become_files),
+	    IN_DIRECTORY(test_pending_is_what_counts),
+	    IN_DIRECTORY(test_void_disks_are_taken_out),
 	    cmocka_unit_test(test_shares_of_processors),
 	    cmocka_unit_test(test_limits_that_do_not_fit_together),
 	    IN_DIRECTORY(test_limits_blame_what_the_kernel_says),

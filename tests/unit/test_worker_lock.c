@@ -130,7 +130,7 @@ static void be_keeper(enum manner manner, void (*attack)(int fd), int ready, int
 	pid_t machine;
 
 	dup2(null, STDERR_FILENO); /* what this host refuses a sandbox is not for the test's reader */
-	if (lock_file_take(&lock, path, &err))
+	if (lock_file_take(&lock, path, NULL, &err))
 		_exit(1);
 	if (manner == AS_WORKER)
 		sandbox_prepare();
@@ -169,7 +169,7 @@ static bool can_be_taken(void)
 {
 	struct lock_file lock;
 	struct error err = {0};
-	int r = lock_file_take(&lock, path, &err);
+	int r = lock_file_take(&lock, path, NULL, &err);
 
 	assert_true(r == 0 || r == -EBUSY);
 	if (r == 0) {
@@ -214,17 +214,17 @@ static void test_taken_once(void **state)
 	struct error err = {0};
 
 	(void)state;
-	assert_int_equal(lock_file_take(&first, path, &err), 0);
+	assert_int_equal(lock_file_take(&first, path, NULL, &err), 0);
 	require_named(getpid());
-	assert_int_equal(lock_file_take(&second, path, &err), -EBUSY);
+	assert_int_equal(lock_file_take(&second, path, NULL, &err), -EBUSY);
 	assert_non_null(strstr(err.text, "runs this machine already"));
 	close(first.keeper);
 	/* Each of the two keeps others away. */
-	assert_int_equal(lock_file_take(&second, path, &err), -EBUSY);
+	assert_int_equal(lock_file_take(&second, path, NULL, &err), -EBUSY);
 	close(first.machine);
-	assert_int_equal(lock_file_take(&first, path, &err), 0);
+	assert_int_equal(lock_file_take(&first, path, NULL, &err), 0);
 	close(first.machine);
-	assert_int_equal(lock_file_take(&second, path, &err), -EBUSY);
+	assert_int_equal(lock_file_take(&second, path, NULL, &err), -EBUSY);
 	close(first.keeper);
 	assert_true(can_be_taken());
 }
@@ -238,7 +238,7 @@ static void test_holder_is_behind_what_is_locked(void **state)
 	char named[32];
 
 	(void)state;
-	assert_int_equal(lock_file_take(&lock, path, &err), 0);
+	assert_int_equal(lock_file_take(&lock, path, NULL, &err), 0);
 	snprintf(named, sizeof(named), "process %d ", (int)getpid());
 	for (off_t byte = 0; byte < 8; byte++) {
 		struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
@@ -253,7 +253,7 @@ static void test_holder_is_behind_what_is_locked(void **state)
 		if (c == '\n')
 			break;
 	}
-	assert_int_equal(lock_file_take(&other, path, &err), -EBUSY);
+	assert_int_equal(lock_file_take(&other, path, NULL, &err), -EBUSY);
 	assert_non_null(strstr(err.text, named));
 	close(lock.keeper);
 	close(lock.machine);
@@ -271,7 +271,7 @@ static void test_whole_file_is_locked(void **state)
 	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
 	assert_int_equal(ftruncate(fd, 0), 0);
 	assert_int_equal(pwrite(fd, "1234\n", 5, 0), 5);
-	assert_int_equal(lock_file_take(&other, path, &err), -EBUSY);
+	assert_int_equal(lock_file_take(&other, path, NULL, &err), -EBUSY);
 	assert_non_null(strstr(err.text, "process 1234 "));
 	close(fd);
 	assert_true(can_be_taken());
@@ -287,11 +287,11 @@ static void test_links_are_refused(void **state)
 	snprintf(other, sizeof(other), "%s.other", path);
 	unlink(path);
 	assert_int_equal(symlink("/dev/null", path), 0);
-	assert_int_equal(lock_file_take(&lock, path, &err), -ELOOP);
+	assert_int_equal(lock_file_take(&lock, path, NULL, &err), -ELOOP);
 	unlink(path);
 	assert_true(can_be_taken());
 	assert_int_equal(link(path, other), 0);
-	assert_int_equal(lock_file_take(&lock, path, &err), -EBADMSG);
+	assert_int_equal(lock_file_take(&lock, path, NULL, &err), -EBADMSG);
 	unlink(other);
 	assert_true(can_be_taken());
 }
