@@ -727,7 +727,8 @@ static const struct manage_verb verbs[] = {
      vm_inspect},
     {"top", "what machines take", "", "Processors' time, memory, disks, by the second, until q. With --json what there is, once.\n", vm_top},
     {"clone", "make another one like it", "NAME NEW [--checkpoint CHECKPOINT [--linked]] " WAITS,
-     "With copies of all its disks, as they are now, and none of its checkpoints. It has to be off.\n\n"
+     "With copies of all its disks, as they are now, and none of its checkpoints. Of one that runs they are as if its power\n"
+     "were cut at that moment (they have to be VHDX or VHD); one that is saved has to be started first.\n\n"
      "  --checkpoint CHECKPOINT    as it was then; it may run\n"
      "  --linked               its disks continue those of the checkpoint, which stays as long as the clone does\n", vm_clone},
     {"export", "copy all of it", "NAME DIRECTORY " WAITS,

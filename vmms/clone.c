@@ -47,15 +47,28 @@ const struct form vm_import_form = {.kind = FORM_OBJECT,
 
 /* A job's context. */
 struct making {
-	struct copy_plan *plan;
+	struct copy_plan *plan; /* NULL: not yet */
 	struct machine *source; /* NULL: none of ours */
+	/* Of a clone of a machine that runs: that one, and what is to be made of it. */
+	char id[GUID_TEXT_SIZE];
+	json_t *config;
+	char *directory;
+	int result;
 };
 
-static void making_free(struct making *making)
+static void let_go(struct making *making)
 {
 	if (making->source)
 		making->source->readers--;
+	making->source = NULL;
+}
+
+static void making_free(struct making *making)
+{
+	let_go(making);
 	copy_plan_free(making->plan);
+	json_decref(making->config);
+	free(making->directory);
 	free(making);
 }
 
@@ -70,7 +83,7 @@ static void made(struct job *job, int result)
 {
 	struct making *making = job->context;
 
-	machine_made(job, result, making->plan->made);
+	machine_made(job, result, making->plan && making->plan->made);
 	making_free(making);
 	automatic_kick(job->vmms);
 }
@@ -154,6 +167,137 @@ static void make_another(struct vmms *vmms, json_t *config, bool adapters)
 		adapters_renew(vmms, config);
 }
 
+/* --- of a machine that runs ----------------------------------------------------------------------------- */
+
+static void temporary_gone(struct job *step)
+{
+	struct job *job = step->then_context;
+	const struct making *making = job->context;
+
+	made(job, making->result);
+}
+
+/* What became of it is in job->error, too. The machine is free again when its checkpoint is gone, so that is waited for. */
+static void copied(struct job *job, int result)
+{
+	struct making *making = job->context;
+	struct machine *source = vmms_find(job->vmms, making->id);
+	struct job *step;
+
+	making->result = result;
+	let_go(making);
+	step = source ? checkpoint_drop_temporary(source) : NULL;
+	if (!step || step->ended) {
+		made(job, result);
+		return;
+	}
+	step->then = temporary_gone;
+	step->then_context = job;
+}
+
+static int copy_temporary(struct job *job, struct machine *source, struct error *err)
+{
+	struct making *making = job->context;
+	const json_t *checkpoint;
+	json_t *tree;
+	int r = tree_load(&tree, source->directory, err);
+
+	if (r)
+		return r;
+	checkpoint = tree_temporary(tree, NULL);
+	if (checkpoint)
+		json_object_set_new(making->config, "disks", json_deep_copy(json_object_get(json_object_get(checkpoint, "config"), "disks")));
+	json_decref(tree);
+	if (!checkpoint)
+		return error_set(err, EIO, "the checkpoint that was made for it is not there");
+	making->plan = copy_plan_new(COPY_CLONE, json_incref(making->config), NULL, source->directory, making->directory);
+	if (!making->plan)
+		return error_set(err, ENOMEM, "no memory for a machine");
+	making->source = source;
+	source->readers++;
+	job->cancel = NULL;
+	job->work = make_work;
+	job->done = copied;
+	job_work(job);
+	return 0;
+}
+
+static void temporary_made(struct job *step)
+{
+	struct job *job = step->then_context;
+	const struct making *making = job->context;
+	struct machine *source = vmms_find(job->vmms, making->id);
+	struct error err = step->error;
+	int r = -err.code;
+
+	if (!r && !source)
+		r = error_set(&err, ENOENT, "the machine is gone");
+	if (!r && job->stop)
+		r = error_set(&err, ECANCELED, "cloning was stopped, as was asked");
+	if (!r)
+		r = copy_temporary(job, source, &err);
+	if (!r)
+		return;
+	job->cancel = NULL;
+	job->error = err;
+	copied(job, r);
+}
+
+static int cancel_temporary(struct job *job, struct error *err)
+{
+	const struct making *making = job->context;
+	struct machine *source = vmms_find(job->vmms, making->id);
+
+	(void)err;
+	if (source && source->job && source->job->then_context == job)
+		source->job->stop = true;
+	return 0;
+}
+
+/* Takes the configuration over. Its disks are copied as they are in a checkpoint that is made for that, and is temporary. */
+static int clone_running(struct machine *source, json_t *config, struct job **job, struct error *err)
+{
+	struct making *making = calloc(1, sizeof(*making));
+	struct store_vm vm = {.phase = VM_CREATING, .own_directory = true, .name = json_string_value(json_object_get(config, "name"))};
+	struct vmms *vmms = source->vmms;
+	struct machine *machine = NULL;
+	struct job *step;
+	int r;
+
+	snprintf(vm.id, sizeof(vm.id), "%s", json_string_value(json_object_get(config, "id")));
+	if (making)
+		*making = (struct making){.config = config, .directory = machine_directory_for(vmms, vm.name, vm.id)};
+	else
+		json_decref(config);
+	if (making)
+		memcpy(making->id, source->id, sizeof(making->id));
+	vm.directory = making ? making->directory : NULL;
+	r = vm.directory ? machine_enter(vmms, &vm, &machine, err) : error_set(err, ENOMEM, "no memory for a machine");
+	if (!r)
+		r = job_new(job, vmms, machine, "vm.clone", err);
+	if (!r) {
+		r = checkpoint_create_temporary(source, &step, err);
+		if (r)
+			job_end(*job, err);
+	}
+	if (r) {
+		if (machine) {
+			store_vm_remove(vmms->store, vm.id, NULL);
+			vmms_forget(vmms, machine);
+		}
+		if (making)
+			making_free(making);
+		return r;
+	}
+	(*job)->context = making;
+	(*job)->cancel = cancel_temporary;
+	step->then = temporary_made;
+	step->then_context = *job;
+	return 0;
+}
+
+/* --- of any ----------------------------------------------------------------------------------------------- */
+
 /* What the clone is to be like: the machine of now, or one of its checkpoints, whose id is told. */
 static int clone_config(struct machine *machine, const json_t *body, json_t **config, char id[GUID_TEXT_SIZE],
     struct error *err)
@@ -164,7 +308,8 @@ static int clone_config(struct machine *machine, const json_t *body, json_t **co
 
 	*id = '\0';
 	if (!which) {
-		r = machine_check_state(machine, 1u << MACHINE_OFF, "cloned, but one of its checkpoints", err);
+		r = machine_check_state(machine, 1u << MACHINE_OFF | 1u << MACHINE_RUNNING | 1u << MACHINE_PAUSED, "cloned, but one of its checkpoints",
+					err);
 		*config = r ? NULL : json_deep_copy(machine->config);
 		return r ? r : *config ? 0 : error_set(err, ENOMEM, "no memory for a machine");
 	}
@@ -206,6 +351,8 @@ int machine_clone(struct machine *machine, const json_t *body, struct job **job,
 		return r;
 	json_object_set(config, "name", json_object_get(body, "name"));
 	make_another(machine->vmms, config, true);
+	if (machine->link && !json_object_get(body, "checkpoint"))
+		return clone_running(machine, config, job, err);
 	/* First of all: from here on the checkpoint stays. The row is nothing without the machine. */
 	if (linked)
 		r = store_base_add(machine->vmms->store, json_string_value(json_object_get(config, "id")), machine->id, checkpoint,

@@ -10,6 +10,7 @@ import subprocess
 import time
 import uuid
 
+import test_manage_checkpoint as checkpointed
 from daemon import Daemon, halting_kernel, require, wait_for
 
 
@@ -69,7 +70,9 @@ def test_manage_clone(context):
             require(a != b and contents(d, a) == contents(d, b), f"{b} is a copy")
         for name in ("web", "copy"):
             d.done("POST", f"/v1/vms/{name}/start")
-        d.refused(409, "wrong-state", "POST", "/v1/vms/web/clone", {"name": "more"}, "running")
+        job = d.job("POST", "/v1/vms/web/clone", {"name": "more"})
+        require(job["state"] == "failed" and "no VHDX or VHD" in job["error"]["message"], f"there is no checkpoint of a raw disk: {job}")
+        require(sorted(v["name"] for v in d.ok("GET", "/v1/vms")["vms"]) == ["copy", "web"], "nothing is left of it")
         d.done("POST", "/v1/vms/web/turn-off")
         d.refused(409, "exists", "POST", "/v1/vms/web/clone", {"name": "copy"})
         d.refused(400, "invalid", "POST", "/v1/vms/web/clone", {"name": "a/b"})
@@ -77,6 +80,37 @@ def test_manage_clone(context):
         job = d.job("POST", "/v1/vms/web/clone", {"name": "more"})
         require(job["state"] == "failed" and "disk.vhdx" in job["error"]["message"], f"a disk is missing: {job}")
         require(sorted(v["name"] for v in d.ok("GET", "/v1/vms")["vms"]) == ["copy", "web"], "nothing is left of it")
+
+
+def test_manage_clone_of_what_runs(context):
+    """With its disks as they are, by a checkpoint that is gone when the clone is there."""
+    with Daemon(context["build"]) as d:
+        checkpointed.make_web(d, adapters=[{"port": "none"}])
+        checkpointed.write(d, "begin")
+        d.done("POST", "/v1/vms/web/start")
+        d.done("POST", "/v1/vms/web/checkpoints", {"name": "mine"})
+        before = d.ok("GET", "/v1/vms/web")
+        for name, state in (("one", "running"), ("two", "paused")):
+            d.cli("vm", "clone", "web", name)
+            web, clone = d.ok("GET", "/v1/vms/web"), d.ok("GET", f"/v1/vms/{name}")
+            require(web["state"] == state and web["pid"] == before["pid"], f"it runs on: {web}")
+            require(list(checkpointed.tree(d)) == ["mine"] and web["config"]["disks"] == before["config"]["disks"], "and is what it was")
+            require(clone["state"] == "off" and clone["id"] != web["id"] and not d.ok("GET", f"/v1/vms/{name}/checkpoints")["checkpoints"], f"{clone}")
+            require(clone["config"]["adapters"][0]["mac"] != web["config"]["adapters"][0]["mac"], "with an address of its own")
+            path = os.path.join(clone["directory"], clone["config"]["disks"][0]["path"])
+            require(checkpointed.contents(d, path)[1 << 20:].startswith(b"begin"), "with what it had")
+            d.done("POST", f"/v1/vms/{name}/start")
+            d.done("POST", f"/v1/vms/{name}/turn-off")
+            if name == "one":
+                d.done("POST", "/v1/vms/web/pause")
+        d.refused(409, "exists", "POST", "/v1/vms/web/clone", {"name": "one"})
+        # A daemon that dies meanwhile leaves nothing of either.
+        d.ok("POST", "/v1/vms/web/clone", {"name": "three"})
+        d.kill()
+        d.start()
+        wait_for(lambda: checkpointed.idle(d) and list(checkpointed.tree(d)) == ["mine"], "its checkpoint to go")
+        require("three" not in {v["name"] for v in d.ok("GET", "/v1/vms")["vms"]} or d.state_of("three") == "off", "it is there or not")
+        d.done("POST", "/v1/vms/web/turn-off")
 
 
 def test_manage_export_and_import(context):
