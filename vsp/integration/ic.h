@@ -12,8 +12,8 @@
 #include "vsp/integration/ic_protocol.h"
 #include "vsp/integration/integration.h"
 
-/* Linux reads at most a page of each packet. */
-#define IC_MAX_MESSAGE 4096u
+/* The longest are those of Key-Value Pair Exchange. Of other services' Linux reads a page at most. */
+#define IC_MAX_MESSAGE 8192u
 
 struct ic;
 
@@ -28,6 +28,7 @@ struct ic_service {
 	void (*answer)(struct ic *ic, uint32_t status, const void *body, size_t size);
 	void (*tick)(struct ic *ic); /* the timer fired */
 	void (*closed)(struct ic *ic);
+	void (*inspect)(const struct ic *ic, const struct vmbus_inspector *inspector, void *context); /* NULL: there is no more to see */
 };
 
 enum ic_state { IC_CLOSED, IC_NEGOTIATING, IC_READY, IC_INCOMPATIBLE };
@@ -65,6 +66,35 @@ struct timesync {
 	bool sync_wanted;
 };
 
+/* What the guest told in one round of questions. */
+struct kvp_texts {
+	bool known[GUEST_ITEMS];
+	char text[GUEST_ITEMS][GUEST_TEXT_MAX];
+};
+
+struct kvp_adapter {
+	uint8_t mac[GUEST_MAC_SIZE];
+	bool known;
+	unsigned count;
+	char addresses[GUEST_ADDRESSES][GUEST_ADDRESS_MAX];
+	uint64_t asked_ms;
+};
+
+enum kvp_step { KVP_RESTS, KVP_ASKS_ITEMS, KVP_ASKS_ADDRESSES };
+
+struct kvp {
+	struct ic ic;
+	enum kvp_step step;
+	unsigned index; /* of the item, or of the adapter, that is asked for */
+	unsigned rest_ms;
+	uint64_t round_ms; /* when the round began, CLOCK_MONOTONIC */
+	bool adapters_changed;
+	struct kvp_texts coming, told; /* of the round under way; of the last one */
+	struct kvp_adapter adapters[GUEST_ADAPTERS];
+	unsigned adapter_count;
+	uint64_t rounds, failures, timeouts;
+};
+
 struct integration {
 	struct vmbus *bus;
 	struct partition *partition;
@@ -74,9 +104,10 @@ struct integration {
 	struct heartbeat heartbeat;
 	struct shutdown shutdown;
 	struct timesync timesync;
+	struct kvp kvp;
 };
 
-extern const struct ic_service heartbeat_service, shutdown_service, timesync_service;
+extern const struct ic_service heartbeat_service, shutdown_service, timesync_service, kvp_service;
 
 /* Offer a service's channel and make its timer. */
 int ic_create(struct ic *ic, struct integration *integration, const struct ic_service *service,
@@ -103,3 +134,6 @@ void integration_notify(struct integration *integration);
 
 /* [lock] Send what is wanted and could not be sent before. */
 void timesync_flush(struct timesync *timesync);
+
+/* [lock] The guest goes on after a pause, or in another bus: ask soon. */
+void kvp_resumed(struct kvp *kvp);

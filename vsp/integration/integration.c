@@ -7,6 +7,13 @@
 
 #define HEARTBEAT_MS 2000u
 #define TIMESYNC_MS  5000u
+#define KVP_MS       2000u
+#define KVP_TIMEOUT  60000u /* Linux itself gives its daemon 30 s */
+
+static unsigned or_else(unsigned value, unsigned preset)
+{
+	return value ? value : preset;
+}
 
 int integration_create(struct integration **out, struct vmbus *bus, const struct integration_options *options,
 		       struct error *err)
@@ -20,20 +27,23 @@ int integration_create(struct integration **out, struct vmbus *bus, const struct
 	integration->bus = bus;
 	integration->partition = vmbus_partition(bus);
 	integration->options = *options;
-	if (!integration->options.heartbeat_ms)
-		integration->options.heartbeat_ms = HEARTBEAT_MS;
-	if (!integration->options.timesync_ms)
-		integration->options.timesync_ms = TIMESYNC_MS;
+	integration->options.heartbeat_ms = or_else(options->heartbeat_ms, HEARTBEAT_MS);
+	integration->options.timesync_ms = or_else(options->timesync_ms, TIMESYNC_MS);
+	integration->options.kvp_ms = or_else(options->kvp_ms, KVP_MS);
+	integration->options.kvp_timeout_ms = or_else(options->kvp_timeout_ms, KVP_TIMEOUT);
 	pthread_mutex_init(&integration->lock, NULL);
 	integration->heartbeat.ic.timer_fd = -1;
 	integration->shutdown.ic.timer_fd = -1;
 	integration->timesync.ic.timer_fd = -1;
+	integration->kvp.ic.timer_fd = -1;
 	if (!options->no_heartbeat)
 		r = ic_create(&integration->heartbeat.ic, integration, &heartbeat_service, err);
 	if (r == 0 && !options->no_shutdown)
 		r = ic_create(&integration->shutdown.ic, integration, &shutdown_service, err);
 	if (r == 0 && !options->no_timesync)
 		r = ic_create(&integration->timesync.ic, integration, &timesync_service, err);
+	if (r == 0 && !options->no_kvp)
+		r = ic_create(&integration->kvp.ic, integration, &kvp_service, err);
 	if (r < 0) {
 		integration_destroy(integration);
 		return r;
@@ -46,6 +56,7 @@ void integration_destroy(struct integration *integration)
 {
 	if (!integration)
 		return;
+	ic_destroy(&integration->kvp.ic);
 	ic_destroy(&integration->timesync.ic);
 	ic_destroy(&integration->shutdown.ic);
 	ic_destroy(&integration->heartbeat.ic);
@@ -83,6 +94,7 @@ void integration_resumed(struct integration *integration)
 	pthread_mutex_lock(&integration->lock);
 	integration->paused = false;
 	integration->heartbeat.missed = 0;
+	kvp_resumed(&integration->kvp);
 	pthread_mutex_unlock(&integration->lock);
 	integration_sync_time(integration);
 }
@@ -110,6 +122,8 @@ static void inspect_service(const struct ic *ic, const struct vmbus_inspector *i
 		inspect_version("framework", &ic->framework, inspector, context);
 		inspect_version("version", &ic->message, inspector, context);
 	}
+	if (ic->service->inspect)
+		ic->service->inspect(ic, inspector, context);
 	inspector->end(context);
 }
 
@@ -120,6 +134,7 @@ void integration_inspect(struct integration *integration, const struct vmbus_ins
 	inspect_service(&integration->heartbeat.ic, inspector, context);
 	inspect_service(&integration->shutdown.ic, inspector, context);
 	inspect_service(&integration->timesync.ic, inspector, context);
+	inspect_service(&integration->kvp.ic, inspector, context);
 	inspector->end(context);
 	pthread_mutex_unlock(&integration->lock);
 }

@@ -5,7 +5,7 @@
 #include "vsp/integration/ic.h"
 
 #define INTEGRATION_SECTION         "services"
-#define INTEGRATION_SECTION_VERSION 1u
+#define INTEGRATION_SECTION_VERSION 2u /* 1 has no Key-Value Pair Exchange */
 
 /* In front of each service: whether it is there. */
 static const struct form_field ic_fields[] = {
@@ -42,6 +42,8 @@ void integration_save(struct integration *integration, struct form_writer *w)
 	FORM_PUT(w, &integration->shutdown, shutdown_fields);
 	save_ic(&integration->timesync.ic, w);
 	FORM_PUT(w, &integration->timesync, timesync_fields);
+	/* What the guest told it tells again. */
+	save_ic(&integration->kvp.ic, w);
 	pthread_mutex_unlock(&integration->lock);
 	form_section_end(w, section);
 }
@@ -81,6 +83,8 @@ void integration_load(struct integration *integration, struct form_reader *whole
 	FORM_GET(&r, &integration->shutdown, shutdown_fields);
 	load_ic(&integration->timesync.ic, &r);
 	FORM_GET(&r, &integration->timesync, timesync_fields);
+	if (r.version >= 2)
+		load_ic(&integration->kvp.ic, &r);
 	pthread_mutex_unlock(&integration->lock);
 	form_section_done(whole, &r);
 }
