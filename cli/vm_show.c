@@ -191,7 +191,53 @@ static void print_limits(const json_t *limits)
 	       (long long)json_integer_value(json_object_get(limits, "memory_priority")));
 }
 
-static void print_vm(const json_t *vm, const json_t *adapters)
+/* In one line, as it is the guest's word and may be anything. */
+static void put_guest_line(const char *title, const char *text)
+{
+	printf("%-12s ", title);
+	manage_put(stdout, text);
+	putchar('\n');
+}
+
+static char *with_comma(char *text, const char *more)
+{
+	char *both = NULL;
+
+	if (asprintf(&both, "%s%s%s", text, *text && *more ? ", " : "", more) < 0)
+		both = NULL;
+	free(text);
+	return both ? both : strdup("?");
+}
+
+/* "Debian GNU/Linux 12, 6.1.0, x86_64". */
+static char *system_text(const json_t *items)
+{
+	const char *major = vm_text_of(items, "OSMajorVersion");
+	char *text = NULL;
+
+	/* Windows has it in the name. */
+	if (asprintf(&text, "%s%s%s", vm_text_of(items, "OSName"), *major && !strstr(vm_text_of(items, "OSName"), "Windows") ? " " : "",
+		     strstr(vm_text_of(items, "OSName"), "Windows") ? "" : major) < 0)
+		text = strdup("?");
+	text = with_comma(text, vm_text_of(items, "OSVersion"));
+	return with_comma(text, vm_text_of(items, "ProcessorArchitecture"));
+}
+
+static void print_guest(const json_t *guest)
+{
+	const json_t *items = json_object_get(guest, "items");
+	const char *title = "guest", *name = vm_text_of(items, "FullyQualifiedDomainName");
+	_cleanup_free_ char *system = system_text(items);
+
+	if (*name) {
+		put_guest_line(title, name);
+		title = "";
+	}
+	if (system && *system)
+		put_guest_line(title, system);
+}
+
+static void print_vm(const json_t *vm, const json_t *adapters, const json_t *guest)
 {
 	const json_t *config = json_object_get(vm, "config"), *processors = json_object_get(config, "processors");
 	const json_t *automatic = json_object_get(config, "automatic");
@@ -213,6 +259,7 @@ static void print_vm(const json_t *vm, const json_t *adapters)
 	print_limits(json_object_get(config, "limits"));
 	print_disks(config);
 	vm_print_adapters(adapters);
+	print_guest(guest);
 	printf("%-12s start: %s; stop: %s; after a crash: %s\n", "automatic", vm_text_of(automatic, "start"),
 	       vm_text_of(automatic, "stop"), vm_text_of(automatic, "recovery"));
 	print_words(config, "groups");
@@ -221,23 +268,32 @@ static void print_vm(const json_t *vm, const json_t *adapters)
 		manage_put_field("notes", vm_text_of(config, "notes"));
 }
 
+static int fetch_guest(struct manage *manage, const char *name, json_t **guest, struct error *err)
+{
+	_cleanup_free_ char *path = client_path(manage->client, "/v1/vms/%s/guest", name);
+
+	return client_call(manage->client, "GET", path, NULL, guest, err);
+}
+
 int vm_show(struct manage *manage, int argc, char **argv)
 {
 	const char *name = vm_only_name(manage, argc, argv);
 	struct error err = {0};
-	json_t *vm, *adapters;
+	json_t *vm, *adapters, *guest = NULL;
 
 	if (!name)
 		return EXIT_USAGE;
 	if (vm_get(manage, name, &vm, &err))
 		return manage_fail(manage, &err);
 	adapters = vm_adapters(manage, name, &err);
-	if (!adapters) {
+	if (!adapters || fetch_guest(manage, name, &guest, &err)) {
+		json_decref(adapters);
 		json_decref(vm);
 		return manage_fail(manage, &err);
 	}
 	if (!manage->json)
-		print_vm(vm, adapters);
+		print_vm(vm, adapters, guest);
+	json_object_set_new(vm, "guest", guest);
 	json_object_set_new(vm, "adapters", adapters);
 	manage_print_json(manage, vm);
 	return 0;

@@ -9,7 +9,7 @@
 #define YIELD_SECONDS 60
 
 const struct route *const api_routes[] = {host_routes, vm_routes, adapter_routes, life_routes, checkpoint_routes, token_routes, stream_routes, metrics_routes,
-    switch_routes, inspect_routes, NULL};
+    switch_routes, inspect_routes, guest_routes, NULL};
 
 const struct form form_limit = {.kind = FORM_INTEGER, .text = "at most so many", .min = 1, .max = 1000};
 const struct form form_number = {.kind = FORM_INTEGER, .min = 0, .max = INT64_MAX};

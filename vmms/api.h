@@ -30,7 +30,7 @@ struct route {
 
 /* Each ends with an entry with no path. Of two that match the first is taken. */
 extern const struct route host_routes[], vm_routes[], adapter_routes[], life_routes[], checkpoint_routes[], token_routes[],
-    stream_routes[], metrics_routes[], switch_routes[], inspect_routes[];
+    stream_routes[], metrics_routes[], switch_routes[], inspect_routes[], guest_routes[];
 /* All tables; ends with NULL. */
 extern const struct route *const api_routes[];
 

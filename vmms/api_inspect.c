@@ -46,6 +46,7 @@ static const struct form form_adapter = {.kind = FORM_OBJECT,
 					     {"port", &answer_text, NULL, true},
 					     {"label", &answer_text, NULL, false},
 					     {"addresses", &form_addresses, NULL, false},
+					     {"addresses_from", &answer_text, NULL, false},
 					     {"forwarded", &form_forwarded, NULL, false},
 					     {"counters", &form_counters, NULL, false},
 					     {0},
@@ -74,6 +75,7 @@ static const struct form form_progress = {.kind = FORM_OBJECT,
 					      {"total", &answer_count, NULL, true},
 					      {0},
 					  }};
+static const struct form form_guest = {.kind = FORM_OBJECT, .text = "what the guest says of itself", .rest = &answer_text};
 static const struct form form_any = {.kind = FORM_ANY};
 static const struct form form_part = {.kind = FORM_OBJECT, .text = "a part of it: its bus, services, controllers, adapters, with what each counts", .rest = &form_any};
 
@@ -89,6 +91,7 @@ static const struct form inspect_form = {.kind = FORM_OBJECT,
 					     {"adapters", &form_adapters, NULL, true},
 					     {"vmbus_version", &answer_text_or_null, NULL, false},
 					     {"heartbeat", &answer_text, NULL, false},
+					     {"guest", &form_guest, NULL, false},
 					     {"processor", &answer_text, NULL, false},
 					     {"memory", &answer_count, NULL, false},
 					     {"reference_time_100ns", &answer_count, NULL, false},

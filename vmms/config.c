@@ -166,7 +166,7 @@ static const struct form form_adapter = {.kind = FORM_OBJECT,
 					     {"settings", &adapter_settings_form, NULL, false},
 					     {0},
 					 }};
-static const struct form form_addresses = {.kind = FORM_LIST, .text = "that the guest uses, as far as its frames tell", .min = 0, .max = 16,
+static const struct form form_addresses = {.kind = FORM_LIST, .text = "that the guest uses, by its own word, or as far as its frames tell", .min = 0, .max = 16,
 					   .items = &answer_text};
 static const struct form form_network_lost = {.kind = FORM_BOOLEAN, .text = "it is protected, and the network of its switch is lost"};
 const struct form vm_shown_adapter_form = {.kind = FORM_OBJECT,

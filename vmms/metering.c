@@ -33,6 +33,8 @@ static void release(struct taking *taking)
 		free(taking->meters[i].name);
 		json_decref(taking->meters[i].adapters);
 		json_decref(taking->meters[i].report);
+		json_decref(taking->meters[i].guest);
+		json_decref(taking->meters[i].heartbeat);
 	}
 	free(taking->meters);
 	free(taking);
@@ -137,6 +139,8 @@ static void answered(void *context, const json_t *answer, const struct error *er
 	if (!err && !taking->told) {
 		meter->has_disk = true;
 		add_adapters(meter, json_object_get(answer, "adapters"));
+		meter->guest = json_incref(json_object_get(answer, "guest"));
+		meter->heartbeat = json_incref(json_object_get(answer, "heartbeat"));
 		meter->guest_seconds = number(answer, "reference_time_100ns") / 10000000;
 		json_object_foreach((json_t *)(uintptr_t)answer, name, value)
 			if (!strncmp(name, "scsi", 4))

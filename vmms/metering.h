@@ -22,6 +22,7 @@ struct meter {
 	/* By the guest, to it, and lost either way; known with the disks. */
 	uint64_t network_sent_frames, network_sent, network_received_frames, network_received, network_dropped;
 	json_t *adapters; /* as the worker tells of them; NULL: it is not known */
+	json_t *guest, *heartbeat; /* likewise: what the guest says of itself, and whether it is alive */
 	bool metered;     /* resource metering is enabled, or was when it was asked */
 	json_t *report;   /* then: as measure_report(); NULL: it is not enabled any more */
 };

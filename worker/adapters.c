@@ -83,6 +83,16 @@ void vm_take_down_adapters(struct vm *vm)
 	}
 }
 
+void vm_tell_adapters(struct vm *vm)
+{
+	uint8_t macs[WORKER_MAX_ADAPTERS][GUEST_MAC_SIZE];
+
+	for (unsigned i = 0; i < vm->adapter_count; i++)
+		memcpy(macs[i], vm->adapters[i].config.mac, sizeof(macs[i]));
+	if (vm->integration)
+		integration_set_adapters(vm->integration, macs, vm->adapter_count);
+}
+
 /* --- while it runs ------------------------------------------------------------------------------------ */
 
 static struct vm_adapter *find(struct vm *vm, const uint8_t *mac)
@@ -129,11 +139,13 @@ int vm_add_adapter(struct vm *vm, const struct worker_adapter *adapter, struct e
 		if (r)
 			network_meter_destroy(a->meter);
 	}
-	if (r)
+	if (r) {
 		port_close(port);
-	else
-		vm->adapter_count++;
-	return r;
+		return r;
+	}
+	vm->adapter_count++;
+	vm_tell_adapters(vm);
+	return 0;
 }
 
 int vm_remove_adapter(struct vm *vm, const uint8_t *mac, struct error *err)
@@ -149,6 +161,7 @@ int vm_remove_adapter(struct vm *vm, const uint8_t *mac, struct error *err)
 	vm->adapter_count--;
 	/* The others stay in their order, which is that of a saved machine. */
 	memmove(a, a + 1, (size_t)(vm->adapters + vm->adapter_count - a) * sizeof(*a));
+	vm_tell_adapters(vm);
 	return 0;
 }
 
@@ -175,14 +188,33 @@ int vm_plug_adapter(struct vm *vm, const struct worker_adapter *to, struct error
 
 /* --- inspection --------------------------------------------------------------------------------------- */
 
-static json_t *addresses_of(struct network *network)
+static void append(json_t *list, const char *address)
 {
-	char text[NETWORK_ADDRESSES][NETWORK_ADDRESS_MAX];
-	json_t *list = json_array();
-	unsigned count = network ? network_addresses(network, text, NETWORK_ADDRESSES) : 0;
+	json_t *each;
+	size_t i;
 
+	json_array_foreach(list, i, each)
+		if (!strcmp(json_string_value(each), address))
+			return;
+	json_array_append_new(list, json_string(address));
+}
+
+/* What the guest tells counts, and what it was seen to use since it was asked, which may be new; else all that it was seen to use. */
+static json_t *addresses_of(const struct vm *vm, const struct vm_adapter *a, const char **source)
+{
+	char told[GUEST_ADDRESSES][GUEST_ADDRESS_MAX];
+	struct network_seen seen[NETWORK_ADDRESSES];
+	unsigned count = a->network ? network_addresses(a->network, seen, NETWORK_ADDRESSES) : 0;
+	uint64_t asked_ms = 0;
+	json_t *list = json_array();
+	int n = vm->integration ? integration_addresses(vm->integration, a->config.mac, told, &asked_ms) : -1;
+
+	for (int i = 0; i < n; i++)
+		append(list, told[i]);
 	for (unsigned i = 0; i < count; i++)
-		json_array_append_new(list, json_string(text[i]));
+		if (n <= 0 || seen[i].seen_ms > asked_ms)
+			append(list, seen[i].address);
+	*source = n > 0 ? "guest" : "traffic";
 	return list;
 }
 
@@ -214,9 +246,11 @@ json_t *vm_inspect_adapters(struct vm *vm)
 
 	for (unsigned i = 0; i < vm->adapter_count; i++) {
 		const struct worker_adapter *a = &vm->adapters[i].config;
-		json_t *adapter = json_pack("{s:o,s:s,s:o,s:o}", "mac",
+		const char *source;
+		json_t *addresses = addresses_of(vm, &vm->adapters[i], &source);
+		json_t *adapter = json_pack("{s:o,s:s,s:o,s:s,s:o}", "mac",
 		    json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", a->mac[0], a->mac[1], a->mac[2], a->mac[3], a->mac[4], a->mac[5]), "port",
-		    kinds[a->kind], "addresses", addresses_of(vm->adapters[i].network), "counters", counters_of(vm->adapters[i].network));
+		    kinds[a->kind], "addresses", addresses, "addresses_from", source, "counters", counters_of(vm->adapters[i].network));
 
 		if (a->label[0])
 			json_object_set_new(adapter, "label", control_text(a->label));

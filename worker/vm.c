@@ -444,8 +444,11 @@ static void on_shutdown_answer(void *context, int result)
 static int add_integration(struct vm *vm, struct error *err)
 {
 	struct integration_options options = {.on_shutdown = on_shutdown_answer, .context = vm};
+	int r = integration_create(&vm->integration, vm->bus, &options, err);
 
-	return integration_create(&vm->integration, vm->bus, &options, err);
+	if (!r)
+		vm_tell_adapters(vm);
+	return r;
 }
 
 /* Once: a machine that restarts may have no right to open them any more. */

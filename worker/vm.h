@@ -151,6 +151,8 @@ int vm_open_ports(struct vm *vm, struct error *err);
 void vm_close_ports(struct vm *vm);
 int vm_build_adapters(struct vm *vm, struct error *err);
 void vm_take_down_adapters(struct vm *vm);
+/* The integration services know which there are. */
+void vm_tell_adapters(struct vm *vm);
 
 /* An adapter more; -EEXIST: its address is another's. One that is there, by its address, goes: -ENOENT. It is plugged into what `to`
  * says (kind, descriptor, label). Descriptors are taken over even on failure. */

@@ -111,6 +111,18 @@ static json_t *inspect_disks(struct vm *vm)
 	return list;
 }
 
+/* What the guest says of itself, by the names that Hyper-V gives it. */
+static json_t *inspect_guest(struct vm *vm)
+{
+	json_t *items = json_object();
+	char text[GUEST_TEXT_MAX];
+
+	for (unsigned i = 0; i < GUEST_ITEMS; i++)
+		if (integration_item(vm->integration, (enum guest_item)i, text))
+			json_object_set_new(items, integration_item_key((enum guest_item)i), json_string(text));
+	return items;
+}
+
 json_t *vm_inspect(struct vm *vm)
 {
 	static const struct vmbus_inspector inspector = {tree_begin, tree_end, tree_text, tree_number};
@@ -131,6 +143,7 @@ json_t *vm_inspect(struct vm *vm)
 	snprintf(text, sizeof(text), "%u.%u", version >> 16, version & 0xffff);
 	json_object_set_new(root, "vmbus_version", version ? json_string(text) : json_null());
 	json_object_set_new(root, "heartbeat", json_string(heartbeat_state_name(integration_heartbeat(vm->integration, NULL))));
+	json_object_set_new(root, "guest", inspect_guest(vm));
 	json_object_set_new(root, "processor", json_string(partition_processor_name(vm->partition)));
 	json_object_set_new(root, "memory", json_integer((json_int_t)partition_memory_size(vm->partition)));
 	json_object_set_new(root, "reference_time_100ns", json_integer((json_int_t)partition_reference_time(vm->partition)));

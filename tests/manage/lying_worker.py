@@ -13,7 +13,7 @@ import sys
 
 KEYS = ("state", "disks", "adapters", "progress", "merging", "done", "total", "bytes", "pause_us", "controller", "lun", "address", "path", "chain",
         "mac", "port", "label", "addresses", "counters", "sent_frames", "sent_bytes", "reference_time_100ns", "scsi 0", "channel 0", "requests",
-        "read_bytes", "parent", "child", "processors", "name", "uptime", "error", "code")
+        "read_bytes", "guest", "heartbeat", "OSName", "FullyQualifiedDomainName", "parent", "child", "processors", "name", "uptime", "error", "code")
 TEXTS = ("", "running", "paused", "saving", "off", "/etc/passwd", "../../precious", "vm.json", "disk.vhdx", "nat", "\u0000", "\n", "\x1b[2J\u009b",
          'x"} 1\nforged 1', "%s%n", "\U0001f600", "x" * 3000, "0:0", "00:15:5d:00:00:01")
 
@@ -56,6 +56,8 @@ def answer(rng, config):
         told["adapters"] = [{"mac": rng.choice([a["mac"] for a in config.get("adapters", [])] + list(TEXTS)), "port": rng.choice(TEXTS),
                              "label": lie(rng), "addresses": lie(rng), "counters": lies(rng)} for _ in range(rng.randrange(4))]
         told["metering"] = metering(rng, config)
+        told["heartbeat"] = rng.choice(["ok", *TEXTS])
+        told["guest"] = {rng.choice(["OSName", "OSVersion", *TEXTS]): rng.choice(["Debian", lie(rng), *TEXTS]) for _ in range(rng.randrange(60))}
     return json.dumps(told).encode() + b"\n"
 
 

@@ -21,7 +21,7 @@ def random_request(d, rng, disks):
         ("POST", f"{vm}/start", None), ("POST", f"{vm}/start", None), ("POST", f"{vm}/turn-off", None), ("POST", f"{vm}/pause", None),
         ("POST", f"{vm}/resume", None), ("POST", f"{vm}/reset", None), ("POST", f"{vm}/save", None), ("DELETE", f"{vm}/saved-state", None),
         ("GET", vm, None), ("GET", f"{vm}/inspect", None), ("GET", f"{vm}/metering", None), ("GET", "/metrics", None), ("GET", f"{vm}/files", None),
-        ("GET", f"{vm}/adapters", None), ("POST", f"{vm}/disks", {"path": rng.choice(disks)}),
+        ("GET", f"{vm}/adapters", None), ("GET", f"{vm}/guest", None), ("POST", f"{vm}/disks", {"path": rng.choice(disks)}),
         ("DELETE", f"{vm}/disks?path={os.path.basename(rng.choice(disks))}", None), ("POST", f"{vm}/adapters", {"port": "none"}),
         ("PATCH", f"{vm}/adapters/0", {"port": "nat"}), ("PATCH", f"{vm}/adapters/0", {"port": "none"}), ("DELETE", f"{vm}/adapters/0", None),
         ("POST", f"{vm}/checkpoints", {"name": f"c{rng.randrange(3)}"}), ("DELETE", checkpoint, None), ("POST", f"{checkpoint}/apply", None),

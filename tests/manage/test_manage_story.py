@@ -97,6 +97,23 @@ def make(d, image, key):
     d.cli("image", "delete", "debian-12")
 
 
+def told_by_the_guest(d, ssh):
+    """What Debian's own daemon tells, of which no frame does: addresses that nobody asks for, nor announces."""
+    def addresses():
+        return d.ok("GET", "/v1/vms/web/adapters")["adapters"][0]["addresses"]
+    ssh("sudo ip address add 2001:db8:7::99/64 dev eth0 nodad && sudo ip address add 198.51.100.99/32 dev eth0")
+    wait_for(lambda: {"2001:db8:7::99", "198.51.100.99", "10.0.2.15"} <= set(addresses()), "the addresses to be known", 300)
+    shown, kernel = d.cli("vm", "show", "web"), ssh("uname -rm").split()
+    for line in ("  address 2001:db8:7::99", "  address 198.51.100.99", f"Debian GNU/Linux 12, {kernel[0].split('-')[0]}, {kernel[1]}"):
+        require(f" {line}\n" in shown, f"no {line}: {shown}")
+    guest = json.loads(d.cli("vm", "show", "web", "--json"))["guest"]
+    require(guest["heartbeat"] == "ok" and guest["items"]["OSName"] == "Debian GNU/Linux" and guest["items"]["OSBuildNumber"] == kernel[0], f"{guest}")
+    require(d.ok("GET", "/v1/vms/web/inspect")["adapters"][0]["addresses_from"] == "guest", "whose word it is")
+    # What is gone is not told any more.
+    ssh("sudo ip address del 198.51.100.99/32 dev eth0")
+    wait_for(lambda: "198.51.100.99" not in addresses(), "the address to be forgotten", 300)
+
+
 def copies(d, guest):
     """A clone that runs, and the machine itself, exported as it runs, deleted, and imported: it goes on."""
     out = os.path.join(d.directory, "out")
@@ -136,6 +153,7 @@ def test_manage_story(context):
         with open(os.path.join(d.directory, "hosts"), encoding="ascii") as f:
             require(f"bulkhead-{d.ok('GET', '/v1/vms/web')['id']} " in f.read(), "the guest's key is kept under the machine's id")
         require("10.0.2.15" in d.cli("vm", "show", "web"), "the guest's address is known")
+        told_by_the_guest(d, ssh)
         meter = d.ok("GET", "/v1/vms/web/metering")
         require(meter["disk"]["read_bytes"] > 10 << 20 and meter["disk"]["written_bytes"] > 0 and meter["cpu_seconds"] > 1, f"{meter}")
         guest = Root(d, "web")

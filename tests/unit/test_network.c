@@ -667,15 +667,15 @@ static void test_plug(void **state)
 static void test_addresses(void **state)
 {
 	struct fixture *f = *state;
-	char text[4][NETWORK_ADDRESS_MAX];
+	struct network_seen seen[4];
 	uint8_t arp[60] = {0}, nd[14 + 40 + 24] = {0};
 
-	assert_int_equal(network_addresses(f->network, text, 4), 0);
+	assert_int_equal(network_addresses(f->network, seen, 4), 0);
 	addresses(arp, other, mac, 0x0806);
 	memcpy(arp + 14, (const uint8_t[]){0, 1, 8, 0, 6, 4, 0, 1}, 8);
 	memcpy(arp + 22, mac, 6);
 	assert_int_equal(netvsc_send_frame(&f->n, arp, sizeof(arp), NULL, 0), NVSP_STATUS_SUCCESS); /* a probe: nobody's yet */
-	assert_int_equal(network_addresses(f->network, text, 4), 0);
+	assert_int_equal(network_addresses(f->network, seen, 4), 0);
 	be32_put(arp + 28, 0x0a00020f);
 	assert_int_equal(netvsc_send_frame(&f->n, arp, sizeof(arp), NULL, 0), NVSP_STATUS_SUCCESS);
 	addresses(nd, other, mac, 0x86dd);
@@ -687,9 +687,14 @@ static void test_addresses(void **state)
 	nd[14 + 23] = 5;
 	nd[54] = 135;
 	assert_int_equal(netvsc_send_frame(&f->n, nd, sizeof(nd), NULL, 0), NVSP_STATUS_SUCCESS);
-	assert_int_equal(network_addresses(f->network, text, 4), 2);
-	assert_string_equal(text[0], "fe80::5");
-	assert_string_equal(text[1], "10.0.2.15");
+	assert_int_equal(network_addresses(f->network, seen, 4), 2);
+	assert_string_equal(seen[0].address, "fe80::5");
+	assert_string_equal(seen[1].address, "10.0.2.15");
+	assert_true(seen[1].seen_ms && seen[0].seen_ms >= seen[1].seen_ms);
+	/* Seen again it is the newest, and there is still one of it. */
+	assert_int_equal(netvsc_send_frame(&f->n, arp, sizeof(arp), NULL, 0), NVSP_STATUS_SUCCESS);
+	assert_int_equal(network_addresses(f->network, seen, 4), 2);
+	assert_string_equal(seen[0].address, "10.0.2.15");
 }
 
 static void test_mac_change(void **state)

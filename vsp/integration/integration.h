@@ -41,7 +41,7 @@ struct integration_options {
 	bool no_heartbeat, no_shutdown, no_timesync, no_kvp; /* leave a service out */
 	unsigned heartbeat_ms;                               /* 0: 2000 */
 	unsigned timesync_ms;                                /* between samples, 0: 5000 */
-	unsigned kvp_ms;         /* between rounds of questions while something changes, 0: 2000; else up to 15 times that */
+	unsigned kvp_ms;         /* between rounds of questions while something changes, 0: 2000; else up to 5 times that */
 	unsigned kvp_timeout_ms; /* what has no answer by then leaves nothing known of the guest, 0: 60000 */
 
 	/* [control thread] Any of them may be NULL. */

@@ -13,8 +13,8 @@
 #include "vsp/integration/ic.h"
 #include "vsp/integration/kvp_read.h"
 
-#define ITEMS_MAX  64u /* of one round: whatever the guest says, it comes to an end */
-#define SLOWEST    15u /* times the shortest rest between rounds */
+#define ITEMS_MAX 64u /* of one round: whatever the guest says, it comes to an end */
+#define SLOWEST   5u /* times the shortest rest between rounds */
 
 static const struct ic_version versions[] = {{3, 0}, {4, 0}};
 

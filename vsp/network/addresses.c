@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <string.h>
+#include <time.h>
 
 #include "vsp/network/nic.h"
 
@@ -18,12 +19,15 @@
 static void note(struct network *network, bool ipv6, const uint8_t *bytes)
 {
 	struct network_address address = {.ipv6 = ipv6};
+	struct timespec now;
 	unsigned i;
 
 	memcpy(address.bytes, bytes, ipv6 ? 16 : 4);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	address.seen_ms = (uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u;
 	pthread_mutex_lock(&network->lock);
 	for (i = 0; i < network->address_count; i++)
-		if (!memcmp(&network->addresses[i], &address, sizeof(address)))
+		if (network->addresses[i].ipv6 == ipv6 && !memcmp(network->addresses[i].bytes, address.bytes, sizeof(address.bytes)))
 			break;
 	if (i == network->address_count && i < NETWORK_ADDRESSES)
 		network->address_count++;
@@ -63,15 +67,17 @@ void addresses_learn(struct network *network, const uint8_t *headers, size_t siz
 		look_at_ipv6(network, headers + layout->ip, size - layout->ip);
 }
 
-unsigned network_addresses(struct network *network, char (*text)[NETWORK_ADDRESS_MAX], unsigned capacity)
+unsigned network_addresses(struct network *network, struct network_seen *seen, unsigned capacity)
 {
 	unsigned count;
 
 	pthread_mutex_lock(&network->lock);
 	count = network->address_count < capacity ? network->address_count : capacity;
-	for (unsigned i = 0; i < count; i++)
-		inet_ntop(network->addresses[i].ipv6 ? AF_INET6 : AF_INET, network->addresses[i].bytes, text[i],
+	for (unsigned i = 0; i < count; i++) {
+		inet_ntop(network->addresses[i].ipv6 ? AF_INET6 : AF_INET, network->addresses[i].bytes, seen[i].address,
 		    NETWORK_ADDRESS_MAX);
+		seen[i].seen_ms = network->addresses[i].seen_ms;
+	}
 	pthread_mutex_unlock(&network->lock);
 	return count;
 }

@@ -282,7 +282,8 @@ void network_get_counters(struct network *network, struct network_counters *out)
 
 void network_inspect(struct network *network, const struct vmbus_inspector *inspector, void *context)
 {
-	char addresses[NETWORK_ADDRESSES][NETWORK_ADDRESS_MAX], text[24], name[16];
+	struct network_seen addresses[NETWORK_ADDRESSES];
+	char text[24], name[16];
 	unsigned count = network_addresses(network, addresses, NETWORK_ADDRESSES);
 	const uint8_t *mac = network->mac;
 
@@ -299,7 +300,7 @@ void network_inspect(struct network *network, const struct vmbus_inspector *insp
 	inspector->begin(context, "addresses");
 	for (unsigned i = 0; i < count; i++) {
 		snprintf(name, sizeof(name), "%u", i);
-		inspector->text(context, name, addresses[i]);
+		inspector->text(context, name, addresses[i].address);
 	}
 	inspector->end(context);
 	inspect_counters(network, inspector, context);

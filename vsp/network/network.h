@@ -61,8 +61,13 @@ void network_save(struct network *network, struct form_writer *w, unsigned numbe
  * bytes is the reader's error; -EINVAL: the guest knows another address; -ENOMEM. */
 int network_load(struct network *network, struct form_reader *r, unsigned number, struct error *err);
 
+struct network_seen {
+	char address[NETWORK_ADDRESS_MAX];
+	uint64_t seen_ms; /* CLOCK_MONOTONIC */
+};
+
 /* [any] The IP addresses by which the guest was seen to speak lately, newest first; returns how many. */
-unsigned network_addresses(struct network *network, char (*text)[NETWORK_ADDRESS_MAX], unsigned capacity);
+unsigned network_addresses(struct network *network, struct network_seen *seen, unsigned capacity);
 
 /* [any] What went through it since it was created; sent: by the guest. Bytes of frames as they went over the port. */
 struct network_counters {

@@ -57,6 +57,7 @@ struct network {
 	struct network_address {
 		bool ipv6;
 		uint8_t bytes[16];
+		uint64_t seen_ms;
 	} addresses[NETWORK_ADDRESSES]; /* newest first */
 	unsigned address_count;
 
