@@ -467,9 +467,9 @@ static void nonsense_is_no_address(void **state)
 
 static bool is_asked(void *context)
 {
-	struct machine *m = context;
+	volatile struct vmbus_ring_header *ring = guest_out_ring(((struct machine *)context)->g.channel);
 
-	return guest_out_ring(m->g.channel)->write_index != guest_out_ring(m->g.channel)->read_index;
+	return __atomic_load_n(&ring->write_index, __ATOMIC_ACQUIRE) != ring->read_index;
 }
 
 static void save(struct machine *m, struct form_writer *bus, struct form_writer *services)
