@@ -5,6 +5,7 @@
  * is known of it afterwards is text that harms nobody, and addresses that are some. At the end the guest is honest and must be understood.
  */
 #include <arpa/inet.h>
+#include <sched.h>
 #include <string.h>
 
 #include "tests/double/kvp_guest.h"
