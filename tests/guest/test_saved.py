@@ -74,6 +74,8 @@ def saved_twice(context, cpus):
                 wait_for(lambda: clock_is_right(guest), "the clock to be right", 15)
                 wait_for_rounds(guest, 2)
                 require(guest.control("status")["heartbeat"] == "ok", f"{guest.control('status')}")
+                # It tells again who it is, whatever it was asked when it was saved.
+                wait_for(lambda: guest.control("status")["guest"].get("OSName") == "Debian GNU/Linux", "the guest to tell its system", 180)
                 save(guest, state)
         with start(machine, cpus=cpus, restore=state) as guest:
             wait_for_rounds(guest, 1)
