@@ -19,6 +19,7 @@ class Root(Debian):
         """The console of the machine's next process, or by another connection."""
         self.close()
         self.console_path = self.daemon.ok("GET", f"/v1/vms/{self.name}")["console"]
+        self.text += "\n"  # the last line's end may not have come by the connection that is closed
         self.seen = len(self.text)
         self.connect()
 
