@@ -141,7 +141,7 @@ def lease(site):
     """What a network gives: addresses of both protocols, a name server."""
     one, _ = site.guests
     site.start("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", *DHCP)
-    one.check("ip address flush dev eth0 scope global; systemctl start systemd-networkd")
+    one.check("ip address flush dev eth0 scope global; systemctl unmask --quiet --runtime systemd-networkd.socket systemd-networkd.service; systemctl start systemd-networkd")
     eventually(lambda: re.search(r"inet 192\.0\.2\.1[0-2]\d/24", one.check("ip -o address show dev eth0")), "a lease", 120)
     eventually(lambda: re.search(r"inet6 2001:db8::1..?/", one.check("ip -o address show dev eth0")), "a lease of IPv6", 120)
     address = re.search(r"inet (192\.0\.2\.1\d\d)/", one.check("ip -o address show dev eth0")).group(1)
@@ -149,7 +149,7 @@ def lease(site):
     require({"192.0.2.1", "2001:db8::1"} <= set(one.check("getent ahosts server.test").split()), "the name server's answer")
     require_together(one, (address,), site.router, ("192.0.2.1", "2001:db8::1"))
     eventually(lambda: address in site.d.cli("vm", "show", one.name), "its address to be shown")
-    one.check("systemctl stop systemd-networkd.socket systemd-networkd")
+    one.check("systemctl mask --quiet --runtime --now systemd-networkd.socket systemd-networkd.service")
 
 
 def external(site):

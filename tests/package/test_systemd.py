@@ -132,7 +132,7 @@ def identifier(guest, name):
 def switches(guest):
     """With an Open vSwitch that the manager starts, by what its unit leaves it: frames pass, and nothing is left."""
     # The image's networkd takes all that is Ethernet for its own, and addresses off it.
-    guest.check("systemctl stop systemd-networkd.socket systemd-networkd.service openvswitch-switch.service && mkdir -p /etc/bulkhead && "
+    guest.check("systemctl mask --quiet --runtime --now systemd-networkd.socket systemd-networkd.service && systemctl stop openvswitch-switch.service && mkdir -p /etc/bulkhead && "
                 "echo '{\"version\": 1, \"open_vswitch\": \"own\"}' >/etc/bulkhead/host.json && systemctl restart bulkhead.service", 120)
     guest.check("ip netns add far && ip link add near type veth peer name eth0 netns far && ip -n far link set eth0 up && "
                 "ip -n far address add 192.0.2.1/24 dev eth0 && ip link set near up && ip address add 192.0.2.2/24 dev near")
