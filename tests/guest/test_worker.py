@@ -198,7 +198,8 @@ def change_media(guest, address, name, media):
     wait_for(lambda: "No medium found" in guest.run(f"umount -l /mnt 2>/dev/null; dd if=/dev/{name} of=/dev/null count=1")[1], "the drive to be empty")
     require(change_medium(guest, address, media["one"])["ok"], "not put in")
     wait_for(lambda: "one" in guest.run(f"mount -o ro -t iso9660 /dev/{name} /mnt && cat /mnt/which.txt")[1], "the first again")
-    guest.check("umount /mnt")
+    # The guest's systemd may have taken it away by itself, as it does when a drive's medium changes.
+    guest.check("umount -l /mnt 2>/dev/null; ! mountpoint -q /mnt")
 
 
 def test_worker_debian_in_its_sandbox(context):
