@@ -162,7 +162,7 @@ def operation(d, rng, names):
 
 
 def insides(d, name):
-    """The disks that a machine runs on. It may be one that the dead daemon had only just started, or told to end: None."""
+    """The disks that a machine runs on, and its adapters. It may be one that the dead daemon had only just started, or told to end: None."""
     told = {}
 
     def looked():
@@ -172,7 +172,9 @@ def insides(d, name):
         wait_for(looked, f"{name} to listen")
     except DaemonError as e:
         raise DaemonError(f"{e}: {told}; {d.ok('GET', f'/v1/vms/{name}')}; {d.log_text()[-1200:]}") from None
-    return [disk.get("path") for disk in told["answer"]["disks"]] if told["status"] == 200 else None
+    if told["status"] != 200:
+        return None
+    return [disk.get("path") for disk in told["answer"]["disks"]], [(a["mac"], a["label"]) for a in told["answer"]["adapters"]]
 
 
 def look(d, vm, shown):
@@ -197,7 +199,9 @@ def look(d, vm, shown):
         require(os.path.exists(path), f"{vm['name']} has lost {path}: {shown}; {tree}; {os.listdir(vm['directory'])}; {d.ok('GET', '/v1/jobs?limit=10')}; {d.log_text()[-1200:]}")
         if shown["state"] in ("running", "paused"):
             has = insides(d, vm["name"])
-            require(has is None or path in has, f"{vm['name']} runs on {has}, not on {path}: {tree}; {os.listdir(vm['directory'])}; "
+            adapters = [(a["mac"], a["port"]) for a in shown["config"]["adapters"]]
+            require(has is None or has[1] == adapters, f"{vm['name']} has adapters {has}, not {adapters}")
+            require(has is None or path in has[0], f"{vm['name']} runs on {has}, not on {path}: {tree}; {os.listdir(vm['directory'])}; "
                     f"{[[j['id'], j['kind'], j['state'], j['started'], j['ended'], j['error']] for j in d.ok('GET', '/v1/jobs?limit=40')['jobs'] if j['vm'] == vm['id']]}; {shown['state_since']}; now {d.ok('GET', '/v1/vms/' + vm['name'])['config']['disks']}; {d.log_text()[-1200:]}")
             continue
         raw = os.path.join(d.directory, "contents.raw")

@@ -174,7 +174,9 @@ def test_manage_deleted_but_for_what_is_not_its_own(context):
 
 
 def test_manage_daemon_killed_at_random(context):
-    kill_at_random(context, 300, 8)
+    """A thousand operations on machines with disks, checkpoints, saved states and copies."""
+    from long_killed import check, operation, prepare  # pylint: disable=import-outside-toplevel,cyclic-import
+    kill_at_random(context, 1000, 8, operation, check, prepare)
 
 
 def test_manage_bad_input(context):
