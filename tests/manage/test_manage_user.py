@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -12,12 +13,18 @@ from daemon import Daemon, halting_kernel, require, wait_for
 PROGRAMS = ("vmms/bulkheadd", "worker/bulkhead-worker", "switch/bulkhead-nat", "cli/bulkhead", "cli/bulkhead-manage")
 
 
+def nobody_else():
+    """The number of a user who is in no list, nor the next one; also where there are but 65536."""
+    known = {user.pw_uid for user in pwd.getpwall()}
+    return next(uid for uid in range(30000 + os.getpid() * 2 % 30000, 65000) if not {uid, uid + 1} & known)
+
+
 class UserDaemon(Daemon):
     """In directories of XDG, of a user who is nobody else; of whoever runs the tests, if that is not root."""
 
     def __init__(self, build):
         super().__init__(build, start=False)
-        self.uid = os.getuid() or 1_900_000_000 + os.getpid() % 10_000_000
+        self.uid = os.getuid() or nobody_else()
         # That user may not get to where they were built.
         for program in PROGRAMS:
             os.makedirs(os.path.join(self.directory, os.path.dirname(program)), exist_ok=True)
