@@ -60,10 +60,11 @@ def test_manage_half_done_merges(context):
     with Daemon(context["build"]) as d:
         make_web(d)
         d.done("POST", "/v1/vms/web/checkpoints", {"name": "base"})
-        with open(os.path.join(directory_of(d), "junk.vhdx"), "wb") as f:
-            f.write(bytes(4096))
+        child = disk_of(d)
         d.stop()
-        half_done(d, {"kind": "checkpoint-merge", "child": "junk.vhdx", "parent": "disk.vhdx"})
+        with open(child, "wb") as f:
+            f.write(b"junk" * 1024)
+        half_done(d, {"kind": "checkpoint-merge", "child": os.path.basename(child), "parent": "disk.vhdx"})
         with socket.create_server(("127.0.0.1", 0)) as taken:
             more = d.more
             d.configure(https={"listen": f"127.0.0.1:{taken.getsockname()[1]}"})
