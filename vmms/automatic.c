@@ -8,6 +8,7 @@
 
 /* More crashes than that within so long, and a machine stays off. */
 #define CRASHES_MAX    3u
+#define MEMORY_TRIES   60u /* one a second */
 #define CRASHES_WITHIN 600000 /* milliseconds */
 
 /* What the order does not hold up: a machine that is started again. */
@@ -19,6 +20,7 @@ struct start {
 	uint64_t due; /* as uv_now() */
 	int order;
 	bool begun;
+	unsigned tries; /* that met too little memory */
 	struct start *next;
 };
 
@@ -223,14 +225,28 @@ static int lowest_order(const struct automatic *a)
 	return lowest;
 }
 
+/* The memory of one that has crashed is free again a while after its process is gone. */
+static bool wait_for_memory(struct vmms *vmms, struct start *start, const struct error *err)
+{
+	if (err->code != ENOBUFS || start->order != NO_ORDER || start->tries >= MEMORY_TRIES)
+		return false;
+	if (!start->tries++)
+		vmms_event(vmms, vmms_find(vmms, start->id), "vm.warning", "it waits for memory, to start again: %s", err->text);
+	start->due = uv_now(&vmms->loop) + 1000;
+	return true;
+}
+
 static void begin(struct vmms *vmms, struct start *start)
 {
 	struct machine *machine = vmms_find(vmms, start->id);
 	struct error err = {0};
 	struct job *job;
+	int r = machine_start(machine, &job, &err);
 
+	if (r && wait_for_memory(vmms, start, &err))
+		return;
 	start->begun = true;
-	if (machine_start(machine, &job, &err))
+	if (r)
 		vmms_event(vmms, machine, "vm.failed", "it could not be started: %s", err.text);
 }
 
@@ -248,12 +264,12 @@ static void go_on_starting(struct vmms *vmms)
 
 		if (start->begun || (start->order != NO_ORDER && start->order > lowest))
 			continue;
+		if (start->due <= now && !machine->job && !machine->readers)
+			begin(vmms, start);
+		else if (start->due <= now)
+			checkpoint_make_way(machine); /* its end tells */
 		if (start->due > now)
 			next = start->due < next ? start->due : next;
-		else if (!machine->job && !machine->readers)
-			begin(vmms, start);
-		else
-			checkpoint_make_way(machine); /* its end tells */
 	}
 	/* One that failed at once is over by now; those that begun tell by the end of their jobs. */
 	for (const struct start *start = a->starts; start; start = start->next)

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
 import time
 
 from daemon import Daemon, require, wait_for
@@ -143,6 +144,34 @@ def test_manage_restart_after_a_crash(context):
         d.kill()
         d.start()
         require(d.state_of("web") == "off", "what was turned off stays off")
+
+
+class Poor(Daemon):
+    """Of a host that has as much memory as a file says."""
+
+    def has(self, mebibytes):
+        with open(os.path.join(self.directory, "meminfo"), "w", encoding="ascii") as f:
+            f.write(f"MemTotal: {8 << 20} kB\nMemAvailable: {mebibytes << 10} kB\n")
+
+    def command(self):
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /proc/meminfo && exec "$@"', os.path.join(self.directory, "meminfo"), *super().command()]
+
+
+def test_manage_restart_waits_for_memory(context):
+    """What one that was killed had may not be free at once."""
+    if os.geteuid() or subprocess.run(["unshare", "--mount", "mount", "--bind", "/proc/version", "/proc/meminfo"], stderr=subprocess.DEVNULL).returncode:
+        raise context["skip"]("nothing can be mounted here")
+    with Poor(context["build"], start=False) as d:
+        d.has(1024)
+        d.start()
+        d.make("web", automatic={"recovery": "restart"})
+        d.done("POST", "/v1/vms/web/start")
+        d.has(1)
+        crash(d, "web")
+        wait_for(lambda: any("waits for memory" in e["text"] for e in events(d, "web", "vm.warning")), "it to wait")
+        require(d.state_of("web") == "off" and not events(d, "web", "vm.failed"), "it has given up")
+        d.has(1024)
+        wait_for(lambda: d.state_of("web") == "running", "it to run again")
 
 
 def test_manage_no_end_of_crashes(context):

@@ -491,7 +491,7 @@ def test_manage_requests_made_from_the_document(context):
         require(grown < 8 << 20, f"{count // 2} requests took {grown} bytes more")
         for asker in askers:
             asker.connection.close()
-        wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=1000")["jobs"]), "jobs to end")
+        wait_for(lambda: all(j["state"] != "running" for j in d.ok("GET", "/v1/jobs?limit=1000")["jobs"]), "jobs to end", 300)
         require(d.process.poll() is None and descriptors(d) <= before + 40, "it lives, and leaks nothing")
         d.stop()
         d.start()
