@@ -106,7 +106,7 @@ def test_package_units(context):
         for deb in packages(context):
             run("dpkg-deb", "-x", deb, root)
         os.symlink("usr/bin", os.path.join(root, "bin"))
-        for program in ("true", "mkdir"):  # of other packages
+        for program in ("true", "mkdir", "sh"):  # of other packages
             shutil.copy(f"/bin/{program}", os.path.join(root, "usr/bin"))
         system = sorted(glob.glob(os.path.join(root, "lib/systemd/system/*")))
         require(len(system) == 4, f"units: {system}")
