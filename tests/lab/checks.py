@@ -95,8 +95,8 @@ def left_behind():
 def refusals():
     before = left_behind()
     refused("no permission for /dev/kvm: become a member of the group kvm", "--processor", "kvm", before=as_nobody)
-    refused("address space for guest memory are refused", "--processor", "kvm", "--memory", "4G",
-            before=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32)))
+    refused("address space for guest memory are refused", "--processor", "kvm", "--memory", "3G",
+            before=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31)))
     refused("more than this host has", "--processor", "kvm", "--memory", "1T")
     refused("Too many open files: raise the limit on open files (ulimit -n)", "--processor", "kvm", "--cpus", "64",
             before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
