@@ -343,15 +343,14 @@ static void endings(void **state)
 static void flattened(void **state)
 {
 	need_clients();
-	run_script("head -c 3M /dev/urandom >a.raw; head -c 1M /dev/zero >>a.raw; $B disk convert a.raw a.vhdx --block-size 1M\n"
+	run_script(SERVE
+		   "head -c 3M /dev/urandom >a.raw; head -c 1M /dev/zero >>a.raw; $B disk convert a.raw a.vhdx --block-size 1M\n"
 		   "cat a.raw >model\n"
 		   "for l in b c d; do\n"
 		   "  p=${q:-a.vhdx} q=$l.avhdx; $B disk create $q --parent $p\n"
 		   "  head -c 200K /dev/urandom >piece; dd if=piece of=model bs=4096 seek=$((0x$l * 60)) conv=notrunc\n"
 		   "  printf 'write -s piece %d 200K\\n' $((0x$l * 60 * 4096)) >ops\n"
-		   "  $B disk serve $q --socket s --json >said & server=$!\n"
-		   "  until grep -q uri said; do kill -0 $server; sleep .05; done\n"
-		   "  qemu-io -f raw 'nbd+unix:///?socket=s' <ops; kill $server; wait $server\n"
+		   "  serve $q --socket s; qemu-io -f raw $U <ops; stop\n"
 		   "done\n"
 		   "sha256sum *.vhdx *.avhdx >sums\n"
 		   "$B disk convert d.avhdx flat.raw; cmp flat.raw model\n"
